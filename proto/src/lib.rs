@@ -1,0 +1,2 @@
+//! The labsh protocol.
+#![no_std]

@@ -1,0 +1,2 @@
+//! labsh
+fn main() {}
