@@ -1,0 +1,262 @@
+//! The fixed-size header in front of every message, and the decoder that finds messages in a stream of bytes.
+//!
+//! TCP keeps the order of bytes and nothing else: what was sent in two writes may arrive in one read, and the
+//! reverse. The header says how long its message is, so reads may be of any size (PROTOCOL.md, "Frames").
+
+use core::fmt;
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use crate::error::ProtocolError;
+use crate::limits::{HEADER_LENGTH, TEXT};
+
+/// The flag of `open`: another `open` frame continues this one.
+pub const FLAG_MORE: u8 = 0x01;
+
+/// The flag of stdin, stdout and stderr: this frame uses up the credit, so credit is what the sender waits for.
+pub const FLAG_LIMITED: u8 = 0x01;
+
+/// Which command of a connection a frame belongs to; 0 is the connection itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ChannelId(pub u32);
+
+impl ChannelId {
+    /// The connection itself.
+    pub const CONNECTION: Self = Self(0);
+}
+
+impl fmt::Display for ChannelId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
+/// Who may send a kind of message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sender {
+    /// Only the client.
+    Client,
+    /// Only the server.
+    Server,
+    /// Both.
+    Either,
+}
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $name:ident = $code:literal, $text:literal, $sender:ident, $flags:literal;)*) => {
+        /// What the body of a frame is (PROTOCOL.md, "Kinds").
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum Kind { $($(#[$doc])* $name = $code,)* }
+
+        impl Kind {
+            /// Every kind of this version, in the order of their codes.
+            pub const ALL: &[Kind] = &[$(Kind::$name,)*];
+
+            /// The kind with this code, if this version has one.
+            pub fn from_code(code: u8) -> Option<Self> {
+                match code { $($code => Some(Kind::$name),)* _ => None }
+            }
+
+            /// Its name in PROTOCOL.md.
+            pub fn name(self) -> &'static str {
+                match self { $(Kind::$name => $text,)* }
+            }
+
+            /// The only end that may send it.
+            pub fn sender(self) -> Sender {
+                match self { $(Kind::$name => Sender::$sender,)* }
+            }
+
+            fn defined_flags(self) -> u8 {
+                match self { $(Kind::$name => $flags,)* }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// The server's nonce, the first message of a connection.
+    Challenge = 0x01, "challenge", Server, 0;
+    /// The client's answer to the challenge.
+    Response = 0x02, "response", Client, 0;
+    /// The client is in.
+    Welcome = 0x03, "welcome", Server, 0;
+    /// The connection (channel 0) or one command is refused, with a reason and a remedy.
+    Refuse = 0x04, "refuse", Server, 0;
+    /// Are you there?
+    Ping = 0x05, "ping", Either, 0;
+    /// I am.
+    Pong = 0x06, "pong", Either, 0;
+    /// The sender will send nothing more and closes, with a reason.
+    Goodbye = 0x07, "goodbye", Either, 0;
+    /// A command to run.
+    Open = 0x10, "open", Client, 0x01;
+    /// The command runs.
+    Started = 0x11, "started", Server, 0;
+    /// Bytes for the command's standard input.
+    Stdin = 0x12, "stdin", Client, 0x01;
+    /// Bytes from the command's standard output.
+    Stdout = 0x13, "stdout", Server, 0x01;
+    /// Bytes from the command's standard error.
+    Stderr = 0x14, "stderr", Server, 0x01;
+    /// The named stream has ended.
+    Eof = 0x15, "eof", Either, 0;
+    /// Nobody reads the named stream any more.
+    Stop = 0x16, "stop", Either, 0;
+    /// How far the named stream was consumed, and how far it may be sent.
+    Credit = 0x17, "credit", Either, 0;
+    /// A signal for the command's process group.
+    Signal = 0x18, "signal", Client, 0;
+    /// The terminal's new size.
+    Resize = 0x19, "resize", Client, 0;
+    /// The command itself is over, its streams are not yet.
+    Ended = 0x1a, "ended", Server, 0;
+    /// The command and its streams are over: status, byte totals, resource use.
+    Exit = 0x1b, "exit", Server, 0;
+    /// The client gives the channel's slot back.
+    Close = 0x1c, "close", Client, 0;
+}
+
+impl Kind {
+    /// Whether it concerns the connection (channel 0). `refuse` concerns either.
+    fn fits(self, channel: ChannelId) -> bool {
+        match self {
+            Kind::Refuse => true,
+            Kind::Challenge | Kind::Response | Kind::Welcome | Kind::Ping | Kind::Pong | Kind::Goodbye => {
+                channel == ChannelId::CONNECTION
+            }
+            _ => channel != ChannelId::CONNECTION,
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
+/// A header whose every field has been checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header {
+    /// Bytes of body that follow.
+    pub length: u32,
+    /// What the body is.
+    pub kind: Kind,
+    /// Defined by kind, otherwise 0.
+    pub flags: u8,
+    /// The command it belongs to.
+    pub channel: ChannelId,
+}
+
+impl Header {
+    /// The twelve bytes, in network byte order.
+    pub fn encode(self) -> [u8; HEADER_LENGTH] {
+        let mut bytes = [0; HEADER_LENGTH];
+        bytes[0..4].copy_from_slice(&self.length.to_be_bytes());
+        bytes[4] = self.kind as u8;
+        bytes[5] = self.flags;
+        bytes[8..12].copy_from_slice(&self.channel.0.to_be_bytes());
+        bytes
+    }
+
+    /// Checks twelve bytes against the rules for headers and the limit on bodies in force.
+    pub fn decode(bytes: &[u8; HEADER_LENGTH], body_limit: u32) -> Result<Self, ProtocolError> {
+        let [l0, l1, l2, l3, kind, flags, r0, r1, c0, c1, c2, c3] = *bytes;
+        let reserved = u16::from_be_bytes([r0, r1]);
+        if reserved != 0 {
+            return Err(ProtocolError::Reserved(reserved));
+        }
+        let kind = Kind::from_code(kind).ok_or(ProtocolError::UnknownKind(kind))?;
+        let length = u32::from_be_bytes([l0, l1, l2, l3]);
+        if length > body_limit {
+            return Err(ProtocolError::BodyTooLong { length, limit: body_limit });
+        }
+        if flags & !kind.defined_flags() != 0 {
+            return Err(ProtocolError::UndefinedFlags { kind, flags });
+        }
+        let channel = ChannelId(u32::from_be_bytes([c0, c1, c2, c3]));
+        if !kind.fits(channel) {
+            return Err(ProtocolError::WrongChannel { kind, channel });
+        }
+        Ok(Self { length, kind, flags, channel })
+    }
+}
+
+/// One message: its header's fields and its body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// What the body is.
+    pub kind: Kind,
+    /// Defined by kind, otherwise 0.
+    pub flags: u8,
+    /// The command it belongs to.
+    pub channel: ChannelId,
+    /// The body, at most [`BODY`](crate::limits::BODY) bytes.
+    pub body: Bytes,
+}
+
+impl Frame {
+    /// A frame without flags.
+    pub fn new(kind: Kind, channel: ChannelId, body: impl Into<Bytes>) -> Self {
+        Self { kind, flags: 0, channel, body: body.into() }
+    }
+
+    /// The header that goes in front of the body.
+    pub fn header(&self) -> Header {
+        Header {
+            // Bodies are bounded by BODY wherever frames are made.
+            length: self.body.len() as u32,
+            kind: self.kind,
+            flags: self.flags,
+            channel: self.channel,
+        }
+    }
+}
+
+/// Finds frames in a stream of bytes that arrives in pieces of any size.
+#[derive(Debug, Default)]
+pub struct Decoder {
+    buffer: BytesMut,
+}
+
+impl Decoder {
+    /// The buffer that received bytes are appended to.
+    pub fn buffer(&mut self) -> &mut BytesMut {
+        &mut self.buffer
+    }
+
+    /// The next whole frame, or `None` until more bytes have arrived.
+    ///
+    /// One frame a call, judged by the limit of that call: what a client sends behind its `response` must not be
+    /// judged by the limit before authentication. A bad header is reported as soon as its twelve bytes are there.
+    pub fn next_frame(&mut self, body_limit: u32) -> Result<Option<Frame>, ProtocolError> {
+        let Some(bytes) = self.buffer.first_chunk::<HEADER_LENGTH>() else { return Ok(None) };
+        let header = Header::decode(bytes, body_limit)?;
+        let length = header.length as usize;
+        if self.buffer.len() < HEADER_LENGTH + length {
+            return Ok(None);
+        }
+        self.buffer.advance(HEADER_LENGTH);
+        let body = self.buffer.split_to(length).freeze();
+        Ok(Some(Frame { kind: header.kind, flags: header.flags, channel: header.channel, body }))
+    }
+
+    /// Called when the stream has ended: an error unless it ended between two messages.
+    pub fn finish(&self) -> Result<(), ProtocolError> {
+        let got = self.buffer.len();
+        if got == 0 {
+            return Ok(());
+        }
+        let announced =
+            self.buffer.first_chunk::<4>().map_or(0, |length| u32::from_be_bytes(*length) as usize);
+        let expected = if got < HEADER_LENGTH { HEADER_LENGTH } else { HEADER_LENGTH + announced };
+        Err(ProtocolError::Truncated { got, expected })
+    }
+}
+
+/// Cuts a text that is sent to people at [`TEXT`] bytes, on a character boundary.
+pub(crate) fn cut(text: &str) -> &str {
+    &text[..text.floor_char_boundary(TEXT)]
+}

@@ -1,0 +1,520 @@
+//! The bodies of control messages, field by field as PROTOCOL.md's tables have them.
+
+use alloc::borrow::ToOwned;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::error::ProtocolError;
+use crate::frame::{ChannelId, Frame, Kind, cut};
+use crate::limits::{TEXT, WORD};
+use crate::wire;
+
+macro_rules! opaque {
+    ($($(#[$doc:meta])* $name:ident($size:literal);)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        pub struct $name(pub [u8; $size]);
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(formatter, "{}({self})", stringify!($name))
+            }
+        }
+
+        impl fmt::Display for $name {
+            /// Lower-case hexadecimal digits.
+            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.iter().try_for_each(|byte| write!(formatter, "{byte:02x}"))
+            }
+        }
+    )*};
+}
+
+opaque! {
+    /// 32 random bytes, used once.
+    Nonce(32);
+    /// An HMAC-SHA256 over the transcript of a handshake; compare it only with [`crate::auth`].
+    Proof(32);
+    /// The pseudonym of a pair of key and host.
+    Name(16);
+    /// One run of one server; a new one after each restart.
+    InstanceId(16);
+    /// A command's id, chosen by the client, so that a retry can be recognised.
+    CommandId(16);
+}
+
+/// Capabilities beyond this version's base, one bit each; unknown bits are ignored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Features(pub u64);
+
+impl Features {
+    /// Commands may be given a terminal (`open.terminal`, `resize`).
+    pub const TERMINAL: Self = Self(1 << 0);
+    /// Commands may outlive their connection (`open.linger`).
+    pub const LINGER: Self = Self(1 << 1);
+    /// A connection may take up commands of an earlier one.
+    pub const RESUME: Self = Self(1 << 2);
+    /// What this code can do beyond the base.
+    pub const SUPPORTED: Self = Self(0);
+
+    /// Whether all of `other`'s bits are set.
+    pub fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+/// `challenge`: the first message on every connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Challenge {
+    /// Fresh for each connection.
+    pub server_nonce: Nonce,
+}
+
+/// `response`: who the client is, and the proof.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Response {
+    /// Which key and host this is about.
+    pub name: Name,
+    /// Fresh for each connection.
+    pub client_nonce: Nonce,
+    /// What the client can do.
+    pub features: Features,
+    /// Under the client-proof key.
+    pub proof: Proof,
+}
+
+/// `welcome`: the client is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Welcome {
+    /// This run of this server.
+    pub instance: InstanceId,
+    /// What the server can do.
+    pub features: Features,
+    /// How many channels the client may hold at once.
+    pub channels: u32,
+    /// Under the server-proof key.
+    pub proof: Proof,
+}
+
+/// Why something was refused. Codes that this version does not know pass through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefuseCode(pub u16);
+
+macro_rules! refuse_codes {
+    ($($(#[$doc:meta])* $name:ident = $code:literal, $text:literal;)*) => {
+        impl RefuseCode {
+            $($(#[$doc])* pub const $name: Self = Self($code);)*
+
+            /// A word for programs; "other" for codes that this version does not know.
+            pub fn name(self) -> &'static str {
+                match self.0 { $($code => $text,)* _ => "other" }
+            }
+        }
+    };
+}
+
+refuse_codes! {
+    /// Connection: the proof was wrong, or the key unknown; which of the two is not said.
+    AUTHENTICATION = 1, "authentication";
+    /// Connection: the key is known, but not from this source, no longer, or not for this user.
+    NOT_PERMITTED = 2, "not-permitted";
+    /// Connection: a limit on connections is reached.
+    BUSY = 3, "busy";
+    /// Connection or command: the server is stopping.
+    STOPPING = 4, "stopping";
+    /// Connection: the peer broke the protocol.
+    PROTOCOL = 5, "protocol";
+    /// Connection: the deadline for authentication has passed.
+    DEADLINE = 6, "deadline";
+    /// Command: this connection holds as many channels as it may.
+    TOO_MANY_CHANNELS = 16, "too-many-channels";
+    /// Command: longer than a limit, or not a command at all.
+    BAD_COMMAND = 17, "bad-command";
+    /// Command: an environment variable that the configuration does not allow.
+    ENVIRONMENT = 18, "environment";
+    /// Command: the working directory cannot be entered.
+    DIRECTORY = 19, "directory";
+    /// Command: no such program.
+    NOT_FOUND = 20, "not-found";
+    /// Command: the program cannot be executed.
+    NOT_EXECUTABLE = 21, "not-executable";
+    /// Command: the machine lacks processes, memory or descriptors.
+    RESOURCES = 22, "resources";
+    /// Command: it needs a feature that this server did not announce.
+    UNSUPPORTED = 23, "unsupported";
+    /// Command: the server failed; its log says more.
+    INTERNAL = 24, "internal";
+}
+
+/// `refuse`: nothing was started; why, and what to do next.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refuse {
+    /// For programs.
+    pub code: RefuseCode,
+    /// For people: what is wrong.
+    pub reason: String,
+    /// For people: what to do next; may be empty.
+    pub remedy: String,
+}
+
+impl Refuse {
+    /// A refusal; texts over [`TEXT`] bytes are cut.
+    pub fn new(code: RefuseCode, reason: impl AsRef<str>, remedy: impl AsRef<str>) -> Self {
+        Self { code, reason: cut(reason.as_ref()).to_owned(), remedy: cut(remedy.as_ref()).to_owned() }
+    }
+}
+
+/// `ping` and `pong`: the answer repeats the question's token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ping {
+    /// Chosen by the asker.
+    pub token: u64,
+}
+
+/// `goodbye`: the sender sends nothing after this.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Goodbye {
+    /// For people; empty when all is well.
+    pub reason: String,
+}
+
+impl Goodbye {
+    /// A goodbye; a reason over [`TEXT`] bytes is cut.
+    pub fn new(reason: impl AsRef<str>) -> Self {
+        Self { reason: cut(reason.as_ref()).to_owned() }
+    }
+}
+
+/// What is to be run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Program {
+    /// These exact words, no shell; the first is looked up in PATH unless it holds a slash.
+    Argv(Vec<Vec<u8>>),
+    /// One string for the user's shell, given behind `-c`.
+    Shell(Vec<u8>),
+}
+
+/// When a command counts as over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Until {
+    /// When it has ended and both its output streams have, as with ssh.
+    StreamsEnd,
+    /// When it has ended and what had been written by then is delivered.
+    CommandEnds,
+}
+
+/// A terminal's size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resize {
+    /// Characters in a line.
+    pub columns: u16,
+    /// Lines.
+    pub rows: u16,
+    /// Pixels across, 0 where unknown.
+    pub width: u16,
+    /// Pixels down, 0 where unknown.
+    pub height: u16,
+}
+
+/// A terminal for the command ([`Features::TERMINAL`]).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Terminal {
+    /// The value of TERM.
+    pub name: String,
+    /// Its size at the start.
+    pub size: Resize,
+}
+
+/// An environment variable: its name and its value.
+pub type Variable = (Vec<u8>, Vec<u8>);
+
+/// `open`: run a command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Open {
+    /// Chosen by the client.
+    pub command: CommandId,
+    /// How long the command may outlive its connection, in milliseconds; 0: not at all.
+    pub linger: u64,
+    /// After how many milliseconds the server ends it; 0: never.
+    pub timeout: u64,
+    /// When it counts as over.
+    pub until: Until,
+    /// What is run.
+    pub program: Program,
+    /// Variables on top of the clean environment; the server's configuration decides which pass.
+    pub environment: Vec<Variable>,
+    /// The working directory; the user's home when absent, and what a relative one starts from.
+    pub directory: Option<Vec<u8>>,
+    /// The terminal, if it is to have one.
+    pub terminal: Option<Terminal>,
+}
+
+/// Why a command cannot be put on the wire, or must not be started.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadCommand {
+    /// No words at all, or an empty first word or shell string.
+    #[error("the command is empty")]
+    Empty,
+    /// execve(2) cannot take it.
+    #[error("{0} holds a NUL byte, which no program can be given")]
+    Nul(&'static str),
+    /// Longer than execve(2) takes in one piece.
+    #[error("{what} is {length} bytes long, the limit is {} (128 KiB, as for any program on Linux)", WORD - 1)]
+    Word {
+        /// What it is: a word, a variable, …
+        what: &'static str,
+        /// Its length in bytes.
+        length: usize,
+    },
+    /// The name of a variable is empty or holds `=`.
+    #[error("an environment variable's name is empty or holds '='")]
+    VariableName,
+    /// Everything together is too long.
+    #[error("the command with its environment is longer than 1 MiB, the limit")]
+    TooLong,
+}
+
+impl Open {
+    /// Checks what Linux could not execute anyway: both ends call it, so that nothing is half done.
+    pub fn check(&self) -> Result<(), BadCommand> {
+        match &self.program {
+            Program::Argv(words) => {
+                if words.first().is_none_or(Vec::is_empty) {
+                    return Err(BadCommand::Empty);
+                }
+                words.iter().try_for_each(|word| check_word("a word of the command", word))?;
+            }
+            Program::Shell(line) if line.is_empty() => return Err(BadCommand::Empty),
+            Program::Shell(line) => check_word("the shell command", line)?,
+        }
+        for (name, value) in &self.environment {
+            if name.is_empty() || name.contains(&b'=') {
+                return Err(BadCommand::VariableName);
+            }
+            check_word("the name of a variable", name)?;
+            check_word("the value of a variable", value)?;
+            if name.len() + value.len() + 1 >= WORD {
+                return Err(BadCommand::Word { what: "a variable", length: name.len() + value.len() + 1 });
+            }
+        }
+        self.directory.iter().try_for_each(|directory| check_word("the working directory", directory))
+    }
+
+    /// The encoded body, to be cut into frames; checked first.
+    pub fn encode(&self) -> Result<Bytes, BadCommand> {
+        self.check()?;
+        wire::encode(self).map(Bytes::from).map_err(|_| BadCommand::TooLong)
+    }
+
+    /// Decodes what all frames of an `open` carried together. Call [`Open::check`] on it.
+    pub fn decode(body: &[u8]) -> Result<Self, ProtocolError> {
+        wire::decode(body).map_err(|detail| ProtocolError::Malformed { kind: Kind::Open, detail })
+    }
+}
+
+fn check_word(what: &'static str, word: &[u8]) -> Result<(), BadCommand> {
+    if word.contains(&0) {
+        return Err(BadCommand::Nul(what));
+    }
+    if word.len() >= WORD {
+        return Err(BadCommand::Word { what, length: word.len() });
+    }
+    Ok(())
+}
+
+/// `started`: the program runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Started {
+    /// Its process id on that machine.
+    pub pid: u32,
+}
+
+/// One of a command's three streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Stream {
+    /// From the client to the command.
+    Stdin,
+    /// From the command to the client.
+    Stdout,
+    /// From the command to the client.
+    Stderr,
+}
+
+impl Stream {
+    /// The kind of the frames that carry its bytes.
+    pub fn kind(self) -> Kind {
+        match self {
+            Stream::Stdin => Kind::Stdin,
+            Stream::Stdout => Kind::Stdout,
+            Stream::Stderr => Kind::Stderr,
+        }
+    }
+}
+
+impl fmt::Display for Stream {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.kind().name())
+    }
+}
+
+/// `eof`: the sender of this stream has sent its last byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Eof {
+    /// The stream that has ended.
+    pub stream: Stream,
+}
+
+/// `stop`: the receiver of this stream has gone; its sender closes its end of the pipe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stop {
+    /// The stream that nobody reads.
+    pub stream: Stream,
+}
+
+/// `credit`: two positions in a stream, counted in bytes from its start; neither ever goes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Credit {
+    /// The stream that the receiver speaks of.
+    pub stream: Stream,
+    /// Up to here the receiver has handed the bytes on for good.
+    pub consumed: u64,
+    /// Up to here the sender may send.
+    pub limit: u64,
+}
+
+/// `signal`: for the command's whole process group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signal {
+    /// The signal's number on Linux (signal(7)), 1 to 31.
+    pub number: u8,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Status {
+    /// It exited with this code.
+    Exited(u8),
+    /// A signal ended it.
+    Signaled {
+        /// The signal's number on Linux (signal(7)).
+        signal: u8,
+        /// Whether it left a core file.
+        core_dumped: bool,
+    },
+}
+
+/// `ended`: the command itself is over; its streams may still be held open by others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// How it ended.
+    pub status: Status,
+}
+
+/// What a command used, as wait4(2) and the clock know it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Usage {
+    /// From its start to its end, in microseconds.
+    pub wall: u64,
+    /// Processor time in user mode, in microseconds.
+    pub user: u64,
+    /// Processor time in the kernel, in microseconds.
+    pub system: u64,
+    /// The largest resident set, in bytes.
+    pub peak_memory: u64,
+}
+
+/// `exit`: the last message of a command, after the last byte of both its streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// How it ended.
+    pub status: Status,
+    /// Whether the server ended it because its time was up.
+    pub timed_out: bool,
+    /// All bytes that were sent on stdout.
+    pub stdout: u64,
+    /// All bytes that were sent on stderr.
+    pub stderr: u64,
+    /// What it used.
+    pub usage: Usage,
+}
+
+/// A control body: a type that travels encoded, behind a header of one kind.
+pub trait Body: Serialize + DeserializeOwned {
+    /// The kind in the header.
+    const KIND: Kind;
+
+    /// The frame that carries it.
+    fn frame(&self, channel: ChannelId) -> Frame {
+        // These bodies are bounded far below the limit, so encoding cannot fail.
+        let body = wire::encode(self).unwrap_or_default();
+        Frame::new(Self::KIND, channel, body)
+    }
+
+    /// Decodes and checks the body of a frame of this kind.
+    fn from_frame(frame: &Frame) -> Result<Self, ProtocolError> {
+        let malformed = |detail| ProtocolError::Malformed { kind: frame.kind, detail };
+        if frame.kind != Self::KIND {
+            return Err(ProtocolError::Unexpected { kind: frame.kind, expected: Self::KIND.name() });
+        }
+        let body: Self = wire::decode(&frame.body).map_err(malformed)?;
+        body.bounds().map_err(|detail| malformed(detail.to_owned()))?;
+        Ok(body)
+    }
+
+    /// Bounds on values that the types alone do not express.
+    fn bounds(&self) -> Result<(), &'static str> {
+        Ok(())
+    }
+}
+
+macro_rules! bodies {
+    ($($name:ident),*) => { $(impl Body for $name { const KIND: Kind = Kind::$name; })* };
+}
+
+bodies!(Challenge, Response, Ping, Started, Eof, Stop, Credit, Resize, Ended, Exit);
+
+/// `pong`: the answer to a [`Ping`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pong {
+    /// The question's token.
+    pub token: u64,
+}
+
+bodies!(Pong);
+
+impl Body for Welcome {
+    const KIND: Kind = Kind::Welcome;
+
+    fn bounds(&self) -> Result<(), &'static str> {
+        if self.channels == 0 { Err("a limit of 0 channels") } else { Ok(()) }
+    }
+}
+
+impl Body for Refuse {
+    const KIND: Kind = Kind::Refuse;
+
+    fn bounds(&self) -> Result<(), &'static str> {
+        if self.reason.len().max(self.remedy.len()) > TEXT { Err("a text over 2,048 bytes") } else { Ok(()) }
+    }
+}
+
+impl Body for Goodbye {
+    const KIND: Kind = Kind::Goodbye;
+
+    fn bounds(&self) -> Result<(), &'static str> {
+        if self.reason.len() > TEXT { Err("a text over 2,048 bytes") } else { Ok(()) }
+    }
+}
+
+impl Body for Signal {
+    const KIND: Kind = Kind::Signal;
+
+    fn bounds(&self) -> Result<(), &'static str> {
+        if (1..=31).contains(&self.number) { Ok(()) } else { Err("a signal number outside 1 to 31") }
+    }
+}

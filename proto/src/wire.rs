@@ -1,0 +1,37 @@
+//! How control bodies become bytes; the only file that names bincode.
+//!
+//! Big-endian, fixed-width integers, no padding, no leftovers (PROTOCOL.md, "Bodies").
+
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::limits;
+
+fn format() -> impl bincode::config::Config {
+    bincode::config::standard()
+        .with_big_endian()
+        .with_fixed_int_encoding()
+        .with_limit::<{ limits::COMMAND }>()
+}
+
+/// Encodes a body. Fails only where the encoding would exceed [`limits::COMMAND`].
+pub(crate) fn encode<T: Serialize>(body: &T) -> Result<Vec<u8>, String> {
+    let bytes = bincode::serde::encode_to_vec(body, format()).map_err(|error| error.to_string())?;
+    if bytes.len() > limits::COMMAND {
+        return Err("longer than 1 MiB".to_string());
+    }
+    Ok(bytes)
+}
+
+/// Decodes a whole body; bytes left over are an error.
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+    let (body, used) =
+        bincode::serde::decode_from_slice(bytes, format()).map_err(|error| error.to_string())?;
+    if used != bytes.len() {
+        return Err(alloc::format!("{} bytes left over", bytes.len() - used));
+    }
+    Ok(body)
+}
