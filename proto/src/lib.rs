@@ -14,14 +14,14 @@
 extern crate alloc;
 
 pub mod auth;
-
+pub mod channel;
 pub mod error;
-
+pub mod flow;
 pub mod frame;
 pub mod handshake;
 pub mod key;
 pub mod key_text;
 pub mod limits;
 pub mod message;
-
+mod outgoing;
 mod wire;

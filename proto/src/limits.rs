@@ -27,8 +27,8 @@ pub const FIRST_STDIN_LIMIT: u64 = 128 << 10;
 /// The first limit on stdout and on stderr of a new channel, in bytes.
 pub const FIRST_OUTPUT_LIMIT: u64 = 1 << 20;
 
-/// The widest window that a receiver grows for one stream, in bytes: 640 MB/s at 100 ms.
-pub const WIDEST_WINDOW: u64 = 64 << 20;
+/// No limit may lie further than this beyond what was consumed, in bytes.
+pub const WINDOW: u64 = 1 << 30;
 
 /// The longest reason or remedy in a `refuse` or `goodbye`, in bytes; senders cut, receivers reject.
 pub const TEXT: usize = 2_048;

@@ -1,0 +1,689 @@
+//! The channels of one authenticated connection, for both roles: what each frame means and what to send next.
+//!
+//! Frames go in by [`Channels::receive`] and come out by [`Channels::next_frame`]; in between, the callers read and
+//! write streams. Nothing here waits: where something is not possible yet, the answer says so, and an [`Event`] tells
+//! when to ask again.
+
+use alloc::collections::{BTreeMap, VecDeque};
+
+use bytes::{Bytes, BytesMut};
+
+use crate::error::ProtocolError;
+use crate::flow::{Growth, ReceiveWindow, SendWindow};
+use crate::frame::{ChannelId, FLAG_LIMITED, FLAG_MORE, Frame, Kind, Sender};
+use crate::limits;
+use crate::message::{
+    BadCommand, Body, Credit, Ended, Eof, Exit, Goodbye, Open, Ping, Pong, Refuse, RefuseCode, Resize,
+    Signal, Started, Status, Stop, Stream, Usage,
+};
+use crate::outgoing::Outgoing;
+
+/// Pieces shorter than this are copied together while they wait for their reader.
+const SMALL_PIECE: usize = 4_096;
+
+/// Which end of the connection this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Opens channels and sends stdin.
+    Client,
+    /// Runs commands and sends their output.
+    Server,
+}
+
+/// What a frame has changed.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Nothing that a caller must know.
+    None,
+    /// Server: run this.
+    Opened(ChannelId, Open),
+    /// Client: it runs.
+    Started(ChannelId, Started),
+    /// Client: it was refused, nothing was started.
+    Refused(ChannelId, Refuse),
+    /// Client: the command itself is over.
+    Ended(ChannelId, Status),
+    /// Client: everything is over; the totals were compared.
+    Exited(ChannelId, Exit, Completeness),
+    /// A stream has bytes to read, or its end.
+    Readable(ChannelId, Stream),
+    /// A stream may be written to again, or its reader has gone.
+    Writable(ChannelId, Stream),
+    /// Server: a signal for the command.
+    Signal(ChannelId, Signal),
+    /// Server: the terminal's new size.
+    Resize(ChannelId, Resize),
+    /// Server: the client has given the slot back; what still runs there has lost its client.
+    Closed(ChannelId),
+    /// The answer to a ping.
+    Pong(u64),
+    /// Client: the server ends the connection for this reason.
+    ConnectionRefused(Refuse),
+    /// The peer sends nothing more.
+    Goodbye(Goodbye),
+}
+
+/// Whether every byte that the server sent has arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Completeness {
+    /// Every one.
+    Complete,
+    /// Some are missing, or there are too many.
+    Mismatch {
+        /// Where.
+        stream: Stream,
+        /// How many arrived.
+        received: u64,
+        /// How many the server says it sent.
+        sent: u64,
+    },
+}
+
+/// What a reader finds.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Read {
+    /// The next bytes; report them with [`Channels::consume`] once they are handed on for good.
+    Bytes(Bytes),
+    /// The stream is over.
+    End,
+    /// Nothing yet: wait for [`Event::Readable`].
+    Pending,
+}
+
+/// Nobody reads this stream any more: its writer can stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NoReader;
+
+/// Why a channel cannot be opened.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// All slots are taken; one is freed by [`Channels::close`].
+    #[error("all {0} channels of the connection are in use")]
+    NoSlot(u32),
+    /// All 2^32 - 1 ids of this connection were used.
+    #[error("this connection has no channel ids left; open another")]
+    NoId,
+    /// The command cannot be sent.
+    #[error(transparent)]
+    Command(#[from] BadCommand),
+}
+
+#[derive(Debug)]
+struct Inbound {
+    window: ReceiveWindow,
+    pieces: VecDeque<Bytes>,
+    small: BytesMut,
+    ended: bool,
+    stopped: bool,
+}
+
+impl Inbound {
+    fn push(&mut self, body: Bytes) {
+        if body.len() < SMALL_PIECE {
+            self.small.extend_from_slice(&body);
+            return;
+        }
+        self.settle();
+        self.pieces.push_back(body);
+    }
+
+    fn settle(&mut self) {
+        if !self.small.is_empty() {
+            self.pieces.push_back(self.small.split().freeze());
+        }
+    }
+
+    fn discard(&mut self) {
+        self.stopped = true;
+        self.pieces.clear();
+        self.small = BytesMut::new();
+    }
+}
+
+#[derive(Debug)]
+struct Outbound {
+    window: SendWindow,
+    ended: bool,
+    stopped: bool,
+}
+
+#[derive(Debug)]
+enum Half {
+    Inbound(Inbound),
+    Outbound(Outbound),
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Phase {
+    /// Server: more frames of `open` are to come.
+    Assembling(BytesMut),
+    /// Server: as before, but it will be refused with this.
+    Rejecting(Refuse),
+    /// Opened; the client does not know yet what became of it.
+    Opened,
+    /// Runs.
+    Started,
+    /// The command itself is over, its streams are not.
+    Ended,
+    /// Refused or exited; only the slot is left.
+    Over,
+}
+
+#[derive(Debug)]
+struct Channel {
+    phase: Phase,
+    streams: [Half; 3],
+}
+
+impl Channel {
+    fn new(role: Role, phase: Phase, growth: &Growth) -> Self {
+        let half = |stream| {
+            let first_limit = match stream {
+                Stream::Stdin => limits::FIRST_STDIN_LIMIT,
+                Stream::Stdout | Stream::Stderr => limits::FIRST_OUTPUT_LIMIT,
+            };
+            if (stream == Stream::Stdin) == (role == Role::Server) {
+                Half::Inbound(Inbound {
+                    window: ReceiveWindow::new(first_limit, growth.clone()),
+                    pieces: VecDeque::new(),
+                    small: BytesMut::new(),
+                    ended: false,
+                    stopped: false,
+                })
+            } else {
+                Half::Outbound(Outbound {
+                    window: SendWindow::new(first_limit),
+                    ended: false,
+                    stopped: false,
+                })
+            }
+        };
+        Self { phase, streams: [half(Stream::Stdin), half(Stream::Stdout), half(Stream::Stderr)] }
+    }
+
+    fn inbound(&mut self, stream: Stream) -> Option<&mut Inbound> {
+        match &mut self.streams[stream as usize] {
+            Half::Inbound(inbound) => Some(inbound),
+            Half::Outbound(_) => None,
+        }
+    }
+
+    fn outbound(&mut self, stream: Stream) -> Option<&mut Outbound> {
+        match &mut self.streams[stream as usize] {
+            Half::Outbound(outbound) => Some(outbound),
+            Half::Inbound(_) => None,
+        }
+    }
+
+    fn sent(&mut self, stream: Stream) -> u64 {
+        self.outbound(stream).map_or(0, |outbound| outbound.window.sent())
+    }
+}
+
+/// All channels of a connection.
+#[derive(Debug)]
+pub struct Channels {
+    role: Role,
+    channels: BTreeMap<ChannelId, Channel>,
+    highest: ChannelId,
+    limit: u32,
+    growth: Growth,
+    outgoing: Outgoing,
+    ping: Option<u64>,
+    pong: Option<u64>,
+    credits: VecDeque<(ChannelId, Stream)>,
+    overtaking: VecDeque<Frame>,
+}
+
+impl Channels {
+    /// The channels of a connection that was just authenticated; `limit` counts those that are not closed yet.
+    pub fn new(role: Role, limit: u32, growth: Growth) -> Self {
+        Self {
+            role,
+            channels: BTreeMap::new(),
+            highest: ChannelId::CONNECTION,
+            limit,
+            growth,
+            outgoing: Outgoing::default(),
+            ping: None,
+            pong: None,
+            credits: VecDeque::new(),
+            overtaking: VecDeque::new(),
+        }
+    }
+
+    /// Client: the limit that `welcome` announced.
+    pub fn set_limit(&mut self, limit: u32) {
+        self.limit = limit;
+    }
+
+    /// How many slots are taken.
+    pub fn len(&self) -> usize {
+        self.channels.len()
+    }
+
+    /// Whether no slot is taken.
+    pub fn is_empty(&self) -> bool {
+        self.channels.is_empty()
+    }
+
+    // ---- What comes in ------------------------------------------------------------------------------------------
+
+    /// Takes one frame from the peer. An error ends the connection.
+    pub fn receive(&mut self, frame: Frame) -> Result<Event, ProtocolError> {
+        let ours = match self.role {
+            Role::Client => Sender::Client,
+            Role::Server => Sender::Server,
+        };
+        if frame.kind.sender() == ours {
+            return Err(ProtocolError::WrongDirection(frame.kind));
+        }
+        match frame.kind {
+            Kind::Challenge | Kind::Response | Kind::Welcome => {
+                Err(ProtocolError::Unexpected { kind: frame.kind, expected: "the handshake is over" })
+            }
+            Kind::Ping => {
+                self.pong = Some(Ping::from_frame(&frame)?.token);
+                Ok(Event::None)
+            }
+            Kind::Pong => Ok(Event::Pong(Pong::from_frame(&frame)?.token)),
+            Kind::Goodbye => Ok(Event::Goodbye(Goodbye::from_frame(&frame)?)),
+            Kind::Refuse if frame.channel == ChannelId::CONNECTION => {
+                Ok(Event::ConnectionRefused(Refuse::from_frame(&frame)?))
+            }
+            Kind::Open => self.receive_open(frame),
+            _ if frame.channel > self.highest => {
+                Err(ProtocolError::NeverOpened { kind: frame.kind, channel: frame.channel })
+            }
+            Kind::Stdin => self.receive_data(frame, Stream::Stdin),
+            Kind::Stdout => self.receive_data(frame, Stream::Stdout),
+            Kind::Stderr => self.receive_data(frame, Stream::Stderr),
+            _ => self.receive_control(frame),
+        }
+    }
+
+    fn receive_open(&mut self, frame: Frame) -> Result<Event, ProtocolError> {
+        let id = frame.channel;
+        if id > self.highest {
+            let phase = if self.channels.len() < self.limit as usize {
+                Phase::Assembling(BytesMut::new())
+            } else if self.channels.len() < 2 * self.limit as usize {
+                let reason =
+                    alloc::format!("this connection already holds {} channels, its limit", self.limit);
+                let remedy = "wait for a command to end, or open another connection";
+                Phase::Rejecting(Refuse::new(RefuseCode::TOO_MANY_CHANNELS, reason, remedy))
+            } else {
+                return Err(ProtocolError::TooManyChannels(self.limit));
+            };
+            self.highest = id;
+            self.channels.insert(id, Channel::new(self.role, phase, &self.growth));
+        }
+        let reused = ProtocolError::ChannelReused { channel: id, highest: self.highest };
+        let Some(channel) = self.channels.get_mut(&id) else { return Err(reused) };
+        match &mut channel.phase {
+            Phase::Assembling(parts) if parts.len() + frame.body.len() > limits::COMMAND => {
+                let refuse = Refuse::new(
+                    RefuseCode::BAD_COMMAND,
+                    "the command with its environment is longer than 1 MiB, the limit",
+                    "send long data on standard input, or in a file",
+                );
+                channel.phase = Phase::Rejecting(refuse);
+            }
+            Phase::Assembling(parts) => parts.extend_from_slice(&frame.body),
+            Phase::Rejecting(_) => {}
+            _ => return Err(reused),
+        }
+        if frame.flags & FLAG_MORE != 0 {
+            return Ok(Event::None);
+        }
+        match core::mem::replace(&mut channel.phase, Phase::Opened) {
+            Phase::Assembling(parts) => Ok(Event::Opened(id, Open::decode(&parts)?)),
+            Phase::Rejecting(refuse) => {
+                self.refuse(id, &refuse);
+                Ok(Event::None)
+            }
+            _ => Err(reused),
+        }
+    }
+
+    fn receive_data(&mut self, frame: Frame, stream: Stream) -> Result<Event, ProtocolError> {
+        let Frame { kind, flags, channel: id, body } = frame;
+        if body.is_empty() {
+            return Err(ProtocolError::Empty(kind));
+        }
+        let Some(channel) = live(&mut self.channels, id, kind)? else { return Ok(Event::None) };
+        let Some(inbound) = channel.inbound(stream) else { return Err(ProtocolError::WrongDirection(kind)) };
+        if inbound.ended {
+            return Err(ProtocolError::AfterEnd { kind, channel: id, stream });
+        }
+        let limit = inbound.window.limit();
+        inbound
+            .window
+            .receive(body.len() as u64, flags & FLAG_LIMITED != 0)
+            .map_err(|position| ProtocolError::PastLimit { channel: id, stream, position, limit })?;
+        if inbound.stopped {
+            return Ok(Event::None);
+        }
+        inbound.push(body);
+        Ok(Event::Readable(id, stream))
+    }
+
+    fn receive_control(&mut self, frame: Frame) -> Result<Event, ProtocolError> {
+        let (kind, id) = (frame.kind, frame.channel);
+        if kind == Kind::Close {
+            return self.receive_close(&frame);
+        }
+        let Some(channel) = live(&mut self.channels, id, kind)? else { return Ok(Event::None) };
+        match kind {
+            Kind::Started => {
+                let started = Started::from_frame(&frame)?;
+                if channel.phase != Phase::Opened {
+                    return Err(ProtocolError::Unexpected { kind, expected: "it has started already" });
+                }
+                channel.phase = Phase::Started;
+                Ok(Event::Started(id, started))
+            }
+            Kind::Refuse => {
+                let refuse = Refuse::from_frame(&frame)?;
+                if channel.phase != Phase::Opened {
+                    return Err(ProtocolError::Unexpected { kind, expected: "it has started already" });
+                }
+                channel.phase = Phase::Over;
+                Ok(Event::Refused(id, refuse))
+            }
+            Kind::Ended => {
+                let ended = Ended::from_frame(&frame)?;
+                if channel.phase != Phase::Started {
+                    return Err(ProtocolError::Unexpected { kind, expected: "one after started" });
+                }
+                channel.phase = Phase::Ended;
+                Ok(Event::Ended(id, ended.status))
+            }
+            Kind::Exit => receive_exit(channel, &frame),
+            Kind::Eof => {
+                let Eof { stream } = Eof::from_frame(&frame)?;
+                let Some(inbound) = channel.inbound(stream) else {
+                    return Err(ProtocolError::WrongDirection(kind));
+                };
+                if inbound.ended {
+                    return Err(ProtocolError::AfterEnd { kind, channel: id, stream });
+                }
+                inbound.ended = true;
+                Ok(Event::Readable(id, stream))
+            }
+            Kind::Stop => {
+                let Stop { stream } = Stop::from_frame(&frame)?;
+                let Some(outbound) = channel.outbound(stream) else {
+                    return Err(ProtocolError::WrongDirection(kind));
+                };
+                outbound.stopped = true;
+                Ok(Event::Writable(id, stream))
+            }
+            Kind::Credit => {
+                let Credit { stream, consumed, limit } = Credit::from_frame(&frame)?;
+                let Some(outbound) = channel.outbound(stream) else {
+                    return Err(ProtocolError::WrongDirection(kind));
+                };
+                outbound.window.raise(consumed, limit).map_err(|detail| ProtocolError::Credit {
+                    channel: id,
+                    stream,
+                    detail,
+                })?;
+                Ok(Event::Writable(id, stream))
+            }
+            Kind::Signal => Ok(Event::Signal(id, Signal::from_frame(&frame)?)),
+            Kind::Resize => Ok(Event::Resize(id, Resize::from_frame(&frame)?)),
+            _ => Err(ProtocolError::Unexpected { kind, expected: "a message about a command" }),
+        }
+    }
+
+    fn receive_close(&mut self, frame: &Frame) -> Result<Event, ProtocolError> {
+        if !frame.body.is_empty() {
+            let detail = alloc::format!("{} bytes left over", frame.body.len());
+            return Err(ProtocolError::Malformed { kind: frame.kind, detail });
+        }
+        if self.channels.remove(&frame.channel).is_none() {
+            return Ok(Event::None);
+        }
+        self.outgoing.drop_lane(frame.channel);
+        Ok(Event::Closed(frame.channel))
+    }
+
+    // ---- Streams ------------------------------------------------------------------------------------------------
+
+    /// The next bytes of a stream that the peer sends.
+    pub fn read(&mut self, id: ChannelId, stream: Stream) -> Read {
+        let Some(inbound) = self.channels.get_mut(&id).and_then(|channel| channel.inbound(stream)) else {
+            return Read::End;
+        };
+        if inbound.pieces.is_empty() {
+            inbound.settle();
+        }
+        match inbound.pieces.pop_front() {
+            Some(bytes) => Read::Bytes(bytes),
+            None if inbound.ended || inbound.stopped => Read::End,
+            None => Read::Pending,
+        }
+    }
+
+    /// Reports bytes as handed on for good, so that the peer may send more.
+    pub fn consume(&mut self, id: ChannelId, stream: Stream, bytes: usize) {
+        let Some(inbound) = self.channels.get_mut(&id).and_then(|channel| channel.inbound(stream)) else {
+            return;
+        };
+        let due = inbound.window.consume(bytes as u64);
+        if due && !inbound.ended && !inbound.stopped && !self.credits.contains(&(id, stream)) {
+            self.credits.push_back((id, stream));
+        }
+    }
+
+    /// Nobody reads this stream any more: the peer is told once, what comes is discarded.
+    pub fn stop(&mut self, id: ChannelId, stream: Stream) {
+        let Some(channel) = self.channels.get_mut(&id) else { return };
+        let over = channel.phase == Phase::Over;
+        let Some(inbound) = channel.inbound(stream) else { return };
+        let tell = !inbound.ended && !inbound.stopped && !over;
+        inbound.discard();
+        if tell {
+            self.outgoing.push(Stop { stream }.frame(id));
+        }
+    }
+
+    /// How many bytes may be written to a stream now; 0: wait for [`Event::Writable`] or for a frame of this channel
+    /// to leave.
+    pub fn room(&mut self, id: ChannelId, stream: Stream) -> Result<usize, NoReader> {
+        let backlog = self.outgoing.room(id);
+        let outbound = self.writable(id, stream)?;
+        Ok(backlog.min(usize::try_from(outbound.window.available()).unwrap_or(usize::MAX)))
+    }
+
+    /// Writes to a stream, at most [`Self::room`] bytes; longer ones are a programming error and are cut.
+    pub fn write(&mut self, id: ChannelId, stream: Stream, mut bytes: Bytes) -> Result<(), NoReader> {
+        let outbound = self.writable(id, stream)?;
+        bytes.truncate(usize::try_from(outbound.window.available()).unwrap_or(usize::MAX));
+        if !bytes.is_empty() {
+            let end = outbound.window.advance(bytes.len() as u64);
+            self.outgoing.push_data(id, stream, bytes, end);
+        }
+        Ok(())
+    }
+
+    /// Ends a stream behind what was written to it.
+    pub fn finish(&mut self, id: ChannelId, stream: Stream) {
+        if let Ok(outbound) = self.writable(id, stream) {
+            outbound.ended = true;
+            self.outgoing.push(Eof { stream }.frame(id));
+        }
+    }
+
+    fn writable(&mut self, id: ChannelId, stream: Stream) -> Result<&mut Outbound, NoReader> {
+        let channel = self.channels.get_mut(&id).ok_or(NoReader)?;
+        if channel.phase == Phase::Over {
+            return Err(NoReader);
+        }
+        let outbound = channel.outbound(stream).ok_or(NoReader)?;
+        if outbound.stopped || outbound.ended { Err(NoReader) } else { Ok(outbound) }
+    }
+
+    // ---- What a client says -------------------------------------------------------------------------------------
+
+    /// Opens a channel and queues its `open`.
+    pub fn open(&mut self, open: &Open) -> Result<ChannelId, OpenError> {
+        if self.channels.len() >= self.limit as usize {
+            return Err(OpenError::NoSlot(self.limit));
+        }
+        let id = ChannelId(self.highest.0.checked_add(1).ok_or(OpenError::NoId)?);
+        let mut rest = open.encode()?;
+        self.highest = id;
+        self.channels.insert(id, Channel::new(self.role, Phase::Opened, &self.growth));
+        loop {
+            let part = rest.split_to(rest.len().min(limits::BULK_BODY));
+            let mut frame = Frame::new(Kind::Open, id, part);
+            if rest.is_empty() {
+                self.outgoing.push(frame);
+                return Ok(id);
+            }
+            frame.flags = FLAG_MORE;
+            self.outgoing.push(frame);
+        }
+    }
+
+    /// Sends a signal to a command; overtakes its data.
+    pub fn signal(&mut self, id: ChannelId, signal: Signal) {
+        self.overtake(signal.frame(id));
+    }
+
+    /// Tells a terminal's new size; overtakes data.
+    pub fn resize(&mut self, id: ChannelId, size: Resize) {
+        self.overtake(size.frame(id));
+    }
+
+    fn overtake(&mut self, frame: Frame) {
+        if !self.channels.contains_key(&frame.channel) {
+            return;
+        }
+        if self.outgoing.is_opening(frame.channel) {
+            self.outgoing.push(frame);
+        } else {
+            self.overtaking.push_back(frame);
+        }
+    }
+
+    /// Gives the slot back. A command that still runs there loses its client.
+    pub fn close(&mut self, id: ChannelId) {
+        if self.channels.remove(&id).is_some() {
+            self.outgoing.push(Frame::new(Kind::Close, id, Bytes::new()));
+        }
+    }
+
+    // ---- What a server says -------------------------------------------------------------------------------------
+
+    /// The command runs.
+    pub fn started(&mut self, id: ChannelId, pid: u32) {
+        self.say(id, Phase::Started, |_| Started { pid }.frame(id));
+    }
+
+    /// Nothing was started.
+    pub fn refuse(&mut self, id: ChannelId, refuse: &Refuse) {
+        self.say(id, Phase::Over, |_| refuse.frame(id));
+    }
+
+    /// The command itself is over.
+    pub fn ended(&mut self, id: ChannelId, status: Status) {
+        self.say(id, Phase::Ended, |_| Ended { status }.frame(id));
+    }
+
+    /// Everything is over; the byte totals are what was written here.
+    pub fn exit(&mut self, id: ChannelId, status: Status, timed_out: bool, usage: Usage) {
+        self.say(id, Phase::Over, |channel| {
+            let (stdout, stderr) = (channel.sent(Stream::Stdout), channel.sent(Stream::Stderr));
+            Exit { status, timed_out, stdout, stderr, usage }.frame(id)
+        });
+    }
+
+    fn say(&mut self, id: ChannelId, phase: Phase, frame: impl FnOnce(&mut Channel) -> Frame) {
+        if let Some(channel) = self.channels.get_mut(&id) {
+            let frame = frame(channel);
+            channel.phase = phase;
+            self.outgoing.push(frame);
+        }
+    }
+
+    // ---- What goes out ------------------------------------------------------------------------------------------
+
+    /// Asks whether the peer is there.
+    pub fn ping(&mut self, token: u64) {
+        self.ping = Some(token);
+    }
+
+    /// The next frame to send: pong, ping, credits, signals and sizes first, then the channels in turn.
+    pub fn next_frame(&mut self) -> Option<Frame> {
+        if let Some(token) = self.pong.take() {
+            return Some(Pong { token }.frame(ChannelId::CONNECTION));
+        }
+        if let Some(token) = self.ping.take() {
+            return Some(Ping { token }.frame(ChannelId::CONNECTION));
+        }
+        while let Some((id, stream)) = self.credits.pop_front() {
+            // Announced only now, so that what was consumed in the meantime is in it.
+            if let Some(inbound) = self.channels.get_mut(&id).and_then(|channel| channel.inbound(stream)) {
+                let (consumed, limit) = inbound.window.announce();
+                return Some(Credit { stream, consumed, limit }.frame(id));
+            }
+        }
+        if let Some(frame) = self.overtaking.pop_front() {
+            return Some(frame);
+        }
+        let (mut frame, data) = self.outgoing.next()?;
+        if let Some(end) = data {
+            let channel = self.channels.get_mut(&frame.channel);
+            let outbound = channel.and_then(|channel| channel.outbound(end.stream));
+            if outbound.is_some_and(|outbound| outbound.window.limit() == end.position) {
+                frame.flags = FLAG_LIMITED;
+            }
+        }
+        Some(frame)
+    }
+
+    /// Whether [`Self::next_frame`] would find something.
+    pub fn has_frame(&self) -> bool {
+        self.pong.is_some()
+            || self.ping.is_some()
+            || !self.credits.is_empty()
+            || !self.overtaking.is_empty()
+            || !self.outgoing.is_empty()
+    }
+}
+
+/// The channel, unless it is closed or over: frames for such a one are discarded.
+fn live(
+    channels: &mut BTreeMap<ChannelId, Channel>,
+    id: ChannelId,
+    kind: Kind,
+) -> Result<Option<&mut Channel>, ProtocolError> {
+    match channels.get_mut(&id) {
+        Some(Channel { phase: Phase::Assembling(_) | Phase::Rejecting(_), .. }) => {
+            Err(ProtocolError::Unexpected { kind, expected: "the rest of open" })
+        }
+        Some(Channel { phase: Phase::Over, .. }) | None => Ok(None),
+        Some(channel) => Ok(Some(channel)),
+    }
+}
+
+fn receive_exit(channel: &mut Channel, frame: &Frame) -> Result<Event, ProtocolError> {
+    let exit = Exit::from_frame(frame)?;
+    if channel.phase == Phase::Opened {
+        return Err(ProtocolError::Unexpected { kind: frame.kind, expected: "started" });
+    }
+    channel.phase = Phase::Over;
+    let mut completeness = Completeness::Complete;
+    for (stream, sent) in [(Stream::Stdout, exit.stdout), (Stream::Stderr, exit.stderr)] {
+        let Some(inbound) = channel.inbound(stream) else { continue };
+        inbound.ended = true;
+        let received = inbound.window.received();
+        if !inbound.stopped && received != sent {
+            completeness = Completeness::Mismatch { stream, received, sent };
+        }
+    }
+    Ok(Event::Exited(frame.channel, exit, completeness))
+}
