@@ -1,1 +1,31 @@
-//! The labsh client.
+//! A client for labshd: run commands on other machines, with an API like `tokio::process::Command`.
+//!
+//! ```no_run
+//! use labsh_client::{Address, ConnectOptions, Session};
+//! # use labsh_proto::key::{HostId, Key};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let key = Key::from_line(&std::fs::read_to_string("alice.key")?)?;
+//! let address = Address::Tcp { host: "lab07".into(), port: 5274 };
+//! let session = Session::connect(&ConnectOptions::new(address, key.for_host(&HostId::new("lab07")?))).await?;
+//!
+//! let output = session.command("grep").arg("-c").arg("processor").arg("/proc/cpuinfo").output().await?;
+//! println!("{} processors", String::from_utf8_lossy(&output.stdout).trim());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! One session carries many commands at once; dropping a [`Child`] before it has ended ends its command.
+
+mod child;
+mod command;
+mod connect;
+mod error;
+mod session;
+
+pub use child::{Child, ChildStderr, ChildStdin, ChildStdout, ExitStatus, Output};
+pub use command::{Command, Stdio};
+pub use connect::{Address, ConnectOptions};
+pub use error::{CommandError, ConnectError};
+pub use labsh_proto as proto;
+pub use session::Session;

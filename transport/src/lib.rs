@@ -1,1 +1,11 @@
-//! The labsh transport.
+//! What carries labsh's frames: sockets, TLS, and the loops between them and the pure protocol. Shared by both sides.
+//!
+//! A connection is a [`carrier::Carrier`]; [`framing`] reads and writes its frames; [`multiplexer::Multiplexer`] lets
+//! many tasks use its channels.
+
+pub mod carrier;
+pub mod framing;
+pub mod multiplexer;
+pub mod random;
+pub mod socket;
+pub mod tls;

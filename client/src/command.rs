@@ -1,0 +1,160 @@
+//! Building a command, and the three ways of running it.
+
+use std::ffi::OsStr;
+use std::time::Duration;
+
+use labsh_proto::message::{CommandId, Open, Program, Until, Variable};
+use labsh_transport::random;
+
+use crate::child::{Child, ExitStatus, Output};
+use crate::error::CommandError;
+use crate::session::Session;
+
+/// What a stream of the command is joined to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stdio {
+    /// A pipe to this program.
+    Piped,
+    /// Nothing: an empty stdin, an output that is thrown away.
+    Null,
+}
+
+/// A command to be run on the other machine.
+#[derive(Debug, Clone)]
+pub struct Command {
+    session: Session,
+    program: Program,
+    environment: Vec<Variable>,
+    directory: Option<Vec<u8>>,
+    timeout: Duration,
+    until: Until,
+    stdin: Option<Stdio>,
+    stdout: Option<Stdio>,
+    stderr: Option<Stdio>,
+}
+
+impl Command {
+    pub(crate) fn of(session: Session, program: Program) -> Self {
+        Self {
+            session,
+            program,
+            environment: Vec::new(),
+            directory: None,
+            timeout: Duration::ZERO,
+            until: Until::StreamsEnd,
+            stdin: None,
+            stdout: None,
+            stderr: None,
+        }
+    }
+
+    pub(crate) fn argv(session: Session, program: &OsStr) -> Self {
+        Self::of(session, Program::Argv(vec![bytes(program)]))
+    }
+
+    /// Adds a word, exactly as it is. On a shell command: the script's next positional parameter has no place there, so
+    /// it is joined to the line behind a blank.
+    pub fn arg(&mut self, word: impl AsRef<OsStr>) -> &mut Self {
+        match &mut self.program {
+            Program::Argv(words) => words.push(bytes(word.as_ref())),
+            Program::Shell(line) => {
+                line.push(b' ');
+                line.extend(bytes(word.as_ref()));
+            }
+        }
+        self
+    }
+
+    /// Adds words, exactly as they are.
+    pub fn args(&mut self, words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> &mut Self {
+        words.into_iter().for_each(|word| {
+            self.arg(word);
+        });
+        self
+    }
+
+    /// Sets a variable on top of the clean environment over there; its configuration decides which pass.
+    pub fn env(&mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> &mut Self {
+        self.environment.push((bytes(name.as_ref()), bytes(value.as_ref())));
+        self
+    }
+
+    /// The working directory over there; the user's home unless set.
+    pub fn current_dir(&mut self, directory: impl AsRef<OsStr>) -> &mut Self {
+        self.directory = Some(bytes(directory.as_ref()));
+        self
+    }
+
+    /// After so long the server ends the command, even if this client has gone. Rounded up to a millisecond.
+    pub fn timeout(&mut self, after: Duration) -> &mut Self {
+        self.timeout = after;
+        self
+    }
+
+    /// When the command counts as over; [`Until::StreamsEnd`] unless set.
+    pub fn until(&mut self, until: Until) -> &mut Self {
+        self.until = until;
+        self
+    }
+
+    /// Stdin: [`Stdio::Null`] unless set.
+    pub fn stdin(&mut self, stdin: Stdio) -> &mut Self {
+        self.stdin = Some(stdin);
+        self
+    }
+
+    /// Stdout: [`Stdio::Piped`] unless set ([`Stdio::Null`] for [`Self::status`]).
+    pub fn stdout(&mut self, stdout: Stdio) -> &mut Self {
+        self.stdout = Some(stdout);
+        self
+    }
+
+    /// Stderr: as stdout.
+    pub fn stderr(&mut self, stderr: Stdio) -> &mut Self {
+        self.stderr = Some(stderr);
+        self
+    }
+
+    /// Sends the command without waiting for an answer. [`Child::started`] tells whether it runs.
+    pub async fn open(&self) -> Result<Child, CommandError> {
+        self.open_with(Stdio::Piped).await
+    }
+
+    /// Starts the command; returns once it runs.
+    pub async fn spawn(&self) -> Result<Child, CommandError> {
+        let mut child = self.open().await?;
+        child.started().await?;
+        Ok(child)
+    }
+
+    /// Runs the command and collects its whole output in memory.
+    pub async fn output(&self) -> Result<Output, CommandError> {
+        self.open().await?.wait_with_output().await
+    }
+
+    /// Runs the command and throws its output away, unless told otherwise.
+    pub async fn status(&self) -> Result<ExitStatus, CommandError> {
+        self.open_with(Stdio::Null).await?.wait().await
+    }
+
+    async fn open_with(&self, output: Stdio) -> Result<Child, CommandError> {
+        let open = Open {
+            command: CommandId(random::bytes()),
+            linger: 0,
+            timeout: self.timeout.as_nanos().div_ceil(1_000_000).try_into().unwrap_or(u64::MAX),
+            until: self.until,
+            program: self.program.clone(),
+            environment: self.environment.clone(),
+            directory: self.directory.clone(),
+            terminal: None,
+        };
+        let (id, progress) = self.session.open(&open).await?;
+        let stdin = self.stdin.unwrap_or(Stdio::Null);
+        let (stdout, stderr) = (self.stdout.unwrap_or(output), self.stderr.unwrap_or(output));
+        Ok(Child::new(self.session.inner().clone(), id, progress, [stdin, stdout, stderr]))
+    }
+}
+
+fn bytes(text: &OsStr) -> Vec<u8> {
+    std::os::unix::ffi::OsStrExt::as_bytes(text).to_vec()
+}

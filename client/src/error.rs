@@ -1,0 +1,111 @@
+//! What can go wrong between asking for a command and knowing how it ended.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use labsh_proto::error::ProtocolError;
+use labsh_proto::key::{HostId, KeyId};
+use labsh_proto::message::{BadCommand, Refuse, Stream};
+
+/// No session came about. No command was started.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ConnectError {
+    /// No connection to that address.
+    #[error("cannot connect to {address}: {source}")]
+    Unreachable {
+        /// Where to.
+        address: String,
+        /// Why not.
+        source: Arc<io::Error>,
+    },
+    /// The time allowed was not enough.
+    #[error("no answer from {address} within {}", humantime::format_duration(*.after))]
+    Timeout {
+        /// Where to.
+        address: String,
+        /// The time allowed.
+        after: Duration,
+    },
+    /// The server could not show the key of this pair: nothing was said to it.
+    #[error(
+        "{address} is not the host {host_id} of key {key_id}: another machine, a key that is not enrolled there, \
+         or someone in between"
+    )]
+    WrongServer {
+        /// Where to.
+        address: String,
+        /// The key.
+        key_id: KeyId,
+        /// The host id that was expected.
+        host_id: HostId,
+    },
+    /// A TLS client on a plain port.
+    #[error("{address} speaks labsh's plain mode, without encryption")]
+    PortIsPlain {
+        /// Where to.
+        address: String,
+    },
+    /// A plain client on a TLS port, or no labshd at all.
+    #[error("{address} does not speak labsh: it answered {answer:?}")]
+    Foreign {
+        /// Where to.
+        address: String,
+        /// Its first bytes.
+        answer: String,
+    },
+    /// The server refuses the connection and says why.
+    #[error("{address} refuses: {}", .refuse.reason)]
+    Refused {
+        /// Who.
+        address: String,
+        /// Reason and remedy.
+        refuse: Refuse,
+    },
+    /// The connection broke before authentication was over.
+    #[error("the connection to {address} broke during authentication: {source}")]
+    Broken {
+        /// Where to.
+        address: String,
+        /// How.
+        source: Arc<io::Error>,
+    },
+    /// The server breaks the protocol.
+    #[error("{address} breaks the protocol: {error}")]
+    Protocol {
+        /// Who.
+        address: String,
+        /// Which rule.
+        error: ProtocolError,
+    },
+}
+
+/// A command did not run, or its end is not known.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum CommandError {
+    /// It cannot be sent. Nothing was started.
+    #[error(transparent)]
+    Bad(#[from] BadCommand),
+    /// The server refused it. Nothing was started.
+    #[error("{}", .0.reason)]
+    Refused(Refuse),
+    /// The connection was refused or lost before the command was known to have started.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The connection was lost; what became of the command is not known.
+    #[error("the connection was lost: {0}")]
+    Lost(String),
+    /// The command ended, but its output did not arrive whole.
+    #[error("{stream} is incomplete: {received} of {sent} bytes arrived")]
+    Incomplete {
+        /// Which stream.
+        stream: Stream,
+        /// Bytes that arrived.
+        received: u64,
+        /// Bytes that the server sent.
+        sent: u64,
+    },
+    /// All channel ids of this session were used.
+    #[error("this session has no channel ids left; open another")]
+    Exhausted,
+}

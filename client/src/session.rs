@@ -1,0 +1,295 @@
+//! An authenticated connection and the commands on it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use labsh_proto::auth::Mode;
+use labsh_proto::channel::{Channels, Completeness, Event, OpenError, Role};
+use labsh_proto::flow::{Budget, Growth};
+use labsh_proto::frame::ChannelId;
+use labsh_proto::limits;
+use labsh_proto::message::{Exit, Open, Program, Refuse, Status};
+use labsh_transport::carrier::Carrier;
+use labsh_transport::framing::{FrameReader, ReadError};
+use labsh_transport::multiplexer::Multiplexer;
+use tokio::io::ReadHalf;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::command::Command;
+use crate::connect::{self, Answered, ConnectOptions, DEAD_PEER_AFTER};
+use crate::error::{CommandError, ConnectError};
+
+/// What the windows of one session may grow by, in bytes.
+const GROWTH: u64 = 512 << 20;
+
+/// After so much silence the server is asked whether it is there.
+const PING_AFTER: Duration = Duration::from_secs(15);
+
+/// How far a command has come, as the server told it.
+#[derive(Debug, Clone)]
+pub(crate) enum Progress {
+    Opening,
+    Started { pid: u32 },
+    Ended { pid: u32, status: Status },
+    Refused(Refuse),
+    Exited { exit: Exit, completeness: Completeness },
+}
+
+/// A connection to one labshd; clones share it. It ends with the last clone and the last [`crate::Child`].
+#[derive(Debug, Clone)]
+pub struct Session {
+    inner: Arc<Inner>,
+}
+
+type Welcomed = Option<Result<(), ConnectError>>;
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) multiplexer: Arc<Multiplexer>,
+    commands: Arc<Commands>,
+    welcome: watch::Receiver<Welcomed>,
+    writing: Mutex<Option<JoinHandle<()>>>,
+    reading: JoinHandle<()>,
+}
+
+/// What the reading loop tells about each command, and why the connection ended.
+#[derive(Debug, Default)]
+struct Commands {
+    progress: Mutex<HashMap<ChannelId, watch::Sender<Progress>>>,
+    lost: OnceLock<CommandError>,
+}
+
+impl Commands {
+    fn lock(&self) -> MutexGuard<'_, HashMap<ChannelId, watch::Sender<Progress>>> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn advance(&self, id: ChannelId, progress: Progress) {
+        if let Some(sender) = self.lock().get(&id) {
+            sender.send_replace(progress);
+        }
+    }
+
+    fn pid(&self, id: ChannelId) -> u32 {
+        match self.lock().get(&id).map(|sender| sender.borrow().clone()) {
+            Some(Progress::Started { pid } | Progress::Ended { pid, .. }) => pid,
+            _ => 0,
+        }
+    }
+}
+
+impl Session {
+    /// Connects, and returns once the server has let this client in.
+    pub async fn connect(options: &ConnectOptions) -> Result<Self, ConnectError> {
+        let session = Self::connect_early(options).await?;
+        session.welcomed().await?;
+        Ok(session)
+    }
+
+    /// Connects, and in TLS mode returns one round trip earlier: the server is authenticated, this client is not yet. A
+    /// first command travels with the proof; a refusal shows up as that command's error.
+    pub async fn connect_early(options: &ConnectOptions) -> Result<Self, ConnectError> {
+        let deadline = Instant::now() + options.timeout;
+        let expired =
+            || ConnectError::Timeout { address: options.address.to_string(), after: options.timeout };
+        let Answered { reader, response, handshake } =
+            timeout_at(deadline, connect::answer(options)).await.map_err(|_| expired())??;
+
+        let growth = Growth::new(Budget::new(GROWTH));
+        let channels = Channels::new(Role::Client, limits::CHANNELS_BEFORE_WELCOME, growth);
+        let multiplexer = Arc::new(Multiplexer::new(channels));
+        let commands = Arc::new(Commands::default());
+        let (tell, welcome) = watch::channel(None);
+        let (mut reader, mut writer) = reader.split();
+
+        let writing = tokio::spawn({
+            let multiplexer = multiplexer.clone();
+            async move {
+                if multiplexer.write_frames(Some(response), &mut writer).await.is_err() {
+                    multiplexer.lose();
+                }
+            }
+        });
+        let reading = tokio::spawn({
+            let (multiplexer, commands, options) = (multiplexer.clone(), commands.clone(), options.clone());
+            async move {
+                let welcomed = connect::welcome(&options, &mut reader, handshake);
+                let welcomed = timeout_at(deadline, welcomed).await.unwrap_or_else(|_| {
+                    Err(ConnectError::Timeout {
+                        address: options.address.to_string(),
+                        after: options.timeout,
+                    })
+                });
+                let lost = match welcomed {
+                    Ok(limit) => {
+                        multiplexer.set_slots(limit);
+                        tell.send_replace(Some(Ok(())));
+                        read_frames(&mut reader, &multiplexer, &commands).await
+                    }
+                    Err(error) => {
+                        tell.send_replace(Some(Err(error.clone())));
+                        CommandError::Connect(error)
+                    }
+                };
+                let _ = commands.lost.set(lost);
+                multiplexer.lose();
+                commands.lock().clear();
+            }
+        });
+        let inner = Inner { multiplexer, commands, welcome, writing: Mutex::new(Some(writing)), reading };
+        let session = Self { inner: Arc::new(inner) };
+        if options.mode == Mode::Plain {
+            // Without TLS the server has proven nothing yet: no command may leave before its welcome.
+            session.welcomed().await?;
+        }
+        Ok(session)
+    }
+
+    /// Resolves once the server has let this client in, or said why not.
+    pub async fn welcomed(&self) -> Result<(), ConnectError> {
+        let mut welcome = self.inner.welcome.clone();
+        match welcome.wait_for(Option::is_some).await.map(|outcome| outcome.clone()) {
+            Ok(Some(outcome)) => outcome,
+            // The reading loop always says how the handshake ended, unless the runtime is being torn down.
+            Ok(None) | Err(_) => Ok(()),
+        }
+    }
+
+    /// A command of exact words, of which this is the first; it is looked up in the PATH over there.
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        Command::argv(self.clone(), program.as_ref())
+    }
+
+    /// One string for the user's shell over there.
+    pub fn shell(&self, line: impl AsRef<std::ffi::OsStr>) -> Command {
+        Command::of(self.clone(), Program::Shell(line.as_ref().as_encoded_bytes().to_vec()))
+    }
+
+    /// A command in the form that travels.
+    pub fn program(&self, program: Program) -> Command {
+        Command::of(self.clone(), program)
+    }
+
+    /// Asks the server whether it is there; returns how long the answer took.
+    pub async fn ping(&self) -> Result<Duration, CommandError> {
+        self.welcomed().await?;
+        let start = Instant::now();
+        self.inner.multiplexer.ping().await.map_err(|_| self.inner.lost())?;
+        Ok(start.elapsed())
+    }
+
+    /// Sends what is queued and ends the connection. Commands that still run lose their client.
+    pub async fn close(self) {
+        self.inner.multiplexer.finish();
+        let writing = self.inner.writing.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(writing) = writing {
+            let _ = timeout(Duration::from_secs(5), writing).await;
+        }
+    }
+
+    /// Opens a channel, waiting for a slot where all are taken.
+    pub(crate) async fn open(
+        &self,
+        open: &Open,
+    ) -> Result<(ChannelId, watch::Receiver<Progress>), CommandError> {
+        loop {
+            let slot = self.inner.multiplexer.slot();
+            if self.inner.multiplexer.is_lost() {
+                return Err(self.inner.lost());
+            }
+            // The lock is held over both, so that no answer can come before someone listens for it.
+            let mut commands = self.inner.commands.lock();
+            match self.inner.multiplexer.with(|channels| channels.open(open)) {
+                Ok(id) => {
+                    let (sender, receiver) = watch::channel(Progress::Opening);
+                    commands.insert(id, sender);
+                    return Ok((id, receiver));
+                }
+                Err(OpenError::Command(bad)) => return Err(CommandError::Bad(bad)),
+                Err(OpenError::NoId) => return Err(CommandError::Exhausted),
+                Err(OpenError::NoSlot(_)) => {}
+            }
+            drop(commands);
+            slot.await;
+        }
+    }
+
+    pub(crate) fn inner(&self) -> &Arc<Inner> {
+        &self.inner
+    }
+}
+
+impl Inner {
+    /// Why the connection has gone.
+    pub(crate) fn lost(&self) -> CommandError {
+        let unknown = || CommandError::Lost("the connection was closed".into());
+        self.commands.lost.get().cloned().unwrap_or_else(unknown)
+    }
+
+    /// Gives a channel back.
+    pub(crate) fn close(&self, id: ChannelId) {
+        self.commands.lock().remove(&id);
+        self.multiplexer.close(id);
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // The writing loop sends what is queued, says goodbye to TLS and ends by itself.
+        self.multiplexer.finish();
+        self.reading.abort();
+    }
+}
+
+/// Takes frames until the connection ends; returns why it did.
+async fn read_frames(
+    reader: &mut FrameReader<ReadHalf<Carrier>>,
+    multiplexer: &Multiplexer,
+    commands: &Commands,
+) -> CommandError {
+    let lost = |reason: String| CommandError::Lost(reason);
+    let mut silent_since = None;
+    loop {
+        let patience = if silent_since.is_none() { PING_AFTER } else { DEAD_PEER_AFTER - PING_AFTER };
+        let frame = match timeout(patience, reader.next(limits::BODY)).await {
+            Ok(Ok(Some(frame))) => frame,
+            Ok(Ok(None)) => return lost("the server closed it".into()),
+            Ok(Err(ReadError::Io(error))) => return lost(error.to_string()),
+            Ok(Err(ReadError::Protocol(error))) => {
+                return lost(format!("the server broke the protocol: {error}"));
+            }
+            Err(_) if silent_since.is_none() => {
+                silent_since = Some(Instant::now());
+                multiplexer.with(|channels| channels.ping(0));
+                continue;
+            }
+            Err(_) => return lost(format!("the server was silent for {} s", DEAD_PEER_AFTER.as_secs())),
+        };
+        silent_since = None;
+        match multiplexer.receive(frame) {
+            Ok(Event::Started(id, started)) => commands.advance(id, Progress::Started { pid: started.pid }),
+            Ok(Event::Ended(id, status)) => {
+                let pid = commands.pid(id);
+                commands.advance(id, Progress::Ended { pid, status });
+            }
+            Ok(Event::Refused(id, refuse)) => commands.advance(id, Progress::Refused(refuse)),
+            Ok(Event::Exited(id, exit, completeness)) => {
+                commands.advance(id, Progress::Exited { exit, completeness });
+            }
+            Ok(Event::ConnectionRefused(refuse)) => return lost(with_remedy(&refuse)),
+            Ok(Event::Goodbye(goodbye)) => return lost(format!("the server ended it: {}", goodbye.reason)),
+            Ok(_) => {}
+            Err(error) => return lost(format!("the server broke the protocol: {error}")),
+        }
+    }
+}
+
+fn with_remedy(refuse: &Refuse) -> String {
+    if refuse.remedy.is_empty() {
+        return refuse.reason.clone();
+    }
+    format!("{}; {}", refuse.reason, refuse.remedy)
+}

@@ -1,0 +1,106 @@
+//! Frames over async I/O: the reading half and the writing half of a connection.
+
+use std::io::{self, IoSlice};
+
+use bytes::BytesMut;
+use labsh_proto::error::ProtocolError;
+use labsh_proto::frame::{Decoder, Frame};
+use labsh_proto::limits::HEADER_LENGTH;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+
+/// Room for the next read while little comes: what an idle connection costs.
+const IDLE_READ: usize = 4 << 10;
+
+/// Room for the next read while much comes.
+const BUSY_READ: usize = 256 << 10;
+
+/// Why no further frame can be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The connection failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The peer broke the protocol.
+    #[error(transparent)]
+    Protocol(#[from] ProtocolError),
+}
+
+/// Reads frames.
+#[derive(Debug)]
+pub struct FrameReader<R> {
+    reader: R,
+    decoder: Decoder,
+    room: usize,
+}
+
+impl<R: AsyncRead + Unpin> FrameReader<R> {
+    /// Reads from the start of a connection, or from where another left off with nothing buffered.
+    pub fn new(reader: R) -> Self {
+        Self { reader, decoder: Decoder::default(), room: IDLE_READ }
+    }
+
+    /// The next frame; `None` where the stream ended between two frames. Cancel safe.
+    pub async fn next(&mut self, body_limit: u32) -> Result<Option<Frame>, ReadError> {
+        loop {
+            if let Some(frame) = self.decoder.next_frame(body_limit)? {
+                return Ok(Some(frame));
+            }
+            if self.fill().await? == 0 {
+                self.decoder.finish()?;
+                return Ok(None);
+            }
+        }
+    }
+
+    async fn fill(&mut self) -> io::Result<usize> {
+        let buffer = self.decoder.buffer();
+        if buffer.is_empty() && buffer.capacity() > self.room {
+            // A burst is over: an idle connection keeps no large buffer.
+            *buffer = BytesMut::new();
+        }
+        if buffer.capacity() - buffer.len() < IDLE_READ {
+            buffer.reserve(self.room);
+        }
+        let count = self.reader.read_buf(buffer).await?;
+        self.room = if count >= IDLE_READ { BUSY_READ } else { IDLE_READ };
+        Ok(count)
+    }
+
+    /// The connection below.
+    pub fn get_mut(&mut self) -> &mut R {
+        &mut self.reader
+    }
+}
+
+impl<C: AsyncRead + AsyncWrite> FrameReader<C> {
+    /// Parts a connection into its halves; what was buffered stays with the reading one.
+    pub fn split(self) -> (FrameReader<ReadHalf<C>>, WriteHalf<C>) {
+        let (reader, writer) = tokio::io::split(self.reader);
+        (FrameReader { reader, decoder: self.decoder, room: self.room }, writer)
+    }
+}
+
+/// The bytes of one frame.
+pub fn to_bytes(frame: &Frame) -> Vec<u8> {
+    [&frame.header().encode()[..], &frame.body].concat()
+}
+
+/// Writes frames as few system calls as possible, without copying their bodies, and flushes.
+pub async fn write(writer: &mut (impl AsyncWrite + Unpin), frames: &[Frame]) -> io::Result<()> {
+    let headers: Vec<[u8; HEADER_LENGTH]> = frames.iter().map(|frame| frame.header().encode()).collect();
+    let mut slices: Vec<IoSlice<'_>> = headers
+        .iter()
+        .zip(frames)
+        .flat_map(|(header, frame)| [IoSlice::new(header), IoSlice::new(&frame.body)])
+        .filter(|slice| !slice.is_empty())
+        .collect();
+    let mut rest = &mut slices[..];
+    while !rest.is_empty() {
+        let count = writer.write_vectored(rest).await?;
+        if count == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        IoSlice::advance_slices(&mut rest, count);
+    }
+    writer.flush().await
+}

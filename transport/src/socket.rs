@@ -1,0 +1,222 @@
+//! Sockets as labsh wants them: TCP and unix alike, with the options that its design relies on.
+
+use std::io;
+use std::mem::size_of;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::Path;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use nix::libc;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+
+/// Unsent data that the kernel takes before it says "full": little, so that what waits can still be re-ordered.
+const NOT_SENT_LOW_WATER: u32 = 256 << 10;
+
+/// The first bytes from a peer are remembered, to tell what it speaks when it is not labsh.
+const REMEMBERED: usize = 16;
+
+/// A connected stream socket.
+#[derive(Debug)]
+pub struct Socket {
+    stream: Stream,
+    first_bytes: Vec<u8>,
+}
+
+#[derive(Debug)]
+enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Socket {
+    /// Takes a TCP connection over and sets its options: no delay, little unsent data, keepalive such that an idle peer
+    /// that has vanished is noticed within `dead_peer_after`.
+    pub fn tcp(stream: TcpStream, dead_peer_after: Duration) -> io::Result<Self> {
+        stream.set_nodelay(true)?;
+        let socket = SockRef::from(&stream);
+        socket.set_tcp_notsent_lowat(NOT_SENT_LOW_WATER)?;
+        let third = (dead_peer_after / 3).max(Duration::from_secs(1));
+        let keepalive = TcpKeepalive::new().with_time(third).with_interval(third / 2).with_retries(4);
+        socket.set_tcp_keepalive(&keepalive)?;
+        Ok(Self { stream: Stream::Tcp(stream), first_bytes: Vec::new() })
+    }
+
+    /// Takes a unix connection over.
+    pub fn unix(stream: UnixStream) -> Self {
+        Self { stream: Stream::Unix(stream), first_bytes: Vec::new() }
+    }
+
+    /// Connects to a host by name or address, trying its addresses in turn.
+    pub async fn connect_tcp(host: &str, port: u16, dead_peer_after: Duration) -> io::Result<Self> {
+        Self::tcp(TcpStream::connect((host, port)).await?, dead_peer_after)
+    }
+
+    /// Connects to a unix socket.
+    pub async fn connect_unix(path: &Path) -> io::Result<Self> {
+        Ok(Self::unix(UnixStream::connect(path).await?))
+    }
+
+    /// The peer's address; none for a unix socket.
+    pub fn peer_address(&self) -> Option<SocketAddr> {
+        match &self.stream {
+            Stream::Tcp(stream) => stream.peer_addr().ok(),
+            Stream::Unix(_) => None,
+        }
+    }
+
+    /// This end's address; none for a unix socket.
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        match &self.stream {
+            Stream::Tcp(stream) => stream.local_addr().ok(),
+            Stream::Unix(_) => None,
+        }
+    }
+
+    /// The first bytes that came from the peer, as far as they were read.
+    pub fn first_bytes(&self) -> &[u8] {
+        &self.first_bytes
+    }
+
+    /// Waits for the first byte without taking it; `None` when the peer closed without one.
+    pub async fn peek(&self) -> io::Result<Option<u8>> {
+        let mut byte = [0];
+        let count = match &self.stream {
+            Stream::Tcp(stream) => stream.peek(&mut byte).await?,
+            Stream::Unix(_) => return Ok(None),
+        };
+        Ok((count == 1).then_some(byte[0]))
+    }
+
+    /// For how long data in flight has gone without any acknowledgement: a sign that the peer has vanished. A peer that
+    /// is only stopped still acknowledges. (TCP_USER_TIMEOUT would end that one too: it counts a full receive window
+    /// as silence, tcp(7).)
+    pub fn silence(&self) -> Option<Duration> {
+        let Stream::Tcp(stream) = &self.stream else { return None };
+        silence(stream)
+    }
+
+    /// A handle that can ask for [`Self::silence`] while the socket is in use elsewhere.
+    pub fn watch(&self) -> io::Result<Option<Watch>> {
+        match &self.stream {
+            Stream::Tcp(stream) => Ok(Some(Watch(stream.as_fd().try_clone_to_owned()?))),
+            Stream::Unix(_) => Ok(None),
+        }
+    }
+}
+
+/// Watches a TCP connection for a vanished peer.
+#[derive(Debug)]
+pub struct Watch(std::os::fd::OwnedFd);
+
+impl Watch {
+    /// As [`Socket::silence`].
+    pub fn silence(&self) -> Option<Duration> {
+        silence(&self.0)
+    }
+}
+
+#[allow(unsafe_code)]
+fn silence(socket: &impl AsRawFd) -> Option<Duration> {
+    let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
+    // SAFETY: tcp_info is plain integers, for which all zeros is a value.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointers are to a tcp_info and its length, both live for the call; the kernel writes at most `length`.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut info).cast(),
+            &raw mut length,
+        )
+    };
+    let waits = result == 0 && info.tcpi_unacked > 0;
+    waits.then(|| Duration::from_millis(u64::from(info.tcpi_last_ack_recv.min(info.tcpi_last_data_sent))))
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(match &mut self.stream {
+            Stream::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
+            Stream::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
+        })?;
+        let missing = REMEMBERED - self.first_bytes.len();
+        if missing > 0 {
+            let new = &buffer.filled()[before..];
+            self.first_bytes.extend_from_slice(&new[..new.len().min(missing)]);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.stream {
+            Stream::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
+            Stream::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.stream {
+            Stream::Tcp(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            Stream::Unix(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
+            Stream::Unix(stream) => Pin::new(stream).poll_shutdown(context),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncWriteExt;
+
+    #[tokio::test]
+    async fn a_peer_that_acknowledges_is_not_silent() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (client, accepted) = tokio::join!(
+            Socket::connect_tcp("127.0.0.1", address.port(), Duration::from_secs(45)),
+            listener.accept()
+        );
+        let (mut client, (mut peer, _)) = (client.unwrap(), accepted.unwrap());
+        peer.write_all(b"SSH-2.0-something").await.unwrap();
+        let mut buffer = [0; 17];
+        tokio::io::AsyncReadExt::read_exact(&mut client, &mut buffer).await.unwrap();
+        assert_eq!(client.first_bytes(), b"SSH-2.0-somethin");
+        assert_eq!(client.silence(), None);
+        assert_eq!(client.watch().unwrap().unwrap().silence(), None);
+    }
+}
