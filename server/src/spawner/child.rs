@@ -100,9 +100,8 @@ fn take_on(who: &Credentials) -> nix::Result<()> {
 }
 
 fn enter(request: &Request<'_>) -> nix::Result<()> {
-    unistd::chdir(request.cwd).or_else(|error| {
-        if request.cwd_fallback_root { unistd::chdir(c"/") } else { Err(error) }
-    })
+    unistd::chdir(request.cwd)
+        .or_else(|error| if request.cwd_fallback_root { unistd::chdir(c"/") } else { Err(error) })
 }
 
 fn execute(request: &Request<'_>) -> Failure {

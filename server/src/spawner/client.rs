@@ -43,7 +43,9 @@ pub struct SpawnerProcess {
 pub fn launch() -> io::Result<SpawnerProcess> {
     let threads = fs::read_dir("/proc/self/task")?.count();
     if threads != 1 {
-        return Err(io::Error::other(format!("the spawner must be launched before other threads: {threads} run")));
+        return Err(io::Error::other(format!(
+            "the spawner must be launched before other threads: {threads} run"
+        )));
     }
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let (socket, theirs) = socketpair(AddressFamily::Unix, SockType::Stream, None, flags)?;
@@ -359,7 +361,9 @@ fn explain(failure: Failure, request: SpawnRequest) -> SpawnError {
         String::from_utf8_lossy(name).into_owned()
     };
     match (failure.stage, failure.errno) {
-        (_, Errno::EAGAIN | Errno::ENOMEM | Errno::EMFILE | Errno::ENFILE) => SpawnError::Resources { source },
+        (_, Errno::EAGAIN | Errno::ENOMEM | Errno::EMFILE | Errno::ENFILE) => {
+            SpawnError::Resources { source }
+        }
         (Stage::Identity, _) => SpawnError::Identity { source },
         (Stage::Directory, _) => {
             SpawnError::Directory { path: OsString::from_vec(request.cwd).into(), source }
