@@ -71,11 +71,7 @@ fn prepare(socket: &OwnedFd) -> io::Result<OpenFiles> {
     // SIGCHLD too must not be ignored: zombies would vanish before they are asked for.
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None)?;
     for signal in 1..=libc::SIGRTMAX() {
-        // SAFETY: SIG_DFL installs no handler; a number that cannot be set (SIGKILL) is refused and stays.
-        #[allow(unsafe_code)]
-        unsafe {
-            libc::signal(signal, libc::SIG_DFL);
-        }
+        default_disposition(signal);
     }
     // Its own session, so that a terminal's Ctrl-C or hang-up is not sent to it in the first place.
     unistd::setsid()?;
@@ -89,6 +85,25 @@ fn prepare(socket: &OwnedFd) -> io::Result<OpenFiles> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
     Ok(OpenFiles { soft, hard })
+}
+
+/// As a raw call, because the C library keeps 32 and 33 to itself, and whoever started labshd may have ignored
+/// those too. Numbers that cannot be set (SIGKILL) are refused, and as they should be already.
+fn default_disposition(signal: i32) {
+    const SET_SIZE: usize = 8;
+    let default = [0_u64; 8];
+    // SAFETY: the call reads a struct sigaction, in which all zeros mean SIG_DFL, no flags and no mask, from
+    // memory that is larger than one; it writes nothing to a null pointer, and installs no handler.
+    #[allow(unsafe_code)]
+    unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigaction,
+            signal,
+            default.as_ptr(),
+            std::ptr::null_mut::<u64>(),
+            SET_SIZE,
+        );
+    }
 }
 
 /// One command.

@@ -399,3 +399,108 @@ impl Inbox {
         Ok(Some(Envelope { id, kind, body }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Identity;
+    use super::*;
+
+    fn request() -> SpawnRequest {
+        SpawnRequest {
+            argv: vec![b"-sh".to_vec(), b"".to_vec(), vec![b'x'; 100_000]],
+            program: Some(b"/bin/sh".to_vec()),
+            env: vec![(b"A".to_vec(), b"1=2".to_vec())],
+            cwd: b"/srv".to_vec(),
+            cwd_fallback_root: true,
+            identity: Some(Identity { uid: 1, gid: 2, groups: vec![3, 4] }),
+        }
+    }
+
+    #[test]
+    fn a_request_arrives_as_it_was_made_however_it_is_cut() {
+        let bytes = spawn(7, &request()).unwrap();
+        for size in [1, 15, 16, 17, 4096, bytes.len()] {
+            let mut inbox = Inbox::default();
+            let pieces: Vec<&[u8]> = bytes.chunks(size).collect();
+            let (last, first) = pieces.split_last().unwrap();
+            for chunk in first {
+                inbox.extend(chunk);
+                assert!(inbox.next().unwrap().is_none());
+            }
+            inbox.extend(last);
+            let envelope = inbox.next().unwrap().unwrap();
+            assert_eq!(envelope.id, 7);
+            let Ok(Order::Spawn(request)) = envelope.order() else { panic!("not a request") };
+            assert_eq!(request.argv[..2], [c"-sh", c""]);
+            assert_eq!(request.argv[2].count_bytes(), 100_000);
+            assert_eq!(request.program, Some(c"/bin/sh"));
+            assert_eq!(request.env, [c"A=1=2"]);
+            assert_eq!(request.cwd, c"/srv");
+            assert!(request.cwd_fallback_root);
+            let credentials = request.identity.unwrap();
+            assert_eq!((credentials.uid.as_raw(), credentials.gid.as_raw()), (1, 2));
+            assert_eq!(credentials.groups, [Gid::from_raw(3), Gid::from_raw(4)]);
+        }
+    }
+
+    #[test]
+    fn a_request_that_is_too_short_or_too_long_is_an_error() {
+        let whole = spawn(1, &SpawnRequest { argv: vec![b"true".to_vec()], ..request() }).unwrap();
+        let body = &whole[HEADER..];
+        for length in 0..body.len() {
+            assert!(Envelope { id: 1, kind: SPAWN, body: &body[..length] }.order().is_err(), "{length}");
+        }
+        let longer = [body, &[0]].concat();
+        assert!(Envelope { id: 1, kind: SPAWN, body: &longer }.order().is_err());
+    }
+
+    #[test]
+    fn what_no_kernel_would_take_is_not_sent() {
+        let with = |change: fn(&mut SpawnRequest)| {
+            let mut request = request();
+            change(&mut request);
+            spawn(1, &request).unwrap_err()
+        };
+        assert!(matches!(with(|r| r.argv.clear()), Unfit::Invalid(_)));
+        assert!(matches!(with(|r| r.argv[1] = vec![0]), Unfit::Invalid(_)));
+        assert!(matches!(with(|r| r.cwd = b"/a\0b".to_vec()), Unfit::Invalid(_)));
+        assert!(matches!(with(|r| r.env[0].0.clear()), Unfit::Invalid(_)));
+        assert!(matches!(with(|r| r.env[0].0 = b"A=".to_vec()), Unfit::Invalid(_)));
+        assert_eq!(with(|r| r.argv[1] = vec![b'x'; MAX_BODY]), Unfit::TooLarge);
+    }
+
+    #[test]
+    fn every_answer_arrives_as_it_was_given() {
+        let usage = Usage { wall_micros: 1, user_micros: 2, system_micros: 3, peak_memory_bytes: u64::MAX };
+        let ended = |status| Answer::Ended(Ended { status, usage });
+        let mut answers = vec![
+            Answer::Spawned(4_194_304),
+            ended(Status::Exited(255)),
+            ended(Status::Signaled { signal: 64, core_dumped: false }),
+            ended(Status::Signaled { signal: 11, core_dumped: true }),
+        ];
+        answers.extend(Stage::ALL.map(|stage| Answer::Failed(stage.failed(Errno::ENOENT))));
+        let mut inbox = Inbox::default();
+        for expected in &answers {
+            inbox.extend(&answer(9, expected));
+        }
+        for expected in &answers {
+            let envelope = inbox.next().unwrap().unwrap();
+            assert_eq!((envelope.id, &envelope.answer().unwrap()), (9, expected));
+            let short = &envelope.body[..envelope.body.len() - 1];
+            assert!(Envelope { id: 9, kind: envelope.kind, body: short }.answer().is_err());
+        }
+        assert!(inbox.next().unwrap().is_none());
+    }
+
+    #[test]
+    fn a_header_that_cannot_be_is_an_error() {
+        for header in [[0xff, 0, 0, 0, SPAWN, 0, 0, 0], [0, 0, 0, 0, SPAWN, 0, 0, 1]] {
+            let mut inbox = Inbox::default();
+            inbox.extend(&[header, [0; 8]].concat());
+            assert!(inbox.next().is_err());
+        }
+        assert!(Envelope { id: 1, kind: 99, body: &[] }.order().is_err());
+        assert!(Envelope { id: 1, kind: 99, body: &[] }.answer().is_err());
+    }
+}
