@@ -1,1 +1,4 @@
 //! The labsh server.
+
+pub mod spawner;
+pub mod users;

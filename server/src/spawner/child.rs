@@ -1,0 +1,167 @@
+//! What happens between fork and exec: changes when a command is to find itself in another state at birth.
+//!
+//! The spawner has one thread, so a forked copy of it may allocate and call whatever it likes. What it may
+//! not do is return: it ends by becoming the command, or by reporting why it could not.
+
+use std::convert::Infallible;
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+use nix::unistd::{self, AccessFlags};
+
+use super::wire::{Credentials, Failure, Request, Stage};
+
+const SHELL: &CStr = c"/bin/sh";
+
+/// Where execvp(3) looks when there is no `PATH`.
+const DEFAULT_PATH: &[u8] = b"/bin:/usr/bin";
+
+/// The limit on open descriptors that labshd was started with; the spawner raises its own.
+#[derive(Clone, Copy)]
+pub(super) struct OpenFiles {
+    pub(super) soft: u64,
+    pub(super) hard: u64,
+}
+
+/// The child's ends of what connects it to the world. All are above 2: the spawner keeps 0 to 2 taken.
+pub(super) struct Ends {
+    pub(super) stdin: OwnedFd,
+    pub(super) stdout: OwnedFd,
+    pub(super) stderr: OwnedFd,
+    /// Close-on-exec: it closes silently when the program is executed, and carries the failure otherwise.
+    pub(super) report: OwnedFd,
+}
+
+/// Becomes the command.
+pub(super) fn run(request: &Request<'_>, ends: &Ends, limit: OpenFiles) -> ! {
+    let Err(failure) = become_command(request, ends, limit);
+    // Nobody is left to tell when even this fails.
+    let _ = unistd::write(&ends.report, &failure.encode());
+    // SAFETY: _exit(2) takes any code and runs no handlers, which belong to labshd's copy of the program.
+    #[allow(unsafe_code)]
+    unsafe {
+        libc::_exit(127)
+    }
+}
+
+fn become_command(request: &Request<'_>, ends: &Ends, limit: OpenFiles) -> Result<Infallible, Failure> {
+    unistd::setsid().map_err(|e| Stage::Session.failed(e))?;
+    connect(ends).map_err(|e| Stage::Descriptors.failed(e))?;
+    // The spawner blocks every signal and handles none, so an empty mask is all that is missing.
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
+        .map_err(|e| Stage::Signals.failed(e))?;
+    setrlimit(Resource::RLIMIT_NOFILE, limit.soft, limit.hard).map_err(|e| Stage::Limits.failed(e))?;
+    if let Some(credentials) = &request.identity {
+        take_on(credentials).map_err(|e| Stage::Identity.failed(e))?;
+    }
+    enter(request).map_err(|e| Stage::Directory.failed(e))?;
+    Err(execute(request))
+}
+
+fn connect(ends: &Ends) -> nix::Result<()> {
+    unistd::dup2_stdin(&ends.stdin)?;
+    unistd::dup2_stdout(&ends.stdout)?;
+    unistd::dup2_stderr(&ends.stderr)?;
+    // Closed here rather than by exec: a child stuck in its working directory must not hold the pipes of others.
+    close_all_but(&ends.report)
+}
+
+/// Closes every descriptor above 2 but one. For processes that never return to the owners of the others.
+pub(super) fn close_all_but(keep: impl AsFd) -> nix::Result<()> {
+    let keep = keep.as_fd().as_raw_fd().unsigned_abs();
+    if keep > 3 {
+        close_range(3, keep - 1)?;
+    }
+    close_range(keep + 1, u32::MAX)
+}
+
+fn close_range(first: u32, last: u32) -> nix::Result<()> {
+    // SAFETY: the call touches no memory. The descriptors have owners in this process, but the only callers
+    // are freshly forked and leave by exec or _exit, so no owner ever uses or closes one again.
+    #[allow(unsafe_code)]
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+    Errno::result(result).map(drop)
+}
+
+/// Groups first, then the group, then the user: each step needs the rights that the last one gives up.
+fn take_on(who: &Credentials) -> nix::Result<()> {
+    unistd::setgroups(&who.groups)?;
+    unistd::setresgid(who.gid, who.gid, who.gid)?;
+    unistd::setresuid(who.uid, who.uid, who.uid)?;
+    let root = unistd::Uid::from_raw(0);
+    let regained = !who.uid.is_root()
+        && (unistd::setuid(root).is_ok()
+            || who.gid.as_raw() != 0 && unistd::setgid(unistd::Gid::from_raw(0)).is_ok());
+    if regained { Err(Errno::ENOTRECOVERABLE) } else { Ok(()) }
+}
+
+fn enter(request: &Request<'_>) -> nix::Result<()> {
+    unistd::chdir(request.cwd)
+        .or_else(|error| if request.cwd_fallback_root { unistd::chdir(c"/") } else { Err(error) })
+}
+
+fn execute(request: &Request<'_>) -> Failure {
+    let name = request.argv[0];
+    match request.program {
+        Some(program) => execute_at(program, request),
+        None if name.to_bytes().contains(&b'/') => execute_at(name, request),
+        None => search(name, request),
+    }
+}
+
+fn execute_at(path: &CStr, request: &Request<'_>) -> Failure {
+    match attempt(path, request) {
+        // The kernel says the same of a missing file and of a file whose interpreter is missing.
+        Errno::ENOENT if exists(path) => Stage::Interpreter.failed(Errno::ENOENT),
+        errno => Stage::Execute.failed(errno),
+    }
+}
+
+/// execvp(3) by the `PATH` of the command's environment; the C library's looks at the caller's own.
+fn search(name: &CStr, request: &Request<'_>) -> Failure {
+    if name.is_empty() {
+        return Stage::Execute.failed(Errno::ENOENT);
+    }
+    let path = request.env.iter().find_map(|variable| variable.to_bytes().strip_prefix(b"PATH="));
+    let mut worst = Stage::Execute.failed(Errno::ENOENT);
+    for directory in path.unwrap_or(DEFAULT_PATH).split(|&byte| byte == b':') {
+        let candidate = join(directory, name);
+        match attempt(&candidate, request) {
+            Errno::EACCES => worst = Stage::Execute.failed(Errno::EACCES),
+            Errno::ENOENT if exists(&candidate) => worst = Stage::Interpreter.failed(Errno::ENOENT),
+            Errno::ENOENT | Errno::ENOTDIR | Errno::ESTALE | Errno::ENODEV | Errno::ETIMEDOUT => {}
+            errno => return Stage::Execute.failed(errno),
+        }
+    }
+    worst
+}
+
+/// An empty element of `PATH` means the working directory.
+fn join(directory: &[u8], name: &CStr) -> CString {
+    let mut path = directory.to_vec();
+    if !path.is_empty() {
+        path.push(b'/');
+    }
+    path.extend_from_slice(name.to_bytes());
+    // Neither part can hold a zero; were it so, an empty path is one that no exec finds.
+    CString::new(path).unwrap_or_default()
+}
+
+/// Returns only when the kernel would not execute this path.
+fn attempt(path: &CStr, request: &Request<'_>) -> Errno {
+    let Err(errno) = unistd::execve(path, &request.argv, &request.env);
+    if errno != Errno::ENOEXEC {
+        return errno;
+    }
+    let argv: Vec<&CStr> = [SHELL, path].into_iter().chain(request.argv[1..].iter().copied()).collect();
+    let Err(errno) = unistd::execve(SHELL, &argv, &request.env);
+    errno
+}
+
+fn exists(path: &CStr) -> bool {
+    unistd::access(path, AccessFlags::F_OK).is_ok()
+}

@@ -1,0 +1,390 @@
+//! labshd's side of the spawner: changes when labshd is to hold its commands in another way.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::io::{self, IoSliceMut};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::net::UnixStream as StdStream;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{fs, mem};
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recvmsg, socketpair};
+use nix::sys::wait::waitpid;
+use nix::unistd::{ForkResult, Pid, fork};
+use tokio::io::{AsyncWriteExt, Interest};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::wire::{self, Answer, CHUNK, Failure, Inbox, Stage, Unfit};
+use super::{Ended, SpawnError, SpawnRequest, Spawned, SpawnerLost, process};
+
+/// A spawner that runs and waits for its first order. Dropping it ends the spawner.
+#[derive(Debug)]
+pub struct SpawnerProcess {
+    socket: OwnedFd,
+    pid: Pid,
+}
+
+/// Forks the spawner: a process that runs commands for labshd and does nothing else.
+///
+/// It comes before everything else in `main`: what labshd has opened, read or changed by then (descriptors
+/// excepted, which the spawner closes) is what the spawner and every command start with.
+///
+/// # Errors
+///
+/// When this process has more than one thread, when `/proc` is not mounted, and when fork(2) or
+/// socketpair(2) fail.
+pub fn launch() -> io::Result<SpawnerProcess> {
+    let threads = fs::read_dir("/proc/self/task")?.count();
+    if threads != 1 {
+        return Err(io::Error::other(format!(
+            "the spawner must be launched before other threads: {threads} run"
+        )));
+    }
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let (socket, theirs) = socketpair(AddressFamily::Unix, SockType::Stream, None, flags)?;
+    // SAFETY: this is the only thread, as was just checked, so the copy finds no lock held; and the copy never
+    // returns from `run`.
+    #[allow(unsafe_code)]
+    match unsafe { fork() }? {
+        ForkResult::Child => process::run(theirs),
+        ForkResult::Parent { child: pid } => Ok(SpawnerProcess { socket, pid }),
+    }
+}
+
+/// The handle to the spawner, through which all commands of all connections go. When the last handle and the
+/// last [`Process`] are gone, the spawner ends.
+#[derive(Debug, Clone)]
+pub struct Spawner {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    pid: Pid,
+    next_id: AtomicU64,
+    orders: mpsc::UnboundedSender<Vec<u8>>,
+    expected: Arc<Expected>,
+}
+
+/// The answers that somebody waits for.
+#[derive(Debug, Default)]
+struct Expected {
+    commands: Mutex<HashMap<u64, Waiting>>,
+    lost: CancellationToken,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    /// Taken by the first answer.
+    started: Option<oneshot::Sender<Result<Started, Failure>>>,
+    ended: oneshot::Sender<Ended>,
+}
+
+#[derive(Debug)]
+struct Started {
+    pid: u32,
+    /// stdin, stdout, stderr; `None` when this process had no room for them.
+    pipes: Option<[OwnedFd; 3]>,
+}
+
+impl Spawner {
+    /// Takes up the conversation with a launched spawner.
+    ///
+    /// # Errors
+    ///
+    /// When the socket cannot be registered with the runtime.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime with I/O enabled.
+    pub fn attach(process: SpawnerProcess) -> io::Result<Spawner> {
+        let (reader, writer) = UnixStream::from_std(StdStream::from(process.socket))?.into_split();
+        let (orders, queue) = mpsc::unbounded_channel();
+        let expected = Arc::<Expected>::default();
+        tokio::spawn(write_orders(writer, queue));
+        tokio::spawn(read_until_lost(reader, expected.clone(), process.pid));
+        let shared = Shared { pid: process.pid, next_id: AtomicU64::new(1), orders, expected };
+        Ok(Spawner { shared: Arc::new(shared) })
+    }
+
+    /// Starts a command and returns once its program has been executed.
+    ///
+    /// Dropping the future ends whatever it may have started, at whichever point.
+    ///
+    /// # Errors
+    ///
+    /// See [`SpawnError`]; after an error nothing of the command remains.
+    pub async fn spawn(&self, request: SpawnRequest) -> Result<Spawned, SpawnError> {
+        let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
+        let message = wire::spawn(id, &request).map_err(unfit)?;
+        let (started, on_started) = oneshot::channel();
+        let (ended, on_ended) = oneshot::channel();
+        let expected = &self.shared.expected;
+        expected.commands().insert(id, Waiting { started: Some(started), ended });
+        // From here on its drop cleans up, whatever becomes of this future.
+        let mut process = Process { id, pid: 0, shared: self.shared.clone(), on_ended, outcome: None };
+        // Looked at after the insertion: the reader sets it before it empties the table for the last time.
+        if expected.lost.is_cancelled() || self.shared.orders.send(message).is_err() {
+            return Err(SpawnError::Lost);
+        }
+        let started = match on_started.await {
+            Ok(Ok(started)) => started,
+            Ok(Err(failure)) => {
+                process.forget();
+                return Err(explain(failure, request));
+            }
+            Err(_) => return Err(SpawnError::Lost),
+        };
+        process.pid = started.pid;
+        let Some([stdin, stdout, stderr]) = started.pipes else {
+            return Err(SpawnError::Resources { source: Errno::EMFILE.into() });
+        };
+        Ok(Spawned { pid: started.pid, stdin, stdout, stderr, process })
+    }
+
+    /// Resolves when the spawner process has gone. Nothing can be run any more: labshd has to stop.
+    pub async fn lost(&self) {
+        self.shared.expected.lost.cancelled().await;
+    }
+
+    /// The spawner's process id.
+    pub fn pid(&self) -> u32 {
+        self.shared.pid.as_raw().unsigned_abs()
+    }
+}
+
+/// The hold on a command: its leader is not reaped, and its ids are not used again, until this is dropped.
+/// Dropping it before [`Process::ended`] has told of the end kills the whole group (SIGKILL).
+#[derive(Debug)]
+pub struct Process {
+    id: u64,
+    pid: u32,
+    shared: Arc<Shared>,
+    on_ended: oneshot::Receiver<Ended>,
+    outcome: Option<Result<Ended, SpawnerLost>>,
+}
+
+impl Process {
+    /// Waits until the leader has ended; members of its group may go on. Cancel safe; once it has resolved it
+    /// gives the same answer again.
+    ///
+    /// # Errors
+    ///
+    /// [`SpawnerLost`] when the spawner went first.
+    pub async fn ended(&mut self) -> Result<Ended, SpawnerLost> {
+        if let Some(outcome) = self.outcome {
+            return outcome;
+        }
+        let outcome = (&mut self.on_ended).await.map_err(|_| SpawnerLost);
+        self.outcome = Some(outcome);
+        outcome
+    }
+
+    /// Sends a signal to every process of the group (kill(2)), also after the leader has ended. Numbers that
+    /// are no signal do nothing. A stopped group needs SIGCONT before it can act on another signal.
+    pub fn signal(&self, signal: i32) {
+        self.order(wire::signal(self.id, signal));
+    }
+
+    /// The leader's process id, which is its group's and its session's too.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// The spawner knows nothing of this command any more.
+    fn forget(&mut self) {
+        self.outcome = Some(Err(SpawnerLost));
+    }
+
+    /// Without a spawner there is nobody to order about, and nothing left to be done.
+    fn order(&self, message: Vec<u8>) {
+        let _ = self.shared.orders.send(message);
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.shared.expected.commands().remove(&self.id);
+        match self.outcome {
+            Some(Err(SpawnerLost)) => return,
+            Some(Ok(_)) => {}
+            None => self.signal(libc::SIGKILL),
+        }
+        self.order(wire::release(self.id));
+    }
+}
+
+impl Expected {
+    fn commands(&self) -> MutexGuard<'_, HashMap<u64, Waiting>> {
+        self.commands.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands an answer to whoever waits for it; to nobody when its command has been let go meanwhile.
+    fn deliver(&self, id: u64, answer: Answer, arrived: &mut Vec<Option<[OwnedFd; 3]>>) {
+        let mut commands = self.commands();
+        match answer {
+            Answer::Spawned(pid) => {
+                let pipes = if arrived.is_empty() { None } else { arrived.remove(0) };
+                if let Some(started) = commands.get_mut(&id).and_then(|waiting| waiting.started.take()) {
+                    let _ = started.send(Ok(Started { pid, pipes }));
+                }
+            }
+            Answer::Failed(failure) => {
+                if let Some(started) = commands.remove(&id).and_then(|waiting| waiting.started) {
+                    let _ = started.send(Err(failure));
+                }
+            }
+            Answer::Ended(ended) => {
+                if let Some(waiting) = commands.remove(&id) {
+                    let _ = waiting.ended.send(ended);
+                }
+            }
+        }
+    }
+}
+
+/// Ends when every handle is gone, and by dropping its half tells the spawner so.
+async fn write_orders(mut writer: OwnedWriteHalf, mut queue: mpsc::UnboundedReceiver<Vec<u8>>) {
+    while let Some(order) = queue.recv().await {
+        if writer.write_all(&order).await.is_err() {
+            // The reader notices as well, and it is the one that tells.
+            return;
+        }
+    }
+}
+
+async fn read_until_lost(reader: OwnedReadHalf, expected: Arc<Expected>, pid: Pid) {
+    let result = read_answers(reader, &expected).await;
+    // In this order; see `spawn`.
+    expected.lost.cancel();
+    let abandoned = mem::take(&mut *expected.commands());
+    drop(abandoned);
+    if let Err(error) = result {
+        tracing::error!(%error, "the conversation with the spawner broke off");
+        return;
+    }
+    match tokio::task::spawn_blocking(move || waitpid(pid, None)).await {
+        Ok(Ok(status)) => tracing::debug!(?status, "the spawner has ended"),
+        other => tracing::warn!(?other, "the spawner has ended, nobody knows how"),
+    }
+}
+
+async fn read_answers(reader: OwnedReadHalf, expected: &Expected) -> io::Result<()> {
+    let socket: &UnixStream = reader.as_ref();
+    let mut inbox = Inbox::default();
+    let mut chunk = vec![0; CHUNK];
+    let mut arrived = Vec::new();
+    loop {
+        let received = socket.async_io(Interest::READABLE, || receive(socket, &mut chunk)).await;
+        let (read, pipes) = match received {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(()),
+            received => received?,
+        };
+        if read == 0 {
+            return Ok(());
+        }
+        arrived.extend(pipes);
+        inbox.extend(&chunk[..read]);
+        while let Some(envelope) = inbox.next().map_err(io::Error::other)? {
+            let answer = envelope.answer().map_err(io::Error::other)?;
+            expected.deliver(envelope.id, answer, &mut arrived);
+        }
+    }
+}
+
+/// Three descriptors, or `None` in their place when they could not all be taken.
+type Pipes = Option<[OwnedFd; 3]>;
+
+/// One read. The kernel never joins the descriptors of two messages in one (unix(7)), and gives them with the
+/// first byte that they were sent with: they arrive in the order of the `Spawned` answers, and never after.
+fn receive(socket: &UnixStream, chunk: &mut [u8]) -> io::Result<(usize, Option<Pipes>)> {
+    let mut control = nix::cmsg_space!([i32; 3]);
+    // All of the capacity is handed to the kernel; zeros mean that it wrote nothing.
+    control.resize(control.capacity(), 0);
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+    let (read, cut_off) = {
+        let mut bytes = [IoSliceMut::new(chunk)];
+        let message = recvmsg::<()>(socket.as_raw_fd(), &mut bytes, Some(&mut control), flags)?;
+        (message.bytes, message.flags.contains(MsgFlags::MSG_CTRUNC))
+    };
+    let descriptors = take_descriptors(&control);
+    if descriptors.is_empty() && !cut_off {
+        return Ok((read, None));
+    }
+    // Where some are missing, the rest is closed here.
+    Ok((read, Some(descriptors.try_into().ok())))
+}
+
+/// The descriptors in a received control message. Nix's own iterator gives none where some are missing, and
+/// so leaks those that did arrive, just when there are too few.
+fn take_descriptors(control: &[u8]) -> Vec<OwnedFd> {
+    // struct cmsghdr: a length that counts the header, a level, a type (cmsg(3)).
+    const HEADER: usize = size_of::<libc::cmsghdr>();
+    let Some((length, rest)) = control.split_first_chunk() else { return Vec::new() };
+    let length = usize::from_ne_bytes(*length);
+    let rights = [libc::SOL_SOCKET.to_ne_bytes(), libc::SCM_RIGHTS.to_ne_bytes()].concat();
+    if !rest.starts_with(&rights) {
+        return Vec::new();
+    }
+    let (numbers, _) = control.get(HEADER..length).unwrap_or_default().as_chunks();
+    let take = |number: &[u8; 4]| {
+        // SAFETY: the kernel has just installed this descriptor for us, and nobody else has seen its number.
+        #[allow(unsafe_code)]
+        unsafe {
+            OwnedFd::from_raw_fd(i32::from_ne_bytes(*number))
+        }
+    };
+    numbers.iter().map(take).collect()
+}
+
+fn unfit(unfit: Unfit) -> SpawnError {
+    match unfit {
+        Unfit::TooLarge => SpawnError::TooLarge,
+        Unfit::Invalid(reason) => SpawnError::Other {
+            stage: "reading the request",
+            source: io::Error::new(io::ErrorKind::InvalidInput, reason),
+        },
+    }
+}
+
+fn explain(failure: Failure, request: SpawnRequest) -> SpawnError {
+    let source = io::Error::from(failure.errno);
+    let named = || {
+        let name = request.program.as_ref().unwrap_or(&request.argv[0]);
+        String::from_utf8_lossy(name).into_owned()
+    };
+    match (failure.stage, failure.errno) {
+        (_, Errno::EAGAIN | Errno::ENOMEM | Errno::EMFILE | Errno::ENFILE) => {
+            SpawnError::Resources { source }
+        }
+        (Stage::Identity, _) => SpawnError::Identity { source },
+        (Stage::Directory, _) => {
+            SpawnError::Directory { path: OsString::from_vec(request.cwd).into(), source }
+        }
+        (Stage::Interpreter, _) => {
+            let source = io::Error::new(
+                io::ErrorKind::NotFound,
+                "the file is there, but the interpreter that it names is not",
+            );
+            SpawnError::NotExecutable { program: named(), source }
+        }
+        (Stage::Execute, Errno::E2BIG) => SpawnError::TooLarge,
+        (Stage::Execute, Errno::ENOENT | Errno::ENOTDIR) => SpawnError::NotFound { program: named() },
+        (Stage::Execute, Errno::EIO | Errno::EFAULT) => SpawnError::Other { stage: "executing", source },
+        (Stage::Execute, _) => SpawnError::NotExecutable { program: named(), source },
+        (Stage::Pipes, _) => SpawnError::Other { stage: "making pipes", source },
+        (Stage::Fork, _) => SpawnError::Other { stage: "forking", source },
+        (Stage::Watch, _) => SpawnError::Other { stage: "watching the process", source },
+        (Stage::Session, _) => SpawnError::Other { stage: "making a session", source },
+        (Stage::Descriptors, _) => SpawnError::Other { stage: "connecting the pipes", source },
+        (Stage::Signals, _) => SpawnError::Other { stage: "resetting signals", source },
+        (Stage::Limits, _) => SpawnError::Other { stage: "restoring limits", source },
+    }
+}

@@ -1,0 +1,175 @@
+//! What a command is when it is asked for and what became of it: changes with the words labshd and its spawner share.
+//!
+//! labshd never forks once it serves the network. [`launch`] forks a small single-threaded *spawner* first,
+//! before there are threads to lose, memory to copy or keys to leak; every command is then forked by it:
+//!
+//! ```text
+//! labshd  client.rs ── requests, signals, releases ──▶ process.rs  spawner ── fork ──▶ child.rs ── exec ──▶ command
+//!                   ◀── descriptors, ends, failures ──
+//! ```
+//!
+//! Three promises hold everything together:
+//!
+//! - A leader that has ended stays a zombie until labshd lets go of its [`Process`], so neither its process id
+//!   nor its group id can come to mean somebody else while a signal may still be sent.
+//! - Nothing outlives labshd unnoticed: at the end of the socket, however it came about, the spawner ends
+//!   what still runs and then itself.
+//! - The spawner never waits for one command: what a child did between fork and exec, and that it has ended,
+//!   arrive as events.
+//!
+//! It needs Linux 5.9 or later (`pidfd_open`, `close_range`).
+
+mod child;
+mod client;
+mod process;
+mod wire;
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+pub use client::{Process, Spawner, SpawnerProcess, launch};
+
+/// A command to run, complete: nothing is inherited that is not written here, save what labshd itself was
+/// started with (umask, resource limits, nice value, OOM score).
+#[derive(Clone, Default)]
+pub struct SpawnRequest {
+    /// The words. Unless `program` is given, the first is searched in the `PATH` of `env` as execvp(3) does;
+    /// a file without a format that the kernel knows is given to `/bin/sh`.
+    pub argv: Vec<Vec<u8>>,
+    /// The path to execute in place of `argv[0]`, never searched: a login shell is `/bin/bash` called `-bash`.
+    pub program: Option<Vec<u8>>,
+    /// The whole environment, in order.
+    pub env: Vec<(Vec<u8>, Vec<u8>)>,
+    /// The working directory, entered with the rights of `identity` (a home on NFS may refuse root).
+    pub cwd: Vec<u8>,
+    /// Use `/` where `cwd` cannot be entered, as login(1) does for a missing home directory.
+    pub cwd_fallback_root: bool,
+    /// Who to become; `None` stays who labshd is.
+    pub identity: Option<Identity>,
+}
+
+/// The credentials of a user, looked up beforehand: the spawner never asks the user database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Real, effective and saved user id.
+    pub uid: u32,
+    /// Real, effective and saved group id.
+    pub gid: u32,
+    /// Supplementary groups, all of them.
+    pub groups: Vec<u32>,
+}
+
+/// A command that runs: its program has been executed.
+#[derive(Debug)]
+pub struct Spawned {
+    /// Process id of the leader, which is also the id of its group and of its session.
+    pub pid: u32,
+    /// Writes to the command's standard input. Like the other two: close-on-exec and non-blocking here,
+    /// blocking at the command's own end.
+    pub stdin: OwnedFd,
+    /// Reads the command's standard output.
+    pub stdout: OwnedFd,
+    /// Reads the command's standard error.
+    pub stderr: OwnedFd,
+    /// The hold on the command.
+    pub process: Process,
+}
+
+/// How the leader ended, and what it cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ended {
+    /// Its exit status.
+    pub status: Status,
+    /// What it used.
+    pub usage: Usage,
+}
+
+/// An exit status, as wait(2) tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// It called exit with this code.
+    Exited(u8),
+    /// A signal ended it.
+    Signaled {
+        /// The signal's number.
+        signal: u8,
+        /// Whether the kernel wrote a core dump.
+        core_dumped: bool,
+    },
+}
+
+/// What a command used, its waited-for descendants included (getrusage(2), `RUSAGE_BOTH`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// From fork to end on the monotonic clock, in microseconds.
+    pub wall_micros: u64,
+    /// CPU time in user mode, in microseconds.
+    pub user_micros: u64,
+    /// CPU time in the kernel, in microseconds.
+    pub system_micros: u64,
+    /// The most memory that any one of its processes held at once, in bytes. The kernel counts the moment
+    /// before exec too, so the least that can show is the size of the spawner: that is why it is small.
+    pub peak_memory_bytes: u64,
+}
+
+/// Why a command did not start. Nothing of it remains.
+#[derive(Debug, thiserror::Error)]
+pub enum SpawnError {
+    /// No such program: a shell's 127.
+    #[error("{program}: command not found")]
+    NotFound {
+        /// The program as it was named.
+        program: String,
+    },
+    /// There is such a file, but it cannot be run (no permission, a directory, no interpreter): a shell's 126.
+    #[error("{program}: cannot be executed: {source}")]
+    NotExecutable {
+        /// The program as it was named.
+        program: String,
+        /// The kernel's reason.
+        source: io::Error,
+    },
+    /// The working directory cannot be entered.
+    #[error("cannot enter the working directory {}: {source}", path.display())]
+    Directory {
+        /// The directory as it was named.
+        path: PathBuf,
+        /// The kernel's reason.
+        source: io::Error,
+    },
+    /// The words and the environment are more than the kernel takes (execve(2), `E2BIG`).
+    #[error(
+        "the command line and environment are too large: one word may have 128 KiB, and all together \
+         a quarter of the stack limit; pass long input on stdin"
+    )]
+    TooLarge,
+    /// The user's credentials could not be taken on.
+    #[error("cannot run commands as that user: {source}; labshd must run as root to change users")]
+    Identity {
+        /// The kernel's reason.
+        source: io::Error,
+    },
+    /// Processes, memory or descriptors have run out, for now.
+    #[error("the machine is short of processes, memory or descriptors: {source}; try again later")]
+    Resources {
+        /// The kernel's reason.
+        source: io::Error,
+    },
+    /// The spawner has gone, so labshd cannot run anything any more.
+    #[error("the spawner process has gone; labshd has to be restarted")]
+    Lost,
+    /// Anything else.
+    #[error("cannot start the command ({stage}): {source}")]
+    Other {
+        /// What was being done.
+        stage: &'static str,
+        /// The reason.
+        source: io::Error,
+    },
+}
+
+/// The spawner has gone, and with it all knowledge of how the command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the spawner process has gone; how the command ended is not known")]
+pub struct SpawnerLost;

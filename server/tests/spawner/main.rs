@@ -1,0 +1,211 @@
+//! The spawner with real processes: changes with what a command may count on.
+//!
+//! The spawner has to be launched while there is one thread, and the test harness has several before it calls
+//! anybody: so this is a `main` that launches first and then runs its cases, one after the other. It takes
+//! the harness's `--list` and filters by name.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod life;
+mod start;
+
+use std::cell::RefCell;
+use std::fs::{self, File};
+use std::future::Future;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use labsh_server::spawner::{Ended, SpawnError, SpawnRequest, Spawned, Spawner, SpawnerProcess, launch};
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
+use tokio::runtime::Runtime;
+
+type Case = fn(&World);
+
+/// Names and functions of the cases, in the order in which they run.
+macro_rules! cases {
+    ($($room:ident::$name:ident),* $(,)?) => {
+        &[$((concat!(stringify!($room), "::", stringify!($name)), $room::$name as Case)),*]
+    };
+}
+
+const CASES: &[(&str, Case)] = cases![
+    start::exit_codes_arrive,
+    start::signals_arrive_with_the_core_flag,
+    start::stdin_reaches_the_command_and_ends,
+    start::a_missing_program_is_not_found,
+    start::what_cannot_be_executed_says_so,
+    start::a_missing_directory_is_named_or_replaced_by_the_root,
+    start::too_many_words_are_refused_and_many_are_not,
+    start::impossible_words_are_refused,
+    start::path_is_the_commands_own,
+    start::a_script_without_a_first_line_runs,
+    start::program_and_first_word_may_differ,
+    start::the_environment_is_exact,
+    start::only_three_descriptors_are_open,
+    start::the_command_leads_its_own_session,
+    start::no_signal_is_ignored_or_blocked,
+    start::limits_and_umask_are_those_at_launch,
+    start::two_hundred_at_once,
+    life::large_requests_at_once,
+    life::use_is_counted,
+    life::memory_is_the_commands_own,
+    life::another_user_is_another_user,
+    life::a_background_process_receives_signals,
+    life::every_signal_number_is_safe,
+    life::the_leader_stays_a_zombie_until_it_is_dropped,
+    life::dropping_a_process_kills_its_group,
+    life::an_abandoned_spawn_leaves_nothing,
+    life::the_end_can_be_asked_for_again,
+    life::a_spawner_short_of_descriptors_says_so,
+    life::a_receiver_short_of_descriptors_says_so,
+    life::launching_with_threads_is_refused,
+    life::the_spawner_keeps_to_itself,
+    life::commands_end_with_labshd,
+    life::a_killed_spawner_is_noticed,
+    life::the_spawner_ends_with_its_last_handle,
+];
+
+struct World {
+    runtime: Runtime,
+    spawner: Spawner,
+    /// Spawners that do not survive their case.
+    mortal: RefCell<Vec<SpawnerProcess>>,
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let filters: Vec<&String> = arguments.iter().filter(|word| !word.starts_with('-')).collect();
+    let chosen = |name: &str| filters.is_empty() || filters.iter().any(|filter| name.contains(*filter));
+    let cases: Vec<_> = CASES.iter().filter(|(name, _)| chosen(name)).collect();
+    if arguments.iter().any(|word| word == "--list") {
+        cases.iter().for_each(|(name, _)| println!("{name}: test"));
+        return ExitCode::SUCCESS;
+    }
+
+    let process = launch().unwrap();
+    let mortal = (0..3).map(|_| launch().unwrap()).collect::<Vec<_>>().into();
+    let runtime = Runtime::new().unwrap();
+    let spawner = runtime.block_on(async { Spawner::attach(process) }).unwrap();
+    let world = World { runtime, spawner, mortal };
+
+    println!("\nrunning {} tests", cases.len());
+    let mut failed = 0;
+    for (name, case) in &cases {
+        let passed = catch_unwind(AssertUnwindSafe(|| case(&world))).is_ok();
+        println!("test {name} ... {}", if passed { "ok" } else { "FAILED" });
+        failed += usize::from(!passed);
+    }
+    let passed = cases.len() - failed;
+    let filtered = CASES.len() - cases.len();
+    let verdict = if failed == 0 { "ok" } else { "FAILED" };
+    println!(
+        "\ntest result: {verdict}. {passed} passed; {failed} failed; 0 ignored; 0 measured; {filtered} filtered out\n"
+    );
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+impl World {
+    fn run<T>(&self, case: impl Future<Output = T>) -> T {
+        self.runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), case).await }).unwrap()
+    }
+
+    fn spawn(&self, request: SpawnRequest) -> Result<Spawned, SpawnError> {
+        self.run(self.spawner.spawn(request))
+    }
+
+    fn refusal(&self, request: SpawnRequest) -> SpawnError {
+        self.spawn(request).unwrap_err()
+    }
+
+    fn output(&self, request: SpawnRequest) -> Output {
+        self.run(output(&self.spawner, request))
+    }
+
+    /// What a shell's one-liner prints.
+    fn says(&self, script: &str) -> String {
+        self.output(sh(script)).stdout
+    }
+}
+
+struct Output {
+    ended: Ended,
+    stdout: String,
+    stderr: String,
+}
+
+async fn output(spawner: &Spawner, request: SpawnRequest) -> Output {
+    let mut spawned = spawner.spawn(request).await.unwrap();
+    drop(spawned.stdin);
+    let (stdout, stderr) = tokio::join!(read(spawned.stdout), read(spawned.stderr));
+    Output { ended: spawned.process.ended().await.unwrap(), stdout, stderr }
+}
+
+async fn read(end: OwnedFd) -> String {
+    let mut text = String::new();
+    pipe::Receiver::from_owned_fd(end).unwrap().read_to_string(&mut text).await.unwrap();
+    text
+}
+
+async fn line(end: &mut pipe::Receiver) -> String {
+    let mut text = Vec::new();
+    while text.last() != Some(&b'\n') {
+        text.push(end.read_u8().await.unwrap());
+    }
+    String::from_utf8(text).unwrap().trim().to_owned()
+}
+
+fn words(words: &[&str]) -> SpawnRequest {
+    SpawnRequest {
+        argv: words.iter().map(|word| word.as_bytes().to_vec()).collect(),
+        env: vec![(b"PATH".to_vec(), b"/usr/bin:/bin".to_vec())],
+        cwd: b"/".to_vec(),
+        ..SpawnRequest::default()
+    }
+}
+
+fn sh(script: &str) -> SpawnRequest {
+    words(&["sh", "-c", script])
+}
+
+/// A file to execute, in a directory that goes when it is dropped.
+fn script(text: &str, mode: u32) -> (tempfile::TempDir, String) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("script");
+    fs::write(&path, text).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+    let path = path.to_str().unwrap().to_owned();
+    (directory, path)
+}
+
+/// State, parent and the rest of /proc/PID/stat from the third field on; `None` when there is no such process.
+fn stat(pid: u32) -> Option<Vec<String>> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = text.rsplit_once(") ")?;
+    Some(rest.split_whitespace().map(str::to_owned).collect())
+}
+
+fn is_alive(pid: u32) -> bool {
+    stat(pid).is_some_and(|fields| fields[0] != "Z" && fields[0] != "X")
+}
+
+fn children(parent: u32) -> Vec<u32> {
+    let pids =
+        fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    pids.filter(|&pid| stat(pid).is_some_and(|fields| fields[1] == parent.to_string())).collect()
+}
+
+/// Waits for what must come; only its absence is a matter of time.
+fn eventually(what: &str, condition: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < Duration::from_secs(20), "never came: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
