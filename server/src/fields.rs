@@ -10,7 +10,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 use toml::value::Datetime;
 
-use crate::mistakes::{Mistake, Mistakes, Wrong};
+use crate::mistakes::{Mistake, Wrong};
 
 /// What a file holds, minus what has been taken out. A wrong value becomes a mistake, and its default stays.
 pub(crate) struct Fields<'text> {
@@ -100,17 +100,18 @@ impl<'text> Fields<'text> {
         self.set(place, key, &remedy, convert);
     }
 
-    /// A list of texts that `convert` understands, each with its own line.
+    /// A list of texts that `convert` understands, each with its own line. If it is there: how many they are.
     pub(crate) fn list<T>(
         &mut self,
         place: &mut Vec<T>,
         key: &'static str,
         mut convert: impl FnMut(&str) -> Result<T, Wrong>,
-    ) {
+    ) -> Option<usize> {
         let remedy = format!("write a list of texts: {key} = [\"…\", \"…\"]");
         let mut items: Option<Vec<Spanned<String>>> = None;
         self.set(&mut items, key, &remedy, |items| Ok(Some(items)));
-        let Some(items) = items else { return };
+        let items = items?;
+        let count = items.len();
         place.clear();
         for item in items {
             match convert(item.get_ref()) {
@@ -121,6 +122,7 @@ impl<'text> Fields<'text> {
                 }
             }
         }
+        Some(count)
     }
 
     /// The line of a key that has not been taken out yet.
@@ -133,15 +135,15 @@ impl<'text> Fields<'text> {
         self.mistakes.push(wrong.at(self.file, line));
     }
 
-    /// `value`, if there is no mistake; whatever has not been taken out by now is one.
-    pub(crate) fn finish<T>(mut self, value: T) -> Result<T, Mistakes> {
+    /// All mistakes, in the order of their lines; whatever has not been taken out by now is one.
+    pub(crate) fn finish(mut self) -> Vec<Mistake> {
         let remedy = format!("correct or remove it; what is understood here: {}", self.known.join(", "));
         for (key, field) in &self.values {
             let wrong = Wrong::new(format!("{key:?} is not understood"), &remedy);
             self.mistakes.push(wrong.at(self.file, Some(field.line)));
         }
         self.mistakes.sort_by_key(|mistake| mistake.line);
-        if self.mistakes.is_empty() { Ok(value) } else { Err(Mistakes(self.mistakes)) }
+        self.mistakes
     }
 
     fn set<R: DeserializeOwned, T>(
@@ -179,7 +181,7 @@ fn line_of(text: &str, span: &Range<usize>) -> usize {
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> Result<(u32, Vec<String>), Mistakes> {
+    fn read(text: &str) -> ((u32, Vec<String>), Vec<Mistake>) {
         let mut fields = Fields::parse(Path::new("f.toml"), text);
         let mut result = (7, vec![String::from("default")]);
         fields.count(&mut result.0, "count", 1..=10);
@@ -187,17 +189,17 @@ mod tests {
             "bad" => Err(Wrong::new("bad", "remove it")),
             item => Ok(item.to_owned()),
         });
-        fields.finish(result)
+        (result, fields.finish())
     }
 
     fn lines(text: &str) -> Vec<usize> {
-        read(text).unwrap_err().0.into_iter().filter_map(|mistake| mistake.line).collect()
+        read(text).1.into_iter().filter_map(|mistake| mistake.line).collect()
     }
 
     #[test]
     fn what_is_not_said_keeps_its_default() {
-        assert_eq!(read("").unwrap(), (7, vec![String::from("default")]));
-        assert_eq!(read("count = 3\nlist = []").unwrap(), (3, vec![]));
+        assert_eq!(read(""), ((7, vec![String::from("default")]), vec![]));
+        assert_eq!(read("count = 3\nlist = []"), ((3, vec![]), vec![]));
     }
 
     #[test]
@@ -205,7 +207,7 @@ mod tests {
         assert_eq!(lines("# first\ncolour = 1\ncount = 11\nlist = [\n 'a',\n 'bad',\n]"), [2, 3, 6]);
         assert_eq!(lines("list = 'a'\n\ncount = 'many'"), [1, 3]);
         assert_eq!(lines("list = ['a',\n 5]"), [2]);
-        let text = read("colour = 1").unwrap_err().to_string();
+        let text = read("colour = 1").1[0].to_string();
         assert_eq!(
             text,
             "f.toml:1: \"colour\" is not understood (correct or remove it; what is understood here: count, list)"

@@ -1,9 +1,15 @@
 //! The labsh server.
 
 pub mod config;
+pub mod daemon;
+pub mod entry;
 pub mod environment;
+pub mod keyring;
 pub mod listen_address;
+pub mod logs;
 pub mod mistakes;
+pub mod source;
 
+mod dummy;
 mod fields;
 mod private_file;
