@@ -88,6 +88,8 @@ pub enum Read {
     End,
     /// Nothing yet: wait for [`Event::Readable`].
     Pending,
+    /// The channel was closed before its stream had ended: what is missing will never come.
+    Gone,
 }
 
 /// Nobody reads this stream any more: its writer can stop.
@@ -454,7 +456,7 @@ impl Channels {
     /// The next bytes of a stream that the peer sends.
     pub fn read(&mut self, id: ChannelId, stream: Stream) -> Read {
         let Some(inbound) = self.channels.get_mut(&id).and_then(|channel| channel.inbound(stream)) else {
-            return Read::End;
+            return Read::Gone;
         };
         if inbound.pieces.is_empty() {
             inbound.settle();
@@ -599,6 +601,16 @@ impl Channels {
             let (stdout, stderr) = (channel.sent(Stream::Stdout), channel.sent(Stream::Stderr));
             Exit { status, timed_out, stdout, stderr, usage }.frame(id)
         });
+    }
+
+    /// The connection ends for this reason; nothing may be said behind it.
+    pub fn refuse_connection(&mut self, refuse: &Refuse) {
+        self.outgoing.push(refuse.frame(ChannelId::CONNECTION));
+    }
+
+    /// The connection ends as intended; nothing may be said behind it.
+    pub fn goodbye(&mut self, goodbye: &Goodbye) {
+        self.outgoing.push(goodbye.frame(ChannelId::CONNECTION));
     }
 
     fn say(&mut self, id: ChannelId, phase: Phase, frame: impl FnOnce(&mut Channel) -> Frame) {

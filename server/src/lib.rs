@@ -1,4 +1,29 @@
-//! The labsh server.
+//! Everything that labshd does, as a library.
+//!
+//! A command's walk: [`listener`](self) accepts, `authenticate` lets in, `session` joins frames and jobs, `job` asks the
+//! [`spawner`] and carries the streams by its `pump`s.
 
+pub mod config;
+pub mod daemon;
+pub mod entry;
+pub mod environment;
+pub mod keyring;
+pub mod listen_address;
+pub mod logs;
+pub mod mistakes;
+pub mod server;
+pub mod source;
 pub mod spawner;
 pub mod users;
+
+mod admission;
+mod authenticate;
+mod dummy;
+mod fields;
+mod job;
+mod listener;
+mod private_file;
+mod pump;
+mod request;
+mod session;
+mod shared;

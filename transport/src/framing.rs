@@ -14,6 +14,9 @@ const IDLE_READ: usize = 4 << 10;
 /// Room for the next read while much comes.
 const BUSY_READ: usize = 256 << 10;
 
+/// What is read and discarded at the end of a connection at most, in bytes.
+const DRAIN: usize = 16 << 20;
+
 /// Why no further frame can be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
@@ -67,6 +70,11 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     }
 
     /// The connection below.
+    pub fn get_ref(&self) -> &R {
+        &self.reader
+    }
+
+    /// The connection below, for writing to it.
     pub fn get_mut(&mut self) -> &mut R {
         &mut self.reader
     }
@@ -78,6 +86,27 @@ impl<C: AsyncRead + AsyncWrite> FrameReader<C> {
         let (reader, writer) = tokio::io::split(self.reader);
         (FrameReader { reader, decoder: self.decoder, room: self.room }, writer)
     }
+}
+
+/// Sends a last frame so that it arrives: shuts the writing half down, then reads and discards what the peer still sends,
+/// to a bound, for the caller closes next, and closing with unread input would reset the connection and destroy the frame.
+pub async fn send_last(carrier: &mut (impl AsyncRead + AsyncWrite + Unpin), frame: &Frame) -> io::Result<()> {
+    write(carrier, std::slice::from_ref(frame)).await?;
+    carrier.shutdown().await?;
+    drain(carrier).await
+}
+
+/// Reads and discards until the peer closes, at most [`DRAIN`] bytes.
+pub async fn drain(reader: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
+    let mut scrap = vec![0; 16 << 10];
+    let mut left = DRAIN;
+    while left > 0 {
+        match reader.read(&mut scrap).await? {
+            0 => return Ok(()),
+            count => left = left.saturating_sub(count),
+        }
+    }
+    Ok(())
 }
 
 /// The bytes of one frame.

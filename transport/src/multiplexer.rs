@@ -19,7 +19,7 @@ use crate::framing;
 /// Frames are handed to the writer in batches of about this many bytes.
 const BATCH: usize = 128 << 10;
 
-/// The connection has gone; what was under way on it is lost.
+/// The connection or the channel has gone; what was under way on it is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the connection was lost")]
 pub struct Lost;
@@ -142,6 +142,7 @@ impl Multiplexer {
         match state.channels.read(id, stream) {
             Read::Bytes(bytes) => Poll::Ready(Ok(Some(bytes))),
             Read::End => Poll::Ready(Ok(None)),
+            Read::Gone => Poll::Ready(Err(Lost)),
             Read::Pending if state.lost => Poll::Ready(Err(Lost)),
             Read::Pending => {
                 state.waiting.insert((id, stream), context.waker().clone());

@@ -19,6 +19,8 @@ use rustls::{
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
+pub use rustls::Error as TlsError;
+
 use crate::framing;
 use crate::socket::Socket;
 

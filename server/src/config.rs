@@ -1,0 +1,306 @@
+//! What can be configured, and what holds where nothing is said.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::environment::{self, Pattern};
+use crate::fields::Fields;
+pub use crate::listen_address::ListenAddress;
+use crate::mistakes::{Mistake, Mistakes, Wrong};
+use crate::private_file::{self, Holds};
+use labsh_proto::auth::Mode;
+
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// What stands in `labshd.toml`; the names there are the names here, and every one may be left out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Where to listen, beside the sockets that the service manager hands over. Default: `[::]:5274`.
+    pub listen: Vec<ListenAddress>,
+    /// Permits `plain://` on addresses that other machines can reach. Default: false.
+    pub allow_plain_on_network: bool,
+    /// Connections that the kernel keeps waiting for accept(2), for each address. Default: 1024.
+    pub backlog: u32,
+    /// After how long without a sign of life a client counts as gone. Default: 45 s.
+    pub dead_peer_after: Duration,
+    /// How long a connection may take to authenticate. Default: 10 s.
+    pub authentication_deadline: Duration,
+    /// How long every refusal of a proof is held back. Default: 1 s.
+    pub failed_authentication_delay: Duration,
+    /// Connections that may be authenticating at once, in all. Default: 512.
+    pub max_unauthenticated: u32,
+    /// Connections in all. Default: 10,000.
+    pub max_connections: u32,
+    /// Commands at once on one connection. Default: 256.
+    pub max_channels: u32,
+    /// Variables that clients may set, within what [`Config::environment_verdict`] never allows. Default: all.
+    pub accept_env: Vec<Pattern>,
+    /// PATH for commands; [`Config::command_path`] has the default.
+    pub path: Option<String>,
+    /// Between SIGHUP, SIGTERM and SIGKILL for a command whose client is gone. Default: 2 s.
+    pub termination_grace: Duration,
+    /// How long running commands may still take once labshd is told to stop. Default: 30 s.
+    pub drain_timeout: Duration,
+    /// How the log is written. Default: text.
+    pub log_format: LogFormat,
+    /// The least important lines that are still written. Default: info.
+    pub log_level: LogLevel,
+    /// Where the keys' entries are. Default: `keys.d` beside the configuration file.
+    pub keys_dir: PathBuf,
+}
+
+/// For whom the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For programs: an object a line.
+    Json,
+}
+
+/// How much is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogLevel {
+    /// What needs somebody's attention.
+    Error,
+    /// What may need it.
+    Warn,
+    /// A line for each authentication, command and exit.
+    Info,
+    /// How decisions come about.
+    Debug,
+    /// Every message.
+    Trace,
+}
+
+impl Default for Config {
+    /// As with an empty `/etc/labsh/labshd.toml`.
+    fn default() -> Self {
+        Self::beside(Path::new("/etc/labsh/labshd.toml"))
+    }
+}
+
+impl Config {
+    /// As with an empty file at this path.
+    pub fn beside(file: &Path) -> Self {
+        let any = ListenAddress::Tcp {
+            host: "::".to_owned(),
+            port: crate::listen_address::DEFAULT_PORT,
+            mode: Mode::Tls,
+        };
+        Self {
+            listen: vec![any],
+            allow_plain_on_network: false,
+            backlog: 1024,
+            dead_peer_after: 45 * SECOND,
+            authentication_deadline: 10 * SECOND,
+            failed_authentication_delay: SECOND,
+            max_unauthenticated: 512,
+            max_connections: 10_000,
+            max_channels: 256,
+            accept_env: vec![Pattern::any()],
+            path: None,
+            termination_grace: 2 * SECOND,
+            drain_timeout: 30 * SECOND,
+            log_format: LogFormat::Text,
+            log_level: LogLevel::Info,
+            keys_dir: file.with_file_name("keys.d"),
+        }
+    }
+
+    /// Reads a file, which must exist, and which only its owner, root or this user, may be able to change.
+    pub fn load(file: &Path) -> Result<Self, Mistakes> {
+        let (config, mistakes) = Self::read(file);
+        if mistakes.is_empty() { Ok(config) } else { Err(Mistakes(mistakes)) }
+    }
+
+    /// The same; with mistakes, what could be understood: it says where to look for more of them.
+    pub(crate) fn read(file: &Path) -> (Self, Vec<Mistake>) {
+        match private_file::read(file, Holds::Settings) {
+            Ok(text) => Self::parse(file, &text),
+            Err(wrong) => (Self::beside(file), vec![wrong.at(file, None)]),
+        }
+    }
+
+    fn parse(file: &Path, text: &str) -> (Self, Vec<Mistake>) {
+        let mut config = Self::beside(file);
+        let mut fields = Fields::parse(file, text);
+        fields.flag(&mut config.allow_plain_on_network, "allow_plain_on_network");
+        let mut seen = Vec::new();
+        fields.list(&mut config.listen, "listen", |address| {
+            listen_address(address, config.allow_plain_on_network, &mut seen)
+        });
+        fields.count(&mut config.backlog, "backlog", 1..=1_000_000);
+        fields.duration(&mut config.dead_peer_after, "dead_peer_after", 5 * SECOND..=HOUR);
+        fields.duration(&mut config.authentication_deadline, "authentication_deadline", SECOND..=HOUR);
+        let delay = Duration::ZERO..=60 * SECOND;
+        fields.duration(&mut config.failed_authentication_delay, "failed_authentication_delay", delay);
+        fields.count(&mut config.max_unauthenticated, "max_unauthenticated", 1..=1_000_000);
+        fields.count(&mut config.max_connections, "max_connections", 1..=1_000_000);
+        fields.count(&mut config.max_channels, "max_channels", 1..=65_536);
+        fields.list(&mut config.accept_env, "accept_env", str::parse);
+        fields.text(&mut config.path, "path", |path| command_path(path).map(Some));
+        fields.duration(&mut config.termination_grace, "termination_grace", Duration::ZERO..=HOUR);
+        fields.duration(&mut config.drain_timeout, "drain_timeout", Duration::ZERO..=24 * HOUR);
+        fields.text(&mut config.log_format, "log_format", log_format);
+        fields.text(&mut config.log_level, "log_level", log_level);
+        fields.text(&mut config.keys_dir, "keys_dir", |dir| match dir {
+            "" => Err(Wrong::new("it is empty", "name a directory, or remove the line")),
+            // What is relative starts where the file is, wherever labshd was started.
+            dir => Ok(file.with_file_name(dir)),
+        });
+        (config, fields.finish())
+    }
+
+    /// PATH for the commands of root, or of anyone else.
+    pub fn command_path(&self, root: bool) -> &str {
+        match (&self.path, root) {
+            (Some(path), _) => path,
+            (None, true) => "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            (None, false) => "/usr/local/bin:/usr/bin:/bin:/usr/local/games:/usr/games",
+        }
+    }
+
+    /// Whether a client may set this variable for its command; if not, why.
+    pub fn environment_verdict(&self, name: &[u8]) -> Result<(), &'static str> {
+        environment::verdict(&self.accept_env, name)
+    }
+}
+
+fn listen_address(
+    text: &str,
+    plain_anywhere: bool,
+    seen: &mut Vec<ListenAddress>,
+) -> Result<ListenAddress, Wrong> {
+    let address: ListenAddress = text.parse()?;
+    if address.mode() == Mode::Plain && !address.is_local() && !plain_anywhere {
+        return Err(Wrong::new(
+            format!("{text:?} would carry commands and their output unprotected over the network"),
+            "remove plain://, or listen on 127.0.0.1; if you mean it, set allow_plain_on_network = true",
+        ));
+    }
+    if seen.contains(&address) {
+        return Err(Wrong::new(format!("{text:?} is there twice"), "remove one of the two"));
+    }
+    seen.push(address.clone());
+    Ok(address)
+}
+
+fn command_path(path: &str) -> Result<String, Wrong> {
+    // An empty or relative part would mean the directory that the client chose to work in.
+    match path.split(':').find(|part| !part.starts_with('/')) {
+        Some(part) => Err(Wrong::new(
+            format!("{part:?} is no absolute path"),
+            "write directories that begin with /, with : between them",
+        )),
+        None if path.contains('\0') => Err(Wrong::new("it holds a NUL", "remove it")),
+        None => Ok(path.to_owned()),
+    }
+}
+
+fn log_format(text: &str) -> Result<LogFormat, Wrong> {
+    match text {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => Err(Wrong::new(format!("{text:?} is no format"), "write \"text\" or \"json\"")),
+    }
+}
+
+fn log_level(text: &str) -> Result<LogLevel, Wrong> {
+    match text {
+        "error" => Ok(LogLevel::Error),
+        "warn" => Ok(LogLevel::Warn),
+        "info" => Ok(LogLevel::Info),
+        "debug" => Ok(LogLevel::Debug),
+        "trace" => Ok(LogLevel::Trace),
+        _ => {
+            let remedy = "write \"error\", \"warn\", \"info\", \"debug\" or \"trace\"";
+            Err(Wrong::new(format!("{text:?} is no level"), remedy))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = "/etc/labsh/labshd.toml";
+
+    fn parse(text: &str) -> Config {
+        let (config, mistakes) = Config::parse(Path::new(FILE), text);
+        assert_eq!(mistakes, []);
+        config
+    }
+
+    fn mistakes(text: &str) -> String {
+        Mistakes(Config::parse(Path::new(FILE), text).1).to_string()
+    }
+
+    #[test]
+    fn an_empty_file_means_the_defaults() {
+        assert_eq!(parse(""), Config::default());
+        assert_eq!(Config::default().keys_dir, Path::new("/etc/labsh/keys.d"));
+        assert_eq!(Config::default().listen[0].to_string(), "[::]:5274");
+    }
+
+    #[test]
+    fn everything_can_be_set() {
+        let config = parse(
+            r#"
+            listen = ["127.0.0.1", "plain://localhost:5275", "unix:/run/labshd.sock"]
+            allow_plain_on_network = false
+            backlog = 10
+            dead_peer_after = "1m"
+            authentication_deadline = "3s"
+            failed_authentication_delay = "0s"
+            max_unauthenticated = 1
+            max_connections = 2
+            max_channels = 3
+            accept_env = ["LANG", "LC_*"]
+            path = "/bin:/opt/bin"
+            termination_grace = "500ms"
+            drain_timeout = "1h"
+            log_format = "json"
+            log_level = "debug"
+            keys_dir = "elsewhere"
+            "#,
+        );
+        assert_eq!(config.listen.len(), 3);
+        assert_eq!(config.termination_grace, Duration::from_millis(500));
+        assert_eq!(config.command_path(true), "/bin:/opt/bin");
+        assert_eq!(config.keys_dir, Path::new("/etc/labsh/elsewhere"));
+        assert_eq!(config.environment_verdict(b"LC_TIME"), Ok(()));
+        assert!(config.environment_verdict(b"TERM").is_err());
+        assert_eq!((config.log_format, config.log_level), (LogFormat::Json, LogLevel::Debug));
+        assert_eq!((config.max_unauthenticated, config.max_connections, config.max_channels), (1, 2, 3));
+    }
+
+    #[test]
+    fn plain_mode_on_the_network_needs_a_second_word() {
+        let text = "listen = [\"plain://10.0.0.1\"]\n";
+        assert!(mistakes(text).contains("allow_plain_on_network = true"));
+        assert_eq!(mistakes(&format!("{text}allow_plain_on_network = true")), "");
+    }
+
+    #[test]
+    fn each_wrong_value_is_told_with_its_line_and_what_to_do() {
+        let told = mistakes(
+            "listen = [\"127.0.0.1\", \"127.0.0.1:5274\"]\nbacklog = 0\ndead_peer_after = \"soon\"\npath = \"bin:/bin\"\n\
+             log_level = \"loud\"\nmax_channels = \"many\"\ndrain_timeout = 30\naccept_env = [\"LD_PRELOAD\"]\n\
+             keys_dir = \"\"\nlisten_on = \"x\"\n",
+        );
+        let lines: Vec<_> = told.lines().collect();
+        assert_eq!(lines.len(), 10, "{told}");
+        for (index, line) in lines.iter().enumerate() {
+            assert!(line.starts_with(&format!("{FILE}:{}: ", index + 1)), "{line}");
+            assert!(line.ends_with(')'), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_told() {
+        let error = Config::load(Path::new("/nonexistent/labshd.toml")).unwrap_err().to_string();
+        assert!(error.starts_with("/nonexistent/labshd.toml: it cannot be read"), "{error}");
+    }
+}

@@ -1,0 +1,349 @@
+//! What one file in `keys.d` grants: which key may enter, as whom, from where, until when.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use ipnet::{IpNet, Ipv4Net};
+use labsh_proto::key::HostKey;
+use nix::unistd::{User, geteuid};
+use toml::value::{Datetime, Offset};
+
+use crate::fields::Fields;
+use crate::mistakes::{Mistakes, Wrong};
+use crate::private_file::{self, Holds};
+
+/// The last second that RFC 3339 can write, 9999-12-31T23:59:59Z.
+const LAST_SECOND: u64 = 253_402_300_799;
+
+/// Whether a user exists; if not, the text says what is wrong.
+pub type UserExists<'a> = &'a dyn Fn(&str) -> Result<(), String>;
+
+/// As whom labshd runs, which decides as whom it can run commands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RunsAs {
+    /// As root: every entry names its user.
+    Root,
+    /// As this user: every command runs as the same user.
+    User(String),
+}
+
+impl RunsAs {
+    /// As whom this process runs. Where its user has no name, the number stands for it.
+    pub fn current() -> Self {
+        let uid = geteuid();
+        if uid.is_root() {
+            return Self::Root;
+        }
+        let named = User::from_uid(uid).ok().flatten();
+        Self::User(named.map_or_else(|| uid.to_string(), |user| user.name))
+    }
+
+    /// Whether an entry may name this user, or none.
+    pub(crate) fn check(&self, user: Option<&str>) -> Result<(), Wrong> {
+        match (self, user) {
+            (Self::Root, None) => Err(Wrong::new(
+                "user is missing: labshd runs as root here, and must be told as whom this key runs commands",
+                "add a line like: user = \"alice\"",
+            )),
+            (Self::User(own), Some(user)) if user != own => Err(Wrong::new(
+                format!("user: labshd runs as {own} here and cannot run commands as {user:?}"),
+                format!("remove the line, write {own:?}, or run labshd as root"),
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What one file in `keys.d` grants. Two are equal when they grant the same, whatever their files are called.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// Who is meant.
+    pub key: HostKey,
+    /// As whom commands run; none where labshd is not root: as labshd itself.
+    pub user: Option<String>,
+    /// From where the key may be used; empty: from anywhere.
+    pub from: Vec<IpNet>,
+    /// The last moment at which the key may be used to connect; none: no end.
+    pub expires: Option<SystemTime>,
+    /// Where it stands.
+    pub file: PathBuf,
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.key, &self.user, &self.from, &self.expires)
+            == (&other.key, &other.user, &other.from, &other.expires)
+    }
+}
+
+impl Eq for Entry {}
+
+/// Why a known key may not be used. Its text says what is wrong; [`NotPermitted::remedy`] what to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotPermitted {
+    /// Not from there.
+    #[error("this key may not be used from {}", match .0 {
+        Some(address) => address.to_string(),
+        None => "a unix socket".to_owned(),
+    })]
+    Source(Option<IpAddr>),
+    /// Not any more.
+    #[error("this key expired on this host at {}", humantime::format_rfc3339_seconds(*.0))]
+    Expired(SystemTime),
+}
+
+impl NotPermitted {
+    /// What to do next, for the one who was refused.
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::Source(_) => {
+                "connect from an allowed address, or ask this host's administrator to change `from` in the key's entry"
+            }
+            Self::Expired(_) => {
+                "ask this host's administrator to change `expires` in the key's entry, or to enrol a new key"
+            }
+        }
+    }
+}
+
+impl Entry {
+    /// Whether the key may be used to connect from there at that time. A unix socket, which has no address
+    /// (`None`), counts as loopback.
+    pub fn permits(&self, source: Option<IpAddr>, now: SystemTime) -> Result<(), NotPermitted> {
+        let source = source.map(|address| address.to_canonical());
+        let inside = |net: &IpNet| match source {
+            Some(address) => net.contains(&address),
+            None => net.addr().is_loopback(),
+        };
+        if !self.from.is_empty() && !self.from.iter().any(inside) {
+            return Err(NotPermitted::Source(source));
+        }
+        match self.expires {
+            Some(end) if now > end => Err(NotPermitted::Expired(end)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Reads a file that must be nobody else's to read or change.
+    pub(crate) fn read(file: &Path, runs_as: &RunsAs, user_exists: UserExists<'_>) -> Result<Self, Mistakes> {
+        let text = private_file::read(file, Holds::Secret).map_err(|wrong| wrong.at(file, None))?;
+        Self::parse(file, &text, runs_as, user_exists)
+    }
+
+    /// Reads a file's text.
+    pub(crate) fn parse(
+        file: &Path,
+        text: &str,
+        runs_as: &RunsAs,
+        user_exists: UserExists<'_>,
+    ) -> Result<Self, Mistakes> {
+        let mut fields = Fields::parse(file, text);
+        let mut key = None;
+        if fields.line("key").is_none() {
+            let remedy =
+                "make it with `labsh key enroll` where the user's key is, and add it with `labshd key add`";
+            fields.mistake(None, Wrong::new("key is missing", remedy));
+        }
+        fields.text(&mut key, "key", |line| enrolment(line).map(Some));
+        let mut user = None;
+        if fields.line("user").is_none()
+            && let Err(wrong) = runs_as.check(None)
+        {
+            fields.mistake(None, wrong);
+        }
+        fields.text(&mut user, "user", |name| {
+            runs_as.check(Some(name))?;
+            user_exists(name).map_err(|problem| Wrong::new(problem, "name a user of this machine"))?;
+            Ok(Some(name.to_owned()))
+        });
+        let mut from = Vec::new();
+        let line = fields.line("from");
+        if fields.list(&mut from, "from", network) == Some(0) {
+            let remedy = "remove the line to permit every address, or the file to permit none";
+            fields.mistake(line, Wrong::new("from: an empty list permits no address", remedy));
+        }
+        let mut expires = None;
+        fields.date(&mut expires, "expires", |date| moment(date).map(Some));
+        fields.text(&mut String::new(), "comment", |text| Ok(text.to_owned()));
+        let mistakes = fields.finish();
+        match key {
+            Some(key) if mistakes.is_empty() => Ok(Self { key, user, from, expires, file: file.to_owned() }),
+            _ => Err(Mistakes(mistakes)),
+        }
+    }
+}
+
+/// Reads an enrolment line.
+pub(crate) fn enrolment(line: &str) -> Result<HostKey, Wrong> {
+    HostKey::from_line(line).map_err(|error| {
+        let remedy = "make the line anew with `labsh key enroll`, and hand it over unchanged";
+        Wrong::new(format!("this is no enrolment line: {error}"), remedy)
+    })
+}
+
+/// Reads a network, or an address, which is a network of one.
+pub(crate) fn network(text: &str) -> Result<IpNet, Wrong> {
+    let net = match (text.parse::<IpAddr>(), text.parse::<IpNet>()) {
+        (Ok(address), _) => Ok(IpNet::from(address)),
+        (_, Ok(net)) => Ok(net.trunc()),
+        _ => Err(Wrong::new(
+            format!("{text:?} is no address and no network"),
+            "write it like 10.0.0.0/8, 192.0.2.7 or 2001:db8::/32; names are not looked up",
+        )),
+    };
+    net.map(unmapped)
+}
+
+/// An IPv4 network written as IPv6 is that IPv4 network, as sources are compared unmapped.
+fn unmapped(net: IpNet) -> IpNet {
+    let IpNet::V6(v6) = net else { return net };
+    let v4 = v6.addr().to_ipv4_mapped().zip(v6.prefix_len().checked_sub(96));
+    v4.and_then(|(address, length)| Ipv4Net::new(address, length).ok()).map_or(net, IpNet::V4)
+}
+
+/// The last second that a date or a date-time stands for.
+pub(crate) fn moment(written: Datetime) -> Result<SystemTime, Wrong> {
+    let remedy = "write a date like 2031-12-31, or a time like 2031-12-31T18:00:00Z or …T18:00:00+02:00";
+    let wrong = |problem: &str| Wrong::new(format!("{written}: {problem}"), remedy);
+    let Some(date) = written.date else { return Err(wrong("a time of day without its date")) };
+    let (time, offset) = match (written.time, written.offset) {
+        (None, _) => ("23:59:59".to_owned(), Offset::Z),
+        (Some(_), None) => return Err(wrong("it is not said in which time zone")),
+        (Some(time), Some(offset)) => {
+            (format!("{:02}:{:02}:{:02}", time.hour, time.minute, time.second.unwrap_or(0)), offset)
+        }
+    };
+    let east = match offset {
+        Offset::Z => 0,
+        Offset::Custom { minutes } => i64::from(minutes) * 60,
+    };
+    let utc = format!("{:04}-{:02}-{:02}T{time}Z", date.year, date.month, date.day);
+    humantime::parse_rfc3339(&utc)
+        .ok()
+        .and_then(|local| local.duration_since(UNIX_EPOCH).ok())
+        .and_then(|since| since.as_secs().checked_add_signed(-east))
+        .filter(|seconds| *seconds <= LAST_SECOND)
+        .map(|seconds| UNIX_EPOCH + Duration::from_secs(seconds))
+        .ok_or_else(|| wrong("it is out of range"))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use labsh_proto::key::{HostId, Key, KeyId, Secret};
+
+    use super::*;
+
+    /// An enrolment line for a key of that name on the host `lab07`.
+    pub(crate) fn line(key: &str) -> String {
+        let key = Key::new(KeyId::new(key).unwrap(), Secret::new([7; 32]));
+        key.for_host(&HostId::new("lab07").unwrap()).to_line()
+    }
+
+    fn parse_as(text: &str, runs_as: &RunsAs) -> Result<Entry, Mistakes> {
+        let text = format!("key = \"{}\"\n{text}", line("alice"));
+        Entry::parse(Path::new("/keys.d/alice.toml"), &text, runs_as, &|name| match name {
+            "nobody-there" => Err("there is no user \"nobody-there\"".to_owned()),
+            _ => Ok(()),
+        })
+    }
+
+    fn parse(text: &str) -> Result<Entry, Mistakes> {
+        parse_as(text, &RunsAs::User("me".to_owned()))
+    }
+
+    fn mistake(text: &str) -> String {
+        parse(text).unwrap_err().to_string()
+    }
+
+    fn at(text: &str) -> SystemTime {
+        humantime::parse_rfc3339(text).unwrap()
+    }
+
+    fn from(address: &str) -> Option<IpAddr> {
+        Some(address.parse().unwrap())
+    }
+
+    #[test]
+    fn as_root_every_key_names_its_user() {
+        let error = parse_as("", &RunsAs::Root).unwrap_err().to_string();
+        assert!(error.contains("user = \"alice\""), "{error}");
+        assert_eq!(parse_as("user = 'bob'", &RunsAs::Root).unwrap().user.as_deref(), Some("bob"));
+        let error = parse_as("user = 'nobody-there'", &RunsAs::Root).unwrap_err().to_string();
+        assert!(error.starts_with("/keys.d/alice.toml:2: user: there is no user"), "{error}");
+    }
+
+    #[test]
+    fn without_root_a_key_runs_commands_as_labshd_itself() {
+        assert_eq!(parse("").unwrap().user, None);
+        assert_eq!(parse("user = 'me'").unwrap().user.as_deref(), Some("me"));
+        assert!(mistake("user = 'bob'").contains("cannot run commands as \"bob\""));
+    }
+
+    #[test]
+    fn a_key_is_refused_from_elsewhere() {
+        let entry = parse("from = ['10.1.2.3/8', '::1', '::ffff:192.0.2.0/120']").unwrap();
+        let now = SystemTime::now();
+        for allowed in ["10.9.9.9", "::ffff:10.9.9.9", "::1", "192.0.2.255"] {
+            assert_eq!(entry.permits(from(allowed), now), Ok(()), "{allowed}");
+        }
+        for refused in ["11.0.0.1", "::2", "::ffff:11.0.0.1", "192.0.3.0"] {
+            let error = entry.permits(from(refused), now).unwrap_err();
+            let shown = refused.trim_start_matches("::ffff:");
+            assert_eq!(error.to_string(), format!("this key may not be used from {shown}"));
+        }
+        assert_eq!(parse("").unwrap().permits(from("11.0.0.1"), now), Ok(()));
+    }
+
+    #[test]
+    fn a_unix_socket_counts_as_loopback() {
+        let now = SystemTime::now();
+        assert_eq!(parse("").unwrap().permits(None, now), Ok(()));
+        assert_eq!(parse("from = ['127.0.0.1']").unwrap().permits(None, now), Ok(()));
+        let error = parse("from = ['10.0.0.0/8']").unwrap().permits(None, now).unwrap_err();
+        assert!(error.to_string().contains("unix socket"));
+    }
+
+    #[test]
+    fn a_key_expires_at_the_end_of_its_last_day() {
+        let entry = parse("expires = 2027-01-31").unwrap();
+        assert_eq!(entry.permits(None, at("2027-01-31T23:59:59Z")), Ok(()));
+        let error = entry.permits(None, at("2027-02-01T00:00:00Z")).unwrap_err();
+        assert_eq!(error.to_string(), "this key expired on this host at 2027-01-31T23:59:59Z");
+        let entry = parse("expires = 2027-01-31T18:00:00+02:00").unwrap();
+        assert_eq!(entry.expires, Some(at("2027-01-31T16:00:00Z")));
+    }
+
+    #[test]
+    fn dates_that_are_none_are_told() {
+        assert!(mistake("expires = 2027-01-31T18:00:00").contains("time zone"));
+        assert!(mistake("expires = 18:00:00").contains("without its date"));
+        assert!(mistake("expires = 9999-12-31T23:59:59-01:00").contains("out of range"));
+        assert!(mistake("expires = 1970-01-01T00:00:00+01:00").contains("out of range"));
+        assert!(mistake("expires = '2027-01-31'").contains("without quotes"));
+    }
+
+    #[test]
+    fn every_mistake_in_a_file_is_told_and_no_secret_with_it() {
+        let text = format!("key = \"{}0\"\nusr = 'me'\nfrom = []\n", line("alice"));
+        let error = Entry::parse(Path::new("f"), &text, &RunsAs::Root, &|_| Ok(())).unwrap_err().to_string();
+        assert_eq!(error.lines().count(), 4, "{error}");
+        assert!(
+            error.contains("f:1: key:") && error.contains("f:2: \"usr\"") && error.contains("f:3: from:")
+        );
+        let secret = line("alice").split(' ').nth(3).unwrap().to_owned();
+        assert!(!error.contains(&secret));
+        assert!(mistake("from = ['lab07.example']").contains("names are not looked up"));
+        let error = Entry::parse(Path::new("f"), "", &RunsAs::Root, &|_| Ok(())).unwrap_err();
+        assert_eq!(error.0.len(), 2, "{error}");
+    }
+
+    #[test]
+    fn entries_that_grant_the_same_are_equal() {
+        let entry = parse("from = ['::1']").unwrap();
+        let moved = Entry { file: PathBuf::from("elsewhere"), ..entry.clone() };
+        assert_eq!(entry, moved);
+        assert_eq!(entry, parse("comment = 'x'\nfrom = ['::1']").unwrap());
+        assert_ne!(entry, parse("").unwrap());
+    }
+}

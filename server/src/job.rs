@@ -1,0 +1,256 @@
+//! One command from its request to its exit: spawning, its streams, its signals, and each way that it can end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use labsh_proto::frame::ChannelId;
+use labsh_proto::message::{Open, Program, Refuse, RefuseCode, Status, Stream, Until, Usage};
+use labsh_transport::multiplexer::Multiplexer;
+use nix::libc::{SIGCONT, SIGHUP, SIGKILL, SIGTERM};
+use tokio::net::unix::pipe;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::logs::Escaped;
+use crate::pump;
+use crate::request::{self, Origin};
+use crate::shared::Shared;
+use crate::spawner::{self, Process, SpawnError, Spawned};
+
+/// A command that a client has asked for.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) multiplexer: Arc<Multiplexer>,
+    pub(crate) origin: Arc<Origin>,
+    pub(crate) id: ChannelId,
+    pub(crate) open: Open,
+    /// Signals that the client sends.
+    pub(crate) signals: mpsc::Receiver<u8>,
+    /// The client has closed the channel, or the connection has gone.
+    pub(crate) client_gone: CancellationToken,
+}
+
+/// Why a command is being ended from here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    ClientGone,
+    Timeout,
+    Stopping,
+}
+
+impl Job {
+    /// Runs the command to its end. Whatever happens, nothing of it is left running unless it put itself in the
+    /// background before it ended.
+    pub(crate) async fn run(mut self) {
+        let started = Instant::now();
+        let spawned = match self.spawn().await {
+            Ok(Some(spawned)) => spawned,
+            Ok(None) => return,
+            Err(refuse) => {
+                tracing::info!(
+                    key = %self.origin.entry.key.key_id(), command = %self.open.command,
+                    reason = %Escaped(&refuse.reason), "command refused"
+                );
+                return self.multiplexer.with(|channels| channels.refuse(self.id, &refuse));
+            }
+        };
+        tracing::info!(
+            key = %self.origin.entry.key.key_id(), user = %self.origin.user.name, command = %self.open.command,
+            pid = spawned.pid, what = %Escaped(&describe(&self.open.program)), "command started"
+        );
+        self.multiplexer.with(|channels| channels.started(self.id, spawned.pid));
+        self.carry(spawned, started).await;
+    }
+
+    /// `None` when the client has gone meanwhile: the spawner then ends what it may have started.
+    async fn spawn(&self) -> Result<Option<Spawned>, Refuse> {
+        if self.shared.draining.is_cancelled() {
+            return Err(Refuse::new(RefuseCode::STOPPING, "labshd is stopping", "try again in a moment"));
+        }
+        let request = request::prepare(&self.open, &self.origin, &self.shared.config())?;
+        tokio::select! {
+            spawned = self.shared.spawner.spawn(request) => spawned.map(Some).map_err(refusal),
+            () = self.client_gone.cancelled() => Ok(None),
+        }
+    }
+
+    async fn carry(&mut self, spawned: Spawned, started: Instant) {
+        let Spawned { pid, stdin, stdout, stderr, mut process } = spawned;
+        let grace = self.shared.config().termination_grace;
+        let pipes = (|| {
+            Ok::<_, std::io::Error>((
+                pipe::Sender::from_owned_fd(stdin)?,
+                pipe::Receiver::from_owned_fd(stdout)?,
+                pipe::Receiver::from_owned_fd(stderr)?,
+            ))
+        })();
+        let (stdin, stdout, stderr) = match pipes {
+            Ok(pipes) => pipes,
+            Err(error) => {
+                // Dropping the process kills its group. The channel has started, so it must exit as well.
+                tracing::error!(pid, %error, "cannot watch a command's pipes");
+                let killed = Status::Signaled { signal: SIGKILL as u8, core_dumped: false };
+                return self
+                    .multiplexer
+                    .with(|channels| channels.exit(self.id, killed, false, Usage::default()));
+            }
+        };
+
+        let (multiplexer, id) = (self.multiplexer.clone(), self.id);
+        let ending = CancellationToken::new();
+        let mut input = std::pin::pin!(pump::input(&multiplexer, id, stdin));
+        let mut output = std::pin::pin!(async {
+            tokio::join!(
+                pump::output(&multiplexer, id, Stream::Stdout, stdout, &ending),
+                pump::output(&multiplexer, id, Stream::Stderr, stderr, &ending),
+            );
+        });
+        let mut time_is_up = std::pin::pin!(async {
+            match Duration::from_millis(self.open.timeout) {
+                Duration::ZERO => std::future::pending().await,
+                after => tokio::time::sleep(after).await,
+            }
+        });
+        let (mut input_open, mut output_open) = (true, true);
+        let mut ended: Option<(Status, Usage)> = None;
+        let mut told = false;
+        let mut escalation: Option<Escalation> = None;
+
+        loop {
+            if let (Some((status, usage)), false, false) = (ended, output_open, told) {
+                let timed_out = escalation.as_ref().is_some_and(|ongoing| ongoing.cause == Cause::Timeout);
+                multiplexer.with(|channels| channels.exit(id, status, timed_out, usage));
+                told = true;
+            }
+            let firmer = async {
+                match &escalation {
+                    Some(ongoing) if !ongoing.signals.is_empty() => sleep_until(ongoing.due).await,
+                    _ => std::future::pending().await,
+                }
+            };
+            let cause = tokio::select! {
+                outcome = process.ended(), if ended.is_none() => {
+                    let Ok(outcome) = outcome else { return multiplexer.lose() };
+                    let status = status(outcome.status);
+                    multiplexer.with(|channels| channels.ended(id, status));
+                    ended = Some((status, usage(&outcome.usage)));
+                    if self.open.until == Until::CommandEnds || escalation.is_some() {
+                        ending.cancel();
+                    }
+                    None
+                }
+                () = &mut input, if input_open => { input_open = false; None }
+                () = &mut output, if output_open => { output_open = false; None }
+                Some(signal) = self.signals.recv(), if ended.is_none() => { process.signal(signal.into()); None }
+                () = firmer => { escalation.iter_mut().for_each(|ongoing| ongoing.step(&process)); None }
+                () = self.client_gone.cancelled(), if escalation.is_none() => Some(Cause::ClientGone),
+                () = self.shared.stopping.cancelled(), if escalation.is_none() => Some(Cause::Stopping),
+                () = &mut time_is_up, if escalation.is_none() && ended.is_none() => Some(Cause::Timeout),
+            };
+            if let Some(cause) = cause {
+                if ended.is_some() {
+                    // What its end has left behind was put in the background on purpose.
+                    break;
+                }
+                let mut new = Escalation { cause, signals: cause.signals(), due: Instant::now(), grace };
+                new.step(&process);
+                escalation = Some(new);
+            }
+            let settled = escalation.as_ref().is_none_or(|ongoing| ongoing.signals.is_empty());
+            if ended.is_some() && settled && (told || self.client_gone.is_cancelled()) {
+                break;
+            }
+        }
+        tracing::info!(
+            command = %self.open.command, pid, status = ?ended.map(|(status, _)| status),
+            cause = ?escalation.map(|ongoing| ongoing.cause), seconds = started.elapsed().as_secs_f64(),
+            "command ended"
+        );
+    }
+}
+
+impl Cause {
+    /// Ever firmer. A shell hears of a lost client as it would of a lost terminal.
+    fn signals(self) -> &'static [i32] {
+        match self {
+            Cause::ClientGone => &[SIGHUP, SIGTERM, SIGKILL],
+            Cause::Timeout | Cause::Stopping => &[SIGTERM, SIGKILL],
+        }
+    }
+}
+
+/// Telling the whole group to end. The leader stays unreaped all the while, so that the signals cannot hit a group that
+/// has taken over its number.
+struct Escalation {
+    cause: Cause,
+    signals: &'static [i32],
+    due: Instant,
+    grace: Duration,
+}
+
+impl Escalation {
+    fn step(&mut self, process: &Process) {
+        let Some((signal, rest)) = self.signals.split_first() else { return };
+        process.signal(*signal);
+        // A stopped process acts on a signal only when it is continued.
+        process.signal(SIGCONT);
+        self.signals = rest;
+        self.due = Instant::now() + self.grace;
+    }
+}
+
+/// What stands in the log: the first words, not a megabyte.
+fn describe(program: &Program) -> String {
+    const MOST: usize = 200;
+    let mut text = match program {
+        Program::Shell(line) => String::from_utf8_lossy(&line[..line.len().min(MOST)]).into_owned(),
+        Program::Argv(words) => {
+            let mut text = String::new();
+            for word in words {
+                if text.len() > MOST {
+                    break;
+                }
+                text += &String::from_utf8_lossy(&word[..word.len().min(MOST)]);
+                text.push(' ');
+            }
+            text.trim_end().to_owned()
+        }
+    };
+    if text.len() > MOST {
+        text.truncate(text.floor_char_boundary(MOST));
+        text.push('…');
+    }
+    text
+}
+
+fn status(status: spawner::Status) -> Status {
+    match status {
+        spawner::Status::Exited(code) => Status::Exited(code),
+        spawner::Status::Signaled { signal, core_dumped } => Status::Signaled { signal, core_dumped },
+    }
+}
+
+fn usage(usage: &spawner::Usage) -> Usage {
+    Usage {
+        wall: usage.wall_micros,
+        user: usage.user_micros,
+        system: usage.system_micros,
+        peak_memory: usage.peak_memory_bytes,
+    }
+}
+
+fn refusal(error: SpawnError) -> Refuse {
+    let (code, remedy) = match &error {
+        SpawnError::NotFound { .. } => (RefuseCode::NOT_FOUND, "check the name and the PATH over there"),
+        SpawnError::NotExecutable { .. } => (RefuseCode::NOT_EXECUTABLE, "check its permissions over there"),
+        SpawnError::Directory { .. } => (RefuseCode::DIRECTORY, "name a directory that exists over there"),
+        SpawnError::TooLarge => (RefuseCode::BAD_COMMAND, "send long data on standard input, or in a file"),
+        SpawnError::Resources { .. } => (RefuseCode::RESOURCES, "try again when that machine is less busy"),
+        SpawnError::Identity { .. } | SpawnError::Lost | SpawnError::Other { .. } => {
+            (RefuseCode::INTERNAL, "labshd's log on that machine says more")
+        }
+    };
+    Refuse::new(code, error.to_string(), remedy)
+}

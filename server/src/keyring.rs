@@ -1,0 +1,192 @@
+//! All keys that may enter, as the files in `keys.d` have them.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use labsh_proto::key::Secret;
+use labsh_proto::message::Name;
+
+use crate::dummy;
+pub use crate::entry::{Entry, NotPermitted, RunsAs, UserExists};
+use crate::mistakes::{Mistake, Mistakes, Wrong};
+use crate::private_file;
+
+/// All keys that may enter, and the secret that stands in for those that may not.
+#[derive(Debug, Clone)]
+pub struct Keyring {
+    entries: Vec<Arc<Entry>>,
+    by_name: HashMap<Name, Arc<Entry>>,
+    dummy: Secret,
+}
+
+impl Keyring {
+    /// Reads `NAME.toml`, one entry a file, from a directory that only its owner, root or this user, can change;
+    /// a directory that is not there holds no keys. Other files and hidden ones are left alone, but for the
+    /// dummy secret, which is made if it is not there.
+    pub fn load(dir: &Path, runs_as: &RunsAs) -> Result<Self, Mistakes> {
+        // Whether users exist is asked when they connect: the user database may be slower to start than labshd.
+        let found = read_directory(dir, runs_as, &|_| Ok(()));
+        if !found.mistakes.is_empty() {
+            return Err(Mistakes(found.mistakes));
+        }
+        // Without a directory nobody can enter, and there is nothing that unknown names could be told from.
+        let dummy = if dir.exists() { dummy::load_or_create(dir) } else { dummy::of_this_process() };
+        let dummy = dummy.map_err(|error| {
+            let problem = format!("no secret can be made for unknown names: {error}");
+            Wrong::new(problem, "see why the operating system gives no random bytes").at(dir, None)
+        })?;
+        let by_name = found.entries.iter().map(|entry| (entry.key.name(), Arc::clone(entry))).collect();
+        Ok(Self { entries: found.entries, by_name, dummy })
+    }
+
+    /// The entry that a client means by this name.
+    pub fn find(&self, name: &Name) -> Option<Arc<Entry>> {
+        self.by_name.get(name).map(Arc::clone)
+    }
+
+    /// All entries, in the order of their files' names.
+    pub fn entries(&self) -> impl ExactSizeIterator<Item = &Arc<Entry>> {
+        self.entries.iter()
+    }
+
+    /// What unknown names are answered with ([`labsh_proto::key::dummy_tls_seed`], `HostKey::dummy`).
+    pub fn dummy(&self) -> &Secret {
+        &self.dummy
+    }
+}
+
+/// What a directory holds: one bad file hides no other.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    pub(crate) entries: Vec<Arc<Entry>>,
+    pub(crate) mistakes: Vec<Mistake>,
+}
+
+/// Reads all entries and changes nothing.
+pub(crate) fn read_directory(dir: &Path, runs_as: &RunsAs, user_exists: UserExists<'_>) -> Found {
+    let mut found = Found::default();
+    let files = match list(dir) {
+        Ok(files) => files,
+        Err(wrong) => {
+            found.mistakes.push(wrong.at(dir, None));
+            return found;
+        }
+    };
+    let mut seen: HashMap<Name, PathBuf> = HashMap::new();
+    for file in files {
+        match Entry::read(&file, runs_as, user_exists) {
+            Err(mistakes) => found.mistakes.extend(mistakes.0),
+            Ok(entry) => match seen.insert(entry.key.name(), file.clone()) {
+                None => found.entries.push(Arc::new(entry)),
+                Some(first) => {
+                    let problem = format!("the same key is already in {}", first.display());
+                    found.mistakes.push(Wrong::new(problem, "remove one of the two files").at(&file, None));
+                }
+            },
+        }
+    }
+    found
+}
+
+fn list(dir: &Path) -> Result<Vec<PathBuf>, Wrong> {
+    let unreadable =
+        |error: io::Error| Wrong::new(format!("it cannot be read: {error}"), "see that it is readable");
+    let listing = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        listing => listing.map_err(unreadable)?,
+    };
+    private_file::check_directory(dir)?;
+    let mut files = Vec::new();
+    for item in listing {
+        let path = item.map_err(unreadable)?.path();
+        let hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
+        if !hidden && path.extension().is_some_and(|extension| extension == "toml") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::entry::tests::line;
+
+    fn me() -> RunsAs {
+        RunsAs::User("me".to_owned())
+    }
+
+    fn keys(files: &[(&str, &str)]) -> TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, key) in files {
+            private_file::create(&dir.path().join(name), &format!("key = \"{}\"\n", line(key))).unwrap();
+        }
+        dir
+    }
+
+    fn mistakes(dir: &TempDir) -> String {
+        Keyring::load(dir.path(), &me()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn every_key_is_found_by_its_name() {
+        let dir = keys(&[("a.toml", "alice"), ("b.toml", "bob")]);
+        let keyring = Keyring::load(dir.path(), &me()).unwrap();
+        assert_eq!(keyring.entries().len(), 2);
+        for entry in keyring.entries() {
+            assert_eq!(keyring.find(&entry.key.name()).as_ref(), Some(entry));
+        }
+        assert_eq!(keyring.find(&Name([0; 16])), None);
+        let again = Keyring::load(dir.path(), &me()).unwrap();
+        assert_eq!(again.dummy(), keyring.dummy());
+        assert!(again.entries().eq(keyring.entries()));
+    }
+
+    #[test]
+    fn no_directory_means_no_keys() {
+        let keyring = Keyring::load(Path::new("/nonexistent/keys.d"), &me()).unwrap();
+        assert_eq!(keyring.entries().len(), 0);
+    }
+
+    #[test]
+    fn files_that_are_no_entries_are_left_alone() {
+        let dir = keys(&[("a.toml", "alice")]);
+        for name in [".hidden.toml", "a.toml~", "README", "a.toml.bak"] {
+            fs::write(dir.path().join(name), "?").unwrap();
+        }
+        assert_eq!(Keyring::load(dir.path(), &me()).unwrap().entries().len(), 1);
+    }
+
+    #[test]
+    fn the_same_key_in_two_files_is_told_with_both() {
+        let dir = keys(&[("a.toml", "alice"), ("b.toml", "alice")]);
+        let told = mistakes(&dir);
+        assert!(told.contains("/a.toml") && told.contains("/b.toml"), "{told}");
+    }
+
+    #[test]
+    fn every_bad_file_is_told_and_hides_no_other() {
+        let dir = keys(&[("a.toml", "alice"), ("b.toml", "bob"), ("c.toml", "carol")]);
+        fs::set_permissions(dir.path().join("a.toml"), fs::Permissions::from_mode(0o644)).unwrap();
+        private_file::replace(&dir.path().join("b.toml"), "key = 'x'").unwrap();
+        let found = read_directory(dir.path(), &me(), &|_| Ok(()));
+        assert_eq!((found.entries.len(), found.mistakes.len()), (1, 2));
+        assert_eq!(mistakes(&dir).lines().count(), 2);
+        assert!(!dir.path().join(".dummy").exists(), "nothing is written where there are mistakes");
+    }
+
+    #[test]
+    fn a_directory_that_others_can_write_to_is_refused() {
+        let dir = keys(&[("a.toml", "alice")]);
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(mistakes(&dir).contains("chmod go-w"));
+    }
+}

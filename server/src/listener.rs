@@ -1,0 +1,255 @@
+//! Where connections come in: binding, accepting, and what happens when descriptors run out.
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use labsh_proto::auth::Mode;
+use labsh_transport::socket::Socket;
+use nix::libc;
+use socket2::{Domain, Protocol, Type};
+use tokio::net::{TcpListener, UnixListener};
+
+use crate::authenticate::authenticate;
+use crate::listen_address::ListenAddress;
+use crate::logs::Escaped;
+use crate::session;
+use crate::shared::Shared;
+
+/// After a failed accept that is not the peer's fault: long enough not to spin, short enough not to be felt.
+const BREATH: Duration = Duration::from_millis(20);
+
+/// A bound address.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    socket: ListeningSocket,
+    mode: Mode,
+    address: String,
+}
+
+#[derive(Debug)]
+enum ListeningSocket {
+    Tcp(TcpListener),
+    /// With the file to remove afterwards, if it is ours.
+    Unix(UnixListener, #[expect(dead_code, reason = "kept for its drop")] Option<UnixPath>),
+}
+
+/// The file of a unix socket; removed with its listener.
+#[derive(Debug)]
+struct UnixPath(PathBuf);
+
+impl Drop for UnixPath {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+impl fmt::Display for Listener {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mode = if self.mode == Mode::Plain { " (plain)" } else { "" };
+        write!(formatter, "{}{mode}", self.address)
+    }
+}
+
+/// Binds an address; a name may stand for several.
+pub(crate) async fn bind(address: &ListenAddress, backlog: u32) -> anyhow::Result<Vec<Listener>> {
+    let explain = |error: io::Error| {
+        let remedy = match error.kind() {
+            io::ErrorKind::AddrInUse => "another program listens there; stop it or choose another port",
+            io::ErrorKind::PermissionDenied => {
+                "choose a port from 1024 on, or a directory that you may write to"
+            }
+            io::ErrorKind::AddrNotAvailable => "that address is not this machine's",
+            _ => "see `listen` in labshd.toml",
+        };
+        anyhow::anyhow!("cannot listen on {address}: {error}; {remedy}")
+    };
+    match address {
+        ListenAddress::Unix { path } => {
+            bind_unix(path, backlog).map(|listener| vec![listener]).map_err(explain)
+        }
+        ListenAddress::Tcp { host, port, mode } => {
+            let addresses: Vec<SocketAddr> =
+                tokio::net::lookup_host((host.as_str(), *port)).await.map_err(explain)?.collect();
+            addresses.into_iter().map(|address| bind_tcp(address, *mode, backlog).map_err(explain)).collect()
+        }
+    }
+}
+
+fn bind_tcp(address: SocketAddr, mode: Mode, backlog: u32) -> io::Result<Listener> {
+    let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // A restart must not wait for the old connections' TIME_WAIT.
+    socket.set_reuse_address(true)?;
+    if address.ip().is_unspecified() && address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(backlog.try_into().unwrap_or(i32::MAX))?;
+    let listener = TcpListener::from_std(socket.into())?;
+    let address = listener.local_addr()?.to_string();
+    Ok(Listener { socket: ListeningSocket::Tcp(listener), mode, address })
+}
+
+fn bind_unix(path: &Path, backlog: u32) -> io::Result<Listener> {
+    remove_stale(path)?;
+    let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&socket2::SockAddr::unix(path)?)?;
+    // Everyone may connect: the key decides who gets in, as on a TCP port.
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))?;
+    socket.listen(backlog.try_into().unwrap_or(i32::MAX))?;
+    let listener = UnixListener::from_std(OwnedFd::from(socket).into())?;
+    let file = UnixPath(path.to_owned());
+    let address = format!("unix:{}", path.display());
+    Ok(Listener { socket: ListeningSocket::Unix(listener, Some(file)), mode: Mode::Plain, address })
+}
+
+/// A socket file that nobody listens on is left over from a crash; anything else is not ours to remove.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    let is_socket = path.symlink_metadata().is_ok_and(|metadata| metadata.file_type().is_socket());
+    if !is_socket {
+        return Ok(());
+    }
+    match std::os::unix::net::UnixStream::connect(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path),
+        _ => Err(io::ErrorKind::AddrInUse.into()),
+    }
+}
+
+/// Sockets that the service manager has opened (sd_listen_fds(3)). Those named `plain` are plain mode, as all unix
+/// sockets are.
+pub(crate) fn from_service_manager() -> anyhow::Result<Vec<Listener>> {
+    let mut handed = listenfd::ListenFd::from_env();
+    let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+    let names: Vec<&str> = names.split(':').collect();
+    let mut listeners = Vec::new();
+    for index in 0..handed.len() {
+        let Some(descriptor) = handed.take_raw_fd(index)? else { continue };
+        let socket = adopt(descriptor);
+        socket.set_nonblocking(true)?;
+        let named_plain = names.get(index).is_some_and(|name| *name == "plain");
+        let unix = socket.local_addr()?.is_unix();
+        let mode = if unix || named_plain { Mode::Plain } else { Mode::Tls };
+        let (socket, address) = if unix {
+            let listener = UnixListener::from_std(OwnedFd::from(socket).into())?;
+            (ListeningSocket::Unix(listener, None), "unix socket from the service manager".to_owned())
+        } else {
+            let listener = TcpListener::from_std(socket.into())?;
+            let address = listener.local_addr()?.to_string();
+            (ListeningSocket::Tcp(listener), address)
+        };
+        listeners.push(Listener { socket, mode, address });
+    }
+    Ok(listeners)
+}
+
+#[allow(unsafe_code)]
+fn adopt(descriptor: libc::c_int) -> socket2::Socket {
+    // SAFETY: the service manager handed this descriptor over and listenfd gives each out once, so nobody else owns it.
+    socket2::Socket::from(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+/// A descriptor held back, to be given up when there are none left: then one waiting connection can be taken and closed,
+/// instead of staying in the queue and waking the loop for ever.
+struct Reserve(Option<File>);
+
+impl Reserve {
+    fn new() -> Self {
+        Self(File::open("/dev/null").ok())
+    }
+
+    fn give_up(&mut self) {
+        self.0 = None;
+    }
+
+    fn take_back(&mut self) {
+        if self.0.is_none() {
+            *self = Self::new();
+        }
+    }
+}
+
+impl Listener {
+    /// The address that was bound, for a port that the system chose.
+    pub(crate) fn local_address(&self) -> Option<SocketAddr> {
+        match &self.socket {
+            ListeningSocket::Tcp(listener) => listener.local_addr().ok(),
+            ListeningSocket::Unix(..) => None,
+        }
+    }
+
+    async fn accept(&self, dead_peer_after: Duration) -> io::Result<Socket> {
+        match &self.socket {
+            ListeningSocket::Tcp(listener) => Socket::tcp(listener.accept().await?.0, dead_peer_after),
+            ListeningSocket::Unix(listener, _) => Ok(Socket::unix(listener.accept().await?.0)),
+        }
+    }
+
+    /// Accepts until the server drains.
+    pub(crate) async fn serve(self, shared: Arc<Shared>) {
+        let mut reserve = Reserve::new();
+        loop {
+            let dead_peer_after = shared.config().dead_peer_after;
+            let accepted = tokio::select! {
+                biased;
+                () = shared.draining.cancelled() => return,
+                accepted = self.accept(dead_peer_after) => accepted,
+            };
+            match accepted {
+                Ok(socket) => {
+                    reserve.take_back();
+                    let task = connection(shared.clone(), socket, self.mode);
+                    tokio::spawn(shared.connections.track_future(task));
+                }
+                Err(error) if out_of_descriptors(&error) => {
+                    tracing::warn!(address = %self, %error, "no descriptors left: one connection turned away");
+                    shared.admission.make_room();
+                    reserve.give_up();
+                    let _ = tokio::time::timeout(BREATH, self.accept(dead_peer_after)).await;
+                    reserve.take_back();
+                }
+                // The peer was gone before it was accepted.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    tracing::warn!(address = %self, %error, "accept failed");
+                    tokio::time::sleep(BREATH).await;
+                }
+            }
+        }
+    }
+}
+
+fn out_of_descriptors(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+}
+
+/// One connection from its first byte to its last.
+async fn connection(shared: Arc<Shared>, socket: Socket, mode: Mode) {
+    let peer = socket.peer_address();
+    let from = peer.map_or("unix socket".to_owned(), |peer| peer.to_string());
+    let place = shared.admission.enter(peer.map(|peer| peer.ip()));
+    let outcome = tokio::select! {
+        outcome = Box::pin(authenticate(&shared, socket, mode)) => outcome,
+        () = place.evicted() => {
+            return tracing::warn!(%from, "unauthenticated connection put out to make room");
+        }
+        () = shared.draining.cancelled() => return,
+    };
+    drop(place);
+    match outcome {
+        Ok(client) => {
+            let (key, host) = (client.entry.key.key_id().clone(), client.entry.key.host_id().clone());
+            tracing::info!(%from, %key, %host, user = %client.user.name, "authenticated");
+            let end = Box::pin(session::run(shared, client)).await;
+            tracing::info!(%from, %key, reason = %Escaped(&end), "session ended");
+        }
+        Err(failure) => tracing::warn!(%from, reason = %Escaped(&failure), "not authenticated"),
+    }
+}

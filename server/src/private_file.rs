@@ -1,0 +1,228 @@
+//! How files that decide who may enter are read and written.
+
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::unistd::geteuid;
+use zeroize::Zeroizing;
+
+use crate::mistakes::Wrong;
+
+const LIMIT: u64 = 64 * 1024;
+
+/// What a file holds decides how it must be protected.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Holds {
+    /// Settings: others may read them. A symbolic link is followed.
+    Settings,
+    /// A secret: nobody else may read it, and it is no symbolic link.
+    Secret,
+}
+
+/// The text of a regular file of at most 64 KiB that nobody but its owner, root or this user, can change.
+pub(crate) fn read(path: &Path, holds: Holds) -> Result<Zeroizing<String>, Wrong> {
+    // Without O_NONBLOCK, opening a pipe that someone left here would hang.
+    let mut flags = OFlag::O_NONBLOCK;
+    if holds == Holds::Secret {
+        flags |= OFlag::O_NOFOLLOW;
+    }
+    let mut file = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags.bits())
+        .open(path)
+        .map_err(|error| unreadable(path, &error))?;
+    let metadata = file.metadata().map_err(|error| unreadable(path, &error))?;
+    if !metadata.is_file() {
+        return Err(Wrong::new("it is not a regular file", "put a regular file in its place"));
+    }
+    check_owner(path, &metadata)?;
+    match holds {
+        Holds::Secret if metadata.mode() & 0o077 != 0 => {
+            let problem = format!("it holds a secret, and others can reach it: mode {}", mode(&metadata));
+            return Err(Wrong::new(problem, format!("chmod 600 {}", path.display())));
+        }
+        Holds::Settings => check_writers(path, &metadata)?,
+        Holds::Secret => {}
+    }
+    let mut text = Zeroizing::new(String::with_capacity(metadata.len().min(LIMIT) as usize + 1));
+    let length =
+        (&mut file).take(LIMIT + 1).read_to_string(&mut text).map_err(|error| unreadable(path, &error))?;
+    if length as u64 > LIMIT {
+        return Err(Wrong::new("it is longer than 64 KiB", "it is hardly the right file: replace it"));
+    }
+    Ok(text)
+}
+
+/// Checks that nobody but its owner, root or this user, can put files into a directory.
+pub(crate) fn check_directory(path: &Path) -> Result<(), Wrong> {
+    let metadata = fs::metadata(path).map_err(|error| unreadable(path, &error))?;
+    if !metadata.is_dir() {
+        return Err(Wrong::new("it is not a directory", "put a directory in its place"));
+    }
+    check_owner(path, &metadata)?;
+    check_writers(path, &metadata)
+}
+
+/// Makes a directory that only its owner can enter, if there is none. Those above it get the usual mode.
+pub(crate) fn create_directory(path: &Path) -> io::Result<()> {
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        result => result,
+    }
+}
+
+/// Writes a file of mode 0600, whole or not at all; fails with `AlreadyExists` where there is one.
+pub(crate) fn create(path: &Path, text: &str) -> io::Result<()> {
+    let temporary = Temporary::write(path, text)?;
+    // Unlike a rename, a link replaces nothing.
+    fs::hard_link(&temporary.0, path)?;
+    drop(temporary);
+    sync_directory(path)
+}
+
+/// The same, in the place of what is there.
+pub(crate) fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let temporary = Temporary::write(path, text)?;
+    fs::rename(&temporary.0, path)?;
+    sync_directory(path)
+}
+
+/// A file beside the one it is to become; removed when dropped.
+struct Temporary(PathBuf);
+
+impl Temporary {
+    fn write(target: &Path, text: &str) -> io::Result<Self> {
+        static SERIAL: AtomicU32 = AtomicU32::new(0);
+        let name = format!(".new-{}-{}", std::process::id(), SERIAL.fetch_add(1, Ordering::Relaxed));
+        let path = target.with_file_name(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+        let temporary = Self(path);
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        Ok(temporary)
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // After a rename there is nothing left to remove.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+fn sync_directory(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
+}
+
+fn check_owner(path: &Path, metadata: &Metadata) -> Result<(), Wrong> {
+    let own = geteuid().as_raw();
+    if metadata.uid() == 0 || metadata.uid() == own {
+        return Ok(());
+    }
+    let problem = format!("it belongs to user {}, who could change who may enter", metadata.uid());
+    Err(Wrong::new(problem, format!("chown {own} {}", path.display())))
+}
+
+fn check_writers(path: &Path, metadata: &Metadata) -> Result<(), Wrong> {
+    if metadata.mode() & 0o022 == 0 {
+        return Ok(());
+    }
+    let problem = format!("others can change who may enter: mode {}", mode(metadata));
+    Err(Wrong::new(problem, format!("chmod go-w {}", path.display())))
+}
+
+fn mode(metadata: &Metadata) -> String {
+    format!("{:04o}", metadata.mode() & 0o7777)
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> Wrong {
+    let remedy = match error.kind() {
+        _ if error.raw_os_error() == Some(Errno::ELOOP as i32) => {
+            "put the file itself here, not a symbolic link".to_owned()
+        }
+        io::ErrorKind::NotFound => "create it, or name another".to_owned(),
+        io::ErrorKind::PermissionDenied => {
+            format!("let the user that runs labshd read it: ls -ld {}", path.display())
+        }
+        io::ErrorKind::InvalidData => "write it in UTF-8".to_owned(),
+        _ => "see that it is readable".to_owned(),
+    };
+    Wrong::new(format!("it cannot be read: {error}"), remedy)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    fn problem(path: &Path, holds: Holds) -> String {
+        read(path, holds).unwrap_err().to_string()
+    }
+
+    fn chmod(path: &Path, mode: u32) {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn a_file_is_written_whole_and_for_its_owner_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("a.toml");
+        create(&file, "one").unwrap();
+        assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(create(&file, "two").unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(*read(&file, Holds::Secret).unwrap(), "one");
+        replace(&file, "two").unwrap();
+        assert_eq!(*read(&file, Holds::Secret).unwrap(), "two");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing temporary stays");
+    }
+
+    #[test]
+    fn a_secret_that_others_can_read_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("a.toml");
+        create(&file, "x").unwrap();
+        chmod(&file, 0o640);
+        let text = problem(&file, Holds::Secret);
+        assert!(text.contains("mode 0640") && text.contains("chmod 600"), "{text}");
+        assert!(read(&file, Holds::Settings).is_ok());
+        chmod(&file, 0o664);
+        assert!(problem(&file, Holds::Settings).contains("chmod go-w"));
+    }
+
+    #[test]
+    fn links_pipes_and_huge_files_are_no_secrets() {
+        let dir = tempfile::tempdir().unwrap();
+        let [file, link, pipe] = ["file", "link", "pipe"].map(|name| dir.path().join(name));
+        create(&file, &"x".repeat(LIMIT as usize + 1)).unwrap();
+        symlink(&file, &link).unwrap();
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRUSR).unwrap();
+        assert!(problem(&file, Holds::Secret).contains("64 KiB"));
+        assert!(problem(&link, Holds::Secret).contains("symbolic link"));
+        assert!(problem(&pipe, Holds::Secret).contains("not a regular file"));
+    }
+
+    #[test]
+    fn a_directory_that_others_can_write_to_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let keys = dir.path().join("made/keys.d");
+        create_directory(&keys).unwrap();
+        create_directory(&keys).unwrap();
+        assert_eq!(fs::metadata(&keys).unwrap().mode() & 0o777, 0o700);
+        check_directory(&keys).unwrap();
+        chmod(&keys, 0o777);
+        assert!(check_directory(&keys).unwrap_err().remedy.contains("chmod go-w"));
+    }
+}

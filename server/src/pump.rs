@@ -1,0 +1,92 @@
+//! One stream of one command: bytes between its pipe and its channel, and each kind of end.
+
+use bytes::{Bytes, BytesMut};
+use labsh_proto::frame::ChannelId;
+use labsh_proto::message::Stream;
+use labsh_transport::multiplexer::{Lost, Multiplexer, Room};
+use tokio::io::{AsyncWriteExt, Interest};
+use tokio::net::unix::pipe;
+use tokio_util::sync::CancellationToken;
+
+/// The most that is read from a pipe at once, in bytes.
+const CHUNK: usize = 128 << 10;
+
+/// A piece shorter than this is copied out, so that it does not hold a whole chunk in memory.
+const SMALL: usize = 16 << 10;
+
+/// Carries a command's output until its end, or until its reader has gone. Once `ending` is cancelled, what the pipe
+/// holds is still carried, and that is the end.
+pub(crate) async fn output(
+    multiplexer: &Multiplexer,
+    id: ChannelId,
+    stream: Stream,
+    pipe: pipe::Receiver,
+    ending: &CancellationToken,
+) {
+    let mut buffer = BytesMut::new();
+    loop {
+        let room = match multiplexer.room(id, stream).await {
+            Ok(Room::Bytes(room)) => room.min(CHUNK),
+            Ok(Room::NoReader) | Err(Lost) => return,
+        };
+        let last = ending.is_cancelled();
+        if !last {
+            tokio::select! {
+                biased;
+                _ = pipe.readable() => {}
+                () = multiplexer.no_reader(id, stream) => return,
+                () = ending.cancelled() => {}
+            }
+        }
+        buffer.reserve(room);
+        match read_up_to(&pipe, &mut buffer, room) {
+            Ok(0) => break,
+            Ok(count) => {
+                let bytes = if count < SMALL {
+                    let small = Bytes::copy_from_slice(&buffer);
+                    buffer.clear();
+                    small
+                } else {
+                    buffer.split().freeze()
+                };
+                if multiplexer.with(|channels| channels.write(id, stream, bytes)).is_err() {
+                    return;
+                }
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock && !last => {}
+            Err(_) => break,
+        }
+    }
+    multiplexer.with(|channels| channels.finish(id, stream));
+}
+
+fn read_up_to(pipe: &pipe::Receiver, buffer: &mut BytesMut, most: usize) -> std::io::Result<usize> {
+    use bytes::BufMut;
+    pipe.try_read_buf(&mut buffer.limit(most))
+}
+
+/// Carries stdin until its end, or until the command no longer reads. When the client goes before the end, the pipe
+/// stays open: to the command, an end-of-file would look like the whole input.
+pub(crate) async fn input(multiplexer: &Multiplexer, id: ChannelId, mut pipe: pipe::Sender) {
+    loop {
+        let next = tokio::select! {
+            biased;
+            next = multiplexer.read(id, Stream::Stdin) => next,
+            _ = pipe.ready(Interest::ERROR) => {
+                multiplexer.with(|channels| channels.stop(id, Stream::Stdin));
+                return;
+            }
+        };
+        match next {
+            Ok(Some(bytes)) => {
+                if pipe.write_all(&bytes).await.is_err() {
+                    multiplexer.with(|channels| channels.stop(id, Stream::Stdin));
+                    return;
+                }
+                multiplexer.with(|channels| channels.consume(id, Stream::Stdin, bytes.len()));
+            }
+            Ok(None) => return,
+            Err(Lost) => std::future::pending().await,
+        }
+    }
+}

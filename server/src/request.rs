@@ -1,0 +1,103 @@
+//! From what a client asks for to what the spawner is told: words, environment, directory, identity.
+
+use std::ffi::OsStr;
+use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
+
+use labsh_proto::message::{Open, Program, Refuse, RefuseCode, Variable};
+
+use crate::config::Config;
+use crate::keyring::Entry;
+use crate::spawner::{Identity, SpawnRequest};
+use crate::users::User;
+
+/// Whose commands these are and where they come from.
+#[derive(Debug)]
+pub(crate) struct Origin {
+    pub(crate) user: User,
+    /// Whether labshd must become that user first (it runs as root), or is it already.
+    pub(crate) changes_user: bool,
+    pub(crate) entry: std::sync::Arc<Entry>,
+    pub(crate) peer: Option<SocketAddr>,
+    pub(crate) local: Option<SocketAddr>,
+}
+
+/// What the spawner is to do, or why nothing must be started.
+pub(crate) fn prepare(open: &Open, origin: &Origin, config: &Config) -> Result<SpawnRequest, Refuse> {
+    open.check().map_err(|bad| Refuse::new(RefuseCode::BAD_COMMAND, bad.to_string(), remedy_for_length()))?;
+    if open.linger != 0 || open.terminal.is_some() {
+        return Err(Refuse::new(
+            RefuseCode::UNSUPPORTED,
+            "this labshd offers neither terminals nor commands that outlive their connection",
+            "ask only for features that its welcome announced",
+        ));
+    }
+    let user = &origin.user;
+    let (argv, program) = match &open.program {
+        Program::Argv(words) => (words.clone(), None),
+        Program::Shell(line) => {
+            let shell = user.shell.as_os_str().as_bytes().to_vec();
+            let name = user.shell.file_name().unwrap_or(OsStr::new("sh")).as_bytes().to_vec();
+            (vec![name, b"-c".to_vec(), line.clone()], Some(shell))
+        }
+    };
+    let home = user.home.as_os_str().as_bytes();
+    let cwd = match &open.directory {
+        None => home.to_vec(),
+        Some(directory) => user.home.join(OsStr::from_bytes(directory)).into_os_string().into_encoded_bytes(),
+    };
+    Ok(SpawnRequest {
+        argv,
+        program,
+        env: environment(open, origin, config)?,
+        cwd,
+        cwd_fallback_root: open.directory.is_none(),
+        identity: origin.changes_user.then(|| Identity {
+            uid: user.uid,
+            gid: user.gid,
+            groups: user.groups.clone(),
+        }),
+    })
+}
+
+fn remedy_for_length() -> &'static str {
+    "send long data on standard input, or in a file"
+}
+
+fn environment(open: &Open, origin: &Origin, config: &Config) -> Result<Vec<Variable>, Refuse> {
+    let user = &origin.user;
+    let mut environment: Vec<Variable> = Vec::new();
+    let mut set = |name: &[u8], value: &[u8]| {
+        match environment.iter_mut().find(|(known, _)| known == name) {
+            Some((_, known)) => *known = value.to_vec(),
+            None => environment.push((name.to_vec(), value.to_vec())),
+        };
+    };
+    set(b"PATH", config.command_path(user.uid == 0).as_bytes());
+    if let Some(language) = std::env::var_os("LANG") {
+        set(b"LANG", language.as_bytes());
+    }
+    for (name, value) in &open.environment {
+        config.environment_verdict(name).map_err(|why| {
+            let name = String::from_utf8_lossy(name);
+            Refuse::new(
+                RefuseCode::ENVIRONMENT,
+                format!("the environment variable {name} may not be set: {why}"),
+                "leave it out, or set it inside the command; accept_env in labshd.toml decides",
+            )
+        })?;
+        set(name, value);
+    }
+    set(b"HOME", user.home.as_os_str().as_bytes());
+    set(b"USER", user.name.as_bytes());
+    set(b"LOGNAME", user.name.as_bytes());
+    set(b"SHELL", user.shell.as_os_str().as_bytes());
+    set(b"LABSH_KEY_ID", origin.entry.key.key_id().as_str().as_bytes());
+    set(b"LABSH_HOST_ID", origin.entry.key.host_id().as_str().as_bytes());
+    set(b"LABSH_COMMAND_ID", open.command.to_string().as_bytes());
+    if let (Some(peer), Some(local)) = (origin.peer, origin.local) {
+        let facts = format!("{} {} {} {}", peer.ip(), peer.port(), local.ip(), local.port());
+        set(b"LABSH_CONNECTION", facts.as_bytes());
+    }
+    Ok(environment)
+}
