@@ -24,65 +24,16 @@ pub fn run(source: &Source, runs_as: &RunsAs, user_exists: UserExists<'_>) -> Re
 }
 
 fn report(source: &Source, runs_as: &RunsAs, config: &Config, found: &Found) -> String {
-    let file = source.config_path.display();
     let lines = [
-        (
-            "configuration",
-            vec![match source.config_path.exists() {
-                true => file.to_string(),
-                false => format!("{file} is not there: the defaults hold"),
-            }],
-        ),
-        (
-            "runs as",
-            vec![match runs_as {
-                RunsAs::Root => "root: commands run as the user that the key's entry names".to_owned(),
-                RunsAs::User(name) => format!("{}: so do all commands", Escaped(name)),
-            }],
-        ),
+        ("configuration", vec![configuration(source)]),
+        ("runs as", vec![who(runs_as)]),
         ("listens on", listens_on(config)),
         ("keys in", vec![config.keys_dir.display().to_string()]),
-        (
-            "limits",
-            vec![
-                format!(
-                    "{} connections, {} of them unauthenticated",
-                    config.max_connections, config.max_unauthenticated
-                ),
-                format!("{} commands at once on each connection", config.max_channels),
-                format!("{} connections waiting to be accepted on each address", config.backlog),
-            ],
-        ),
+        ("limits", limits(config)),
         ("times", times(config)),
-        (
-            "environment",
-            vec![match config.accept_env.is_empty() {
-                true => "clients may set no variable".to_owned(),
-                false => {
-                    let patterns: Vec<_> = config.accept_env.iter().map(ToString::to_string).collect();
-                    format!("clients may set {}", patterns.join(", "))
-                }
-            }],
-        ),
-        (
-            "path",
-            match &config.path {
-                Some(path) => vec![Escaped(path).to_string()],
-                None => vec![
-                    format!("{} for root", config.command_path(true)),
-                    format!("{} for others", config.command_path(false)),
-                ],
-            },
-        ),
-        (
-            "log",
-            vec![match config.log_format {
-                LogFormat::Text => format!("text, from level {:?} up", config.log_level).to_lowercase(),
-                LogFormat::Json => {
-                    format!("JSON, from level {}", format!("{:?} up", config.log_level).to_lowercase())
-                }
-            }],
-        ),
+        ("environment", environment(config)),
+        ("path", path(runs_as, config)),
+        ("log", vec![log(config)]),
     ];
     let mut text = String::new();
     for (title, values) in lines {
@@ -98,6 +49,62 @@ fn report(source: &Source, runs_as: &RunsAs, config: &Config, found: &Found) -> 
         false => keys_command::table(&found.entries, SystemTime::now()),
     });
     text
+}
+
+fn configuration(source: &Source) -> String {
+    let file = source.config_path.display();
+    match source.config_path.exists() {
+        true => file.to_string(),
+        false => format!("{file} is not there: the defaults hold"),
+    }
+}
+
+fn who(runs_as: &RunsAs) -> String {
+    match runs_as {
+        RunsAs::Root => "root: commands run as the user that the key's entry names".to_owned(),
+        RunsAs::User(name) => format!("{}: so do all commands", Escaped(name)),
+    }
+}
+
+fn limits(config: &Config) -> Vec<String> {
+    vec![
+        format!(
+            "{} connections, {} of them unauthenticated",
+            config.max_connections, config.max_unauthenticated
+        ),
+        format!("{} commands at once on each connection", config.max_channels),
+        format!("{} connections waiting to be accepted on each address", config.backlog),
+    ]
+}
+
+fn environment(config: &Config) -> Vec<String> {
+    if config.accept_env.is_empty() {
+        return vec!["clients may set no variable".to_owned()];
+    }
+    let patterns: Vec<_> = config.accept_env.iter().map(ToString::to_string).collect();
+    vec![
+        format!("clients may set {}", patterns.join(", ")),
+        "but never what labshd sets itself (HOME, LABSH_*, …), nor what takes effect before the command (LD_*, …)"
+            .to_owned(),
+    ]
+}
+
+fn path(runs_as: &RunsAs, config: &Config) -> Vec<String> {
+    match (&config.path, runs_as) {
+        (None, RunsAs::Root) => vec![
+            format!("{} for root", config.command_path(true)),
+            format!("{} for others", config.command_path(false)),
+        ],
+        _ => vec![Escaped(config.command_path(false)).to_string()],
+    }
+}
+
+fn log(config: &Config) -> String {
+    let format = match config.log_format {
+        LogFormat::Text => "text",
+        LogFormat::Json => "JSON",
+    };
+    format!("{format}, from level {} up", config.log_level)
 }
 
 fn listens_on(config: &Config) -> Vec<String> {

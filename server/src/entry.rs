@@ -47,7 +47,7 @@ impl RunsAs {
                 "add a line like: user = \"alice\"",
             )),
             (Self::User(own), Some(user)) if user != own => Err(Wrong::new(
-                format!("user: labshd runs as {own} here and cannot run commands as {user:?}"),
+                format!("labshd runs as {own} here and cannot run commands as {user:?}"),
                 format!("remove the line, write {own:?}, or run labshd as root"),
             )),
             _ => Ok(()),

@@ -202,9 +202,12 @@ fn entry_text(request: &Add, key: &HostKey) -> Zeroizing<String> {
 /// Shows all entries.
 pub(crate) fn list(dir: &Path, runs_as: &RunsAs) -> Outcome {
     let found = keyring::read_directory(dir, runs_as, &|_| Ok(()));
-    let said = match found.entries.is_empty() {
-        true => format!("no keys in {}: nobody can connect; `labshd key add` adds one", dir.display()),
-        false => table(&found.entries, SystemTime::now()),
+    let said = match (found.entries.is_empty(), found.mistakes.is_empty()) {
+        (true, true) => {
+            format!("no keys in {}: nobody can connect; `labshd key add` adds one", dir.display())
+        }
+        (true, false) => format!("no keys in {} that can be read", dir.display()),
+        (false, _) => table(&found.entries, SystemTime::now()),
     };
     Outcome { said, mistakes: found.mistakes }
 }
