@@ -1,5 +1,6 @@
 //! What can be configured, and what holds where nothing is said.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -72,6 +73,19 @@ pub enum LogLevel {
     Debug,
     /// Every message.
     Trace,
+}
+
+impl fmt::Display for LogLevel {
+    /// As in the configuration file.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        })
+    }
 }
 
 impl Default for Config {
@@ -208,17 +222,11 @@ fn log_format(text: &str) -> Result<LogFormat, Wrong> {
 }
 
 fn log_level(text: &str) -> Result<LogLevel, Wrong> {
-    match text {
-        "error" => Ok(LogLevel::Error),
-        "warn" => Ok(LogLevel::Warn),
-        "info" => Ok(LogLevel::Info),
-        "debug" => Ok(LogLevel::Debug),
-        "trace" => Ok(LogLevel::Trace),
-        _ => {
-            let remedy = "write \"error\", \"warn\", \"info\", \"debug\" or \"trace\"";
-            Err(Wrong::new(format!("{text:?} is no level"), remedy))
-        }
-    }
+    use LogLevel::{Debug, Error, Info, Trace, Warn};
+    [Error, Warn, Info, Debug, Trace].into_iter().find(|level| level.to_string() == text).ok_or_else(|| {
+        let remedy = "write \"error\", \"warn\", \"info\", \"debug\" or \"trace\"";
+        Wrong::new(format!("{text:?} is no level"), remedy)
+    })
 }
 
 #[cfg(test)]

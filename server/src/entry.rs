@@ -47,7 +47,7 @@ impl RunsAs {
                 "add a line like: user = \"alice\"",
             )),
             (Self::User(own), Some(user)) if user != own => Err(Wrong::new(
-                format!("user: labshd runs as {own} here and cannot run commands as {user:?}"),
+                format!("labshd runs as {own} here and cannot run commands as {user:?}"),
                 format!("remove the line, write {own:?}, or run labshd as root"),
             )),
             _ => Ok(()),
@@ -236,8 +236,13 @@ pub(crate) mod tests {
 
     /// An enrolment line for a key of that name on the host `lab07`.
     pub(crate) fn line(key: &str) -> String {
-        let key = Key::new(KeyId::new(key).unwrap(), Secret::new([7; 32]));
-        key.for_host(&HostId::new("lab07").unwrap()).to_line()
+        line_for(key, "lab07", 7)
+    }
+
+    /// The same for any host and any secret.
+    pub(crate) fn line_for(key: &str, host: &str, secret: u8) -> String {
+        let key = Key::new(KeyId::new(key).unwrap(), Secret::new([secret; 32]));
+        key.for_host(&HostId::new(host).unwrap()).to_line()
     }
 
     fn parse_as(text: &str, runs_as: &RunsAs) -> Result<Entry, Mistakes> {

@@ -137,10 +137,14 @@ impl<'text> Fields<'text> {
 
     /// All mistakes, in the order of their lines; whatever has not been taken out by now is one.
     pub(crate) fn finish(mut self) -> Vec<Mistake> {
-        let remedy = format!("correct or remove it; what is understood here: {}", self.known.join(", "));
-        for (key, field) in &self.values {
-            let wrong = Wrong::new(format!("{key:?} is not understood"), &remedy);
-            self.mistakes.push(wrong.at(self.file, Some(field.line)));
+        let mut remedy = format!("correct or remove it; what is understood here: {}", self.known.join(", "));
+        let mut unknown: Vec<_> = self.values.iter().map(|(key, field)| (field.line, key)).collect();
+        unknown.sort();
+        for (line, key) in unknown {
+            let wrong = Wrong::new(format!("{key:?} is not understood"), remedy);
+            self.mistakes.push(wrong.at(self.file, Some(line)));
+            // The list is long; once is enough.
+            remedy = "correct or remove it".to_owned();
         }
         self.mistakes.sort_by_key(|mistake| mistake.line);
         self.mistakes

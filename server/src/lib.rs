@@ -3,11 +3,14 @@
 //! A command's walk: [`listener`](self) accepts, `authenticate` lets in, `session` joins frames and jobs, `job` asks the
 //! [`spawner`] and carries the streams by its `pump`s.
 
+pub mod check;
+pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod entry;
 pub mod environment;
 pub mod keyring;
+pub mod keys_command;
 pub mod listen_address;
 pub mod logs;
 pub mod mistakes;

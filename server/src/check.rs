@@ -1,0 +1,195 @@
+//! `labshd check`: what labshd would do with the files as they are.
+
+use std::fmt::Write as _;
+use std::time::{Duration, SystemTime};
+
+use labsh_proto::auth::Mode;
+
+use crate::config::{Config, ListenAddress, LogFormat};
+use crate::keyring::{self, Found, RunsAs, UserExists};
+use crate::keys_command;
+use crate::logs::Escaped;
+use crate::mistakes::Mistakes;
+use crate::source::Source;
+
+/// What labshd would do, for people; or every mistake in all files. Changes nothing.
+pub fn run(source: &Source, runs_as: &RunsAs, user_exists: UserExists<'_>) -> Result<String, Mistakes> {
+    let (config, mut mistakes) = source.read();
+    let mut found = keyring::read_directory(&config.keys_dir, runs_as, user_exists);
+    mistakes.append(&mut found.mistakes);
+    if !mistakes.is_empty() {
+        return Err(Mistakes(mistakes));
+    }
+    Ok(report(source, runs_as, &config, &found))
+}
+
+fn report(source: &Source, runs_as: &RunsAs, config: &Config, found: &Found) -> String {
+    let lines = [
+        ("configuration", vec![configuration(source)]),
+        ("runs as", vec![who(runs_as)]),
+        ("listens on", listens_on(config)),
+        ("keys in", vec![config.keys_dir.display().to_string()]),
+        ("limits", limits(config)),
+        ("times", times(config)),
+        ("environment", environment(config)),
+        ("path", path(runs_as, config)),
+        ("log", vec![log(config)]),
+    ];
+    let mut text = String::new();
+    for (title, values) in lines {
+        for (index, value) in values.iter().enumerate() {
+            let title = if index == 0 { title } else { "" };
+            // A String takes everything.
+            let _ = writeln!(text, "{title:13}  {value}");
+        }
+    }
+    text.push('\n');
+    text.push_str(&match found.entries.is_empty() {
+        true => "no keys: nobody can connect; `labshd key add` adds one".to_owned(),
+        false => keys_command::table(&found.entries, SystemTime::now()),
+    });
+    text
+}
+
+fn configuration(source: &Source) -> String {
+    let file = source.config_path.display();
+    match source.config_path.exists() {
+        true => file.to_string(),
+        false => format!("{file} is not there: the defaults hold"),
+    }
+}
+
+fn who(runs_as: &RunsAs) -> String {
+    match runs_as {
+        RunsAs::Root => "root: commands run as the user that the key's entry names".to_owned(),
+        RunsAs::User(name) => format!("{}: so do all commands", Escaped(name)),
+    }
+}
+
+fn limits(config: &Config) -> Vec<String> {
+    vec![
+        format!(
+            "{} connections, {} of them unauthenticated",
+            config.max_connections, config.max_unauthenticated
+        ),
+        format!("{} commands at once on each connection", config.max_channels),
+        format!("{} connections waiting to be accepted on each address", config.backlog),
+    ]
+}
+
+fn environment(config: &Config) -> Vec<String> {
+    if config.accept_env.is_empty() {
+        return vec!["clients may set no variable".to_owned()];
+    }
+    let patterns: Vec<_> = config.accept_env.iter().map(ToString::to_string).collect();
+    vec![
+        format!("clients may set {}", patterns.join(", ")),
+        "but never what labshd sets itself (HOME, LABSH_*, …), nor what takes effect before the command (LD_*, …)"
+            .to_owned(),
+    ]
+}
+
+fn path(runs_as: &RunsAs, config: &Config) -> Vec<String> {
+    match (&config.path, runs_as) {
+        (None, RunsAs::Root) => vec![
+            format!("{} for root", config.command_path(true)),
+            format!("{} for others", config.command_path(false)),
+        ],
+        _ => vec![Escaped(config.command_path(false)).to_string()],
+    }
+}
+
+fn log(config: &Config) -> String {
+    let format = match config.log_format {
+        LogFormat::Text => "text",
+        LogFormat::Json => "JSON",
+    };
+    format!("{format}, from level {} up", config.log_level)
+}
+
+fn listens_on(config: &Config) -> Vec<String> {
+    let mut lines: Vec<String> = config.listen.iter().map(listen_line).collect();
+    if lines.is_empty() {
+        lines.push("nothing but the sockets that the service manager hands over".to_owned());
+    }
+    lines
+}
+
+fn listen_line(address: &ListenAddress) -> String {
+    let how = match (address.mode(), address.is_local()) {
+        (Mode::Tls, _) => "TLS",
+        (Mode::Plain, true) => "plain: without TLS, for this machine only",
+        (Mode::Plain, false) => "plain: anyone on the way can read and change what commands are sent",
+    };
+    format!("{}  ({how})", Escaped(address))
+}
+
+fn times(config: &Config) -> Vec<String> {
+    let show = |time: Duration| humantime::format_duration(time).to_string();
+    vec![
+        format!("{} to authenticate", show(config.authentication_deadline)),
+        format!("{} before a failed authentication is answered", show(config.failed_authentication_delay)),
+        format!("{} without a sign of life until a client counts as gone", show(config.dead_peer_after)),
+        format!("{} between SIGHUP, SIGTERM and SIGKILL", show(config.termination_grace)),
+        format!("{} for running commands when labshd is stopped", show(config.drain_timeout)),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entry::tests::line;
+    use crate::private_file;
+
+    struct Files {
+        dir: tempfile::TempDir,
+        source: Source,
+    }
+
+    fn files(config: &str, entries: &[(&str, &str)]) -> Files {
+        let dir = tempfile::tempdir().unwrap();
+        let config_path = dir.path().join("labshd.toml");
+        private_file::create(&config_path, config).unwrap();
+        private_file::create_directory(&dir.path().join("keys.d")).unwrap();
+        for (name, text) in entries {
+            private_file::create(&dir.path().join("keys.d").join(name), text).unwrap();
+        }
+        Files { dir, source: Source { config_path, explicit: true } }
+    }
+
+    fn check(files: &Files) -> Result<String, Mistakes> {
+        run(&files.source, &RunsAs::Root, &|name| match name {
+            "bob" => Ok(()),
+            name => Err(format!("there is no user {name:?}")),
+        })
+    }
+
+    #[test]
+    fn it_says_who_may_enter_where_and_as_whom() {
+        let entry = format!("key = \"{}\"\nuser = 'bob'\nexpires = 2020-01-01", line("alice"));
+        let files = files("listen = ['[::]:5274', 'plain://127.0.0.1:1']", &[("a.toml", &entry)]);
+        let said = check(&files).unwrap();
+        assert!(said.contains("[::]:5274  (TLS)"), "{said}");
+        assert!(said.contains("plain://127.0.0.1:1  (plain"), "{said}");
+        let row = said.lines().last().unwrap();
+        assert!(row.contains("alice") && row.contains("bob") && row.contains("expired 2020-01-01"), "{row}");
+        assert!(!files.dir.path().join("keys.d/.dummy").exists(), "a check changes nothing");
+    }
+
+    #[test]
+    fn without_keys_it_says_so() {
+        assert!(check(&files("", &[])).unwrap().contains("nobody can connect"));
+    }
+
+    #[test]
+    fn everything_wrong_is_listed_at_once() {
+        let unknown = format!("key = \"{}\"\nuser = 'carol'", line("alice"));
+        let files = files("backlog = 0\nport = 1", &[("a.toml", &unknown), ("b.toml", "key = ''")]);
+        let told = check(&files).unwrap_err().to_string();
+        assert_eq!(told.lines().count(), 5, "{told}");
+        for part in ["labshd.toml:1:", "labshd.toml:2:", "a.toml:2: user: there is no user", "b.toml:1: key:"]
+        {
+            assert!(told.contains(part), "{part} in {told}");
+        }
+    }
+}

@@ -1,0 +1,451 @@
+//! `labshd key`: how entries in `keys.d` are added, listed and removed by hand.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{self, BufRead, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use anyhow::{Context, bail};
+use ipnet::IpNet;
+use labsh_proto::key::{HostId, HostKey, KeyId};
+use toml::Value;
+use toml::value::Datetime;
+use zeroize::Zeroizing;
+
+use crate::entry;
+use crate::keyring::{self, Entry, RunsAs, UserExists};
+use crate::logs::Escaped;
+use crate::mistakes::Mistake;
+use crate::private_file;
+
+/// What `labshd key` is asked to do.
+#[derive(Debug, clap::Subcommand)]
+pub enum KeyCommand {
+    /// Let a key in: reads its enrolment line, as `labsh key enroll` prints it, from standard input
+    ///
+    /// The line is a secret, so it is never taken from the command line, which other users can see.
+    Add(Add),
+    /// List the keys that may enter
+    List,
+    /// Remove a key, for all hosts that it was enrolled for on this machine
+    Remove(Remove),
+}
+
+/// `labshd key add`.
+#[derive(Debug, Default, clap::Args)]
+pub struct Add {
+    /// Run this key's commands as this user; needed where labshd runs as root
+    #[arg(long)]
+    user: Option<String>,
+    /// Accept the key from this address or network only; may be given several times
+    #[arg(long, value_name = "NETWORK", value_parser = entry::network)]
+    from: Vec<IpNet>,
+    /// Accept the key until the end of this day (UTC), or until this time: 2031-12-31T18:00:00Z
+    #[arg(long, value_name = "DATE", value_parser = expiry)]
+    expires: Option<Datetime>,
+    /// A note, kept in the entry
+    #[arg(long)]
+    comment: Option<String>,
+    /// The entry's file in keys.d, without .toml; made from the key's and the host's name if not given
+    #[arg(long, value_parser = file_name)]
+    name: Option<KeyId>,
+    /// Replace the entry that is there
+    #[arg(long)]
+    replace: bool,
+}
+
+/// `labshd key remove`.
+#[derive(Debug, clap::Args)]
+pub struct Remove {
+    /// The key's name, as `labshd key list` shows it
+    #[arg(value_parser = |text: &str| KeyId::new(text).map_err(|error| error.to_string()))]
+    key: KeyId,
+    /// Only the entry for this host name
+    #[arg(long, value_parser = |text: &str| HostId::new(text).map_err(|error| error.to_string()))]
+    host: Option<HostId>,
+}
+
+/// What came of a command.
+#[derive(Debug)]
+pub struct Outcome {
+    /// For people.
+    pub said: String,
+    /// What is wrong with entries in the directory; as long as it is, labshd reloads none.
+    pub mistakes: Vec<Mistake>,
+}
+
+fn expiry(text: &str) -> Result<Datetime, String> {
+    let date: Datetime =
+        text.parse().map_err(|_| "write it like 2031-12-31 or 2031-12-31T18:00:00Z".to_owned())?;
+    entry::moment(date).map(|_| date).map_err(|wrong| wrong.to_string())
+}
+
+fn file_name(text: &str) -> Result<KeyId, String> {
+    // The rules for a key's name keep it inside the directory and visible.
+    KeyId::new(text.strip_suffix(".toml").unwrap_or(text)).map_err(|error| error.to_string())
+}
+
+/// Reads the one line of standard input, or from a terminal the first.
+pub(crate) fn read_line(mut input: impl BufRead, terminal: bool) -> anyhow::Result<Zeroizing<String>> {
+    const LIMIT: u64 = 4096;
+    let mut text = Zeroizing::new(String::with_capacity(LIMIT as usize + 1));
+    let mut bounded = (&mut input).take(LIMIT);
+    let read = if terminal { bounded.read_line(&mut text) } else { bounded.read_to_string(&mut text) };
+    read.context("the enrolment line cannot be read from standard input")?;
+    match text.lines().filter(|line| !line.trim().is_empty()).count() {
+        0 => bail!("there is no enrolment line on standard input; `labsh key enroll` prints one"),
+        1 => Ok(text),
+        count => bail!("there are {count} lines on standard input; add one key at a time"),
+    }
+}
+
+/// Writes the entry for an enrolment line.
+pub(crate) fn add(
+    request: &Add,
+    line: &str,
+    dir: &Path,
+    runs_as: &RunsAs,
+    user_exists: UserExists<'_>,
+) -> anyhow::Result<Outcome> {
+    let key = entry::enrolment(line)?;
+    if *runs_as == RunsAs::Root && request.user.is_none() {
+        bail!("as root, labshd must be told as whom this key runs commands: add --user NAME");
+    }
+    let present = match dir.exists() {
+        true => {
+            private_file::check_directory(dir).with_context(|| dir.display().to_string())?;
+            keyring::read_directory(dir, runs_as, &|_| Ok(()))
+        }
+        false => keyring::Found::default(),
+    };
+    let same = present.entries.iter().find(|entry| entry.key.name() == key.name());
+    let file = choose_file(request, &key, dir, same)?;
+
+    let text = entry_text(request, &key);
+    let entry = Entry::parse(&file, &text, runs_as, user_exists).map_err(|mistakes| {
+        let problems = mistakes.0.iter().map(|mistake| format!("{} ({})", mistake.problem, mistake.remedy));
+        anyhow::anyhow!(problems.collect::<Vec<_>>().join("; "))
+    })?;
+    private_file::create_directory(dir).with_context(|| format!("{} cannot be made", dir.display()))?;
+    let written = match request.replace {
+        true => private_file::replace(&file, &text),
+        false => private_file::create(&file, &text),
+    };
+    match written {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let shown = file.display();
+            bail!("{shown} is there already; --replace puts this key in its place, --name NAME keeps both")
+        }
+        result => result.with_context(|| format!("{} cannot be written", file.display()))?,
+    }
+
+    let who = entry.user.as_deref().map(|user| format!(" as {user}")).unwrap_or_default();
+    let shown = Shown::of(&entry.key);
+    let said = format!("{shown} may run commands{who}: {}\n{}", file.display(), reload(runs_as));
+    // What was wrong with the file that has just been replaced is no more.
+    let mistakes = present.mistakes.into_iter().filter(|mistake| mistake.file != file).collect();
+    Ok(Outcome { said, mistakes })
+}
+
+fn choose_file(
+    request: &Add,
+    key: &HostKey,
+    dir: &Path,
+    same: Option<&Arc<Entry>>,
+) -> anyhow::Result<PathBuf> {
+    let named = request.name.as_ref().map(|name| dir.join(format!("{name}.toml")));
+    match (same, named) {
+        (Some(same), Some(file)) if same.file != file => {
+            bail!("this key is already in {}; leave out --name, or remove that first", same.file.display())
+        }
+        (Some(same), _) if !request.replace => {
+            bail!("this key is already in {}; --replace writes it anew", same.file.display())
+        }
+        (Some(same), _) => Ok(same.file.clone()),
+        (None, Some(file)) => Ok(file),
+        (None, None) => Ok(dir.join(default_name(key))),
+    }
+}
+
+/// `KEY+HOST.toml`, as neither name holds a `+` then; whatever else could trouble a shell or a directory is `_`.
+fn default_name(key: &HostKey) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
+    // With a key's name of 64 bytes, this stays below the 255 bytes of a file's name.
+    let host: String = key.host_id().as_str().chars().map(plain).take(180).collect();
+    format!("{}+{host}.toml", key.key_id())
+}
+
+fn entry_text(request: &Add, key: &HostKey) -> Zeroizing<String> {
+    let mut text = Zeroizing::new(String::new());
+    let mut put = |name: &str, value: Value| {
+        text.push_str(&format!("{name} = {value}\n"));
+    };
+    put("key", Value::String(key.to_line()));
+    if let Some(user) = &request.user {
+        put("user", Value::String(user.clone()));
+    }
+    if !request.from.is_empty() {
+        let networks = request.from.iter().map(|network| Value::String(network.to_string()));
+        put("from", Value::Array(networks.collect()));
+    }
+    if let Some(expires) = request.expires {
+        put("expires", Value::Datetime(expires));
+    }
+    if let Some(comment) = &request.comment {
+        put("comment", Value::String(comment.clone()));
+    }
+    text
+}
+
+/// Shows all entries.
+pub(crate) fn list(dir: &Path, runs_as: &RunsAs) -> Outcome {
+    let found = keyring::read_directory(dir, runs_as, &|_| Ok(()));
+    let said = match (found.entries.is_empty(), found.mistakes.is_empty()) {
+        (true, true) => {
+            format!("no keys in {}: nobody can connect; `labshd key add` adds one", dir.display())
+        }
+        (true, false) => format!("no keys in {} that can be read", dir.display()),
+        (false, _) => table(&found.entries, SystemTime::now()),
+    };
+    Outcome { said, mistakes: found.mistakes }
+}
+
+/// Removes the entries of a key.
+pub(crate) fn remove(request: &Remove, dir: &Path, runs_as: &RunsAs) -> anyhow::Result<Outcome> {
+    let found = keyring::read_directory(dir, runs_as, &|_| Ok(()));
+    let meant = |key: &HostKey| {
+        *key.key_id() == request.key && request.host.as_ref().is_none_or(|host| host == key.host_id())
+    };
+    let mut said = String::new();
+    for entry in found.entries.iter().filter(|entry| meant(&entry.key)) {
+        fs::remove_file(&entry.file)
+            .with_context(|| format!("{} cannot be removed", entry.file.display()))?;
+        // A String takes everything.
+        let _ = writeln!(said, "removed {}: {}", Shown::of(&entry.key), entry.file.display());
+    }
+    if said.is_empty() {
+        let host =
+            request.host.as_ref().map(|host| format!(" for host {}", Escaped(host))).unwrap_or_default();
+        let mut problem = format!(
+            "there is no entry for key {}{host} in {}; `labshd key list` shows all",
+            request.key,
+            dir.display()
+        );
+        for mistake in &found.mistakes {
+            let _ = write!(problem, "\n{mistake}");
+        }
+        bail!(problem);
+    }
+    said.push_str("A running labshd still lets it in, and ends its sessions when it reloads.\n");
+    said.push_str(&reload(runs_as));
+    Ok(Outcome { said, mistakes: found.mistakes })
+}
+
+/// How people speak of a pair: `key alice for host lab07`.
+struct Shown(String);
+
+impl Shown {
+    fn of(key: &HostKey) -> Self {
+        Self(format!("key {} for host {}", key.key_id(), Escaped(key.host_id())))
+    }
+}
+
+impl std::fmt::Display for Shown {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+fn reload(runs_as: &RunsAs) -> String {
+    let (flag, user) = match runs_as {
+        RunsAs::Root => ("", "root"),
+        RunsAs::User(name) => ("--user ", name.as_str()),
+    };
+    // The oldest, as its helper has the same name.
+    format!(
+        "To make a running labshd take this up:  systemctl {flag}reload labshd\n\
+         or, where systemd does not run it:      kill -HUP \"$(pgrep -o -x -u {user} labshd)\""
+    )
+}
+
+/// Entries for people, without secrets.
+pub(crate) fn table(entries: &[Arc<Entry>], now: SystemTime) -> String {
+    let heading = ["KEY", "HOST", "USER", "FROM", "EXPIRES", "FILE"].map(str::to_owned);
+    let mut rows = vec![heading];
+    rows.extend(entries.iter().map(|entry| row(entry, now)));
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..6).map(width).collect();
+    let lines = rows.iter().map(|row| {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+fn row(entry: &Entry, now: SystemTime) -> [String; 6] {
+    let from = match entry.from.is_empty() {
+        true => "anywhere".to_owned(),
+        false => entry.from.iter().map(IpNet::to_string).collect::<Vec<_>>().join(","),
+    };
+    let expires = entry.expires.map_or("never".to_owned(), |end| {
+        let word = if now > end { "expired " } else { "" };
+        format!("{word}{}", humantime::format_rfc3339_seconds(end))
+    });
+    let file = entry.file.file_name().unwrap_or_default().to_string_lossy();
+    [
+        entry.key.key_id().to_string(),
+        Escaped(entry.key.host_id()).to_string(),
+        Escaped(entry.user.as_deref().unwrap_or("-")).to_string(),
+        from,
+        expires,
+        Escaped(file).to_string(),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+    use crate::entry::tests::{line, line_for};
+
+    struct Keys(tempfile::TempDir);
+
+    impl Keys {
+        fn new() -> Self {
+            Self(tempfile::tempdir().unwrap())
+        }
+
+        fn dir(&self) -> PathBuf {
+            self.0.path().join("keys.d")
+        }
+
+        fn add(&self, request: &Add, line: &str) -> anyhow::Result<Outcome> {
+            add(request, line, &self.dir(), &RunsAs::Root, &|name| match name {
+                "bob" => Ok(()),
+                name => Err(format!("there is no user {name:?}")),
+            })
+        }
+
+        fn remove(&self, key: &str, host: Option<&str>) -> anyhow::Result<Outcome> {
+            let host = host.map(|host| HostId::new(host).unwrap());
+            remove(&Remove { key: KeyId::new(key).unwrap(), host }, &self.dir(), &RunsAs::Root)
+        }
+
+        fn names(&self) -> Vec<String> {
+            let found = keyring::read_directory(&self.dir(), &RunsAs::Root, &|_| Ok(()));
+            assert_eq!(found.mistakes, []);
+            found.entries.iter().map(|entry| entry.file.file_name().unwrap().display().to_string()).collect()
+        }
+    }
+
+    fn bob() -> Add {
+        Add { user: Some("bob".to_owned()), ..Add::default() }
+    }
+
+    #[test]
+    fn a_line_becomes_an_entry_that_only_its_owner_can_read() {
+        let keys = Keys::new();
+        let request = Add {
+            from: vec!["10.0.0.0/8".parse().unwrap()],
+            expires: Some("2031-12-31".parse().unwrap()),
+            comment: Some("Bob's \"lab\" key\n".to_owned()),
+            ..bob()
+        };
+        let outcome = keys.add(&request, &(line("alice") + "\n")).unwrap();
+        assert!(
+            outcome.said.contains("key alice for host lab07 may run commands as bob"),
+            "{}",
+            outcome.said
+        );
+        assert!(outcome.said.contains("systemctl reload labshd"));
+        let file = keys.dir().join("alice+lab07.toml");
+        assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(fs::metadata(keys.dir()).unwrap().mode() & 0o777, 0o700);
+        let entry = Entry::read(&file, &RunsAs::Root, &|_| Ok(())).unwrap();
+        assert_eq!(entry.key, entry::enrolment(&line("alice")).unwrap());
+        assert_eq!((entry.from, entry.user.as_deref()), (request.from, Some("bob")));
+        let listed = list(&keys.dir(), &RunsAs::Root).said;
+        assert!(listed.contains("2031-12-31T23:59:59Z") && listed.contains("10.0.0.0/8"), "{listed}");
+        assert!(!listed.contains(line("alice").split(' ').nth(3).unwrap()), "no secrets");
+    }
+
+    #[test]
+    fn as_root_the_missing_flag_is_named() {
+        let keys = Keys::new();
+        let error = keys.add(&Add::default(), &line("alice")).unwrap_err().to_string();
+        assert!(error.contains("--user"), "{error}");
+        let request = Add { user: Some("nobody-there".to_owned()), ..Add::default() };
+        let error = keys.add(&request, &line("alice")).unwrap_err().to_string();
+        assert!(error.contains("no user \"nobody-there\""), "{error}");
+        assert!(!keys.dir().exists(), "nothing is left behind");
+    }
+
+    #[test]
+    fn an_entry_is_replaced_only_when_asked() {
+        let keys = Keys::new();
+        keys.add(&bob(), &line("alice")).unwrap();
+        let again = |replace| Add { replace, from: vec!["::1/128".parse().unwrap()], ..bob() };
+        assert!(keys.add(&again(false), &line("alice")).unwrap_err().to_string().contains("--replace"));
+        keys.add(&again(true), &line("alice")).unwrap();
+        assert_eq!(keys.names(), ["alice+lab07.toml"]);
+        let renamed = Add { name: Some(KeyId::new("other").unwrap()), ..again(true) };
+        assert!(keys.add(&renamed, &line("alice")).unwrap_err().to_string().contains("already in"));
+    }
+
+    #[test]
+    fn an_old_and_a_new_key_may_coexist_while_one_is_replaced() {
+        let keys = Keys::new();
+        keys.add(&bob(), &line_for("alice", "lab07", 1)).unwrap();
+        let new = line_for("alice", "lab07", 2);
+        assert!(keys.add(&bob(), &new).unwrap_err().to_string().contains("--name"));
+        keys.add(&Add { name: Some(KeyId::new("alice-new").unwrap()), ..bob() }, &new).unwrap();
+        assert_eq!(keys.names(), ["alice+lab07.toml", "alice-new.toml"]);
+    }
+
+    #[test]
+    fn a_key_is_removed_for_all_hosts_or_for_one() {
+        let keys = Keys::new();
+        for host in ["lab07", "lab07.example", "a/b"] {
+            keys.add(&bob(), &line_for("alice", host, 7)).unwrap();
+        }
+        keys.add(&bob(), &line("carol")).unwrap();
+        assert!(keys.remove("dave", None).unwrap_err().to_string().contains("no entry for key dave"));
+        assert!(keys.remove("alice", Some("lab08")).is_err());
+        keys.remove("alice", Some("a/b")).unwrap();
+        assert_eq!(keys.names(), ["alice+lab07.example.toml", "alice+lab07.toml", "carol+lab07.toml"]);
+        let said = keys.remove("alice", None).unwrap().said;
+        assert!(said.contains("when it reloads"), "{said}");
+        assert_eq!(keys.names(), ["carol+lab07.toml"]);
+    }
+
+    #[test]
+    fn a_bad_file_is_told_as_it_keeps_labshd_from_reloading() {
+        let keys = Keys::new();
+        keys.add(&bob(), &line("alice")).unwrap();
+        private_file::create(&keys.dir().join("bad.toml"), "key = 1").unwrap();
+        assert!(!keys.add(&bob(), &line("carol")).unwrap().mistakes.is_empty());
+        assert!(!keys.remove("carol", None).unwrap().mistakes.is_empty());
+        let repaired = Add { name: Some(KeyId::new("bad").unwrap()), replace: true, ..bob() };
+        assert_eq!(keys.add(&repaired, &line("carol")).unwrap().mistakes, []);
+    }
+
+    #[test]
+    fn exactly_one_line_is_read() {
+        assert_eq!(*read_line(&b"\none\n"[..], false).unwrap(), "\none\n");
+        assert_eq!(*read_line(&b"one\ntwo\n"[..], true).unwrap(), "one\n");
+        assert!(read_line(&b"one\ntwo\n"[..], false).unwrap_err().to_string().contains("one key at a time"));
+        assert!(read_line(&b"\n"[..], false).unwrap_err().to_string().contains("labsh key enroll"));
+    }
+
+    #[test]
+    fn a_name_cannot_leave_the_directory() {
+        for bad in ["../x", "a/b", ".hidden", "", "-x"] {
+            assert!(file_name(bad).is_err(), "{bad}");
+        }
+        assert_eq!(file_name("a.toml").unwrap().as_str(), "a");
+        assert_eq!(expiry("2031-02-30").is_err(), expiry("soon").is_err());
+    }
+}
