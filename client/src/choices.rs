@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use labsh_proto::key::{BadId, HostId};
+use labsh_proto::key::HostId;
 
 use crate::key_store::KeyName;
 use crate::target::Host;
@@ -60,11 +60,6 @@ pub fn parse_duration(text: &str) -> Result<Duration, BadDuration> {
         millis if millis > u64::MAX.into() => Err(BadDuration::Long),
         _ => Ok(duration),
     }
-}
-
-/// Reads a host id; a function, for `HostId` itself turns to lower case where `FromStr` would promise not to.
-pub fn parse_host_id(text: &str) -> Result<HostId, BadId> {
-    HostId::new(text)
 }
 
 #[cfg(test)]

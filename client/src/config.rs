@@ -9,7 +9,7 @@ use std::time::Duration;
 use etcetera::base_strategy::{BaseStrategy, Xdg};
 use labsh_proto::key::HostId;
 
-use crate::choices::{Choices, parse_duration, parse_host_id};
+use crate::choices::{Choices, parse_duration};
 use crate::config_file::{ConfigFile, Mistake};
 use crate::key_file::KeyFileError;
 use crate::key_store::KeyStore;
@@ -185,7 +185,7 @@ fn read(path: &Path) -> Result<Option<ConfigFile>, ConfigError> {
 fn from_environment(lookup: impl Fn(&str) -> Option<OsString>) -> Result<Choices, ConfigError> {
     Ok(Choices {
         key: variable(&lookup, "LABSH_KEY", str::parse)?,
-        host_id: variable(&lookup, "LABSH_HOST_ID", parse_host_id)?,
+        host_id: variable(&lookup, "LABSH_HOST_ID", HostId::new)?,
         port: variable(&lookup, "LABSH_PORT", parse_port)?,
         connect_timeout: variable(&lookup, "LABSH_CONNECT_TIMEOUT", parse_duration)?,
         ..Choices::default()

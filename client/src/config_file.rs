@@ -9,7 +9,7 @@ use labsh_proto::key::HostId;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 
-use crate::choices::{Choices, parse_duration, parse_host_id};
+use crate::choices::{Choices, parse_duration};
 use crate::key_store::KeyName;
 use crate::target::{Host, Target};
 
@@ -152,9 +152,7 @@ fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Target>,
 
 fn host_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<HostId>, D::Error> {
     let text = String::deserialize(deserializer)?;
-    parse_host_id(&text)
-        .map(Some)
-        .map_err(|error| D::Error::custom(format!("{text:?} is no host id: {error}")))
+    HostId::new(&text).map(Some).map_err(|error| D::Error::custom(format!("{text:?} is no host id: {error}")))
 }
 
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {

@@ -1,6 +1,7 @@
 //! The labsh client.
 
 pub mod choices;
+pub mod cli;
 pub mod config;
 pub mod config_file;
 pub mod key_file;
