@@ -17,6 +17,15 @@
 //!
 //! One session carries many commands at once; dropping a [`Child`] before it has ended ends its command.
 
+pub mod choices;
+pub mod cli;
+pub mod config;
+pub mod config_file;
+pub mod key_file;
+pub mod key_store;
+pub mod target;
+pub mod terminal_text;
+
 mod child;
 mod command;
 mod connect;

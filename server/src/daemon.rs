@@ -17,7 +17,6 @@ use crate::spawner;
 /// A mistake in configuration or keys, an address that cannot be bound, a spawner that has gone.
 pub fn run(source: Source) -> anyhow::Result<()> {
     let (config, keyring) = source.load()?;
-    logs::init(config.log_format, config.log_level)?;
     // Commands inherit from the spawner, so it must exist before labshd changes anything about itself.
     let spawner = spawner::launch().context("cannot start the spawner")?;
     raise_descriptor_limit();

@@ -1,0 +1,82 @@
+//! Choices: what one source (flags, environment, a table of a file) says about a connection.
+
+use std::time::Duration;
+
+use labsh_proto::key::HostId;
+
+use crate::key_store::KeyName;
+use crate::target::Host;
+
+/// What one source says; what it leaves open, the next one decides.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Choices {
+    /// Where the host really is, when its name does not say so.
+    pub address: Option<Host>,
+    /// The port.
+    pub port: Option<u16>,
+    /// The name under which the key was enrolled there.
+    pub host_id: Option<HostId>,
+    /// The key to use.
+    pub key: Option<KeyName>,
+    /// Whether to go without TLS.
+    pub plain: Option<bool>,
+    /// How long connecting and authentication may take.
+    pub connect_timeout: Option<Duration>,
+}
+
+impl Choices {
+    /// These choices, and `other`'s where these say nothing.
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            address: self.address.or(other.address),
+            port: self.port.or(other.port),
+            host_id: self.host_id.or(other.host_id),
+            key: self.key.or(other.key),
+            plain: self.plain.or(other.plain),
+            connect_timeout: self.connect_timeout.or(other.connect_timeout),
+        }
+    }
+}
+
+/// Why a text is no duration that anything could wait for.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum BadDuration {
+    /// Not a duration.
+    #[error("{0}; write a number and its unit, like 30s, 5m or 1h30m")]
+    Text(humantime::DurationError),
+    /// Nothing could finish in it.
+    #[error("a duration is at least 1ms here")]
+    Short,
+    /// More than fits into 64 bits of milliseconds.
+    #[error("it is longer than any command could run")]
+    Long,
+}
+
+/// Reads a duration of at least a millisecond; the wire counts in those, and 0 means something else there.
+pub fn parse_duration(text: &str) -> Result<Duration, BadDuration> {
+    let duration = humantime::parse_duration(text).map_err(BadDuration::Text)?;
+    match duration.as_millis() {
+        0 => Err(BadDuration::Short),
+        millis if millis > u64::MAX.into() => Err(BadDuration::Long),
+        _ => Ok(duration),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_need_a_unit_and_last_a_millisecond_at_least() {
+        assert_eq!(parse_duration("1m30s"), Ok(Duration::from_secs(90)));
+        assert_eq!(parse_duration("1ms"), Ok(Duration::from_millis(1)));
+        for text in ["0s", "999us", "0ms"] {
+            assert_eq!(parse_duration(text), Err(BadDuration::Short), "{text}");
+        }
+        assert_eq!(parse_duration("600000000000y").ok(), None);
+        for text in ["", "30", "-1s", "soon"] {
+            let error = parse_duration(text).unwrap_err().to_string();
+            assert!(error.contains("like 30s"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! `labsh key`: making keys, showing them, and taking them to hosts and away again.
+
+use std::fmt::Write;
+use std::fs;
+use std::io::{self, IsTerminal};
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use labsh_proto::key::{HostId, KeyId};
+use labsh_proto::limits;
+use nix::unistd::{Uid, User, gethostname};
+use zeroize::Zeroizing;
+
+use crate::choices::Choices;
+use crate::cli::options::{EnrollOptions, KeyAction, RevokeOptions};
+use crate::cli::{note, print};
+use crate::config::Config;
+use crate::key_store::{KeyName, KeyStore};
+use crate::terminal_text::{escape, shell_word};
+
+/// Does one of `labsh key`'s subcommands.
+pub fn execute(action: KeyAction) -> anyhow::Result<ExitCode> {
+    match action {
+        KeyAction::New { id } => new(&KeyStore::open()?, id)?,
+        KeyAction::List => {
+            let text = list(&KeyStore::open()?)?;
+            if text.is_empty() {
+                note("there is no key yet; make one with `labsh key new`");
+            }
+            print(text.as_bytes())?;
+        }
+        KeyAction::Show { id } => print(show(&KeyStore::open()?, id)?.as_bytes())?,
+        KeyAction::Enroll(options) => enroll(&Config::load()?, options)?,
+        KeyAction::Revoke(options) => revoke(&Config::load()?, options)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn new(store: &KeyStore, id: Option<KeyId>) -> anyhow::Result<()> {
+    let id = id.map_or_else(default_id, Ok)?;
+    let path = store.create(&id)?;
+    print(format!("{}\n", path.display()).as_bytes())?;
+    note(&format!(
+        "made the key {id}; next, for each host: labsh key enroll {id} --host HOST | ssh HOST labshd key add"
+    ));
+    Ok(())
+}
+
+/// `user@machine`, as ssh-keygen comments its keys: it says where a key that turns up somewhere came from.
+fn default_id() -> anyhow::Result<KeyId> {
+    let user = User::from_uid(Uid::effective()).ok().flatten().map(|user| user.name);
+    let machine = gethostname().ok().map(|name| name.to_string_lossy().into_owned());
+    let parts: Vec<String> = [user, machine].into_iter().flatten().collect();
+    sanitised(&parts.join("@"))
+        .context("neither your user name nor this machine's makes a name; give the key one")
+}
+
+fn sanitised(text: &str) -> Option<KeyId> {
+    let allowed = |c: &char| c.is_ascii_alphanumeric() || "._@-".contains(*c);
+    let kept: String =
+        text.chars().filter(allowed).skip_while(|c| ".-@".contains(*c)).take(limits::KEY_ID).collect();
+    KeyId::new(&kept).ok()
+}
+
+/// A line for each key; a file that cannot be used is a line with the reason.
+fn list(store: &KeyStore) -> anyhow::Result<String> {
+    let keys = store.list()?;
+    let rows: Vec<[String; 3]> = keys
+        .iter()
+        .map(|key| {
+            let rest = match &key.problem {
+                Some(problem) => format!("cannot be used: {}", escape(&problem.to_string())),
+                None if key.hosts.is_empty() => "not enrolled yet".to_owned(),
+                None => joined(&key.hosts, " "),
+            };
+            [escape(&key.name).to_string(), escape(&key.path.to_string_lossy()).to_string(), rest]
+        })
+        .collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let (name_width, path_width) = (width(0), width(1));
+    let line = |[name, path, rest]: &[String; 3]| format!("{name:name_width$}  {path:path_width$}  {rest}\n");
+    Ok(rows.iter().map(line).collect())
+}
+
+fn joined(hosts: &[HostId], between: &str) -> String {
+    hosts.iter().map(HostId::as_str).collect::<Vec<_>>().join(between)
+}
+
+fn show(store: &KeyStore, id: Option<KeyId>) -> anyhow::Result<String> {
+    let id = id.map_or_else(|| store.only(), Ok)?;
+    store.load(&id)?;
+    let path = store.path(&id);
+    let about = fs::metadata(&path)?;
+    // Not every file system knows when a file was made; a key file is written once.
+    let created = about.created().or_else(|_| about.modified())?;
+    let hosts = store.hosts(&id)?;
+    let mut text = String::new();
+    writeln!(text, "id       {id}")?;
+    writeln!(text, "file     {}", escape(&path.to_string_lossy()))?;
+    writeln!(text, "created  {}", humantime::format_rfc3339_seconds(created))?;
+    match hosts.as_slice() {
+        [] => writeln!(text, "hosts    none yet")?,
+        hosts => writeln!(text, "hosts    {}", joined(hosts, "\n         "))?,
+    }
+    Ok(text)
+}
+
+fn enroll(config: &Config, options: EnrollOptions) -> anyhow::Result<()> {
+    let host = options.host.host.to_string();
+    let (id, line) = enrolment(config, options)?;
+    if io::stdout().is_terminal() {
+        note(&format!(
+            "the next line is a secret, for this host alone; hand it over without showing it: labsh key enroll \
+             {id} --host {host} | ssh {host} labshd key add",
+            host = shell_word(&host)
+        ));
+    }
+    print(line.as_bytes())
+}
+
+fn enrolment(config: &Config, options: EnrollOptions) -> anyhow::Result<(KeyId, Zeroizing<String>)> {
+    let store = config.store();
+    let id = options.id.map_or_else(|| store.only(), Ok)?;
+    let key = store.load(&id)?;
+    let flags = Choices { host_id: options.host_id, ..Choices::default() };
+    let host_key = key.for_host(&config.host_id(&options.host, &flags));
+    // Before the line leaves: a host that `revoke` does not know of is worse than one too many.
+    store.remember_host(&id, host_key.host_id())?;
+    Ok((id, Zeroizing::new(host_key.to_line() + "\n")))
+}
+
+fn revoke(config: &Config, options: RevokeOptions) -> anyhow::Result<()> {
+    let store = config.store();
+    let id = options.id.map_or_else(|| store.only(), Ok)?;
+    if options.delete && !options.yes && !io::stdin().is_terminal() {
+        bail!("nobody can be asked whether to delete the key {id}; say --yes");
+    }
+    let hosts = match options.host {
+        Some(host) => vec![config.host_id(&host, &Choices::default())],
+        None => store.hosts(&id)?,
+    };
+    if hosts.is_empty() {
+        store.resolve(Some(&KeyName::Id(id.clone())))?;
+        note(&format!("the key {id} was enrolled on no host from here; name one with --host"));
+    } else {
+        print(removal(&id, &hosts).as_bytes())?;
+        note(
+            "run these lines, or what they run, as root on each host; the reload ends the key's sessions there",
+        );
+    }
+    if options.delete && (options.yes || confirmed(&id)?) {
+        store.delete(&id)?;
+        note(&format!("the key {id} is deleted"));
+    }
+    Ok(())
+}
+
+/// A line for each host, ready for a shell.
+fn removal(id: &KeyId, hosts: &[HostId]) -> String {
+    let line = |host: &HostId| {
+        let host = shell_word(host.as_str());
+        let command = format!("labshd key remove {id} --host {host} && systemctl reload labshd");
+        format!("ssh {host} {}\n", shell_word(&command))
+    };
+    hosts.iter().map(line).collect()
+}
+
+fn confirmed(id: &KeyId) -> anyhow::Result<bool> {
+    note(&format!("delete the key {id} here as well? It cannot be had back. Type yes to delete it:"));
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer)?;
+    Ok(answer.trim() == "yes")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use labsh_proto::key_text::BadLine;
+    use tempfile::TempDir;
+
+    use super::*;
+
+    fn id(text: &str) -> KeyId {
+        KeyId::new(text).unwrap()
+    }
+
+    fn config(directory: &Path, file: &str) -> Config {
+        fs::write(directory.join("config.toml"), file).unwrap();
+        let store = KeyStore::at(directory.join("keys"));
+        Config::from_sources(|_| None, &[&directory.join("config.toml")], store).unwrap()
+    }
+
+    fn options(id: Option<&str>, host: &str, host_id: Option<&str>) -> EnrollOptions {
+        EnrollOptions {
+            id: id.map(|id| KeyId::new(id).unwrap()),
+            host: host.parse().unwrap(),
+            host_id: host_id.map(|id| HostId::new(id).unwrap()),
+        }
+    }
+
+    #[test]
+    fn the_enrolment_line_is_for_the_host_that_run_will_ask_for() {
+        let directory = TempDir::new().unwrap();
+        let config = config(directory.path(), "[hosts.lab08]\nhost_id = \"shared\"\n");
+        config.store().create(&id("alice")).unwrap();
+        let key = config.store().load(&id("alice")).unwrap();
+        for (host, host_id, expected) in [
+            ("Lab07:5300", None, "lab07"),
+            ("lab08", None, "shared"),
+            ("lab08", Some("own"), "own"),
+            ("unix:/run/s", None, "localhost"),
+        ] {
+            let (used, line) = enrolment(&config, options(None, host, host_id)).unwrap();
+            assert_eq!(used, id("alice"));
+            let host_key = key.for_host(&HostId::new(expected).unwrap());
+            assert_eq!(*line, host_key.to_line() + "\n", "{host}");
+            let resolved = config.resolve(&host.parse().unwrap(), &Choices::default()).unwrap();
+            assert!(host_id.is_some() || resolved.host_id.as_str() == expected);
+        }
+        assert_eq!(joined(&config.store().hosts(&id("alice")).unwrap(), " "), "lab07 localhost own shared");
+    }
+
+    #[test]
+    fn nothing_but_enroll_shows_a_secret() {
+        let directory = TempDir::new().unwrap();
+        let config = config(directory.path(), "");
+        let path = config.store().create(&id("alice")).unwrap();
+        let line = fs::read_to_string(path).unwrap();
+        let secret = line.split(' ').nth(2).unwrap();
+        enrolment(&config, options(Some("alice"), "lab07", None)).unwrap();
+        let text = show(config.store(), None).unwrap();
+        for part in ["id       alice\n", "/keys/alice.key\n", "created  20", "hosts    lab07\n"] {
+            assert!(text.contains(part), "{text}");
+        }
+        assert!(!text.contains(secret));
+        let listed = list(config.store()).unwrap();
+        assert!(listed.starts_with("alice  ") && listed.ends_with("  lab07\n"), "{listed}");
+        assert!(!listed.contains(secret));
+    }
+
+    #[test]
+    fn a_broken_file_is_a_line_of_the_list_and_not_its_end() {
+        let directory = TempDir::new().unwrap();
+        let store = KeyStore::at(directory.path().join("keys"));
+        assert_eq!(list(&store).unwrap(), "");
+        let path = store.create(&id("alice")).unwrap();
+        store.create(&id("bob")).unwrap();
+        fs::write(&path, "").unwrap();
+        fs::write(path.with_file_name("\x1b[2J.key"), "").unwrap();
+        let listed = list(&store).unwrap();
+        let lines: Vec<&str> = listed.lines().collect();
+        assert_eq!(lines.len(), 3, "{listed}");
+        assert!(lines[0].starts_with(r"\u{1b}[2J") && !listed.contains('\x1b'), "{listed}");
+        assert!(lines[1].contains(&format!("no key file: {}", BadLine::Empty)), "{listed}");
+        assert!(lines[2].starts_with("bob") && lines[2].ends_with("not enrolled yet"), "{listed}");
+    }
+
+    #[test]
+    fn revoking_says_what_to_run_on_each_host() {
+        let hosts = ["lab07", "a'b;c"].map(|host| HostId::new(host).unwrap());
+        assert_eq!(
+            removal(&id("alice"), &hosts).lines().collect::<Vec<_>>(),
+            [
+                "ssh lab07 'labshd key remove alice --host lab07 && systemctl reload labshd'",
+                r"ssh 'a'\''b;c' 'labshd key remove alice --host '\''a'\''\'\'''\''b;c'\'' && systemctl reload labshd'",
+            ]
+        );
+    }
+
+    #[test]
+    fn deleting_takes_a_yes_and_only_then_is_the_key_gone() {
+        let directory = TempDir::new().unwrap();
+        let config = config(directory.path(), "");
+        let path = config.store().create(&id("alice")).unwrap();
+        let options = |delete, yes| RevokeOptions { id: None, host: None, delete, yes };
+        revoke(&config, options(false, false)).unwrap();
+        assert!(path.exists());
+        if !io::stdin().is_terminal() {
+            assert!(revoke(&config, options(true, false)).unwrap_err().to_string().contains("--yes"));
+        }
+        assert!(path.exists());
+        revoke(&config, options(true, true)).unwrap();
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_key_gets_a_name_even_on_an_oddly_named_machine() {
+        assert_eq!(sanitised("alice@lab07"), Some(id("alice@lab07")));
+        assert_eq!(sanitised(".ä-b c@x/y"), Some(id("bc@xy")));
+        assert_eq!(sanitised(&"x".repeat(100)), Some(id(&"x".repeat(64))));
+        assert_eq!(sanitised("ä"), None);
+        assert!(default_id().is_ok());
+    }
+}

@@ -1,0 +1,81 @@
+//! Manual pages, made from the definitions of the command line.
+
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::CommandFactory;
+use clap_mangen::Man;
+
+use crate::cli::options::CommandLine;
+use crate::cli::print;
+
+/// Prints the page of labsh itself, or writes one for each subcommand into a directory.
+pub fn execute(directory: Option<&Path>) -> anyhow::Result<ExitCode> {
+    let mut command = CommandLine::command().disable_help_subcommand(true);
+    command.build();
+    match directory {
+        None => print(page(command)?.1.as_bytes())?,
+        Some(directory) => {
+            fs::create_dir_all(directory)
+                .with_context(|| format!("cannot make the directory {}", directory.display()))?;
+            write_all(&command, directory)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn write_all(command: &clap::Command, directory: &Path) -> anyhow::Result<()> {
+    let (name, text) = page(command.clone())?;
+    let path = directory.join(name);
+    fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    command.get_subcommands().try_for_each(|command| write_all(command, directory))
+}
+
+/// A page: the name of its file, and its text.
+fn page(command: clap::Command) -> anyhow::Result<(String, String)> {
+    let man = Man::new(command).manual("labsh");
+    let mut text = Vec::new();
+    man.render(&mut text)?;
+    // Tables would be filled into paragraphs otherwise; the next heading ends it.
+    let text = String::from_utf8(text)?.replace("\n.SH EXTRA\n", "\n.SH NOTES\n.nf\n");
+    Ok((man.get_filename(), text))
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+
+    #[test]
+    fn every_subcommand_has_a_page() {
+        let directory = TempDir::new().unwrap();
+        execute(Some(&directory.path().join("man1"))).unwrap();
+        let mut names: Vec<_> = fs::read_dir(directory.path().join("man1"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        assert_eq!(
+            names,
+            [
+                "labsh-completions.1",
+                "labsh-key-enroll.1",
+                "labsh-key-list.1",
+                "labsh-key-new.1",
+                "labsh-key-revoke.1",
+                "labsh-key-show.1",
+                "labsh-key.1",
+                "labsh-man.1",
+                "labsh-ping.1",
+                "labsh-run.1",
+                "labsh-try.1",
+                "labsh.1",
+            ]
+        );
+        let run = fs::read_to_string(directory.path().join("man1/labsh-run.1")).unwrap();
+        assert!(run.contains(".SH NOTES\n.nf\n") && run.contains("it timed out"), "{run}");
+    }
+}

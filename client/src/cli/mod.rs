@@ -1,0 +1,68 @@
+//! The program `labsh`: from a command line to an exit status.
+
+pub mod key;
+pub mod man;
+pub mod options;
+pub mod ping;
+pub mod run;
+#[path = "try.rs"]
+pub mod try_command;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{CommandFactory, Parser};
+
+use crate::cli::options::{Action, CommandLine};
+use crate::terminal_text::escape;
+
+/// The exit status of everything that was refused or failed before a command ran.
+pub const REFUSED: u8 = 125;
+
+/// What the client cannot bring along itself, for it must not know the server; the program hands it in.
+#[derive(Debug, Default)]
+pub struct Embedded {}
+
+/// Does what the command line says.
+pub fn main(embedded: Embedded) -> ExitCode {
+    let line = match CommandLine::try_parse() {
+        Ok(line) => line,
+        Err(error) => {
+            // `--help` and `--version` come here as well. A closed stdout or stderr leaves nobody to tell.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(REFUSED) } else { ExitCode::SUCCESS };
+        }
+    };
+    let outcome = match line.action {
+        Action::Run(options) => run::execute(*options),
+        Action::Try(options) => try_command::execute(*options, &embedded),
+        Action::Ping(options) => ping::execute(options),
+        Action::Key(action) => key::execute(action),
+        Action::Completions { shell } => completions(shell),
+        Action::Man { directory } => man::execute(directory.as_deref()),
+    };
+    outcome.unwrap_or_else(|error| {
+        note(&format!("{error:#}"));
+        ExitCode::from(REFUSED)
+    })
+}
+
+fn completions(shell: clap_complete::Shell) -> anyhow::Result<ExitCode> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut CommandLine::command(), "labsh", &mut script);
+    print(&script)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Says one line on stderr, whatever the text holds.
+pub fn note(text: &str) {
+    // When stderr is closed there is nobody to tell.
+    let _ = writeln!(io::stderr(), "labsh: {}", escape(text));
+}
+
+/// Writes all of it to stdout; `println!` would panic when that is closed.
+pub fn print(text: &[u8]) -> anyhow::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text).and_then(|()| stdout.flush()).context("cannot write to standard output")
+}

@@ -1,0 +1,370 @@
+//! The command line: every subcommand and option, and how each is explained.
+
+use std::ffi::OsString;
+use std::os::fd::RawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::error::ErrorKind;
+use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand};
+use labsh_proto::key::{HostId, KeyId};
+use labsh_proto::message::{Program, Variable};
+
+use crate::choices::{Choices, parse_duration};
+use crate::key_store::KeyName;
+use crate::target::{Target, parse_port};
+use crate::terminal_text::escape;
+
+const CONFIGURATION: &str = "\
+Settings:
+  Options win over the environment (LABSH_KEY, LABSH_HOST_ID, LABSH_PORT,
+  LABSH_CONNECT_TIMEOUT), and that over $XDG_CONFIG_HOME/labsh/config.toml,
+  and that over /etc/labsh/config.toml.
+
+First steps:
+  labsh try 'echo hello'          nothing to set up
+  labsh key new                   make a key
+  labsh key enroll --host lab07 | ssh lab07 labshd key add
+  labsh run lab07 uname -a";
+
+const RUN_FORMS: &str = "\
+The command:
+  One word is run by your shell there:       labsh run lab07 'ps aux | wc -l'
+  Several words are run exactly as given:    labsh run lab07 grep -r 'a b' /srv
+  --shell and --argv say it outright. Options come before TARGET; whatever
+  follows it belongs to the command (a -- right behind TARGET is dropped).";
+
+const TRY_FORMS: &str = "\
+The command:
+  One word is run by your shell:             labsh try 'ps aux | wc -l'
+  Several words are run exactly as given:    labsh try grep -r 'a b' /srv
+  --shell and --argv say it outright. Options come before the command;
+  whatever follows its first word belongs to it.";
+
+const EXIT_STATUS: &str = "\
+Exit status:
+  the command's own, or
+  128+n  signal n ended the command
+  124    it timed out
+  125    labsh or labshd refused or failed before the command ran
+  126    the command is not executable
+  127    the command was not found
+  255    the connection failed
+  These numbers can be the command's own as well: stderr says which it was,
+  and --status-fd and --json say it to programs.";
+
+/// Run commands on lab machines: one key, exact words, complete output
+#[derive(Debug, Parser)]
+#[command(name = "labsh", version, after_help = CONFIGURATION, max_term_width = 100)]
+pub struct CommandLine {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: Action,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Action {
+    /// Run a command on a host
+    #[command(after_help = format!("{RUN_FORMS}\n\n{EXIT_STATUS}"))]
+    Run(Box<RunOptions>),
+    /// Run a command through a labshd of its own on this machine: nothing to set up
+    #[command(after_help = format!("{TRY_FORMS}\n\n{EXIT_STATUS}"))]
+    Try(Box<TryOptions>),
+    /// Measure how long a host takes to answer
+    Ping(PingOptions),
+    /// Make, show and enrol keys
+    #[command(subcommand)]
+    Key(KeyAction),
+    /// Print completions for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write all of them into a directory
+    Man {
+        /// The directory: a page for each subcommand
+        directory: Option<PathBuf>,
+    },
+}
+
+/// `labsh run`: its options, its target and its command.
+#[derive(Debug, Clone, Args)]
+pub struct RunOptions {
+    /// How to get there.
+    #[command(flatten)]
+    pub connection: ConnectionFlags,
+    /// How it is run.
+    #[command(flatten)]
+    pub command: CommandOptions,
+    /// Where, and what.
+    #[command(flatten)]
+    pub remote: RemoteCommand,
+}
+
+impl RunOptions {
+    /// What is to be run.
+    pub fn program(&self) -> Program {
+        form(&self.remote.words, self.command.form)
+    }
+}
+
+/// `labsh try`: its options and its command.
+#[derive(Debug, Clone, Args)]
+pub struct TryOptions {
+    /// How it is run.
+    #[command(flatten)]
+    pub command: CommandOptions,
+    /// The command: one word for your shell, or several exact words
+    #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true)]
+    pub words: Vec<OsString>,
+}
+
+impl TryOptions {
+    /// What is to be run.
+    pub fn program(&self) -> Program {
+        form(&self.words, self.command.form)
+    }
+}
+
+/// `labsh ping`: its options and its target.
+#[derive(Debug, Clone, Args)]
+pub struct PingOptions {
+    /// How to get there.
+    #[command(flatten)]
+    pub connection: ConnectionFlags,
+    /// How many times to ask
+    #[arg(short, long, value_name = "COUNT", default_value_t = 4)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    pub count: u32,
+    /// The host: name, name:port, [IPv6]:port or unix:/path
+    #[arg(value_name = "TARGET")]
+    pub target: Target,
+}
+
+/// Options that say how to get to a host.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Connection")]
+pub struct ConnectionFlags {
+    /// The key: its name, or the path of its file [env: LABSH_KEY]
+    #[arg(long, value_name = "KEY")]
+    pub key: Option<KeyName>,
+    /// The name under which the key was enrolled there, if it is not TARGET's [env: LABSH_HOST_ID]
+    #[arg(long, value_name = "NAME", value_parser = HostId::new)]
+    pub host_id: Option<HostId>,
+    /// The port, if TARGET does not name it [env: LABSH_PORT] [default: 5274]
+    #[arg(short, long, value_name = "PORT", value_parser = parse_port)]
+    pub port: Option<u16>,
+    /// No TLS: both ends still prove who they are, but everything can be read and changed on the way
+    #[arg(long)]
+    pub plain: bool,
+    /// How long connecting may take [env: LABSH_CONNECT_TIMEOUT] [default: 10s]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub connect_timeout: Option<Duration>,
+}
+
+impl ConnectionFlags {
+    /// What the flags say; the rest of [`Choices`] is not theirs.
+    pub fn choices(&self) -> Choices {
+        Choices {
+            port: self.port,
+            host_id: self.host_id.clone(),
+            key: self.key.clone(),
+            plain: self.plain.then_some(true),
+            connect_timeout: self.connect_timeout,
+            ..Choices::default()
+        }
+    }
+}
+
+/// Options that say how a command is run, wherever that is.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Command")]
+pub struct CommandOptions {
+    /// Which form the words have.
+    #[command(flatten)]
+    pub form: FormFlags,
+    /// End the command after this time (30s, 5m); the host does it, even if labsh has gone
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub timeout: Option<Duration>,
+    /// Leave when the command ends, even if it left processes behind that hold its output open
+    #[arg(long)]
+    pub no_wait_eof: bool,
+    /// Set a variable there, or with NAME alone pass this machine's own (repeatable)
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    #[arg(value_parser = OsStringValueParser::new().try_map(variable))]
+    pub env: Vec<Variable>,
+    /// Start in this directory; a relative one starts from the home directory
+    #[arg(long, value_name = "DIR")]
+    pub cwd: Option<OsString>,
+    /// Give the command nothing to read
+    #[arg(short = 'n', long)]
+    pub no_stdin: bool,
+    /// Say how it ended in one line of JSON on stderr
+    #[arg(long)]
+    pub json: bool,
+    /// Say how it ended in one line of JSON on this open file descriptor
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(RawFd).range(1..))]
+    pub status_fd: Option<RawFd>,
+    /// Say on stderr what is being done
+    #[arg(short, long)]
+    pub verbose: bool,
+}
+
+/// Options that say outright what form the words of a command have.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub struct FormFlags {
+    /// Join the words with blanks and have your shell there run the line
+    #[arg(long, conflicts_with = "argv")]
+    pub shell: bool,
+    /// Run exactly these words, without a shell, even a single one
+    #[arg(long)]
+    pub argv: bool,
+}
+
+/// What the words of a command line mean: one word is for the shell, several are exact, unless flags say otherwise.
+pub fn form(words: &[OsString], flags: FormFlags) -> Program {
+    let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
+    if flags.shell || (words.len() == 1 && !flags.argv) {
+        Program::Shell(words.join(&b' '))
+    } else {
+        Program::Argv(words.into_iter().map(<[u8]>::to_vec).collect())
+    }
+}
+
+fn variable(text: OsString) -> Result<Variable, String> {
+    let bytes = text.as_bytes();
+    let (name, value) = match bytes.iter().position(|byte| *byte == b'=') {
+        Some(at) => (&bytes[..at], bytes[at + 1..].to_vec()),
+        None => match std::env::var_os(&text) {
+            Some(value) => (bytes, value.as_bytes().to_vec()),
+            None => return Err("it is not set here; write NAME=VALUE".to_owned()),
+        },
+    };
+    if name.is_empty() { Err("the name is missing".to_owned()) } else { Ok((name.to_vec(), value)) }
+}
+
+/// A target and the words behind it.
+///
+/// Both are one positional argument for the parser: that way the first word ends the options, so that nothing
+/// behind the target is ever taken for labsh's own.
+#[derive(Debug, Clone)]
+pub struct RemoteCommand {
+    /// Where.
+    pub target: Target,
+    /// What: at least one word.
+    pub words: Vec<OsString>,
+}
+
+impl Args for RemoteCommand {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        command.arg(
+            Arg::new("words")
+                .value_names(["TARGET", "COMMAND"])
+                .help(
+                    "The host (name, name:port, [IPv6]:port or unix:/path), and the command: one word for your \
+                     shell there, or several exact words",
+                )
+                .help_heading("Arguments")
+                .value_parser(OsStringValueParser::new())
+                .action(ArgAction::Append)
+                .num_args(1..)
+                .required(true)
+                .trailing_var_arg(true),
+        )
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for RemoteCommand {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let mut words = matches.get_many::<OsString>("words").unwrap_or_default().cloned();
+        // A byte that is no text becomes U+FFFD, which a target refuses.
+        let text = words.next().unwrap_or_default().to_string_lossy().into_owned();
+        let target = text.parse().map_err(|error| {
+            let message = format!("invalid value '{}' for '<TARGET>': {error}\n", escape(&text));
+            clap::Error::raw(ErrorKind::ValueValidation, message)
+        })?;
+        let mut words: Vec<OsString> = words.collect();
+        if words.first().is_some_and(|word| word == "--") {
+            words.remove(0);
+        }
+        if words.is_empty() {
+            let message =
+                format!("there is no command; write it behind the target: labsh run {text} uname -a\n");
+            return Err(clap::Error::raw(ErrorKind::MissingRequiredArgument, message));
+        }
+        Ok(Self { target, words })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+/// `labsh key`: what to do with which key.
+#[derive(Debug, Clone, Subcommand)]
+pub enum KeyAction {
+    /// Make a key
+    New {
+        /// Its name [default: your user name @ this machine]
+        #[arg(value_parser = KeyId::new)]
+        id: Option<KeyId>,
+    },
+    /// List the keys, with the hosts that each was enrolled for
+    List,
+    /// Show what is known about a key; never the key itself
+    Show {
+        /// The key [default: the only one]
+        #[arg(value_parser = KeyId::new)]
+        id: Option<KeyId>,
+    },
+    /// Print the line that makes a key known to one host: a secret, for that host alone
+    ///
+    /// The host adds it with `labshd key add`, which reads it from standard input:
+    /// labsh key enroll alice --host lab07 | ssh lab07 labshd key add
+    Enroll(EnrollOptions),
+    /// Print what to run on each host so that it forgets a key
+    Revoke(RevokeOptions),
+}
+
+/// `labsh key enroll`.
+#[derive(Debug, Clone, Args)]
+pub struct EnrollOptions {
+    /// The key [default: the only one]
+    #[arg(value_parser = KeyId::new)]
+    pub id: Option<KeyId>,
+    /// The host, as it will be named as a target
+    #[arg(long, value_name = "HOST")]
+    pub host: Target,
+    /// The name to enrol it under, if it is not HOST's; `labsh run` will need it too [env: LABSH_HOST_ID]
+    #[arg(long, value_name = "NAME", value_parser = HostId::new)]
+    pub host_id: Option<HostId>,
+}
+
+/// `labsh key revoke`.
+#[derive(Debug, Clone, Args)]
+pub struct RevokeOptions {
+    /// The key [default: the only one]
+    #[arg(value_parser = KeyId::new)]
+    pub id: Option<KeyId>,
+    /// Only this host
+    #[arg(long, value_name = "HOST")]
+    pub host: Option<Target>,
+    /// Delete the key here as well: it cannot be had back
+    #[arg(long, conflicts_with = "host")]
+    pub delete: bool,
+    /// Do not ask before deleting
+    #[arg(long, requires = "delete")]
+    pub yes: bool,
+}
+
+#[cfg(test)]
+#[path = "options_tests.rs"]
+mod tests;

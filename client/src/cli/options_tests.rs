@@ -1,0 +1,168 @@
+//! What the command line makes of what people type.
+
+use std::os::unix::ffi::OsStringExt;
+
+use clap::CommandFactory;
+
+use super::*;
+
+fn parse(words: &[&str]) -> Result<Action, clap::Error> {
+    CommandLine::try_parse_from(["labsh"].iter().chain(words)).map(|line| line.action)
+}
+
+fn run(words: &[&str]) -> RunOptions {
+    match parse(&[&["run"], words].concat()) {
+        Ok(Action::Run(options)) => *options,
+        other => panic!("{words:?}: {other:?}"),
+    }
+}
+
+fn refusal(words: &[&str]) -> String {
+    parse(words).expect_err("it should be refused").to_string()
+}
+
+fn argv(words: &[&str]) -> Program {
+    Program::Argv(words.iter().map(|word| word.as_bytes().to_vec()).collect())
+}
+
+fn shell(line: &str) -> Program {
+    Program::Shell(line.as_bytes().to_vec())
+}
+
+#[test]
+fn the_definitions_hold_together() {
+    CommandLine::command().debug_assert();
+}
+
+#[test]
+fn one_word_is_for_the_shell_and_several_are_exact() {
+    assert_eq!(run(&["lab07", "ps aux | wc -l"]).program(), shell("ps aux | wc -l"));
+    assert_eq!(run(&["lab07", "uptime"]).program(), shell("uptime"));
+    let words = ["grep", "-r", "a b", "", "$HOME", "/srv"];
+    assert_eq!(run(&[&["lab07"], &words[..]].concat()).program(), argv(&words));
+    assert_eq!(run(&["--argv", "lab07", "my program"]).program(), argv(&["my program"]));
+    assert_eq!(run(&["--shell", "lab07", "echo", "$HOME", ">", "x"]).program(), shell("echo $HOME > x"));
+    let bytes = OsString::from_vec(vec![0xff, b'a']);
+    assert_eq!(
+        form(&[bytes.clone(), bytes], FormFlags::default()),
+        Program::Argv(vec![vec![0xff, b'a'], vec![0xff, b'a']])
+    );
+    assert!(refusal(&["run", "--shell", "--argv", "lab07", "x"]).contains("--argv"));
+}
+
+#[test]
+fn everything_behind_the_target_is_the_commands() {
+    let options = run(&["-p", "1", "lab07", "prog", "-p", "2", "--timeout", "x", "--help", "--", "-n"]);
+    assert_eq!(options.connection.port, Some(1));
+    assert_eq!(options.command.timeout, None);
+    assert!(!options.command.no_stdin);
+    assert_eq!(options.program(), argv(&["prog", "-p", "2", "--timeout", "x", "--help", "--", "-n"]));
+    assert_eq!(run(&["lab07", "--version", "x"]).program(), argv(&["--version", "x"]));
+}
+
+#[test]
+fn dashes_right_behind_the_target_are_dropped_once() {
+    assert_eq!(run(&["lab07", "--", "-x", "y"]).program(), argv(&["-x", "y"]));
+    assert_eq!(run(&["lab07", "--", "--", "y"]).program(), argv(&["--", "y"]));
+    assert_eq!(run(&["--", "lab07", "--", "y"]).program(), shell("y"));
+}
+
+#[test]
+fn a_bad_target_is_refused_with_the_reason() {
+    for (target, reason) in [
+        ("alice@lab07", "key's entry on the host"),
+        ("", "empty"),
+        ("lab07:0", "1 to 65535"),
+        ("lab\n07", "cannot hold '\\n'"),
+    ] {
+        let text = refusal(&["run", target, "true"]);
+        assert!(text.contains("'<TARGET>'") && text.contains(reason), "{text}");
+        assert!(refusal(&["ping", target]).contains(reason));
+    }
+    assert!(refusal(&["run", "--", "-oProxyCommand=x", "true"]).contains("begin with '-'"));
+    assert!(refusal(&["run", "-oProxyCommand=x", "true"]).contains("unexpected argument '-o'"));
+}
+
+#[test]
+fn a_missing_command_is_refused_with_an_example() {
+    for words in [&["run", "lab07"][..], &["run", "lab07", "--"]] {
+        assert!(refusal(words).contains("labsh run lab07 uname -a"), "{words:?}");
+    }
+    assert!(refusal(&["run"]).contains("<TARGET> <COMMAND>"));
+    assert!(refusal(&["try"]).contains("<COMMAND>"));
+}
+
+#[test]
+fn options_read_as_they_are_documented() {
+    let options = run(&[
+        "--key",
+        "alice",
+        "--host-id",
+        "Shared",
+        "--plain",
+        "--connect-timeout",
+        "3s",
+        "--timeout",
+        "1m30s",
+        "--no-wait-eof",
+        "--env",
+        "A=b=c",
+        "--env",
+        "E=",
+        "--cwd",
+        "/srv",
+        "-n",
+        "--json",
+        "--status-fd",
+        "3",
+        "-v",
+        "lab07",
+        "true",
+    ]);
+    let choices = options.connection.choices();
+    assert_eq!(choices.key, Some("alice".parse().unwrap()));
+    assert_eq!(choices.host_id, Some(HostId::new("shared").unwrap()));
+    assert_eq!((choices.plain, choices.port), (Some(true), None));
+    assert_eq!(choices.connect_timeout, Some(Duration::from_secs(3)));
+    let command = options.command;
+    assert_eq!(command.timeout, Some(Duration::from_secs(90)));
+    assert_eq!(command.env, [(b"A".to_vec(), b"b=c".to_vec()), (b"E".to_vec(), vec![])]);
+    assert_eq!(command.cwd, Some("/srv".into()));
+    assert_eq!(command.status_fd, Some(3));
+    assert!(command.no_wait_eof && command.no_stdin && command.json && command.verbose);
+    assert_eq!(run(&["lab07", "true"]).connection.choices(), Choices::default());
+}
+
+#[test]
+fn a_variable_by_name_takes_this_machines_value() {
+    let path = std::env::var_os("PATH").unwrap().into_vec();
+    assert_eq!(run(&["--env", "PATH", "lab07", "true"]).command.env, [(b"PATH".to_vec(), path)]);
+    assert!(refusal(&["run", "--env", "LABSH_NOT_SET_ANYWHERE", "lab07", "true"]).contains("not set here"));
+    assert!(refusal(&["run", "--env", "=x", "lab07", "true"]).contains("name is missing"));
+}
+
+#[test]
+fn a_timeout_that_would_mean_never_is_refused() {
+    for timeout in ["0s", "1us"] {
+        assert!(refusal(&["run", "--timeout", timeout, "lab07", "true"]).contains("at least 1ms"));
+    }
+    assert!(refusal(&["run", "--timeout", "30", "lab07", "true"]).contains("like 30s"));
+}
+
+#[test]
+fn try_takes_the_same_command_without_a_target() {
+    let Ok(Action::Try(options)) = parse(&["try", "--timeout", "1s", "ls", "-l"]) else { panic!() };
+    assert_eq!(options.program(), argv(&["ls", "-l"]));
+    let Ok(Action::Try(options)) = parse(&["try", "--", "-x"]) else { panic!() };
+    assert_eq!(options.program(), shell("-x"));
+}
+
+#[test]
+fn the_help_of_run_lists_the_exit_statuses() {
+    for flag in ["-h", "--help"] {
+        let help = refusal(&["run", flag]);
+        for status in ["128+n", "124", "125", "126", "127", "255"] {
+            assert!(help.contains(status), "{help}");
+        }
+    }
+}

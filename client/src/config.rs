@@ -1,0 +1,339 @@
+//! Settings: of flags, environment and configuration files, which wins, and what follows for one connection.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use etcetera::base_strategy::{BaseStrategy, Xdg};
+use labsh_proto::key::HostId;
+
+use crate::choices::{Choices, parse_duration};
+use crate::config_file::{ConfigFile, Mistake};
+use crate::key_file::KeyFileError;
+use crate::key_store::KeyStore;
+use crate::target::{DEFAULT_PORT, Host, Target, parse_port};
+
+/// How long connecting and authentication may take unless something else is said.
+pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+const SYSTEM_FILE: &str = "/etc/labsh/config.toml";
+
+/// Why nothing can be concluded from what was said.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A configuration file is there but cannot be read.
+    #[error("cannot read the configuration {}: {cause}; check the file and its permissions", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// A configuration file says something that cannot be.
+    #[error("{}:{line}: {reason}; correct that line", path.display())]
+    Mistake {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong there.
+        reason: String,
+    },
+    /// An environment variable says something that cannot be.
+    #[error("the environment variable {name} is {value:?}: {reason}; correct or unset it")]
+    Environment {
+        /// The variable.
+        name: &'static str,
+        /// Its value.
+        value: OsString,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The port was said twice, and not the same.
+    #[error("the target names port {target}, --port says {flag}; say it once")]
+    TwoPorts {
+        /// The target's.
+        target: u16,
+        /// The flag's.
+        flag: u16,
+    },
+    /// A unix socket was given a port.
+    #[error("{path} is a unix socket and has no port; leave the port out", path = path.display())]
+    SocketPort {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// There is no key to use, or too many.
+    #[error(transparent)]
+    Key(#[from] KeyFileError),
+}
+
+/// Where to connect to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// A TCP port.
+    Tcp {
+        /// A name, or an address without brackets.
+        host: String,
+        /// The port.
+        port: u16,
+    },
+    /// A unix socket.
+    Unix {
+        /// Its path.
+        path: PathBuf,
+    },
+}
+
+/// Everything that is needed for one connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolved {
+    /// Where to connect to.
+    pub address: Address,
+    /// Under which name the key was enrolled there.
+    pub host_id: HostId,
+    /// The key's file, not read yet.
+    pub key: PathBuf,
+    /// Whether to go without TLS: on a unix socket by nature, over TCP only when that was said.
+    pub plain: bool,
+    /// How long connecting and authentication may take.
+    pub connect_timeout: Duration,
+}
+
+/// Everything but the flags: the environment, the configuration files and the store of keys.
+#[derive(Debug, Clone)]
+pub struct Config {
+    environment: Choices,
+    /// The first wins.
+    files: Vec<ConfigFile>,
+    store: KeyStore,
+}
+
+impl Config {
+    /// Reads `LABSH_*`, `$XDG_CONFIG_HOME/labsh/config.toml` and `/etc/labsh/config.toml`; files may be missing.
+    pub fn load() -> Result<Self, ConfigError> {
+        let base = Xdg::new().map_err(|_| KeyFileError::NoHome)?;
+        let own = base.config_dir().join("labsh").join("config.toml");
+        Self::from_sources(|name| std::env::var_os(name), &[&own, Path::new(SYSTEM_FILE)], KeyStore::open()?)
+    }
+
+    /// Reads another environment, other files (the first wins) and another store.
+    pub fn from_sources(
+        environment: impl Fn(&str) -> Option<OsString>,
+        files: &[&Path],
+        store: KeyStore,
+    ) -> Result<Self, ConfigError> {
+        let files = files.iter().filter_map(|path| read(path).transpose()).collect::<Result<_, _>>()?;
+        Ok(Self { environment: from_environment(environment)?, files, store })
+    }
+
+    /// The user's keys.
+    pub fn store(&self) -> &KeyStore {
+        &self.store
+    }
+
+    /// Under which name this target is known to its keys.
+    pub fn host_id(&self, target: &Target, flags: &Choices) -> HostId {
+        self.choices(target, flags).host_id.unwrap_or_else(|| target.default_host_id().clone())
+    }
+
+    /// What follows for a connection to this target.
+    pub fn resolve(&self, target: &Target, flags: &Choices) -> Result<Resolved, ConfigError> {
+        if let (Some(target), Some(flag)) = (target.port, flags.port)
+            && target != flag
+        {
+            return Err(ConfigError::TwoPorts { target, flag });
+        }
+        let choices = self.choices(target, flags);
+        let address = match choices.address.unwrap_or_else(|| target.host.clone()) {
+            // A port that is only configured was not meant for a socket; one that was typed is a mistake.
+            Host::Unix(path) if flags.port.or(target.port).is_some() => {
+                return Err(ConfigError::SocketPort { path });
+            }
+            Host::Unix(path) => Address::Unix { path },
+            Host::Name(host) => Address::Tcp { host, port: choices.port.unwrap_or(DEFAULT_PORT) },
+        };
+        Ok(Resolved {
+            plain: choices.plain == Some(true) || matches!(address, Address::Unix { .. }),
+            address,
+            host_id: choices.host_id.unwrap_or_else(|| target.default_host_id().clone()),
+            key: self.store.resolve(choices.key.as_ref())?,
+            connect_timeout: choices.connect_timeout.unwrap_or(DEFAULT_CONNECT_TIMEOUT),
+        })
+    }
+
+    fn choices(&self, target: &Target, flags: &Choices) -> Choices {
+        let typed = Choices { port: target.port, ..Choices::default() };
+        let said = flags.clone().or(typed).or(self.environment.clone());
+        self.files.iter().fold(said, |said, file| said.or(file.choices(&target.host)))
+    }
+}
+
+fn read(path: &Path) -> Result<Option<ConfigFile>, ConfigError> {
+    let path = path.to_owned();
+    match fs::read_to_string(&path) {
+        Ok(text) => ConfigFile::parse(&text)
+            .map(Some)
+            .map_err(|Mistake { line, reason }| ConfigError::Mistake { path, line, reason }),
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(cause) => Err(ConfigError::Read { path, cause }),
+    }
+}
+
+fn from_environment(lookup: impl Fn(&str) -> Option<OsString>) -> Result<Choices, ConfigError> {
+    Ok(Choices {
+        key: variable(&lookup, "LABSH_KEY", str::parse)?,
+        host_id: variable(&lookup, "LABSH_HOST_ID", HostId::new)?,
+        port: variable(&lookup, "LABSH_PORT", parse_port)?,
+        connect_timeout: variable(&lookup, "LABSH_CONNECT_TIMEOUT", parse_duration)?,
+        ..Choices::default()
+    })
+}
+
+/// A variable's value; an empty one says nothing.
+fn variable<T, E: ToString>(
+    lookup: impl Fn(&str) -> Option<OsString>,
+    name: &'static str,
+    parse: impl Fn(&str) -> Result<T, E>,
+) -> Result<Option<T>, ConfigError> {
+    let Some(value) = lookup(name).filter(|value| !value.is_empty()) else { return Ok(None) };
+    let parsed = match value.to_str() {
+        Some(text) => parse(text).map_err(|error| error.to_string()),
+        None => Err("it is not UTF-8".to_owned()),
+    };
+    parsed.map(Some).map_err(|reason| ConfigError::Environment { name, value, reason })
+}
+
+#[cfg(test)]
+mod tests {
+    use labsh_proto::key::KeyId;
+    use tempfile::TempDir;
+
+    use super::*;
+
+    struct World {
+        directory: TempDir,
+        environment: Vec<(&'static str, &'static str)>,
+    }
+
+    impl World {
+        fn new(own: &str, system: &str, environment: &[(&'static str, &'static str)]) -> Self {
+            let directory = TempDir::new().unwrap();
+            fs::write(directory.path().join("own"), own).unwrap();
+            fs::write(directory.path().join("system"), system).unwrap();
+            let world = Self { directory, environment: environment.to_vec() };
+            world.store().create(&KeyId::new("alice").unwrap()).unwrap();
+            world
+        }
+
+        fn store(&self) -> KeyStore {
+            KeyStore::at(self.directory.path().join("keys"))
+        }
+
+        fn config(&self) -> Result<Config, ConfigError> {
+            let find = |name: &str| self.environment.iter().find(|(known, _)| *known == name);
+            let path = |name| self.directory.path().join(name);
+            Config::from_sources(
+                |name| find(name).map(|(_, value)| OsString::from(value)),
+                &[&path("own"), &path("missing"), &path("system")],
+                self.store(),
+            )
+        }
+
+        fn resolve(&self, target: &str, flags: &Choices) -> Result<Resolved, ConfigError> {
+            self.config()?.resolve(&target.parse().unwrap(), flags)
+        }
+    }
+
+    fn tcp(host: &str, port: u16) -> Address {
+        Address::Tcp { host: host.to_owned(), port }
+    }
+
+    #[test]
+    fn with_nothing_said_a_name_and_the_only_key_are_enough() {
+        let world = World::new("", "", &[]);
+        let resolved = world.resolve("Lab07", &Choices::default()).unwrap();
+        assert_eq!(resolved.address, tcp("lab07", 5274));
+        assert_eq!(resolved.host_id.as_str(), "lab07");
+        assert!(resolved.key.ends_with("keys/alice.key"));
+        assert!(!resolved.plain);
+        assert_eq!(resolved.connect_timeout, Duration::from_secs(10));
+    }
+
+    #[test]
+    fn flags_win_over_the_environment_over_the_users_file_over_the_systems() {
+        let mut world = World::new(
+            "[defaults]\nport = 3\n",
+            "[defaults]\nport = 4\nconnect_timeout = \"4s\"\n[hosts.lab07]\naddress = \"10.0.0.7\"\n",
+            &[("LABSH_PORT", "2"), ("LABSH_HOST_ID", "Shared"), ("LABSH_KEY", "")],
+        );
+        let flags = Choices { port: Some(1), ..Choices::default() };
+        assert_eq!(world.resolve("lab07", &flags).unwrap().address, tcp("10.0.0.7", 1));
+        assert_eq!(world.resolve("lab07:9", &Choices::default()).unwrap().address, tcp("10.0.0.7", 9));
+        let resolved = world.resolve("lab07", &Choices::default()).unwrap();
+        assert_eq!(resolved.address, tcp("10.0.0.7", 2));
+        assert_eq!(resolved.host_id.as_str(), "shared");
+        assert_eq!(resolved.connect_timeout, Duration::from_secs(4));
+        world.environment.clear();
+        assert_eq!(world.resolve("lab07", &Choices::default()).unwrap().address, tcp("10.0.0.7", 3));
+        fs::write(world.directory.path().join("own"), "").unwrap();
+        assert_eq!(world.resolve("lab07", &Choices::default()).unwrap().address, tcp("10.0.0.7", 4));
+    }
+
+    #[test]
+    fn plain_mode_is_used_over_tcp_only_when_that_is_said() {
+        let world =
+            World::new("[hosts.bare]\nplain = true\n[hosts.here]\naddress = \"unix:/run/s\"\n", "", &[]);
+        let plain = |target, flags: &Choices| world.resolve(target, flags).unwrap().plain;
+        assert!(!plain("lab07", &Choices::default()));
+        assert!(plain("lab07", &Choices { plain: Some(true), ..Choices::default() }));
+        assert!(plain("bare", &Choices::default()));
+        assert!(plain("unix:/run/s", &Choices::default()));
+        assert!(plain("here", &Choices::default()));
+        assert_eq!(world.resolve("here", &Choices::default()).unwrap().host_id.as_str(), "here");
+        assert_eq!(world.resolve("unix:/run/s", &Choices::default()).unwrap().host_id.as_str(), "localhost");
+    }
+
+    #[test]
+    fn a_port_that_cannot_be_meant_is_refused() {
+        let world =
+            World::new("[hosts.here]\naddress = \"unix:/run/s\"\nport = 5\n", "", &[("LABSH_PORT", "2")]);
+        let flags = Choices { port: Some(1), ..Choices::default() };
+        assert!(matches!(
+            world.resolve("lab07:2", &flags),
+            Err(ConfigError::TwoPorts { target: 2, flag: 1 })
+        ));
+        assert!(world.resolve("lab07:1", &flags).is_ok());
+        for (target, flags) in [("unix:/s", &flags), ("here", &flags), ("here:1", &Choices::default())] {
+            assert!(matches!(world.resolve(target, flags), Err(ConfigError::SocketPort { .. })), "{target}");
+        }
+        assert!(world.resolve("here", &Choices::default()).is_ok());
+    }
+
+    #[test]
+    fn without_a_key_or_with_too_many_the_message_says_what_to_do() {
+        let world = World::new("", "", &[]);
+        world.store().create(&KeyId::new("bob").unwrap()).unwrap();
+        let text = world.resolve("lab07", &Choices::default()).unwrap_err().to_string();
+        assert!(text.contains("alice, bob") && text.contains("--key"), "{text}");
+        let flags = Choices { key: Some("bob".parse().unwrap()), ..Choices::default() };
+        assert!(world.resolve("lab07", &flags).unwrap().key.ends_with("bob.key"));
+        for key in ["alice", "bob"] {
+            world.store().delete(&KeyId::new(key).unwrap()).unwrap();
+        }
+        let text = world.resolve("lab07", &Choices::default()).unwrap_err().to_string();
+        assert!(text.contains("labsh key new"), "{text}");
+    }
+
+    #[test]
+    fn mistakes_name_the_file_and_the_line_or_the_variable() {
+        let text = World::new("", "\nprot = 1\n", &[]).config().unwrap_err().to_string();
+        assert!(text.contains("/system:2: unknown field `prot`"), "{text}");
+        for (name, value) in [("LABSH_PORT", "ssh"), ("LABSH_CONNECT_TIMEOUT", "10"), ("LABSH_KEY", "a b")] {
+            let text = World::new("", "", &[(name, value)]).config().unwrap_err().to_string();
+            assert!(text.contains(name) && text.contains(value) && text.contains("unset it"), "{text}");
+        }
+    }
+}

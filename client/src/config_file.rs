@@ -1,0 +1,226 @@
+//! The configuration file: its tables, and where in it a mistake is.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU16;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use labsh_proto::key::HostId;
+use serde::Deserialize;
+use serde::de::{Deserializer, Error};
+
+use crate::choices::{Choices, parse_duration};
+use crate::key_store::KeyName;
+use crate::target::{Host, Target};
+
+/// One configuration file.
+///
+/// ```toml
+/// [defaults]
+/// key = "alice"
+/// port = 5274
+/// connect_timeout = "10s"
+///
+/// [hosts."lab07"]
+/// address = "10.0.0.7"
+/// host_id = "lab07.example"
+/// plain = false
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ConfigFile {
+    defaults: Choices,
+    hosts: BTreeMap<Host, Choices>,
+}
+
+/// What is wrong in a configuration file, and in which line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mistake {
+    /// The line, from 1.
+    pub line: usize,
+    /// What is wrong there.
+    pub reason: String,
+}
+
+impl ConfigFile {
+    /// Reads the text of a file.
+    pub fn parse(text: &str) -> Result<Self, Mistake> {
+        let tables: Tables = toml::from_str(text).map_err(|error| {
+            let at = error.span().map_or(0, |span| span.start.min(text.len()));
+            let line = 1 + text.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count();
+            Mistake { line, reason: error.message().replace('\n', ", ") }
+        })?;
+        let hosts = tables.hosts.into_iter().map(|(name, entry)| (name.0, entry.into())).collect();
+        Ok(Self { defaults: tables.defaults.into(), hosts })
+    }
+
+    /// What this file says about a host: its own table, and the defaults where that says nothing.
+    pub fn choices(&self, host: &Host) -> Choices {
+        self.hosts.get(host).cloned().unwrap_or_default().or(self.defaults.clone())
+    }
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct Tables {
+    defaults: Defaults,
+    hosts: BTreeMap<HostName, Entry>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct Defaults {
+    #[serde(deserialize_with = "key")]
+    key: Option<KeyName>,
+    port: Option<NonZeroU16>,
+    #[serde(deserialize_with = "duration")]
+    connect_timeout: Option<Duration>,
+}
+
+impl From<Defaults> for Choices {
+    fn from(defaults: Defaults) -> Self {
+        Self {
+            key: defaults.key,
+            port: defaults.port.map(NonZeroU16::get),
+            connect_timeout: defaults.connect_timeout,
+            ..Self::default()
+        }
+    }
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct Entry {
+    #[serde(deserialize_with = "address")]
+    address: Option<Target>,
+    port: Option<NonZeroU16>,
+    #[serde(deserialize_with = "host_id")]
+    host_id: Option<HostId>,
+    #[serde(deserialize_with = "key")]
+    key: Option<KeyName>,
+    plain: Option<bool>,
+}
+
+impl From<Entry> for Choices {
+    fn from(entry: Entry) -> Self {
+        let (address, behind_it) = entry.address.map(|target| (target.host, target.port)).unzip();
+        Self {
+            address,
+            port: entry.port.map(NonZeroU16::get).or(behind_it.flatten()),
+            host_id: entry.host_id,
+            key: entry.key,
+            plain: entry.plain,
+            connect_timeout: None,
+        }
+    }
+}
+
+#[derive(PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
+struct HostName(Host);
+
+impl TryFrom<String> for HostName {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        if let Some(c) = text.chars().find(|c| "*?{},".contains(*c)) {
+            return Err(format!("{text:?} holds {c:?}, but tables are for one host each, by its exact name"));
+        }
+        let target: Target = text.parse().map_err(|error| format!("{text:?} is no host: {error}"))?;
+        match target.port {
+            Some(port) => Err(format!("{text:?} names a port; write it inside the table: port = {port}")),
+            None => Ok(Self(target.host)),
+        }
+    }
+}
+
+fn key<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<KeyName>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    match text.parse().map_err(|error| D::Error::custom(format!("{text:?} is no key: {error}")))? {
+        KeyName::Path(path) if path.is_relative() => {
+            // Nobody could say what it is relative to: labsh runs anywhere.
+            let home = std::env::home_dir().zip(text.strip_prefix("~/")).map(|(home, rest)| home.join(rest));
+            let wrong = || D::Error::custom(format!("{text:?}: write the key's file from / or from ~/"));
+            home.ok_or_else(wrong).map(|path: PathBuf| Some(KeyName::Path(path)))
+        }
+        name => Ok(Some(name)),
+    }
+}
+
+fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Target>, D::Error> {
+    String::deserialize(deserializer)?.parse().map(Some).map_err(D::Error::custom)
+}
+
+fn host_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<HostId>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    HostId::new(&text).map(Some).map_err(|error| D::Error::custom(format!("{text:?} is no host id: {error}")))
+}
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    parse_duration(&text).map(Some).map_err(|error| D::Error::custom(format!("{text:?}: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(text: &str) -> Host {
+        text.parse::<Target>().unwrap().host
+    }
+
+    #[test]
+    fn a_hosts_own_table_wins_over_the_defaults_of_its_file() {
+        let file = ConfigFile::parse(
+            "[defaults]\nkey = \"alice\"\nport = 5300\nconnect_timeout = \"3s\"\n\n\
+             [hosts.\"Lab07\"]\naddress = \"10.0.0.7\"\nport = 22\nhost_id = \"Old-Name\"\nkey = \"/k/x.key\"\n\
+             plain = true\n[hosts.lab08]\naddress = \"[::1]:99\"\n[hosts.\"unix:/run/s\"]\nkey = \"bob\"\n",
+        )
+        .unwrap();
+        let lab07 = file.choices(&host("LAB07"));
+        assert_eq!(lab07.address, Some(host("10.0.0.7")));
+        assert_eq!(lab07.port, Some(22));
+        assert_eq!(lab07.host_id, Some(HostId::new("old-name").unwrap()));
+        assert_eq!(lab07.key, Some(KeyName::Path("/k/x.key".into())));
+        assert_eq!(lab07.plain, Some(true));
+        assert_eq!(lab07.connect_timeout, Some(Duration::from_secs(3)));
+        let lab08 = file.choices(&host("lab08"));
+        assert_eq!((lab08.address, lab08.port), (Some(host("::1")), Some(99)));
+        assert_eq!(lab08.key, Some("alice".parse().unwrap()));
+        assert_eq!(file.choices(&host("unix:/run/s")).key, Some("bob".parse().unwrap()));
+        assert_eq!(file.choices(&host("lab09")).port, Some(5300));
+        assert_eq!(ConfigFile::parse("").unwrap(), ConfigFile::default());
+    }
+
+    #[test]
+    fn a_key_file_may_be_named_from_home() {
+        let file = ConfigFile::parse("[defaults]\nkey = \"~/k.key\"\n").unwrap();
+        let home = std::env::home_dir().unwrap();
+        assert_eq!(file.choices(&host("h")).key, Some(KeyName::Path(home.join("k.key"))));
+    }
+
+    #[test]
+    fn every_mistake_is_named_with_its_line() {
+        for (text, line, reason) in [
+            ("[defaults]\nkey = \"a\"\nprot = 1\n", 3, "unknown field `prot`, expected one of `key`, `port`"),
+            ("[default]\n", 1, "unknown field `default`"),
+            ("\n[defaults]\nport = 0\n", 3, "nonzero"),
+            ("[defaults]\nport = 70000\n", 2, "70000"),
+            ("[defaults]\nport = \"22\"\n", 2, "invalid type"),
+            ("[defaults]\nconnect_timeout = \"10\"\n", 2, "like 30s"),
+            ("[defaults]\nkey = \"a b\"\n", 2, "is no key"),
+            ("[defaults]\nkey = \"keys/a\"\n", 2, "from / or from ~/"),
+            ("[hosts.\"lab*\"]\n", 1, "exact name"),
+            ("\n[hosts.\"lab07:22\"]\n", 2, "port = 22"),
+            ("[hosts.lab07]\nplain = \"yes\"\n", 2, "boolean"),
+            ("[hosts.lab07]\naddress = \"me@lab07\"\n", 2, "key's entry on the host"),
+            ("[hosts.lab07]\nhost_id = \"\"\n", 2, "is no host id"),
+            ("[hosts.lab07]\nconnect_timeout = \"1s\"\n", 2, "unknown field"),
+            ("[defaults]\nport = \n", 2, ""),
+        ] {
+            let mistake = ConfigFile::parse(text).unwrap_err();
+            assert_eq!(mistake.line, line, "{text:?}: {mistake:?}");
+            assert!(mistake.reason.contains(reason), "{text:?}: {mistake:?}");
+            assert!(!mistake.reason.contains('\n'), "{mistake:?}");
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! Key files: what must be true of a file before a key in it is believed.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use labsh_proto::key::{BadId, Key, KeyId};
+use labsh_proto::key_text::BadLine;
+use nix::fcntl::OFlag;
+use nix::unistd::Uid;
+use zeroize::Zeroizing;
+
+use crate::terminal_text::shell_word;
+
+/// The longest key file that is read, in bytes; a key is one line of less than 200.
+const LONGEST: u64 = 4096;
+
+/// Why a key cannot be used, or not be made. Each says what to do next.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyFileError {
+    /// Nowhere to keep keys.
+    #[error("the home directory is not known; set HOME")]
+    NoHome,
+    /// The store holds no key at all.
+    #[error("there is no key in {}; make one with `labsh key new`", directory.display())]
+    NoKey {
+        /// The store.
+        directory: PathBuf,
+    },
+    /// Several keys, and none was named.
+    #[error("there are several keys ({}); choose one with --key", ids.join(", "))]
+    SeveralKeys {
+        /// Their names.
+        ids: Vec<String>,
+    },
+    /// No key of that name.
+    #[error(
+        "there is no key {id} in {}; `labsh key list` shows those that are (a file elsewhere is named with a \
+         slash, as in ./{id})", directory.display()
+    )]
+    Unknown {
+        /// The name.
+        id: KeyId,
+        /// The store.
+        directory: PathBuf,
+    },
+    /// It was to be made anew.
+    #[error(
+        "{} is already there and is never overwritten; choose another name, or remove it with `labsh key \
+         revoke --delete`", path.display()
+    )]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The system does not let us.
+    #[error("cannot {action} {}: {cause}; {remedy}", path.display())]
+    System {
+        /// What was tried.
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// What the system said.
+        cause: io::Error,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// A directory, a pipe, a device.
+    #[error("the key {} is not a regular file; name the file that `labsh key new` made", path.display())]
+    NotAFile {
+        /// What was named.
+        path: PathBuf,
+    },
+    /// Somebody else could change it. A symbolic link counts as what it points to.
+    #[error(
+        "the key file {}{} belongs to user {owner}, not to you; make a key of your own with `labsh key new`, \
+         or `chown` it", path.display(), if *link { " is a symbolic link to a file that" } else { "" }
+    )]
+    Owner {
+        /// The file.
+        path: PathBuf,
+        /// Whether it is a symbolic link.
+        link: bool,
+        /// The owner's number.
+        owner: u32,
+    },
+    /// Others may read or write it.
+    #[error(
+        "the key file {} is open to other users (mode {mode:04o}); run `chmod 600 {}`, and make a new key if \
+         anybody may have read this one", path.display(), shell_word(&path.to_string_lossy())
+    )]
+    Mode {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// More than any key.
+    #[error("{} is longer than {LONGEST} bytes and so no key file; name the right one", path.display())]
+    Long {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Something else than a key.
+    #[error("{} is no key file: {error}; restore it, or make a new key with `labsh key new`", path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with its line.
+        error: BadLine,
+    },
+    /// The file's name is not the key's.
+    #[error("{} holds the key {found}; rename it to {found}.key", path.display())]
+    Renamed {
+        /// The file.
+        path: PathBuf,
+        /// The key in it.
+        found: KeyId,
+    },
+    /// The file's name cannot be a key's.
+    #[error("{} cannot be the name of a key: {error}; rename the file", path.display())]
+    Name {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: BadId,
+    },
+    /// A line in the list of hosts.
+    #[error("{}:{line}: {text:?} is no host id: {error}; correct or delete the line", path.display())]
+    Host {
+        /// The list.
+        path: PathBuf,
+        /// The line's number.
+        line: usize,
+        /// The line.
+        text: String,
+        /// What is wrong with it.
+        error: BadId,
+    },
+    /// The operating system gave no random bytes.
+    #[error("the system's random generator failed: {0}; nothing was written")]
+    Random(rand::rngs::SysError),
+}
+
+/// Reads a key from any file, after checking that it is this user's and nobody else's.
+///
+/// What is checked is what was opened, so there is no moment in between; a symbolic link is followed, and what it
+/// points to must belong to this user (or to root) like any other key file.
+pub fn load(path: &Path) -> Result<Key, KeyFileError> {
+    // Without O_NONBLOCK a pipe in the key's place would hold us up for ever.
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags((OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC).bits())
+        .open(path)
+        .map_err(|cause| cannot_open(path, cause))?;
+    let about = file.metadata().map_err(|cause| cannot_open(path, cause))?;
+    let path = path.to_owned();
+    if !about.is_file() {
+        return Err(KeyFileError::NotAFile { path });
+    }
+    check_owner(&path, about.uid())?;
+    if about.mode() & 0o077 != 0 {
+        return Err(KeyFileError::Mode { path, mode: about.mode() & 0o7777 });
+    }
+    // As large as it can get, for a buffer that grows leaves copies behind.
+    let mut text = Zeroizing::new(Vec::with_capacity(LONGEST as usize + 1));
+    file.take(LONGEST + 1).read_to_end(&mut text).map_err(|cause| cannot_open(&path, cause))?;
+    if text.len() as u64 > LONGEST {
+        return Err(KeyFileError::Long { path });
+    }
+    Key::from_line(&String::from_utf8_lossy(&text)).map_err(|error| KeyFileError::Line { path, error })
+}
+
+fn cannot_open(path: &Path, cause: io::Error) -> KeyFileError {
+    // Where the file is not ours, that is the reason for "permission denied", and worth more to know.
+    let owner = fs::metadata(path).map(|about| check_owner(path, about.uid()));
+    if let Ok(Err(error)) = owner {
+        return error;
+    }
+    let remedy = match cause.kind() {
+        io::ErrorKind::NotFound => "check the path, or make a key with `labsh key new`",
+        _ => "check the permissions of the file and of the directories above it",
+    };
+    KeyFileError::System { action: "read the key file", path: path.to_owned(), cause, remedy }
+}
+
+fn check_owner(path: &Path, owner: u32) -> Result<(), KeyFileError> {
+    if owner == Uid::effective().as_raw() || owner == 0 {
+        return Ok(());
+    }
+    Err(KeyFileError::Owner { path: path.to_owned(), link: path.is_symlink(), owner })
+}
+
+pub(crate) fn cannot_write(path: &Path, cause: io::Error) -> KeyFileError {
+    let remedy = "check the permissions and the space of the directory";
+    KeyFileError::System { action: "write", path: path.to_owned(), cause, remedy }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use labsh_proto::key::Secret;
+    use nix::sys::stat::Mode;
+    use nix::unistd::{chown, mkfifo};
+    use tempfile::TempDir;
+
+    use super::*;
+
+    fn key() -> Key {
+        Key::new(KeyId::new("alice").unwrap(), Secret::new([7; 32]))
+    }
+
+    fn file(directory: &TempDir, text: &str, mode: u32) -> PathBuf {
+        let path = directory.path().join("alice.key");
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+        path
+    }
+
+    #[test]
+    fn a_private_file_is_read_also_through_a_link() {
+        let directory = TempDir::new().unwrap();
+        let path = file(&directory, &(key().to_line() + "\n"), 0o600);
+        assert_eq!(load(&path).unwrap(), key());
+        let link = directory.path().join("link");
+        symlink(&path, &link).unwrap();
+        assert_eq!(load(&link).unwrap(), key());
+        fs::set_permissions(&path, Permissions::from_mode(0o400)).unwrap();
+        assert_eq!(load(&path).unwrap(), key());
+    }
+
+    #[test]
+    fn a_file_that_others_may_read_is_refused_with_the_command_that_mends_it() {
+        let directory = TempDir::new().unwrap();
+        for mode in [0o640, 0o604, 0o620, 0o601] {
+            let path = file(&directory, &key().to_line(), mode);
+            let text = load(&path).unwrap_err().to_string();
+            assert!(text.contains(&format!("mode {mode:04o}")), "{text}");
+            assert!(text.contains(&format!("chmod 600 {}", path.display())), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_link_to_another_users_file_is_refused_and_says_so() {
+        let directory = TempDir::new().unwrap();
+        let path = file(&directory, &key().to_line(), 0o600);
+        let link = directory.path().join("link");
+        symlink(&path, &link).unwrap();
+        if !Uid::effective().is_root() {
+            // Only root can give a file away: without it, the check itself is what can be tested.
+            let error = check_owner(&link, Uid::effective().as_raw() + 1).unwrap_err();
+            assert!(error.to_string().contains("symbolic link"), "{error}");
+            return;
+        }
+        chown(&path, Some(Uid::from_raw(4242)), None).unwrap();
+        let text = load(&link).unwrap_err().to_string();
+        assert!(
+            text.contains("symbolic link") && text.contains("belongs to user 4242, not to you"),
+            "{text}"
+        );
+        let text = load(&path).unwrap_err().to_string();
+        assert!(!text.contains("symbolic link") && text.contains("belongs to user 4242"), "{text}");
+    }
+
+    #[test]
+    fn a_pipe_in_the_keys_place_holds_nobody_up() {
+        let directory = TempDir::new().unwrap();
+        let pipe = directory.path().join("pipe");
+        mkfifo(&pipe, Mode::from_bits_truncate(0o600)).unwrap();
+        assert!(matches!(load(&pipe), Err(KeyFileError::NotAFile { .. })));
+        assert!(matches!(load(directory.path()), Err(KeyFileError::NotAFile { .. })));
+    }
+
+    #[test]
+    fn what_is_no_key_is_refused_by_name() {
+        let directory = TempDir::new().unwrap();
+        for text in ["", "labsh-key-1 alice", "\u{0}\u{0}", &key().to_line().replace('7', "8")] {
+            let path = file(&directory, text, 0o600);
+            let error = load(&path).unwrap_err();
+            assert!(matches!(error, KeyFileError::Line { .. }), "{text:?}: {error}");
+            assert!(error.to_string().contains("alice.key"), "{error}");
+        }
+        let two = format!("{0}\n{0}\n", key().to_line());
+        assert!(matches!(load(&file(&directory, &two, 0o600)), Err(KeyFileError::Line { .. })));
+        let long = key().to_line() + &" ".repeat(5000);
+        assert!(matches!(load(&file(&directory, &long, 0o600)), Err(KeyFileError::Long { .. })));
+        let missing = load(&directory.path().join("missing")).unwrap_err().to_string();
+        assert!(missing.contains("missing") && missing.contains("labsh key new"), "{missing}");
+    }
+}

@@ -1,0 +1,383 @@
+//! The store of a user's keys: where they are kept, and for which hosts each was enrolled.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use etcetera::base_strategy::{BaseStrategy, Xdg};
+use labsh_proto::key::{BadId, HostId, Key, KeyId, Secret};
+use rand::TryRng;
+use rand::rngs::SysRng;
+use zeroize::Zeroizing;
+
+use crate::key_file::{self, KeyFileError, cannot_write};
+
+/// How a person names a key: by its id, or by the path of its file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeyName {
+    /// A key in the store.
+    Id(KeyId),
+    /// A file anywhere: what holds a slash.
+    Path(PathBuf),
+}
+
+impl FromStr for KeyName {
+    type Err = BadId;
+
+    fn from_str(text: &str) -> Result<Self, BadId> {
+        if text.contains('/') { Ok(Self::Path(text.into())) } else { KeyId::new(text).map(Self::Id) }
+    }
+}
+
+/// One file of the store, good or bad.
+#[derive(Debug)]
+pub struct StoredKey {
+    /// The file's name without `.key`: the key's id, unless there is a problem.
+    pub name: String,
+    /// The file.
+    pub path: PathBuf,
+    /// The hosts for which it was enrolled.
+    pub hosts: Vec<HostId>,
+    /// Why it cannot be used.
+    pub problem: Option<KeyFileError>,
+}
+
+/// The directory with a user's keys: `KEY-ID.key`, and `KEY-ID.hosts` with the hosts each was enrolled for.
+#[derive(Debug, Clone)]
+pub struct KeyStore {
+    directory: PathBuf,
+}
+
+impl KeyStore {
+    /// The user's own: `$XDG_CONFIG_HOME/labsh/keys`. It need not be there yet.
+    pub fn open() -> Result<Self, KeyFileError> {
+        let base = Xdg::new().map_err(|_| KeyFileError::NoHome)?;
+        Ok(Self::at(base.config_dir().join("labsh").join("keys")))
+    }
+
+    /// A store in this directory.
+    pub fn at(directory: impl Into<PathBuf>) -> Self {
+        Self { directory: directory.into() }
+    }
+
+    /// Where the key of this name is, or would be.
+    pub fn path(&self, id: &KeyId) -> PathBuf {
+        self.directory.join(format!("{id}.key"))
+    }
+
+    fn hosts_path(&self, id: &KeyId) -> PathBuf {
+        self.directory.join(format!("{id}.hosts"))
+    }
+
+    /// Makes a key of 32 bytes from the operating system's generator; never overwrites one.
+    pub fn create(&self, id: &KeyId) -> Result<PathBuf, KeyFileError> {
+        let path = self.path(id);
+        let mut secret = Zeroizing::new([0; 32]);
+        SysRng.try_fill_bytes(secret.as_mut_slice()).map_err(KeyFileError::Random)?;
+        let line = Zeroizing::new(Key::new(id.clone(), Secret::new(*secret)).to_line());
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.directory)
+            .map_err(|cause| cannot_write(&self.directory, cause))?;
+        let mut file =
+            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(|cause| {
+                match cause.kind() {
+                    io::ErrorKind::AlreadyExists => KeyFileError::Exists { path: path.clone() },
+                    _ => cannot_write(&path, cause),
+                }
+            })?;
+        let written = writeln!(file, "{}", *line).and_then(|()| file.sync_all()).and_then(|()| self.sync());
+        written.map_err(|cause| {
+            // Half a key is none, and would stand in the way of the next attempt.
+            let _ = fs::remove_file(&path);
+            cannot_write(&path, cause)
+        })?;
+        Ok(path)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        File::open(&self.directory)?.sync_all()
+    }
+
+    /// The file of the key that is named, or of the only one when none is.
+    pub fn resolve(&self, name: Option<&KeyName>) -> Result<PathBuf, KeyFileError> {
+        match name {
+            Some(KeyName::Path(path)) => Ok(path.clone()),
+            Some(KeyName::Id(id)) => self.existing(id),
+            None => self.existing(&self.only()?),
+        }
+    }
+
+    fn existing(&self, id: &KeyId) -> Result<PathBuf, KeyFileError> {
+        let path = self.path(id);
+        // A link to nowhere is there: `load` says what is wrong with it.
+        match fs::symlink_metadata(&path) {
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
+                Err(KeyFileError::Unknown { id: id.clone(), directory: self.directory.clone() })
+            }
+            _ => Ok(path),
+        }
+    }
+
+    /// The name of the only key.
+    pub fn only(&self) -> Result<KeyId, KeyFileError> {
+        let mut names = self.names()?;
+        match (names.pop(), names.is_empty()) {
+            (None, _) => Err(KeyFileError::NoKey { directory: self.directory.clone() }),
+            (Some(name), true) => KeyId::new(&name)
+                .map_err(|error| KeyFileError::Name { path: self.directory.join(name + ".key"), error }),
+            (Some(last), false) => {
+                names.push(last);
+                Err(KeyFileError::SeveralKeys { ids: names })
+            }
+        }
+    }
+
+    /// Reads a key of the store, and checks that it is the one its file is named for.
+    pub fn load(&self, id: &KeyId) -> Result<Key, KeyFileError> {
+        let path = self.existing(id)?;
+        let key = key_file::load(&path)?;
+        if key.id() != id {
+            return Err(KeyFileError::Renamed { path, found: key.id().clone() });
+        }
+        Ok(key)
+    }
+
+    /// Everything in the store that is named like a key, in alphabetical order.
+    pub fn list(&self) -> Result<Vec<StoredKey>, KeyFileError> {
+        Ok(self.names()?.into_iter().map(|name| self.describe(name)).collect())
+    }
+
+    fn describe(&self, name: String) -> StoredKey {
+        let path = self.directory.join(format!("{name}.key"));
+        let id = match KeyId::new(&name) {
+            Ok(id) => id,
+            Err(error) => {
+                let problem = Some(KeyFileError::Name { path: path.clone(), error });
+                return StoredKey { name, path, hosts: Vec::new(), problem };
+            }
+        };
+        let (hosts, unreadable) = match self.hosts(&id) {
+            Ok(hosts) => (hosts, None),
+            Err(error) => (Vec::new(), Some(error)),
+        };
+        StoredKey { name, path, hosts, problem: self.load(&id).err().or(unreadable) }
+    }
+
+    fn names(&self) -> Result<Vec<String>, KeyFileError> {
+        let cannot = |cause| KeyFileError::System {
+            action: "read the directory of keys",
+            path: self.directory.clone(),
+            cause,
+            remedy: "check its permissions",
+        };
+        let mut names = Vec::new();
+        match fs::read_dir(&self.directory) {
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
+            Err(cause) => return Err(cannot(cause)),
+            Ok(entries) => {
+                for entry in entries {
+                    let name = entry.map_err(cannot)?.file_name();
+                    // Hidden files are what editors and file managers leave behind.
+                    let name = name.to_string_lossy();
+                    names.extend(
+                        name.strip_suffix(".key").filter(|id| !id.starts_with('.')).map(str::to_owned),
+                    );
+                }
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// The hosts for which this key was enrolled, in alphabetical order.
+    pub fn hosts(&self, id: &KeyId) -> Result<Vec<HostId>, KeyFileError> {
+        let path = self.hosts_path(id);
+        let text = match fs::read_to_string(&path) {
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(cause) => {
+                let (action, remedy) = ("read the list of hosts", "check the file and its permissions");
+                return Err(KeyFileError::System { action, path, cause, remedy });
+            }
+            Ok(text) => text,
+        };
+        let numbered = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+        let mut hosts = numbered
+            .map(|(at, line)| {
+                HostId::new(line.trim()).map_err(|error| KeyFileError::Host {
+                    path: path.clone(),
+                    line: at + 1,
+                    text: line.to_owned(),
+                    error,
+                })
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        hosts.sort();
+        hosts.dedup();
+        Ok(hosts)
+    }
+
+    /// Remembers that this key was enrolled for that host, so that `revoke` can name them all.
+    pub fn remember_host(&self, id: &KeyId, host: &HostId) -> Result<(), KeyFileError> {
+        let cannot = |cause| cannot_write(&self.hosts_path(id), cause);
+        // A whole lab is enrolled by a loop, perhaps a parallel one: none may lose another's line.
+        let directory = File::open(&self.directory).map_err(cannot)?;
+        directory.lock().map_err(cannot)?;
+        let mut hosts = self.hosts(id)?;
+        if hosts.contains(host) {
+            return Ok(());
+        }
+        hosts.push(host.clone());
+        hosts.sort();
+        let text: String = hosts.iter().map(|host| format!("{host}\n")).collect();
+        let new = self.directory.join(format!("{id}.hosts.new"));
+        let write = || -> io::Result<()> {
+            let mut file = File::create(&new)?;
+            file.set_permissions(Permissions::from_mode(0o600))?;
+            file.write_all(text.as_bytes())?;
+            file.sync_all()?;
+            fs::rename(&new, self.hosts_path(id))?;
+            directory.sync_all()
+        };
+        write().map_err(cannot)
+    }
+
+    /// Deletes a key and the list of its hosts.
+    pub fn delete(&self, id: &KeyId) -> Result<(), KeyFileError> {
+        let path = self.existing(id)?;
+        fs::remove_file(&path).map_err(|cause| cannot_write(&path, cause))?;
+        match fs::remove_file(self.hosts_path(id)) {
+            Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
+                Err(cannot_write(&self.hosts_path(id), cause))
+            }
+            _ => self.sync().map_err(|cause| cannot_write(&self.directory, cause)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    fn id(text: &str) -> KeyId {
+        KeyId::new(text).unwrap()
+    }
+
+    fn host(text: &str) -> HostId {
+        HostId::new(text).unwrap()
+    }
+
+    fn store() -> (TempDir, KeyStore) {
+        let directory = TempDir::new().unwrap();
+        let store = KeyStore::at(directory.path().join("labsh/keys"));
+        (directory, store)
+    }
+
+    #[test]
+    fn a_new_key_is_private_and_reads_back() {
+        let (_directory, store) = store();
+        let path = store.create(&id("alice@lab")).unwrap();
+        assert!(path.ends_with("labsh/keys/alice@lab.key"));
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
+        assert_eq!(fs::metadata(path.parent().unwrap()).unwrap().mode() & 0o7777, 0o700);
+        assert_eq!(store.load(&id("alice@lab")).unwrap().id(), &id("alice@lab"));
+        store.create(&id("bob")).unwrap();
+        assert_ne!(
+            store.load(&id("alice@lab")).unwrap().for_host(&host("h")).name(),
+            store.load(&id("bob")).unwrap().for_host(&host("h")).name()
+        );
+    }
+
+    #[test]
+    fn a_key_is_never_overwritten() {
+        let (_directory, store) = store();
+        let path = store.create(&id("alice")).unwrap();
+        let before = fs::read(&path).unwrap();
+        let error = store.create(&id("alice")).unwrap_err();
+        assert!(matches!(error, KeyFileError::Exists { .. }), "{error}");
+        assert_eq!(fs::read(&path).unwrap(), before);
+    }
+
+    #[test]
+    fn the_only_key_need_not_be_named_and_several_are_listed() {
+        let (_directory, store) = store();
+        let text = store.resolve(None).unwrap_err().to_string();
+        assert!(text.contains("labsh key new"), "{text}");
+        let path = store.create(&id("bob")).unwrap();
+        assert_eq!(store.resolve(None).unwrap(), path);
+        store.create(&id("alice")).unwrap();
+        let text = store.resolve(None).unwrap_err().to_string();
+        assert!(text.contains("(alice, bob)") && text.contains("--key"), "{text}");
+        assert_eq!(store.resolve(Some(&"bob".parse().unwrap())).unwrap(), path);
+        let text = store.resolve(Some(&"carol".parse().unwrap())).unwrap_err().to_string();
+        assert!(text.contains("no key carol") && text.contains("./carol"), "{text}");
+        let elsewhere = store.resolve(Some(&"./carol".parse().unwrap())).unwrap();
+        assert_eq!(elsewhere, PathBuf::from("./carol"));
+    }
+
+    #[test]
+    fn hosts_are_remembered_once_each_however_many_ask_at_once() {
+        let (_directory, store) = store();
+        store.create(&id("alice")).unwrap();
+        std::thread::scope(|scope| {
+            for number in 0..16 {
+                let store = &store;
+                scope.spawn(move || {
+                    store.remember_host(&id("alice"), &host(&format!("lab{:02}", number % 8))).unwrap();
+                });
+            }
+        });
+        let hosts = store.hosts(&id("alice")).unwrap();
+        assert_eq!(hosts, (0..8).map(|number| host(&format!("lab{number:02}"))).collect::<Vec<_>>());
+        assert!(store.hosts(&id("bob")).unwrap().is_empty());
+    }
+
+    #[test]
+    fn broken_files_are_listed_with_their_problem_beside_the_good_ones() {
+        let (_directory, store) = store();
+        let alice = store.create(&id("alice")).unwrap();
+        let bob = store.create(&id("bob")).unwrap();
+        fs::rename(&bob, bob.with_file_name("carol.key")).unwrap();
+        fs::write(alice.with_file_name("has blank.key"), "").unwrap();
+        fs::write(alice.with_file_name("open.key"), "").unwrap();
+        fs::set_permissions(alice.with_file_name("open.key"), Permissions::from_mode(0o644)).unwrap();
+        fs::write(alice.with_file_name(".hidden.key"), "").unwrap();
+        let problems: Vec<_> = store.list().unwrap().into_iter().map(|key| (key.name, key.problem)).collect();
+        assert!(matches!(
+            problems.iter().map(|(name, problem)| (name.as_str(), problem)).collect::<Vec<_>>()[..],
+            [
+                ("alice", None),
+                ("carol", Some(KeyFileError::Renamed { .. })),
+                ("has blank", Some(KeyFileError::Name { .. })),
+                ("open", Some(KeyFileError::Mode { .. })),
+            ]
+        ));
+    }
+
+    #[test]
+    fn a_spoilt_list_of_hosts_is_named_with_its_line() {
+        let (_directory, store) = store();
+        let path = store.create(&id("alice")).unwrap();
+        fs::write(path.with_extension("hosts"), "lab01\n\nlab 02\n").unwrap();
+        let text = store.hosts(&id("alice")).unwrap_err().to_string();
+        assert!(text.contains("alice.hosts:3: \"lab 02\""), "{text}");
+    }
+
+    #[test]
+    fn a_deleted_key_is_gone_with_its_hosts() {
+        let (_directory, store) = store();
+        let path = store.create(&id("alice")).unwrap();
+        store.remember_host(&id("alice"), &host("lab01")).unwrap();
+        store.delete(&id("alice")).unwrap();
+        assert!(!path.exists());
+        assert!(store.hosts(&id("alice")).unwrap().is_empty());
+        assert!(matches!(store.delete(&id("alice")), Err(KeyFileError::Unknown { .. })));
+    }
+}

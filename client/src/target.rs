@@ -1,0 +1,262 @@
+//! Targets: how people name the host that a command goes to.
+
+use std::fmt;
+use std::net::Ipv6Addr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use labsh_proto::key::{BadId, HostId};
+
+/// The port that labshd listens on unless it is told otherwise.
+pub const DEFAULT_PORT: u16 = 5274;
+
+/// The longest path of a unix socket on Linux, in bytes (`sun_path` without its terminating NUL).
+const SOCKET_PATH: usize = 107;
+
+/// Where a target's service is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Host {
+    /// A name or an address, in lower case; an IPv6 address in its shortest form, without brackets.
+    Name(String),
+    /// A unix socket on this machine.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Host::Name(name) => formatter.write_str(name),
+            Host::Unix(path) => write!(formatter, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// A host as it is named on the command line: `host`, `host:port`, `[v6]:port`, a bare IPv6 address, or
+/// `unix:/path`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Target {
+    /// The host.
+    pub host: Host,
+    /// The port, if the target names one.
+    pub port: Option<u16>,
+    host_id: HostId,
+}
+
+impl Target {
+    /// The host id that is meant unless something else is said: the host part in lower case, without port and
+    /// brackets.
+    ///
+    /// For `unix:/path` it is `localhost`, whatever the path and whatever this machine is called today: the
+    /// socket is always this machine's, and a key is enrolled on it once.
+    pub fn default_host_id(&self) -> &HostId {
+        &self.host_id
+    }
+}
+
+/// Why a text is no target.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadTarget {
+    /// Nothing there.
+    #[error("the target is empty; name a host, like lab07, lab07:5300 or unix:/run/labsh.sock")]
+    Empty,
+    /// It would be taken for an option by the next program it is handed to.
+    #[error("a target cannot begin with '-'; options come before the target")]
+    Dash,
+    /// A blank, a control character, or bytes that are no text.
+    #[error("a target cannot hold {0:?}")]
+    Character(char),
+    /// `user@host`, as ssh has it.
+    #[error(
+        "the user is not the client's to choose: the key's entry on the host decides it; write {host} (and \
+         choose the key with --key)"
+    )]
+    User {
+        /// What stood before the `@`.
+        user: String,
+        /// What stood behind it.
+        host: String,
+    },
+    /// No port from 1 to 65535.
+    #[error("{0:?} is no port; a port is a number from 1 to 65535")]
+    Port(String),
+    /// Several colons, but no IPv6 address.
+    #[error("it is no IPv6 address in spite of its colons; write host:port or [address]:port")]
+    Colons,
+    /// Brackets that do not enclose an IPv6 address.
+    #[error("brackets enclose an IPv6 address, as in [::1] or [::1]:5300")]
+    Brackets,
+    /// Not `unix:` and an absolute path that fits into a socket's address.
+    #[error("a unix socket is written unix:/path, from the root, the path at most {SOCKET_PATH} bytes long")]
+    Socket,
+    /// No host can be enrolled under this name.
+    #[error("the host's name is not valid: {0}")]
+    Name(BadId),
+}
+
+impl FromStr for Target {
+    type Err = BadTarget;
+
+    fn from_str(text: &str) -> Result<Self, BadTarget> {
+        if text.is_empty() {
+            return Err(BadTarget::Empty);
+        }
+        if text.starts_with('-') {
+            return Err(BadTarget::Dash);
+        }
+        if let Some(bad) = text.chars().find(|c| c.is_control() || c.is_whitespace() || *c == '\u{fffd}') {
+            return Err(BadTarget::Character(bad));
+        }
+        if let Some(path) = text.strip_prefix("unix:") {
+            if !path.starts_with('/') || path.len() > SOCKET_PATH {
+                return Err(BadTarget::Socket);
+            }
+            let host_id = HostId::new("localhost").map_err(BadTarget::Name)?;
+            return Ok(Self { host: Host::Unix(PathBuf::from(path)), port: None, host_id });
+        }
+        if let Some((user, host)) = text.rsplit_once('@') {
+            return Err(BadTarget::User { user: user.to_owned(), host: host.to_owned() });
+        }
+        let (name, port) = split(text)?;
+        let host_id = HostId::new(&name).map_err(BadTarget::Name)?;
+        let port =
+            port.map(|text| parse_port(text).map_err(|_| BadTarget::Port(text.to_owned()))).transpose()?;
+        Ok(Self { host: Host::Name(host_id.as_str().to_owned()), port, host_id })
+    }
+}
+
+/// The host part and the port.
+fn split(text: &str) -> Result<(String, Option<&str>), BadTarget> {
+    if let Some(rest) = text.strip_prefix('[') {
+        let (address, behind) = rest.split_once(']').ok_or(BadTarget::Brackets)?;
+        let address = shortest(address).ok_or(BadTarget::Brackets)?;
+        return match behind.strip_prefix(':') {
+            Some(port) => Ok((address, Some(port))),
+            None if behind.is_empty() => Ok((address, None)),
+            None => Err(BadTarget::Brackets),
+        };
+    }
+    if let Some(address) = shortest(text) {
+        return Ok((address, None));
+    }
+    match text.split_once(':') {
+        None => Ok((text.to_owned(), None)),
+        Some((_, port)) if port.contains(':') => Err(BadTarget::Colons),
+        Some((name, port)) => Ok((name.to_owned(), Some(port))),
+    }
+}
+
+/// An IPv6 address in its one shortest form (so that its host id does not depend on spelling), with its zone.
+fn shortest(text: &str) -> Option<String> {
+    let (address, zone) = match text.split_once('%') {
+        Some((address, zone)) => (address, Some(zone)),
+        None => (text, None),
+    };
+    let address: Ipv6Addr = address.parse().ok()?;
+    Some(zone.map_or(address.to_string(), |zone| format!("{address}%{zone}")))
+}
+
+/// No port from 1 to 65535.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a port is a number from 1 to 65535")]
+pub struct BadPort;
+
+/// Reads a port from 1 to 65535.
+pub fn parse_port(text: &str) -> Result<u16, BadPort> {
+    // `parse` would take a sign as well.
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|port| digits && *port > 0).ok_or(BadPort)
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.host, self.port) {
+            (Host::Name(name), Some(port)) if name.contains(':') => write!(formatter, "[{name}]:{port}"),
+            (host, Some(port)) => write!(formatter, "{host}:{port}"),
+            (host, None) => host.fmt(formatter),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Target {
+        text.parse().unwrap_or_else(|error| panic!("{text:?}: {error}"))
+    }
+
+    #[test]
+    fn every_way_to_write_a_target_is_understood() {
+        for (text, host, port, host_id, shown) in [
+            ("lab07", "lab07", None, "lab07", "lab07"),
+            ("Lab07.Example:5300", "lab07.example", Some(5300), "lab07.example", "lab07.example:5300"),
+            ("10.0.0.7:1", "10.0.0.7", Some(1), "10.0.0.7", "10.0.0.7:1"),
+            ("::1", "::1", None, "::1", "::1"),
+            ("[::1]", "::1", None, "::1", "::1"),
+            ("[2001:DB8:0::7]:65535", "2001:db8::7", Some(65535), "2001:db8::7", "[2001:db8::7]:65535"),
+            ("fe80::1%eth0", "fe80::1%eth0", None, "fe80::1%eth0", "fe80::1%eth0"),
+            ("[fe80::1%eth0]:22", "fe80::1%eth0", Some(22), "fe80::1%eth0", "[fe80::1%eth0]:22"),
+        ] {
+            let target = parse(text);
+            assert_eq!(target.host, Host::Name(host.to_owned()), "{text}");
+            assert_eq!(target.port, port, "{text}");
+            assert_eq!(target.default_host_id().as_str(), host_id, "{text}");
+            assert_eq!(target.to_string(), shown);
+            assert_eq!(parse(shown), target, "{shown} reads back");
+        }
+    }
+
+    #[test]
+    fn a_unix_socket_is_this_machine() {
+        let target = parse("unix:/run/Lab@7:x.sock");
+        assert_eq!(target.host, Host::Unix(PathBuf::from("/run/Lab@7:x.sock")));
+        assert_eq!(target.port, None);
+        assert_eq!(target.default_host_id().as_str(), "localhost");
+        assert_eq!(target.to_string(), "unix:/run/Lab@7:x.sock");
+    }
+
+    #[test]
+    fn what_could_be_an_option_or_a_trick_is_refused() {
+        for (text, error) in [
+            ("", BadTarget::Empty),
+            ("-oProxyCommand=x", BadTarget::Dash),
+            ("lab 07", BadTarget::Character(' ')),
+            ("lab07\n", BadTarget::Character('\n')),
+            ("lab\x1b[2J", BadTarget::Character('\x1b')),
+            ("lab\u{a0}07", BadTarget::Character('\u{a0}')),
+            ("lab07:", BadTarget::Port(String::new())),
+            ("lab07:0", BadTarget::Port("0".into())),
+            ("lab07:+22", BadTarget::Port("+22".into())),
+            ("lab07:65536", BadTarget::Port("65536".into())),
+            ("lab07:ssh", BadTarget::Port("ssh".into())),
+            (":22", BadTarget::Name(BadId::Empty)),
+            ("lab07:22:33", BadTarget::Colons),
+            ("[lab07]:22", BadTarget::Brackets),
+            ("[::1", BadTarget::Brackets),
+            ("[::1]22", BadTarget::Brackets),
+            ("[::1]:x", BadTarget::Port("x".into())),
+            ("unix:", BadTarget::Socket),
+            ("unix:run/labsh", BadTarget::Socket),
+        ] {
+            assert_eq!(text.parse::<Target>(), Err(error), "{text:?}");
+        }
+        assert_eq!(format!("unix:/{}", "x".repeat(107)).parse::<Target>(), Err(BadTarget::Socket));
+        assert!(matches!("x".repeat(256).parse::<Target>(), Err(BadTarget::Name(BadId::Long { .. }))));
+    }
+
+    #[test]
+    fn a_user_before_the_host_is_refused_with_the_reason() {
+        let error = "alice@lab07".parse::<Target>().unwrap_err();
+        assert_eq!(error, BadTarget::User { user: "alice".into(), host: "lab07".into() });
+        let text = error.to_string();
+        assert!(text.contains("key's entry on the host") && text.contains("write lab07"), "{text}");
+    }
+
+    #[test]
+    fn ports_are_plain_numbers() {
+        assert_eq!(parse_port("5274"), Ok(5274));
+        for text in ["", "0", "+1", "-1", "65536", "ssh"] {
+            assert_eq!(parse_port(text), Err(BadPort), "{text}");
+        }
+    }
+}

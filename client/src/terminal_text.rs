@@ -1,0 +1,77 @@
+//! Text on its way to a terminal or into a shell: neither must obey what somebody else wrote.
+
+use std::borrow::Cow;
+use std::fmt::{self, Write};
+
+/// Shows text with everything escaped that a terminal would obey rather than show.
+///
+/// That is: control characters (so also line breaks: what was one message stays one line), what turns the
+/// direction of writing around, and what is invisible. All other characters, of any script, are shown.
+pub fn escape(text: &str) -> Escaped<'_> {
+    Escaped(text)
+}
+
+/// What [`escape`] returns: text that is escaped when it is displayed.
+#[derive(Debug, Clone, Copy)]
+pub struct Escaped<'text>(&'text str);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|c| {
+            if is_obeyed(c) { write!(formatter, "{}", c.escape_default()) } else { formatter.write_char(c) }
+        })
+    }
+}
+
+fn is_obeyed(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            // Marks, embeddings, overrides and isolates of writing direction ("Trojan Source").
+            '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+            // Line and paragraph separators.
+            | '\u{2028}' | '\u{2029}'
+            // Invisible: zero-width space, word joiner and its kin, byte order mark, annotations, tags.
+            | '\u{200b}' | '\u{2060}'..='\u{2064}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
+            | '\u{e0000}'..='\u{e007f}')
+}
+
+/// The text as one word of a POSIX shell, for commands that people are told to paste.
+pub fn shell_word(text: &str) -> Cow<'_, str> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._@-:%+,=".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(format!("'{}'", text.replace('\'', r"'\''")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_cannot_steer_the_terminal() {
+        for hostile in
+            ["\x1b[2J", "\u{9b}2J", "a\rb", "a\nb", "\u{7f}", "\u{202e}gpj", "\u{2066}", "\u{e0041}"]
+        {
+            let shown = escape(hostile).to_string();
+            assert!(!shown.chars().any(is_obeyed), "{shown:?}");
+            assert!(shown.contains('\\'), "{shown:?}");
+        }
+        assert_eq!(escape("a\x1b]0;x\x07\n").to_string(), r"a\u{1b}]0;x\u{7}\n");
+    }
+
+    #[test]
+    fn ordinary_text_of_any_script_is_shown_as_it_is() {
+        for text in ["no such directory: /srv/ä", "粘包", "שלום", r"C:\x", ""] {
+            assert_eq!(escape(text).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn what_people_paste_into_a_shell_stays_one_word() {
+        assert_eq!(shell_word("alice@lab.key"), "alice@lab.key");
+        assert_eq!(shell_word("a b;$(c)"), "'a b;$(c)'");
+        assert_eq!(shell_word("it's"), r"'it'\''s'");
+        assert_eq!(shell_word(""), "''");
+    }
+}
