@@ -354,6 +354,7 @@ impl Channels {
             return Err(ProtocolError::Empty(kind));
         }
         let Some(channel) = live(&mut self.channels, id, kind)? else { return Ok(Event::None) };
+        output_is_due(self.role, channel, kind)?;
         let Some(inbound) = channel.inbound(stream) else { return Err(ProtocolError::WrongDirection(kind)) };
         if inbound.ended {
             return Err(ProtocolError::AfterEnd { kind, channel: id, stream });
@@ -404,6 +405,7 @@ impl Channels {
             Kind::Exit => receive_exit(channel, &frame),
             Kind::Eof => {
                 let Eof { stream } = Eof::from_frame(&frame)?;
+                output_is_due(self.role, channel, kind)?;
                 let Some(inbound) = channel.inbound(stream) else {
                     return Err(ProtocolError::WrongDirection(kind));
                 };
@@ -447,7 +449,7 @@ impl Channels {
         if self.channels.remove(&frame.channel).is_none() {
             return Ok(Event::None);
         }
-        self.outgoing.drop_lane(frame.channel);
+        self.forget(frame.channel);
         Ok(Event::Closed(frame.channel))
     }
 
@@ -565,17 +567,24 @@ impl Channels {
             return;
         }
         if self.outgoing.is_opening(frame.channel) {
-            self.outgoing.push(frame);
+            self.outgoing.push_behind_open(frame);
         } else {
             self.overtaking.push_back(frame);
         }
     }
 
-    /// Gives the slot back. A command that still runs there loses its client.
+    /// Gives the slot back. A command that still runs there loses its client, and what waits to be sent to it is
+    /// dropped: otherwise the `open` of another channel could leave before this `close`, and find no slot.
     pub fn close(&mut self, id: ChannelId) {
-        if self.channels.remove(&id).is_some() {
+        if self.channels.remove(&id).is_some() && !self.forget(id) {
             self.outgoing.push(Frame::new(Kind::Close, id, Bytes::new()));
         }
+    }
+
+    /// Drops what waits to be sent on a channel that is gone; true where the peer never heard of it.
+    fn forget(&mut self, id: ChannelId) -> bool {
+        self.credits.retain(|(channel, _)| *channel != id);
+        self.outgoing.drop_lane(id)
     }
 
     // ---- What a server says -------------------------------------------------------------------------------------
@@ -680,6 +689,14 @@ fn live(
         Some(Channel { phase: Phase::Over, .. }) | None => Ok(None),
         Some(channel) => Ok(Some(channel)),
     }
+}
+
+/// A client takes no output before `started`: a `refuse`, which says that nothing was started, could still come.
+fn output_is_due(role: Role, channel: &Channel, kind: Kind) -> Result<(), ProtocolError> {
+    if role == Role::Client && channel.phase == Phase::Opened {
+        return Err(ProtocolError::Unexpected { kind, expected: "started" });
+    }
+    Ok(())
 }
 
 fn receive_exit(channel: &mut Channel, frame: &Frame) -> Result<Event, ProtocolError> {

@@ -2,7 +2,7 @@
 
 use crate::auth::{ChannelBinding, Mode, ServerSays, Transcript, WrongProof};
 use crate::error::ProtocolError;
-use crate::frame::{Frame, Kind};
+use crate::frame::{ChannelId, Frame, Kind};
 use crate::key::HostKey;
 use crate::message::{Body, Challenge, Features, Name, Nonce, Refuse, Response, Welcome};
 
@@ -45,7 +45,7 @@ pub struct ClientAnswered {
 impl Client {
     /// Takes the first frame of the connection and returns the `response` to send.
     pub fn answer(self, frame: &Frame) -> Result<(Frame, ClientAnswered), ClientFailure> {
-        if frame.kind == Kind::Refuse {
+        if refuses_connection(frame) {
             return Err(ClientFailure::Refused(Refuse::from_frame(frame)?));
         }
         let challenge = Challenge::from_frame(frame)?;
@@ -62,7 +62,7 @@ impl Client {
             features: self.features,
             proof: transcript.client_proof(&self.key),
         };
-        let frame = response.frame(crate::frame::ChannelId::CONNECTION);
+        let frame = response.frame(ChannelId::CONNECTION);
         Ok((frame, ClientAnswered { key: self.key, transcript }))
     }
 }
@@ -70,7 +70,7 @@ impl Client {
 impl ClientAnswered {
     /// Takes the frame after the challenge: the client is in, or learns why not.
     pub fn finish(self, frame: &Frame) -> Result<ServerSays, ClientFailure> {
-        if frame.kind == Kind::Refuse {
+        if refuses_connection(frame) {
             return Err(ClientFailure::Refused(Refuse::from_frame(frame)?));
         }
         let welcome = Welcome::from_frame(frame)?;
@@ -81,6 +81,11 @@ impl ClientAnswered {
             .map_err(|WrongProof| ClientFailure::ServerProof)?;
         Ok(said)
     }
+}
+
+/// A `refuse` of one command is not due before the client is in.
+fn refuses_connection(frame: &Frame) -> bool {
+    frame.kind == Kind::Refuse && frame.channel == ChannelId::CONNECTION
 }
 
 /// A server that is about to challenge.
@@ -116,7 +121,7 @@ impl Server {
 
     /// The first frame of the connection.
     pub fn challenge(&self) -> Frame {
-        Challenge { server_nonce: self.nonce }.frame(crate::frame::ChannelId::CONNECTION)
+        Challenge { server_nonce: self.nonce }.frame(ChannelId::CONNECTION)
     }
 
     /// Reads the client's first frame. It must be a `response`.
@@ -167,7 +172,7 @@ impl Authenticated {
     pub fn welcome(&self, said: ServerSays) -> Frame {
         let proof = self.transcript.server_proof(&self.key, &said);
         Welcome { instance: said.instance, features: said.features, channels: said.channels, proof }
-            .frame(crate::frame::ChannelId::CONNECTION)
+            .frame(ChannelId::CONNECTION)
     }
 }
 
@@ -256,7 +261,7 @@ mod tests {
             attempt(client(&key), Mode::Plain, Some(&key), ChannelBinding::PLAIN).unwrap();
         let mut welcome = Welcome::from_frame(&authenticated.welcome(SAID)).unwrap();
         welcome.features = Features(1);
-        let frame = welcome.frame(crate::frame::ChannelId::CONNECTION);
+        let frame = welcome.frame(ChannelId::CONNECTION);
         assert_eq!(answered.finish(&frame).unwrap_err(), ClientFailure::ServerProof);
     }
 }

@@ -30,8 +30,10 @@ enum Item {
 #[derive(Debug, Default)]
 struct Lane {
     items: VecDeque<Item>,
-    /// Frames of an `open` that still wait: nothing may overtake them.
+    /// How many items at the front are an `open` that still waits, or would have overtaken it.
     opening: usize,
+    /// Whether a frame has left: with an `open` still waiting, the peer knows of the channel.
+    begun: bool,
     data: usize,
 }
 
@@ -69,6 +71,13 @@ impl Outgoing {
         lane.items.push_back(Item::Control(frame));
     }
 
+    /// Queues a frame that overtakes data directly behind an `open` that still waits, and behind its like.
+    pub(crate) fn push_behind_open(&mut self, frame: Frame) {
+        let lane = self.lane(frame.channel);
+        lane.items.insert(lane.opening, Item::Control(frame));
+        lane.opening += 1;
+    }
+
     pub(crate) fn push_data(&mut self, channel: ChannelId, stream: Stream, bytes: Bytes, end: u64) {
         self.data += bytes.len();
         let lane = self.lane(channel);
@@ -88,12 +97,12 @@ impl Outgoing {
         }
     }
 
-    /// Forgets what waits on a channel.
-    pub(crate) fn drop_lane(&mut self, channel: ChannelId) {
-        if let Some(lane) = self.lanes.remove(&channel) {
-            self.data -= lane.data;
-            self.turns.retain(|turn| *turn != channel);
-        }
+    /// Forgets what waits on a channel. True where that was its whole `open`: the peer will never hear of it.
+    pub(crate) fn drop_lane(&mut self, channel: ChannelId) -> bool {
+        let Some(lane) = self.lanes.remove(&channel) else { return false };
+        self.data -= lane.data;
+        self.turns.retain(|turn| *turn != channel);
+        lane.opening > 0 && !lane.begun
     }
 
     /// The next frame of whose turn it is.
@@ -101,9 +110,10 @@ impl Outgoing {
         let channel = self.turns.pop_front()?;
         let compete = !self.turns.is_empty();
         let lane = self.lanes.get_mut(&channel)?;
+        lane.begun = true;
         let taken = match lane.items.pop_front()? {
             Item::Control(frame) => {
-                lane.opening -= usize::from(frame.kind == Kind::Open);
+                lane.opening = lane.opening.saturating_sub(1);
                 (frame, None)
             }
             Item::Data { stream, mut bytes, end } => {

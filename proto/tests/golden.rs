@@ -1,0 +1,300 @@
+//! Golden bytes: what this version puts on the wire and into key files, checked both ways.
+//!
+//! The files were written by a program that shares no code with this one. They are never edited, only added to: a
+//! difference here is a change of the protocol.
+
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+use std::{fs, path::PathBuf};
+
+use bytes::Bytes;
+use labsh_proto::auth::{ChannelBinding, Mode, ServerSays, Transcript};
+use labsh_proto::frame::{ChannelId, Decoder, FLAG_LIMITED, FLAG_MORE, Frame, Kind};
+use labsh_proto::handshake::{Client, Server};
+use labsh_proto::key::{HostId, HostKey, Key, KeyId, Secret, dummy_tls_seed};
+use labsh_proto::limits::BODY;
+use labsh_proto::message::{
+    Body, Challenge, CommandId, Credit, Ended, Eof, Exit, Features, Goodbye, InstanceId, Nonce, Open, Ping,
+    Pong, Program, Refuse, RefuseCode, Resize, Response, Signal, Started, Status, Stop, Stream, Terminal,
+    Until, Usage, Welcome,
+};
+
+const CONNECTION: ChannelId = ChannelId::CONNECTION;
+const ONE: ChannelId = ChannelId(1);
+
+/// Files whose bytes are no frame.
+const OTHERS: [&str; 10] = [
+    "key-line",
+    "host-line",
+    "name",
+    "name-beyond-ascii",
+    "tls-seed",
+    "dummy-tls-seed",
+    "client-proof-plain",
+    "client-proof-tls",
+    "server-proof-plain",
+    "server-proof-tls",
+];
+
+fn directory() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
+}
+
+fn golden(name: &str) -> Vec<u8> {
+    let text = fs::read_to_string(directory().join(name).with_extension("hex")).expect(name);
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    let digits: Vec<u8> = lines.flat_map(str::bytes).filter(|byte| !byte.is_ascii_whitespace()).collect();
+    digits
+        .chunks(2)
+        .map(|pair| u8::from_str_radix(str::from_utf8(pair).expect(name), 16).expect(name))
+        .collect()
+}
+
+fn counting<const LENGTH: usize>(first: u8) -> [u8; LENGTH] {
+    std::array::from_fn(|index| first + index as u8)
+}
+
+fn key() -> Key {
+    Key::new(KeyId::new("alice").expect("a key id"), Secret::new(counting(0x00)))
+}
+
+fn host_key() -> HostKey {
+    key().for_host(&HostId::new("lab07").expect("a host id"))
+}
+
+fn transcript(mode: Mode) -> Transcript {
+    let (features, binding) = match mode {
+        Mode::Plain => (Features(0), ChannelBinding::PLAIN),
+        Mode::Tls => (Features(0x8000_0000_0000_0001), ChannelBinding(counting(0x20))),
+    };
+    let (server_nonce, client_nonce) = (Nonce(counting(0xa0)), Nonce(counting(0xc0)));
+    Transcript { mode, features, server_nonce, client_nonce, binding }
+}
+
+fn says(features: u64, channels: u32) -> ServerSays {
+    ServerSays { instance: InstanceId(counting(0xe0)), features: Features(features), channels }
+}
+
+/// One golden file, the frame it holds, and whether the frame's body reads back as the value it was made from.
+struct Case {
+    name: &'static str,
+    frame: Frame,
+    reads_back: bool,
+}
+
+fn raw(name: &'static str, kind: Kind, flags: u8, channel: ChannelId, body: Bytes) -> Case {
+    Case { name, frame: Frame { flags, ..Frame::new(kind, channel, body) }, reads_back: true }
+}
+
+fn case<B: Body + PartialEq + Debug>(name: &'static str, channel: ChannelId, body: B) -> Case {
+    let frame = body.frame(channel);
+    let reads_back = B::from_frame(&frame).is_ok_and(|read| read == body);
+    Case { name, frame, reads_back }
+}
+
+fn open_argv() -> Open {
+    Open {
+        command: CommandId(counting(0x30)),
+        linger: 0,
+        timeout: 0,
+        until: Until::StreamsEnd,
+        program: Program::Argv(vec![b"echo".to_vec(), b"hi".to_vec()]),
+        environment: Vec::new(),
+        directory: None,
+        terminal: None,
+    }
+}
+
+const SIZE: Resize = Resize { columns: 80, rows: 24, width: 640, height: 480 };
+
+fn open_shell() -> Open {
+    Open {
+        command: CommandId(counting(0x30)),
+        linger: 60_000,
+        timeout: 30_000,
+        until: Until::CommandEnds,
+        program: Program::Shell(b"ps aux | wc -l; # \xff".to_vec()),
+        environment: vec![(b"LANG".to_vec(), b"C".to_vec()), (b"EMPTY".to_vec(), Vec::new())],
+        directory: Some(b"/tmp".to_vec()),
+        terminal: Some(Terminal { name: "xterm".into(), size: SIZE }),
+    }
+}
+
+fn open(name: &'static str, channel: ChannelId, open: Open) -> Case {
+    let body = open.encode().expect(name);
+    let reads_back = Open::decode(&body).is_ok_and(|read| read == open);
+    Case { name, frame: Frame::new(Kind::Open, channel, body), reads_back }
+}
+
+fn handshake_cases() -> Vec<Case> {
+    let plain = transcript(Mode::Plain);
+    let response = Response {
+        name: host_key().name(),
+        client_nonce: plain.client_nonce,
+        features: plain.features,
+        proof: plain.client_proof(&host_key()),
+    };
+    let said = says(0, 64);
+    let proof = plain.server_proof(&host_key(), &said);
+    let welcome =
+        Welcome { instance: said.instance, features: said.features, channels: said.channels, proof };
+    vec![
+        case("challenge", CONNECTION, Challenge { server_nonce: plain.server_nonce }),
+        case("response", CONNECTION, response),
+        case("welcome", CONNECTION, welcome),
+    ]
+}
+
+fn connection_cases() -> Vec<Case> {
+    let token = 0x0102_0304_0506_0708;
+    vec![
+        case("refuse-connection", CONNECTION, Refuse::new(RefuseCode::AUTHENTICATION, "no", "ask")),
+        case("refuse-command", ChannelId(3), Refuse::new(RefuseCode::NOT_FOUND, "“pyhton”: not found", "")),
+        case("ping", CONNECTION, Ping { token }),
+        case("pong", CONNECTION, Pong { token }),
+        case("goodbye", CONNECTION, Goodbye::new("")),
+        case("goodbye-reason", CONNECTION, Goodbye::new("stopping")),
+    ]
+}
+
+fn command_cases() -> Vec<Case> {
+    let argv = open_argv().encode().expect("argv");
+    vec![
+        open("open-argv", ONE, open_argv()),
+        open("open-shell", ChannelId(2), open_shell()),
+        raw("open-more-first", Kind::Open, FLAG_MORE, ONE, argv.slice(..40)),
+        raw("open-more-last", Kind::Open, 0, ONE, argv.slice(40..)),
+        case("started", ONE, Started { pid: 4242 }),
+        case("signal", ONE, Signal { number: 15 }),
+        case("resize", ONE, SIZE),
+        raw("close", Kind::Close, 0, ONE, Bytes::new()),
+    ]
+}
+
+fn stream_cases() -> Vec<Case> {
+    let stderr = Credit { stream: Stream::Stderr, consumed: 1 << 40, limit: (1 << 40) + (1 << 30) };
+    vec![
+        raw("stdin", Kind::Stdin, 0, ONE, Bytes::from_static(b"\0\xff\r\n")),
+        raw("stdout", Kind::Stdout, 0, ONE, Bytes::from_static(b"hi\n")),
+        raw("stdout-limited", Kind::Stdout, FLAG_LIMITED, ONE, Bytes::from_static(b"hi\n")),
+        raw("stderr", Kind::Stderr, 0, ChannelId(u32::MAX), Bytes::from_static(b"!")),
+        case("eof-stdin", ONE, Eof { stream: Stream::Stdin }),
+        case("eof-stdout", ONE, Eof { stream: Stream::Stdout }),
+        case("eof-stderr", ONE, Eof { stream: Stream::Stderr }),
+        case("stop-stdin", ONE, Stop { stream: Stream::Stdin }),
+        case("stop-stdout", ONE, Stop { stream: Stream::Stdout }),
+        case("stop-stderr", ONE, Stop { stream: Stream::Stderr }),
+        case("credit", ONE, Credit { stream: Stream::Stdin, consumed: 5, limit: 131_077 }),
+        case("credit-far", ONE, stderr),
+    ]
+}
+
+fn end_cases() -> Vec<Case> {
+    let usage = Usage { wall: 1_500, user: 900, system: 600, peak_memory: 2_097_152 };
+    let killed = Usage { wall: 30_000_000, user: 0, system: 1, peak_memory: 4_096 };
+    let exited = Status::Exited(0);
+    let status = Status::Signaled { signal: 9, core_dumped: false };
+    vec![
+        case("ended-exited", ONE, Ended { status: Status::Exited(3) }),
+        case("ended-signaled", ONE, Ended { status: Status::Signaled { signal: 11, core_dumped: true } }),
+        case("exit-exited", ONE, Exit { status: exited, timed_out: false, stdout: 3, stderr: 0, usage }),
+        case("exit-timed-out", ONE, Exit { status, timed_out: true, stdout: 0, stderr: 7, usage: killed }),
+    ]
+}
+
+fn cases() -> Vec<Case> {
+    [handshake_cases(), connection_cases(), command_cases(), stream_cases(), end_cases()]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+#[test]
+fn frames_are_sent_as_these_bytes() {
+    for Case { name, frame, .. } in cases() {
+        assert_eq!([&frame.header().encode(), &frame.body[..]].concat(), golden(name), "{name}");
+    }
+}
+
+#[test]
+fn these_bytes_are_read_as_frames() {
+    for Case { name, frame, reads_back } in cases() {
+        let mut decoder = Decoder::default();
+        decoder.buffer().extend_from_slice(&golden(name));
+        assert_eq!(decoder.next_frame(BODY), Ok(Some(frame)), "{name}");
+        assert_eq!(decoder.finish(), Ok(()), "{name}");
+        assert!(reads_back, "{name}");
+    }
+}
+
+#[test]
+fn every_kind_has_golden_bytes_and_every_file_is_checked() {
+    let cases = cases();
+    for kind in Kind::ALL {
+        assert!(cases.iter().any(|case| case.frame.kind == *kind), "{kind}");
+    }
+    let checked: BTreeSet<String> =
+        cases.iter().map(|case| case.name).chain(OTHERS).map(|name| format!("{name}.hex")).collect();
+    let files: BTreeSet<String> = fs::read_dir(directory())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert_eq!(checked, files);
+}
+
+#[test]
+fn keys_are_written_as_these_lines_and_read_back() {
+    let (key_line, host_line) = (golden("key-line"), golden("host-line"));
+    assert_eq!(key().to_line().as_bytes(), key_line);
+    assert_eq!(host_key().to_line().as_bytes(), host_line);
+    assert_eq!(Key::from_line(str::from_utf8(&key_line).unwrap()), Ok(key()));
+    assert_eq!(HostKey::from_line(str::from_utf8(&host_line).unwrap()), Ok(host_key()));
+}
+
+#[test]
+fn names_and_seeds_are_derived_as_these_bytes() {
+    assert_eq!(host_key().name().0[..], golden("name"));
+    assert_eq!(host_key().tls_seed().expose()[..], golden("tls-seed"));
+    let dummy = dummy_tls_seed(&Secret::new(counting(0x40)), host_key().name());
+    assert_eq!(dummy.expose()[..], golden("dummy-tls-seed"));
+    let beyond_ascii = HostId::new("LAB-Ü7.Example").unwrap();
+    assert_eq!(key().for_host(&beyond_ascii).name().0[..], golden("name-beyond-ascii"));
+}
+
+#[test]
+fn proofs_are_these_bytes_and_verify() {
+    let host_key = host_key();
+    for (mode, client, server, said) in [
+        (Mode::Plain, "client-proof-plain", "server-proof-plain", says(0, 64)),
+        (Mode::Tls, "client-proof-tls", "server-proof-tls", says(2, 1_024)),
+    ] {
+        let transcript = transcript(mode);
+        let client_proof = transcript.client_proof(&host_key);
+        let server_proof = transcript.server_proof(&host_key, &said);
+        assert_eq!(client_proof.0[..], golden(client));
+        assert_eq!(server_proof.0[..], golden(server));
+        assert!(transcript.verify_client(&host_key, &client_proof).is_ok());
+        assert!(transcript.verify_server(&host_key, &said, &server_proof).is_ok());
+    }
+}
+
+#[test]
+fn the_handshake_exchanges_these_bytes() {
+    let frame = |name: &str| {
+        let mut decoder = Decoder::default();
+        decoder.buffer().extend_from_slice(&golden(name));
+        decoder.next_frame(BODY).unwrap().unwrap()
+    };
+    let Transcript { mode, features, server_nonce, client_nonce, binding } = transcript(Mode::Plain);
+    let client = Client { mode, key: host_key(), nonce: client_nonce, features, binding };
+    let (response, answered) = client.answer(&frame("challenge")).unwrap();
+    assert_eq!(response, frame("response"));
+
+    let server = Server::new(mode, server_nonce);
+    assert_eq!(server.challenge(), frame("challenge"));
+    let response = server.read(&response).unwrap();
+    let dummy = HostKey::dummy(Secret::new([0; 32]));
+    let authenticated = server.verify(&response, Some(&host_key()), &dummy, None, binding).unwrap();
+    assert_eq!(authenticated.welcome(says(0, 64)), frame("welcome"));
+    assert_eq!(answered.finish(&frame("welcome")).unwrap(), says(0, 64));
+}

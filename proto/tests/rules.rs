@@ -1,0 +1,383 @@
+//! Every rule for channels that a peer can break, and the error that names it.
+
+use bytes::Bytes;
+use labsh_proto::channel::{Channels, Completeness, Event, OpenError, Read, Role};
+use labsh_proto::error::ProtocolError;
+use labsh_proto::flow::{Budget, Growth};
+use labsh_proto::frame::{ChannelId, FLAG_MORE, Frame, Kind};
+use labsh_proto::limits;
+use labsh_proto::message::{
+    Body, Challenge, CommandId, Credit, Ended, Eof, Exit, Goodbye, Nonce, Open, Ping, Pong, Program, Refuse,
+    RefuseCode, Resize, Signal, Started, Status, Stop, Stream, Until, Usage,
+};
+
+const ONE: ChannelId = ChannelId(1);
+const TWO: ChannelId = ChannelId(2);
+
+fn channels(role: Role, limit: u32) -> Channels {
+    Channels::new(role, limit, Growth::new(Budget::new(1 << 30)))
+}
+
+fn command(words: &[&str]) -> Open {
+    Open {
+        command: CommandId([1; 16]),
+        linger: 0,
+        timeout: 0,
+        until: Until::StreamsEnd,
+        program: Program::Argv(words.iter().map(|word| word.as_bytes().to_vec()).collect()),
+        environment: Vec::new(),
+        directory: None,
+        terminal: None,
+    }
+}
+
+fn open_frame(channel: ChannelId) -> Frame {
+    Frame::new(Kind::Open, channel, command(&["true"]).encode().expect("a good command"))
+}
+
+/// A server with channel 1 open.
+fn server() -> Channels {
+    let mut server = channels(Role::Server, 2);
+    assert!(matches!(server.receive(open_frame(ONE)), Ok(Event::Opened(ONE, _))));
+    server
+}
+
+/// A client whose channel 1 is open, and sent.
+fn waiting_client() -> Channels {
+    let mut client = channels(Role::Client, 2);
+    assert_eq!(client.open(&command(&["true"])), Ok(ONE));
+    while client.next_frame().is_some() {}
+    client
+}
+
+/// A client whose command on channel 1 runs.
+fn client() -> Channels {
+    let mut client = waiting_client();
+    let started = Started { pid: 7 };
+    assert_eq!(client.receive(started.frame(ONE)), Ok(Event::Started(ONE, started)));
+    client
+}
+
+fn data(kind: Kind, length: usize) -> Frame {
+    Frame::new(kind, ONE, vec![b'x'; length])
+}
+
+fn exit(stdout: u64) -> Exit {
+    Exit { status: Status::Exited(0), timed_out: false, stdout, stderr: 0, usage: Usage::default() }
+}
+
+#[test]
+fn a_channel_is_opened_once() {
+    let reused = |channel| ProtocolError::ChannelReused { channel, highest: TWO };
+    let mut server = channels(Role::Server, 2);
+    server.receive(open_frame(TWO)).unwrap();
+    assert_eq!(server.receive(open_frame(TWO)), Err(reused(TWO)));
+    assert_eq!(server.receive(open_frame(ONE)), Err(reused(ONE)));
+    assert_eq!(server.receive(Frame::new(Kind::Close, TWO, Bytes::new())), Ok(Event::Closed(TWO)));
+    assert_eq!(server.receive(open_frame(TWO)), Err(reused(TWO)));
+}
+
+#[test]
+fn a_channel_that_was_never_opened_takes_nothing() {
+    for kind in [Kind::Stdin, Kind::Eof, Kind::Signal, Kind::Close] {
+        let error = ProtocolError::NeverOpened { kind, channel: TWO };
+        assert_eq!(server().receive(Frame::new(kind, TWO, &b"x"[..])), Err(error));
+    }
+}
+
+#[test]
+fn a_closed_channel_discards_everything() {
+    let mut server = server();
+    server.receive(Frame::new(Kind::Close, ONE, Bytes::new())).unwrap();
+    for frame in [
+        data(Kind::Stdin, 10),
+        Eof { stream: Stream::Stdin }.frame(ONE),
+        Signal { number: 15 }.frame(ONE),
+        Frame::new(Kind::Close, ONE, Bytes::new()),
+    ] {
+        assert_eq!(server.receive(frame), Ok(Event::None));
+    }
+}
+
+#[test]
+fn close_has_no_body() {
+    let error = server().receive(Frame::new(Kind::Close, ONE, &b"x"[..])).unwrap_err();
+    assert!(matches!(error, ProtocolError::Malformed { kind: Kind::Close, .. }));
+}
+
+#[test]
+fn nothing_comes_between_the_frames_of_an_open() {
+    let mut server = channels(Role::Server, 2);
+    let mut first = open_frame(ONE);
+    first.flags = FLAG_MORE;
+    let rest = first.body.split_off(9);
+    assert_eq!(server.receive(first), Ok(Event::None));
+    // Another channel may go between.
+    assert!(matches!(server.receive(open_frame(TWO)), Ok(Event::Opened(TWO, _))));
+    let error = ProtocolError::Unexpected { kind: Kind::Stdin, expected: "the rest of open" };
+    assert_eq!(server.receive(data(Kind::Stdin, 1)), Err(error));
+    assert!(matches!(server.receive(Frame::new(Kind::Open, ONE, rest)), Ok(Event::Opened(ONE, _))));
+}
+
+#[test]
+fn an_open_of_exactly_the_limit_passes_and_one_byte_more_is_refused() {
+    let sized = |total: usize| {
+        let empty = command(&["a", "", "", "", "", "", "", "", ""]).encode().unwrap().len();
+        let mut words = vec![b"a".to_vec()];
+        let mut left = total - empty;
+        for _ in 0..8 {
+            let length = left.min(limits::WORD - 1);
+            words.push(vec![b'b'; length]);
+            left -= length;
+        }
+        assert_eq!(left, 0);
+        let mut open = command(&[]);
+        open.program = Program::Argv(words);
+        open
+    };
+    let open = sized(limits::COMMAND);
+    let mut client = channels(Role::Client, 1);
+    let mut server = channels(Role::Server, 1);
+    client.open(&open).unwrap();
+    let mut last = Event::None;
+    while let Some(frame) = client.next_frame() {
+        last = server.receive(frame).unwrap();
+    }
+    assert_eq!(last, Event::Opened(ONE, open));
+    assert!(sized(limits::COMMAND + 1).encode().is_err());
+    // A peer that sends more all the same is refused once it has sent everything.
+    let mut server = channels(Role::Server, 1);
+    for _ in 0..17 {
+        let frame = Frame { flags: FLAG_MORE, ..Frame::new(Kind::Open, ONE, vec![0; 65_536]) };
+        assert_eq!(server.receive(frame), Ok(Event::None));
+    }
+    assert_eq!(server.next_frame(), None);
+    assert_eq!(server.receive(Frame::new(Kind::Open, ONE, Bytes::new())), Ok(Event::None));
+    let refuse = Refuse::from_frame(&server.next_frame().unwrap()).unwrap();
+    assert_eq!(refuse.code, RefuseCode::BAD_COMMAND);
+}
+
+#[test]
+fn too_many_channels_are_refused_and_far_too_many_are_fatal() {
+    let mut server = channels(Role::Server, 2);
+    for id in 1..=4 {
+        let event = server.receive(open_frame(ChannelId(id))).unwrap();
+        assert_eq!(matches!(event, Event::Opened(..)), id <= 2, "{id}");
+    }
+    for id in 3..=4 {
+        let frame = server.next_frame().unwrap();
+        assert_eq!(frame.channel, ChannelId(id));
+        assert_eq!(Refuse::from_frame(&frame).unwrap().code, RefuseCode::TOO_MANY_CHANNELS);
+    }
+    assert_eq!(server.receive(open_frame(ChannelId(5))), Err(ProtocolError::TooManyChannels(2)));
+}
+
+#[test]
+fn a_slot_is_free_again_when_its_close_has_arrived() {
+    let mut client = channels(Role::Client, 1);
+    let mut server = channels(Role::Server, 1);
+    client.open(&command(&["cat"])).unwrap();
+    assert_eq!(client.open(&command(&["cat"])), Err(OpenError::NoSlot(1)));
+    server.receive(client.next_frame().unwrap()).unwrap();
+    // Much input waits when the client gives up. Taking turns, the next open would leave before the close.
+    client.write(ONE, Stream::Stdin, Bytes::from(vec![0; 100_000])).unwrap();
+    client.close(ONE);
+    client.open(&command(&["true"])).unwrap();
+    assert_eq!(server.receive(client.next_frame().unwrap()), Ok(Event::Closed(ONE)));
+    assert!(matches!(server.receive(client.next_frame().unwrap()), Ok(Event::Opened(TWO, _))));
+    assert_eq!(client.next_frame(), None);
+}
+
+#[test]
+fn a_channel_closed_before_its_open_has_left_is_never_heard_of() {
+    let mut client = channels(Role::Client, 1);
+    client.open(&command(&["true"])).unwrap();
+    client.signal(ONE, Signal { number: 1 });
+    client.close(ONE);
+    assert!(!client.has_frame());
+    client.open(&command(&["true"])).unwrap();
+    let mut server = channels(Role::Server, 1);
+    assert!(matches!(server.receive(client.next_frame().unwrap()), Ok(Event::Opened(TWO, _))));
+}
+
+#[test]
+fn what_overtakes_data_keeps_its_own_order() {
+    let mut client = channels(Role::Client, 1);
+    client.open(&command(&["cat"])).unwrap();
+    client.write(ONE, Stream::Stdin, Bytes::from_static(b"x")).unwrap();
+    client.signal(ONE, Signal { number: 1 });
+    client.signal(ONE, Signal { number: 2 });
+    let mut kinds = vec![client.next_frame().unwrap().kind];
+    client.signal(ONE, Signal { number: 3 });
+    let mut numbers = Vec::new();
+    while let Some(frame) = client.next_frame() {
+        kinds.push(frame.kind);
+        numbers.extend(Signal::from_frame(&frame).map(|signal| signal.number));
+    }
+    assert_eq!(kinds, [Kind::Open, Kind::Signal, Kind::Signal, Kind::Signal, Kind::Stdin]);
+    assert_eq!(numbers, [1, 2, 3]);
+}
+
+#[test]
+fn each_end_sends_only_its_own_messages() {
+    let to_server = [Kind::Started, Kind::Stdout, Kind::Stderr, Kind::Ended, Kind::Exit, Kind::Refuse];
+    for kind in to_server {
+        let error = Err(ProtocolError::WrongDirection(kind));
+        assert_eq!(server().receive(Frame::new(kind, ONE, &b"x"[..])), error);
+    }
+    for kind in [Kind::Open, Kind::Stdin, Kind::Signal, Kind::Resize, Kind::Close] {
+        let error = Err(ProtocolError::WrongDirection(kind));
+        assert_eq!(client().receive(Frame::new(kind, ONE, &b"x"[..])), error);
+    }
+}
+
+#[test]
+fn each_end_speaks_of_streams_in_their_direction() {
+    let eof = |stream| Eof { stream }.frame(ONE);
+    let stop = |stream| Stop { stream }.frame(ONE);
+    let credit = |stream| Credit { stream, consumed: 0, limit: 1 << 20 }.frame(ONE);
+    for frame in [eof(Stream::Stdout), stop(Stream::Stdin), credit(Stream::Stdin)] {
+        let error = Err(ProtocolError::WrongDirection(frame.kind));
+        assert_eq!(server().receive(frame), error);
+    }
+    for frame in [eof(Stream::Stdin), stop(Stream::Stdout), credit(Stream::Stderr)] {
+        let error = Err(ProtocolError::WrongDirection(frame.kind));
+        assert_eq!(client().receive(frame), error);
+    }
+}
+
+#[test]
+fn the_handshake_does_not_come_back() {
+    let challenge = Challenge { server_nonce: Nonce([0; 32]) }.frame(ChannelId::CONNECTION);
+    let error = client().receive(challenge).unwrap_err();
+    assert!(matches!(error, ProtocolError::Unexpected { kind: Kind::Challenge, .. }));
+}
+
+#[test]
+fn data_frames_are_never_empty() {
+    assert_eq!(server().receive(data(Kind::Stdin, 0)), Err(ProtocolError::Empty(Kind::Stdin)));
+    assert_eq!(client().receive(data(Kind::Stdout, 0)), Err(ProtocolError::Empty(Kind::Stdout)));
+}
+
+#[test]
+fn data_stops_at_the_limit() {
+    let mut server = server();
+    for _ in 0..2 {
+        server.receive(data(Kind::Stdin, 65_536)).unwrap();
+    }
+    let limit = limits::FIRST_STDIN_LIMIT;
+    assert_eq!(limit, 131_072);
+    let error = ProtocolError::PastLimit { channel: ONE, stream: Stream::Stdin, position: limit + 1, limit };
+    assert_eq!(server.receive(data(Kind::Stdin, 1)), Err(error));
+}
+
+#[test]
+fn nothing_follows_the_end_of_a_stream() {
+    for frame in [data(Kind::Stdin, 1), Eof { stream: Stream::Stdin }.frame(ONE)] {
+        let mut server = server();
+        server.receive(Eof { stream: Stream::Stdin }.frame(ONE)).unwrap();
+        let error = ProtocolError::AfterEnd { kind: frame.kind, channel: ONE, stream: Stream::Stdin };
+        assert_eq!(server.receive(frame), Err(error));
+    }
+}
+
+#[test]
+fn credit_never_goes_back_and_never_claims_too_much() {
+    let mut client = client();
+    client.write(ONE, Stream::Stdin, Bytes::from_static(b"0123456789")).unwrap();
+    let stream = Stream::Stdin;
+    let mut give = |consumed, limit| client.receive(Credit { stream, consumed, limit }.frame(ONE));
+    let error = |detail| Err(ProtocolError::Credit { channel: ONE, stream, detail });
+    assert_eq!(give(5, 200_000), Ok(Event::Writable(ONE, stream)));
+    assert_eq!(give(5, 200_000), Ok(Event::Writable(ONE, stream)));
+    assert_eq!(give(4, 200_000), error("the consumed position goes back"));
+    assert_eq!(give(5, 199_999), error("the limit goes back"));
+    assert_eq!(give(11, 200_000), error("the consumed position is past what was sent"));
+    assert_eq!(give(5, limits::WINDOW + 6), error("the limit is more than 1 GiB past the consumed position"));
+    assert_eq!(give(5, limits::WINDOW + 5), Ok(Event::Writable(ONE, stream)));
+}
+
+#[test]
+fn a_command_starts_once_and_speaks_only_then() {
+    let unexpected = |kind, expected| Err(ProtocolError::Unexpected { kind, expected });
+    for frame in [data(Kind::Stdout, 1), data(Kind::Stderr, 1), Eof { stream: Stream::Stdout }.frame(ONE)] {
+        let kind = frame.kind;
+        assert_eq!(waiting_client().receive(frame), unexpected(kind, "started"));
+    }
+    assert_eq!(waiting_client().receive(exit(0).frame(ONE)), unexpected(Kind::Exit, "started"));
+    let ended = Ended { status: Status::Exited(0) }.frame(ONE);
+    assert_eq!(waiting_client().receive(ended.clone()), unexpected(Kind::Ended, "one after started"));
+    let started = Started { pid: 1 }.frame(ONE);
+    assert_eq!(client().receive(started), unexpected(Kind::Started, "it has started already"));
+    let refuse = Refuse::new(RefuseCode::NOT_FOUND, "no", "").frame(ONE);
+    assert_eq!(client().receive(refuse), unexpected(Kind::Refuse, "it has started already"));
+    let mut client = client();
+    client.receive(ended.clone()).unwrap();
+    assert_eq!(client.receive(ended), unexpected(Kind::Ended, "one after started"));
+}
+
+#[test]
+fn the_exit_tells_whether_everything_arrived() {
+    let stream = Stream::Stdout;
+    let mut short = client();
+    short.receive(data(Kind::Stdout, 9)).unwrap();
+    let mismatch = Completeness::Mismatch { stream, received: 9, sent: 10 };
+    assert_eq!(short.receive(exit(10).frame(ONE)), Ok(Event::Exited(ONE, exit(10), mismatch)));
+
+    let mut whole = client();
+    whole.receive(data(Kind::Stdout, 10)).unwrap();
+    let complete = Event::Exited(ONE, exit(10), Completeness::Complete);
+    assert_eq!(whole.receive(exit(10).frame(ONE)), Ok(complete));
+    assert_eq!(whole.read(ONE, stream), Read::Bytes(Bytes::from_static(b"xxxxxxxxxx")));
+    assert_eq!(whole.read(ONE, stream), Read::End);
+
+    let mut stopped = client();
+    stopped.stop(ONE, stream);
+    let event = stopped.receive(exit(10).frame(ONE)).unwrap();
+    assert!(matches!(event, Event::Exited(_, _, Completeness::Complete)));
+}
+
+#[test]
+fn after_the_exit_what_is_still_on_its_way_is_discarded() {
+    let mut server = server();
+    server.started(ONE, 7);
+    server.exit(ONE, Status::Exited(0), false, Usage::default());
+    assert_eq!(server.receive(data(Kind::Stdin, 10)), Ok(Event::None));
+    assert_eq!(server.receive(Signal { number: 15 }.frame(ONE)), Ok(Event::None));
+    assert_eq!(server.receive(Frame::new(Kind::Close, ONE, Bytes::new())), Ok(Event::Closed(ONE)));
+}
+
+#[test]
+fn bodies_are_bounded() {
+    let malformed = |frame: Frame, reason: &str| {
+        let kind = frame.kind;
+        let role = if kind == Kind::Signal { server() } else { client() };
+        let error = { role }.receive(frame).unwrap_err();
+        assert_eq!(error, ProtocolError::Malformed { kind, detail: reason.into() });
+    };
+    malformed(Signal { number: 0 }.frame(ONE), "a signal number outside 1 to 31");
+    malformed(Signal { number: 32 }.frame(ONE), "a signal number outside 1 to 31");
+    let long = "x".repeat(2_049);
+    malformed(Goodbye { reason: long.clone() }.frame(ChannelId::CONNECTION), "a text over 2,048 bytes");
+    let refuse = Refuse { code: RefuseCode::BUSY, reason: String::new(), remedy: long.clone() };
+    malformed(refuse.frame(ChannelId::CONNECTION), "a text over 2,048 bytes");
+    // Senders cut, and never within a character.
+    assert_eq!(Goodbye::new("é".repeat(2_000)).reason.len(), 2_048);
+    assert_eq!(Goodbye::new(format!("x{}", "é".repeat(2_000))).reason.len(), 2_047);
+}
+
+#[test]
+fn pings_are_answered_once_with_the_latest_token() {
+    let mut server = server();
+    for token in 1..=3 {
+        server.receive(Ping { token }.frame(ChannelId::CONNECTION)).unwrap();
+    }
+    let pong = Pong::from_frame(&server.next_frame().unwrap()).unwrap();
+    assert_eq!((pong.token, server.next_frame()), (3, None));
+}
+
+#[test]
+fn a_resize_reaches_the_server() {
+    let size = Resize { columns: 80, rows: 24, width: 0, height: 0 };
+    assert_eq!(server().receive(size.frame(ONE)), Ok(Event::Resize(ONE, size)));
+}
