@@ -130,7 +130,7 @@ impl Child {
     }
 
     /// Resolves once the command runs, with its process id over there, or with why it does not.
-    pub async fn started(&mut self) -> Result<u32, CommandError> {
+    pub async fn started(&self) -> Result<u32, CommandError> {
         match self.wait_for(|progress| !matches!(progress, Progress::Opening)).await? {
             Progress::Started { pid } | Progress::Ended { pid, .. } => Ok(pid),
             Progress::Refused(refuse) => Err(CommandError::Refused(refuse)),
@@ -139,7 +139,7 @@ impl Child {
     }
 
     /// Resolves once the command itself has ended, though others may still hold its streams open.
-    pub async fn ended(&mut self) -> Result<Status, CommandError> {
+    pub async fn ended(&self) -> Result<Status, CommandError> {
         let over = |progress: &Progress| {
             matches!(progress, Progress::Ended { .. } | Progress::Exited { .. } | Progress::Refused(_))
         };
@@ -156,6 +156,11 @@ impl Child {
     /// Closes stdin first. Whoever takes no output from a piped stream makes a talkative command wait.
     pub async fn wait(&mut self) -> Result<ExitStatus, CommandError> {
         drop(self.stdin.take());
+        self.exited().await
+    }
+
+    /// As [`Self::wait`], but leaves stdin as it is.
+    pub async fn exited(&self) -> Result<ExitStatus, CommandError> {
         let over = |progress: &Progress| matches!(progress, Progress::Exited { .. } | Progress::Refused(_));
         match self.wait_for(over).await? {
             Progress::Exited { exit, completeness: Completeness::Complete } => Ok(ExitStatus(exit)),
@@ -184,8 +189,9 @@ impl Child {
         slot.session.multiplexer.with(|channels| channels.signal(slot.id, Signal { number }));
     }
 
-    async fn wait_for(&mut self, ready: impl FnMut(&Progress) -> bool) -> Result<Progress, CommandError> {
-        match self.progress.wait_for(ready).await {
+    async fn wait_for(&self, ready: impl FnMut(&Progress) -> bool) -> Result<Progress, CommandError> {
+        let mut progress = self.progress.clone();
+        match progress.wait_for(ready).await {
             Ok(progress) => Ok(progress.clone()),
             Err(_) => Err(self.slot.session.lost()),
         }

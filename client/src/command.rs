@@ -79,6 +79,10 @@ impl Command {
         self
     }
 
+    pub(crate) fn env_bytes(&mut self, name: &[u8], value: &[u8]) {
+        self.environment.push((name.to_vec(), value.to_vec()));
+    }
+
     /// The working directory over there; the user's home unless set.
     pub fn current_dir(&mut self, directory: impl AsRef<OsStr>) -> &mut Self {
         self.directory = Some(bytes(directory.as_ref()));
@@ -122,7 +126,7 @@ impl Command {
 
     /// Starts the command; returns once it runs.
     pub async fn spawn(&self) -> Result<Child, CommandError> {
-        let mut child = self.open().await?;
+        let child = self.open().await?;
         child.started().await?;
         Ok(child)
     }

@@ -11,6 +11,7 @@ use labsh_proto::key::HostId;
 
 use crate::choices::{Choices, parse_duration};
 use crate::config_file::{ConfigFile, Mistake};
+use crate::connect::Address;
 use crate::key_file::KeyFileError;
 use crate::key_store::KeyStore;
 use crate::target::{DEFAULT_PORT, Host, Target, parse_port};
@@ -68,23 +69,6 @@ pub enum ConfigError {
     /// There is no key to use, or too many.
     #[error(transparent)]
     Key(#[from] KeyFileError),
-}
-
-/// Where to connect to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Address {
-    /// A TCP port.
-    Tcp {
-        /// A name, or an address without brackets.
-        host: String,
-        /// The port.
-        port: u16,
-    },
-    /// A unix socket.
-    Unix {
-        /// Its path.
-        path: PathBuf,
-    },
 }
 
 /// Everything that is needed for one connection.
@@ -152,11 +136,11 @@ impl Config {
             Host::Unix(path) if flags.port.or(target.port).is_some() => {
                 return Err(ConfigError::SocketPort { path });
             }
-            Host::Unix(path) => Address::Unix { path },
+            Host::Unix(path) => Address::Unix(path),
             Host::Name(host) => Address::Tcp { host, port: choices.port.unwrap_or(DEFAULT_PORT) },
         };
         Ok(Resolved {
-            plain: choices.plain == Some(true) || matches!(address, Address::Unix { .. }),
+            plain: choices.plain == Some(true) || matches!(address, Address::Unix(_)),
             address,
             host_id: choices.host_id.unwrap_or_else(|| target.default_host_id().clone()),
             key: self.store.resolve(choices.key.as_ref())?,

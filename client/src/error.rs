@@ -80,6 +80,27 @@ pub enum ConnectError {
     },
 }
 
+impl ConnectError {
+    /// What to do next, for the person at the client.
+    pub fn remedy(&self) -> String {
+        match self {
+            Self::Unreachable { .. } => "check the name, the port, and that labshd runs there".into(),
+            Self::Timeout { .. } => {
+                "check that the machine is up, or allow more with --connect-timeout".into()
+            }
+            Self::WrongServer { key_id, host_id, .. } => format!(
+                "check the address and --host-id, and over there `labshd key list`; to enrol: \
+                 labsh key enroll {key_id} --host {host_id}"
+            ),
+            Self::PortIsPlain { .. } => "use its TLS port, or say --plain where nobody can listen in".into(),
+            Self::Foreign { .. } => "check the port".into(),
+            Self::Refused { refuse, .. } => refuse.remedy.clone(),
+            Self::Broken { .. } => "try again; labshd's log over there may say more".into(),
+            Self::Protocol { .. } => "use the same version on both ends".into(),
+        }
+    }
+}
+
 /// A command did not run, or its end is not known.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum CommandError {

@@ -6,8 +6,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use labsh_proto::key::Secret;
+use labsh_proto::key::{HostKey, Secret};
 use labsh_proto::message::Name;
+use labsh_transport::random;
 
 use crate::dummy;
 pub use crate::entry::{Entry, NotPermitted, RunsAs, UserExists};
@@ -40,6 +41,15 @@ impl Keyring {
         })?;
         let by_name = found.entries.iter().map(|entry| (entry.key.name(), Arc::clone(entry))).collect();
         Ok(Self { entries: found.entries, by_name, dummy })
+    }
+
+    /// A single key without rules, from no file: for a server inside another program.
+    pub fn of_one(key: HostKey) -> Self {
+        let name = key.name();
+        let entry =
+            Arc::new(Entry { key, user: None, from: Vec::new(), expires: None, file: PathBuf::new() });
+        let by_name = HashMap::from([(name, Arc::clone(&entry))]);
+        Self { entries: vec![entry], by_name, dummy: Secret::new(random::bytes()) }
     }
 
     /// The entry that a client means by this name.

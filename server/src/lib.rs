@@ -7,6 +7,7 @@ pub mod check;
 pub mod cli;
 pub mod config;
 pub mod daemon;
+pub mod embedded;
 pub mod entry;
 pub mod environment;
 pub mod keyring;

@@ -1,2 +1,7 @@
-//! labsh
-fn main() {}
+//! The server.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    labsh_server::cli::main()
+}

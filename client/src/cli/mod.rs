@@ -1,18 +1,24 @@
 //! The program `labsh`: from a command line to an exit status.
 
 pub mod key;
+mod local_streams;
 pub mod man;
 pub mod options;
+mod outcome;
 pub mod ping;
+mod remote;
 pub mod run;
 #[path = "try.rs"]
 pub mod try_command;
 
 use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::pin::Pin;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser};
+use labsh_proto::key::HostKey;
 
 use crate::cli::options::{Action, CommandLine};
 use crate::terminal_text::escape;
@@ -21,8 +27,15 @@ use crate::terminal_text::escape;
 pub const REFUSED: u8 = 125;
 
 /// What the client cannot bring along itself, for it must not know the server; the program hands it in.
-#[derive(Debug, Default)]
-pub struct Embedded {}
+#[derive(Debug, Clone, Copy)]
+pub struct Embedded {
+    /// Prepares a server on loopback that knows one key. Called while the process has one thread; the future starts the
+    /// server and gives its address.
+    pub server: fn(HostKey) -> anyhow::Result<StartServer>,
+}
+
+/// Starts a server that was prepared; needs a runtime with more than one thread.
+pub type StartServer = Pin<Box<dyn Future<Output = anyhow::Result<SocketAddr>> + Send>>;
 
 /// Does what the command line says.
 pub fn main(embedded: Embedded) -> ExitCode {

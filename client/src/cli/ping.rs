@@ -1,10 +1,51 @@
-//! `labsh ping`.
+//! `labsh ping`: is labshd there, does it know this key, how long does it take.
 
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use crate::cli::options::PingOptions;
+use crate::cli::{note, print, run};
+use crate::error::{CommandError, ConnectError};
+use crate::session::Session;
 
-/// Not built yet.
-pub fn execute(_options: PingOptions) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("`labsh ping` is not built yet")
+const REFUSED: u8 = 125;
+const CONNECTION: u8 = 255;
+
+/// Prints a line for connecting and one for each answer.
+pub fn execute(options: PingOptions) -> anyhow::Result<ExitCode> {
+    let connection = run::connection(&options.target, &options.connection)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let start = Instant::now();
+        let session = match Session::connect(&connection).await {
+            Ok(session) => session,
+            Err(error) => {
+                note(&format!("{error}; {}", error.remedy()));
+                let refused = matches!(error, ConnectError::Refused { .. });
+                return Ok(ExitCode::from(if refused { REFUSED } else { CONNECTION }));
+            }
+        };
+        let (key, address) = (&connection.key, &connection.address);
+        let (key_id, host_id) = (key.key_id(), key.host_id());
+        let took = milliseconds(start.elapsed());
+        print(format!("{address}: key {key_id}, host id {host_id}: authenticated in {took}\n").as_bytes())?;
+        for number in 1..=options.count {
+            match session.ping().await {
+                Ok(took) => {
+                    print(format!("{address}: answer {number} in {}\n", milliseconds(took)).as_bytes())?
+                }
+                Err(error @ (CommandError::Lost(_) | CommandError::Connect(_))) => {
+                    note(&error.to_string());
+                    return Ok(ExitCode::from(CONNECTION));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        session.close().await;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+fn milliseconds(duration: Duration) -> String {
+    format!("{:.2} ms", duration.as_secs_f64() * 1e3)
 }

@@ -1,0 +1,112 @@
+//! This program's own stdin, stdout and stderr, joined to a command's: blocking threads, because the descriptors are
+//! inherited and must never be made non-blocking for those who share them.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::thread;
+
+use bytes::{Bytes, BytesMut};
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+
+use crate::child::{ChildStderr, ChildStdin, ChildStdout};
+
+/// The most that is read from stdin at once, in bytes.
+const CHUNK: usize = 64 << 10;
+
+/// One of the two outputs.
+pub(crate) trait Output: Send + 'static {
+    fn next(&mut self) -> impl Future<Output = io::Result<Option<Bytes>>> + Send;
+    fn consumed(&self, bytes: usize);
+}
+
+impl Output for ChildStdout {
+    fn next(&mut self) -> impl Future<Output = io::Result<Option<Bytes>>> + Send {
+        ChildStdout::next(self)
+    }
+
+    fn consumed(&self, bytes: usize) {
+        ChildStdout::consumed(self, bytes);
+    }
+}
+
+impl Output for ChildStderr {
+    fn next(&mut self) -> impl Future<Output = io::Result<Option<Bytes>>> + Send {
+        ChildStderr::next(self)
+    }
+
+    fn consumed(&self, bytes: usize) {
+        ChildStderr::consumed(self, bytes);
+    }
+}
+
+/// Copies a command's output to a descriptor of ours until its end. An error is ours, not the command's; it closes the
+/// pipe over there. (A lost connection shows as the end; the child knows better.)
+pub(crate) async fn write_out(mut from: impl Output, to: impl AsFd + Send + 'static) -> io::Result<()> {
+    // Many commands say nothing on one of the two: no thread for those.
+    let Ok(Some(first)) = from.next().await else { return Ok(()) };
+    let (done, outcome) = oneshot::channel();
+    let runtime = Handle::current();
+    thread::Builder::new().name("output".into()).spawn(move || {
+        let copy = || -> io::Result<()> {
+            let mut next = Some(first);
+            while let Some(bytes) = next {
+                write_all(to.as_fd(), &bytes)?;
+                from.consumed(bytes.len());
+                next = runtime.block_on(from.next()).unwrap_or(None);
+            }
+            Ok(())
+        };
+        let result = copy();
+        drop(from);
+        let _ = done.send(result);
+    })?;
+    outcome.await.unwrap_or(Ok(()))
+}
+
+/// Copies our stdin to a command's until its end, or until the command no longer reads. The thread may stay in read(2)
+/// for ever; it ends with the process.
+pub(crate) fn read_in(mut to: ChildStdin) -> io::Result<()> {
+    let runtime = Handle::current();
+    thread::Builder::new().name("stdin".into()).spawn(move || {
+        let stdin = io::stdin();
+        let mut buffer = BytesMut::new();
+        loop {
+            buffer.resize(CHUNK, 0);
+            match nix::unistd::read(stdin.as_fd(), &mut buffer) {
+                Ok(0) => return,
+                Ok(count) => {
+                    if runtime.block_on(to.send(buffer.split_to(count).freeze())).is_err() {
+                        return;
+                    }
+                }
+                Err(nix::errno::Errno::EINTR) => {}
+                Err(nix::errno::Errno::EAGAIN) => wait(stdin.as_fd(), nix::poll::PollFlags::POLLIN),
+                Err(error) => {
+                    super::note(&format!("cannot read standard input: {error}; the command sees its end"));
+                    return;
+                }
+            }
+        }
+    })?;
+    Ok(())
+}
+
+fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match nix::unistd::write(to, bytes) {
+            Ok(count) => bytes = &bytes[count..],
+            Err(nix::errno::Errno::EINTR) => {}
+            // Someone who shares the descriptor made it non-blocking.
+            Err(nix::errno::Errno::EAGAIN) => wait(to, nix::poll::PollFlags::POLLOUT),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+fn wait(descriptor: BorrowedFd<'_>, events: nix::poll::PollFlags) {
+    let mut descriptors = [nix::poll::PollFd::new(descriptor, events)];
+    // An interrupted wait only means that the caller tries again.
+    let _ = nix::poll::poll(&mut descriptors, nix::poll::PollTimeout::NONE);
+}

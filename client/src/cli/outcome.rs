@@ -1,0 +1,212 @@
+//! How it ended: as an exit status for shells, a line for people, and JSON for programs.
+
+use std::io::Write;
+use std::os::fd::{BorrowedFd, RawFd};
+use std::process::ExitCode;
+
+use labsh_proto::message::{Program, Refuse, RefuseCode};
+use serde_json::{Map, Value, json};
+
+use crate::child::ExitStatus;
+use crate::cli::options::CommandOptions;
+use crate::cli::{REFUSED, note};
+use crate::error::{CommandError, ConnectError};
+
+const TIMED_OUT: u8 = 124;
+const NOT_EXECUTABLE: u8 = 126;
+const NOT_FOUND: u8 = 127;
+const SIGNAL: u8 = 128;
+const CONNECTION: u8 = 255;
+
+/// Everything that is known about a command's end.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// It ran, and every byte arrived.
+    Ended(ExitStatus),
+    /// It did not run, or what became of it is not known.
+    Failed(CommandError),
+    /// It ran, but its output could not be written here.
+    NotWritten { stream: &'static str, error: std::io::Error },
+    /// The user has left.
+    Left { signal: u8 },
+}
+
+impl Outcome {
+    fn exit_status(&self) -> u8 {
+        match self {
+            Outcome::Ended(status) if status.timed_out() => TIMED_OUT,
+            Outcome::Ended(status) => match (status.code(), status.signal()) {
+                (Some(code), _) => code,
+                (_, signal) => SIGNAL.saturating_add(signal.unwrap_or(0)),
+            },
+            Outcome::Failed(error) => exit_status(error),
+            Outcome::NotWritten { .. } => CONNECTION,
+            Outcome::Left { signal } => SIGNAL + signal,
+        }
+    }
+
+    fn kind(&self) -> &'static str {
+        match self {
+            Outcome::Ended(status) if status.timed_out() => "timed-out",
+            Outcome::Ended(status) if status.signal().is_some() => "signaled",
+            Outcome::Ended(_) => "exited",
+            Outcome::Failed(CommandError::Incomplete { .. }) => "incomplete",
+            Outcome::Failed(error) if exit_status(error) == CONNECTION => "connection",
+            Outcome::Failed(_) => "refused",
+            Outcome::NotWritten { .. } => "not-written",
+            Outcome::Left { .. } => "left",
+        }
+    }
+
+    /// What is wrong and what to do next; nothing where all is as it should be.
+    fn text(&self, program: &Program, quiet_pipe: bool) -> Option<String> {
+        const SIGPIPE: u8 = 13;
+        match self {
+            Outcome::Ended(status) if status.timed_out() => {
+                Some("the command was ended by the host: its time was up (--timeout)".into())
+            }
+            Outcome::Ended(status) => match status.signal()? {
+                // Whoever closed our stdout knows why the writer ended.
+                SIGPIPE if quiet_pipe => None,
+                signal => {
+                    let core = if status.core_dumped() { ", core dumped" } else { "" };
+                    Some(format!("the command was ended by signal {signal} ({}{core})", signal_name(signal)))
+                }
+            },
+            Outcome::Failed(error) => Some(explain(error, program)),
+            Outcome::NotWritten { stream, error } => {
+                Some(format!("cannot write to {stream}: {error}; the command's output is not complete here"))
+            }
+            Outcome::Left { .. } => Some("left; the host ends the command".into()),
+        }
+    }
+
+    /// Tells it everywhere it was asked for, and returns the exit status.
+    pub(crate) fn report(self, options: &CommandOptions, program: &Program, quiet_pipe: bool) -> ExitCode {
+        let text = self.text(program, quiet_pipe);
+        if let Some(text) = &text {
+            note(text);
+        }
+        if options.json || options.status_fd.is_some() {
+            let mut line = self.json(text).to_string();
+            line.push('\n');
+            if options.json {
+                let _ = std::io::stderr().write_all(line.as_bytes());
+            }
+            if let Some(descriptor) = options.status_fd {
+                write_status(descriptor, &line);
+            }
+        }
+        ExitCode::from(self.exit_status())
+    }
+
+    fn json(&self, text: Option<String>) -> Value {
+        let mut fields = Map::new();
+        fields.insert("outcome".into(), self.kind().into());
+        fields.insert("exit_status".into(), self.exit_status().into());
+        if let Some(text) = text {
+            fields.insert("reason".into(), text.into());
+        }
+        match self {
+            Outcome::Ended(status) => {
+                fields.insert("code".into(), status.code().into());
+                fields.insert("signal".into(), status.signal().into());
+                fields.insert("core_dumped".into(), status.core_dumped().into());
+                let ((stdout, stderr), usage) = (status.totals(), status.usage());
+                fields.insert("stdout_bytes".into(), stdout.into());
+                fields.insert("stderr_bytes".into(), stderr.into());
+                fields.insert(
+                    "usage".into(),
+                    json!({
+                        "wall_seconds": usage.wall as f64 / 1e6,
+                        "user_seconds": usage.user as f64 / 1e6,
+                        "system_seconds": usage.system as f64 / 1e6,
+                        "peak_memory_bytes": usage.peak_memory,
+                    }),
+                );
+            }
+            Outcome::Failed(CommandError::Incomplete { stream, received, sent }) => {
+                fields.insert("stream".into(), stream.to_string().into());
+                fields.insert("received_bytes".into(), (*received).into());
+                fields.insert("sent_bytes".into(), (*sent).into());
+            }
+            Outcome::Failed(error) => {
+                if let Some(refuse) = refuse(error) {
+                    fields.insert("refusal".into(), refuse.code.name().into());
+                }
+            }
+            Outcome::NotWritten { .. } | Outcome::Left { .. } => {}
+        }
+        Value::Object(fields)
+    }
+}
+
+fn refuse(error: &CommandError) -> Option<&Refuse> {
+    match error {
+        CommandError::Refused(refuse) | CommandError::Connect(ConnectError::Refused { refuse, .. }) => {
+            Some(refuse)
+        }
+        _ => None,
+    }
+}
+
+fn exit_status(error: &CommandError) -> u8 {
+    match error {
+        CommandError::Refused(refuse) if refuse.code == RefuseCode::NOT_FOUND => NOT_FOUND,
+        CommandError::Refused(refuse) if refuse.code == RefuseCode::NOT_EXECUTABLE => NOT_EXECUTABLE,
+        CommandError::Refused(_) | CommandError::Bad(_) | CommandError::Exhausted => REFUSED,
+        CommandError::Connect(ConnectError::Refused { .. }) => REFUSED,
+        CommandError::Connect(_) | CommandError::Lost(_) | CommandError::Incomplete { .. } => CONNECTION,
+    }
+}
+
+fn explain(error: &CommandError, program: &Program) -> String {
+    let remedy = match error {
+        CommandError::Refused(refuse)
+            if refuse.code == RefuseCode::NOT_FOUND && looks_like_shell(program) =>
+        {
+            "the words look like a shell command: use --shell, or quote them as one word".into()
+        }
+        CommandError::Refused(refuse) => refuse.remedy.clone(),
+        CommandError::Connect(error) => error.remedy(),
+        CommandError::Lost(_) => {
+            "the host ends the command; whether it had done its work is not known".into()
+        }
+        CommandError::Incomplete { .. } => "do not trust this output; run the command again".into(),
+        CommandError::Bad(_) => "nothing was started; send long data on standard input, or in a file".into(),
+        CommandError::Exhausted => String::new(),
+    };
+    if remedy.is_empty() { error.to_string() } else { format!("{error}; {remedy}") }
+}
+
+fn looks_like_shell(program: &Program) -> bool {
+    let Program::Argv(words) = program else { return false };
+    words.iter().flatten().any(|byte| b"|&;<>()$`*?[#~={}".contains(byte))
+        || words.first().is_some_and(|word| word.contains(&b' '))
+}
+
+fn signal_name(signal: u8) -> String {
+    nix::sys::signal::Signal::try_from(i32::from(signal))
+        .map_or_else(|_| "unknown".into(), |signal| signal.as_str().to_owned())
+}
+
+/// Whether a descriptor is open, so that a wrong number is noticed before anything is started.
+pub(crate) fn check_status_fd(options: &CommandOptions) -> anyhow::Result<()> {
+    let Some(number) = options.status_fd else { return Ok(()) };
+    if std::path::Path::new(&format!("/proc/self/fd/{number}")).symlink_metadata().is_err() {
+        anyhow::bail!(
+            "--status-fd {number}: that descriptor is not open; open it, as in {number}>status.json"
+        );
+    }
+    Ok(())
+}
+
+#[allow(unsafe_code)]
+fn write_status(number: RawFd, line: &str) {
+    // SAFETY: the user named this descriptor for us to write to, and `check_status_fd` found it open at the start; the
+    // borrow lasts for the write alone and nothing is closed. Were it closed meanwhile, the write would fail.
+    let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
+    if let Err(error) = nix::unistd::write(descriptor, line.as_bytes()) {
+        note(&format!("cannot write to descriptor {number}: {error}"));
+    }
+}
