@@ -155,7 +155,7 @@ pub(crate) fn an_abandoned_spawn_leaves_nothing(world: &World) {
         for _ in 0..20 {
             tokio::select! {
                 biased;
-                _ = world.spawner.spawn(words(&["sleep", "1000"])) => panic!("no answer is that fast"),
+                _ = world.spawner.spawn(words(&["sleep", "1000"])) => {}
                 () = ready(()) => {}
             }
         }
@@ -167,9 +167,10 @@ pub(crate) fn an_abandoned_spawn_leaves_nothing(world: &World) {
     // Dropped with the answer under way or arrived.
     world.run(async {
         let mut spawn = Box::pin(world.spawner.spawn(words(&["sleep", "1000"])));
-        tokio::select! { biased; _ = &mut spawn => panic!("no answer is that fast"), () = ready(()) => {} }
+        // Asked once; on a busy machine the answer may have been there already.
+        let early = tokio::select! { biased; spawned = &mut spawn => Some(spawned), () = ready(()) => None };
         eventually("it sleeps", || children(world.spawner.pid()).iter().any(|&pid| is_named(pid, "sleep")));
-        drop(spawn);
+        drop((spawn, early));
     });
     eventually("it is gone", || is_idle(world));
 }
