@@ -89,19 +89,10 @@ pub(super) enum Stage {
 }
 
 impl Stage {
-    const ALL: [Stage; 11] = [
-        Stage::Pipes,
-        Stage::Fork,
-        Stage::Watch,
-        Stage::Session,
-        Stage::Descriptors,
-        Stage::Signals,
-        Stage::Limits,
-        Stage::Identity,
-        Stage::Directory,
-        Stage::Interpreter,
-        Stage::Execute,
-    ];
+    const ALL: [Stage; 11] = {
+        use Stage::*;
+        [Pipes, Fork, Watch, Session, Descriptors, Signals, Limits, Identity, Directory, Interpreter, Execute]
+    };
 
     pub(super) fn failed(self, errno: Errno) -> Failure {
         Failure { stage: self, errno }

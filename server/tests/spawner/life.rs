@@ -116,7 +116,7 @@ pub(crate) fn a_background_process_receives_signals(world: &World) {
 }
 
 pub(crate) fn every_signal_number_is_safe(world: &World) {
-    let mut spawned = world.spawn(sh("while :; do sleep 0.01; done")).unwrap();
+    let mut spawned = world.spawn(words(&["sleep", "1000"])).unwrap();
     for invalid in [0, -1, -SIGKILL, 65, 1000, i32::MIN, i32::MAX] {
         spawned.process.signal(invalid);
     }
@@ -155,7 +155,7 @@ pub(crate) fn an_abandoned_spawn_leaves_nothing(world: &World) {
         for _ in 0..20 {
             tokio::select! {
                 biased;
-                _ = world.spawner.spawn(words(&["sleep", "1000"])) => panic!("no answer is that fast"),
+                _ = world.spawner.spawn(words(&["sleep", "1000"])) => {}
                 () = ready(()) => {}
             }
         }
@@ -167,9 +167,10 @@ pub(crate) fn an_abandoned_spawn_leaves_nothing(world: &World) {
     // Dropped with the answer under way or arrived.
     world.run(async {
         let mut spawn = Box::pin(world.spawner.spawn(words(&["sleep", "1000"])));
-        tokio::select! { biased; _ = &mut spawn => panic!("no answer is that fast"), () = ready(()) => {} }
+        // Asked once; on a busy machine the answer may have been there already.
+        let early = tokio::select! { biased; spawned = &mut spawn => Some(spawned), () = ready(()) => None };
         eventually("it sleeps", || children(world.spawner.pid()).iter().any(|&pid| is_named(pid, "sleep")));
-        drop(spawn);
+        drop((spawn, early));
     });
     eventually("it is gone", || is_idle(world));
 }
