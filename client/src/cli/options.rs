@@ -325,7 +325,7 @@ fn refused(kind: ErrorKind, message: &str) -> clap::Error {
 pub enum KeyAction {
     /// Make a key
     New {
-        /// Its name [default: your user name, an @ and this machine's name]
+        /// Its name (default: your user name @ this machine)
         #[arg(value_parser = KeyId::new)]
         id: Option<KeyId>,
     },
