@@ -29,7 +29,7 @@ pub enum KeyFileError {
         directory: PathBuf,
     },
     /// Several keys, and none was named.
-    #[error("there are several keys ({}); choose one with --key", ids.join(", "))]
+    #[error("there are several keys ({}); name the one you mean (`labsh run` has --key for it)", ids.join(", "))]
     SeveralKeys {
         /// Their names.
         ids: Vec<String>,

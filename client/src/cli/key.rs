@@ -16,6 +16,7 @@ use crate::cli::options::{EnrollOptions, KeyAction, RevokeOptions};
 use crate::cli::{note, print};
 use crate::config::Config;
 use crate::key_store::{KeyName, KeyStore};
+use crate::target::Host;
 use crate::terminal_text::{escape, shell_word};
 
 /// Does one of `labsh key`'s subcommands.
@@ -106,13 +107,18 @@ fn show(store: &KeyStore, id: Option<KeyId>) -> anyhow::Result<String> {
 }
 
 fn enroll(config: &Config, options: EnrollOptions) -> anyhow::Result<()> {
-    let host = options.host.host.to_string();
+    let target = options.host.clone();
     let (id, line) = enrolment(config, options)?;
     if io::stdout().is_terminal() {
+        let host = target.host.to_string();
+        let host = shell_word(&host);
+        let there = match target.host {
+            Host::Name(_) => format!("ssh {host} labshd key add"),
+            Host::Unix(_) => "labshd key add".to_owned(),
+        };
         note(&format!(
             "the next line is a secret, for this host alone; hand it over without showing it: labsh key enroll \
-             {id} --host {host} | ssh {host} labshd key add",
-            host = shell_word(&host)
+             {id} --host {host} | {there}"
         ));
     }
     print(line.as_bytes())

@@ -35,11 +35,14 @@ fn write_all(command: &clap::Command, directory: &Path) -> anyhow::Result<()> {
 
 /// A page: the name of its file, and its text.
 fn page(command: clap::Command) -> anyhow::Result<(String, String)> {
-    let man = Man::new(command).manual("labsh");
+    let man = Man::new(command).source(concat!("labsh ", env!("CARGO_PKG_VERSION"))).manual("labsh");
     let mut text = Vec::new();
     man.render(&mut text)?;
-    // Tables would be filled into paragraphs otherwise; the next heading ends it.
-    let text = String::from_utf8(text)?.replace("\n.SH EXTRA\n", "\n.SH NOTES\n.nf\n");
+    let text = String::from_utf8(text)?
+        // Tables would be filled into paragraphs otherwise; the next heading ends it.
+        .replace("\n.SH EXTRA\n", "\n.SH NOTES\n.nf\n")
+        // What is one argument for the parser is two for people.
+        .replace(r"<\fITARGET COMMAND\fR>", r"<\fITARGET\fR> <\fICOMMAND\fR>...");
     Ok((man.get_filename(), text))
 }
 
@@ -77,5 +80,6 @@ mod tests {
         );
         let run = fs::read_to_string(directory.path().join("man1/labsh-run.1")).unwrap();
         assert!(run.contains(".SH NOTES\n.nf\n") && run.contains("it timed out"), "{run}");
+        assert!(run.contains(r"<\fITARGET\fR> <\fICOMMAND\fR>..."), "{run}");
     }
 }

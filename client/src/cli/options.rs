@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::error::ErrorKind;
-use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand};
+use clap::{Arg, ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use labsh_proto::key::{HostId, KeyId};
 use labsh_proto::message::{Program, Variable};
 
@@ -57,7 +57,7 @@ Exit status:
 
 /// Run commands on lab machines: one key, exact words, complete output
 #[derive(Debug, Parser)]
-#[command(name = "labsh", version, after_help = CONFIGURATION, max_term_width = 100)]
+#[command(name = "labsh", bin_name = "labsh", version, after_help = CONFIGURATION, max_term_width = 100)]
 pub struct CommandLine {
     /// What to do.
     #[command(subcommand)]
@@ -68,6 +68,7 @@ pub struct CommandLine {
 #[derive(Debug, Subcommand)]
 pub enum Action {
     /// Run a command on a host
+    #[command(override_usage = "labsh run [OPTIONS] <TARGET> [--] <COMMAND>...")]
     #[command(after_help = format!("{RUN_FORMS}\n\n{EXIT_STATUS}"))]
     Run(Box<RunOptions>),
     /// Run a command through a labshd of its own on this machine: nothing to set up
@@ -118,7 +119,7 @@ pub struct TryOptions {
     #[command(flatten)]
     pub command: CommandOptions,
     /// The command: one word for your shell, or several exact words
-    #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true)]
+    #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true, help_heading = "Arguments")]
     pub words: Vec<OsString>,
 }
 
@@ -132,15 +133,16 @@ impl TryOptions {
 /// `labsh ping`: its options and its target.
 #[derive(Debug, Clone, Args)]
 pub struct PingOptions {
-    /// How to get there.
-    #[command(flatten)]
-    pub connection: ConnectionFlags,
     /// How many times to ask
     #[arg(short, long, value_name = "COUNT", default_value_t = 4)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     pub count: u32,
-    /// The host: name, name:port, [IPv6]:port or unix:/path
-    #[arg(value_name = "TARGET")]
+    /// How to get there.
+    #[command(flatten)]
+    pub connection: ConnectionFlags,
+    /// Where.
+    #[arg(value_name = "TARGET", help_heading = "Arguments")]
+    #[arg(help = "The host: name, name:port, [IPv6]:port or unix:/path")]
     pub target: Target,
 }
 
@@ -287,8 +289,8 @@ impl FromArgMatches for RemoteCommand {
         // A byte that is no text becomes U+FFFD, which a target refuses.
         let text = words.next().unwrap_or_default().to_string_lossy().into_owned();
         let target = text.parse().map_err(|error| {
-            let message = format!("invalid value '{}' for '<TARGET>': {error}\n", escape(&text));
-            clap::Error::raw(ErrorKind::ValueValidation, message)
+            let message = format!("invalid value '{}' for '<TARGET>': {error}", escape(&text));
+            refused(ErrorKind::ValueValidation, &message)
         })?;
         let mut words: Vec<OsString> = words.collect();
         if words.first().is_some_and(|word| word == "--") {
@@ -296,8 +298,8 @@ impl FromArgMatches for RemoteCommand {
         }
         if words.is_empty() {
             let message =
-                format!("there is no command; write it behind the target: labsh run {text} uname -a\n");
-            return Err(clap::Error::raw(ErrorKind::MissingRequiredArgument, message));
+                format!("there is no command; write it behind the target: labsh run {text} uname -a");
+            return Err(refused(ErrorKind::MissingRequiredArgument, &message));
         }
         Ok(Self { target, words })
     }
@@ -308,12 +310,22 @@ impl FromArgMatches for RemoteCommand {
     }
 }
 
+/// An error that shows the usage of `labsh run`; a bare one would be given labsh's own.
+fn refused(kind: ErrorKind, message: &str) -> clap::Error {
+    let mut line = CommandLine::command();
+    line.build();
+    match line.find_subcommand_mut("run") {
+        Some(run) => run.error(kind, message),
+        None => line.error(kind, message),
+    }
+}
+
 /// `labsh key`: what to do with which key.
 #[derive(Debug, Clone, Subcommand)]
 pub enum KeyAction {
     /// Make a key
     New {
-        /// Its name [default: your user name @ this machine]
+        /// Its name (default: your user name @ this machine)
         #[arg(value_parser = KeyId::new)]
         id: Option<KeyId>,
     },
