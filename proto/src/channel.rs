@@ -392,6 +392,9 @@ impl Channels {
                     return Err(ProtocolError::Unexpected { kind, expected: "it has started already" });
                 }
                 channel.phase = Phase::Over;
+                for stream in [Stream::Stdout, Stream::Stderr] {
+                    channel.inbound(stream).into_iter().for_each(|inbound| inbound.ended = true);
+                }
                 Ok(Event::Refused(id, refuse))
             }
             Kind::Ended => {
