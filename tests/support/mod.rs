@@ -1,0 +1,285 @@
+//! A real labshd in a process of its own, enrolled keys, and ways to ask it things. Nothing here sleeps to be right: what
+//! a test waits for is a line in the log, a process that ends, or bytes that arrive.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use labsh_client::{Address, ConnectOptions, Session};
+use labsh_proto::auth::Mode;
+use labsh_proto::key::{HostId, HostKey, Key};
+use tempfile::TempDir;
+
+/// How long anything may take before a test gives up on it. No outcome depends on it.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+pub const LABSH: &str = env!("CARGO_BIN_EXE_labsh");
+pub const LABSHD: &str = env!("CARGO_BIN_EXE_labshd");
+
+/// The host id under which the test key is enrolled for TCP targets.
+pub const HOST: &str = "127.0.0.1";
+
+/// A running labshd with a TLS port, a plain port and a unix socket, and a client that is enrolled on it.
+pub struct Labshd {
+    pub child: Child,
+    pub dir: TempDir,
+    pub tls: SocketAddr,
+    pub plain: SocketAddr,
+    pub key: Key,
+    log: Log,
+}
+
+/// What labshd has logged so far.
+#[derive(Clone, Default)]
+pub struct Log(Arc<(Mutex<Vec<String>>, Condvar)>);
+
+impl Log {
+    fn follow(&self, stderr: impl std::io::Read + Send + 'static) {
+        let log = self.clone();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                log.0.0.lock().unwrap().push(line);
+                log.0.1.notify_all();
+            }
+        });
+    }
+
+    /// Waits until a line holds this text, and returns it.
+    pub fn wait_for(&self, text: &str) -> String {
+        self.wait_for_nth(text, 1)
+    }
+
+    /// Waits until so many lines hold this text, and returns the last of them.
+    pub fn wait_for_nth(&self, text: &str, count: usize) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        let mut lines = self.0.0.lock().unwrap();
+        loop {
+            if let Some(line) = lines.iter().filter(|line| line.contains(text)).nth(count - 1) {
+                return line.clone();
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "no {text:?} (number {count}) in the log:\n{}", lines.join("\n"));
+            lines = self.0.1.wait_timeout(lines, left).unwrap().0;
+        }
+    }
+
+    pub fn count(&self, text: &str) -> usize {
+        self.0.0.lock().unwrap().iter().filter(|line| line.contains(text)).count()
+    }
+
+    pub fn text(&self) -> String {
+        self.0.0.lock().unwrap().join("\n")
+    }
+}
+
+impl Labshd {
+    pub fn start() -> Self {
+        Self::with("")
+    }
+
+    /// With more lines in its configuration.
+    pub fn with(more: &str) -> Self {
+        Self::launch(more, |_| {})
+    }
+
+    /// With more lines in its configuration and changes to how it is started.
+    pub fn launch(more: &str, change: impl FnOnce(&mut Command)) -> Self {
+        let dir = tempfile::Builder::new().prefix("labsh-test-").tempdir().unwrap();
+        let path = dir.path();
+        fs::write(path.join("labshd.toml"), configuration(path, more)).unwrap();
+        run(labsh_in(path).args(["key", "new", "test"]));
+        for host in [HOST, "localhost"] {
+            enroll(path, "test", host);
+        }
+        let key =
+            Key::from_line(&fs::read_to_string(path.join("config/labsh/keys/test.key")).unwrap()).unwrap();
+
+        let mut command = Command::new(LABSHD);
+        command.arg("--config").arg(path.join("labshd.toml"));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        change(&mut command);
+        let mut child = command.spawn().unwrap();
+        let log = Log::default();
+        log.follow(child.stderr.take().unwrap());
+        log.wait_for("labshd is ready");
+        let bound = |count| -> SocketAddr {
+            let line = log.wait_for_nth("listening address=127.0.0.1:", count);
+            line.split("address=").nth(1).unwrap().split_whitespace().next().unwrap().parse().unwrap()
+        };
+        let (tls, plain) = (bound(1), bound(2));
+        Self { child, dir, tls, plain, key, log }
+    }
+
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn unix_path(&self) -> PathBuf {
+        self.path().join("socket")
+    }
+
+    pub fn pid(&self) -> i32 {
+        self.child.id() as i32
+    }
+
+    /// The target of the TLS port.
+    pub fn target(&self) -> String {
+        self.tls.to_string()
+    }
+
+    /// `labsh` as the enrolled user runs it.
+    pub fn labsh(&self) -> Command {
+        labsh_in(self.path())
+    }
+
+    /// `labsh run TARGET …`, with these words behind it.
+    pub fn run(&self, words: &[&str]) -> Command {
+        let mut command = self.labsh();
+        command.arg("run").arg(self.target()).args(words);
+        command
+    }
+
+    /// `labsh run TARGET …` to its end, with nothing on stdin.
+    pub fn output(&self, words: &[&str]) -> Output {
+        self.run(words).stdin(Stdio::null()).output().unwrap()
+    }
+
+    /// The test key as the host knows it.
+    pub fn host_key(&self) -> HostKey {
+        self.key.for_host(&HostId::new(HOST).unwrap())
+    }
+
+    /// For the client library, over TLS.
+    pub fn options(&self) -> ConnectOptions {
+        let address = Address::Tcp { host: self.tls.ip().to_string(), port: self.tls.port() };
+        ConnectOptions::new(address, self.host_key())
+    }
+
+    /// For the client library, in plain mode over TCP.
+    pub fn plain_options(&self) -> ConnectOptions {
+        let address = Address::Tcp { host: self.plain.ip().to_string(), port: self.plain.port() };
+        ConnectOptions { mode: Mode::Plain, ..ConnectOptions::new(address, self.host_key()) }
+    }
+
+    pub async fn session(&self) -> Session {
+        Session::connect(&self.options()).await.unwrap()
+    }
+
+    /// Sends a signal to labshd itself.
+    pub fn signal(&self, signal: i32) {
+        kill(self.pid(), signal);
+    }
+
+    /// Reads configuration and keys again, and waits until that is done (or refused).
+    pub fn reload(&self) {
+        let before = self.log.count("reloaded");
+        self.signal(1);
+        self.log.wait_for_nth("reloaded", before + 1);
+    }
+
+    /// Replaces the configuration file; [`Labshd::reload`] makes it count.
+    pub fn configure(&self, more: &str) {
+        fs::write(self.path().join("labshd.toml"), configuration(self.path(), more)).unwrap();
+    }
+
+    /// Waits until labshd has ended, and returns its exit code.
+    pub fn wait(&mut self) -> Option<i32> {
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Labshd {
+    fn drop(&mut self) {
+        // It may have ended already. Its spawner ends what still runs.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn configuration(path: &Path, more: &str) -> String {
+    let socket = path.join("socket");
+    format!("{more}\nlisten = ['127.0.0.1:0', 'plain://127.0.0.1:0', 'unix:{}']\n", socket.display())
+}
+
+/// `labsh` with its files in this directory.
+pub fn labsh_in(path: &Path) -> Command {
+    let mut command = Command::new(LABSH);
+    command.env_remove("LABSH_KEY").env("XDG_CONFIG_HOME", path.join("config"));
+    command
+}
+
+/// Enrols a key of [`labsh_in`] for a host id on the labshd whose files are in this directory.
+pub fn enroll(path: &Path, key: &str, host: &str) {
+    let line = run(labsh_in(path).args(["key", "enroll", key, "--host", host])).stdout;
+    let mut add = Command::new(LABSHD);
+    add.arg("--config").arg(path.join("labshd.toml")).args(["key", "add"]);
+    if am_root() {
+        add.args(["--user", "root"]);
+    }
+    feed(&mut add, &line);
+}
+
+pub fn am_root() -> bool {
+    use std::os::unix::fs::MetadataExt;
+    fs::metadata("/proc/self").unwrap().uid() == 0
+}
+
+/// Runs a command that must succeed.
+pub fn run(command: &mut Command) -> Output {
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", text(&output.stderr));
+    output
+}
+
+/// Runs a command that must succeed, with this on its stdin.
+pub fn feed(command: &mut Command, input: &[u8]) -> Output {
+    let output = pipe_through(command, input);
+    assert!(output.status.success(), "{command:?}: {}", text(&output.stderr));
+    output
+}
+
+/// Runs a command with this on its stdin, however it ends.
+pub fn pipe_through(command: &mut Command, input: &[u8]) -> Output {
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    std::thread::scope(|scope| {
+        // It may end before it has read everything; that is what some tests are about.
+        scope.spawn(move || stdin.write_all(input));
+        child.wait_with_output().unwrap()
+    })
+}
+
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Sends a signal to one process that this test started.
+pub fn kill(pid: i32, signal: i32) {
+    let status = Command::new("kill").arg(format!("-{signal}")).arg(pid.to_string()).status().unwrap();
+    assert!(status.success(), "kill -{signal} {pid}");
+}
+
+/// Waits until a condition holds; for things that the kernel does in its own time and reports nowhere.
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "never came true: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Whether a process exists and is no zombie.
+pub fn is_alive(pid: i32) -> bool {
+    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
+    // The state stands behind the name, which is in parentheses and may hold anything.
+    !stat.rsplit(") ").next().unwrap_or_default().starts_with('Z')
+}
