@@ -9,7 +9,7 @@ use labsh_proto::channel::{Channels, Completeness, Event, OpenError, Role};
 use labsh_proto::flow::{Budget, Growth};
 use labsh_proto::frame::ChannelId;
 use labsh_proto::limits;
-use labsh_proto::message::{Exit, Open, Program, Refuse, Status};
+use labsh_proto::message::{Exit, Goodbye, Open, Program, Refuse, Status};
 use labsh_transport::carrier::Carrier;
 use labsh_transport::framing::{FrameReader, ReadError};
 use labsh_transport::multiplexer::Multiplexer;
@@ -183,7 +183,7 @@ impl Session {
 
     /// Sends what is queued and ends the connection. Commands that still run lose their client.
     pub async fn close(self) {
-        self.inner.multiplexer.finish();
+        self.inner.say_goodbye();
         let writing = self.inner.writing.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(writing) = writing {
             let _ = timeout(Duration::from_secs(5), writing).await;
@@ -229,6 +229,11 @@ impl Inner {
         self.commands.lost.get().cloned().unwrap_or_else(unknown)
     }
 
+    fn say_goodbye(&self) {
+        self.multiplexer.with(|channels| channels.goodbye(&Goodbye::new("")));
+        self.multiplexer.finish();
+    }
+
     /// Gives a channel back.
     pub(crate) fn close(&self, id: ChannelId) {
         self.commands.lock().remove(&id);
@@ -238,8 +243,8 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        // The writing loop sends what is queued, says goodbye to TLS and ends by itself.
-        self.multiplexer.finish();
+        // The writing loop sends what is queued, and then ends by itself.
+        self.say_goodbye();
         self.reading.abort();
     }
 }

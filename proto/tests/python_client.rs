@@ -153,7 +153,7 @@ impl Running {
         while !self.stdin_over && self.waiting.is_empty() {
             match channels.read(id, Stream::Stdin) {
                 Read::Bytes(bytes) => self.waiting = bytes,
-                Read::End => self.stdin_over = true,
+                Read::End | Read::Gone => self.stdin_over = true,
                 Read::Pending => return false,
             }
         }

@@ -218,7 +218,7 @@ impl World {
                 end.may_read.remove(&key);
                 return;
             }
-            Read::End => self.running[job].streams[stream as usize].read_over = true,
+            Read::End | Read::Gone => self.running[job].streams[stream as usize].read_over = true,
             Read::Bytes(bytes) => {
                 assert!(bytes == self.expected(key, read, bytes.len()), "bytes of {key:?} at {read}");
                 self.running[job].streams[stream as usize].read += bytes.len();
