@@ -5,3 +5,4 @@
 mod support;
 
 mod exit_status;
+mod other_client;

@@ -63,7 +63,11 @@ pub(crate) enum Failure {
 }
 
 /// Takes one connection through authentication, or tells it why not.
-pub(crate) async fn authenticate(shared: &Arc<Shared>, socket: Socket, mode: Mode) -> Result<Client, Failure> {
+pub(crate) async fn authenticate(
+    shared: &Arc<Shared>,
+    socket: Socket,
+    mode: Mode,
+) -> Result<Client, Failure> {
     let deadline = Instant::now() + shared.config().authentication_deadline;
     let (peer, local) = (socket.peer_address(), socket.local_address());
     let server = handshake::Server::new(mode, Nonce(random::bytes()));
