@@ -185,10 +185,14 @@ impl Listener {
         }
     }
 
-    async fn accept(&self, dead_peer_after: Duration) -> io::Result<Socket> {
+    /// `None` for a peer that was gone before it could be looked at.
+    async fn accept(&self, dead_peer_after: Duration) -> io::Result<Option<Socket>> {
         match &self.socket {
-            ListeningSocket::Tcp(listener) => Socket::tcp(listener.accept().await?.0, dead_peer_after),
-            ListeningSocket::Unix(listener, _) => Ok(Socket::unix(listener.accept().await?.0)),
+            ListeningSocket::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                Ok(Socket::tcp(stream, dead_peer_after).ok())
+            }
+            ListeningSocket::Unix(listener, _) => Ok(Some(Socket::unix(listener.accept().await?.0))),
         }
     }
 
@@ -203,7 +207,8 @@ impl Listener {
                 accepted = self.accept(dead_peer_after) => accepted,
             };
             match accepted {
-                Ok(socket) => {
+                Ok(None) => {}
+                Ok(Some(socket)) => {
                     reserve.take_back();
                     let task = connection(shared.clone(), socket, self.mode);
                     tokio::spawn(shared.connections.track_future(task));
@@ -215,7 +220,6 @@ impl Listener {
                     let _ = tokio::time::timeout(BREATH, self.accept(dead_peer_after)).await;
                     reserve.take_back();
                 }
-                // The peer was gone before it was accepted.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
                     tracing::warn!(address = %self, %error, "accept failed");

@@ -1,6 +1,9 @@
 //! One stream of one command: bytes between its pipe and its channel, and each kind of end.
 
-use bytes::{Bytes, BytesMut};
+use std::io;
+use std::os::fd::AsFd;
+
+use bytes::{BufMut, Bytes, BytesMut};
 use labsh_proto::frame::ChannelId;
 use labsh_proto::message::Stream;
 use labsh_transport::multiplexer::{Lost, Multiplexer, Room};
@@ -38,8 +41,9 @@ pub(crate) async fn output(
                 () = ending.cancelled() => {}
             }
         }
-        buffer.reserve(room);
-        match read_up_to(&pipe, &mut buffer, room) {
+        let read =
+            if last { read_now(&pipe, &mut buffer, room) } else { read_ready(&pipe, &mut buffer, room) };
+        match read {
             Ok(0) => break,
             Ok(count) => {
                 let bytes = if count < SMALL {
@@ -53,16 +57,24 @@ pub(crate) async fn output(
                     return;
                 }
             }
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock && !last => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && !last => {}
             Err(_) => break,
         }
     }
     multiplexer.with(|channels| channels.finish(id, stream));
 }
 
-fn read_up_to(pipe: &pipe::Receiver, buffer: &mut BytesMut, most: usize) -> std::io::Result<usize> {
-    use bytes::BufMut;
+fn read_ready(pipe: &pipe::Receiver, buffer: &mut BytesMut, most: usize) -> io::Result<usize> {
+    buffer.reserve(most);
     pipe.try_read_buf(&mut buffer.limit(most))
+}
+
+/// As [`read_ready`], but asks the kernel itself: the runtime may not have heard yet of what was written last.
+fn read_now(pipe: &pipe::Receiver, buffer: &mut BytesMut, most: usize) -> io::Result<usize> {
+    buffer.resize(most, 0);
+    let count = nix::unistd::read(pipe.as_fd(), buffer);
+    buffer.truncate(count.unwrap_or(0));
+    Ok(count?)
 }
 
 /// Carries stdin until its end, or until the command no longer reads. When the client goes before the end, the pipe
