@@ -1,6 +1,7 @@
 //! An authenticated connection and the commands on it.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -262,6 +263,9 @@ async fn read_frames(
         let frame = match timeout(patience, reader.next(limits::BODY)).await {
             Ok(Ok(Some(frame))) => frame,
             Ok(Ok(None)) => return lost("the server closed it".into()),
+            Ok(Err(ReadError::Io(error))) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                return lost("it was cut".into());
+            }
             Ok(Err(ReadError::Io(error))) => return lost(error.to_string()),
             Ok(Err(ReadError::Protocol(error))) => {
                 return lost(format!("the server broke the protocol: {error}"));
