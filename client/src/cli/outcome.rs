@@ -77,7 +77,7 @@ impl Outcome {
             Outcome::NotWritten { stream, error } => {
                 Some(format!("cannot write to {stream}: {error}; the command's output is not complete here"))
             }
-            Outcome::Left { .. } => Some("left; the host ends the command".into()),
+            Outcome::Left { .. } => Some("left; the host ends the command, if it still runs".into()),
         }
     }
 

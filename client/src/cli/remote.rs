@@ -102,6 +102,8 @@ async fn follow(mut child: Child) -> End {
             _ = signals.interrupt.recv() => {
                 interrupts += 1;
                 match interrupts {
+                    // The command has ended already; only the wait for what it left behind can be cut short.
+                    _ if told => return left(SIGINT),
                     1 => {}
                     2 => note("the command was told again; once more leaves it to the host, which ends it"),
                     _ => return left(SIGINT),
