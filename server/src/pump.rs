@@ -7,6 +7,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use labsh_proto::frame::ChannelId;
 use labsh_proto::message::Stream;
 use labsh_transport::multiplexer::{Lost, Multiplexer, Room};
+use nix::fcntl::{FcntlArg, fcntl};
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::unix::pipe;
 use tokio_util::sync::CancellationToken;
@@ -18,7 +19,7 @@ const CHUNK: usize = 128 << 10;
 const SMALL: usize = 16 << 10;
 
 /// Carries a command's output until its end, or until its reader has gone. Once `ending` is cancelled, what the pipe
-/// holds is still carried, and that is the end.
+/// can hold is still carried, and that is the end, even if somebody goes on writing.
 pub(crate) async fn output(
     multiplexer: &Multiplexer,
     id: ChannelId,
@@ -27,12 +28,15 @@ pub(crate) async fn output(
     ending: &CancellationToken,
 ) {
     let mut buffer = BytesMut::new();
+    let mut left = None;
     loop {
         let room = match multiplexer.room(id, stream).await {
             Ok(Room::Bytes(room)) => room.min(CHUNK),
             Ok(Room::NoReader) | Err(Lost) => return,
         };
         let last = ending.is_cancelled();
+        // With nothing left to carry, the read below finds nothing, as at the end.
+        let room = if last { room.min(*left.get_or_insert_with(|| capacity(&pipe))) } else { room };
         if !last {
             tokio::select! {
                 biased;
@@ -46,6 +50,7 @@ pub(crate) async fn output(
         match read {
             Ok(0) => break,
             Ok(count) => {
+                left = left.map(|left| left - count);
                 let bytes = if count < SMALL {
                     let small = Bytes::copy_from_slice(&buffer);
                     buffer.clear();
@@ -62,6 +67,12 @@ pub(crate) async fn output(
         }
     }
     multiplexer.with(|channels| channels.finish(id, stream));
+}
+
+/// The most that a pipe can hold, in bytes.
+fn capacity(pipe: &pipe::Receiver) -> usize {
+    let size = fcntl(pipe, FcntlArg::F_GETPIPE_SZ).ok();
+    size.and_then(|size| size.try_into().ok()).unwrap_or(CHUNK)
 }
 
 fn read_ready(pipe: &pipe::Receiver, buffer: &mut BytesMut, most: usize) -> io::Result<usize> {

@@ -36,7 +36,8 @@ impl Server {
         let addresses = listeners.iter().filter_map(Listener::local_address).collect();
         for listener in listeners {
             tracing::info!(address = %listener, "listening");
-            tokio::spawn(listener.serve(shared.clone()));
+            // Waited for at the end like a connection: a unix socket's file goes with its listener.
+            tokio::spawn(shared.connections.track_future(listener.serve(shared.clone())));
         }
         Ok(Self { shared, addresses })
     }
