@@ -88,7 +88,7 @@ async fn follow(mut child: Child, no_wait_eof: bool) -> End {
     let mut written = None;
     let mut interrupts = 0;
     let mut terminations = 0;
-    let mut told = no_wait_eof;
+    let mut only_leftovers = false;
     let ended = loop {
         let held_open = async {
             if child.ended().await.is_err() {
@@ -99,8 +99,8 @@ async fn follow(mut child: Child, no_wait_eof: bool) -> End {
         };
         tokio::select! {
             result = &mut output, if written.is_none() => written = Some(result),
-            () = held_open, if written.is_none() && !told => {
-                told = true;
+            () = held_open, if written.is_none() && !only_leftovers && !no_wait_eof => {
+                only_leftovers = true;
                 note(
                     "the command has ended, but a process that it left behind holds its output open; \
                      waiting for that (--no-wait-eof leaves at once)",
@@ -111,7 +111,7 @@ async fn follow(mut child: Child, no_wait_eof: bool) -> End {
                 interrupts += 1;
                 match interrupts {
                     // The command has ended already; only the wait for what it left behind can be cut short.
-                    _ if told => return left(SIGINT),
+                    _ if only_leftovers => return left(SIGINT),
                     1 => {}
                     2 => note("the command was told again; once more leaves it to the host, which ends it"),
                     _ => return left(SIGINT),
