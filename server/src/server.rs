@@ -27,9 +27,13 @@ impl Server {
         let mut listeners = listener::from_service_manager().context("sockets from the service manager")?;
         if listeners.is_empty() {
             for address in &config.listen {
-                listeners.extend(listener::bind(address, config.backlog).await?);
+                listeners.extend(listener::bind(address, &config).await?);
             }
         }
+        anyhow::ensure!(
+            !listeners.is_empty(),
+            "nowhere to listen: `listen` is empty and the service manager hands over no socket"
+        );
         let spawner = Spawner::attach(spawner).context("cannot talk to the spawner")?;
         let settings = Settings { config: Arc::new(config), keyring: Arc::new(keyring) };
         let shared = Shared::new(settings, spawner).context("cannot set TLS up")?;
