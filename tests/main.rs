@@ -4,5 +4,9 @@
 
 mod support;
 
+mod as_root;
 mod exit_status;
+mod many_at_once;
 mod other_client;
+mod reload;
+mod shutdown;
