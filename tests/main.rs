@@ -5,3 +5,7 @@
 mod support;
 
 mod exit_status;
+mod large_output;
+mod signals;
+mod stdin;
+mod streams;
