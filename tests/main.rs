@@ -6,7 +6,11 @@ mod support;
 
 mod as_root;
 mod exit_status;
+mod large_output;
 mod many_at_once;
 mod other_client;
 mod reload;
 mod shutdown;
+mod signals;
+mod stdin;
+mod streams;
