@@ -2,6 +2,8 @@
 
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used)]
 
+mod peer;
 mod support;
 
 mod exit_status;
+mod handshake;
