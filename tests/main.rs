@@ -6,9 +6,11 @@ mod support;
 
 mod as_root;
 mod exit_status;
+mod handshake;
 mod large_output;
 mod many_at_once;
 mod other_client;
+mod peer;
 mod reload;
 mod shutdown;
 mod signals;

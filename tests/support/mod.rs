@@ -284,6 +284,7 @@ pub fn is_alive(pid: i32) -> bool {
     !stat.rsplit(") ").next().unwrap_or_default().starts_with('Z')
 }
 
+<<<<<<< HEAD
 impl Labshd {
     /// `labsh run OPTIONS TARGET …`, with these words behind it.
     pub fn run_with(&self, options: &[&str], words: &[&str]) -> Command {
@@ -410,4 +411,28 @@ pub fn said(program: &str, words: &[&str]) -> String {
 /// A field of the own user's line in passwd(5), counted from 0.
 pub fn own_account(field: usize) -> String {
     said("getent", &["passwd", &said("id", &["-u"])]).split(':').nth(field).unwrap().to_owned()
+=======
+/// The processes whose parent this is, zombies included.
+pub fn children(pid: i32) -> Vec<i32> {
+    let parent = |stat: String| stat.rsplit(") ").next()?.split(' ').nth(1)?.parse::<i32>().ok();
+    let processes = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().into_string().ok());
+    let numbers = processes.filter_map(|name| name.parse::<i32>().ok());
+    numbers
+        .filter(|child| fs::read_to_string(format!("/proc/{child}/stat")).ok().and_then(parent) == Some(pid))
+        .collect()
+}
+
+/// The memory that a process holds (VmRSS), in bytes.
+pub fn memory(pid: i32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() << 10
+}
+
+/// The processor time that a process has used, in hundredths of a second.
+pub fn processor_time(pid: i32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+    [11, 12].into_iter().map(|field| fields[field].parse::<u64>().unwrap()).sum()
+>>>>>>> hostile
 }
