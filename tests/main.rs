@@ -4,4 +4,5 @@
 
 mod support;
 
+mod documents;
 mod exit_status;
