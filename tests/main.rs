@@ -5,6 +5,7 @@
 mod support;
 
 mod as_root;
+mod documents;
 mod exit_status;
 mod handshake;
 mod large_output;

@@ -1,0 +1,70 @@
+#!/usr/bin/env python3
+"""Checks the Markdown files without building anything: links lead somewhere, and the README's two commands are there."""
+
+import pathlib
+import re
+import subprocess
+import sys
+import unicodedata
+
+root = pathlib.Path(__file__).resolve().parent.parent
+listed = subprocess.run(
+    ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z", "*.md"],
+    cwd=root, stdout=subprocess.PIPE, text=True, check=True,
+).stdout
+files = [root / name for name in listed.split("\0") if name and (root / name).exists()]
+mistakes = []
+
+
+def outside_code(text):
+    """The text with code blocks and code spans blanked out, line by line."""
+    lines, fence = [], None
+    for line in text.splitlines():
+        mark = re.match(r"\s*(```+|~~~+)", line)
+        if fence:
+            if mark and mark.group(1).startswith(fence):
+                fence = None
+            lines.append("")
+        elif mark:
+            fence = mark.group(1)
+            lines.append("")
+        else:
+            lines.append(re.sub(r"`[^`]*`", "", line))
+    return lines
+
+
+def anchors(path):
+    """What `#` links may name in a file: its headings, as they are commonly turned into identifiers."""
+    found = set()
+    for line in outside_code(path.read_text(encoding="utf-8")):
+        heading = re.match(r"#+\s+(.*)", line)
+        if heading:
+            kept = [c for c in heading.group(1).strip().lower() if c in " -_" or unicodedata.category(c)[0] in "LNM"]
+            found.add("".join(kept).replace(" ", "-"))
+    return found
+
+
+for path in files:
+    name = path.relative_to(root)
+    for number, line in enumerate(outside_code(path.read_text(encoding="utf-8")), 1):
+        for target in re.findall(r"\]\(([^)\s]+)\)", line):
+            if re.match(r"[a-z]+:", target):
+                continue
+            file, _, anchor = target.partition("#")
+            there = (path.parent / file).resolve() if file else path
+            if not there.exists():
+                mistakes.append(f"{name}:{number}: {target} does not exist")
+            elif anchor and there.suffix == ".md" and anchor not in anchors(there):
+                mistakes.append(f"{name}:{number}: {there.name} has no heading for #{anchor}")
+
+for readme in ["README.md", "README.zh-CN.md"]:
+    text = (root / readme).read_text(encoding="utf-8")
+    for command in [
+        "cargo run --release --bin labsh -- try 'uname -a; seq 1 1000000 | tail -1'",
+        "cargo test --workspace",
+    ]:
+        if f"\n{command}\n" not in text:
+            mistakes.append(f"{readme}: the command is missing on a line of its own: {command}")
+
+print("\n".join(mistakes) or f"{len(files)} Markdown files: links and commands are right")
+sys.exit(bool(mistakes))
