@@ -270,7 +270,8 @@ fn a_wrong_key_is_named_with_its_host_id_and_what_to_check() {
     let output = stranger(&labshd);
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(255), "{said}");
-    for part in ["key stolen", "host 127.0.0.1", "labshd key list", "labsh key enroll stolen --host 127.0.0.1"]
+    for part in
+        ["key stolen", "host 127.0.0.1", "labshd key list", "labsh key enroll stolen --host 127.0.0.1"]
     {
         assert!(said.contains(part), "{part} in {said}");
     }

@@ -2,8 +2,6 @@
 
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used)]
 
-mod support;
-
 mod as_root;
 mod documents;
 mod exit_status;
@@ -17,3 +15,4 @@ mod shutdown;
 mod signals;
 mod stdin;
 mod streams;
+mod support;

@@ -142,12 +142,7 @@ impl<S: Read + Write + Debug> Peer<S> {
     }
 
     /// Takes the challenge and makes the response to it.
-    pub fn respond(
-        &mut self,
-        key: &HostKey,
-        mode: Mode,
-        binding: ChannelBinding,
-    ) -> (Frame, ClientAnswered) {
+    pub fn respond(&mut self, key: &HostKey, mode: Mode, binding: ChannelBinding) -> (Frame, ClientAnswered) {
         let nonce = Nonce(random::bytes());
         let client = Client { mode, key: key.clone(), nonce, features: Features::SUPPORTED, binding };
         let challenge = self.next().unwrap();

@@ -284,7 +284,6 @@ pub fn is_alive(pid: i32) -> bool {
     !stat.rsplit(") ").next().unwrap_or_default().starts_with('Z')
 }
 
-<<<<<<< HEAD
 impl Labshd {
     /// `labsh run OPTIONS TARGET …`, with these words behind it.
     pub fn run_with(&self, options: &[&str], words: &[&str]) -> Command {
@@ -411,11 +410,13 @@ pub fn said(program: &str, words: &[&str]) -> String {
 /// A field of the own user's line in passwd(5), counted from 0.
 pub fn own_account(field: usize) -> String {
     said("getent", &["passwd", &said("id", &["-u"])]).split(':').nth(field).unwrap().to_owned()
-=======
+}
+
 /// The processes whose parent this is, zombies included.
 pub fn children(pid: i32) -> Vec<i32> {
     let parent = |stat: String| stat.rsplit(") ").next()?.split(' ').nth(1)?.parse::<i32>().ok();
-    let processes = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().into_string().ok());
+    let processes =
+        fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().into_string().ok());
     let numbers = processes.filter_map(|name| name.parse::<i32>().ok());
     numbers
         .filter(|child| fs::read_to_string(format!("/proc/{child}/stat")).ok().and_then(parent) == Some(pid))
@@ -434,5 +435,4 @@ pub fn processor_time(pid: i32) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
     [11, 12].into_iter().map(|field| fields[field].parse::<u64>().unwrap()).sum()
->>>>>>> hostile
 }
