@@ -16,7 +16,7 @@ use labsh_transport::framing::{self, FrameReader, ReadError};
 use labsh_transport::random;
 use labsh_transport::socket::Socket;
 use labsh_transport::tls::FIRST_BYTE;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::keyring::Entry;
 use crate::shared::{SessionPlace, Shared};
@@ -68,19 +68,15 @@ pub(crate) async fn authenticate(
     socket: Socket,
     mode: Mode,
 ) -> Result<Client, Failure> {
-    let deadline = shared.config().authentication_deadline;
-    match timeout(deadline, attempt(shared, socket, mode)).await {
-        Ok(outcome) => outcome,
-        Err(_) => Err(Failure::Deadline),
-    }
-}
-
-async fn attempt(shared: &Arc<Shared>, socket: Socket, mode: Mode) -> Result<Client, Failure> {
+    let deadline = Instant::now() + shared.config().authentication_deadline;
     let (peer, local) = (socket.peer_address(), socket.local_address());
     let server = handshake::Server::new(mode, Nonce(random::bytes()));
     let (mut reader, asked_for, binding) = match mode {
         Mode::Tls => {
-            let accepted = accept_tls(shared, socket, &server.challenge()).await?;
+            let challenge = server.challenge();
+            let accepted = timeout_at(deadline, accept_tls(shared, socket, &challenge)).await;
+            // Before TLS is up there is no way to tell the peer.
+            let accepted = accepted.map_err(|_| Failure::Deadline)??;
             let carrier = Carrier::Tls(Box::new(accepted.stream));
             (FrameReader::new(carrier), Some(accepted.name), accepted.binding)
         }
@@ -91,8 +87,18 @@ async fn attempt(shared: &Arc<Shared>, socket: Socket, mode: Mode) -> Result<Cli
         }
     };
 
-    let response = match read_response(&mut reader, mode, &server).await {
+    let response = timeout_at(deadline, read_response(&mut reader, mode, &server)).await;
+    let response = match response.unwrap_or(Err(Failure::Deadline)) {
         Ok(response) => response,
+        Err(Failure::Deadline) => {
+            let refuse = Refuse::new(
+                RefuseCode::DEADLINE,
+                "the deadline for authentication has passed",
+                "try again; where the network is slow, raise authentication_deadline in labshd.toml",
+            );
+            send_refusal(reader.get_mut(), &refuse).await;
+            return Err(Failure::Deadline);
+        }
         Err(Failure::Protocol(error)) => {
             if reader.get_ref().socket().first_bytes().first() == Some(&FIRST_BYTE) && mode == Mode::Plain {
                 return Err(Failure::TlsClient);
@@ -196,13 +202,17 @@ async fn admit(
         Some(name) if root => users::lookup(&name).map(|user| (user, true)),
         _ => users::current().map(|user| (user, false)),
     });
-    let (user, changes_user) = match looked_up.await {
-        Ok(Ok(found)) => found,
-        Ok(Err(error)) => {
+    let (user, changes_user) = match timeout(shared.config().authentication_deadline, looked_up).await {
+        Ok(Ok(Ok(found))) => found,
+        Ok(Ok(Err(error))) => {
             let remedy = "ask the administrator of that host";
             return Err(Refuse::new(RefuseCode::NOT_PERMITTED, error.to_string(), remedy));
         }
-        Err(error) => return Err(Refuse::new(RefuseCode::INTERNAL, error.to_string(), "try again")),
+        Ok(Err(error)) => return Err(Refuse::new(RefuseCode::INTERNAL, error.to_string(), "try again")),
+        Err(_) => {
+            let reason = "that host's user database does not answer";
+            return Err(Refuse::new(RefuseCode::INTERNAL, reason, "try again, or tell its administrator"));
+        }
     };
     if shared.draining.is_cancelled() {
         return Err(Refuse::new(RefuseCode::STOPPING, "labshd is stopping", "try again in a moment"));
