@@ -7,3 +7,5 @@ mod support;
 
 mod exit_status;
 mod handshake;
+mod hostile_peer;
+mod wrong_port;

@@ -83,7 +83,6 @@ pub fn connect(address: SocketAddr, name: Name) -> (TlsPeer, Vec<u8>, ChannelBin
     }
     stream.flush().unwrap();
     let shown = stream.conn.peer_certificates().unwrap()[0].to_vec();
-    let binding =
-        stream.conn.export_keying_material([0; 32], ChannelBinding::EXPORTER_LABEL, None).unwrap();
+    let binding = stream.conn.export_keying_material([0; 32], ChannelBinding::EXPORTER_LABEL, None).unwrap();
     (Peer::over(stream), shown, ChannelBinding(binding))
 }

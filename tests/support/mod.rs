@@ -287,7 +287,8 @@ pub fn is_alive(pid: i32) -> bool {
 /// The processes whose parent this is, zombies included.
 pub fn children(pid: i32) -> Vec<i32> {
     let parent = |stat: String| stat.rsplit(") ").next()?.split(' ').nth(1)?.parse::<i32>().ok();
-    let processes = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().into_string().ok());
+    let processes =
+        fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().into_string().ok());
     let numbers = processes.filter_map(|name| name.parse::<i32>().ok());
     numbers
         .filter(|child| fs::read_to_string(format!("/proc/{child}/stat")).ok().and_then(parent) == Some(pid))
