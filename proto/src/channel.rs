@@ -222,6 +222,19 @@ impl Channel {
     }
 }
 
+/// The last words of a connection.
+#[derive(Debug)]
+enum Ending {
+    /// It goes on.
+    None,
+    /// They wait until everything else has left.
+    Behind(Frame),
+    /// They leave next.
+    AtOnce(Frame),
+    /// They have left.
+    Said,
+}
+
 /// All channels of a connection.
 #[derive(Debug)]
 pub struct Channels {
@@ -235,6 +248,7 @@ pub struct Channels {
     pong: Option<u64>,
     credits: VecDeque<(ChannelId, Stream)>,
     overtaking: VecDeque<Frame>,
+    ending: Ending,
 }
 
 impl Channels {
@@ -251,6 +265,7 @@ impl Channels {
             pong: None,
             credits: VecDeque::new(),
             overtaking: VecDeque::new(),
+            ending: Ending::None,
         }
     }
 
@@ -615,14 +630,14 @@ impl Channels {
         });
     }
 
-    /// The connection ends for this reason; nothing may be said behind it.
+    /// The connection ends for this reason, at once: what waits to be sent never leaves.
     pub fn refuse_connection(&mut self, refuse: &Refuse) {
-        self.outgoing.push(refuse.frame(ChannelId::CONNECTION));
+        self.ending = Ending::AtOnce(refuse.frame(ChannelId::CONNECTION));
     }
 
-    /// The connection ends as intended; nothing may be said behind it.
+    /// The connection ends as intended, once everything that waits has left.
     pub fn goodbye(&mut self, goodbye: &Goodbye) {
-        self.outgoing.push(goodbye.frame(ChannelId::CONNECTION));
+        self.ending = Ending::Behind(goodbye.frame(ChannelId::CONNECTION));
     }
 
     fn say(&mut self, id: ChannelId, phase: Phase, frame: impl FnOnce(&mut Channel) -> Frame) {
@@ -642,6 +657,9 @@ impl Channels {
 
     /// The next frame to send: pong, ping, credits, signals and sizes first, then the channels in turn.
     pub fn next_frame(&mut self) -> Option<Frame> {
+        if matches!(self.ending, Ending::AtOnce(_) | Ending::Said) {
+            return self.last_words();
+        }
         if let Some(token) = self.pong.take() {
             return Some(Pong { token }.frame(ChannelId::CONNECTION));
         }
@@ -658,7 +676,7 @@ impl Channels {
         if let Some(frame) = self.overtaking.pop_front() {
             return Some(frame);
         }
-        let (mut frame, data) = self.outgoing.next()?;
+        let Some((mut frame, data)) = self.outgoing.next() else { return self.last_words() };
         if let Some(end) = data {
             let channel = self.channels.get_mut(&frame.channel);
             let outbound = channel.and_then(|channel| channel.outbound(end.stream));
@@ -669,8 +687,24 @@ impl Channels {
         Some(frame)
     }
 
+    fn last_words(&mut self) -> Option<Frame> {
+        match core::mem::replace(&mut self.ending, Ending::Said) {
+            Ending::Behind(frame) | Ending::AtOnce(frame) => Some(frame),
+            Ending::Said => None,
+            Ending::None => {
+                self.ending = Ending::None;
+                None
+            }
+        }
+    }
+
     /// Whether [`Self::next_frame`] would find something.
     pub fn has_frame(&self) -> bool {
+        match self.ending {
+            Ending::None => {}
+            Ending::Behind(_) | Ending::AtOnce(_) => return true,
+            Ending::Said => return false,
+        }
         self.pong.is_some()
             || self.ping.is_some()
             || !self.credits.is_empty()

@@ -381,3 +381,38 @@ fn a_resize_reaches_the_server() {
     let size = Resize { columns: 80, rows: 24, width: 0, height: 0 };
     assert_eq!(server().receive(size.frame(ONE)), Ok(Event::Resize(ONE, size)));
 }
+
+/// A server whose command on channel 1 has said something, and has ended.
+fn server_with_output() -> Channels {
+    let mut server = server();
+    server.started(ONE, 7);
+    server.write(ONE, Stream::Stdout, Bytes::from(vec![b'x'; 200_000])).expect("there is a reader");
+    server.exit(ONE, Status::Exited(0), false, Usage::default());
+    server
+}
+
+fn kinds(channels: &mut Channels) -> Vec<Kind> {
+    core::iter::from_fn(|| channels.next_frame()).map(|frame| frame.kind).collect()
+}
+
+#[test]
+fn a_goodbye_leaves_behind_everything_and_nothing_behind_it() {
+    let mut server = server_with_output();
+    server.goodbye(&Goodbye::new("over"));
+    let said = kinds(&mut server);
+    assert_eq!(said[..2], [Kind::Started, Kind::Stdout]);
+    assert_eq!(said[said.len() - 2..], [Kind::Exit, Kind::Goodbye]);
+    server.ping(1);
+    assert!(!server.has_frame());
+    assert_eq!(server.next_frame(), None);
+}
+
+#[test]
+fn a_refusal_of_the_connection_leaves_at_once_and_alone() {
+    let mut server = server_with_output();
+    server.refuse_connection(&Refuse::new(RefuseCode::PROTOCOL, "a rule", ""));
+    assert!(server.has_frame());
+    assert_eq!(kinds(&mut server), [Kind::Refuse]);
+    server.ping(1);
+    assert!(!server.has_frame());
+}
