@@ -2,7 +2,17 @@
 
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used)]
 
-mod support;
-
+mod as_root;
 mod documents;
 mod exit_status;
+mod handshake;
+mod large_output;
+mod many_at_once;
+mod other_client;
+mod peer;
+mod reload;
+mod shutdown;
+mod signals;
+mod stdin;
+mod streams;
+mod support;

@@ -168,8 +168,7 @@ pub(crate) async fn welcome(
     reader: &mut FrameReader<impl tokio::io::AsyncRead + Unpin>,
     handshake: ClientAnswered,
 ) -> Result<u32, ConnectError> {
-    // A refusal may carry two texts, so the limit before authentication is the server's to obey, not its refusal's.
-    let frame = match reader.next(limits::BODY).await {
+    let frame = match reader.next(limits::BODY_BEFORE_AUTHENTICATION).await {
         Ok(Some(frame)) => frame,
         Ok(None) => return Err(broken(options, io::ErrorKind::UnexpectedEof.into())),
         Err(ReadError::Io(source)) => return Err(broken(options, source)),

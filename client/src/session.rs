@@ -1,6 +1,7 @@
 //! An authenticated connection and the commands on it.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use labsh_proto::channel::{Channels, Completeness, Event, OpenError, Role};
 use labsh_proto::flow::{Budget, Growth};
 use labsh_proto::frame::ChannelId;
 use labsh_proto::limits;
-use labsh_proto::message::{Exit, Open, Program, Refuse, Status};
+use labsh_proto::message::{Exit, Goodbye, Open, Program, Refuse, Status};
 use labsh_transport::carrier::Carrier;
 use labsh_transport::framing::{FrameReader, ReadError};
 use labsh_transport::multiplexer::Multiplexer;
@@ -183,7 +184,7 @@ impl Session {
 
     /// Sends what is queued and ends the connection. Commands that still run lose their client.
     pub async fn close(self) {
-        self.inner.multiplexer.finish();
+        self.inner.say_goodbye();
         let writing = self.inner.writing.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(writing) = writing {
             let _ = timeout(Duration::from_secs(5), writing).await;
@@ -229,6 +230,11 @@ impl Inner {
         self.commands.lost.get().cloned().unwrap_or_else(unknown)
     }
 
+    fn say_goodbye(&self) {
+        self.multiplexer.with(|channels| channels.goodbye(&Goodbye::new("")));
+        self.multiplexer.finish();
+    }
+
     /// Gives a channel back.
     pub(crate) fn close(&self, id: ChannelId) {
         self.commands.lock().remove(&id);
@@ -238,8 +244,8 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        // The writing loop sends what is queued, says goodbye to TLS and ends by itself.
-        self.multiplexer.finish();
+        // The writing loop sends what is queued, and then ends by itself.
+        self.say_goodbye();
         self.reading.abort();
     }
 }
@@ -257,6 +263,9 @@ async fn read_frames(
         let frame = match timeout(patience, reader.next(limits::BODY)).await {
             Ok(Ok(Some(frame))) => frame,
             Ok(Ok(None)) => return lost("the server closed it".into()),
+            Ok(Err(ReadError::Io(error))) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                return lost("it was cut".into());
+            }
             Ok(Err(ReadError::Io(error))) => return lost(error.to_string()),
             Ok(Err(ReadError::Protocol(error))) => {
                 return lost(format!("the server broke the protocol: {error}"));

@@ -35,6 +35,23 @@ fn is_obeyed(c: char) -> bool {
             | '\u{e0000}'..='\u{e007f}')
 }
 
+/// The same JSON without any character that a terminal would obey: they can only stand in its strings, which have a way
+/// of writing them.
+pub fn escape_json(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for c in json.chars() {
+        if is_obeyed(c) {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                // A String takes everything.
+                let _ = write!(text, "\\u{unit:04x}");
+            }
+        } else {
+            text.push(c);
+        }
+    }
+    text
+}
+
 /// The text as one word of a POSIX shell, for commands that people are told to paste.
 pub fn shell_word(text: &str) -> Cow<'_, str> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._@-:%+,=".contains(c);
@@ -47,6 +64,15 @@ pub fn shell_word(text: &str) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn json_stays_the_same_json() {
+        let wild = "a\u{9b}2J\u{7f}\u{202e}\u{e0041}\n\u{1b} 语言";
+        let json = serde_json::to_string(wild).unwrap();
+        let escaped = escape_json(&json);
+        assert_eq!(escaped, r#""a\u009b2J\u007f\u202e\udb40\udc41\n\u001b 语言""#);
+        assert_eq!(serde_json::from_str::<String>(&escaped).unwrap(), wild);
+    }
 
     #[test]
     fn a_server_cannot_steer_the_terminal() {

@@ -8,7 +8,7 @@ use core::fmt;
 use bytes::{Buf, Bytes, BytesMut};
 
 use crate::error::ProtocolError;
-use crate::limits::{HEADER_LENGTH, TEXT};
+use crate::limits::HEADER_LENGTH;
 
 /// The flag of `open`: another `open` frame continues this one.
 pub const FLAG_MORE: u8 = 0x01;
@@ -256,7 +256,7 @@ impl Decoder {
     }
 }
 
-/// Cuts a text that is sent to people at [`TEXT`] bytes, on a character boundary.
-pub(crate) fn cut(text: &str) -> &str {
-    &text[..text.floor_char_boundary(TEXT)]
+/// Cuts a text that is sent to people at so many bytes, on a character boundary.
+pub(crate) fn cut(text: &str, limit: usize) -> &str {
+    &text[..text.floor_char_boundary(limit)]
 }

@@ -33,6 +33,9 @@ pub const WINDOW: u64 = 1 << 30;
 /// The longest reason or remedy in a `refuse` or `goodbye`, in bytes; senders cut, receivers reject.
 pub const TEXT: usize = 2_048;
 
+/// The same before authentication: two of these fit into [`BODY_BEFORE_AUTHENTICATION`].
+pub const TEXT_BEFORE_AUTHENTICATION: usize = 240;
+
 /// The longest identifier of a key, in bytes.
 pub const KEY_ID: usize = 64;
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::ProtocolError;
 use crate::frame::{ChannelId, Frame, Kind, cut};
-use crate::limits::{TEXT, WORD};
+use crate::limits::{TEXT, TEXT_BEFORE_AUTHENTICATION, WORD};
 use crate::wire;
 
 macro_rules! opaque {
@@ -165,7 +165,17 @@ pub struct Refuse {
 impl Refuse {
     /// A refusal; texts over [`TEXT`] bytes are cut.
     pub fn new(code: RefuseCode, reason: impl AsRef<str>, remedy: impl AsRef<str>) -> Self {
-        Self { code, reason: cut(reason.as_ref()).to_owned(), remedy: cut(remedy.as_ref()).to_owned() }
+        Self {
+            code,
+            reason: cut(reason.as_ref(), TEXT).to_owned(),
+            remedy: cut(remedy.as_ref(), TEXT).to_owned(),
+        }
+    }
+
+    /// The same, short enough for a client that has not authenticated the server yet.
+    pub fn before_authentication(&self) -> Self {
+        let short = |text| cut(text, TEXT_BEFORE_AUTHENTICATION).to_owned();
+        Self { code: self.code, reason: short(&self.reason), remedy: short(&self.remedy) }
     }
 }
 
@@ -186,7 +196,7 @@ pub struct Goodbye {
 impl Goodbye {
     /// A goodbye; a reason over [`TEXT`] bytes is cut.
     pub fn new(reason: impl AsRef<str>) -> Self {
-        Self { reason: cut(reason.as_ref()).to_owned() }
+        Self { reason: cut(reason.as_ref(), TEXT).to_owned() }
     }
 }
 

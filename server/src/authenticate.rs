@@ -16,7 +16,7 @@ use labsh_transport::framing::{self, FrameReader, ReadError};
 use labsh_transport::random;
 use labsh_transport::socket::Socket;
 use labsh_transport::tls::FIRST_BYTE;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::keyring::Entry;
 use crate::shared::{SessionPlace, Shared};
@@ -68,19 +68,14 @@ pub(crate) async fn authenticate(
     socket: Socket,
     mode: Mode,
 ) -> Result<Client, Failure> {
-    let deadline = shared.config().authentication_deadline;
-    match timeout(deadline, attempt(shared, socket, mode)).await {
-        Ok(outcome) => outcome,
-        Err(_) => Err(Failure::Deadline),
-    }
-}
-
-async fn attempt(shared: &Arc<Shared>, socket: Socket, mode: Mode) -> Result<Client, Failure> {
+    let deadline = Instant::now() + shared.config().authentication_deadline;
     let (peer, local) = (socket.peer_address(), socket.local_address());
     let server = handshake::Server::new(mode, Nonce(random::bytes()));
     let (mut reader, asked_for, binding) = match mode {
         Mode::Tls => {
-            let accepted = accept_tls(shared, socket, &server.challenge()).await?;
+            let challenge = server.challenge();
+            let accepted = timeout_at(deadline, accept_tls(shared, socket, &challenge)).await;
+            let accepted = accepted.map_err(|_| Failure::Deadline)??;
             let carrier = Carrier::Tls(Box::new(accepted.stream));
             (FrameReader::new(carrier), Some(accepted.name), accepted.binding)
         }
@@ -91,8 +86,14 @@ async fn attempt(shared: &Arc<Shared>, socket: Socket, mode: Mode) -> Result<Cli
         }
     };
 
-    let response = match read_response(&mut reader, mode, &server).await {
+    let response = timeout_at(deadline, read_response(&mut reader, mode, &server)).await;
+    let response = match response.unwrap_or(Err(Failure::Deadline)) {
         Ok(response) => response,
+        Err(Failure::Deadline) => {
+            let reason = "no proof arrived in time";
+            send_refusal(reader.get_mut(), &Refuse::new(RefuseCode::DEADLINE, reason, "try again")).await;
+            return Err(Failure::Deadline);
+        }
         Err(Failure::Protocol(error)) => {
             if reader.get_ref().socket().first_bytes().first() == Some(&FIRST_BYTE) && mode == Mode::Plain {
                 return Err(Failure::TlsClient);
@@ -222,5 +223,9 @@ async fn send_refusal(
     carrier: &mut (impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin),
     refuse: &Refuse,
 ) {
-    let _ = timeout(LINGER, framing::send_last(carrier, &refuse.frame(ChannelId::CONNECTION))).await;
+    let _ = timeout(
+        LINGER,
+        framing::send_last(carrier, &refuse.before_authentication().frame(ChannelId::CONNECTION)),
+    )
+    .await;
 }

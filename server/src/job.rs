@@ -150,13 +150,14 @@ impl Job {
                 () = &mut time_is_up, if escalation.is_none() && ended.is_none() => Some(Cause::Timeout),
             };
             if let Some(cause) = cause {
-                if ended.is_some() {
-                    // What its end has left behind was put in the background on purpose.
-                    break;
-                }
-                let mut new = Escalation { cause, signals: cause.signals(), due: Instant::now(), grace };
+                // What its end has left behind was put in the background on purpose.
+                let signals = if ended.is_some() { &[] } else { cause.signals() };
+                let mut new = Escalation { cause, signals, due: Instant::now(), grace };
                 new.step(&process);
                 escalation = Some(new);
+                if ended.is_some() {
+                    ending.cancel();
+                }
             }
             let settled = escalation.as_ref().is_none_or(|ongoing| ongoing.signals.is_empty());
             if ended.is_some() && settled && (told || self.client_gone.is_cancelled()) {

@@ -17,6 +17,7 @@ use socket2::{Domain, Protocol, Type};
 use tokio::net::{TcpListener, UnixListener};
 
 use crate::authenticate::authenticate;
+use crate::config::Config;
 use crate::listen_address::ListenAddress;
 use crate::logs::Escaped;
 use crate::session;
@@ -58,7 +59,8 @@ impl fmt::Display for Listener {
 }
 
 /// Binds an address; a name may stand for several.
-pub(crate) async fn bind(address: &ListenAddress, backlog: u32) -> anyhow::Result<Vec<Listener>> {
+pub(crate) async fn bind(address: &ListenAddress, config: &Config) -> anyhow::Result<Vec<Listener>> {
+    let backlog = config.backlog;
     let explain = |error: io::Error| {
         let remedy = match error.kind() {
             io::ErrorKind::AddrInUse => "another program listens there; stop it or choose another port",
@@ -77,13 +79,29 @@ pub(crate) async fn bind(address: &ListenAddress, backlog: u32) -> anyhow::Resul
         ListenAddress::Tcp { host, port, mode } => {
             let addresses: Vec<SocketAddr> =
                 tokio::net::lookup_host((host.as_str(), *port)).await.map_err(explain)?.collect();
+            // What a name resolves to is known only now.
+            let exposed = addresses.iter().find(|address| !address.ip().to_canonical().is_loopback());
+            if let (Mode::Plain, false, Some(exposed)) = (mode, config.allow_plain_on_network, exposed) {
+                anyhow::bail!(
+                    "{address} is {}, which other machines can reach; leave out plain://, or set \
+                     allow_plain_on_network = true",
+                    exposed.ip()
+                );
+            }
             addresses.into_iter().map(|address| bind_tcp(address, *mode, backlog).map_err(explain)).collect()
         }
     }
 }
 
 fn bind_tcp(address: SocketAddr, mode: Mode, backlog: u32) -> io::Result<Listener> {
-    let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = match tcp_socket(address) {
+        // A kernel without IPv6 still has an "every address".
+        Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) && address.ip().is_unspecified() => {
+            let every = SocketAddr::from((std::net::Ipv4Addr::UNSPECIFIED, address.port()));
+            return bind_tcp(every, mode, backlog);
+        }
+        socket => socket?,
+    };
     // A restart must not wait for the old connections' TIME_WAIT.
     socket.set_reuse_address(true)?;
     if address.ip().is_unspecified() && address.is_ipv6() {
@@ -95,6 +113,10 @@ fn bind_tcp(address: SocketAddr, mode: Mode, backlog: u32) -> io::Result<Listene
     let listener = TcpListener::from_std(socket.into())?;
     let address = listener.local_addr()?.to_string();
     Ok(Listener { socket: ListeningSocket::Tcp(listener), mode, address })
+}
+
+fn tcp_socket(address: SocketAddr) -> io::Result<socket2::Socket> {
+    socket2::Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))
 }
 
 fn bind_unix(path: &Path, backlog: u32) -> io::Result<Listener> {
@@ -185,10 +207,14 @@ impl Listener {
         }
     }
 
-    async fn accept(&self, dead_peer_after: Duration) -> io::Result<Socket> {
+    /// `None` for a peer that was gone before it could be looked at.
+    async fn accept(&self, dead_peer_after: Duration) -> io::Result<Option<Socket>> {
         match &self.socket {
-            ListeningSocket::Tcp(listener) => Socket::tcp(listener.accept().await?.0, dead_peer_after),
-            ListeningSocket::Unix(listener, _) => Ok(Socket::unix(listener.accept().await?.0)),
+            ListeningSocket::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                Ok(Socket::tcp(stream, dead_peer_after).ok())
+            }
+            ListeningSocket::Unix(listener, _) => Ok(Some(Socket::unix(listener.accept().await?.0))),
         }
     }
 
@@ -203,7 +229,8 @@ impl Listener {
                 accepted = self.accept(dead_peer_after) => accepted,
             };
             match accepted {
-                Ok(socket) => {
+                Ok(None) => {}
+                Ok(Some(socket)) => {
                     reserve.take_back();
                     let task = connection(shared.clone(), socket, self.mode);
                     tokio::spawn(shared.connections.track_future(task));
@@ -215,7 +242,6 @@ impl Listener {
                     let _ = tokio::time::timeout(BREATH, self.accept(dead_peer_after)).await;
                     reserve.take_back();
                 }
-                // The peer was gone before it was accepted.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
                     tracing::warn!(address = %self, %error, "accept failed");

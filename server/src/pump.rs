@@ -1,9 +1,13 @@
 //! One stream of one command: bytes between its pipe and its channel, and each kind of end.
 
-use bytes::{Bytes, BytesMut};
+use std::io;
+use std::os::fd::AsFd;
+
+use bytes::{BufMut, Bytes, BytesMut};
 use labsh_proto::frame::ChannelId;
 use labsh_proto::message::Stream;
 use labsh_transport::multiplexer::{Lost, Multiplexer, Room};
+use nix::fcntl::{FcntlArg, fcntl};
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::unix::pipe;
 use tokio_util::sync::CancellationToken;
@@ -15,7 +19,7 @@ const CHUNK: usize = 128 << 10;
 const SMALL: usize = 16 << 10;
 
 /// Carries a command's output until its end, or until its reader has gone. Once `ending` is cancelled, what the pipe
-/// holds is still carried, and that is the end.
+/// can hold is still carried, and that is the end, even if somebody goes on writing.
 pub(crate) async fn output(
     multiplexer: &Multiplexer,
     id: ChannelId,
@@ -24,12 +28,15 @@ pub(crate) async fn output(
     ending: &CancellationToken,
 ) {
     let mut buffer = BytesMut::new();
+    let mut left = None;
     loop {
         let room = match multiplexer.room(id, stream).await {
             Ok(Room::Bytes(room)) => room.min(CHUNK),
             Ok(Room::NoReader) | Err(Lost) => return,
         };
         let last = ending.is_cancelled();
+        // With nothing left to carry, the read below finds nothing, as at the end.
+        let room = if last { room.min(*left.get_or_insert_with(|| capacity(&pipe))) } else { room };
         if !last {
             tokio::select! {
                 biased;
@@ -38,10 +45,12 @@ pub(crate) async fn output(
                 () = ending.cancelled() => {}
             }
         }
-        buffer.reserve(room);
-        match read_up_to(&pipe, &mut buffer, room) {
+        let read =
+            if last { read_now(&pipe, &mut buffer, room) } else { read_ready(&pipe, &mut buffer, room) };
+        match read {
             Ok(0) => break,
             Ok(count) => {
+                left = left.map(|left| left - count);
                 let bytes = if count < SMALL {
                     let small = Bytes::copy_from_slice(&buffer);
                     buffer.clear();
@@ -53,16 +62,30 @@ pub(crate) async fn output(
                     return;
                 }
             }
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock && !last => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && !last => {}
             Err(_) => break,
         }
     }
     multiplexer.with(|channels| channels.finish(id, stream));
 }
 
-fn read_up_to(pipe: &pipe::Receiver, buffer: &mut BytesMut, most: usize) -> std::io::Result<usize> {
-    use bytes::BufMut;
+/// The most that a pipe can hold, in bytes.
+fn capacity(pipe: &pipe::Receiver) -> usize {
+    let size = fcntl(pipe, FcntlArg::F_GETPIPE_SZ).ok();
+    size.and_then(|size| size.try_into().ok()).unwrap_or(CHUNK)
+}
+
+fn read_ready(pipe: &pipe::Receiver, buffer: &mut BytesMut, most: usize) -> io::Result<usize> {
+    buffer.reserve(most);
     pipe.try_read_buf(&mut buffer.limit(most))
+}
+
+/// As [`read_ready`], but asks the kernel itself: the runtime may not have heard yet of what was written last.
+fn read_now(pipe: &pipe::Receiver, buffer: &mut BytesMut, most: usize) -> io::Result<usize> {
+    buffer.resize(most, 0);
+    let count = nix::unistd::read(pipe.as_fd(), buffer);
+    buffer.truncate(count.unwrap_or(0));
+    Ok(count?)
 }
 
 /// Carries stdin until its end, or until the command no longer reads. When the client goes before the end, the pipe

@@ -27,16 +27,21 @@ impl Server {
         let mut listeners = listener::from_service_manager().context("sockets from the service manager")?;
         if listeners.is_empty() {
             for address in &config.listen {
-                listeners.extend(listener::bind(address, config.backlog).await?);
+                listeners.extend(listener::bind(address, &config).await?);
             }
         }
+        anyhow::ensure!(
+            !listeners.is_empty(),
+            "nowhere to listen: `listen` is empty and the service manager hands over no socket"
+        );
         let spawner = Spawner::attach(spawner).context("cannot talk to the spawner")?;
         let settings = Settings { config: Arc::new(config), keyring: Arc::new(keyring) };
         let shared = Shared::new(settings, spawner).context("cannot set TLS up")?;
         let addresses = listeners.iter().filter_map(Listener::local_address).collect();
         for listener in listeners {
             tracing::info!(address = %listener, "listening");
-            tokio::spawn(listener.serve(shared.clone()));
+            // Waited for at the end like a connection: a unix socket's file goes with its listener.
+            tokio::spawn(shared.connections.track_future(listener.serve(shared.clone())));
         }
         Ok(Self { shared, addresses })
     }

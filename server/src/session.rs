@@ -106,6 +106,8 @@ pub(crate) async fn run(shared: Arc<Shared>, client: Client) -> End {
                     Err(error) => break End::Protocol(error),
                 },
                 Ok(None) => break End::Closed,
+                // TLS calls an end without its own goodbye an error; it is how a killed client ends.
+                Err(ReadError::Io(error)) if error.kind() == std::io::ErrorKind::UnexpectedEof => break End::Closed,
                 Err(ReadError::Io(error)) => break End::Io(error),
                 Err(ReadError::Protocol(labsh_proto::error::ProtocolError::Truncated { .. })) => break End::Closed,
                 Err(ReadError::Protocol(error)) => break End::Protocol(error),

@@ -43,7 +43,7 @@ pub enum UserError {
         /// The name asked for, or the number where it is this process's own.
         name: String,
     },
-    /// The password field begins with `!`.
+    /// The password field begins with `!`, and something stands behind that.
     #[error(
         "the account of {name} is locked; `usermod -p '*' {name}` unlocks it without giving it a password, \
          `usermod -U {name}` with the one it had"
@@ -149,11 +149,12 @@ struct Shadow {
 }
 
 impl Shadow {
-    /// A field that begins with `!` has been locked (`passwd -l`, useradd's default), and sshd without PAM
-    /// refuses it as well. `*` only says that no password opens the account: service accounts have it, and
-    /// those that are reached by key. An expiry of 0 is a date long past, as `chage -E 0` means it.
+    /// `!` in front of something has locked what stands there (`passwd -l`, `usermod -L`). `!` or `!!` alone is what
+    /// useradd writes for an account that never had a password, and that is how lab accounts are made; to lock such a
+    /// one, give it an expiry date, as usermod(8) itself advises.
     fn new(password: &[u8], expires: i64) -> Shadow {
-        Shadow { locked: password.starts_with(b"!"), expires: (expires >= 0).then_some(expires) }
+        let locked = password.starts_with(b"!") && password.iter().any(|&byte| byte != b'!');
+        Shadow { locked, expires: (expires >= 0).then_some(expires) }
     }
 }
 
@@ -245,12 +246,14 @@ mod tests {
         assert!(verdict("$y$j9T$abc", -1).is_ok());
         assert!(verdict("*", -1).is_ok());
         assert!(verdict("", -1).is_ok());
+        assert!(verdict("!", -1).is_ok());
+        assert!(verdict("!!", -1).is_ok());
         assert!(admit(&user("/bin/bash"), None, TODAY).is_ok());
     }
 
     #[test]
     fn a_locked_password_is_refused_with_the_way_out() {
-        for password in ["!", "!!", "!*", "!$y$j9T$abc"] {
+        for password in ["!*", "!!*", "!$y$j9T$abc"] {
             let error = verdict(password, -1).unwrap_err();
             assert!(matches!(error, UserError::Locked { .. }), "{password}: {error}");
             assert!(error.to_string().contains("usermod"));

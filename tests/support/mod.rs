@@ -283,3 +283,156 @@ pub fn is_alive(pid: i32) -> bool {
     // The state stands behind the name, which is in parentheses and may hold anything.
     !stat.rsplit(") ").next().unwrap_or_default().starts_with('Z')
 }
+
+impl Labshd {
+    /// `labsh run OPTIONS TARGET …`, with these words behind it.
+    pub fn run_with(&self, options: &[&str], words: &[&str]) -> Command {
+        let mut command = self.labsh();
+        command.arg("run").args(options).arg(self.target()).args(words);
+        command
+    }
+
+    /// The same to its end, with nothing on stdin.
+    pub fn output_with(&self, options: &[&str], words: &[&str]) -> Output {
+        self.run_with(options, words).stdin(Stdio::null()).output().unwrap()
+    }
+
+    /// Waits until so many commands were started, and returns the last one's process id.
+    pub fn command_pid(&self, count: usize) -> i32 {
+        let line = self.log.wait_for_nth("command started", count);
+        line.split(" pid=").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap()
+    }
+
+    /// A file of a test beside labshd's own.
+    pub fn file(&self, name: &str) -> String {
+        self.path().join(name).display().to_string()
+    }
+}
+
+/// A process that is ended, if it has not ended by itself, when the test is over; its outputs are piped.
+pub struct Running {
+    pub child: Child,
+    stdout: Option<BufReader<std::process::ChildStdout>>,
+    stderr: Option<BufReader<std::process::ChildStderr>>,
+}
+
+impl Running {
+    /// Starts it with nothing on stdin.
+    pub fn start(command: &mut Command) -> Self {
+        Self::adopt(command.stdin(Stdio::null()))
+    }
+
+    /// Starts it with the stdin that the command says.
+    pub fn adopt(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let stdout = child.stdout.take().map(BufReader::new);
+        let stderr = child.stderr.take().map(BufReader::new);
+        Self { child, stdout, stderr }
+    }
+
+    /// The next line of stdout, without its end.
+    pub fn line(&mut self) -> String {
+        line(self.stdout.as_mut().unwrap())
+    }
+
+    /// The next line of stderr, without its end.
+    pub fn error_line(&mut self) -> String {
+        line(self.stderr.as_mut().unwrap())
+    }
+
+    /// The next line of stdout, which is a process id.
+    pub fn pid_line(&mut self) -> i32 {
+        self.line().parse().unwrap()
+    }
+
+    pub fn signal(&self, signal: i32) {
+        kill(self.child.id() as i32, signal);
+    }
+
+    /// What is left of both outputs, and the exit status.
+    pub fn finish(mut self) -> Output {
+        let (mut stdout, mut stderr) = (self.stdout.take().unwrap(), self.stderr.take().unwrap());
+        drop(self.child.stdin.take());
+        let errors = std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            std::io::Read::read_to_end(&mut stderr, &mut bytes).unwrap();
+            bytes
+        });
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut stdout, &mut bytes).unwrap();
+        Output { status: self.child.wait().unwrap(), stdout: bytes, stderr: errors.join().unwrap() }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn line(from: &mut impl BufRead) -> String {
+    let mut line = String::new();
+    from.read_line(&mut line).unwrap();
+    assert!(line.ends_with('\n'), "the output ended at {line:?}");
+    line.pop();
+    line
+}
+
+/// A shell's command line in which `"$@"` stands for this command.
+pub fn in_shell(script: &str, command: &Command) -> Command {
+    let mut shell = Command::new("bash");
+    shell.arg("-c").arg(script).arg("bash").arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    shell
+}
+
+/// A process that a command left behind on purpose; ended when the test is over.
+pub struct Background(pub i32);
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        let _ = Command::new("kill").arg("-9").arg(self.0.to_string()).stderr(Stdio::null()).status();
+    }
+}
+
+/// A command's stdout as text, without its last line end; it must succeed.
+pub fn said(program: &str, words: &[&str]) -> String {
+    text(&run(Command::new(program).args(words)).stdout).trim_end().to_owned()
+}
+
+/// A field of the own user's line in passwd(5), counted from 0.
+pub fn own_account(field: usize) -> String {
+    said("getent", &["passwd", &said("id", &["-u"])]).split(':').nth(field).unwrap().to_owned()
+}
+
+/// The processes whose parent this is, zombies included.
+pub fn children(pid: i32) -> Vec<i32> {
+    let parent = |stat: String| stat.rsplit(") ").next()?.split(' ').nth(1)?.parse::<i32>().ok();
+    let processes =
+        fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().into_string().ok());
+    let numbers = processes.filter_map(|name| name.parse::<i32>().ok());
+    numbers
+        .filter(|child| fs::read_to_string(format!("/proc/{child}/stat")).ok().and_then(parent) == Some(pid))
+        .collect()
+}
+
+/// The memory that a process holds (VmRSS), in bytes.
+pub fn memory(pid: i32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() << 10
+}
+
+/// The processor time that a process has used, in hundredths of a second.
+pub fn processor_time(pid: i32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+    [11, 12].into_iter().map(|field| fields[field].parse::<u64>().unwrap()).sum()
+}

@@ -61,7 +61,10 @@ fn server_name(name: Name) -> Result<ServerName<'static>, Error> {
 }
 
 fn name_in(server_name: &str) -> Option<Name> {
-    let digits = server_name.strip_prefix('k').filter(|digits| digits.len() == 32 && digits.is_ascii())?;
+    let digits = server_name.strip_prefix('k')?;
+    if digits.len() != 32 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return None;
+    }
     let mut name = [0; 16];
     for (index, byte) in name.iter_mut().enumerate() {
         *byte = u8::from_str_radix(digits.get(2 * index..2 * index + 2)?, 16).ok()?;

@@ -3,7 +3,10 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::runtime::Handle;
@@ -40,9 +43,42 @@ impl Output for ChildStderr {
     }
 }
 
+/// What the outputs are at: whether it is the command's side or ours that keeps them from ending.
+#[derive(Debug, Default)]
+pub(crate) struct Activity {
+    writing: AtomicUsize,
+    pieces: AtomicUsize,
+}
+
+impl Activity {
+    fn during<T>(&self, write: impl FnOnce() -> T) -> T {
+        self.writing.fetch_add(1, Ordering::Relaxed);
+        let result = write();
+        self.writing.fetch_sub(1, Ordering::Relaxed);
+        self.pieces.fetch_add(1, Ordering::Relaxed);
+        result
+    }
+
+    /// Resolves when for so long nothing has come, and nothing that came has waited for its reader here.
+    pub(crate) async fn quiet(&self, time: Duration) {
+        loop {
+            let before = self.pieces.load(Ordering::Relaxed);
+            tokio::time::sleep(time).await;
+            let waits = self.writing.load(Ordering::Relaxed) > 0;
+            if !waits && self.pieces.load(Ordering::Relaxed) == before {
+                return;
+            }
+        }
+    }
+}
+
 /// Copies a command's output to a descriptor of ours until its end. An error is ours, not the command's; it closes the
 /// pipe over there. (A lost connection shows as the end; the child knows better.)
-pub(crate) async fn write_out(mut from: impl Output, to: impl AsFd + Send + 'static) -> io::Result<()> {
+pub(crate) async fn write_out(
+    mut from: impl Output,
+    to: impl AsFd + Send + 'static,
+    activity: Arc<Activity>,
+) -> io::Result<()> {
     // Many commands say nothing on one of the two: no thread for those.
     let Ok(Some(first)) = from.next().await else { return Ok(()) };
     let (done, outcome) = oneshot::channel();
@@ -51,7 +87,7 @@ pub(crate) async fn write_out(mut from: impl Output, to: impl AsFd + Send + 'sta
         let copy = || -> io::Result<()> {
             let mut next = Some(first);
             while let Some(bytes) = next {
-                write_all(to.as_fd(), &bytes)?;
+                activity.during(|| write_all(to.as_fd(), &bytes))?;
                 from.consumed(bytes.len());
                 next = runtime.block_on(from.next()).unwrap_or(None);
             }

@@ -1,13 +1,14 @@
 //! One command on one session: its streams joined to ours, our signals to it, until both its ends are known.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use labsh_proto::message::{Program, Until};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::child::Child;
-use crate::cli::local_streams::{read_in, write_out};
+use crate::cli::local_streams::{Activity, read_in, write_out};
 use crate::cli::note;
 use crate::cli::options::CommandOptions;
 use crate::cli::outcome::Outcome;
@@ -15,7 +16,7 @@ use crate::command::Stdio;
 use crate::error::CommandError;
 use crate::session::Session;
 
-/// How long streams may stay open behind a command's end before the user is told why nothing happens.
+/// How long streams may stay open and silent behind a command's end before the user is told why nothing happens.
 const MOMENT: Duration = Duration::from_secs(1);
 
 const SIGINT: u8 = 2;
@@ -30,7 +31,7 @@ pub(crate) struct End {
 /// Runs the command to its end.
 pub(crate) async fn carry(session: &Session, program: &Program, options: &CommandOptions) -> End {
     match start(session, program, options).await {
-        Ok(child) => follow(child).await,
+        Ok(child) => follow(child, options.no_wait_eof).await,
         Err(error) => End { outcome: Outcome::Failed(error), stdout_closed: false },
     }
 }
@@ -57,7 +58,7 @@ async fn start(
     command.open().await
 }
 
-async fn follow(mut child: Child) -> End {
+async fn follow(mut child: Child, no_wait_eof: bool) -> End {
     let mut signals = match Signals::new() {
         Ok(signals) => signals,
         Err(error) => {
@@ -71,28 +72,35 @@ async fn follow(mut child: Child) -> End {
         note(&format!("cannot read standard input: {error}; the command sees its end"));
     }
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let activity = Arc::new(Activity::default());
     let mut output = std::pin::pin!(async {
+        let copying = || activity.clone();
         tokio::join!(
-            async { if let Some(from) = stdout { write_out(from, io::stdout()).await } else { Ok(()) } },
-            async { if let Some(from) = stderr { write_out(from, io::stderr()).await } else { Ok(()) } },
+            async {
+                if let Some(from) = stdout { write_out(from, io::stdout(), copying()).await } else { Ok(()) }
+            },
+            async {
+                if let Some(from) = stderr { write_out(from, io::stderr(), copying()).await } else { Ok(()) }
+            },
         )
     });
 
     let mut written = None;
     let mut interrupts = 0;
     let mut terminations = 0;
-    let mut told = false;
+    let mut only_leftovers = false;
     let ended = loop {
         let held_open = async {
             if child.ended().await.is_err() {
                 return std::future::pending().await;
             }
-            tokio::time::sleep(MOMENT).await;
+            // A slow reader here, or a slow link, is not the fault of anything that was left behind.
+            activity.quiet(MOMENT).await;
         };
         tokio::select! {
             result = &mut output, if written.is_none() => written = Some(result),
-            () = held_open, if written.is_none() && !told => {
-                told = true;
+            () = held_open, if written.is_none() && !only_leftovers && !no_wait_eof => {
+                only_leftovers = true;
                 note(
                     "the command has ended, but a process that it left behind holds its output open; \
                      waiting for that (--no-wait-eof leaves at once)",
@@ -102,6 +110,8 @@ async fn follow(mut child: Child) -> End {
             _ = signals.interrupt.recv() => {
                 interrupts += 1;
                 match interrupts {
+                    // The command has ended already; only the wait for what it left behind can be cut short.
+                    _ if only_leftovers => return left(SIGINT),
                     1 => {}
                     2 => note("the command was told again; once more leaves it to the host, which ends it"),
                     _ => return left(SIGINT),

@@ -1,0 +1,7 @@
+//! A client among hostile servers.
+#![no_main]
+
+use labsh_proto::channel::Role;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| labsh_fuzz::converse(Role::Client, data));

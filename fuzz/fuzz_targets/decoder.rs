@@ -1,0 +1,42 @@
+//! The decoder: the same frames, or the same error, however the bytes were cut.
+#![no_main]
+
+use labsh_proto::error::ProtocolError;
+use labsh_proto::frame::{Decoder, Frame};
+use labsh_proto::limits::BODY;
+use libfuzzer_sys::fuzz_target;
+
+/// All frames in the bytes, fed in pieces of these sizes over and over, up to the first error.
+fn decode(bytes: &[u8], sizes: &[u8]) -> (Vec<Frame>, Result<(), ProtocolError>) {
+    let mut decoder = Decoder::default();
+    let mut frames = Vec::new();
+    let mut rest = bytes;
+    let mut sizes = sizes.iter().cycle();
+    while !rest.is_empty() {
+        let size = sizes.next().map_or(usize::MAX, |size| usize::from(*size) + 1);
+        let (piece, behind) = rest.split_at(rest.len().min(size));
+        rest = behind;
+        decoder.buffer().extend_from_slice(piece);
+        loop {
+            match decoder.next_frame(BODY) {
+                Ok(Some(frame)) => frames.push(frame),
+                Ok(None) => break,
+                Err(error) => return (frames, Err(error)),
+            }
+        }
+    }
+    (frames, decoder.finish())
+}
+
+// The first byte says how many sizes follow it; behind them stand the bytes.
+fuzz_target!(|data: &[u8]| {
+    let Some((count, rest)) = data.split_first() else { return };
+    let (sizes, bytes) = rest.split_at(rest.len().min(usize::from(*count)));
+    let (frames, outcome) = decode(bytes, sizes);
+    assert_eq!((&frames, &outcome), (&decode(bytes, &[]).0, &decode(bytes, &[]).1));
+    if outcome.is_ok() {
+        let again: Vec<u8> =
+            frames.iter().flat_map(|frame| [&frame.header().encode(), &frame.body[..]].concat()).collect();
+        assert_eq!(again, bytes);
+    }
+});

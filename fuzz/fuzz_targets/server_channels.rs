@@ -1,0 +1,7 @@
+//! A server among hostile clients.
+#![no_main]
+
+use labsh_proto::channel::Role;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| labsh_fuzz::converse(Role::Server, data));

@@ -1,0 +1,85 @@
+//! A session that does everything a caller may do with channels, for the fuzz targets of both roles.
+
+use bytes::Bytes;
+use labsh_proto::channel::{Channels, Event, Read, Role};
+use labsh_proto::flow::{Budget, Growth};
+use labsh_proto::frame::{ChannelId, Decoder};
+use labsh_proto::limits::BODY;
+use labsh_proto::message::{
+    CommandId, Open, Program, Refuse, RefuseCode, Resize, Signal, Status, Stream, Until, Usage,
+};
+
+const STREAMS: [Stream; 3] = [Stream::Stdin, Stream::Stdout, Stream::Stderr];
+
+/// Feeds frames from `data` to one end, and between two frames does what a control byte in front of each says.
+///
+/// Each frame stands behind one control byte, so that a mutation of the actions leaves the frames whole. A frame that
+/// breaks the protocol ends the run, as it would end the connection.
+pub fn converse(role: Role, data: &[u8]) {
+    let mut channels = Channels::new(role, 3, Growth::new(Budget::new(1 << 22)));
+    let mut decoder = Decoder::default();
+    let mut rest = data;
+    while let Some((action, behind)) = rest.split_first() {
+        act(&mut channels, role, *action);
+        decoder.buffer().clear();
+        decoder.buffer().extend_from_slice(behind);
+        let Ok(Some(frame)) = decoder.next_frame(BODY) else { return };
+        rest = &behind[behind.len() - decoder.buffer().len()..];
+        match channels.receive(frame) {
+            Ok(Event::Opened(id, open)) if open.check().is_err() => {
+                channels.refuse(id, &Refuse::new(RefuseCode::BAD_COMMAND, "bad", ""));
+            }
+            Ok(Event::Opened(id, _)) => channels.started(id, 1),
+            Ok(_) => {}
+            Err(error) => {
+                // What is said about it must be sayable.
+                let _ = error.to_string();
+                return;
+            }
+        }
+        let promised = channels.has_frame();
+        assert_eq!(channels.next_frame().is_some(), promised);
+    }
+}
+
+/// The low three bits choose the action, the next two a channel, the next two a stream.
+fn act(channels: &mut Channels, role: Role, action: u8) {
+    let id = ChannelId(u32::from(action >> 3 & 3) + 1);
+    let stream = STREAMS[usize::from(action >> 5) % 3];
+    match (action & 7, role) {
+        (0, _) => {
+            if let Read::Bytes(bytes) = channels.read(id, stream) {
+                channels.consume(id, stream, bytes.len());
+            }
+        }
+        (1, _) => {
+            if let Ok(room) = channels.room(id, stream) {
+                assert!(channels.write(id, stream, Bytes::from(vec![0; room])).is_ok());
+            }
+        }
+        (2, _) => channels.finish(id, stream),
+        (3, _) => channels.stop(id, stream),
+        (4, Role::Client) => {
+            let _ = channels.open(&command());
+        }
+        (4, Role::Server) => channels.ended(id, Status::Exited(0)),
+        (5, Role::Client) => channels.close(id),
+        (5, Role::Server) => channels.exit(id, Status::Exited(0), false, Usage::default()),
+        (6, Role::Client) => channels.signal(id, Signal { number: 15 }),
+        (7, Role::Client) => channels.resize(id, Resize { columns: 80, rows: 24, width: 0, height: 0 }),
+        (_, _) => while channels.next_frame().is_some() {},
+    }
+}
+
+fn command() -> Open {
+    Open {
+        command: CommandId([0; 16]),
+        linger: 0,
+        timeout: 0,
+        until: Until::StreamsEnd,
+        program: Program::Argv(vec![b"true".to_vec()]),
+        environment: Vec::new(),
+        directory: None,
+        terminal: None,
+    }
+}

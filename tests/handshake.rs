@@ -1,0 +1,341 @@
+//! Who gets in: nobody who cannot prove it, whatever they send, and all of them hear the same.
+
+use std::fs;
+use std::process::{Output, Stdio};
+use std::thread;
+
+use labsh_proto::auth::{ChannelBinding, Mode};
+use labsh_proto::frame::{ChannelId, Frame, Kind};
+use labsh_proto::handshake::Client;
+use labsh_proto::key::{HostId, HostKey, Key, KeyId, Secret};
+use labsh_proto::message::{Body, Features, Name, Nonce, Ping, Proof, RefuseCode, Response};
+use labsh_transport::random;
+
+use crate::peer::proxy::{Cut, Proxy};
+use crate::peer::{Peer, assert_broke, bytes, header, message, open, tls};
+use crate::support::{HOST, Labshd, enroll, labsh_in, pipe_through, run, text};
+
+/// Refusals come at once: what is tested is not the delay.
+const PROMPT: &str = "failed_authentication_delay = '0s'";
+
+fn ping() -> Vec<u8> {
+    message(&Ping { token: 9 }, 0)
+}
+
+/// A key that is enrolled nowhere.
+fn unknown_key() -> HostKey {
+    Key::new(KeyId::new("test").unwrap(), Secret::new([5; 32])).for_host(&HostId::new(HOST).unwrap())
+}
+
+/// Nothing was started, and labshd can still start things.
+fn assert_nothing_started(labshd: &Labshd) {
+    assert_eq!(labshd.log().count("command started"), 0, "{}", labshd.log().text());
+    assert_eq!(labshd.output(&["true"]).status.code(), Some(0));
+    labshd.log().wait_for("command started");
+}
+
+/// A response with the right name and the wrong proof.
+fn spoil(frame: &Frame) -> Frame {
+    let mut response = Response::from_frame(frame).unwrap();
+    response.proof.0[31] ^= 1;
+    response.frame(ChannelId::CONNECTION)
+}
+
+/// What labshd says, to its last byte, to a plain client with this key.
+fn answer_to(labshd: &Labshd, key: &HostKey, change: impl Fn(&Frame) -> Frame) -> Vec<u8> {
+    let mut peer = Peer::connect(labshd.plain);
+    let (response, _) = peer.respond(key, Mode::Plain, ChannelBinding::PLAIN);
+    peer.send_frame(&change(&response));
+    peer.rest()
+}
+
+fn assert_authentication(answer: &[u8]) {
+    let mut peer = Peer::over(std::io::Cursor::new(answer.to_vec()));
+    assert_eq!(peer.refusal().code, RefuseCode::AUTHENTICATION);
+}
+
+#[test]
+fn a_wrong_proof_an_unknown_key_and_another_host_hear_the_same_bytes() {
+    let labshd = Labshd::with(PROMPT);
+    let wrong_proof = answer_to(&labshd, &labshd.host_key(), spoil);
+    assert_authentication(&wrong_proof);
+    let elsewhere = labshd.key.for_host(&HostId::new("lab08").unwrap());
+    for key in [unknown_key(), elsewhere] {
+        assert_eq!(answer_to(&labshd, &key, Frame::clone), wrong_proof);
+    }
+    labshd.log().wait_for_nth("authentication failed for the name", 3);
+    assert_nothing_started(&labshd);
+}
+
+#[test]
+fn in_tls_an_unknown_name_is_shown_as_much_as_a_known_one_and_fails_alike() {
+    let labshd = Labshd::with(PROMPT);
+    let (known, unknown) = (labshd.host_key(), unknown_key());
+    let attempt = |asked_for: Name, key: &HostKey, change: &dyn Fn(&Frame) -> Frame| {
+        let (mut peer, shown, binding) = tls::connect(labshd.tls, asked_for);
+        let (response, _) = peer.respond(key, Mode::Tls, binding);
+        peer.send_frame(&change(&response));
+        (shown, peer.rest())
+    };
+    let (shown, answer) = attempt(known.name(), &known, &spoil);
+    assert_authentication(&answer);
+    let (stand_in, answer_to_unknown) = attempt(unknown.name(), &unknown, &Frame::clone);
+    assert_eq!(answer_to_unknown, answer);
+    assert_eq!((stand_in.len(), stand_in != shown), (shown.len(), true));
+    // The same stand-in at each visit, another for each name.
+    assert_eq!(attempt(unknown.name(), &unknown, &Frame::clone).0, stand_in);
+    assert_ne!(attempt(Name([1; 16]), &unknown, &Frame::clone), (stand_in.clone(), answer.clone()));
+    // The right key behind another name, known or not.
+    let (_, misdirected) = attempt(unknown.name(), &known, &Frame::clone);
+    assert_eq!(misdirected, answer);
+    assert_nothing_started(&labshd);
+    // The harness is right: it does get in where it should.
+    let (mut peer, _, binding) = tls::connect(labshd.tls, known.name());
+    let (response, answered) = peer.respond(&known, Mode::Tls, binding);
+    peer.send_frame(&response);
+    answered.finish(&peer.next().unwrap()).unwrap();
+}
+
+#[test]
+fn a_proof_holds_for_one_connection_one_host_and_one_mode() {
+    let labshd = Labshd::with(PROMPT);
+    enroll(labshd.path(), "test", "lab08");
+    labshd.reload();
+    let key = labshd.host_key();
+    // Recorded on one plain connection, played on another.
+    let mut first = Peer::connect(labshd.plain);
+    let (response, _) = first.respond(&key, Mode::Plain, ChannelBinding::PLAIN);
+    assert_authentication(&answer_to(&labshd, &key, |_| response.clone()));
+    // Made for a challenge in plain mode, or with the binding of plain mode, and taken through TLS.
+    for (mode, plain_binding) in [(Mode::Plain, true), (Mode::Tls, true), (Mode::Plain, false)] {
+        let (mut peer, _, binding) = tls::connect(labshd.tls, key.name());
+        let binding = if plain_binding { ChannelBinding::PLAIN } else { binding };
+        let (response, _) = peer.respond(&key, mode, binding);
+        peer.send_frame(&response);
+        assert_authentication(&peer.rest());
+    }
+    // The reverse: made for TLS, sent over a plain connection.
+    let mut peer = Peer::connect(labshd.plain);
+    let (response, _) = peer.respond(&key, Mode::Tls, ChannelBinding::PLAIN);
+    peer.send_frame(&response);
+    assert_authentication(&peer.rest());
+    // Relayed: the challenge of this TLS connection was answered on another one.
+    let (mut there, _, binding) = tls::connect(labshd.tls, key.name());
+    let (mut here, ..) = tls::connect(labshd.tls, key.name());
+    let challenge = here.next().unwrap();
+    let client = Client {
+        mode: Mode::Tls,
+        key: key.clone(),
+        nonce: Nonce(random::bytes()),
+        features: Features(0),
+        binding,
+    };
+    here.send_frame(&client.answer(&challenge).unwrap().0);
+    assert_authentication(&here.rest());
+    drop(there.next());
+    // Made by the same key for another host id, under this host's name.
+    let other = labshd.key.for_host(&HostId::new("lab08").unwrap());
+    let renamed = |frame: &Frame| {
+        let response = Response { name: key.name(), ..Response::from_frame(frame).unwrap() };
+        response.frame(ChannelId::CONNECTION)
+    };
+    assert_authentication(&answer_to(&labshd, &other, renamed));
+    // Features are part of the proof.
+    let richer = |frame: &Frame| {
+        let response = Response { features: Features(1), ..Response::from_frame(frame).unwrap() };
+        response.frame(ChannelId::CONNECTION)
+    };
+    assert_authentication(&answer_to(&labshd, &key, richer));
+    assert_nothing_started(&labshd);
+}
+
+#[test]
+fn a_recorded_session_cannot_be_played_again() {
+    let labshd = Labshd::with(PROMPT);
+    let proxy = Proxy::start(labshd.plain, Cut::Pass);
+    let marker = labshd.path().join("marker");
+    let script = format!("echo ran >> {}", marker.display());
+    run(labshd.labsh().args(["run", "--plain", &proxy.address.to_string(), &script]));
+    let recorded = proxy.from_client();
+    assert!(!proxy.from_server().is_empty());
+    let mut peer = Peer::connect(labshd.plain);
+    peer.send(&recorded);
+    assert_eq!(peer.refusal().code, RefuseCode::AUTHENTICATION);
+    assert_eq!(fs::read_to_string(&marker).unwrap(), "ran\n");
+    assert_eq!(labshd.log().count("command started"), 1);
+}
+
+#[test]
+fn nothing_but_one_response_is_heard_before_authentication() {
+    let labshd = Labshd::with(PROMPT);
+    let marker = labshd.path().join("marker");
+    let touch = open(1, &["touch", marker.to_str().unwrap()]);
+    for kind in Kind::ALL.iter().copied().filter(|kind| ![Kind::Response, Kind::Ping].contains(kind)) {
+        let mut peer = Peer::connect(labshd.plain);
+        let connection = peer.next().unwrap().kind == Kind::Challenge && kind as u8 <= 0x07;
+        let early = if kind == Kind::Open { touch.clone() } else { bytes(kind, u32::from(!connection), &[]) };
+        peer.send(&[early, touch.clone()].concat());
+        assert_broke(&peer.refusal(), "is not due now: response");
+    }
+    // A plain client may begin with one ping, and only with one.
+    let mut peer = Peer::connect(labshd.plain);
+    peer.send(&[ping(), ping(), touch.clone()].concat());
+    peer.next().unwrap();
+    assert_broke(&peer.refusal(), "ping is not due now");
+    // A command behind a wrong proof.
+    let mut peer = Peer::connect(labshd.plain);
+    let (response, _) = peer.respond(&unknown_key(), Mode::Plain, ChannelBinding::PLAIN);
+    peer.send(&[message(&Response::from_frame(&response).unwrap(), 0), touch].concat());
+    assert_eq!(peer.refusal().code, RefuseCode::AUTHENTICATION);
+    assert_nothing_started(&labshd);
+    assert!(!marker.exists());
+}
+
+#[test]
+fn one_ping_in_front_of_the_response_and_a_command_behind_it_are_in_order() {
+    let labshd = Labshd::start();
+    let mut peer = Peer::connect(labshd.plain);
+    let (response, _) = peer.respond(&labshd.host_key(), Mode::Plain, ChannelBinding::PLAIN);
+    let response = message(&Response::from_frame(&response).unwrap(), 0);
+    peer.send(&[ping(), response.clone(), open(1, &["echo", "well"])].concat());
+    assert_eq!(peer.finish(1).stdout, b"well\n");
+    peer.send(&response);
+    assert_broke(&peer.refusal(), "the handshake is over");
+}
+
+#[test]
+fn what_is_too_long_or_no_frame_is_refused_before_authentication() {
+    let labshd = Labshd::start();
+    let cases = [
+        (header(513, Kind::Response as u8, 0, 0, 0), "513 bytes of body, the limit here is 512"),
+        (header(u32::MAX, Kind::Response as u8, 0, 0, 0), "4294967295 bytes of body"),
+        (header(88, 0x7f, 0, 0, 0), "unknown kind of message 0x7f"),
+        (header(88, Kind::Response as u8, 1, 0, 0), "undefined flags"),
+        (header(88, Kind::Response as u8, 0, 1, 0), "reserved"),
+        (header(88, Kind::Response as u8, 0, 0, 1), "on channel 1"),
+        (bytes(Kind::Response, 0, &[0; 87]), "malformed response"),
+        (bytes(Kind::Response, 0, &[0; 89]), "left over"),
+    ];
+    for (sent, rule) in cases {
+        let mut peer = Peer::connect(labshd.plain);
+        peer.send(&sent);
+        peer.next().unwrap();
+        assert_broke(&peer.refusal(), rule);
+        labshd.log().wait_for(rule);
+    }
+    assert_nothing_started(&labshd);
+}
+
+#[test]
+fn who_says_nothing_or_dribbles_is_put_out_at_the_deadline_and_told_so() {
+    let labshd = Labshd::with("authentication_deadline = '1s'");
+    let silent = Peer::connect(labshd.plain);
+    let mut silent_tls = Peer::connect(labshd.tls);
+    let mut dribbler = Peer::connect(labshd.plain);
+    let mut writer = dribbler.writer();
+    // A byte whenever the one before has left, as slowly as its reader wants.
+    let dribble = thread::spawn(move || {
+        use std::io::Write;
+        let endless = header(512, Kind::Response as u8, 0, 0, 0).into_iter().chain([0; 500]);
+        for byte in endless {
+            if writer.write_all(&[byte]).is_err() {
+                break;
+            }
+            thread::sleep(std::time::Duration::from_millis(5));
+        }
+    });
+    for mut peer in [silent, Peer::over(dribbler.stream.try_clone().unwrap())] {
+        assert_eq!(peer.next().unwrap().kind, Kind::Challenge);
+        assert_eq!(peer.refusal().code, RefuseCode::DEADLINE);
+    }
+    assert_eq!(silent_tls.rest(), b"");
+    labshd.log().wait_for_nth("the deadline for authentication has passed", 3);
+    drop(dribbler.rest());
+    dribble.join().unwrap();
+    assert_nothing_started(&labshd);
+}
+
+/// `labsh` with another user's key.
+fn stranger(labshd: &Labshd) -> Output {
+    let dir = labshd.path().join("stranger");
+    fs::create_dir(&dir).unwrap();
+    run(labsh_in(&dir).args(["key", "new", "stolen"]));
+    let mut labsh = labsh_in(&dir);
+    labsh.args(["run", &labshd.target(), "true"]).stdin(Stdio::null()).output().unwrap()
+}
+
+#[test]
+fn a_wrong_key_is_named_with_its_host_id_and_what_to_check() {
+    let labshd = Labshd::start();
+    let output = stranger(&labshd);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(255), "{said}");
+    for part in
+        ["key stolen", "host 127.0.0.1", "labshd key list", "labsh key enroll stolen --host 127.0.0.1"]
+    {
+        assert!(said.contains(part), "{part} in {said}");
+    }
+    assert_eq!(said.lines().count(), 1, "{said}");
+    let line = labshd.log().wait_for("not authenticated");
+    assert!(line.contains("a client that holds another key stops here"), "{line}");
+    assert_nothing_started(&labshd);
+}
+
+#[test]
+fn rules_of_a_key_are_refusals_with_a_remedy() {
+    let labshd = Labshd::start();
+    let entry = labshd.path().join("keys.d/test+127.0.0.1.toml");
+    let plain = fs::read_to_string(&entry).unwrap();
+    for (rule, reason, remedy) in [
+        ("expires = 2001-02-03", "expired", "`expires`"),
+        ("from = ['10.1.2.0/24']", "may not be used from 127.0.0.1", "`from`"),
+    ] {
+        fs::write(&entry, format!("{plain}{rule}\n")).unwrap();
+        labshd.reload();
+        let mut labsh = labshd.labsh();
+        let output = pipe_through(labsh.args(["run", "--json", &labshd.target(), "true"]), b"");
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(125), "{said}");
+        for part in [reason, remedy, "\"refusal\":\"not-permitted\""] {
+            assert!(said.contains(part), "{part} in {said}");
+        }
+        labshd.log().wait_for(reason);
+    }
+    assert_eq!(labshd.log().count("command started"), 0);
+}
+
+#[test]
+fn a_key_that_was_removed_while_it_was_being_used_is_put_out() {
+    let labshd = Labshd::start();
+    let mut peer = Peer::authenticated(&labshd);
+    peer.check(1);
+    fs::remove_file(labshd.path().join("keys.d/test+127.0.0.1.toml")).unwrap();
+    labshd.reload();
+    peer.until(Kind::Goodbye, 0);
+    assert_eq!(peer.next(), None);
+}
+
+#[test]
+fn the_refusal_of_a_proof_reaches_a_client_that_is_still_sending() {
+    let labshd = Labshd::with(PROMPT);
+    for _ in 0..20 {
+        let mut peer = Peer::connect(labshd.plain);
+        let (response, _) = peer.respond(&unknown_key(), Mode::Plain, ChannelBinding::PLAIN);
+        let mut all = message(&Response::from_frame(&response).unwrap(), 0);
+        all.resize(4 << 20, 0);
+        let mut writer = peer.writer();
+        let sending = thread::spawn(move || std::io::Write::write_all(&mut writer, &all));
+        assert_eq!(peer.refusal().code, RefuseCode::AUTHENTICATION);
+        sending.join().unwrap().unwrap();
+    }
+}
+
+#[test]
+fn a_proof_of_zeros_is_as_wrong_as_any() {
+    let labshd = Labshd::with(PROMPT);
+    let answer = answer_to(&labshd, &labshd.host_key(), |frame| {
+        let response = Response { proof: Proof([0; 32]), ..Response::from_frame(frame).unwrap() };
+        response.frame(ChannelId::CONNECTION)
+    });
+    assert_authentication(&answer);
+}

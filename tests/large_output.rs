@@ -1,0 +1,118 @@
+//! Output far larger than every buffer on its way arrives whole and in order.
+
+use std::fmt::Write;
+use std::io::Read;
+use std::process::{Command, Stdio};
+use std::sync::LazyLock;
+
+use sha2::{Digest, Sha256};
+
+use crate::support::{LABSH, Labshd, text};
+
+const GIB: u64 = 1 << 30;
+const QUARTER: u64 = 256 << 20;
+
+/// Lines that are all different, cut to a length: bytes that are lost, doubled or swapped change the digest.
+fn numbers(bytes: u64) -> String {
+    format!("seq 1 999999999 | head -c {bytes}")
+}
+
+/// Reads to the end; the digest and the length.
+fn digest(mut from: impl Read) -> (String, u64) {
+    let (mut sha, mut length) = (Sha256::new(), 0);
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let count = from.read(&mut buffer).unwrap();
+        if count == 0 {
+            let mut hex = String::new();
+            sha.finalize().iter().for_each(|byte| write!(hex, "{byte:02x}").unwrap());
+            return (hex, length);
+        }
+        sha.update(&buffer[..count]);
+        length += count as u64;
+    }
+}
+
+fn of_numbers(bytes: u64) -> (String, u64) {
+    let mut command =
+        Command::new("sh").arg("-c").arg(numbers(bytes)).stdout(Stdio::piped()).spawn().unwrap();
+    let digest = digest(command.stdout.take().unwrap());
+    command.wait().unwrap();
+    digest
+}
+
+static ONE_GIB: LazyLock<(String, u64)> = LazyLock::new(|| of_numbers(GIB));
+static QUARTER_GIB: LazyLock<(String, u64)> = LazyLock::new(|| of_numbers(QUARTER));
+
+/// The digests of what a command writes to stdout and to stderr, and its totals by its own account.
+fn digests(mut command: Command, status: &str) -> [(String, u64); 2] {
+    let mut client =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let (stdout, stderr) = (client.stdout.take().unwrap(), client.stderr.take().unwrap());
+    let errors = std::thread::spawn(move || digest(stderr));
+    let found = [digest(stdout), errors.join().unwrap()];
+    assert!(client.wait().unwrap().success());
+    let told = std::fs::read_to_string(status).unwrap();
+    for (name, (_, bytes)) in ["stdout_bytes", "stderr_bytes"].iter().zip(&found) {
+        assert!(told.contains(&format!("\"{name}\":{bytes},")), "{bytes} {name}: {told}");
+    }
+    found
+}
+
+/// `labsh run` with its account of the totals in a file, over TLS or in plain mode.
+fn counted(labshd: &Labshd, plain: bool, line: &str) -> (Command, String) {
+    let status = labshd.file("status");
+    let mut command = Command::new("bash");
+    command.args(["-c", &format!("exec \"$@\" 7>{status}"), "bash", LABSH, "run", "--status-fd", "7"]);
+    command.env("XDG_CONFIG_HOME", labshd.path().join("config")).env_remove("LABSH_KEY");
+    match plain {
+        true => command.arg("--plain").arg(labshd.plain.to_string()),
+        false => command.arg(labshd.target()),
+    };
+    command.arg(line);
+    (command, status)
+}
+
+fn a_gibibyte_arrives(plain: bool) {
+    let labshd = Labshd::start();
+    let (command, status) = counted(&labshd, plain, &numbers(GIB));
+    let [stdout, stderr] = digests(command, &status);
+    assert_eq!(stdout, *ONE_GIB);
+    assert_eq!(stderr.1, 0);
+}
+
+#[test]
+fn a_gibibyte_arrives_over_tls() {
+    a_gibibyte_arrives(false);
+}
+
+#[test]
+fn a_gibibyte_arrives_in_plain_mode() {
+    a_gibibyte_arrives(true);
+}
+
+fn both_outputs_arrive(plain: bool) {
+    let labshd = Labshd::start();
+    let line = format!("({}) >&2 & {}; wait", numbers(QUARTER), numbers(QUARTER));
+    let (command, status) = counted(&labshd, plain, &line);
+    let [stdout, stderr] = digests(command, &status);
+    assert_eq!((&stdout, &stderr), (&*QUARTER_GIB, &*QUARTER_GIB));
+}
+
+#[test]
+fn both_outputs_at_once_arrive_over_tls() {
+    both_outputs_arrive(false);
+}
+
+#[test]
+fn both_outputs_at_once_arrive_in_plain_mode() {
+    both_outputs_arrive(true);
+}
+
+#[test]
+fn many_tiny_writes_arrive_in_order() {
+    let labshd = Labshd::start();
+    let output = labshd.output(&["i=0; while [ $i -lt 20000 ]; do echo $i; i=$((i + 1)); done"]);
+    let expected: String = (0..20_000).map(|number| format!("{number}\n")).collect();
+    assert!(text(&output.stdout) == expected, "{} bytes arrived", output.stdout.len());
+}

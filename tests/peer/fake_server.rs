@@ -1,0 +1,87 @@
+//! A server that says whatever a test wants it to say, and an enrolled `labsh` to say it to.
+
+use std::net::{SocketAddr, TcpListener};
+use std::process::{Command, Output, Stdio};
+use std::thread::{self, JoinHandle};
+
+use labsh_proto::auth::{ChannelBinding, Mode, ServerSays};
+use labsh_proto::frame::Kind;
+use labsh_proto::handshake::Server;
+use labsh_proto::key::{HostId, HostKey, Key, Secret};
+use labsh_proto::message::{Body, Features, InstanceId, Nonce, Started};
+use labsh_transport::random;
+use tempfile::TempDir;
+
+use super::{Peer, message};
+use crate::support::{HOST, PATIENCE, labsh_in, run};
+
+/// A `labsh` with a key, and no labshd anywhere.
+pub struct Victim {
+    pub dir: TempDir,
+    pub key: HostKey,
+}
+
+impl Victim {
+    pub fn new() -> Self {
+        let dir = tempfile::Builder::new().prefix("labsh-test-").tempdir().unwrap();
+        run(labsh_in(dir.path()).args(["key", "new", "test"]));
+        let line = std::fs::read_to_string(dir.path().join("config/labsh/keys/test.key")).unwrap();
+        let key = Key::from_line(&line).unwrap().for_host(&HostId::new(HOST).unwrap());
+        Self { dir, key }
+    }
+
+    /// `labsh run --plain TARGET …`.
+    pub fn run(&self, address: SocketAddr, words: &[&str]) -> Command {
+        let mut command = labsh_in(self.dir.path());
+        command.args(["run", "--plain", &address.to_string()]).args(words);
+        command
+    }
+
+    /// Runs `labsh` against one connection of a server that does this once it has let the client in.
+    pub fn meet(&self, script: impl FnOnce(Peer) + Send + 'static) -> Output {
+        self.meet_bare(|mut peer, key| {
+            welcome(&mut peer, &key, 8);
+            script(peer);
+        })
+    }
+
+    /// The same, from the first byte of the connection on.
+    pub fn meet_bare(&self, script: impl FnOnce(Peer, HostKey) + Send + 'static) -> Output {
+        let (address, server) = self.serve(script);
+        let output = self.run(address, &["cat"]).stdin(Stdio::null()).output().unwrap();
+        server.join().unwrap();
+        output
+    }
+
+    /// Serves one connection.
+    pub fn serve(&self, script: impl FnOnce(Peer, HostKey) + Send + 'static) -> (SocketAddr, JoinHandle<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let key = self.key.clone();
+        let server = thread::spawn(move || {
+            let (stream, _) = listener.accept().unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            stream.set_nodelay(true).unwrap();
+            script(Peer::over(stream), key);
+        });
+        (address, server)
+    }
+}
+
+/// The server's half of the handshake, done right.
+pub fn welcome(peer: &mut Peer, key: &HostKey, channels: u32) {
+    let server = Server::new(Mode::Plain, Nonce(random::bytes()));
+    peer.send_frame(&server.challenge());
+    peer.until(Kind::Ping, 0);
+    let response = server.read(&peer.next().unwrap()).unwrap();
+    let dummy = HostKey::dummy(Secret::new([0; 32]));
+    let proven = server.verify(&response, Some(key), &dummy, None, ChannelBinding::PLAIN).unwrap();
+    let instance = InstanceId([3; 16]);
+    peer.send_frame(&proven.welcome(ServerSays { instance, features: Features::SUPPORTED, channels }));
+}
+
+/// Takes the client's command and says that it runs.
+pub fn start(peer: &mut Peer) {
+    peer.until(Kind::Open, 1);
+    peer.send(&message(&Started { pid: 1 }, 1));
+}

@@ -1,0 +1,265 @@
+//! Peers that do not keep to the rules: a client made of bytes, a server that lies, and a network that cuts and records.
+
+pub mod fake_server;
+pub mod proxy;
+pub mod tls;
+
+use std::fmt::Debug;
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+
+use labsh_proto::auth::{ChannelBinding, Mode};
+use labsh_proto::frame::{ChannelId, Decoder, FLAG_MORE, Frame, Kind};
+use labsh_proto::handshake::{Client, ClientAnswered};
+use labsh_proto::key::HostKey;
+use labsh_proto::limits;
+use labsh_proto::message::{
+    Body, Credit, Eof, Exit, Features, Nonce, Refuse, RefuseCode, Signal, Started, Status, Stream,
+};
+use labsh_transport::{framing, random};
+
+use crate::support::{Labshd, PATIENCE, children, eventually, text};
+
+pub const CONNECTION: ChannelId = ChannelId::CONNECTION;
+
+/// A header as it stands on the wire, right or wrong.
+pub fn header(length: u32, kind: u8, flags: u8, reserved: u16, channel: u32) -> Vec<u8> {
+    [&length.to_be_bytes()[..], &[kind, flags], &reserved.to_be_bytes(), &channel.to_be_bytes()].concat()
+}
+
+/// A frame as it stands on the wire.
+pub fn bytes(kind: Kind, channel: u32, body: &[u8]) -> Vec<u8> {
+    [&header(body.len() as u32, kind as u8, 0, 0, channel), body].concat()
+}
+
+/// A control message as it stands on the wire.
+pub fn message(body: &impl Body, channel: u32) -> Vec<u8> {
+    framing::to_bytes(&body.frame(ChannelId(channel)))
+}
+
+/// The body of an `open` for these words, byte by byte (PROTOCOL.md, "open"): nothing checks it.
+pub fn open_body(words: &[&[u8]]) -> Vec<u8> {
+    let mut body = vec![7; 16];
+    body.extend([0; 8 + 8]); // linger, timeout
+    body.extend([0; 4 + 4]); // until the streams end; exact words
+    body.extend((words.len() as u64).to_be_bytes());
+    for word in words {
+        body.extend((word.len() as u64).to_be_bytes());
+        body.extend(*word);
+    }
+    body.extend([0; 8 + 1 + 1]); // no environment, no directory, no terminal
+    body
+}
+
+/// The frames of an `open` with this body.
+pub fn open_frames(channel: u32, body: &[u8]) -> Vec<u8> {
+    let parts = body.chunks(limits::BODY as usize);
+    let last = parts.len() - 1;
+    let flags = |index| if index == last { 0 } else { FLAG_MORE };
+    parts
+        .enumerate()
+        .flat_map(|(index, part)| {
+            [&header(part.len() as u32, Kind::Open as u8, flags(index), 0, channel), part].concat()
+        })
+        .collect()
+}
+
+pub fn open(channel: u32, words: &[&str]) -> Vec<u8> {
+    let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
+    open_frames(channel, &open_body(&words))
+}
+
+pub fn stdin(channel: u32, data: &[u8]) -> Vec<u8> {
+    bytes(Kind::Stdin, channel, data)
+}
+
+pub fn eof(channel: u32) -> Vec<u8> {
+    message(&Eof { stream: Stream::Stdin }, channel)
+}
+
+pub fn close(channel: u32) -> Vec<u8> {
+    bytes(Kind::Close, channel, &[])
+}
+
+pub fn signal(channel: u32, number: u8) -> Vec<u8> {
+    message(&Signal { number }, channel)
+}
+
+pub fn credit(channel: u32, stream: Stream, consumed: u64, limit: u64) -> Vec<u8> {
+    message(&Credit { stream, consumed, limit }, channel)
+}
+
+/// A connection of which every byte is chosen by hand.
+#[derive(Debug)]
+pub struct Peer<S = TcpStream> {
+    pub stream: S,
+    decoder: Decoder,
+}
+
+/// What one command said.
+#[derive(Debug)]
+pub struct Said {
+    pub stdout: Vec<u8>,
+    pub exit: Exit,
+}
+
+impl Peer {
+    pub fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        Self::over(stream)
+    }
+
+    /// A plain connection that has been let in.
+    pub fn authenticated(labshd: &Labshd) -> Self {
+        let mut peer = Self::connect(labshd.plain);
+        let (response, answered) = peer.respond(&labshd.host_key(), Mode::Plain, ChannelBinding::PLAIN);
+        peer.send_frame(&response);
+        answered.finish(&peer.next().unwrap()).unwrap();
+        peer
+    }
+
+    /// The same connection, for another thread to write to.
+    pub fn writer(&self) -> TcpStream {
+        self.stream.try_clone().unwrap()
+    }
+}
+
+impl<S: Read + Write + Debug> Peer<S> {
+    pub fn over(stream: S) -> Self {
+        Self { stream, decoder: Decoder::default() }
+    }
+
+    pub fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).unwrap();
+        self.stream.flush().unwrap();
+    }
+
+    pub fn send_frame(&mut self, frame: &Frame) {
+        self.send(&framing::to_bytes(frame));
+    }
+
+    /// Takes the challenge and makes the response to it.
+    pub fn respond(&mut self, key: &HostKey, mode: Mode, binding: ChannelBinding) -> (Frame, ClientAnswered) {
+        let nonce = Nonce(random::bytes());
+        let client = Client { mode, key: key.clone(), nonce, features: Features::SUPPORTED, binding };
+        let challenge = self.next().unwrap();
+        client.answer(&challenge).unwrap()
+    }
+
+    /// The next frame; none where the connection ended properly, between two frames.
+    pub fn next(&mut self) -> Option<Frame> {
+        loop {
+            if let Some(frame) = self.decoder.next_frame(limits::BODY).unwrap() {
+                return Some(frame);
+            }
+            let mut buffer = [0; 16 << 10];
+            let count = self.stream.read(&mut buffer).expect("neither reset nor silent");
+            if count == 0 {
+                self.decoder.finish().unwrap();
+                return None;
+            }
+            self.decoder.buffer().extend_from_slice(&buffer[..count]);
+        }
+    }
+
+    /// The next frame of this kind on this channel; what comes before is passed over.
+    pub fn until(&mut self, kind: Kind, channel: u32) -> Frame {
+        loop {
+            let frame = self.next().unwrap_or_else(|| panic!("{kind} on {channel} before the end"));
+            if frame.kind == kind && frame.channel == ChannelId(channel) {
+                return frame;
+            }
+            assert!(frame.kind != Kind::Refuse, "{:?}", Refuse::from_frame(&frame));
+        }
+    }
+
+    /// The refusal of the connection, behind which it ends.
+    pub fn refusal(&mut self) -> Refuse {
+        let refuse = loop {
+            let frame = self.next().expect("a refusal before the end");
+            if frame.kind == Kind::Refuse && frame.channel == CONNECTION {
+                break Refuse::from_frame(&frame).unwrap();
+            }
+        };
+        assert_eq!(self.next(), None, "nothing may be said behind a refusal");
+        refuse
+    }
+
+    /// The refusal of a command.
+    pub fn refused(&mut self, channel: u32) -> Refuse {
+        loop {
+            let frame = self.next().expect("a refusal before the end");
+            if frame.kind == Kind::Refuse {
+                assert_eq!(frame.channel, ChannelId(channel));
+                return Refuse::from_frame(&frame).unwrap();
+            }
+        }
+    }
+
+    /// Everything that still comes, as it is.
+    pub fn rest(&mut self) -> Vec<u8> {
+        let mut rest = self.decoder.buffer().split().to_vec();
+        self.stream.read_to_end(&mut rest).expect("no reset");
+        rest
+    }
+
+    pub fn started(&mut self, channel: u32) -> i32 {
+        Started::from_frame(&self.until(Kind::Started, channel)).unwrap().pid as i32
+    }
+
+    /// Reads one command to its end; what comes on other channels is passed over.
+    pub fn finish(&mut self, channel: u32) -> Said {
+        let mut stdout = Vec::new();
+        loop {
+            let frame = self.next().expect("an exit before the end");
+            if frame.channel != ChannelId(channel) {
+                assert!(frame.kind != Kind::Refuse, "{:?}", Refuse::from_frame(&frame));
+                continue;
+            }
+            match frame.kind {
+                Kind::Stdout => stdout.extend_from_slice(&frame.body),
+                Kind::Exit => return Said { stdout, exit: Exit::from_frame(&frame).unwrap() },
+                Kind::Refuse => panic!("{:?}", Refuse::from_frame(&frame)),
+                _ => {}
+            }
+        }
+    }
+
+    /// Runs a short command on a channel, to see that the connection is well.
+    pub fn check(&mut self, channel: u32) {
+        self.send(&open(channel, &["echo", "well"]));
+        let said = self.finish(channel);
+        assert_eq!((said.exit.status, text(&said.stdout).as_str()), (Status::Exited(0), "well\n"));
+        self.send(&close(channel));
+    }
+}
+
+/// A connection from an address of this machine's own choosing (all of 127.0.0.0/8 is ours).
+pub fn connect_from(source: IpAddr, to: SocketAddr) -> io::Result<TcpStream> {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+    socket.bind(&SocketAddr::new(source, 0).into())?;
+    socket.connect(&to.into())?;
+    Ok(socket.into())
+}
+
+/// The processes of commands that labshd has started and not reaped.
+pub fn commands(labshd: &Labshd) -> Vec<i32> {
+    children(labshd.pid()).into_iter().flat_map(children).collect()
+}
+
+/// labshd has survived: a good command runs, nothing has panicked, no command is left.
+pub fn assert_well(labshd: &Labshd) {
+    let output = labshd.output(&["echo", "well"]);
+    assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(0), "well\n"), "{output:?}");
+    eventually("no command is left", || commands(labshd).is_empty());
+    assert_eq!(labshd.log().count("panicked"), 0, "{}", labshd.log().text());
+}
+
+/// That a connection was refused as one that breaks the protocol, naming the rule.
+pub fn assert_broke(refuse: &Refuse, rule: &str) {
+    assert_eq!(refuse.code, RefuseCode::PROTOCOL, "{refuse:?}");
+    assert!(refuse.reason.contains(rule), "{refuse:?} should say {rule:?}");
+}

@@ -1,0 +1,185 @@
+//! Who is told what when somebody leaves: interrupts, lost clients, readers that have seen enough.
+
+use std::io::Read;
+use std::process::{Output, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::support::{Background, Labshd, Running, eventually, in_shell, is_alive, text};
+
+const IMPATIENT: &str = "termination_grace = '100ms'";
+
+#[test]
+fn an_interrupt_reaches_the_command_and_is_130() {
+    let labshd = Labshd::start();
+    for (signal, status, name) in [(2, 130, "SIGINT"), (15, 143, "SIGTERM")] {
+        let mut client = Running::start(&mut labshd.run(&["echo ready; sleep 300; echo not reached"]));
+        assert_eq!(client.line(), "ready");
+        client.signal(signal);
+        let output = client.finish();
+        assert_eq!(output.status.code(), Some(status));
+        assert_eq!(text(&output.stdout), "");
+        assert!(text(&output.stderr).contains(name), "{}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn an_interrupt_reaches_every_process_of_the_command() {
+    let labshd = Labshd::start();
+    // A job of its own would not hear it; these are a pipeline in one group.
+    let pipeline = "bash -c 'echo $$ >&2; exec sleep 300' | bash -c 'echo $$ >&2; exec cat'";
+    let mut client = Running::start(&mut labshd.run(&[pipeline]));
+    let pids = [client.error_line(), client.error_line()].map(|line| line.parse().unwrap());
+    client.signal(2);
+    assert_eq!(client.finish().status.code(), Some(130));
+    eventually("the pipeline is gone", || !pids.into_iter().any(is_alive));
+}
+
+#[test]
+fn a_command_may_handle_an_interrupt() {
+    let labshd = Labshd::start();
+    let mut client = Running::start(
+        &mut labshd.run(&["trap 'echo caught; exit 3' INT; echo ready; while :; do sleep 0.05; done"]),
+    );
+    assert_eq!(client.line(), "ready");
+    client.signal(2);
+    let output = client.finish();
+    assert_eq!((output.status.code(), text(&output.stdout)), (Some(3), "caught\n".into()));
+}
+
+#[test]
+fn the_third_interrupt_leaves_and_the_host_ends_the_command() {
+    let labshd = Labshd::with(IMPATIENT);
+    let stubborn = "trap 'echo interrupted' INT; trap '' HUP TERM; echo ready; while :; do sleep 0.05; done";
+    let mut client = Running::start(&mut labshd.run(&[stubborn]));
+    assert_eq!(client.line(), "ready");
+    for _ in 0..2 {
+        client.signal(2);
+        assert_eq!(client.line(), "interrupted");
+    }
+    client.signal(2);
+    let output = client.finish();
+    assert_eq!(output.status.code(), Some(130));
+    assert!(text(&output.stderr).contains("the host ends the command"), "{}", text(&output.stderr));
+    let pid = labshd.command_pid(1);
+    eventually("the command is ended", || !is_alive(pid));
+}
+
+#[test]
+fn a_client_that_is_killed_takes_every_process_of_its_command_along() {
+    let labshd = Labshd::with(IMPATIENT);
+    let family = "echo $$; \
+                  bash -c 'echo $$; exec sleep 300' & \
+                  bash -c 'trap \"\" HUP TERM; echo $$; bash -c \"echo \\$\\$; exec sleep 300\"; sleep 300' & \
+                  wait; sleep 300";
+    let mut client = Running::start(&mut labshd.run(&[family]));
+    let pids: Vec<i32> = (0..4).map(|_| client.pid_line()).collect();
+    assert!(pids.iter().all(|pid| is_alive(*pid)));
+    client.signal(9);
+    eventually("all of them are gone", || !pids.iter().any(|pid| is_alive(*pid)));
+    labshd.log().wait_for("cause=Some(ClientGone)");
+}
+
+#[test]
+fn a_stopped_command_does_not_outlive_its_client() {
+    let labshd = Labshd::with(IMPATIENT);
+    let mut client = Running::start(&mut labshd.run(&["echo $$; kill -STOP $$; sleep 300"]));
+    let pid = client.pid_line();
+    client.signal(9);
+    eventually("it is gone", || !is_alive(pid));
+}
+
+#[test]
+fn what_was_put_in_the_background_stays() {
+    let labshd = Labshd::with(IMPATIENT);
+    let output = labshd.output(&["sleep 300 </dev/null >/dev/null 2>&1 & echo $!"]);
+    assert!(output.status.success());
+    let left = Background(text(&output.stdout).trim().parse().unwrap());
+    labshd.log().wait_for("session ended");
+    // Whatever would end it has had its chance when another command has come and gone.
+    assert!(labshd.output(&["true"]).status.success());
+    assert!(is_alive(left.0));
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_ends_the_command() {
+    let labshd = Labshd::start();
+    let status = labshd.file("status");
+    let script = format!("{{ \"$@\"; echo $? >{status}; }} | head -1");
+    let output = in_shell(&script, &labshd.run(&["yes"])).stdin(Stdio::null()).output().unwrap();
+    assert_eq!((text(&output.stdout), text(&output.stderr)), ("y\n".into(), String::new()));
+    assert_eq!(std::fs::read_to_string(status).unwrap(), "141\n");
+    let pid = labshd.command_pid(1);
+    eventually("yes is gone", || !is_alive(pid));
+}
+
+#[test]
+fn a_process_that_holds_the_output_open_is_named_and_waited_for() {
+    let labshd = Labshd::start();
+    let mut client = Running::start(&mut labshd.run(&["sleep 300 & echo $!; exit 5"]));
+    let left = Background(client.pid_line());
+    let told = client.error_line();
+    assert!(told.contains("holds its output open") && told.contains("--no-wait-eof"), "{told}");
+    drop(left);
+    assert_eq!(client.finish().status.code(), Some(5));
+}
+
+#[test]
+fn what_it_writes_meanwhile_arrives() {
+    let labshd = Labshd::start();
+    let output = labshd.output(&["(read line; echo late) <<< x & (sleep 0.2; echo later) & echo early"]);
+    let stdout = text(&output.stdout);
+    assert!(
+        stdout.contains("early\n") && stdout.contains("late\n") && stdout.ends_with("later\n"),
+        "{stdout}"
+    );
+}
+
+#[test]
+fn a_pager_that_is_not_read_on_is_not_taken_for_a_process_left_behind() {
+    let labshd = Labshd::start();
+    let client = Running::start(&mut labshd.run(&["head -c 500000 /dev/zero"]));
+    labshd.log().wait_for("command ended");
+    // Nothing is decided by this: were the message wrongly given, it would come in this time.
+    std::thread::sleep(Duration::from_millis(2500));
+    let output = client.finish();
+    assert_eq!((output.stdout.len(), text(&output.stderr)), (500_000, String::new()));
+}
+
+/// Leaves at once, whatever is left behind; the last line of stderr is its process id.
+fn leaving(labshd: &Labshd, command: &str) -> (Output, Background) {
+    let output = labshd.output_with(&["--no-wait-eof"], &[command]);
+    let pid = text(&output.stderr).trim().parse().unwrap();
+    (output, Background(pid))
+}
+
+#[test]
+fn who_does_not_wait_leaves_with_everything_that_was_written() {
+    let labshd = Labshd::start();
+    for bytes in [0, 1, 65_536, 1_000_000] {
+        let (output, left) =
+            leaving(&labshd, &format!("sleep 300 & echo $! >&2; head -c {bytes} /dev/zero; exit 5"));
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(5), bytes));
+        assert!(is_alive(left.0), "it stays, as it was put in the background");
+    }
+}
+
+#[test]
+fn who_does_not_wait_leaves_even_when_somebody_goes_on_writing() {
+    let labshd = Labshd::start();
+    let mut client = labshd.run_with(&["--no-wait-eof"], &["yes & echo $! >&2; sleep 0.2"]);
+    let mut client =
+        client.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // Slower than yes, so that its pipe is never found empty.
+    let mut stdout = client.stdout.take().unwrap();
+    let mut buffer = [0; 1 << 16];
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while stdout.read(&mut buffer).unwrap() > 0 {
+        assert!(Instant::now() < deadline, "it goes on and on");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let output = client.wait_with_output().unwrap();
+    assert!(output.status.success());
+    let pid = text(&output.stderr).trim().parse().unwrap();
+    let _left = Background(pid);
+    eventually("yes has lost its reader", || !is_alive(pid));
+}

@@ -1,0 +1,165 @@
+//! What goes into a command: all of it, its end, and never a false end.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::process::{Command, Stdio};
+
+use sha2::{Digest, Sha256};
+
+use crate::support::{Labshd, Running, eventually, in_shell, is_alive, pipe_through, text};
+
+/// Deterministic bytes in which every position differs from its neighbours (xorshift).
+fn noise(length: usize) -> Vec<u8> {
+    let mut state: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mut bytes = Vec::with_capacity(length);
+    while bytes.len() < length {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
+}
+
+#[test]
+fn a_file_is_read_to_its_end() {
+    let labshd = Labshd::start();
+    let file = labshd.file("input");
+    fs::write(&file, noise(1_000_003)).unwrap();
+    let output = labshd.run(&["wc", "-c"]).stdin(fs::File::open(file).unwrap()).output().unwrap();
+    assert_eq!(text(&output.stdout), "1000003\n");
+}
+
+#[test]
+fn nothing_to_read_is_an_end_at_once() {
+    let labshd = Labshd::start();
+    let output = labshd.run(&["cat"]).stdin(Stdio::null()).output().unwrap();
+    assert!(output.status.success() && output.stdout.is_empty());
+}
+
+#[test]
+fn no_stdin_leaves_it_to_others() {
+    let labshd = Labshd::start();
+    let mut shell = in_shell("\"$@\"; cat", &labshd.run_with(&["-n"], &["cat; echo ended"]));
+    let output = pipe_through(&mut shell, b"for others\n");
+    assert_eq!(text(&output.stdout), "ended\nfor others\n");
+    // A stdin that never ends does not matter either.
+    let mut client = Running::adopt(labshd.run_with(&["-n"], &["cat; echo ended"]).stdin(Stdio::piped()));
+    assert_eq!(client.line(), "ended");
+    assert!(client.finish().status.success());
+}
+
+#[test]
+fn sixty_four_mebibytes_go_there_and_back_unchanged() {
+    let labshd = Labshd::start();
+    let sent = noise(64 << 20);
+    let output = pipe_through(&mut labshd.run(&["cat"]), &sent);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(output.stdout.len(), sent.len());
+    assert_eq!(Sha256::digest(&output.stdout), Sha256::digest(&sent));
+}
+
+#[test]
+fn a_command_answers_while_its_stdin_is_open() {
+    let labshd = Labshd::start();
+    let mut client = Running::adopt(labshd.run(&["cat"]).stdin(Stdio::piped()));
+    for word in ["one", "two"] {
+        writeln!(client.child.stdin.as_ref().unwrap(), "{word}").unwrap();
+        assert_eq!(client.line(), word);
+    }
+    assert!(client.finish().status.success());
+}
+
+#[test]
+fn endless_input_ends_with_its_reader() {
+    let labshd = Labshd::start();
+    let output = in_shell("yes | \"$@\"", &labshd.run(&["head", "-1"])).output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!((text(&output.stdout), text(&output.stderr)), ("y\n".into(), String::new()));
+}
+
+#[test]
+fn a_command_that_reads_nothing_is_not_held_up_by_its_input() {
+    let labshd = Labshd::start();
+    let input = noise(10 << 20);
+    assert_eq!(pipe_through(&mut labshd.run(&["exit 7"]), &input).status.code(), Some(7));
+    let closed = pipe_through(&mut labshd.run(&["exec <&-; echo closed"]), &input);
+    assert_eq!(text(&closed.stdout), "closed\n");
+    // Nor by one that never comes.
+    let client = Running::adopt(labshd.run(&["exit 8"]).stdin(Stdio::piped()));
+    eventually("it ends with its stdin open", || labshd.log().count("command ended") == 3);
+    assert_eq!(client.finish().status.code(), Some(8));
+}
+
+/// A client that dies in the middle of its input; what the command makes of it is in two files.
+fn abandoned(labshd: &Labshd, command: &str, ready: &str) -> i32 {
+    let mut client = Running::adopt(labshd.run(&[command]).stdin(Stdio::piped()));
+    client.child.stdin.as_ref().unwrap().write_all(&[b'x'; 100_000]).unwrap();
+    assert_eq!(client.line(), ready);
+    client.signal(9);
+    client.child.wait().unwrap();
+    labshd.log().wait_for("command ended");
+    labshd.command_pid(1)
+}
+
+#[test]
+fn half_an_input_is_never_taken_for_the_whole() {
+    let labshd = Labshd::with("termination_grace = '1m'");
+    let (hung_up, whole) = (labshd.file("hung-up"), labshd.file("whole"));
+    let command = format!("trap ': >{hung_up}; exit 1' HUP; echo ready; cat >/dev/null && touch {whole}");
+    let pid = abandoned(&labshd, &command, "ready");
+    assert!(!is_alive(pid));
+    assert!(fs::exists(hung_up).unwrap(), "the command was not told that its client has gone");
+    assert!(!fs::exists(whole).unwrap(), "the command took half of its input for the whole");
+}
+
+#[test]
+fn half_an_input_is_never_taken_for_the_whole_by_those_who_ignore_a_hang_up() {
+    let labshd = Labshd::with("termination_grace = '100ms'");
+    let whole = labshd.file("whole");
+    let command = format!("trap '' HUP TERM; echo ready; cat >/dev/null; touch {whole}");
+    let pid = abandoned(&labshd, &command, "ready");
+    assert!(!is_alive(pid));
+    assert!(!fs::exists(whole).unwrap(), "the command took half of its input for the whole");
+}
+
+#[test]
+fn input_that_cannot_be_read_is_told() {
+    let labshd = Labshd::start();
+    let output = labshd.run(&["cat"]).stdin(fs::File::open("/").unwrap()).output().unwrap();
+    assert!(text(&output.stderr).contains("cannot read standard input"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn input_is_taken_only_as_fast_as_the_command_reads() {
+    let labshd = Labshd::start();
+    let go = labshd.file("go");
+    let status = Command::new("mkfifo").arg(&go).status().unwrap();
+    assert!(status.success());
+    // The command reads nothing before it is let go; labsh must stop taking bytes long before 64 MiB.
+    let command = format!("echo ready; read line < {go}; wc -c");
+    let mut client = Running::adopt(labshd.run(&[&command]).stdin(Stdio::piped()));
+    assert_eq!(client.line(), "ready");
+    let mut stdin = client.child.stdin.take().unwrap();
+    let (tell, told) = std::sync::mpsc::channel();
+    let writer = std::thread::spawn(move || {
+        let piece = [0; 1 << 16];
+        for _ in 0..1024 {
+            stdin.write_all(&piece).unwrap();
+            tell.send(piece.len()).unwrap();
+        }
+    });
+    let mut taken = 0;
+    // It has stopped when for a while nothing more is taken; were it never to stop, all would be taken.
+    while let Ok(count) = told.recv_timeout(std::time::Duration::from_millis(500)) {
+        taken += count;
+    }
+    assert!(taken < 32 << 20, "{taken} bytes were taken though nobody reads");
+    fs::OpenOptions::new().write(true).open(&go).unwrap().write_all(b"go\n").unwrap();
+    writer.join().unwrap();
+    let output = client.finish();
+    let mut counted = String::new();
+    output.stdout.as_slice().read_to_string(&mut counted).unwrap();
+    assert_eq!(counted, "67108864\n");
+}
