@@ -416,3 +416,24 @@ fn a_refusal_of_the_connection_leaves_at_once_and_alone() {
     server.ping(1);
     assert!(!server.has_frame());
 }
+
+#[test]
+fn unfinished_opens_are_bounded_together() {
+    let mut server = Channels::new(Role::Server, 100, Growth::new(Budget::new(0)));
+    let part = Bytes::from(vec![0; limits::BODY as usize]);
+    let mut send = |channel| {
+        let frame = Frame { flags: FLAG_MORE, ..Frame::new(Kind::Open, ChannelId(channel), part.clone()) };
+        server.receive(frame).expect("no violation");
+    };
+    // Fifteen parts stay below what one command may have; twenty such commands are more than all may.
+    for channel in 1..=20 {
+        (0..15).for_each(|_| send(channel));
+    }
+    let last = Frame::new(Kind::Open, ChannelId(20), Bytes::from_static(b"x"));
+    server.receive(last).expect("no violation");
+    let answer = server.next_frame().expect("a refusal");
+    assert_eq!(
+        (answer.channel, Refuse::from_frame(&answer).expect("a refusal").code),
+        (ChannelId(20), RefuseCode::RESOURCES)
+    );
+}
