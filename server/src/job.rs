@@ -18,6 +18,9 @@ use crate::request::{self, Origin};
 use crate::shared::Shared;
 use crate::spawner::{self, Process, SpawnError, Spawned};
 
+/// For output that waits for its reader when labshd stops.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
 /// A command that a client has asked for.
 #[derive(Debug)]
 pub(crate) struct Job {
@@ -117,19 +120,25 @@ impl Job {
         let mut ended: Option<(Status, Usage)> = None;
         let mut told = false;
         let mut escalation: Option<Escalation> = None;
+        let (mut left, mut stopping) = (false, false);
+        let mut last_words: Option<Instant> = None;
 
         loop {
+            if stopping && ended.is_some() && last_words.is_none() {
+                ending.cancel();
+                last_words = Some(Instant::now() + LAST_WORDS);
+            }
             if let (Some((status, usage)), false, false) = (ended, output_open, told) {
                 let timed_out = escalation.as_ref().is_some_and(|ongoing| ongoing.cause == Cause::Timeout);
                 multiplexer.with(|channels| channels.exit(id, status, timed_out, usage));
                 told = true;
+                self.log_end(pid, ended, escalation.as_ref(), started);
             }
-            let firmer = async {
-                match &escalation {
-                    Some(ongoing) if !ongoing.signals.is_empty() => sleep_until(ongoing.due).await,
-                    _ => std::future::pending().await,
-                }
-            };
+            // Until the client closes the channel it has not taken everything: a server that drains waits for that.
+            let firmer = escalation.as_ref().and_then(Escalation::due);
+            if ended.is_some() && firmer.is_none() && (left || stopping && told) {
+                break;
+            }
             let cause = tokio::select! {
                 outcome = process.ended(), if ended.is_none() => {
                     let Ok(outcome) = outcome else { return multiplexer.lose() };
@@ -144,30 +153,46 @@ impl Job {
                 () = &mut input, if input_open => { input_open = false; None }
                 () = &mut output, if output_open => { output_open = false; None }
                 Some(signal) = self.signals.recv(), if ended.is_none() => { process.signal(signal.into()); None }
-                () = firmer => { escalation.iter_mut().for_each(|ongoing| ongoing.step(&process)); None }
-                () = self.client_gone.cancelled(), if escalation.is_none() => Some(Cause::ClientGone),
-                () = self.shared.stopping.cancelled(), if escalation.is_none() => Some(Cause::Stopping),
+                () = at(firmer) => { escalation.iter_mut().for_each(|ongoing| ongoing.step(&process)); None }
+                () = self.client_gone.cancelled(), if !left => { left = true; Some(Cause::ClientGone) }
+                () = self.shared.stopping.cancelled(), if !stopping => { stopping = true; Some(Cause::Stopping) }
+                () = at(last_words), if !left => { left = true; None }
                 () = &mut time_is_up, if escalation.is_none() && ended.is_none() => Some(Cause::Timeout),
             };
-            if let Some(cause) = cause {
-                if ended.is_some() {
-                    // What its end has left behind was put in the background on purpose.
-                    break;
-                }
+            // What its end has left behind was put in the background on purpose.
+            if let Some(cause) = cause
+                && ended.is_none()
+                && escalation.is_none()
+            {
                 let mut new = Escalation { cause, signals: cause.signals(), due: Instant::now(), grace };
                 new.step(&process);
                 escalation = Some(new);
             }
-            let settled = escalation.as_ref().is_none_or(|ongoing| ongoing.signals.is_empty());
-            if ended.is_some() && settled && (told || self.client_gone.is_cancelled()) {
-                break;
-            }
         }
+        if !told {
+            self.log_end(pid, ended, escalation.as_ref(), started);
+        }
+    }
+
+    fn log_end(
+        &self,
+        pid: u32,
+        ended: Option<(Status, Usage)>,
+        escalation: Option<&Escalation>,
+        started: Instant,
+    ) {
         tracing::info!(
             command = %self.open.command, pid, status = ?ended.map(|(status, _)| status),
             cause = ?escalation.map(|ongoing| ongoing.cause), seconds = started.elapsed().as_secs_f64(),
             "command ended"
         );
+    }
+}
+
+async fn at(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -191,6 +216,11 @@ struct Escalation {
 }
 
 impl Escalation {
+    /// When the next signal is due, if there is one.
+    fn due(&self) -> Option<Instant> {
+        (!self.signals.is_empty()).then_some(self.due)
+    }
+
     fn step(&mut self, process: &Process) {
         let Some((signal, rest)) = self.signals.split_first() else { return };
         process.signal(*signal);
