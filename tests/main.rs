@@ -6,6 +6,8 @@ mod support;
 
 mod exit_status;
 mod large_output;
+mod reload;
+mod shutdown;
 mod signals;
 mod stdin;
 mod streams;
