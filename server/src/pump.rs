@@ -42,8 +42,9 @@ pub(crate) async fn output(
                 () = ending.cancelled() => {}
             }
         }
-        buffer.reserve(room);
-        match read_up_to(&pipe, &mut buffer, room) {
+        let read =
+            if last { read_now(&pipe, &mut buffer, room) } else { read_up_to(&pipe, &mut buffer, room) };
+        match read {
             Ok(0) => break,
             Ok(count) => {
                 left = left.map(|left| left - count);
@@ -73,7 +74,16 @@ fn capacity(pipe: &pipe::Receiver) -> usize {
 
 fn read_up_to(pipe: &pipe::Receiver, buffer: &mut BytesMut, most: usize) -> std::io::Result<usize> {
     use bytes::BufMut;
+    buffer.reserve(most);
     pipe.try_read_buf(&mut buffer.limit(most))
+}
+
+/// Asks the pipe itself: the runtime says that there is nothing where it has not heard of the last bytes yet.
+fn read_now(pipe: &pipe::Receiver, buffer: &mut BytesMut, most: usize) -> std::io::Result<usize> {
+    buffer.resize(most, 0);
+    let result = nix::unistd::read(pipe, buffer);
+    buffer.truncate(result.unwrap_or(0));
+    Ok(result?)
 }
 
 /// Carries stdin until its end, or until the command no longer reads. When the client goes before the end, the pipe
