@@ -5,7 +5,9 @@
 mod support;
 
 mod exit_status;
+mod inherited;
 mod large_output;
+mod many_at_once;
 mod reload;
 mod shutdown;
 mod signals;
