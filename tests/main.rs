@@ -4,6 +4,8 @@
 
 mod support;
 
+mod as_root;
+mod cli;
 mod exit_status;
 mod inherited;
 mod large_output;

@@ -6,7 +6,8 @@ use std::process::Command;
 
 use crate::support::{LABSHD, Labshd, Running, enroll, eventually, is_alive, labsh_in, run, text};
 
-fn pwd(labshd: &Labshd, key: &str) -> Option<i32> {
+/// The exit status of a command with this key.
+fn attempt(labshd: &Labshd, key: &str) -> Option<i32> {
     labshd.output_with(&["--key", key], &["true"]).status.code()
 }
 
@@ -22,9 +23,9 @@ fn a_new_key_is_let_in_after_the_reload() {
     let labshd = Labshd::start();
     run(labsh_in(labshd.path()).args(["key", "new", "second"]));
     enroll(labshd.path(), "second", "127.0.0.1");
-    assert_eq!(pwd(&labshd, "second"), Some(255));
+    assert_eq!(attempt(&labshd, "second"), Some(255));
     labshd.reload();
-    assert_eq!((pwd(&labshd, "second"), pwd(&labshd, "test")), (Some(0), Some(0)));
+    assert_eq!((attempt(&labshd, "second"), attempt(&labshd, "test")), (Some(0), Some(0)));
 }
 
 #[test]
@@ -55,7 +56,7 @@ fn a_removed_key_loses_its_sessions_and_their_commands() {
     assert_eq!(output.status.code(), Some(255));
     assert!(text(&output.stderr).contains("key was removed or changed"), "{}", text(&output.stderr));
     eventually("the command is gone", || !is_alive(pid));
-    assert_eq!(pwd(&labshd, "second"), Some(255));
+    assert_eq!(attempt(&labshd, "second"), Some(255));
     assert!(is_alive(kept_pid), "another key's commands go on");
     kept.signal(9);
 }
@@ -91,7 +92,7 @@ fn a_mistake_in_a_keys_entry_keeps_all_the_old_keys() {
     labshd.reload();
     let line = good.lines().count() + 2;
     labshd.log().wait_for(&format!("{}:{line}: from", entry.display()));
-    assert_eq!(pwd(&labshd, "test"), Some(0));
+    assert_eq!(attempt(&labshd, "test"), Some(0));
 }
 
 #[test]
@@ -100,7 +101,7 @@ fn a_missing_configuration_is_a_mistake_too() {
     fs::remove_file(labshd.path().join("labshd.toml")).unwrap();
     labshd.reload();
     labshd.log().wait_for("not reloaded");
-    assert_eq!(pwd(&labshd, "test"), Some(0));
+    assert_eq!(attempt(&labshd, "test"), Some(0));
 }
 
 #[test]
