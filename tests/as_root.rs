@@ -1,90 +1,130 @@
-//! Whom commands run as: as root, the user that the key's entry names, for good; otherwise labshd's own user.
+//! As whom commands run: as the user that a key's entry names where labshd is root, otherwise as labshd itself.
 
 use std::fs;
-use std::path::Path;
+use std::process::{Command, Output, Stdio};
 
-use crate::support::{Labshd, am_root, run, text};
+use crate::support::{LABSHD, Labshd, am_root, feed, labsh_in, pipe_through, run, said, text};
 
-/// An entry of the user database: name, uid, gid, home, shell.
-fn user(name: &str) -> Option<(u32, u32, String, String)> {
-    let database = fs::read_to_string("/etc/passwd").unwrap();
-    let line = database.lines().find(|line| line.split(':').next() == Some(name))?;
-    let fields: Vec<&str> = line.split(':').collect();
-    Some((fields[2].parse().unwrap(), fields[3].parse().unwrap(), fields[5].into(), fields[6].into()))
+/// A line of passwd(5).
+struct Account {
+    name: String,
+    uid: String,
+    gid: String,
+    home: String,
 }
 
-/// Gives the key's entry another user.
-fn run_as(labshd: &Labshd, name: &str) {
-    for entry in fs::read_dir(labshd.path().join("keys.d")).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_some_and(|extension| extension == "toml") {
-            let text = fs::read_to_string(&path).unwrap();
-            let text = text.replace("user = \"root\"", &format!("user = \"{name}\""));
-            fs::write(&path, text).unwrap();
-        }
-    }
+/// The first account, root's own aside, whose shell and password satisfy this; root alone can look.
+fn account(fits: impl Fn(&str, &str) -> bool) -> Option<Account> {
+    fs::read_to_string("/etc/passwd").unwrap().lines().find_map(|line| {
+        let fields: Vec<&str> = line.split(':').collect();
+        let [name, _, uid, gid, _, home, shell] = fields[..] else { return None };
+        let shadow = Command::new("getent").args(["shadow", name]).output().unwrap();
+        let password = text(&shadow.stdout).split(':').nth(1).unwrap_or_default().to_owned();
+        (uid != "0" && fits(shell, &password)).then(|| Account {
+            name: name.to_owned(),
+            uid: uid.to_owned(),
+            gid: gid.to_owned(),
+            home: home.to_owned(),
+        })
+    })
+}
+
+fn is_no_shell(shell: &str) -> bool {
+    shell.ends_with("/nologin") || shell.ends_with("/false")
+}
+
+/// A labshd that runs the commands of a second key as this user, and what a command of that key comes to.
+fn run_as(user: &str, words: &[&str]) -> (Labshd, Output) {
+    let labshd = Labshd::start();
+    run(labsh_in(labshd.path()).args(["key", "new", "other"]));
+    let line = run(labsh_in(labshd.path()).args(["key", "enroll", "other", "--host", "127.0.0.1"])).stdout;
+    let mut add = Command::new(LABSHD);
+    add.arg("--config").arg(labshd.path().join("labshd.toml")).args(["key", "add", "--user", user]);
+    feed(&mut add, &line);
     labshd.reload();
+    let output = labshd.run_with(&["--key", "other"], words).stdin(Stdio::null()).output().unwrap();
+    (labshd, output)
 }
 
 #[test]
-fn a_command_runs_as_the_user_of_its_entry_and_cannot_go_back() {
+fn commands_run_as_oneself_unless_an_entry_says_otherwise() {
     let labshd = Labshd::start();
+    let output = run(&mut labshd.run(&["id"]));
+    // Where labshd is root the test key's entry names root, whose groups are those of the user database.
+    assert_eq!(text(&output.stdout).trim_end(), said("id", &[&said("id", &["-un"])]));
     if !am_root() {
-        let own = text(&run(std::process::Command::new("id").arg("-u")).stdout);
-        assert_eq!(text(&labshd.output(&["id -u"]).stdout), own);
-        return;
+        nobody_else_can_be_named();
     }
-    // `sync` has a program for a shell that is none of those refused, on every Debian; exact words need no shell.
-    let Some((uid, gid, home, shell)) = user("sync") else {
-        panic!("a system user with a shell that is allowed")
+}
+
+/// Only root can become somebody else.
+fn nobody_else_can_be_named() {
+    let labshd = Labshd::start();
+    assert_not_added(&labshd, "root", "cannot run commands as");
+}
+
+fn assert_not_added(labshd: &Labshd, user: &str, reason: &str) {
+    let line = run(labshd.labsh().args(["key", "enroll", "test", "--host", "other"])).stdout;
+    let mut add = Command::new(LABSHD);
+    add.arg("--config").arg(labshd.path().join("labshd.toml")).args(["key", "add", "--user", user]);
+    let output = pipe_through(&mut add, &line);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stdout));
+    assert!(text(&output.stderr).contains(reason), "{}", text(&output.stderr));
+}
+
+#[test]
+fn a_users_commands_run_as_that_user_for_good() {
+    if !am_root() {
+        return nobody_else_can_be_named();
+    }
+    // Every Debian has one: `sync`, whose shell is no refusal. Exact words need no shell.
+    let usable = |shell: &str, password: &str| !is_no_shell(shell) && !password.starts_with('!');
+    let user = account(usable).expect("an account that may run commands");
+    let script = "cat /proc/self/status; id -G; pwd; echo $HOME $USER $LOGNAME; \
+                  setpriv --reuid=0 true && echo regained; cat /etc/shadow && echo readable";
+    let (_labshd, output) = run_as(&user.name, &["sh", "-c", script]);
+    let stdout = text(&output.stdout);
+    let field = |name: &str| {
+        let line = stdout.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+        line.split_whitespace().skip(1).map(str::to_owned).collect::<Vec<_>>()
     };
-    run_as(&labshd, "sync");
-    let status = labshd.output(&["cat", "/proc/self/status"]);
-    let status = text(&status.stdout);
-    let ids =
-        |name: &str| status.lines().find(|line| line.starts_with(name)).unwrap().split_whitespace().skip(1);
-    assert!(ids("Uid:").all(|id| id == uid.to_string()), "{status}");
-    assert!(ids("Gid:").all(|id| id == gid.to_string()), "{status}");
-    assert!(ids("Groups:").all(|id| id == gid.to_string()), "{status}");
-    assert!(
-        ids("CapEff:").chain(ids("CapPrm:")).all(|set| set.bytes().all(|digit| digit == b'0')),
-        "{status}"
-    );
-    let environment = text(&labshd.output(&["env", "-u", "NOTHING"]).stdout);
-    for line in [format!("HOME={home}"), "USER=sync".into(), "LOGNAME=sync".into(), format!("SHELL={shell}")]
-    {
-        assert!(environment.lines().any(|found| found == line), "{line} in {environment}");
+    // Real, effective, saved, and that of the file system.
+    assert_eq!(field("Uid:"), vec![user.uid.clone(); 4]);
+    assert_eq!(field("Gid:"), vec![user.gid.clone(); 4]);
+    for set in ["CapEff:", "CapPrm:", "CapInh:", "CapAmb:"] {
+        assert_eq!(u64::from_str_radix(&field(set)[0], 16), Ok(0), "{set}");
     }
-    let directory = text(&labshd.output(&["pwd", "-P"]).stdout);
-    let expected = fs::canonicalize(&home).unwrap_or_else(|_| "/".into());
-    assert_eq!(Path::new(directory.trim()), expected);
-    let denied = labshd.output(&["cat", "/etc/shadow"]);
-    assert_ne!(denied.status.code(), Some(0));
+    let tail: Vec<&str> = stdout.lines().rev().take(3).collect();
+    let name = &user.name;
+    assert_eq!(tail[0], format!("{} {name} {name}", user.home));
+    let home = fs::canonicalize(&user.home).map_or("/".to_owned(), |home| home.display().to_string());
+    assert!([home.as_str(), user.home.as_str()].contains(&tail[1]), "started in {}", tail[1]);
+    assert_eq!(tail[2], said("id", &["-G", name]), "root's groups are not handed on");
+    assert!(text(&output.stderr).contains("setpriv:"), "{}", text(&output.stderr));
 }
 
 #[test]
-fn a_user_without_a_shell_is_refused_with_a_remedy() {
-    let labshd = Labshd::start();
+fn users_who_may_not_log_in_are_refused_with_the_reason() {
     if !am_root() {
-        assert_eq!(labshd.output(&["true"]).status.code(), Some(0));
-        return;
+        return nobody_else_can_be_named();
     }
-    run_as(&labshd, "nobody");
-    let output = labshd.output(&["id"]);
-    assert_eq!(output.status.code(), Some(125), "{}", text(&output.stderr));
-    assert!(text(&output.stderr).contains("nologin"), "{}", text(&output.stderr));
+    let nobody = account(|shell, _| is_no_shell(shell)).expect("a service account");
+    let (labshd, output) = run_as(&nobody.name, &["true", "x"]);
+    assert_eq!(output.status.code(), Some(125));
+    let stderr = text(&output.stderr);
+    assert!(stderr.contains("no login shell") && stderr.contains("administrator"), "{stderr}");
+    labshd.log().wait_for("no login shell");
     assert_eq!(labshd.log().count("command started"), 0);
+
+    // Not every machine has one of these.
+    if let Some(locked) = account(|shell, password| !is_no_shell(shell) && password.starts_with('!')) {
+        let (_labshd, output) = run_as(&locked.name, &["true", "x"]);
+        assert_eq!(output.status.code(), Some(125));
+        assert!(text(&output.stderr).contains("is locked"), "{}", text(&output.stderr));
+    }
 }
 
 #[test]
-fn a_user_that_does_not_exist_is_refused_with_its_name() {
-    let labshd = Labshd::start();
-    if !am_root() {
-        assert_eq!(labshd.output(&["true"]).status.code(), Some(0));
-        return;
-    }
-    run_as(&labshd, "nobody-by-this-name");
-    let output = labshd.output(&["id"]);
-    assert_eq!(output.status.code(), Some(125), "{}", text(&output.stderr));
-    assert!(text(&output.stderr).contains("nobody-by-this-name"), "{}", text(&output.stderr));
+fn an_entry_for_a_user_who_does_not_exist_is_not_even_added() {
+    assert_not_added(&Labshd::start(), "no-such-user-here", "no-such-user-here");
 }

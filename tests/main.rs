@@ -3,10 +3,12 @@
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used)]
 
 mod as_root;
+mod cli;
 mod documents;
 mod exit_status;
 mod handshake;
 mod hostile_peer;
+mod inherited;
 mod large_output;
 mod many_at_once;
 mod other_client;

@@ -1,142 +1,256 @@
-//! Many commands on one connection, many connections, through the client library.
+//! The client library: many commands and many connections at once, none in another's way.
 
+use std::collections::HashSet;
+use std::future::Future;
 use std::time::Duration;
 
-use labsh_client::{CommandError, ConnectError, Session, Stdio};
+use labsh_client::{Address, Child, CommandError, ConnectError, ConnectOptions, Session, Stdio};
+use labsh_proto::key::HostId;
+use labsh_proto::message::{RefuseCode, Until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::support::{Labshd, PATIENCE, eventually, is_alive, text};
+use crate::support::{Labshd, PATIENCE, eventually, is_alive};
 
-#[tokio::test(flavor = "multi_thread")]
-async fn two_hundred_commands_at_once_each_get_their_own_output() {
-    let labshd = Labshd::start();
-    let session = labshd.session().await;
-    let mut running = JoinSet::new();
-    for number in 0..200 {
+/// Gives up on what would otherwise wait for ever.
+async fn soon<T>(what: impl Future<Output = T>) -> T {
+    timeout(PATIENCE, what).await.expect("it never came")
+}
+
+/// Echoes numbers, each on a command of its own, all at once.
+async fn echo_all(session: &Session, count: usize) {
+    let mut commands = JoinSet::new();
+    for number in 0..count {
         let session = session.clone();
-        running.spawn(async move {
-            let script = format!("echo {number}; seq 1 2000; echo error {number} >&2; exit {}", number % 7);
-            (number, session.shell(script).output().await)
+        commands.spawn(async move {
+            let output = session.command("echo").arg(number.to_string()).output().await.unwrap();
+            assert!(output.status.success());
+            String::from_utf8(output.stdout).unwrap().trim().parse::<usize>().unwrap()
         });
     }
-    let sequence: String = (1..=2000).map(|n| format!("{n}\n")).collect();
-    while let Some(outcome) = running.join_next().await {
-        let (number, output) = outcome.unwrap();
-        let output = output.unwrap();
-        assert_eq!(output.status.code(), Some((number % 7) as u8));
-        assert!(text(&output.stdout) == format!("{number}\n{sequence}"), "stdout of {number}");
-        assert_eq!(text(&output.stderr), format!("error {number}\n"));
+    let found: HashSet<usize> = soon(commands.join_all()).await.into_iter().collect();
+    assert_eq!(found.len(), count);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hundred_commands_run_at_once_on_one_connection() {
+    let labshd = Labshd::start();
+    let session = labshd.session().await;
+    // All of them wait for the same end, so all of them must be there at once.
+    let gate = labshd.file("gate");
+    assert!(session.command("mkfifo").arg(&gate).status().await.unwrap().success());
+    let mut children = Vec::new();
+    for number in 0..200 {
+        let line = format!("read line < {gate}; exit {number}");
+        children.push(soon(session.shell(line).spawn()).await.unwrap());
     }
+    assert_eq!(labshd.log().count("command started"), 201);
+    let opener = format!("exec 3<>{gate}; for i in $(seq 200); do echo go >&3; done; sleep 300");
+    let opener = session.shell(opener).spawn().await.unwrap();
+    for (number, mut child) in children.into_iter().enumerate() {
+        assert_eq!(soon(child.wait()).await.unwrap().code(), Some(number as u8));
+    }
+    drop(opener);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_beyond_the_limit_wait_for_their_turn() {
-    let labshd = Labshd::with("max_channels = 3");
-    let session = labshd.session().await;
-    let mut running = JoinSet::new();
-    for _ in 0..50 {
-        let session = session.clone();
-        running.spawn(async move { session.command("true").status().await });
-    }
-    while let Some(status) = running.join_next().await {
-        assert!(status.unwrap().unwrap().success());
-    }
+    let labshd = Labshd::with("max_channels = 4");
+    echo_all(&labshd.session().await, 60).await;
+    echo_all(&Session::connect(&labshd.plain_options()).await.unwrap(), 20).await;
+    assert_eq!(labshd.log().count("refused"), 0, "{}", labshd.log().text());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fifty_connections_at_once() {
+async fn fifty_connections_at_once_all_get_in() {
     let labshd = Labshd::start();
-    let mut running = JoinSet::new();
-    for number in 0..50_u8 {
-        let options = labshd.options();
-        running.spawn(async move {
+    let mut sessions = JoinSet::new();
+    for number in 0..50 {
+        let options = if number % 2 == 0 { labshd.options() } else { labshd.plain_options() };
+        sessions.spawn(async move {
             let session = Session::connect(&options).await.unwrap();
-            let status = session.shell(format!("exit {number}")).status().await.unwrap();
-            assert_eq!(status.code(), Some(number));
+            session.command("echo").arg("here").output().await.unwrap().stdout
         });
     }
-    while let Some(outcome) = running.join_next().await {
-        outcome.unwrap();
-    }
+    assert!(soon(sessions.join_all()).await.iter().all(|stdout| stdout == b"here\n"));
+    assert_eq!(labshd.log().count("authenticated"), 50);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_flood_and_a_reader_that_sleeps_delay_nobody_else() {
+async fn a_reader_that_takes_nothing_stops_nobody_else() {
     let labshd = Labshd::start();
     let session = labshd.session().await;
-    let flood = session.command("yes").stdout(Stdio::Null).spawn().await.unwrap();
-    // Piped and never read: its window fills, and there it stops.
-    let asleep = session.command("yes").spawn().await.unwrap();
-    for _ in 0..100 {
-        let status = timeout(PATIENCE, session.command("true").status()).await.unwrap().unwrap();
-        assert!(status.success());
+    let mut ignored = Vec::new();
+    for _ in 0..4 {
+        ignored.push(session.command("yes").spawn().await.unwrap());
     }
-    drop((flood, asleep));
+    echo_all(&session, 50).await;
+    let pids: Vec<i32> = (1..=4).map(|count| labshd.command_pid(count)).collect();
+    assert!(pids.iter().all(|pid| is_alive(*pid)));
+    // Nothing was lost for those that were not read.
+    let mut first = ignored.remove(0);
+    let mut bytes = vec![0; 4 << 20];
+    soon(first.stdout.as_mut().unwrap().read_exact(&mut bytes)).await.unwrap();
+    assert!(bytes.chunks(2).all(|line| line == b"y\n"));
+    drop((first, ignored));
+    eventually("all are gone", || !pids.iter().any(|pid| is_alive(*pid)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dropped_child_ends_its_command_and_leaves_the_session() {
+async fn a_flood_on_one_channel_does_not_delay_commands_on_another() {
+    let labshd = Labshd::start();
+    let session = labshd.session().await;
+    let mut flood = session.command("yes").spawn().await.unwrap();
+    let mut stdout = flood.stdout.take().unwrap();
+    let reading = tokio::spawn(async move {
+        let mut total = 0;
+        while let Ok(Some(bytes)) = stdout.next().await {
+            total += bytes.len();
+            stdout.consumed(bytes.len());
+        }
+        total
+    });
+    for _ in 0..50 {
+        // Far more than it takes, far less than where it stood in line behind the flood.
+        let status = timeout(Duration::from_secs(5), session.command("true").status()).await;
+        assert!(status.expect("stuck behind the flood").unwrap().success());
+    }
+    flood.signal(15);
+    assert_eq!(soon(flood.wait()).await.unwrap().signal(), Some(15));
+    assert!(soon(reading).await.unwrap() > 1 << 20, "there was no flood");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dropping_a_child_ends_its_command() {
     let labshd = Labshd::with("termination_grace = '100ms'");
     let session = labshd.session().await;
-    let child = session.command("sleep").arg("1000").spawn().await.unwrap();
+    let child = session.shell("trap '' HUP; sleep 300; sleep 300").spawn().await.unwrap();
     let pid = child.started().await.unwrap() as i32;
     assert!(is_alive(pid));
     drop(child);
-    eventually("the command is gone", || !is_alive(pid));
+    eventually("it is gone", || !is_alive(pid));
+    assert!(session.command("true").status().await.unwrap().success(), "the session goes on");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_lasts_as_long_as_anyone_uses_it() {
+    let labshd = Labshd::start();
+    let session = labshd.session().await;
+    let mut cat = session.command("cat").stdin(Stdio::Piped).spawn().await.unwrap();
+    let clone = session.clone();
+    drop(session);
+    assert_eq!(clone.command("echo").arg("x").output().await.unwrap().stdout, b"x\n");
+    drop(clone);
+    let mut stdin = cat.stdin.take().unwrap();
+    stdin.write_all(b"still here").await.unwrap();
+    drop(stdin);
+    assert_eq!(soon(cat.wait_with_output()).await.unwrap().stdout, b"still here");
+    labshd.log().wait_for("session ended");
+    assert_eq!(labshd.log().count("authenticated"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_are_run_in_three_ways() {
+    let labshd = Labshd::start();
+    let session = labshd.session().await;
+    let mut both = session.shell("echo out; echo err >&2; exit 3");
+    let output = both.output().await.unwrap();
+    assert_eq!((output.stdout.as_slice(), output.stderr.as_slice()), (&b"out\n"[..], &b"err\n"[..]));
+    assert_eq!((output.status.code(), output.status.totals()), (Some(3), (4, 4)));
+    // Nobody wants this output, and its writer must not notice.
+    let status = session.shell("head -c 3000000 /dev/zero && echo done").status().await.unwrap();
+    assert_eq!((status.code(), status.totals()), (Some(0), (3_000_005, 0)));
+
+    let mut child = session.command("cat").stdin(Stdio::Piped).spawn().await.unwrap();
+    let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let mut answer = [0; 4];
+    for question in [b"ping", b"pong"] {
+        stdin.write_all(question).await.unwrap();
+        soon(stdout.read_exact(&mut answer)).await.unwrap();
+        assert_eq!(&answer, question);
+    }
+    stdin.shutdown().await.unwrap();
+    assert_eq!(stdout.read(&mut answer).await.unwrap(), 0);
+    assert!(soon(child.wait()).await.unwrap().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn signals_reach_the_command() {
+    let labshd = Labshd::start();
+    let session = labshd.session().await;
+    let mut child = session.command("sleep").arg("300").spawn().await.unwrap();
+    child.signal(9);
+    let status = soon(child.wait()).await.unwrap();
+    assert_eq!((status.signal(), status.code(), status.success()), (Some(9), None, false));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_was_written_before_the_end_comes_before_the_end() {
+    let labshd = Labshd::start();
+    let session = labshd.session().await;
+    for _ in 0..100 {
+        let output = session.shell("printf x").until(Until::CommandEnds).output().await.unwrap();
+        assert_eq!(output.stdout, b"x");
+    }
+}
+
+async fn refused(child: Result<Child, CommandError>) -> RefuseCode {
+    match child {
+        Err(CommandError::Refused(refuse)) => {
+            assert!(!refuse.reason.is_empty() && !refuse.remedy.is_empty());
+            refuse.code
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_run_is_an_error_of_its_kind() {
+    let labshd = Labshd::start();
+    let session = labshd.session().await;
+    assert_eq!(refused(session.command("no-such-program").spawn().await).await, RefuseCode::NOT_FOUND);
+    assert_eq!(refused(session.command("/etc/passwd").spawn().await).await, RefuseCode::NOT_EXECUTABLE);
+    let mut command = session.command("true");
+    assert_eq!(refused(command.current_dir("/no/such").spawn().await).await, RefuseCode::DIRECTORY);
+    let mut command = session.command("true");
+    assert_eq!(refused(command.env("LD_PRELOAD", "x").spawn().await).await, RefuseCode::ENVIRONMENT);
+    for bad in ["a\0b".to_owned(), "x".repeat(1 << 20)] {
+        let error = session.command("echo").arg(bad).spawn().await.unwrap_err();
+        assert!(matches!(error, CommandError::Bad(_)), "{error:?}");
+    }
+    // A refusal is the command's own affair.
     assert!(session.command("true").status().await.unwrap().success());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn streams_are_piped_both_ways_while_the_command_runs() {
+async fn who_cannot_connect_is_told_why() {
     let labshd = Labshd::start();
-    let session = labshd.session().await;
-    let mut child = session.command("cat").stdin(Stdio::Piped).spawn().await.unwrap();
-    let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
-    for line in ["one\n", "two\n", "three\n"] {
-        stdin.write_all(line.as_bytes()).await.unwrap();
-        let mut back = vec![0; line.len()];
-        stdout.read_exact(&mut back).await.unwrap();
-        assert_eq!(text(&back), line);
-    }
-    drop(stdin);
-    assert_eq!(stdout.read(&mut [0; 1]).await.unwrap(), 0);
-    assert!(child.wait().await.unwrap().success());
+    let stranger = labshd.key.for_host(&HostId::new("elsewhere").unwrap());
+    let address = labshd.options().address;
+    let error = Session::connect(&ConnectOptions::new(address, stranger.clone())).await.unwrap_err();
+    assert!(matches!(error, ConnectError::WrongServer { .. }), "{error:?}");
+    let options = ConnectOptions { key: stranger, ..labshd.plain_options() };
+    let error = Session::connect(&options).await.unwrap_err();
+    assert!(matches!(error, ConnectError::Refused { .. }), "{error:?}");
+    let options = ConnectOptions { mode: labshd.options().mode, ..labshd.plain_options() };
+    let error = Session::connect(&options).await.unwrap_err();
+    assert!(matches!(error, ConnectError::PortIsPlain { .. }), "{error:?}");
+    let nowhere = Address::Unix(labshd.path().join("nothing-here"));
+    let error = Session::connect(&ConnectOptions::new(nowhere, labshd.host_key())).await.unwrap_err();
+    assert!(matches!(error, ConnectError::Unreachable { .. }), "{error:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_signal_reaches_the_whole_group() {
-    let labshd = Labshd::start();
+async fn a_server_that_dies_is_a_lost_connection_for_everyone() {
+    let mut labshd = Labshd::start();
     let session = labshd.session().await;
-    let mut child = session.shell("sleep 1000 | sleep 1000").spawn().await.unwrap();
-    child.signal(15);
-    assert_eq!(child.wait().await.unwrap().signal(), Some(15));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn errors_have_types() {
-    let labshd = Labshd::start();
-    let session = labshd.session().await;
-    let missing = session.command("no-such-program-anywhere").output().await.unwrap_err();
-    assert!(
-        matches!(&missing, CommandError::Refused(refuse) if refuse.code.name() == "not-found"),
-        "{missing}"
-    );
-    let nul = session.command("a\0b").output().await.unwrap_err();
-    assert!(matches!(nul, CommandError::Bad(_)), "{nul}");
-    let mut options = labshd.options();
-    options.key = labshd.key.for_host(&labsh_proto::key::HostId::new("elsewhere").unwrap());
-    let wrong = Session::connect(&options).await.unwrap_err();
-    assert!(matches!(wrong, ConnectError::WrongServer { .. }), "{wrong}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_timeout_is_the_servers_and_is_told() {
-    let labshd = Labshd::with("termination_grace = '100ms'");
-    let session = labshd.session().await;
-    let mut command = session.shell("trap '' TERM; echo on; while :; do sleep 1; done");
-    let output = command.timeout(Duration::from_millis(300)).output().await.unwrap();
-    assert!(output.status.timed_out());
-    assert_eq!((output.status.signal(), text(&output.stdout).as_str()), (Some(9), "on\n"));
+    let mut child = session.command("sleep").arg("300").spawn().await.unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    labshd.signal(9);
+    labshd.wait();
+    assert!(matches!(soon(child.wait()).await, Err(CommandError::Lost(_))));
+    assert!(soon(stdout.next()).await.is_err(), "a lost stream is no end of file");
+    assert!(matches!(soon(session.command("true").output()).await, Err(CommandError::Lost(_))));
+    assert!(soon(session.ping()).await.is_err());
 }

@@ -1,102 +1,119 @@
-//! SIGHUP: new keys count, removed ones end their sessions, mistakes change nothing.
+//! SIGHUP reads configuration and keys again; what is wrong in them changes nothing.
 
 use std::fs;
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
+use std::process::Command;
 
-use crate::support::{HOST, LABSHD, Labshd, am_root, enroll, eventually, is_alive, labsh_in, run, text};
+use crate::support::{LABSHD, Labshd, Running, enroll, eventually, is_alive, labsh_in, run, text};
 
-fn remove_key(labshd: &Labshd, host: &str) {
+/// The exit status of a command with this key.
+fn attempt(labshd: &Labshd, key: &str) -> Option<i32> {
+    labshd.output_with(&["--key", key], &["true"]).status.code()
+}
+
+/// Takes a key off the host; a running labshd learns of it by a reload.
+fn remove(labshd: &Labshd, key: &str) {
     let mut command = Command::new(LABSHD);
     command.arg("--config").arg(labshd.path().join("labshd.toml"));
-    run(command.args(["key", "remove", "test", "--host", host]));
+    run(command.args(["key", "remove", key, "--host", "127.0.0.1"]));
 }
 
 #[test]
-fn a_new_key_counts_after_a_reload() {
+fn a_new_key_is_let_in_after_the_reload() {
     let labshd = Labshd::start();
     run(labsh_in(labshd.path()).args(["key", "new", "second"]));
-    let attempt = || {
-        let mut command = labshd.labsh();
-        command.args(["run", "--key", "second", &labshd.target(), "true"]).output().unwrap().status.code()
-    };
-    assert_eq!(attempt(), Some(255));
-    enroll(labshd.path(), "second", HOST);
+    enroll(labshd.path(), "second", "127.0.0.1");
+    assert_eq!(attempt(&labshd, "second"), Some(255));
     labshd.reload();
-    assert_eq!(attempt(), Some(0));
+    assert_eq!((attempt(&labshd, "second"), attempt(&labshd, "test")), (Some(0), Some(0)));
 }
 
 #[test]
-fn removing_a_key_ends_its_sessions_and_their_commands() {
+fn a_reload_that_changes_nothing_disturbs_nobody() {
+    let labshd = Labshd::start();
+    let mut client = Running::start(&mut labshd.run(&["echo ready; sleep 0.3; echo done"]));
+    assert_eq!(client.line(), "ready");
+    labshd.reload();
+    let output = client.finish();
+    assert_eq!((output.status.code(), text(&output.stdout)), (Some(0), "done\n".into()));
+}
+
+#[test]
+fn a_removed_key_loses_its_sessions_and_their_commands() {
     let labshd = Labshd::with("termination_grace = '100ms'");
-    let marker = labshd.path().join("pid");
-    let script = format!("echo $$ > {}; exec sleep 1000", marker.display());
-    let client = labshd.run(&[&script]).stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    eventually("the command runs", || fs::read_to_string(&marker).is_ok_and(|pid| pid.ends_with('\n')));
-    let pid: i32 = fs::read_to_string(&marker).unwrap().trim().parse().unwrap();
-
-    remove_key(&labshd, HOST);
-    assert!(is_alive(pid));
+    run(labsh_in(labshd.path()).args(["key", "new", "second"]));
+    enroll(labshd.path(), "second", "127.0.0.1");
     labshd.reload();
+    let command = "trap '' HUP; echo $$; sleep 300";
+    let mut removed = Running::start(&mut labshd.run_with(&["--key", "second"], &[command]));
+    let mut kept = Running::start(&mut labshd.run_with(&["--key", "test"], &[command]));
+    let (pid, kept_pid) = (removed.pid_line(), kept.pid_line());
 
-    let output = client.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(255), "{}", text(&output.stderr));
-    assert!(text(&output.stderr).contains("its key was removed"), "{}", text(&output.stderr));
+    remove(&labshd, "second");
+    assert!(is_alive(pid), "before the reload nothing changes");
+    labshd.reload();
+    let output = removed.finish();
+    assert_eq!(output.status.code(), Some(255));
+    assert!(text(&output.stderr).contains("key was removed or changed"), "{}", text(&output.stderr));
     eventually("the command is gone", || !is_alive(pid));
-    assert_eq!(labshd.output(&["true"]).status.code(), Some(255));
+    assert_eq!(attempt(&labshd, "second"), Some(255));
+    assert!(is_alive(kept_pid), "another key's commands go on");
+    kept.signal(9);
 }
 
 #[test]
-fn a_key_that_stays_keeps_its_sessions() {
-    let labshd = Labshd::start();
-    let marker = labshd.path().join("go");
-    let script = format!("echo on; until [ -e {} ]; do sleep 0.02; done; echo off", marker.display());
-    let client = labshd.run(&[&script]).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
-    labshd.log().wait_for("command started");
-    remove_key(&labshd, "localhost");
+fn a_mistake_keeps_the_old_configuration_and_is_logged_with_its_line() {
+    let labshd = Labshd::with("path = '/usr/bin:/bin'");
+    let path = || text(&labshd.output(&["echo $PATH"]).stdout);
+    assert_eq!(path(), "/usr/bin:/bin\n");
+    labshd.configure("path = '/bin'\nbacklog = 0\nno_such_setting = 1");
     labshd.reload();
-    fs::write(&marker, "").unwrap();
-    let output = client.wait_with_output().unwrap();
-    assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(0), "on\noff\n"));
-}
+    let file = labshd.file("labshd.toml");
+    assert!(labshd.log().wait_for(&format!("{file}:2: backlog")).contains("not reloaded"));
+    labshd.log().wait_for(&format!("{file}:3: \"no_such_setting\""));
+    assert_eq!(path(), "/usr/bin:/bin\n");
 
-#[test]
-fn a_mistake_keeps_the_old_configuration_and_is_told_with_its_line() {
-    let labshd = Labshd::start();
-    labshd.configure("max_channels = 3\nmax_chanels = 4");
-    labshd.signal(1);
-    let line = labshd.log().wait_for("not reloaded");
-    assert!(line.contains("labshd.toml:2") && line.contains("max_chanels"), "{line}");
-    assert_eq!(labshd.output(&["exit 5"]).status.code(), Some(5));
-}
-
-#[test]
-fn a_broken_key_file_keeps_the_old_keys() {
-    let labshd = Labshd::start();
-    let key = labshd.path().join("keys.d/broken.toml");
-    fs::write(&key, "key = 'labsh-host-1 x'\n").unwrap();
-    fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-    labshd.signal(1);
-    let line = labshd.log().wait_for("broken.toml:1");
-    assert!(line.contains("not reloaded"), "{line}");
-    assert_eq!(labshd.output(&["exit 5"]).status.code(), Some(5));
-}
-
-#[test]
-fn a_changed_listen_takes_a_restart_and_says_so() {
-    let labshd = Labshd::start();
-    fs::write(labshd.path().join("labshd.toml"), "listen = ['127.0.0.1:0']\n").unwrap();
+    labshd.configure("path = '/bin:/usr/bin'");
     labshd.reload();
-    labshd.log().wait_for("that takes a restart");
-    assert_eq!(labshd.output(&["exit 5"]).status.code(), Some(5));
+    labshd.log().wait_for("reloaded keys=2");
+    assert_eq!(path(), "/bin:/usr/bin\n");
 }
 
 #[test]
-fn as_root_an_entry_names_its_user() {
+fn a_mistake_in_a_keys_entry_keeps_all_the_old_keys() {
     let labshd = Labshd::start();
-    let list = run(Command::new(LABSHD)
-        .arg("--config")
-        .arg(labshd.path().join("labshd.toml"))
-        .args(["key", "list"]));
-    let shown = text(&list.stdout);
-    assert_eq!(shown.contains("root"), am_root(), "{shown}");
+    let entry: PathBuf = fs::read_dir(labshd.path().join("keys.d"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.extension().is_some_and(|extension| extension == "toml"))
+        .unwrap();
+    let good = fs::read_to_string(&entry).unwrap();
+    fs::write(&entry, format!("{good}\nfrom = 'everywhere'\n")).unwrap();
+    labshd.reload();
+    let line = good.lines().count() + 2;
+    labshd.log().wait_for(&format!("{}:{line}: from", entry.display()));
+    assert_eq!(attempt(&labshd, "test"), Some(0));
+}
+
+#[test]
+fn a_missing_configuration_is_a_mistake_too() {
+    let labshd = Labshd::start();
+    fs::remove_file(labshd.path().join("labshd.toml")).unwrap();
+    labshd.reload();
+    labshd.log().wait_for("not reloaded");
+    assert_eq!(attempt(&labshd, "test"), Some(0));
+}
+
+#[test]
+fn other_addresses_take_a_restart_and_labshd_says_so() {
+    let labshd = Labshd::start();
+    let file = labshd.path().join("labshd.toml");
+    let listen = fs::read_to_string(&file).unwrap();
+    labshd.reload();
+    assert_eq!(labshd.log().count("takes a restart"), 0);
+    fs::write(&file, listen.replace("'plain://127.0.0.1:0', ", "")).unwrap();
+    labshd.reload();
+    labshd.log().wait_for("`listen` has changed: that takes a restart");
+    let plain = labshd.plain.to_string();
+    run(labshd.labsh().args(["run", "--plain", &plain, "true"]));
 }

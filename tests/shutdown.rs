@@ -1,207 +1,201 @@
-//! How labshd ends: draining, hurrying, crashing; and what the service manager hears.
+//! How labshd starts and stops beside its commands, its clients and its service manager.
 
 use std::fs;
-use std::io::Read;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Stdio};
 
-use crate::support::{LABSHD, Labshd, PATIENCE, eventually, is_alive, text};
+use labsh_client::CommandError;
+use labsh_proto::message::RefuseCode;
+
+use crate::support::{Labshd, PATIENCE, Running, eventually, in_shell, is_alive, run, text};
 
 const TERM: i32 = 15;
-const KILL: i32 = 9;
-
-/// Starts a command that tells its pid and then runs until a file appears (or for ever).
-fn long_command(labshd: &Labshd) -> (std::process::Child, i32) {
-    let marker = labshd.path().join("pid");
-    let go = labshd.path().join("go");
-    let script = format!(
-        "echo $$ > {}; until [ -e {} ]; do sleep 0.02; done; seq 1 100000",
-        marker.display(),
-        go.display()
-    );
-    let client = labshd
-        .run(&[&script])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    eventually("the command runs", || fs::read_to_string(&marker).is_ok_and(|pid| pid.ends_with('\n')));
-    let pid = fs::read_to_string(&marker).unwrap().trim().parse().unwrap();
-    (client, pid)
-}
 
 #[test]
-fn a_running_command_finishes_and_its_output_is_whole() {
+fn a_running_command_ends_in_peace_while_nothing_new_is_taken() {
     let mut labshd = Labshd::start();
-    let (client, _) = long_command(&labshd);
+    let mut client = Running::adopt(labshd.run(&["echo ready; cat; seq 1 300000"]).stdin(Stdio::piped()));
+    assert_eq!(client.line(), "ready");
     labshd.signal(TERM);
-    labshd.log().wait_for("stopping");
-    // Nothing new is taken: the port is closed, or says why.
-    eventually("new clients are turned away", || labshd.output(&["true"]).status.code() != Some(0));
-    fs::write(labshd.path().join("go"), "").unwrap();
-    let output = client.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-    let whole: String = (1..=100_000).map(|n| format!("{n}\n")).collect();
-    assert!(text(&output.stdout) == whole, "{} bytes", output.stdout.len());
-    assert_eq!(labshd.wait(), Some(0));
-    assert!(!labshd.unix_path().exists());
-}
+    labshd.log().wait_for("running commands may end first");
+    eventually("new connections are refused", || TcpStream::connect(labshd.tls).is_err());
+    let late = labshd.output(&["true"]);
+    assert_eq!(late.status.code(), Some(255), "{}", text(&late.stderr));
+    assert!(labshd.child.try_wait().unwrap().is_none(), "the command still runs");
 
-#[test]
-fn the_drain_timeout_ends_what_still_runs_and_says_how() {
-    let mut labshd = Labshd::with("drain_timeout = '200ms'\ntermination_grace = '100ms'");
-    let (client, pid) = long_command(&labshd);
-    labshd.signal(TERM);
-    let output = client.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(128 + TERM), "{}", text(&output.stderr));
-    assert_eq!(labshd.wait(), Some(0));
-    assert!(!is_alive(pid));
-}
-
-#[test]
-fn a_second_signal_hurries() {
-    let mut labshd = Labshd::with("drain_timeout = '1h'\ntermination_grace = '100ms'");
-    let (client, pid) = long_command(&labshd);
-    labshd.signal(TERM);
-    labshd.log().wait_for("stopping");
-    labshd.signal(TERM);
-    assert_eq!(client.wait_with_output().unwrap().status.code(), Some(128 + TERM));
-    assert_eq!(labshd.wait(), Some(0));
-    assert!(!is_alive(pid));
-}
-
-#[test]
-fn an_idle_session_is_told_goodbye() {
-    let mut labshd = Labshd::start();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let session = labshd.session().await;
-        labshd.signal(TERM);
-        let wait = async {
-            while session.ping().await.is_ok() {
-                tokio::task::yield_now().await;
-            }
-            session.ping().await.unwrap_err()
-        };
-        let error = tokio::time::timeout(PATIENCE, wait).await.unwrap();
-        assert!(error.to_string().contains("labshd is stopping"), "{error}");
-    });
+    let output = client.finish();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(output.stdout.len(), 1_988_895, "the output is not whole");
+    assert!(text(&output.stdout).ends_with("299999\n300000\n"));
     assert_eq!(labshd.wait(), Some(0));
 }
 
-#[test]
-fn a_killed_labshd_leaves_no_command_running() {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_command_on_an_old_connection_is_refused_with_the_reason() {
     let mut labshd = Labshd::start();
-    let (client, pid) = long_command(&labshd);
-    labshd.signal(KILL);
-    labshd.wait();
-    let output = client.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(255), "{}", text(&output.stderr));
-    eventually("the spawner has ended the command", || !is_alive(pid));
-}
-
-#[test]
-fn a_socket_file_left_over_from_a_crash_is_no_obstacle_and_a_live_one_is() {
-    let mut labshd = Labshd::start();
-    let socket = labshd.unix_path();
-    let directory = labshd.path().to_owned();
-    let other = |expect: &str| {
-        let config = directory.join("other.toml");
-        fs::write(&config, format!("keys_dir = 'keys.d'\nlisten = ['unix:{}']\n", socket.display())).unwrap();
-        let mut child =
-            Command::new(LABSHD).arg("--config").arg(&config).stderr(Stdio::piped()).spawn().unwrap();
-        let mut stderr = child.stderr.take().unwrap();
-        let mut said = String::new();
-        let mut buffer = [0; 4096];
-        while !said.contains(expect) {
-            let count = stderr.read(&mut buffer).unwrap();
-            assert!(count > 0, "no {expect:?} in: {said}");
-            said += &text(&buffer[..count]);
+    let session = labshd.session().await;
+    let running = session.command("cat").stdin(labsh_client::Stdio::Piped).spawn().await.unwrap();
+    labshd.signal(TERM);
+    eventually("new connections are refused", || TcpStream::connect(labshd.tls).is_err());
+    match session.command("true").output().await {
+        Err(CommandError::Refused(refuse)) => {
+            assert_eq!(refuse.code, RefuseCode::STOPPING);
+            assert!(!refuse.remedy.is_empty());
         }
-        child.kill().unwrap();
-        child.wait().unwrap();
+        other => panic!("{other:?}"),
+    }
+    assert!(running.wait_with_output().await.unwrap().status.success());
+    drop(session);
+    assert_eq!(labshd.wait(), Some(0));
+}
+
+#[test]
+fn a_slow_reader_gets_its_output_whole_before_the_end() {
+    let mut labshd = Labshd::start();
+    let mut client = Running::start(&mut labshd.run(&["echo ready; head -c 3000000 /dev/zero"]));
+    assert_eq!(client.line(), "ready");
+    labshd.signal(TERM);
+    labshd.log().wait_for("running commands may end first");
+    let output = client.finish();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(output.stdout.len(), 3_000_000);
+    assert_eq!(labshd.wait(), Some(0));
+}
+
+#[test]
+fn who_takes_too_long_is_ended() {
+    let mut labshd = Labshd::with("drain_timeout = '100ms'\ntermination_grace = '100ms'");
+    let mut client = Running::start(&mut labshd.run(&["trap '' TERM; echo $$; while :; do sleep 0.1; done"]));
+    let pid = client.pid_line();
+    labshd.signal(TERM);
+    assert_eq!(labshd.wait(), Some(0));
+    assert!(!is_alive(pid), "labshd has gone, its command has not");
+    let output = client.finish();
+    assert_eq!(output.status.code(), Some(137), "{}", text(&output.stderr));
+    labshd.log().wait_for("commands still run: ending them");
+}
+
+#[test]
+fn asking_twice_hurries() {
+    let mut labshd = Labshd::with("drain_timeout = '1h'");
+    let mut client = Running::start(&mut labshd.run(&["echo $$; exec sleep 300"]));
+    let pid = client.pid_line();
+    labshd.signal(TERM);
+    labshd.log().wait_for("running commands may end first");
+    labshd.signal(TERM);
+    assert_eq!(client.finish().status.code(), Some(143));
+    assert_eq!(labshd.wait(), Some(0));
+    assert!(!is_alive(pid));
+}
+
+#[test]
+fn a_command_that_had_to_be_killed_does_not_hold_up_the_end() {
+    let mut labshd = Labshd::with("termination_grace = '50ms'\ndrain_timeout = '1h'");
+    let stubborn = "trap '' TERM; while :; do sleep 0.1; done";
+    let output = labshd.output_with(&["--timeout", "50ms"], &[stubborn]);
+    assert_eq!(output.status.code(), Some(124));
+    labshd.signal(TERM);
+    assert_eq!(labshd.wait(), Some(0));
+}
+
+#[test]
+fn a_crash_of_labshd_leaves_no_command_running() {
+    let mut labshd = Labshd::start();
+    let family = "trap '' HUP TERM; echo $$; bash -c 'echo $$; exec sleep 300' & wait; sleep 300";
+    let mut client = Running::start(&mut labshd.run(&[family]));
+    let pids = [client.pid_line(), client.pid_line()];
+    labshd.signal(9);
+    labshd.wait();
+    eventually("all are gone", || !pids.into_iter().any(is_alive));
+    assert_eq!(client.finish().status.code(), Some(255));
+}
+
+#[test]
+fn a_unix_sockets_file_is_removed_at_the_end_and_taken_over_after_a_crash() {
+    let mut labshd = Labshd::start();
+    assert!(labshd.unix_path().exists());
+    let over_socket = |labshd: &Labshd| {
+        let target = format!("unix:{}", labshd.unix_path().display());
+        labshd.labsh().args(["run", &target, "echo here"]).output().unwrap()
     };
-    other("another program listens there");
-    labshd.child.kill().unwrap();
-    labshd.child.wait().unwrap();
-    assert!(socket.exists());
-    other("labshd is ready");
+    assert_eq!(text(&over_socket(&labshd).stdout), "here\n");
+    labshd.signal(9);
+    labshd.wait();
+    assert!(labshd.unix_path().exists(), "a crash leaves it behind");
+
+    let mut again = Command::new(crate::support::LABSHD);
+    again.arg("--config").arg(labshd.path().join("labshd.toml"));
+    labshd.child = again.stderr(Stdio::null()).spawn().unwrap();
+    eventually("it listens again", || over_socket(&labshd).status.success());
+    labshd.signal(TERM);
+    assert_eq!(labshd.wait(), Some(0));
+    assert!(!labshd.unix_path().exists(), "a clean end does not");
 }
 
 #[test]
-fn a_port_in_use_is_named() {
+fn a_unix_socket_that_is_in_use_is_not_taken_away() {
     let labshd = Labshd::start();
-    let config = labshd.path().join("other.toml");
-    fs::write(&config, format!("keys_dir = 'keys.d'\nlisten = ['{}']\n", labshd.tls)).unwrap();
-    let output = Command::new(LABSHD).arg("--config").arg(&config).output().unwrap();
-    let said = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(1));
-    assert!(
-        said.contains(&labshd.tls.to_string()) && said.contains("another program listens there"),
-        "{said}"
-    );
+    let config = labshd.path().join("second.toml");
+    fs::write(&config, format!("listen = ['unix:{}']\n", labshd.unix_path().display())).unwrap();
+    let second = Command::new(crate::support::LABSHD).arg("--config").arg(&config).output().unwrap();
+    assert_eq!(second.status.code(), Some(1));
+    assert!(text(&second.stderr).contains("another program listens there"), "{}", text(&second.stderr));
+    let target = format!("unix:{}", labshd.unix_path().display());
+    run(labshd.labsh().args(["run", &target, "true"]));
 }
 
 #[test]
-fn the_service_manager_hears_ready_reloading_and_stopping() {
+fn the_service_manager_is_told_what_happens() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("notify");
     let manager = UnixDatagram::bind(&path).unwrap();
     manager.set_read_timeout(Some(PATIENCE)).unwrap();
-    let hear = || {
+    let said = || {
         let mut buffer = [0; 4096];
         let count = manager.recv(&mut buffer).unwrap();
         text(&buffer[..count])
     };
-    let mut labshd = Labshd::launch("", |command| {
-        command.env("NOTIFY_SOCKET", &path);
+    let mut labshd = Labshd::launch("", |labshd| {
+        labshd.env("NOTIFY_SOCKET", &path);
     });
-    assert!(hear().contains("READY=1"));
-    labshd.signal(1);
-    let reloading = hear();
-    assert!(reloading.contains("RELOADING=1") && reloading.contains("MONOTONIC_USEC="), "{reloading}");
-    assert!(hear().contains("READY=1"));
+    assert_eq!(said().trim_end(), "READY=1");
+    labshd.reload();
+    let reloading = said();
+    let (state, time) = reloading.trim_end().split_once('\n').expect("both in one datagram");
+    assert_eq!(state, "RELOADING=1");
+    assert!(time.strip_prefix("MONOTONIC_USEC=").unwrap().parse::<u64>().unwrap() > 0, "{reloading}");
+    assert_eq!(said().trim_end(), "READY=1");
+    // A reload that is refused is over as well.
+    labshd.configure("backlog = 0");
+    labshd.reload();
+    assert!(said().starts_with("RELOADING=1\n"));
+    assert_eq!(said().trim_end(), "READY=1");
     labshd.signal(TERM);
-    assert!(hear().contains("STOPPING=1"));
+    assert_eq!(said().trim_end(), "STOPPING=1");
     assert_eq!(labshd.wait(), Some(0));
 }
 
-/// Hands a listening socket over as systemd does: descriptor 3, LISTEN_FDS, LISTEN_PID.
-const HANDOVER: &str = "
-import os, socket, sys
-listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-listener.bind(('127.0.0.1', 0))
-listener.listen(16)
-if listener.fileno() != 3:
-    os.dup2(listener.fileno(), 3)
-os.set_inheritable(3, True)
-os.environ.update(LISTEN_FDS='1', LISTEN_PID=str(os.getpid()))
-os.execv(sys.argv[1], sys.argv[1:])
-";
-
 #[test]
-fn sockets_from_the_service_manager_are_taken() {
-    let labshd = Labshd::start();
-    let config = labshd.path().join("activated.toml");
-    fs::write(&config, "keys_dir = 'keys.d'\n").unwrap();
-    let mut activated = Command::new("python3")
-        .args(["-c", HANDOVER, LABSHD, "--config"])
-        .arg(&config)
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stderr = activated.stderr.take().unwrap();
-    let mut said = String::new();
-    while !said.contains("labshd is ready") {
-        let mut buffer = [0; 4096];
-        let count = stderr.read(&mut buffer).unwrap();
-        assert!(count > 0, "{said}");
-        said += &text(&buffer[..count]);
-    }
-    let target = said.split("address=").nth(1).unwrap().split_whitespace().next().unwrap();
-    let output = labshd.labsh().args(["run", target, "exit 6"]).output().unwrap();
-    activated.kill().unwrap();
-    activated.wait().unwrap();
-    assert_eq!(output.status.code(), Some(6), "{}", text(&output.stderr));
+fn sockets_of_the_service_manager_are_served() {
+    let tls = TcpListener::bind("127.0.0.1:0").unwrap();
+    let plain = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addresses = [tls.local_addr().unwrap(), plain.local_addr().unwrap()];
+    let mut labshd = Labshd::launch("", |labshd| {
+        // Descriptors 3 and 4, and a process id that is known only once the shell has become labshd.
+        let script = "exec 3<&0 4<&1 </dev/null >/dev/null; \
+                      LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=tls:plain exec \"$@\"";
+        let mut shell = in_shell(script, labshd);
+        shell.stdin(OwnedFd::from(tls)).stdout(OwnedFd::from(plain)).stderr(Stdio::piped());
+        *labshd = shell;
+    });
+    assert_eq!([labshd.tls, labshd.plain], addresses);
+    assert!(!labshd.unix_path().exists(), "the configured addresses are not bound as well");
+    let environment = text(&run(&mut labshd.run(&["env", "-0"])).stdout);
+    assert!(!environment.contains("LISTEN_"), "{environment}");
+    let plain = labshd.plain.to_string();
+    run(labshd.labsh().args(["run", "--plain", &plain, "true"]));
+    labshd.signal(TERM);
+    assert_eq!(labshd.wait(), Some(0));
 }
