@@ -124,6 +124,10 @@ impl Job {
                 multiplexer.with(|channels| channels.exit(id, status, timed_out, usage));
                 told = true;
             }
+            let settled = escalation.as_ref().is_none_or(|ongoing| ongoing.signals.is_empty());
+            if ended.is_some() && settled && (told || self.client_gone.is_cancelled()) {
+                break;
+            }
             let firmer = async {
                 match &escalation {
                     Some(ongoing) if !ongoing.signals.is_empty() => sleep_until(ongoing.due).await,
@@ -157,10 +161,6 @@ impl Job {
                 let mut new = Escalation { cause, signals: cause.signals(), due: Instant::now(), grace };
                 new.step(&process);
                 escalation = Some(new);
-            }
-            let settled = escalation.as_ref().is_none_or(|ongoing| ongoing.signals.is_empty());
-            if ended.is_some() && settled && (told || self.client_gone.is_cancelled()) {
-                break;
             }
         }
         tracing::info!(
