@@ -35,6 +35,23 @@ fn is_obeyed(c: char) -> bool {
             | '\u{e0000}'..='\u{e007f}')
 }
 
+/// JSON with what a terminal would obey written as JSON writes it in digits; it says the same. (Writers of JSON must
+/// escape the first 32 characters only.)
+pub fn escape_json(json: &str) -> String {
+    let mut escaped = String::with_capacity(json.len());
+    for c in json.chars() {
+        if is_obeyed(c) {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                // A String takes everything.
+                let _ = write!(escaped, "\\u{unit:04x}");
+            }
+        } else {
+            escaped.push(c);
+        }
+    }
+    escaped
+}
+
 /// The text as one word of a POSIX shell, for commands that people are told to paste.
 pub fn shell_word(text: &str) -> Cow<'_, str> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._@-:%+,=".contains(c);
@@ -58,6 +75,14 @@ mod tests {
             assert!(shown.contains('\\'), "{shown:?}");
         }
         assert_eq!(escape("a\x1b]0;x\x07\n").to_string(), r"a\u{1b}]0;x\u{7}\n");
+    }
+
+    #[test]
+    fn json_keeps_its_meaning_and_loses_its_teeth() {
+        let hostile = "\x1b[2J\u{9b}2J\u{7f}\u{202e}\u{e0041}粘包";
+        let json = escape_json(&serde_json::Value::from(hostile).to_string());
+        assert!(!json.chars().any(is_obeyed) && json.contains("粘包"), "{json}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&json).unwrap(), hostile);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::child::ExitStatus;
 use crate::cli::options::CommandOptions;
 use crate::cli::{REFUSED, note};
 use crate::error::{CommandError, ConnectError};
+use crate::terminal_text::escape_json;
 
 const TIMED_OUT: u8 = 124;
 const NOT_EXECUTABLE: u8 = 126;
@@ -88,7 +89,7 @@ impl Outcome {
             note(text);
         }
         if options.json || options.status_fd.is_some() {
-            let mut line = self.json(text).to_string();
+            let mut line = escape_json(&self.json(text).to_string());
             line.push('\n');
             if options.json {
                 let _ = std::io::stderr().write_all(line.as_bytes());
