@@ -8,4 +8,5 @@ mod support;
 mod exit_status;
 mod handshake;
 mod hostile_peer;
+mod hostile_server;
 mod wrong_port;
