@@ -8,6 +8,7 @@ mod documents;
 mod exit_status;
 mod handshake;
 mod hostile_peer;
+mod hostile_server;
 mod inherited;
 mod large_output;
 mod many_at_once;

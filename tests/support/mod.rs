@@ -436,3 +436,21 @@ pub fn processor_time(pid: i32) -> u64 {
     let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
     [11, 12].into_iter().map(|field| fields[field].parse::<u64>().unwrap()).sum()
 }
+
+/// The bytes that a process has read so far, from whatever it was.
+pub fn bytes_read(pid: i32) -> u64 {
+    let io = fs::read_to_string(format!("/proc/{pid}/io")).unwrap();
+    io.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// Waits until a value that the kernel keeps has stood still for a while, and returns it.
+pub fn settled(what: &str, mut value: impl FnMut() -> u64) -> u64 {
+    let (mut last, mut same) = (value(), 0);
+    eventually(&format!("{what} stands still"), || {
+        let now = value();
+        same = if now == last { same + 1 } else { 0 };
+        last = now;
+        same == 40
+    });
+    last
+}

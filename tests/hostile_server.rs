@@ -1,0 +1,271 @@
+//! A server that lies: `labsh` never hangs, never calls it success, and never obeys it.
+
+use std::io::{Read, Write};
+use std::process::{Output, Stdio};
+
+use labsh_proto::frame::Kind;
+use labsh_proto::limits;
+use labsh_proto::message::{
+    Body, Ended, Eof, Exit, Goodbye, Refuse, RefuseCode, Started, Status, Stop, Stream, Usage,
+};
+
+use crate::peer::fake_server::{Victim, start, welcome};
+use crate::peer::{Peer, bytes, credit, header, message};
+use crate::support::{bytes_read, eventually, memory, settled, text};
+
+fn exit(stdout: u64, stderr: u64) -> Vec<u8> {
+    let status = Status::Exited(0);
+    message(&Exit { status, timed_out: false, stdout, stderr, usage: Usage::default() }, 1)
+}
+
+fn stdout(data: &[u8]) -> Vec<u8> {
+    bytes(Kind::Stdout, 1, data)
+}
+
+fn eof(stream: Stream) -> Vec<u8> {
+    message(&Eof { stream }, 1)
+}
+
+/// One line for people, without anything that a terminal would obey.
+fn complaint(output: &Output, status: i32) -> String {
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(status), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(!said.trim_end().chars().any(char::is_control), "{said:?}");
+    said
+}
+
+/// What comes of a server that sends this once the command runs, and then waits for the client to leave.
+fn told(victim: &Victim, sent: Vec<u8>) -> Output {
+    victim.meet(move |mut peer| {
+        start(&mut peer);
+        peer.send(&sent);
+        // The client may leave without having read everything.
+        let _ = peer.stream.read_to_end(&mut Vec::new());
+    })
+}
+
+#[test]
+fn a_server_that_breaks_the_protocol_is_left() {
+    let victim = Victim::new();
+    let stdout_kind = Kind::Stdout as u8;
+    let cases: Vec<(Vec<u8>, &str)> = vec![
+        (header(u32::MAX, stdout_kind, 0, 0, 1), "4294967295 bytes of body"),
+        (header(65_537, stdout_kind, 0, 0, 1), "65537 bytes of body"),
+        (header(1, 0x7f, 0, 0, 1), "unknown kind"),
+        (header(1, stdout_kind, 0x80, 0, 1), "undefined flags"),
+        (header(1, stdout_kind, 0, 7, 1), "reserved bytes"),
+        (stdout(b""), "empty stdout"),
+        (stdout(&vec![b'x'; 60_000]).repeat(20), "past its limit"),
+        (bytes(Kind::Stdout, 9, b"x"), "never opened"),
+        (bytes(Kind::Open, 2, b"x"), "may not send it"),
+        (bytes(Kind::Stdin, 1, b"x"), "may not send it"),
+        (bytes(Kind::Close, 1, b""), "may not send it"),
+        (bytes(Kind::Challenge, 0, &[0; 32]), "the handshake is over"),
+        (bytes(Kind::Welcome, 0, &[0; 60]), "the handshake is over"),
+        (message(&Started { pid: 2 }, 1), "it has started already"),
+        (message(&Refuse::new(RefuseCode::NOT_FOUND, "no", ""), 1), "it has started already"),
+        ([eof(Stream::Stdout), stdout(b"x")].concat(), "after the end of stdout"),
+        (eof(Stream::Stdin), "may not send it"),
+        (credit(1, Stream::Stdin, 1 << 20, 1 << 21), "past what was sent"),
+        (credit(1, Stream::Stdin, 0, 0), "the limit goes back"),
+        (credit(1, Stream::Stdin, 0, u64::MAX), "more than 1 GiB"),
+        (credit(1, Stream::Stdout, 0, 1 << 30), "may not send it"),
+        (bytes(Kind::Exit, 1, &[0; 3]), "malformed exit"),
+        (bytes(Kind::Exit, 1, &[0xff; 64]), "malformed exit"),
+        (bytes(Kind::Ping, 0, &[0; 9]), "malformed ping"),
+        (bytes(Kind::Refuse, 0, &[0xff; 100]), "malformed refuse"),
+        (vec![0, 0, 0, 9, stdout_kind], "the connection ended 5 bytes into a message"),
+    ];
+    for (sent, rule) in cases {
+        let cut = rule.contains("ended");
+        let output = victim.meet(move |mut peer| {
+            start(&mut peer);
+            peer.send(&sent);
+            if !cut {
+                // It is the client that leaves. It may not have read everything.
+                let _ = peer.stream.read_to_end(&mut Vec::new());
+            }
+        });
+        let said = complaint(&output, 255);
+        assert!(said.contains(rule), "{rule} in {said}");
+        assert!(said.contains("the connection was lost"), "{said}");
+    }
+}
+
+#[test]
+fn output_that_is_not_whole_is_never_success() {
+    let victim = Victim::new();
+    let ended = message(&Ended { status: Status::Exited(0) }, 1);
+    let whole = told(&victim, [stdout(b"hello"), ended.clone(), exit(5, 0)].concat());
+    assert_eq!((whole.status.code(), text(&whole.stdout).as_str()), (Some(0), "hello"));
+    for (sent, numbers) in [
+        ([stdout(b"hello"), exit(6, 0)].concat(), "stdout is incomplete: 5 of 6 bytes"),
+        ([stdout(b"hello"), exit(4, 0)].concat(), "stdout is incomplete: 5 of 4 bytes"),
+        ([stdout(b"hello"), eof(Stream::Stdout), exit(5, 1)].concat(), "stderr is incomplete: 0 of 1 bytes"),
+        (exit(u64::MAX, 0), "stdout is incomplete: 0 of 18446744073709551615 bytes"),
+    ] {
+        let said = complaint(&told(&victim, sent), 255);
+        assert!(said.contains(numbers) && said.contains("do not trust this output"), "{said}");
+    }
+    // What comes behind the exit is not output.
+    let behind = told(&victim, [stdout(b"hello"), exit(5, 0), stdout(b" again")].concat());
+    assert_eq!((behind.status.code(), text(&behind.stdout).as_str()), (Some(0), "hello"));
+}
+
+#[test]
+fn a_connection_that_ends_in_the_middle_is_never_success() {
+    let victim = Victim::new();
+    let ended = message(&Ended { status: Status::Exited(0) }, 1);
+    let goodbye = message(&Goodbye::new("for \x1b[31mreasons"), 0);
+    let refuse = message(&Refuse::new(RefuseCode::PROTOCOL, "no \x1b[2J", "do\n\u{9b}this"), 0);
+    for (sent, said_so) in [
+        (vec![], "the server closed it"),
+        (stdout(b"hello"), "the server closed it"),
+        ([eof(Stream::Stdout), eof(Stream::Stderr), ended].concat(), "the server closed it"),
+        (goodbye, "the server ended it: for \\u{1b}[31mreasons"),
+        (refuse, "no \\u{1b}[2J; do\\n\\u{9b}this"),
+    ] {
+        let output = victim.meet(move |mut peer| {
+            start(&mut peer);
+            peer.send(&sent);
+        });
+        let said = complaint(&output, 255);
+        assert!(said.contains(said_so), "{said_so} in {said}");
+    }
+    // By a reset instead of an end.
+    let output = victim.meet(|mut peer| {
+        start(&mut peer);
+        socket2::SockRef::from(&peer.stream).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+    });
+    complaint(&output, 255);
+}
+
+#[test]
+fn what_comes_before_started_is_no_output() {
+    let victim = Victim::new();
+    for early in
+        [stdout(b"x"), exit(0, 0), eof(Stream::Stdout), message(&Ended { status: Status::Exited(0) }, 1)]
+    {
+        let output = victim.meet(move |mut peer| {
+            peer.until(Kind::Open, 1);
+            peer.send(&early);
+            let _ = peer.stream.read_to_end(&mut Vec::new());
+        });
+        let said = complaint(&output, 255);
+        assert!(said.contains("started") && output.stdout.is_empty(), "{said}");
+    }
+}
+
+#[test]
+fn a_refusal_cannot_steer_the_terminal() {
+    const NASTY: &str = "\x1b[2J\x1b]0;x\x07\u{9b}31m\r\u{202e}\u{7f}";
+    let victim = Victim::new();
+    for (json, code, status) in [
+        (false, RefuseCode::NOT_FOUND, 127),
+        (true, RefuseCode::DIRECTORY, 125),
+        (true, RefuseCode(999), 125),
+    ] {
+        let (address, server) = victim.serve(move |mut peer, key| {
+            welcome(&mut peer, &key, 8);
+            peer.until(Kind::Open, 1);
+            peer.send(&message(&Refuse::new(code, NASTY, NASTY), 1));
+            let _ = peer.stream.read_to_end(&mut Vec::new());
+        });
+        let mut labsh = victim.run(address, &["cat"]);
+        if json {
+            labsh = crate::support::labsh_in(victim.dir.path());
+            labsh.args(["run", "--plain", "--json", &address.to_string(), "cat"]);
+        }
+        let output = labsh.stdin(Stdio::null()).output().unwrap();
+        server.join().unwrap();
+        assert_eq!(output.status.code(), Some(status));
+        let said = text(&output.stderr);
+        assert_eq!(said.lines().count(), 1 + usize::from(json), "{said:?}");
+        let obeyed = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
+        assert!(!said.chars().any(obeyed), "{said:?}");
+    }
+}
+
+#[test]
+fn nonsense_in_the_welcome_is_not_believed() {
+    let victim = Victim::new();
+    let output = victim.meet_bare(|mut peer, key| {
+        welcome(&mut peer, &key, 0);
+        let _ = peer.stream.read_to_end(&mut Vec::new());
+    });
+    let said = complaint(&output, 255);
+    assert!(said.contains("a limit of 0 channels"), "{said}");
+}
+
+#[test]
+fn a_status_that_no_process_has_is_still_reported() {
+    let victim = Victim::new();
+    let status = Status::Signaled { signal: 255, core_dumped: true };
+    let exit = Exit { status, timed_out: false, stdout: 0, stderr: 0, usage: Usage::default() };
+    let said = complaint(&told(&victim, message(&exit, 1)), 255);
+    assert!(said.contains("signal 255 (unknown, core dumped)"), "{said}");
+}
+
+/// `labsh run … cat` with an endless stdin, against a server that does this; returns how it ended and, from the moment
+/// when its input no longer moves, its memory.
+fn feed_endlessly(script: impl FnOnce(Peer) + Send + 'static) -> (i32, u64) {
+    let victim = Victim::new();
+    let (release, wait) = std::sync::mpsc::channel::<()>();
+    let (address, server) = victim.serve(move |mut peer, key| {
+        welcome(&mut peer, &key, 8);
+        start(&mut peer);
+        peer.send(&credit(1, Stream::Stdin, 0, limits::FIRST_STDIN_LIMIT));
+        let hold = peer.stream.try_clone().unwrap();
+        script(peer);
+        // It hangs up when the test has seen enough.
+        let _ = wait.recv();
+        drop(hold);
+    });
+    let mut yes = std::process::Command::new("yes").stdout(Stdio::piped()).spawn().unwrap();
+    let mut labsh = victim.run(address, &["cat"]);
+    let mut labsh =
+        labsh.stdin(yes.stdout.take().unwrap()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let labsh_pid = labsh.id() as i32;
+    eventually("the first limit was used", || bytes_read(labsh_pid) > limits::FIRST_STDIN_LIMIT);
+    settled("the input", || bytes_read(labsh_pid));
+    let held = memory(labsh_pid);
+    release.send(()).unwrap();
+    server.join().unwrap();
+    let code = labsh.wait().unwrap().code().unwrap();
+    yes.kill().unwrap();
+    yes.wait().unwrap();
+    (code, held)
+}
+
+#[test]
+fn a_server_that_takes_no_stdin_does_not_fill_the_clients_memory() {
+    // No credit beyond the first; or all the credit in the world, and nobody reads the socket.
+    let starving = feed_endlessly(|_| {});
+    let deaf = feed_endlessly(|mut peer| peer.send(&credit(1, Stream::Stdin, 0, 1 << 30)));
+    for (code, held) in [starving, deaf] {
+        println!("labsh holds {} KiB", held >> 10);
+        assert_eq!(code, 255);
+        assert!(held < 48 << 20, "{held}");
+    }
+}
+
+#[test]
+fn a_server_that_stops_stdin_is_heard_while_it_is_fed() {
+    let victim = Victim::new();
+    let (address, server) = victim.serve(|mut peer, key| {
+        welcome(&mut peer, &key, 8);
+        start(&mut peer);
+        peer.until(Kind::Stdin, 1);
+        peer.send(&[message(&Stop { stream: Stream::Stdin }, 1), stdout(b"enough"), exit(6, 0)].concat());
+        let _ = peer.stream.read_to_end(&mut Vec::new());
+    });
+    let mut labsh = victim.run(address, &["cat"]);
+    let mut labsh = labsh.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut stdin = labsh.stdin.take().unwrap();
+    // Until nobody reads it any more.
+    while stdin.write_all(&[0; 4096]).is_ok() {}
+    let output = labsh.wait_with_output().unwrap();
+    server.join().unwrap();
+    assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(0), "enough"));
+}
