@@ -154,7 +154,7 @@ async fn a_connection_lasts_as_long_as_anyone_uses_it() {
 async fn commands_are_run_in_three_ways() {
     let labshd = Labshd::start();
     let session = labshd.session().await;
-    let mut both = session.shell("echo out; echo err >&2; exit 3");
+    let both = session.shell("echo out; echo err >&2; exit 3");
     let output = both.output().await.unwrap();
     assert_eq!((output.stdout.as_slice(), output.stderr.as_slice()), (&b"out\n"[..], &b"err\n"[..]));
     assert_eq!((output.status.code(), output.status.totals()), (Some(3), (4, 4)));

@@ -80,6 +80,21 @@ fn a_client_that_is_killed_takes_every_process_of_its_command_along() {
 }
 
 #[test]
+fn a_command_may_clean_up_and_say_so_when_its_client_has_gone() {
+    let labshd = Labshd::with("termination_grace = '1m'");
+    let clean = labshd.file("clean");
+    let trap = format!("echo cleaning up; echo really >&2; head -c 1000000 /dev/zero; : >{clean}; exit 1");
+    let mut client = Running::start(
+        &mut labshd.run(&[&format!("trap '{trap}' HUP; echo ready; while :; do sleep 0.05; done")]),
+    );
+    assert_eq!(client.line(), "ready");
+    client.signal(9);
+    let ended = labshd.log().wait_for("command ended");
+    assert!(ended.contains("Exited(1)"), "{ended}");
+    assert!(std::fs::exists(clean).unwrap());
+}
+
+#[test]
 fn a_stopped_command_does_not_outlive_its_client() {
     let labshd = Labshd::with(IMPATIENT);
     let mut client = Running::start(&mut labshd.run(&["echo $$; kill -STOP $$; sleep 300"]));

@@ -162,6 +162,11 @@ impl Channels {
         self.limit = limit;
     }
 
+    /// Whether the channel was opened and is not closed yet.
+    pub fn contains(&self, id: ChannelId) -> bool {
+        self.channels.contains_key(&id)
+    }
+
     /// How many slots are taken.
     pub fn len(&self) -> usize {
         self.channels.len()
