@@ -45,7 +45,7 @@ async fn two_hundred_commands_run_at_once_on_one_connection() {
         let line = format!("read line < {gate}; exit {number}");
         children.push(soon(session.shell(line).spawn()).await.unwrap());
     }
-    assert_eq!(labshd.log().count("command started"), 201);
+    labshd.log().wait_for_nth("command started", 201);
     let opener = format!("exec 3<>{gate}; for i in $(seq 200); do echo go >&3; done; sleep 300");
     let opener = session.shell(opener).spawn().await.unwrap();
     for (number, mut child) in children.into_iter().enumerate() {
@@ -154,7 +154,7 @@ async fn a_connection_lasts_as_long_as_anyone_uses_it() {
 async fn commands_are_run_in_three_ways() {
     let labshd = Labshd::start();
     let session = labshd.session().await;
-    let mut both = session.shell("echo out; echo err >&2; exit 3");
+    let both = session.shell("echo out; echo err >&2; exit 3");
     let output = both.output().await.unwrap();
     assert_eq!((output.stdout.as_slice(), output.stderr.as_slice()), (&b"out\n"[..], &b"err\n"[..]));
     assert_eq!((output.status.code(), output.status.totals()), (Some(3), (4, 4)));

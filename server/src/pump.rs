@@ -32,7 +32,8 @@ pub(crate) async fn output(
     loop {
         let room = match multiplexer.room(id, stream).await {
             Ok(Room::Bytes(room)) => room.min(CHUNK),
-            Ok(Room::NoReader) | Err(Lost) => return,
+            Ok(Room::NoReader) => return,
+            Err(Lost) => return discard(&pipe).await,
         };
         let last = ending.is_cancelled();
         // With nothing left to carry, the read below finds nothing, as at the end.
@@ -41,7 +42,8 @@ pub(crate) async fn output(
             tokio::select! {
                 biased;
                 _ = pipe.readable() => {}
-                () = multiplexer.no_reader(id, stream) => return,
+                // The next look at the room tells why.
+                () = multiplexer.no_reader(id, stream) => continue,
                 () = ending.cancelled() => {}
             }
         }
@@ -67,6 +69,19 @@ pub(crate) async fn output(
         }
     }
     multiplexer.with(|channels| channels.finish(id, stream));
+}
+
+/// The client has gone. What the command writes while it is told to end goes nowhere: were the pipe closed, the first word
+/// of a clean-up would kill it.
+async fn discard(pipe: &pipe::Receiver) {
+    let mut scrap = vec![0; SMALL];
+    while pipe.readable().await.is_ok() {
+        match pipe.try_read(&mut scrap) {
+            Ok(0) => return,
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return,
+            _ => {}
+        }
+    }
 }
 
 /// The most that a pipe can hold, in bytes.
