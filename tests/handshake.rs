@@ -1,8 +1,11 @@
 //! Who gets in: nobody who cannot prove it, whatever they send, and all of them hear the same.
 
 use std::fs;
+use std::io::Write;
+use std::net::Shutdown;
 use std::process::{Output, Stdio};
 use std::thread;
+use std::time::Duration;
 
 use labsh_proto::auth::{ChannelBinding, Mode};
 use labsh_proto::frame::{ChannelId, Frame, Kind};
@@ -221,6 +224,8 @@ fn what_is_too_long_or_no_frame_is_refused_before_authentication() {
         peer.send(&sent);
         peer.next().unwrap();
         assert_broke(&peer.refusal(), rule);
+        // The line comes when the connection is closed.
+        drop(peer);
         labshd.log().wait_for(rule);
     }
     assert_nothing_started(&labshd);
@@ -231,27 +236,24 @@ fn who_says_nothing_or_dribbles_is_put_out_at_the_deadline_and_told_so() {
     let labshd = Labshd::with("authentication_deadline = '1s'");
     let silent = Peer::connect(labshd.plain);
     let mut silent_tls = Peer::connect(labshd.tls);
-    let mut dribbler = Peer::connect(labshd.plain);
+    let dribbler = Peer::connect(labshd.plain);
     let mut writer = dribbler.writer();
-    // A byte whenever the one before has left, as slowly as its reader wants.
     let dribble = thread::spawn(move || {
-        use std::io::Write;
-        let endless = header(512, Kind::Response as u8, 0, 0, 0).into_iter().chain([0; 500]);
-        for byte in endless {
+        for byte in header(512, Kind::Response as u8, 0, 0, 0).into_iter().chain([0; 500]) {
             if writer.write_all(&[byte]).is_err() {
                 break;
             }
-            thread::sleep(std::time::Duration::from_millis(5));
+            thread::sleep(Duration::from_millis(5));
         }
     });
-    for mut peer in [silent, Peer::over(dribbler.stream.try_clone().unwrap())] {
+    for mut peer in [silent, dribbler] {
         assert_eq!(peer.next().unwrap().kind, Kind::Challenge);
         assert_eq!(peer.refusal().code, RefuseCode::DEADLINE);
+        peer.stream.shutdown(Shutdown::Both).unwrap();
     }
     assert_eq!(silent_tls.rest(), b"");
-    labshd.log().wait_for_nth("the deadline for authentication has passed", 3);
-    drop(dribbler.rest());
     dribble.join().unwrap();
+    labshd.log().wait_for_nth("the deadline for authentication has passed", 3);
     assert_nothing_started(&labshd);
 }
 
@@ -324,7 +326,7 @@ fn the_refusal_of_a_proof_reaches_a_client_that_is_still_sending() {
         let mut all = message(&Response::from_frame(&response).unwrap(), 0);
         all.resize(4 << 20, 0);
         let mut writer = peer.writer();
-        let sending = thread::spawn(move || std::io::Write::write_all(&mut writer, &all));
+        let sending = thread::spawn(move || writer.write_all(&all));
         assert_eq!(peer.refusal().code, RefuseCode::AUTHENTICATION);
         sending.join().unwrap().unwrap();
     }

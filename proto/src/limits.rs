@@ -18,6 +18,9 @@ pub const TURN_BODY: usize = 16_384 - HEADER_LENGTH;
 /// The longest encoded `open` over all its frames, in bytes.
 pub const COMMAND: usize = 1 << 20;
 
+/// All unfinished `open`s of one connection together; what is past it is refused, in bytes.
+pub const UNFINISHED_OPENS: usize = 8 << 20;
+
 /// One word of a command must be shorter than this, as for execve(2) on Linux (its terminating NUL counts).
 pub const WORD: usize = 128 << 10;
 

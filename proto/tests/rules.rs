@@ -381,3 +381,59 @@ fn a_resize_reaches_the_server() {
     let size = Resize { columns: 80, rows: 24, width: 0, height: 0 };
     assert_eq!(server().receive(size.frame(ONE)), Ok(Event::Resize(ONE, size)));
 }
+
+/// A server whose command on channel 1 has said something, and has ended.
+fn server_with_output() -> Channels {
+    let mut server = server();
+    server.started(ONE, 7);
+    server.write(ONE, Stream::Stdout, Bytes::from(vec![b'x'; 200_000])).expect("there is a reader");
+    server.exit(ONE, Status::Exited(0), false, Usage::default());
+    server
+}
+
+fn kinds(channels: &mut Channels) -> Vec<Kind> {
+    core::iter::from_fn(|| channels.next_frame()).map(|frame| frame.kind).collect()
+}
+
+#[test]
+fn a_goodbye_leaves_behind_everything_and_nothing_behind_it() {
+    let mut server = server_with_output();
+    server.goodbye(&Goodbye::new("over"));
+    let said = kinds(&mut server);
+    assert_eq!(said[..2], [Kind::Started, Kind::Stdout]);
+    assert_eq!(said[said.len() - 2..], [Kind::Exit, Kind::Goodbye]);
+    server.ping(1);
+    assert!(!server.has_frame());
+    assert_eq!(server.next_frame(), None);
+}
+
+#[test]
+fn a_refusal_of_the_connection_leaves_at_once_and_alone() {
+    let mut server = server_with_output();
+    server.refuse_connection(&Refuse::new(RefuseCode::PROTOCOL, "a rule", ""));
+    assert!(server.has_frame());
+    assert_eq!(kinds(&mut server), [Kind::Refuse]);
+    server.ping(1);
+    assert!(!server.has_frame());
+}
+
+#[test]
+fn unfinished_opens_are_bounded_together() {
+    let mut server = Channels::new(Role::Server, 100, Growth::new(Budget::new(0)));
+    let part = Bytes::from(vec![0; limits::BODY as usize]);
+    let mut send = |channel| {
+        let frame = Frame { flags: FLAG_MORE, ..Frame::new(Kind::Open, ChannelId(channel), part.clone()) };
+        server.receive(frame).expect("no violation");
+    };
+    // Fifteen parts stay below what one command may have; twenty such commands are more than all may.
+    for channel in 1..=20 {
+        (0..15).for_each(|_| send(channel));
+    }
+    let last = Frame::new(Kind::Open, ChannelId(20), Bytes::from_static(b"x"));
+    server.receive(last).expect("no violation");
+    let answer = server.next_frame().expect("a refusal");
+    assert_eq!(
+        (answer.channel, Refuse::from_frame(&answer).expect("a refusal").code),
+        (ChannelId(20), RefuseCode::RESOURCES)
+    );
+}

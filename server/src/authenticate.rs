@@ -75,6 +75,7 @@ pub(crate) async fn authenticate(
         Mode::Tls => {
             let challenge = server.challenge();
             let accepted = timeout_at(deadline, accept_tls(shared, socket, &challenge)).await;
+            // Before TLS is up there is no way to tell the peer.
             let accepted = accepted.map_err(|_| Failure::Deadline)??;
             let carrier = Carrier::Tls(Box::new(accepted.stream));
             (FrameReader::new(carrier), Some(accepted.name), accepted.binding)
@@ -90,8 +91,12 @@ pub(crate) async fn authenticate(
     let response = match response.unwrap_or(Err(Failure::Deadline)) {
         Ok(response) => response,
         Err(Failure::Deadline) => {
-            let reason = "no proof arrived in time";
-            send_refusal(reader.get_mut(), &Refuse::new(RefuseCode::DEADLINE, reason, "try again")).await;
+            let refuse = Refuse::new(
+                RefuseCode::DEADLINE,
+                "the deadline for authentication has passed",
+                "try again; where the network is slow, raise authentication_deadline in labshd.toml",
+            );
+            send_refusal(reader.get_mut(), &refuse).await;
             return Err(Failure::Deadline);
         }
         Err(Failure::Protocol(error)) => {
@@ -197,13 +202,17 @@ async fn admit(
         Some(name) if root => users::lookup(&name).map(|user| (user, true)),
         _ => users::current().map(|user| (user, false)),
     });
-    let (user, changes_user) = match looked_up.await {
-        Ok(Ok(found)) => found,
-        Ok(Err(error)) => {
+    let (user, changes_user) = match timeout(shared.config().authentication_deadline, looked_up).await {
+        Ok(Ok(Ok(found))) => found,
+        Ok(Ok(Err(error))) => {
             let remedy = "ask the administrator of that host";
             return Err(Refuse::new(RefuseCode::NOT_PERMITTED, error.to_string(), remedy));
         }
-        Err(error) => return Err(Refuse::new(RefuseCode::INTERNAL, error.to_string(), "try again")),
+        Ok(Err(error)) => return Err(Refuse::new(RefuseCode::INTERNAL, error.to_string(), "try again")),
+        Err(_) => {
+            let reason = "that host's user database does not answer";
+            return Err(Refuse::new(RefuseCode::INTERNAL, reason, "try again, or tell its administrator"));
+        }
     };
     if shared.draining.is_cancelled() {
         return Err(Refuse::new(RefuseCode::STOPPING, "labshd is stopping", "try again in a moment"));

@@ -18,6 +18,9 @@ use crate::request::{self, Origin};
 use crate::shared::Shared;
 use crate::spawner::{self, Process, SpawnError, Spawned};
 
+/// For output that waits for its reader when labshd stops.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
 /// A command that a client has asked for.
 #[derive(Debug)]
 pub(crate) struct Job {
@@ -117,6 +120,7 @@ impl Job {
         let mut ended: Option<(Status, Usage)> = None;
         let mut told = false;
         let mut escalation: Option<Escalation> = None;
+        let mut give_up: Option<Instant> = None;
 
         loop {
             if let (Some((status, usage)), false, false) = (ended, output_open, told) {
@@ -124,19 +128,19 @@ impl Job {
                 multiplexer.with(|channels| channels.exit(id, status, timed_out, usage));
                 told = true;
             }
-            let firmer = async {
-                match &escalation {
-                    Some(ongoing) if !ongoing.signals.is_empty() => sleep_until(ongoing.due).await,
-                    _ => std::future::pending().await,
-                }
-            };
+            let firmer = escalation.as_ref().and_then(Escalation::due);
+            if ended.is_some() && firmer.is_none() && (told || self.client_gone.is_cancelled()) {
+                return;
+            }
             let cause = tokio::select! {
                 outcome = process.ended(), if ended.is_none() => {
                     let Ok(outcome) = outcome else { return multiplexer.lose() };
                     let status = status(outcome.status);
+                    let cause = escalation.as_ref().map(|ongoing| ongoing.cause);
+                    self.log_end(pid, status, cause, started);
                     multiplexer.with(|channels| channels.ended(id, status));
                     ended = Some((status, usage(&outcome.usage)));
-                    if self.open.until == Until::CommandEnds || escalation.is_some() {
+                    if self.open.until == Until::CommandEnds || cause.is_some() {
                         ending.cancel();
                     }
                     None
@@ -144,13 +148,20 @@ impl Job {
                 () = &mut input, if input_open => { input_open = false; None }
                 () = &mut output, if output_open => { output_open = false; None }
                 Some(signal) = self.signals.recv(), if ended.is_none() => { process.signal(signal.into()); None }
-                () = firmer => { escalation.iter_mut().for_each(|ongoing| ongoing.step(&process)); None }
+                () = at(firmer) => { escalation.iter_mut().for_each(|ongoing| ongoing.step(&process)); None }
                 () = self.client_gone.cancelled(), if escalation.is_none() => Some(Cause::ClientGone),
-                () = self.shared.stopping.cancelled(), if escalation.is_none() => Some(Cause::Stopping),
                 () = &mut time_is_up, if escalation.is_none() && ended.is_none() => Some(Cause::Timeout),
+                () = self.shared.stopping.cancelled(), if give_up.is_none() => {
+                    give_up = Some(Instant::now() + grace + LAST_WORDS);
+                    Some(Cause::Stopping)
+                }
+                // labshd stops, and the client takes nothing any more.
+                () = at(give_up) => return,
             };
-            if let Some(cause) = cause {
-                // What its end has left behind was put in the background on purpose.
+            if let Some(cause) = cause
+                && escalation.is_none()
+            {
+                // What a command's end has left behind was put in the background on purpose.
                 let signals = if ended.is_some() { &[] } else { cause.signals() };
                 let mut new = Escalation { cause, signals, due: Instant::now(), grace };
                 new.step(&process);
@@ -159,16 +170,19 @@ impl Job {
                     ending.cancel();
                 }
             }
-            let settled = escalation.as_ref().is_none_or(|ongoing| ongoing.signals.is_empty());
-            if ended.is_some() && settled && (told || self.client_gone.is_cancelled()) {
-                break;
-            }
         }
-        tracing::info!(
-            command = %self.open.command, pid, status = ?ended.map(|(status, _)| status),
-            cause = ?escalation.map(|ongoing| ongoing.cause), seconds = started.elapsed().as_secs_f64(),
-            "command ended"
-        );
+    }
+
+    fn log_end(&self, pid: u32, status: Status, cause: Option<Cause>, started: Instant) {
+        let seconds = started.elapsed().as_secs_f64();
+        tracing::info!(command = %self.open.command, pid, ?status, ?cause, seconds, "command ended");
+    }
+}
+
+async fn at(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -192,6 +206,11 @@ struct Escalation {
 }
 
 impl Escalation {
+    /// When the next signal is due, if there is one.
+    fn due(&self) -> Option<Instant> {
+        (!self.signals.is_empty()).then_some(self.due)
+    }
+
     fn step(&mut self, process: &Process) {
         let Some((signal, rest)) = self.signals.split_first() else { return };
         process.signal(*signal);

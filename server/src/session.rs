@@ -74,6 +74,8 @@ pub(crate) async fn run(shared: Arc<Shared>, client: Client) -> End {
     let multiplexer = Arc::new(Multiplexer::new(Channels::new(Role::Server, channels, growth)));
     let watch = reader.get_ref().socket().watch().ok().flatten();
     let mut settings = shared.settings.subscribe();
+    // The key may have been removed between its proof and now.
+    settings.mark_changed();
     let dead_after = shared.config().dead_peer_after;
     let (mut reader, mut writer) = reader.split();
 
@@ -136,17 +138,22 @@ pub(crate) async fn run(shared: Arc<Shared>, client: Client) -> End {
             let remedy = "use a client of this version";
             channels.refuse_connection(&Refuse::new(RefuseCode::PROTOCOL, error.to_string(), remedy));
         }
-        End::KeyRemoved | End::Stopping => channels.goodbye(&Goodbye::new(end.to_string())),
+        // At once: what its commands still have to say is not for that key any more.
+        End::KeyRemoved => {
+            let remedy = "ask that host's administrator";
+            channels.refuse_connection(&Refuse::new(RefuseCode::NOT_PERMITTED, end.to_string(), remedy));
+        }
+        End::Stopping => channels.goodbye(&Goodbye::new(end.to_string())),
         End::Closed | End::Io(_) | End::Vanished => {}
     });
     multiplexer.finish();
+    // Both at once: a peer that sends before it reads would otherwise wait for us as we wait for it.
     let last_words = async {
         if !writing.is_finished() {
             let _ = (&mut writing).await;
         }
-        let _ = framing::drain(reader.get_mut()).await;
     };
-    let _ = timeout(LINGER, last_words).await;
+    let _ = timeout(LINGER, async { tokio::join!(last_words, framing::drain(reader.get_mut())) }).await;
     writing.abort();
     multiplexer.lose();
     end

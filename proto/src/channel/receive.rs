@@ -1,0 +1,250 @@
+//! What comes in: what each frame of the peer means for its channel, and which are violations.
+
+use alloc::collections::BTreeMap;
+
+use bytes::BytesMut;
+
+use super::state::{Channel, Phase};
+use super::{Channels, Completeness, Event, Role};
+use crate::error::ProtocolError;
+use crate::frame::{ChannelId, FLAG_LIMITED, FLAG_MORE, Frame, Kind, Sender};
+use crate::limits;
+use crate::message::{
+    Body, Credit, Ended, Eof, Exit, Goodbye, Open, Ping, Pong, Refuse, RefuseCode, Resize, Signal, Started,
+    Stop, Stream,
+};
+
+impl Channels {
+    /// Takes one frame from the peer. An error ends the connection.
+    pub fn receive(&mut self, frame: Frame) -> Result<Event, ProtocolError> {
+        let ours = match self.role {
+            Role::Client => Sender::Client,
+            Role::Server => Sender::Server,
+        };
+        if frame.kind.sender() == ours {
+            return Err(ProtocolError::WrongDirection(frame.kind));
+        }
+        match frame.kind {
+            Kind::Challenge | Kind::Response | Kind::Welcome => {
+                Err(ProtocolError::Unexpected { kind: frame.kind, expected: "the handshake is over" })
+            }
+            Kind::Ping => {
+                self.pong = Some(Ping::from_frame(&frame)?.token);
+                Ok(Event::None)
+            }
+            Kind::Pong => Ok(Event::Pong(Pong::from_frame(&frame)?.token)),
+            Kind::Goodbye => Ok(Event::Goodbye(Goodbye::from_frame(&frame)?)),
+            Kind::Refuse if frame.channel == ChannelId::CONNECTION => {
+                Ok(Event::ConnectionRefused(Refuse::from_frame(&frame)?))
+            }
+            Kind::Open => self.receive_open(frame),
+            _ if frame.channel > self.highest => {
+                Err(ProtocolError::NeverOpened { kind: frame.kind, channel: frame.channel })
+            }
+            Kind::Stdin => self.receive_data(frame, Stream::Stdin),
+            Kind::Stdout => self.receive_data(frame, Stream::Stdout),
+            Kind::Stderr => self.receive_data(frame, Stream::Stderr),
+            _ => self.receive_control(frame),
+        }
+    }
+
+    fn receive_open(&mut self, frame: Frame) -> Result<Event, ProtocolError> {
+        let id = frame.channel;
+        if id > self.highest {
+            let phase = if self.channels.len() < self.limit as usize {
+                Phase::Assembling(BytesMut::new())
+            } else if self.channels.len() < 2 * self.limit as usize {
+                let reason =
+                    alloc::format!("this connection already holds {} channels, its limit", self.limit);
+                let remedy = "wait for a command to end, or open another connection";
+                Phase::Rejecting(Refuse::new(RefuseCode::TOO_MANY_CHANNELS, reason, remedy))
+            } else {
+                return Err(ProtocolError::TooManyChannels(self.limit));
+            };
+            self.highest = id;
+            self.channels.insert(id, Channel::new(self.role, phase, &self.growth));
+        }
+        let unfinished: usize = self.channels.values().map(Channel::assembled).sum();
+        let reused = ProtocolError::ChannelReused { channel: id, highest: self.highest };
+        let Some(channel) = self.channels.get_mut(&id) else { return Err(reused) };
+        match &mut channel.phase {
+            Phase::Assembling(parts) if parts.len() + frame.body.len() > limits::COMMAND => {
+                let refuse = Refuse::new(
+                    RefuseCode::BAD_COMMAND,
+                    "the command with its environment is longer than 1 MiB, the limit",
+                    "send long data on standard input, or in a file",
+                );
+                channel.phase = Phase::Rejecting(refuse);
+            }
+            Phase::Assembling(_) if unfinished + frame.body.len() > limits::UNFINISHED_OPENS => {
+                let reason = "this connection has more than 8 MiB of unfinished commands";
+                let refuse =
+                    Refuse::new(RefuseCode::RESOURCES, reason, "send long commands one after the other");
+                channel.phase = Phase::Rejecting(refuse);
+            }
+            Phase::Assembling(parts) => parts.extend_from_slice(&frame.body),
+            Phase::Rejecting(_) => {}
+            _ => return Err(reused),
+        }
+        if frame.flags & FLAG_MORE != 0 {
+            return Ok(Event::None);
+        }
+        match core::mem::replace(&mut channel.phase, Phase::Opened) {
+            Phase::Assembling(parts) => Ok(Event::Opened(id, Open::decode(&parts)?)),
+            Phase::Rejecting(refuse) => {
+                self.refuse(id, &refuse);
+                Ok(Event::None)
+            }
+            _ => Err(reused),
+        }
+    }
+
+    fn receive_data(&mut self, frame: Frame, stream: Stream) -> Result<Event, ProtocolError> {
+        let Frame { kind, flags, channel: id, body } = frame;
+        if body.is_empty() {
+            return Err(ProtocolError::Empty(kind));
+        }
+        let Some(channel) = live(&mut self.channels, id, kind)? else { return Ok(Event::None) };
+        output_is_due(self.role, channel, kind)?;
+        let Some(inbound) = channel.inbound(stream) else { return Err(ProtocolError::WrongDirection(kind)) };
+        if inbound.ended {
+            return Err(ProtocolError::AfterEnd { kind, channel: id, stream });
+        }
+        let limit = inbound.window.limit();
+        inbound
+            .window
+            .receive(body.len() as u64, flags & FLAG_LIMITED != 0)
+            .map_err(|position| ProtocolError::PastLimit { channel: id, stream, position, limit })?;
+        if inbound.stopped {
+            return Ok(Event::None);
+        }
+        inbound.push(body);
+        Ok(Event::Readable(id, stream))
+    }
+
+    fn receive_control(&mut self, frame: Frame) -> Result<Event, ProtocolError> {
+        let (kind, id) = (frame.kind, frame.channel);
+        if kind == Kind::Close {
+            return self.receive_close(&frame);
+        }
+        let Some(channel) = live(&mut self.channels, id, kind)? else { return Ok(Event::None) };
+        match kind {
+            Kind::Started => {
+                let started = Started::from_frame(&frame)?;
+                if channel.phase != Phase::Opened {
+                    return Err(ProtocolError::Unexpected { kind, expected: "it has started already" });
+                }
+                channel.phase = Phase::Started;
+                Ok(Event::Started(id, started))
+            }
+            Kind::Refuse => {
+                let refuse = Refuse::from_frame(&frame)?;
+                if channel.phase != Phase::Opened {
+                    return Err(ProtocolError::Unexpected { kind, expected: "it has started already" });
+                }
+                channel.phase = Phase::Over;
+                for stream in [Stream::Stdout, Stream::Stderr] {
+                    channel.inbound(stream).into_iter().for_each(|inbound| inbound.ended = true);
+                }
+                Ok(Event::Refused(id, refuse))
+            }
+            Kind::Ended => {
+                let ended = Ended::from_frame(&frame)?;
+                if channel.phase != Phase::Started {
+                    return Err(ProtocolError::Unexpected { kind, expected: "one after started" });
+                }
+                channel.phase = Phase::Ended;
+                Ok(Event::Ended(id, ended.status))
+            }
+            Kind::Exit => receive_exit(channel, &frame),
+            Kind::Eof => {
+                let Eof { stream } = Eof::from_frame(&frame)?;
+                output_is_due(self.role, channel, kind)?;
+                let Some(inbound) = channel.inbound(stream) else {
+                    return Err(ProtocolError::WrongDirection(kind));
+                };
+                if inbound.ended {
+                    return Err(ProtocolError::AfterEnd { kind, channel: id, stream });
+                }
+                inbound.ended = true;
+                Ok(Event::Readable(id, stream))
+            }
+            Kind::Stop => {
+                let Stop { stream } = Stop::from_frame(&frame)?;
+                let Some(outbound) = channel.outbound(stream) else {
+                    return Err(ProtocolError::WrongDirection(kind));
+                };
+                outbound.stopped = true;
+                Ok(Event::Writable(id, stream))
+            }
+            Kind::Credit => {
+                let Credit { stream, consumed, limit } = Credit::from_frame(&frame)?;
+                let Some(outbound) = channel.outbound(stream) else {
+                    return Err(ProtocolError::WrongDirection(kind));
+                };
+                outbound.window.raise(consumed, limit).map_err(|detail| ProtocolError::Credit {
+                    channel: id,
+                    stream,
+                    detail,
+                })?;
+                Ok(Event::Writable(id, stream))
+            }
+            Kind::Signal => Ok(Event::Signal(id, Signal::from_frame(&frame)?)),
+            Kind::Resize => Ok(Event::Resize(id, Resize::from_frame(&frame)?)),
+            _ => Err(ProtocolError::Unexpected { kind, expected: "a message about a command" }),
+        }
+    }
+
+    fn receive_close(&mut self, frame: &Frame) -> Result<Event, ProtocolError> {
+        if !frame.body.is_empty() {
+            let detail = alloc::format!("{} bytes left over", frame.body.len());
+            return Err(ProtocolError::Malformed { kind: frame.kind, detail });
+        }
+        if self.channels.remove(&frame.channel).is_none() {
+            return Ok(Event::None);
+        }
+        self.forget(frame.channel);
+        Ok(Event::Closed(frame.channel))
+    }
+}
+
+/// The channel, unless it is closed or over: frames for such a one are discarded.
+fn live(
+    channels: &mut BTreeMap<ChannelId, Channel>,
+    id: ChannelId,
+    kind: Kind,
+) -> Result<Option<&mut Channel>, ProtocolError> {
+    match channels.get_mut(&id) {
+        Some(Channel { phase: Phase::Assembling(_) | Phase::Rejecting(_), .. }) => {
+            Err(ProtocolError::Unexpected { kind, expected: "the rest of open" })
+        }
+        Some(Channel { phase: Phase::Over, .. }) | None => Ok(None),
+        Some(channel) => Ok(Some(channel)),
+    }
+}
+
+/// A client takes no output before `started`: a `refuse`, which says that nothing was started, could still come.
+fn output_is_due(role: Role, channel: &Channel, kind: Kind) -> Result<(), ProtocolError> {
+    if role == Role::Client && channel.phase == Phase::Opened {
+        return Err(ProtocolError::Unexpected { kind, expected: "started" });
+    }
+    Ok(())
+}
+
+fn receive_exit(channel: &mut Channel, frame: &Frame) -> Result<Event, ProtocolError> {
+    let exit = Exit::from_frame(frame)?;
+    if channel.phase == Phase::Opened {
+        return Err(ProtocolError::Unexpected { kind: frame.kind, expected: "started" });
+    }
+    channel.phase = Phase::Over;
+    let mut completeness = Completeness::Complete;
+    for (stream, sent) in [(Stream::Stdout, exit.stdout), (Stream::Stderr, exit.stderr)] {
+        let Some(inbound) = channel.inbound(stream) else { continue };
+        inbound.ended = true;
+        let received = inbound.window.received();
+        if !inbound.stopped && received != sent {
+            completeness = Completeness::Mismatch { stream, received, sent };
+        }
+    }
+    Ok(Event::Exited(frame.channel, exit, completeness))
+}

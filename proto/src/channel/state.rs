@@ -1,0 +1,133 @@
+//! What is remembered of one channel: its phase, and how far each of its streams has come.
+
+use alloc::collections::VecDeque;
+
+use bytes::{Bytes, BytesMut};
+
+use super::Role;
+use crate::flow::{Growth, ReceiveWindow, SendWindow};
+use crate::limits;
+use crate::message::{Refuse, Stream};
+
+/// Pieces shorter than this are copied together while they wait for their reader.
+const SMALL_PIECE: usize = 4_096;
+
+#[derive(Debug)]
+pub(super) struct Inbound {
+    pub(super) window: ReceiveWindow,
+    pub(super) pieces: VecDeque<Bytes>,
+    pub(super) small: BytesMut,
+    pub(super) ended: bool,
+    pub(super) stopped: bool,
+}
+
+impl Inbound {
+    pub(super) fn push(&mut self, body: Bytes) {
+        if body.len() < SMALL_PIECE {
+            self.small.extend_from_slice(&body);
+            return;
+        }
+        self.settle();
+        self.pieces.push_back(body);
+    }
+
+    pub(super) fn settle(&mut self) {
+        if !self.small.is_empty() {
+            self.pieces.push_back(self.small.split().freeze());
+        }
+    }
+
+    pub(super) fn discard(&mut self) {
+        self.stopped = true;
+        self.pieces.clear();
+        self.small = BytesMut::new();
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Outbound {
+    pub(super) window: SendWindow,
+    pub(super) ended: bool,
+    pub(super) stopped: bool,
+}
+
+#[derive(Debug)]
+pub(super) enum Half {
+    Inbound(Inbound),
+    Outbound(Outbound),
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Server: more frames of `open` are to come.
+    Assembling(BytesMut),
+    /// Server: as before, but it will be refused with this.
+    Rejecting(Refuse),
+    /// Opened; the client does not know yet what became of it.
+    Opened,
+    /// Runs.
+    Started,
+    /// The command itself is over, its streams are not.
+    Ended,
+    /// Refused or exited; only the slot is left.
+    Over,
+}
+
+#[derive(Debug)]
+pub(super) struct Channel {
+    pub(super) phase: Phase,
+    streams: [Half; 3],
+}
+
+impl Channel {
+    pub(super) fn new(role: Role, phase: Phase, growth: &Growth) -> Self {
+        let half = |stream| {
+            let first_limit = match stream {
+                Stream::Stdin => limits::FIRST_STDIN_LIMIT,
+                Stream::Stdout | Stream::Stderr => limits::FIRST_OUTPUT_LIMIT,
+            };
+            if (stream == Stream::Stdin) == (role == Role::Server) {
+                Half::Inbound(Inbound {
+                    window: ReceiveWindow::new(first_limit, growth.clone()),
+                    pieces: VecDeque::new(),
+                    small: BytesMut::new(),
+                    ended: false,
+                    stopped: false,
+                })
+            } else {
+                Half::Outbound(Outbound {
+                    window: SendWindow::new(first_limit),
+                    ended: false,
+                    stopped: false,
+                })
+            }
+        };
+        Self { phase, streams: [half(Stream::Stdin), half(Stream::Stdout), half(Stream::Stderr)] }
+    }
+
+    /// Bytes of an `open` that is not complete yet.
+    pub(super) fn assembled(&self) -> usize {
+        match &self.phase {
+            Phase::Assembling(parts) => parts.len(),
+            _ => 0,
+        }
+    }
+
+    pub(super) fn inbound(&mut self, stream: Stream) -> Option<&mut Inbound> {
+        match &mut self.streams[stream as usize] {
+            Half::Inbound(inbound) => Some(inbound),
+            Half::Outbound(_) => None,
+        }
+    }
+
+    pub(super) fn outbound(&mut self, stream: Stream) -> Option<&mut Outbound> {
+        match &mut self.streams[stream as usize] {
+            Half::Outbound(outbound) => Some(outbound),
+            Half::Inbound(_) => None,
+        }
+    }
+
+    pub(super) fn sent(&mut self, stream: Stream) -> u64 {
+        self.outbound(stream).map_or(0, |outbound| outbound.window.sent())
+    }
+}

@@ -1,0 +1,198 @@
+//! A port that speaks something else than expected is recognised, and both ends say so.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::process::{Output, Stdio};
+use std::thread;
+
+use labsh_proto::key::{HostKey, Secret};
+
+use crate::peer::fake_server::{Victim, welcome};
+use crate::peer::proxy::{Cut, Proxy};
+use crate::support::{HOST, Labshd, feed, labsh_in, text};
+
+/// The line that `labsh` says when it gives a connection up.
+fn complaint(output: &Output) -> String {
+    let said = text(&output.stderr);
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(output.stdout.is_empty());
+    said
+}
+
+fn labsh(victim: &Victim, address: SocketAddr, plain: bool) -> Output {
+    let mut command = labsh_in(victim.dir.path());
+    command.arg("run").args(plain.then_some("--plain")).args([&address.to_string(), "true"]);
+    command.stdin(Stdio::null()).output().unwrap()
+}
+
+#[test]
+fn tls_on_a_plain_port_is_recognised_by_both() {
+    let labshd = Labshd::start();
+    let output = labshd.labsh().args(["run", &labshd.plain.to_string(), "true"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(255));
+    let said = complaint(&output);
+    assert!(said.contains("speaks labsh's plain mode") && said.contains("--plain"), "{said}");
+    labshd.log().wait_for("a TLS client on a plain port");
+}
+
+#[test]
+fn plain_on_a_tls_port_is_recognised_by_both() {
+    let labshd = Labshd::start();
+    let output = labshd.labsh().args(["run", "--plain", &labshd.target(), "true"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(125));
+    let said = complaint(&output);
+    assert!(said.contains("this port speaks TLS") && said.contains("leave out --plain"), "{said}");
+    labshd.log().wait_for("a plain client on a TLS port");
+}
+
+/// A server of another protocol: it says this once it has heard something, or at once.
+fn foreign(answer: &'static str, at_once: bool) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            if at_once || stream.read(&mut [0; 4096]).is_ok() {
+                // The client may have left in disgust already.
+                let _ = stream.write_all(answer.as_bytes());
+                let _ = stream.shutdown(std::net::Shutdown::Write);
+                let _ = stream.read_to_end(&mut Vec::new());
+            }
+        }
+    });
+    address
+}
+
+#[test]
+fn another_protocol_is_quoted() {
+    let victim = Victim::new();
+    for (answer, at_once) in [("SSH-2.0-OpenSSH_9.9\r\n", true), ("HTTP/1.1 400 Bad Request\r\n\r\n", false)]
+    {
+        let address = foreign(answer, at_once);
+        for plain in [false, true] {
+            let output = labsh(&victim, address, plain);
+            assert_eq!(output.status.code(), Some(255));
+            let said = complaint(&output);
+            assert!(said.contains("does not speak labsh: it answered"), "{said}");
+            assert!(said.contains(&answer[..8]) && said.contains("check the port"), "{said}");
+        }
+    }
+}
+
+#[test]
+fn a_quoted_answer_cannot_steer_the_terminal() {
+    let victim = Victim::new();
+    let address = foreign("\x1b[2J\x1b]0;x\x07\u{9b}31m hello", true);
+    for plain in [false, true] {
+        let said = complaint(&labsh(&victim, address, plain));
+        assert!(!said.trim_end().chars().any(char::is_control), "{said:?}");
+    }
+}
+
+#[test]
+fn a_server_that_says_nothing_at_all_is_a_broken_connection() {
+    let victim = Victim::new();
+    let address = foreign("", true);
+    for plain in [false, true] {
+        let output = labsh(&victim, address, plain);
+        assert_eq!(output.status.code(), Some(255));
+        let said = complaint(&output);
+        assert!(said.contains("broke during authentication"), "{said}");
+    }
+}
+
+#[test]
+fn a_plain_server_without_the_key_is_not_given_a_command() {
+    let victim = Victim::new();
+    let output = victim.meet_bare(|mut peer, right| {
+        let wrong = HostKey::new(right.key_id().clone(), right.host_id().clone(), Secret::new([0; 32]));
+        welcome_with_the_proof_of(&mut peer, &right, &wrong);
+        // Not one more byte comes from the client.
+        assert_eq!(peer.rest(), b"");
+    });
+    assert_eq!(output.status.code(), Some(255));
+    let said = complaint(&output);
+    assert!(said.contains("is not the host 127.0.0.1 of key test"), "{said}");
+}
+
+/// Lets the client in, but proves it with another key.
+fn welcome_with_the_proof_of(peer: &mut crate::peer::Peer, right: &HostKey, wrong: &HostKey) {
+    use labsh_proto::auth::{ChannelBinding, Mode, ServerSays, Transcript};
+    use labsh_proto::frame::Kind;
+    use labsh_proto::message::{Body, Challenge, Features, InstanceId, Nonce, Response, Welcome};
+
+    let server_nonce = Nonce([1; 32]);
+    peer.send_frame(&Challenge { server_nonce }.frame(crate::peer::CONNECTION));
+    peer.until(Kind::Ping, 0);
+    let response = Response::from_frame(&peer.next().unwrap()).unwrap();
+    assert_eq!(response.name, right.name());
+    let said = ServerSays { instance: InstanceId([1; 16]), features: Features(0), channels: 8 };
+    let transcript = Transcript {
+        mode: Mode::Plain,
+        features: response.features,
+        server_nonce,
+        client_nonce: response.client_nonce,
+        binding: ChannelBinding::PLAIN,
+    };
+    let proof = transcript.server_proof(wrong, &said);
+    let welcome =
+        Welcome { instance: said.instance, features: said.features, channels: said.channels, proof };
+    peer.send_frame(&welcome.frame(crate::peer::CONNECTION));
+}
+
+#[test]
+fn a_plain_server_that_sends_the_clients_own_proof_back_is_not_given_a_command() {
+    use labsh_proto::frame::Kind;
+    use labsh_proto::message::{Body, Challenge, Features, InstanceId, Nonce, Response, Welcome};
+
+    let victim = Victim::new();
+    let output = victim.meet_bare(|mut peer, _| {
+        peer.send_frame(&Challenge { server_nonce: Nonce([1; 32]) }.frame(crate::peer::CONNECTION));
+        peer.until(Kind::Ping, 0);
+        let proof = Response::from_frame(&peer.next().unwrap()).unwrap().proof;
+        let welcome = Welcome { instance: InstanceId([1; 16]), features: Features(0), channels: 8, proof };
+        peer.send_frame(&welcome.frame(crate::peer::CONNECTION));
+        assert_eq!(peer.rest(), b"");
+    });
+    assert_eq!(output.status.code(), Some(255));
+    assert!(complaint(&output).contains("is not the host 127.0.0.1 of key test"));
+}
+
+#[test]
+fn a_tls_server_with_another_identity_hears_nothing() {
+    // A labshd that knows other keys only; the victim reaches it through a network that listens.
+    let labshd = Labshd::start();
+    let victim = Victim::new();
+    let proxy = Proxy::start(labshd.tls, Cut::Pass);
+    let output = labsh(&victim, proxy.address, false);
+    assert_eq!(output.status.code(), Some(255));
+    let said = complaint(&output);
+    assert!(said.contains("is not the host 127.0.0.1 of key test"), "{said}");
+    assert!(said.contains(&format!("labsh key enroll test --host {HOST}")), "{said}");
+    labshd.log().wait_for("a client that holds another key stops here");
+    assert_eq!(labshd.log().count("command started"), 0);
+}
+
+#[test]
+fn however_the_network_cuts_and_joins_everything_arrives() {
+    let labshd = Labshd::start();
+    let input: Vec<u8> = (0..60_000_u32).flat_map(u32::to_be_bytes).collect();
+    for (port, plain) in [(labshd.tls, false), (labshd.plain, true)] {
+        for cut in [Cut::Chop, Cut::Glue] {
+            let proxy = Proxy::start(port, cut);
+            let mut labsh = labshd.labsh();
+            labsh.arg("run").args(plain.then_some("--plain")).args([&proxy.address.to_string(), "cat"]);
+            assert!(feed(&mut labsh, &input).stdout == input, "{cut:?}");
+        }
+    }
+}
+
+#[test]
+fn a_server_that_lets_in_and_is_honest_is_served() {
+    // The fake server itself is right: otherwise the tests above would show nothing.
+    let victim = Victim::new();
+    let output = victim.meet_bare(|mut peer, key| {
+        welcome(&mut peer, &key, 8);
+        peer.until(labsh_proto::frame::Kind::Open, 1);
+    });
+    assert!(text(&output.stderr).contains("the server closed it"), "{output:?}");
+}
