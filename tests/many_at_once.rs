@@ -45,7 +45,7 @@ async fn two_hundred_commands_run_at_once_on_one_connection() {
         let line = format!("read line < {gate}; exit {number}");
         children.push(soon(session.shell(line).spawn()).await.unwrap());
     }
-    assert_eq!(labshd.log().count("command started"), 201);
+    labshd.log().wait_for_nth("command started", 201);
     let opener = format!("exec 3<>{gate}; for i in $(seq 200); do echo go >&3; done; sleep 300");
     let opener = session.shell(opener).spawn().await.unwrap();
     for (number, mut child) in children.into_iter().enumerate() {

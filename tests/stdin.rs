@@ -109,7 +109,11 @@ fn half_an_input_is_never_taken_for_the_whole() {
     let (hung_up, whole) = (labshd.file("hung-up"), labshd.file("whole"));
     let command = format!("trap ': >{hung_up}; exit 1' HUP; cat && touch {whole}");
     abandon(&labshd, &command);
-    assert!(fs::exists(hung_up).unwrap(), "the command was not told that its client has gone");
+    assert!(
+        fs::exists(hung_up).unwrap(),
+        "the command was not told that its client has gone: {}",
+        labshd.log().text()
+    );
     assert!(!fs::exists(whole).unwrap(), "the command took half of its input for the whole");
 }
 

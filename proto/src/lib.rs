@@ -5,7 +5,7 @@
 //!
 //! | floor | modules |
 //! | --- | --- |
-//! | 0 | [`limits`], [`error`] |
+//! | 0 | [`limits`], [`error`] (which speaks of the types of floor 2 by name, and does nothing with them) |
 //! | 1 | `wire`, the only file that names bincode |
 //! | 2 | [`frame`], [`message`], [`key`], [`auth`] |
 //! | 3 | [`handshake`], [`flow`], `outgoing`, [`channel`] |

@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
 use nix::unistd::User;
 
@@ -11,7 +12,7 @@ use crate::keyring::RunsAs;
 use crate::keys_command::{self, KeyCommand, Outcome};
 use crate::mistakes::Mistakes;
 use crate::source::Source;
-use crate::{check, daemon, logs};
+use crate::{check, daemon, logs, spawner};
 
 const EXIT_STATUSES: &str = "\
 Exit status:
@@ -80,13 +81,15 @@ fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
 }
 
 fn run(source: Source) -> anyhow::Result<ExitCode> {
+    // First of all: commands inherit what labshd has not changed yet, and its copy must hold no keys.
+    let spawner = spawner::launch().context("cannot start the spawner")?;
     // Before the log exists, so that a person who starts labshd sees all mistakes, each on a line of its own.
     let config = match source.load() {
         Ok((config, _)) => config,
         Err(mistakes) => return Ok(told(mistakes)),
     };
     logs::init(config.log_format, config.log_level)?;
-    match daemon::run(source) {
+    match daemon::run(source, spawner) {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) => {
             tracing::error!(reason = format!("{error:#}"), "labshd ends");

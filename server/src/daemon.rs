@@ -1,6 +1,5 @@
 //! labshd as a process: start-up in the right order, the service manager, signals, a clean end.
 
-use anyhow::Context;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -8,17 +7,15 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::logs;
 use crate::server::Server;
 use crate::source::Source;
-use crate::spawner;
+use crate::spawner::SpawnerProcess;
 
 /// Runs until a signal ends it (SIGTERM or SIGINT: drain; once more: at once). SIGHUP reloads.
 ///
 /// # Errors
 ///
 /// A mistake in configuration or keys, an address that cannot be bound, a spawner that has gone.
-pub fn run(source: Source) -> anyhow::Result<()> {
+pub fn run(source: Source, spawner: SpawnerProcess) -> anyhow::Result<()> {
     let (config, keyring) = source.load()?;
-    // Commands inherit from the spawner, so it must exist before labshd changes anything about itself.
-    let spawner = spawner::launch().context("cannot start the spawner")?;
     raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let outcome = runtime.block_on(async {

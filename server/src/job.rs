@@ -174,8 +174,14 @@ impl Job {
     }
 
     fn log_end(&self, pid: u32, status: Status, cause: Option<Cause>, started: Instant) {
+        let status = match status {
+            Status::Exited(code) => format!("exit {code}"),
+            Status::Signaled { signal, core_dumped: false } => format!("signal {signal}"),
+            Status::Signaled { signal, core_dumped: true } => format!("signal {signal}, core dumped"),
+        };
         let seconds = started.elapsed().as_secs_f64();
-        tracing::info!(command = %self.open.command, pid, ?status, ?cause, seconds, "command ended");
+        let cause = cause.map(Cause::name);
+        tracing::info!(command = %self.open.command, pid, status, cause, seconds, "command ended");
     }
 }
 
@@ -187,6 +193,14 @@ async fn at(due: Option<Instant>) {
 }
 
 impl Cause {
+    fn name(self) -> &'static str {
+        match self {
+            Cause::ClientGone => "client gone",
+            Cause::Timeout => "timeout",
+            Cause::Stopping => "labshd stops",
+        }
+    }
+
     /// Ever firmer. A shell hears of a lost client as it would of a lost terminal.
     fn signals(self) -> &'static [i32] {
         match self {
@@ -232,8 +246,14 @@ fn describe(program: &Program) -> String {
                 if text.len() > MOST {
                     break;
                 }
-                text += &String::from_utf8_lossy(&word[..word.len().min(MOST)]);
-                text.push(' ');
+                let word = String::from_utf8_lossy(&word[..word.len().min(MOST)]);
+                let plain = |c: char| c.is_alphanumeric() || "/._-:+,=@%".contains(c);
+                // Exact words and a shell's line must not look alike.
+                if word.is_empty() || !word.chars().all(plain) {
+                    text += &format!("{word:?} ");
+                } else {
+                    text = text + &word + " ";
+                }
             }
             text.trim_end().to_owned()
         }

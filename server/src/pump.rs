@@ -18,9 +18,8 @@ const CHUNK: usize = 128 << 10;
 /// A piece shorter than this is copied out, so that it does not hold a whole chunk in memory.
 const SMALL: usize = 16 << 10;
 
-/// Carries a command's output until its end, or until its reader has stopped it. Once `ending` is cancelled, what the
-/// pipe can hold is still carried, and that is the end, even if somebody goes on writing. When the client goes, the pipe
-/// is still read: a command that cleans up, and says so, must not be ended by that.
+/// Carries a command's output until its end, or until its reader has gone. Once `ending` is cancelled, what the pipe
+/// can hold is still carried, and that is the end, even if somebody goes on writing.
 pub(crate) async fn output(
     multiplexer: &Multiplexer,
     id: ChannelId,
@@ -28,43 +27,30 @@ pub(crate) async fn output(
     pipe: pipe::Receiver,
     ending: &CancellationToken,
 ) {
-    let whole = carry(multiplexer, id, stream, &pipe, ending).await;
-    if whole {
-        multiplexer.with(|channels| channels.finish(id, stream));
-    } else if multiplexer.is_lost() || !multiplexer.with(|channels| channels.contains(id)) {
-        discard(&pipe, ending).await;
-    }
-}
-
-/// False where nobody reads it any more.
-async fn carry(
-    multiplexer: &Multiplexer,
-    id: ChannelId,
-    stream: Stream,
-    pipe: &pipe::Receiver,
-    ending: &CancellationToken,
-) -> bool {
     let mut buffer = BytesMut::new();
     let mut left = None;
     loop {
         let room = match multiplexer.room(id, stream).await {
             Ok(Room::Bytes(room)) => room.min(CHUNK),
-            Ok(Room::NoReader) | Err(Lost) => return false,
+            Ok(Room::NoReader) => return,
+            Err(Lost) => return discard(&pipe).await,
         };
         let last = ending.is_cancelled();
         // With nothing left to carry, the read below finds nothing, as at the end.
-        let room = if last { room.min(*left.get_or_insert_with(|| capacity(pipe))) } else { room };
+        let room = if last { room.min(*left.get_or_insert_with(|| capacity(&pipe))) } else { room };
         if !last {
             tokio::select! {
                 biased;
                 _ = pipe.readable() => {}
-                () = multiplexer.no_reader(id, stream) => return false,
+                // The next look at the room tells why.
+                () = multiplexer.no_reader(id, stream) => continue,
                 () = ending.cancelled() => {}
             }
         }
-        let read = if last { read_now(pipe, &mut buffer, room) } else { read_ready(pipe, &mut buffer, room) };
+        let read =
+            if last { read_now(&pipe, &mut buffer, room) } else { read_ready(&pipe, &mut buffer, room) };
         match read {
-            Ok(0) => return true,
+            Ok(0) => break,
             Ok(count) => {
                 left = left.map(|left| left - count);
                 let bytes = if count < SMALL {
@@ -75,25 +61,22 @@ async fn carry(
                     buffer.split().freeze()
                 };
                 if multiplexer.with(|channels| channels.write(id, stream, bytes)).is_err() {
-                    return false;
+                    return;
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock && !last => {}
-            Err(_) => return true,
+            Err(_) => break,
         }
     }
+    multiplexer.with(|channels| channels.finish(id, stream));
 }
 
-/// Reads what nobody will see, until its end or the command's.
-async fn discard(pipe: &pipe::Receiver, ending: &CancellationToken) {
-    let mut scrap = BytesMut::new();
-    loop {
-        tokio::select! {
-            _ = pipe.readable() => {}
-            () = ending.cancelled() => return,
-        }
-        scrap.clear();
-        match read_ready(pipe, &mut scrap, SMALL) {
+/// The client has gone. What the command writes while it is told to end goes nowhere: were the pipe closed, the first word
+/// of a clean-up would kill it.
+async fn discard(pipe: &pipe::Receiver) {
+    let mut scrap = vec![0; SMALL];
+    while pipe.readable().await.is_ok() {
+        match pipe.try_read(&mut scrap) {
             Ok(0) => return,
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => return,
             _ => {}

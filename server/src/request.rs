@@ -83,7 +83,7 @@ fn environment(open: &Open, origin: &Origin, config: &Config) -> Result<Vec<Vari
             Refuse::new(
                 RefuseCode::ENVIRONMENT,
                 format!("the environment variable {name} may not be set: {why}"),
-                "leave it out, or set it inside the command; accept_env in labshd.toml decides",
+                "or leave it out",
             )
         })?;
         set(name, value);

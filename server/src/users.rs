@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::unistd::{self, geteuid, getgrouplist};
 
-const NOLOGIN: &str = "/etc/nologin";
+const NOLOGIN: [&str; 2] = ["/etc/nologin", "/run/nologin"];
 
 /// A user, as the user database (nsswitch.conf(5)) has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,9 +69,11 @@ pub enum UserError {
         /// The shell in the database.
         shell: PathBuf,
     },
-    /// `/etc/nologin` keeps everybody but root out.
-    #[error("this machine lets nobody in for now: {reason} (remove /etc/nologin to change that)")]
+    /// nologin(5) keeps everybody but root out.
+    #[error("this machine lets nobody in for now: {reason} (remove {file} to change that)")]
     NoLogins {
+        /// Which file says so.
+        file: &'static str,
         /// The file's first line.
         reason: String,
     },
@@ -98,9 +100,9 @@ pub fn lookup(name: &str) -> Result<User, UserError> {
     let user = unistd::User::from_name(name).map_err(|errno| failed(name, errno))?;
     let user = complete(user.ok_or_else(|| UserError::Unknown { name: name.to_owned() })?)?;
     if user.uid != 0
-        && let Some(reason) = closed(Path::new(NOLOGIN))
+        && let Some((file, reason)) = NOLOGIN.iter().find_map(|file| Some((file, closed(Path::new(file))?)))
     {
-        return Err(UserError::NoLogins { reason });
+        return Err(UserError::NoLogins { file, reason });
     }
     if geteuid().is_root() {
         admit(&user, shadow(name)?.as_ref(), today())?;

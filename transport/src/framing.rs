@@ -96,7 +96,7 @@ pub async fn send_last(carrier: &mut (impl AsyncRead + AsyncWrite + Unpin), fram
     drain(carrier).await
 }
 
-/// Reads and discards until the peer closes, at most [`DRAIN`] bytes.
+/// Reads and discards until the peer closes, at most 16 MiB.
 pub async fn drain(reader: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
     let mut scrap = vec![0; 16 << 10];
     let mut left = DRAIN;

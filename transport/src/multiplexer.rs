@@ -168,7 +168,8 @@ impl Multiplexer {
             return Poll::Ready(Err(Lost));
         }
         match state.channels.room(id, stream) {
-            Err(NoReader) => Poll::Ready(Ok(Room::NoReader)),
+            Err(NoReader::Stopped) => Poll::Ready(Ok(Room::NoReader)),
+            Err(NoReader::Gone) => Poll::Ready(Err(Lost)),
             Ok(0) => {
                 state.waiting.insert((id, stream), context.waker().clone());
                 Poll::Pending

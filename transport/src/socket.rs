@@ -64,7 +64,7 @@ impl Socket {
     /// The peer's address; none for a unix socket.
     pub fn peer_address(&self) -> Option<SocketAddr> {
         match &self.stream {
-            Stream::Tcp(stream) => stream.peer_addr().ok(),
+            Stream::Tcp(stream) => stream.peer_addr().ok().map(canonical),
             Stream::Unix(_) => None,
         }
     }
@@ -72,7 +72,7 @@ impl Socket {
     /// This end's address; none for a unix socket.
     pub fn local_address(&self) -> Option<SocketAddr> {
         match &self.stream {
-            Stream::Tcp(stream) => stream.local_addr().ok(),
+            Stream::Tcp(stream) => stream.local_addr().ok().map(canonical),
             Stream::Unix(_) => None,
         }
     }
@@ -107,6 +107,11 @@ impl Socket {
             Stream::Unix(_) => Ok(None),
         }
     }
+}
+
+/// An IPv4 peer of an IPv6 socket is an IPv4 peer.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 /// Watches a TCP connection for a vanished peer.

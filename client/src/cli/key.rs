@@ -42,7 +42,8 @@ fn new(store: &KeyStore, id: Option<KeyId>) -> anyhow::Result<()> {
     let path = store.create(&id)?;
     print(format!("{}\n", path.display()).as_bytes())?;
     note(&format!(
-        "made the key {id}; next, for each host: labsh key enroll {id} --host HOST | ssh HOST labshd key add"
+        "made the key {id}; next, for each host: labsh key enroll {id} --host HOST | ssh HOST sudo labshd key add \
+         --user USER (where labshd runs without root: without sudo and --user)"
     ));
     Ok(())
 }
@@ -113,7 +114,7 @@ fn enroll(config: &Config, options: EnrollOptions) -> anyhow::Result<()> {
         let host = target.host.to_string();
         let host = shell_word(&host);
         let there = match target.host {
-            Host::Name(_) => format!("ssh {host} labshd key add"),
+            Host::Name(_) => format!("ssh {host} sudo labshd key add --user USER"),
             Host::Unix(_) => "labshd key add".to_owned(),
         };
         note(&format!(

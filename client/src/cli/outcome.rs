@@ -4,7 +4,7 @@ use std::io::Write;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::process::ExitCode;
 
-use labsh_proto::message::{Program, Refuse, RefuseCode};
+use labsh_proto::message::{BadCommand, Program, Refuse, RefuseCode};
 use serde_json::{Map, Value, json};
 
 use crate::child::ExitStatus;
@@ -168,16 +168,28 @@ fn explain(error: &CommandError, program: &Program) -> String {
         {
             "the words look like a shell command: use --shell, or quote them as one word".into()
         }
+        CommandError::Refused(refuse)
+            if refuse.code == RefuseCode::NOT_FOUND && begins_with_option(program) =>
+        {
+            "labsh's own options come before the target".into()
+        }
         CommandError::Refused(refuse) => refuse.remedy.clone(),
         CommandError::Connect(error) => error.remedy(),
         CommandError::Lost(_) => {
             "the host ends the command; whether it had done its work is not known".into()
         }
         CommandError::Incomplete { .. } => "do not trust this output; run the command again".into(),
-        CommandError::Bad(_) => "nothing was started; send long data on standard input, or in a file".into(),
+        CommandError::Bad(BadCommand::Word { .. } | BadCommand::TooLong) => {
+            "send long data on standard input, or in a file".into()
+        }
+        CommandError::Bad(_) => "nothing was started".into(),
         CommandError::Exhausted => String::new(),
     };
     if remedy.is_empty() { error.to_string() } else { format!("{error}; {remedy}") }
+}
+
+fn begins_with_option(program: &Program) -> bool {
+    matches!(program, Program::Argv(words) if words.first().is_some_and(|word| word.starts_with(b"-")))
 }
 
 fn looks_like_shell(program: &Program) -> bool {

@@ -92,9 +92,14 @@ pub enum Read {
     Gone,
 }
 
-/// Nobody reads this stream any more: its writer can stop.
+/// Why a stream cannot be written to: its writer can stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NoReader;
+pub enum NoReader {
+    /// Its reader has gone, or its end was said.
+    Stopped,
+    /// The whole channel was closed.
+    Gone,
+}
 
 /// Why a channel cannot be opened.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -160,11 +165,6 @@ impl Channels {
     /// Client: the limit that `welcome` announced.
     pub fn set_limit(&mut self, limit: u32) {
         self.limit = limit;
-    }
-
-    /// Whether the channel was opened and is not closed yet.
-    pub fn contains(&self, id: ChannelId) -> bool {
-        self.channels.contains_key(&id)
     }
 
     /// How many slots are taken.
@@ -245,12 +245,12 @@ impl Channels {
     }
 
     fn writable(&mut self, id: ChannelId, stream: Stream) -> Result<&mut Outbound, NoReader> {
-        let channel = self.channels.get_mut(&id).ok_or(NoReader)?;
+        let channel = self.channels.get_mut(&id).ok_or(NoReader::Gone)?;
         if channel.phase == Phase::Over {
-            return Err(NoReader);
+            return Err(NoReader::Stopped);
         }
-        let outbound = channel.outbound(stream).ok_or(NoReader)?;
-        if outbound.stopped || outbound.ended { Err(NoReader) } else { Ok(outbound) }
+        let outbound = channel.outbound(stream).ok_or(NoReader::Stopped)?;
+        if outbound.stopped || outbound.ended { Err(NoReader::Stopped) } else { Ok(outbound) }
     }
 
     // ---- What a client says -------------------------------------------------------------------------------------
