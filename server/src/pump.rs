@@ -33,7 +33,7 @@ pub(crate) async fn output(
         let room = match multiplexer.room(id, stream).await {
             Ok(Room::Bytes(room)) => room.min(CHUNK),
             Ok(Room::NoReader) => return,
-            Err(Lost) => return discard(&pipe).await,
+            Err(Lost) => return discard(&pipe, ending).await,
         };
         let last = ending.is_cancelled();
         // With nothing left to carry, the read below finds nothing, as at the end.
@@ -73,9 +73,13 @@ pub(crate) async fn output(
 
 /// The client has gone. What the command writes while it is told to end goes nowhere: were the pipe closed, the first word
 /// of a clean-up would kill it.
-async fn discard(pipe: &pipe::Receiver) {
+async fn discard(pipe: &pipe::Receiver, ending: &CancellationToken) {
     let mut scrap = vec![0; SMALL];
-    while pipe.readable().await.is_ok() {
+    loop {
+        tokio::select! {
+            _ = pipe.readable() => {}
+            () = ending.cancelled() => return,
+        }
         match pipe.try_read(&mut scrap) {
             Ok(0) => return,
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => return,
