@@ -6,6 +6,7 @@ mod peer;
 mod support;
 
 mod exit_status;
+mod floods;
 mod handshake;
 mod hostile_peer;
 mod hostile_server;
