@@ -6,6 +6,7 @@ mod as_root;
 mod cli;
 mod documents;
 mod exit_status;
+mod floods;
 mod handshake;
 mod hostile_peer;
 mod hostile_server;

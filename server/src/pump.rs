@@ -42,7 +42,6 @@ pub(crate) async fn output(
             tokio::select! {
                 biased;
                 _ = pipe.readable() => {}
-                // The next look at the room tells why.
                 () = multiplexer.no_reader(id, stream) => continue,
                 () = ending.cancelled() => {}
             }
@@ -60,9 +59,8 @@ pub(crate) async fn output(
                 } else {
                     buffer.split().freeze()
                 };
-                if multiplexer.with(|channels| channels.write(id, stream, bytes)).is_err() {
-                    return;
-                }
+                // Where nobody reads any more, the next look at the room tells why.
+                let _ = multiplexer.with(|channels| channels.write(id, stream, bytes));
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock && !last => {}
             Err(_) => break,

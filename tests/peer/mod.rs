@@ -18,7 +18,7 @@ use labsh_proto::message::{
 };
 use labsh_transport::{framing, random};
 
-use crate::support::{Labshd, PATIENCE, children, eventually, text};
+use crate::support::{Labshd, PATIENCE, children, eventually, is_alive, text};
 
 pub const CONNECTION: ChannelId = ChannelId::CONNECTION;
 
@@ -246,9 +246,9 @@ pub fn connect_from(source: IpAddr, to: SocketAddr) -> io::Result<TcpStream> {
     Ok(socket.into())
 }
 
-/// The processes of commands that labshd has started and not reaped.
+/// The processes of commands that labshd has started. (The dead among them stay until their group is dealt with.)
 pub fn commands(labshd: &Labshd) -> Vec<i32> {
-    children(labshd.pid()).into_iter().flat_map(children).collect()
+    children(labshd.pid()).into_iter().flat_map(children).filter(|pid| is_alive(*pid)).collect()
 }
 
 /// labshd has survived: a good command runs, nothing has panicked, no command is left.

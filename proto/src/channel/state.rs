@@ -9,8 +9,9 @@ use crate::flow::{Growth, ReceiveWindow, SendWindow};
 use crate::limits;
 use crate::message::{Refuse, Stream};
 
-/// Pieces shorter than this are copied together while they wait for their reader.
-const SMALL_PIECE: usize = 4_096;
+/// Pieces shorter than this are copied together while they wait for their reader: each holds the whole buffer that it
+/// was read into, and a peer could make each the only one of its buffer that is kept.
+const SMALL_PIECE: usize = 32 << 10;
 
 #[derive(Debug)]
 pub(super) struct Inbound {

@@ -18,7 +18,7 @@ use nix::unistd::{ForkResult, Pid, fork};
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::wire::{self, Answer, CHUNK, Failure, Inbox, Stage, Unfit};
@@ -58,6 +58,10 @@ pub fn launch() -> io::Result<SpawnerProcess> {
     }
 }
 
+/// Requests to spawn that may be under way to the spawner at once; each may be a megabyte long, and those who ask may
+/// be faster than fork(2).
+const UNDER_WAY: usize = 32;
+
 /// The handle to the spawner, through which all commands of all connections go. When the last handle and the
 /// last [`Process`] are gone, the spawner ends.
 #[derive(Debug, Clone)]
@@ -69,8 +73,46 @@ pub struct Spawner {
 struct Shared {
     pid: Pid,
     next_id: AtomicU64,
-    orders: mpsc::UnboundedSender<Vec<u8>>,
+    orders: mpsc::UnboundedSender<Order>,
+    turns: Arc<Semaphore>,
     expected: Arc<Expected>,
+}
+
+/// A message on its way to the spawner.
+#[derive(Debug)]
+struct Order {
+    message: Vec<u8>,
+    hold: Option<Hold>,
+}
+
+/// What an order gives back as it leaves.
+#[derive(Debug)]
+enum Hold {
+    Turn(OwnedSemaphorePermit),
+    Signal(UnderWay),
+}
+
+/// A signal that is on its way to one command; while it is, there is no need for another of its kind, as with those
+/// that are pending in the kernel (signal(7)).
+#[derive(Debug)]
+struct UnderWay {
+    signals: Arc<AtomicU64>,
+    bit: u64,
+}
+
+impl UnderWay {
+    /// `None` where one is on its way already.
+    fn new(signals: &Arc<AtomicU64>, signal: i32) -> Option<Self> {
+        let bit = 1 << (signal.unsigned_abs() % u64::BITS);
+        let before = signals.fetch_or(bit, Ordering::Relaxed);
+        (before & bit == 0).then(|| Self { signals: signals.clone(), bit })
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.signals.fetch_and(!self.bit, Ordering::Relaxed);
+    }
 }
 
 /// The answers that somebody waits for.
@@ -110,7 +152,8 @@ impl Spawner {
         let expected = Arc::<Expected>::default();
         tokio::spawn(write_orders(writer, queue));
         tokio::spawn(read_until_lost(reader, expected.clone(), process.pid));
-        let shared = Shared { pid: process.pid, next_id: AtomicU64::new(1), orders, expected };
+        let turns = Arc::new(Semaphore::new(UNDER_WAY));
+        let shared = Shared { pid: process.pid, next_id: AtomicU64::new(1), orders, turns, expected };
         Ok(Spawner { shared: Arc::new(shared) })
     }
 
@@ -122,6 +165,8 @@ impl Spawner {
     ///
     /// See [`SpawnError`]; after an error nothing of the command remains.
     pub async fn spawn(&self, request: SpawnRequest) -> Result<Spawned, SpawnError> {
+        let turn = self.shared.turns.clone().acquire_owned().await;
+        let hold = turn.ok().map(Hold::Turn);
         let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
         let message = wire::spawn(id, &request).map_err(unfit)?;
         let (started, on_started) = oneshot::channel();
@@ -129,9 +174,16 @@ impl Spawner {
         let expected = &self.shared.expected;
         expected.commands().insert(id, Waiting { started: Some(started), ended });
         // From here on its drop cleans up, whatever becomes of this future.
-        let mut process = Process { id, pid: 0, shared: self.shared.clone(), on_ended, outcome: None };
+        let mut process = Process {
+            id,
+            pid: 0,
+            shared: self.shared.clone(),
+            on_ended,
+            outcome: None,
+            signals: Arc::default(),
+        };
         // Looked at after the insertion: the reader sets it before it empties the table for the last time.
-        if expected.lost.is_cancelled() || self.shared.orders.send(message).is_err() {
+        if expected.lost.is_cancelled() || self.shared.orders.send(Order { message, hold }).is_err() {
             return Err(SpawnError::Lost);
         }
         let started = match on_started.await {
@@ -169,6 +221,8 @@ pub struct Process {
     shared: Arc<Shared>,
     on_ended: oneshot::Receiver<Ended>,
     outcome: Option<Result<Ended, SpawnerLost>>,
+    /// Those under way to the spawner, a bit each.
+    signals: Arc<AtomicU64>,
 }
 
 impl Process {
@@ -190,7 +244,9 @@ impl Process {
     /// Sends a signal to every process of the group (kill(2)), also after the leader has ended. Numbers that
     /// are no signal do nothing. A stopped group needs SIGCONT before it can act on another signal.
     pub fn signal(&self, signal: i32) {
-        self.order(wire::signal(self.id, signal));
+        if let Some(under_way) = UnderWay::new(&self.signals, signal) {
+            self.order(wire::signal(self.id, signal), Some(Hold::Signal(under_way)));
+        }
     }
 
     /// The leader's process id, which is its group's and its session's too.
@@ -204,8 +260,8 @@ impl Process {
     }
 
     /// Without a spawner there is nobody to order about, and nothing left to be done.
-    fn order(&self, message: Vec<u8>) {
-        let _ = self.shared.orders.send(message);
+    fn order(&self, message: Vec<u8>, hold: Option<Hold>) {
+        let _ = self.shared.orders.send(Order { message, hold });
     }
 }
 
@@ -217,7 +273,7 @@ impl Drop for Process {
             Some(Ok(_)) => {}
             None => self.signal(libc::SIGKILL),
         }
-        self.order(wire::release(self.id));
+        self.order(wire::release(self.id), None);
     }
 }
 
@@ -251,9 +307,18 @@ impl Expected {
 }
 
 /// Ends when every handle is gone, and by dropping its half tells the spawner so.
-async fn write_orders(mut writer: OwnedWriteHalf, mut queue: mpsc::UnboundedReceiver<Vec<u8>>) {
-    while let Some(order) = queue.recv().await {
-        if writer.write_all(&order).await.is_err() {
+async fn write_orders(mut writer: OwnedWriteHalf, mut queue: mpsc::UnboundedReceiver<Order>) {
+    while let Some(Order { message, hold }) = queue.recv().await {
+        let _turn = match hold {
+            Some(Hold::Turn(turn)) => Some(turn),
+            // Before it is written: whoever signals from now on may be too late for this one.
+            Some(Hold::Signal(under_way)) => {
+                drop(under_way);
+                None
+            }
+            None => None,
+        };
+        if writer.write_all(&message).await.is_err() {
             // The reader notices as well, and it is the one that tells.
             return;
         }

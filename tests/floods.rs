@@ -1,0 +1,207 @@
+//! A client that sends without end: labshd's memory stays what it was, and others are served.
+
+use std::io::Write;
+use std::thread;
+
+use labsh_proto::frame::{FLAG_MORE, Kind};
+use labsh_proto::limits;
+use labsh_proto::message::{Body, Ping, Pong, RefuseCode, Status, Stream};
+
+use crate::peer::{
+    Peer, assert_well, bytes, close, commands, credit, header, message, open, open_body, open_frames, signal,
+    stdin,
+};
+use crate::support::{Labshd, children, eventually, memory, settled, text};
+
+const MIB: u64 = 1 << 20;
+
+/// What labshd and its spawner hold together.
+fn held(labshd: &Labshd) -> u64 {
+    let spawner: u64 = children(labshd.pid()).into_iter().map(memory).sum();
+    memory(labshd.pid()) + spawner
+}
+
+/// Runs this; memory may not have grown by more than so much at any time.
+fn growing_at_most(labshd: &Labshd, most: u64, flood: impl FnOnce() + Send) -> u64 {
+    let before = held(labshd);
+    let highest = thread::scope(|scope| {
+        let flood = scope.spawn(flood);
+        let mut highest = before;
+        while !flood.is_finished() {
+            highest = highest.max(held(labshd));
+            thread::sleep(std::time::Duration::from_millis(2));
+        }
+        flood.join().unwrap();
+        highest.max(held(labshd))
+    });
+    println!("labshd and its spawner: {} KiB, at most {} KiB", before >> 10, highest >> 10);
+    assert!(highest < before + most, "{before} grew to {highest}");
+    highest - before
+}
+
+/// Waits until everything sent so far has been dealt with.
+fn round_trip(peer: &mut Peer, token: u64) {
+    peer.send(&message(&Ping { token }, 0));
+    while Pong::from_frame(&peer.until(Kind::Pong, 0)).unwrap().token != token {}
+}
+
+#[test]
+fn pings_without_end_cost_nothing() {
+    let labshd = Labshd::start();
+    let mut peer = Peer::authenticated(&labshd);
+    growing_at_most(&labshd, 8 * MIB, || {
+        // 10 MB of pings, and not one answer is read meanwhile.
+        let flood = message(&Ping { token: 1 }, 0).repeat(10_000);
+        (0..50).for_each(|_| peer.send(&flood));
+        round_trip(&mut peer, 2);
+    });
+    peer.check(1);
+    assert_well(&labshd);
+}
+
+#[test]
+fn signals_without_end_cost_nothing() {
+    let labshd = Labshd::start();
+    let mut peer = Peer::authenticated(&labshd);
+    peer.send(&open(1, &["sh", "-c", "trap '' USR1; echo ready; while :; do sleep 1000; done"]));
+    peer.until(Kind::Stdout, 1);
+    growing_at_most(&labshd, 8 * MIB, || {
+        let flood = signal(1, 10).repeat(10_000);
+        (0..100).for_each(|_| peer.send(&flood));
+        round_trip(&mut peer, 2);
+        // Another connection's command is started all the same.
+        assert_eq!(labshd.output(&["true"]).status.code(), Some(0));
+    });
+    peer.send(&signal(1, 9));
+    assert_eq!(peer.finish(1).exit.status, Status::Signaled { signal: 9, core_dumped: false });
+    peer.check(2);
+    assert_well(&labshd);
+}
+
+#[test]
+fn a_command_without_end_is_refused_and_not_kept() {
+    let labshd = Labshd::start();
+    let mut peer = Peer::authenticated(&labshd);
+    growing_at_most(&labshd, 8 * MIB, || {
+        let part = [header(limits::BODY, Kind::Open as u8, FLAG_MORE, 0, 1), vec![0; 65_536]].concat();
+        (0..1_000).for_each(|_| peer.send(&part));
+        peer.send(&bytes(Kind::Open, 1, b""));
+        let refuse = peer.refused(1);
+        assert_eq!(refuse.code, RefuseCode::BAD_COMMAND);
+        assert!(refuse.reason.contains("1 MiB"), "{refuse:?}");
+    });
+    peer.send(&close(1));
+    peer.check(2);
+    assert_well(&labshd);
+}
+
+#[test]
+fn commands_without_end_are_started_and_ended() {
+    let labshd = Labshd::with("max_channels = 16");
+    let mut peer = Peer::authenticated(&labshd);
+    growing_at_most(&labshd, 16 * MIB, || {
+        for id in 1..=500 {
+            peer.send(&[open(id, &["sleep", "1000"]), close(id)].concat());
+        }
+        round_trip(&mut peer, 1);
+    });
+    peer.check(501);
+    drop(peer);
+    assert_well(&labshd);
+}
+
+#[test]
+fn long_commands_without_end_do_not_pile_up() {
+    let labshd = Labshd::start();
+    let mut peer = Peer::authenticated(&labshd);
+    let word = vec![b'x'; 100_000];
+    let body = open_body(&[b"sleep", &word, &word, &word, &word, &word, &word, &word, &word, &word, &word]);
+    growing_at_most(&labshd, 80 * MIB, || {
+        for id in 1..=100 {
+            peer.send(&[open_frames(id, &body), close(id)].concat());
+        }
+        round_trip(&mut peer, 1);
+    });
+    peer.check(101);
+    assert_well(&labshd);
+}
+
+#[test]
+fn stdin_that_nobody_reads_costs_what_its_window_says() {
+    let labshd = Labshd::start();
+    let mut peer = Peer::authenticated(&labshd);
+    peer.send(&[open(1, &["true"]), close(1)].concat());
+    for id in 2..=33 {
+        peer.send(&open(id, &["sleep", "1000"]));
+        peer.started(id);
+    }
+    // Small pieces that are kept, each between large ones that are not: together they fill a read.
+    growing_at_most(&labshd, 64 * MIB, || {
+        let filler = stdin(1, &[0; 60_000]).repeat(4);
+        let piece = vec![b'x'; 4_096];
+        for id in (2..=33).cycle().take(32 * 32) {
+            peer.send(&[stdin(id, &piece), filler.clone()].concat());
+            if id == 2 {
+                round_trip(&mut peer, 1);
+            }
+        }
+        round_trip(&mut peer, 2);
+    });
+    drop(peer);
+    assert_well(&labshd);
+}
+
+#[test]
+fn a_client_that_does_not_read_stops_its_command_and_nothing_else() {
+    let labshd = Labshd::start();
+    // It gives no credit: one stream stands still.
+    let mut starving = Peer::authenticated(&labshd);
+    // It gives all the credit there is and reads nothing: one connection stands still.
+    let mut deaf = Peer::authenticated(&labshd);
+    growing_at_most(&labshd, 16 * MIB, || {
+        starving.send(&open(1, &["yes"]));
+        let credit = credit(1, Stream::Stdout, 0, 1 << 30);
+        deaf.send(&[open(1, &["yes"]), credit].concat());
+        eventually("both commands run", || commands(&labshd).len() == 2);
+        for pid in commands(&labshd) {
+            settled("what yes has written", || written(pid));
+        }
+        let mut received = 0;
+        while received < limits::FIRST_OUTPUT_LIMIT {
+            received += starving.until(Kind::Stdout, 1).body.len() as u64;
+        }
+        starving.check(2);
+        assert_eq!(labshd.output(&["true"]).status.code(), Some(0));
+    });
+    // Once it reads, all is there.
+    let mut received = 0;
+    while received < 8 * MIB {
+        received += deaf.until(Kind::Stdout, 1).body.len() as u64;
+    }
+    drop((starving, deaf));
+    assert_well(&labshd);
+}
+
+fn written(pid: i32) -> u64 {
+    let io = std::fs::read_to_string(format!("/proc/{pid}/io")).unwrap();
+    io.split_whitespace().nth(3).unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_flood_on_one_connection_does_not_stop_another() {
+    let labshd = Labshd::start();
+    let mut greedy = Peer::authenticated(&labshd);
+    greedy.send(&[open(1, &["cat"]), credit(1, Stream::Stdout, 0, 1 << 30)].concat());
+    let mut writer = greedy.writer();
+    let flood = thread::spawn(move || {
+        let pings = message(&Ping { token: 1 }, 0).repeat(1_000);
+        while writer.write_all(&pings).is_ok() {}
+    });
+    for _ in 0..10 {
+        assert_eq!(text(&labshd.output(&["echo", "well"]).stdout), "well\n");
+    }
+    greedy.stream.shutdown(std::net::Shutdown::Both).unwrap();
+    flood.join().unwrap();
+    drop(greedy);
+    assert_well(&labshd);
+}
