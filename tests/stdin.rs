@@ -127,10 +127,16 @@ fn half_an_input_is_never_taken_for_the_whole_by_those_who_ignore_a_hang_up() {
 }
 
 #[test]
-fn input_that_cannot_be_read_is_told() {
-    let labshd = Labshd::start();
-    let output = labshd.run(&["cat"]).stdin(fs::File::open("/").unwrap()).output().unwrap();
+fn input_that_cannot_be_read_is_told_and_not_taken_for_the_whole() {
+    let mut labshd = Labshd::start();
+    let whole = labshd.file("whole");
+    let command = format!("cat && touch {whole}");
+    let output = labshd.run(&[&command]).stdin(fs::File::open("/").unwrap()).output().unwrap();
     assert!(text(&output.stderr).contains("cannot read standard input"), "{}", text(&output.stderr));
+    assert_eq!(output.status.code(), Some(255));
+    labshd.signal(15);
+    assert_eq!(labshd.wait(), Some(0));
+    assert!(!fs::exists(whole).unwrap());
 }
 
 #[test]

@@ -284,7 +284,9 @@ fn usage(usage: &spawner::Usage) -> Usage {
 fn refusal(error: SpawnError) -> Refuse {
     let (code, remedy) = match &error {
         SpawnError::NotFound { .. } => (RefuseCode::NOT_FOUND, "check the name and the PATH over there"),
-        SpawnError::NotExecutable { .. } => (RefuseCode::NOT_EXECUTABLE, "check its permissions over there"),
+        SpawnError::NotExecutable { .. } => {
+            (RefuseCode::NOT_EXECUTABLE, "check that it is a program, and that it may be executed")
+        }
         SpawnError::Directory { .. } => (RefuseCode::DIRECTORY, "name a directory that exists over there"),
         SpawnError::TooLarge => (RefuseCode::BAD_COMMAND, "send long data on standard input, or in a file"),
         SpawnError::Resources { .. } => (RefuseCode::RESOURCES, "try again when that machine is less busy"),

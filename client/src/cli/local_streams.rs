@@ -101,9 +101,11 @@ pub(crate) async fn write_out(
 }
 
 /// Copies our stdin to a command's until its end, or until the command no longer reads. The thread may stay in read(2)
-/// for ever; it ends with the process.
-pub(crate) fn read_in(mut to: ChildStdin) -> io::Result<()> {
+/// for ever; it ends with the process. Resolves only with an error: then the command must not take what it got for the
+/// whole, so it sees no end either.
+pub(crate) fn read_in(mut to: ChildStdin) -> io::Result<oneshot::Receiver<io::Error>> {
     let runtime = Handle::current();
+    let (fail, failed) = oneshot::channel();
     thread::Builder::new().name("stdin".into()).spawn(move || {
         let stdin = io::stdin();
         let mut buffer = BytesMut::new();
@@ -119,13 +121,14 @@ pub(crate) fn read_in(mut to: ChildStdin) -> io::Result<()> {
                 Err(nix::errno::Errno::EINTR) => {}
                 Err(nix::errno::Errno::EAGAIN) => wait(stdin.as_fd(), nix::poll::PollFlags::POLLIN),
                 Err(error) => {
-                    super::note(&format!("cannot read standard input: {error}; the command sees its end"));
-                    return;
+                    let _ = fail.send(error.into());
+                    // Its drop would be the command's end-of-file.
+                    return std::mem::forget(to);
                 }
             }
         }
     })?;
-    Ok(())
+    Ok(failed)
 }
 
 fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {

@@ -28,6 +28,8 @@ pub(crate) enum Outcome {
     Failed(CommandError),
     /// It ran, but its output could not be written here.
     NotWritten { stream: &'static str, error: std::io::Error },
+    /// Our stdin could not be read to its end, so the command must not finish.
+    NotRead { error: std::io::Error },
     /// The user has left.
     Left { signal: u8 },
 }
@@ -41,7 +43,7 @@ impl Outcome {
                 (_, signal) => SIGNAL.saturating_add(signal.unwrap_or(0)),
             },
             Outcome::Failed(error) => exit_status(error),
-            Outcome::NotWritten { .. } => CONNECTION,
+            Outcome::NotWritten { .. } | Outcome::NotRead { .. } => CONNECTION,
             Outcome::Left { signal } => SIGNAL + signal,
         }
     }
@@ -55,6 +57,7 @@ impl Outcome {
             Outcome::Failed(error) if exit_status(error) == CONNECTION => "connection",
             Outcome::Failed(_) => "refused",
             Outcome::NotWritten { .. } => "not-written",
+            Outcome::NotRead { .. } => "not-read",
             Outcome::Left { .. } => "left",
         }
     }
@@ -77,6 +80,9 @@ impl Outcome {
             Outcome::Failed(error) => Some(explain(error, program)),
             Outcome::NotWritten { stream, error } => {
                 Some(format!("cannot write to {stream}: {error}; the command's output is not complete here"))
+            }
+            Outcome::NotRead { error } => {
+                Some(format!("cannot read standard input: {error}; the host ends the command"))
             }
             Outcome::Left { .. } => Some("left; the host ends the command, if it still runs".into()),
         }
@@ -136,7 +142,7 @@ impl Outcome {
                     fields.insert("refusal".into(), refuse.code.name().into());
                 }
             }
-            Outcome::NotWritten { .. } | Outcome::Left { .. } => {}
+            Outcome::NotWritten { .. } | Outcome::NotRead { .. } | Outcome::Left { .. } => {}
         }
         Value::Object(fields)
     }

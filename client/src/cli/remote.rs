@@ -66,11 +66,17 @@ async fn follow(mut child: Child, no_wait_eof: bool) -> End {
             return End { outcome: Outcome::Failed(error), stdout_closed: false };
         }
     };
-    if let Some(stdin) = child.stdin.take()
-        && let Err(error) = read_in(stdin)
-    {
-        note(&format!("cannot read standard input: {error}; the command sees its end"));
-    }
+    let unreadable = match child.stdin.take().map(read_in).transpose() {
+        Ok(unreadable) => unreadable,
+        Err(error) => return End { outcome: Outcome::NotRead { error }, stdout_closed: false },
+    };
+    let mut unreadable = std::pin::pin!(async {
+        match unreadable {
+            Some(unreadable) => unreadable.await,
+            None => std::future::pending().await,
+        }
+    });
+    let mut reading = true;
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let activity = Arc::new(Activity::default());
     let mut output = std::pin::pin!(async {
@@ -107,6 +113,12 @@ async fn follow(mut child: Child, no_wait_eof: bool) -> End {
                 );
             }
             result = child.exited(), if written.is_some() => break result,
+            failure = &mut unreadable, if reading => {
+                reading = false;
+                if let Ok(error) = failure {
+                    return End { outcome: Outcome::NotRead { error }, stdout_closed: false };
+                }
+            }
             _ = signals.interrupt.recv() => {
                 interrupts += 1;
                 match interrupts {
