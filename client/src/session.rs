@@ -257,9 +257,9 @@ async fn read_frames(
     commands: &Commands,
 ) -> CommandError {
     let lost = |reason: String| CommandError::Lost(reason);
-    let mut silent_since = None;
+    let (mut asked, mut heard) = (false, 0);
     loop {
-        let patience = if silent_since.is_none() { PING_AFTER } else { DEAD_PEER_AFTER - PING_AFTER };
+        let patience = if !asked { PING_AFTER } else { DEAD_PEER_AFTER - PING_AFTER };
         let frame = match timeout(patience, reader.next(limits::BODY)).await {
             Ok(Ok(Some(frame))) => frame,
             Ok(Ok(None)) => return lost("the server closed it".into()),
@@ -270,14 +270,15 @@ async fn read_frames(
             Ok(Err(ReadError::Protocol(error))) => {
                 return lost(format!("the server broke the protocol: {error}"));
             }
-            Err(_) if silent_since.is_none() => {
-                silent_since = Some(Instant::now());
+            Err(_) if !asked || reader.received() > heard => {
+                asked = true;
+                heard = reader.received();
                 multiplexer.with(|channels| channels.ping(0));
                 continue;
             }
             Err(_) => return lost(format!("the server was silent for {} s", DEAD_PEER_AFTER.as_secs())),
         };
-        silent_since = None;
+        asked = false;
         match multiplexer.receive(frame) {
             Ok(Event::Started(id, started)) => commands.advance(id, Progress::Started { pid: started.pid }),
             Ok(Event::Ended(id, status)) => {

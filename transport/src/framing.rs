@@ -34,12 +34,13 @@ pub struct FrameReader<R> {
     reader: R,
     decoder: Decoder,
     room: usize,
+    received: u64,
 }
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// Reads from the start of a connection, or from where another left off with nothing buffered.
     pub fn new(reader: R) -> Self {
-        Self { reader, decoder: Decoder::default(), room: IDLE_READ }
+        Self { reader, decoder: Decoder::default(), room: IDLE_READ, received: 0 }
     }
 
     /// The next frame; `None` where the stream ended between two frames. Cancel safe.
@@ -65,8 +66,14 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             buffer.reserve(self.room);
         }
         let count = self.reader.read_buf(buffer).await?;
+        self.received += count as u64;
         self.room = if count >= IDLE_READ { BUSY_READ } else { IDLE_READ };
         Ok(count)
+    }
+
+    /// All bytes that have come so far: any of them is a sign of life, also within a long frame.
+    pub fn received(&self) -> u64 {
+        self.received
     }
 
     /// The connection below.
@@ -84,7 +91,7 @@ impl<C: AsyncRead + AsyncWrite> FrameReader<C> {
     /// Parts a connection into its halves; what was buffered stays with the reading one.
     pub fn split(self) -> (FrameReader<ReadHalf<C>>, WriteHalf<C>) {
         let (reader, writer) = tokio::io::split(self.reader);
-        (FrameReader { reader, decoder: self.decoder, room: self.room }, writer)
+        (FrameReader { reader, decoder: self.decoder, room: self.room, received: self.received }, writer)
     }
 }
 
