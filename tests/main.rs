@@ -5,9 +5,11 @@
 mod peer;
 mod support;
 
+mod crowds;
 mod exit_status;
 mod floods;
 mod handshake;
 mod hostile_peer;
 mod hostile_server;
+mod limits;
 mod wrong_port;
