@@ -159,8 +159,8 @@ fn a_recorded_session_cannot_be_played_again() {
     let marker = labshd.path().join("marker");
     let script = format!("echo ran >> {}", marker.display());
     run(labshd.labsh().args(["run", "--plain", &proxy.address.to_string(), &script]));
-    let recorded = proxy.from_client();
-    assert!(!proxy.from_server().is_empty());
+    let recorded = proxy.sent_by_client();
+    assert!(!proxy.sent_by_server().is_empty());
     let mut peer = Peer::connect(labshd.plain);
     peer.send(&recorded);
     assert_eq!(peer.refusal().code, RefuseCode::AUTHENTICATION);

@@ -6,7 +6,7 @@ use std::process::{Output, Stdio};
 use labsh_proto::frame::Kind;
 use labsh_proto::limits;
 use labsh_proto::message::{
-    Body, Ended, Eof, Exit, Goodbye, Refuse, RefuseCode, Started, Status, Stop, Stream, Usage,
+    Ended, Eof, Exit, Goodbye, Refuse, RefuseCode, Started, Status, Stop, Stream, Usage,
 };
 
 use crate::peer::fake_server::{Victim, start, welcome};

@@ -4,6 +4,7 @@
 
 mod as_root;
 mod cli;
+mod crowds;
 mod documents;
 mod exit_status;
 mod floods;
@@ -12,6 +13,7 @@ mod hostile_peer;
 mod hostile_server;
 mod inherited;
 mod large_output;
+mod limits;
 mod many_at_once;
 mod other_client;
 mod peer;

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use nix::sys::resource::{Resource, getrlimit};
 use tokio_util::sync::CancellationToken;
 
 /// Whom a connection is counted for: an IPv4 address, an IPv6 network of 64 bits (one holder has them all), or any
@@ -37,7 +38,9 @@ pub(crate) struct Place {
 }
 
 impl Admission {
-    pub(crate) fn new(limit: usize) -> Self {
+    /// With so many places, but no more than half of this process's descriptors: sessions and commands need the others.
+    pub(crate) fn new(limit: u32) -> Self {
+        let limit = affordable(limit);
         Self(Arc::new(Mutex::new(HalfOpen { limit, next: 0, waiting: HashMap::new() })))
     }
 
@@ -45,8 +48,8 @@ impl Admission {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn set_limit(&self, limit: usize) {
-        self.lock().limit = limit;
+    pub(crate) fn set_limit(&self, limit: u32) {
+        self.lock().limit = affordable(limit);
     }
 
     /// A place for one more. Where all are taken, the oldest of the source that holds most is put out.
@@ -62,14 +65,22 @@ impl Admission {
         Place { admission: self.clone(), number, evicted }
     }
 
-    /// Puts one out to free its descriptor.
-    pub(crate) fn make_room(&self) {
-        self.lock().evict();
+    /// Puts one out to free its descriptor; false where there is none.
+    pub(crate) fn make_room(&self) -> bool {
+        self.lock().evict()
     }
 }
 
+fn affordable(limit: u32) -> usize {
+    let half = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft / 2);
+    if half < limit.into() {
+        tracing::warn!(max_unauthenticated = limit, allowed = half, "too few descriptors: see RLIMIT_NOFILE");
+    }
+    usize::try_from(half.min(limit.into())).unwrap_or(usize::MAX)
+}
+
 impl HalfOpen {
-    fn evict(&mut self) {
+    fn evict(&mut self) -> bool {
         let mut held: HashMap<Source, (usize, u64)> = HashMap::new();
         for (&number, (source, _)) in &self.waiting {
             let (count, oldest) = held.entry(*source).or_insert((0, number));
@@ -77,9 +88,8 @@ impl HalfOpen {
             *oldest = number.min(*oldest);
         }
         let victim = held.into_values().max_by_key(|&(count, oldest)| (count, std::cmp::Reverse(oldest)));
-        if let Some((_, token)) = victim.and_then(|(_, oldest)| self.waiting.remove(&oldest)) {
-            token.cancel();
-        }
+        let victim = victim.and_then(|(_, oldest)| self.waiting.remove(&oldest));
+        victim.inspect(|(_, token)| token.cancel()).is_some()
     }
 }
 

@@ -26,6 +26,9 @@ use crate::shared::Shared;
 /// After a failed accept that is not the peer's fault: long enough not to spin, short enough not to be felt.
 const BREATH: Duration = Duration::from_millis(20);
 
+/// For one that was put out to close its socket.
+const MOMENT: Duration = Duration::from_millis(1);
+
 /// A bound address.
 #[derive(Debug)]
 pub(crate) struct Listener {
@@ -207,20 +210,21 @@ impl Listener {
         }
     }
 
-    /// `None` for a peer that was gone before it could be looked at.
-    async fn accept(&self, dead_peer_after: Duration) -> io::Result<Option<Socket>> {
+    async fn accept(&self, dead_peer_after: Duration) -> io::Result<Socket> {
         match &self.socket {
             ListeningSocket::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
-                Ok(Socket::tcp(stream, dead_peer_after).ok())
+                // A connection that takes no options is gone already; that is no reason to pause.
+                Socket::tcp(stream, dead_peer_after).map_err(|_| io::ErrorKind::ConnectionAborted.into())
             }
-            ListeningSocket::Unix(listener, _) => Ok(Some(Socket::unix(listener.accept().await?.0))),
+            ListeningSocket::Unix(listener, _) => Ok(Socket::unix(listener.accept().await?.0)),
         }
     }
 
     /// Accepts until the server drains.
     pub(crate) async fn serve(self, shared: Arc<Shared>) {
         let mut reserve = Reserve::new();
+        let mut told = false;
         loop {
             let dead_peer_after = shared.config().dead_peer_after;
             let accepted = tokio::select! {
@@ -229,18 +233,34 @@ impl Listener {
                 accepted = self.accept(dead_peer_after) => accepted,
             };
             match accepted {
-                Ok(None) => {}
-                Ok(Some(socket)) => {
+                Ok(socket) => {
                     reserve.take_back();
+                    told = false;
                     let task = connection(shared.clone(), socket, self.mode);
                     tokio::spawn(shared.connections.track_future(task));
                 }
+                // Who has not proven anything makes room for the newcomer, who waits in the queue meanwhile.
+                Err(error) if out_of_descriptors(&error) && shared.admission.make_room() => {
+                    tokio::time::sleep(MOMENT).await;
+                }
                 Err(error) if out_of_descriptors(&error) => {
-                    tracing::warn!(address = %self, %error, "no descriptors left: one connection turned away");
-                    shared.admission.make_room();
                     reserve.give_up();
-                    let _ = tokio::time::timeout(BREATH, self.accept(dead_peer_after)).await;
+                    let turned_away = tokio::time::timeout(BREATH, self.accept(dead_peer_after)).await;
                     reserve.take_back();
+                    match turned_away {
+                        Ok(Ok(_)) => {
+                            tracing::warn!(address = %self, %error, "no descriptors left: one connection turned away");
+                        }
+                        // Somebody else was quicker to take what was given up, and has it until one is free again.
+                        Ok(Err(_)) => {
+                            if !std::mem::replace(&mut told, true) {
+                                tracing::warn!(address = %self, %error, "no descriptors left: connections wait");
+                            }
+                            tokio::time::sleep(BREATH).await;
+                        }
+                        // Nobody waits: accept(2) wants a descriptor before it looks.
+                        Err(_) => {}
+                    }
                 }
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {

@@ -53,7 +53,7 @@ impl Server {
 
     /// Takes new settings over. Sessions whose key was removed or changed end; addresses stay as they are bound.
     pub fn reload(&self, config: Config, keyring: Keyring) {
-        self.shared.admission.set_limit(config.max_unauthenticated as usize);
+        self.shared.admission.set_limit(config.max_unauthenticated);
         self.shared.settings.send_replace(Settings { config: Arc::new(config), keyring: Arc::new(keyring) });
     }
 

@@ -53,7 +53,7 @@ impl Shared {
         let (admission, dummy) = {
             let current = watched.borrow();
             let dummy = HostKey::dummy(current.keyring.dummy().clone());
-            (Admission::new(current.config.max_unauthenticated as usize), dummy)
+            (Admission::new(current.config.max_unauthenticated), dummy)
         };
         Ok(Arc::new(Self {
             acceptor: Acceptor::new(Keys(watched))?,

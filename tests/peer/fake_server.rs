@@ -8,7 +8,7 @@ use labsh_proto::auth::{ChannelBinding, Mode, ServerSays};
 use labsh_proto::frame::Kind;
 use labsh_proto::handshake::Server;
 use labsh_proto::key::{HostId, HostKey, Key, Secret};
-use labsh_proto::message::{Body, Features, InstanceId, Nonce, Started};
+use labsh_proto::message::{Features, InstanceId, Nonce, Started};
 use labsh_transport::random;
 use tempfile::TempDir;
 

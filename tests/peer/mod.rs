@@ -115,10 +115,14 @@ impl Peer {
     /// A plain connection that has been let in.
     pub fn authenticated(labshd: &Labshd) -> Self {
         let mut peer = Self::connect(labshd.plain);
-        let (response, answered) = peer.respond(&labshd.host_key(), Mode::Plain, ChannelBinding::PLAIN);
-        peer.send_frame(&response);
-        answered.finish(&peer.next().unwrap()).unwrap();
+        peer.authenticate(labshd);
         peer
+    }
+
+    pub fn authenticate(&mut self, labshd: &Labshd) {
+        let (response, answered) = self.respond(&labshd.host_key(), Mode::Plain, ChannelBinding::PLAIN);
+        self.send_frame(&response);
+        answered.finish(&self.next().unwrap()).unwrap();
     }
 
     /// The same connection, for another thread to write to.

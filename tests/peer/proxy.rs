@@ -44,12 +44,12 @@ impl Proxy {
     }
 
     /// Everything that clients have sent so far.
-    pub fn from_client(&self) -> Vec<u8> {
+    pub fn sent_by_client(&self) -> Vec<u8> {
         self.from_client.lock().unwrap().clone()
     }
 
     /// Everything that the server has sent so far.
-    pub fn from_server(&self) -> Vec<u8> {
+    pub fn sent_by_server(&self) -> Vec<u8> {
         self.from_server.lock().unwrap().clone()
     }
 }
@@ -57,8 +57,7 @@ impl Proxy {
 fn carry(mut from: TcpStream, mut to: TcpStream, cut: Cut, record: &Mutex<Vec<u8>>) {
     to.set_nodelay(true).unwrap();
     let mut buffer = vec![0; 1 << 20];
-    loop {
-        let Ok(count @ 1..) = gather(&mut from, &mut buffer, cut) else { break };
+    while let Ok(count @ 1..) = gather(&mut from, &mut buffer, cut) {
         record.lock().unwrap().extend_from_slice(&buffer[..count]);
         let size = if matches!(cut, Cut::Chop) { 1 } else { count };
         if buffer[..count].chunks(size).try_for_each(|piece| to.write_all(piece)).is_err() {
