@@ -29,7 +29,7 @@ pub struct Config {
     pub authentication_deadline: Duration,
     /// How long every refusal of a proof is held back. Default: 1 s.
     pub failed_authentication_delay: Duration,
-    /// Connections that may be authenticating at once, in all. Default: 512.
+    /// Connections that may be authenticating at once, in all; never more than half of the descriptors. Default: 512.
     pub max_unauthenticated: u32,
     /// Connections in all. Default: 10,000.
     pub max_connections: u32,
