@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use labsh_client::CommandError;
 use labsh_proto::message::RefuseCode;
 
-use crate::support::{Labshd, PATIENCE, Running, eventually, in_shell, is_alive, run, text};
+use crate::support::{LABSHD, Labshd, PATIENCE, Running, eventually, in_shell, is_alive, run, text};
 
 const TERM: i32 = 15;
 
@@ -198,4 +198,16 @@ fn sockets_of_the_service_manager_are_served() {
     run(labshd.labsh().args(["run", "--plain", &plain, "true"]));
     labshd.signal(TERM);
     assert_eq!(labshd.wait(), Some(0));
+}
+
+#[test]
+fn a_plain_socket_that_other_machines_can_reach_is_refused() {
+    let labshd = Labshd::start();
+    let exposed = TcpListener::bind("0.0.0.0:0").unwrap();
+    let mut command = Command::new(LABSHD);
+    command.arg("--config").arg(labshd.path().join("labshd.toml"));
+    let script = "exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=plain exec \"$@\"";
+    let output = in_shell(script, &command).stdin(OwnedFd::from(exposed)).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("allow_plain_on_network"), "{}", text(&output.stderr));
 }

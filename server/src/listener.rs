@@ -150,9 +150,9 @@ fn remove_stale(path: &Path) -> io::Result<()> {
 
 /// Sockets that the service manager has opened (sd_listen_fds(3)). Those named `plain` are plain mode, as all unix
 /// sockets are.
-pub(crate) fn from_service_manager() -> anyhow::Result<Vec<Listener>> {
-    let mut handed = listenfd::ListenFd::from_env();
+pub(crate) fn from_service_manager(config: &Config) -> anyhow::Result<Vec<Listener>> {
     let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+    let mut handed = listenfd::ListenFd::from_env();
     let names: Vec<&str> = names.split(':').collect();
     let mut listeners = Vec::new();
     for index in 0..handed.len() {
@@ -167,8 +167,14 @@ pub(crate) fn from_service_manager() -> anyhow::Result<Vec<Listener>> {
             (ListeningSocket::Unix(listener, None), "unix socket from the service manager".to_owned())
         } else {
             let listener = TcpListener::from_std(socket.into())?;
-            let address = listener.local_addr()?.to_string();
-            (ListeningSocket::Tcp(listener), address)
+            let address = listener.local_addr()?;
+            let local = address.ip().to_canonical().is_loopback();
+            anyhow::ensure!(
+                mode == Mode::Tls || local || config.allow_plain_on_network,
+                "the socket named plain is on {address}, which other machines can reach; give it another name, or set \
+                 allow_plain_on_network = true"
+            );
+            (ListeningSocket::Tcp(listener), address.to_string())
         };
         listeners.push(Listener { socket, mode, address });
     }

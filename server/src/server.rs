@@ -24,7 +24,8 @@ impl Server {
     /// Binds all addresses of the configuration, and takes those that the service manager hands over, before any
     /// connection is served: where one cannot be bound, nothing is started.
     pub async fn start(config: Config, keyring: Keyring, spawner: SpawnerProcess) -> anyhow::Result<Self> {
-        let mut listeners = listener::from_service_manager().context("sockets from the service manager")?;
+        let mut listeners =
+            listener::from_service_manager(&config).context("sockets from the service manager")?;
         if listeners.is_empty() {
             for address in &config.listen {
                 listeners.extend(listener::bind(address, &config).await?);
