@@ -119,8 +119,10 @@ fn a_crowd_leaves_sessions_and_commands_their_descriptors() {
     session.send(&open(1, &["cat"]));
     session.started(1);
     let crowd = sit(500, labshd.plain, own_address);
-    // Half of the descriptors are theirs, and no more.
-    labshd.log().wait_for_nth("put out to make room", 500 - 64);
+    // Half of the descriptors are theirs, and no more; where accepting outruns closing, some are not even let in.
+    let gone =
+        || ["put out to make room", "turned away"].map(|what| labshd.log().count(what)).iter().sum::<usize>();
+    eventually("all but half as many as there are descriptors have gone", || gone() >= 500 - 64);
     // The session that is there goes on, and can start another command.
     session.send(&stdin(1, b"still here"));
     assert_eq!(session.until(Kind::Stdout, 1).body[..], b"still here"[..]);
@@ -170,8 +172,10 @@ fn sessions_that_use_all_descriptors_up_are_not_harmed_by_a_crowd_and_nothing_sp
     }
     drop(crowd);
     drop(sessions);
-    eventually("there is room again", || labshd.output(&["true"]).status.code() == Some(0));
-    assert_well(&labshd);
+    // What still waits to be accepted takes room once more before it is found to be gone.
+    let runs = || labshd.output(&["true"]).status.code() == Some(0);
+    eventually("there is room again, and it stays", || (0..5).all(|_| runs()));
+    assert_eq!(labshd.log().count("panicked"), 0, "{}", labshd.log().text());
 }
 
 #[test]
