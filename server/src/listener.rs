@@ -16,6 +16,7 @@ use nix::libc;
 use socket2::{Domain, Protocol, Type};
 use tokio::net::{TcpListener, UnixListener};
 
+use crate::admission::{Admission, Place};
 use crate::authenticate::authenticate;
 use crate::config::Config;
 use crate::listen_address::ListenAddress;
@@ -189,20 +190,26 @@ fn adopt(descriptor: libc::c_int) -> socket2::Socket {
 
 /// A descriptor held back, to be given up when there are none left: then one waiting connection can be taken and closed,
 /// instead of staying in the queue and waking the loop for ever.
-struct Reserve(Option<File>);
+struct Reserve {
+    file: Option<File>,
+    /// Whether the log has its loss.
+    told: bool,
+}
 
 impl Reserve {
     fn new() -> Self {
-        Self(File::open("/dev/null").ok())
+        Self { file: File::open("/dev/null").ok(), told: false }
     }
 
     fn give_up(&mut self) {
-        self.0 = None;
+        self.file = None;
     }
 
     fn take_back(&mut self) {
-        if self.0.is_none() {
-            *self = Self::new();
+        if self.file.is_none()
+            && let Ok(file) = File::open("/dev/null")
+        {
+            *self = Self { file: Some(file), told: false };
         }
     }
 }
@@ -227,10 +234,44 @@ impl Listener {
         }
     }
 
+    /// When there are no descriptors left: takes who waits with the one held back, if one who has proven nothing can be
+    /// put out for it; otherwise turns it away.
+    async fn accept_in_need(
+        &self,
+        reserve: &mut Reserve,
+        admission: &Admission,
+        dead_peer_after: Duration,
+        error: &io::Error,
+    ) -> io::Result<Option<Socket>> {
+        reserve.give_up();
+        let accepted = match tokio::time::timeout(BREATH, self.accept(dead_peer_after)).await {
+            // Nobody waits, so nobody need go: accept(2) wants a descriptor before it looks.
+            Err(_) => Ok(None),
+            Ok(Ok(socket)) if admission.make_room() => {
+                tokio::time::sleep(MOMENT).await;
+                Ok(Some(socket))
+            }
+            Ok(Ok(_)) => {
+                tracing::warn!(address = %self, %error, "no descriptors left: one connection turned away");
+                Ok(None)
+            }
+            // Somebody else was quicker to take what was given up, and has it until one is free again.
+            Ok(Err(error)) if out_of_descriptors(&error) => {
+                if !std::mem::replace(&mut reserve.told, true) {
+                    tracing::warn!(address = %self, %error, "no descriptors left: connections wait");
+                }
+                tokio::time::sleep(BREATH).await;
+                Ok(None)
+            }
+            Ok(Err(error)) => Err(error),
+        };
+        reserve.take_back();
+        accepted
+    }
+
     /// Accepts until the server drains.
     pub(crate) async fn serve(self, shared: Arc<Shared>) {
         let mut reserve = Reserve::new();
-        let mut told = false;
         loop {
             let dead_peer_after = shared.config().dead_peer_after;
             let accepted = tokio::select! {
@@ -238,35 +279,22 @@ impl Listener {
                 () = shared.draining.cancelled() => return,
                 accepted = self.accept(dead_peer_after) => accepted,
             };
-            match accepted {
-                Ok(socket) => {
-                    reserve.take_back();
-                    told = false;
-                    let task = connection(shared.clone(), socket, self.mode);
-                    tokio::spawn(shared.connections.track_future(task));
-                }
-                // Who has not proven anything makes room for the newcomer, who waits in the queue meanwhile.
-                Err(error) if out_of_descriptors(&error) && shared.admission.make_room() => {
-                    tokio::time::sleep(MOMENT).await;
-                }
+            let accepted = match accepted {
                 Err(error) if out_of_descriptors(&error) => {
-                    reserve.give_up();
-                    let turned_away = tokio::time::timeout(BREATH, self.accept(dead_peer_after)).await;
+                    self.accept_in_need(&mut reserve, &shared.admission, dead_peer_after, &error).await
+                }
+                accepted => {
                     reserve.take_back();
-                    match turned_away {
-                        Ok(Ok(_)) => {
-                            tracing::warn!(address = %self, %error, "no descriptors left: one connection turned away");
-                        }
-                        // Somebody else was quicker to take what was given up, and has it until one is free again.
-                        Ok(Err(_)) => {
-                            if !std::mem::replace(&mut told, true) {
-                                tracing::warn!(address = %self, %error, "no descriptors left: connections wait");
-                            }
-                            tokio::time::sleep(BREATH).await;
-                        }
-                        // Nobody waits: accept(2) wants a descriptor before it looks.
-                        Err(_) => {}
-                    }
+                    accepted.map(Some)
+                }
+            };
+            match accepted {
+                Ok(None) => {}
+                Ok(Some(socket)) => {
+                    // Counted here, so that accepting cannot run ahead of putting out.
+                    let place = shared.admission.enter(socket.peer_address().map(|peer| peer.ip()));
+                    let task = connection(shared.clone(), socket, self.mode, place);
+                    tokio::spawn(shared.connections.track_future(task));
                 }
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
@@ -283,10 +311,9 @@ fn out_of_descriptors(error: &io::Error) -> bool {
 }
 
 /// One connection from its first byte to its last.
-async fn connection(shared: Arc<Shared>, socket: Socket, mode: Mode) {
+async fn connection(shared: Arc<Shared>, socket: Socket, mode: Mode, place: Place) {
     let peer = socket.peer_address();
     let from = peer.map_or("unix socket".to_owned(), |peer| peer.to_string());
-    let place = shared.admission.enter(peer.map(|peer| peer.ip()));
     let outcome = tokio::select! {
         outcome = Box::pin(authenticate(&shared, socket, mode)) => outcome,
         () = place.evicted() => {
