@@ -1,6 +1,7 @@
 //! A server that lies: `labsh` never hangs, never calls it success, and never obeys it.
 
 use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::process::{Output, Stdio};
 
 use labsh_proto::frame::Kind;
@@ -33,6 +34,13 @@ fn complaint(output: &Output, status: i32) -> String {
     assert_eq!(said.lines().count(), 1, "{said}");
     assert!(!said.trim_end().chars().any(char::is_control), "{said:?}");
     said
+}
+
+/// Ends the connection as a server does that has nothing more to say.
+fn hang_up(mut peer: Peer) {
+    peer.stream.shutdown(Shutdown::Write).unwrap();
+    // Until the client has left too: what nobody has read would turn the end into a reset.
+    let _ = peer.stream.read_to_end(&mut Vec::new());
 }
 
 /// What comes of a server that sends this once the command runs, and then waits for the client to leave.
@@ -82,7 +90,9 @@ fn a_server_that_breaks_the_protocol_is_left() {
         let output = victim.meet(move |mut peer| {
             start(&mut peer);
             peer.send(&sent);
-            if !cut {
+            if cut {
+                hang_up(peer);
+            } else {
                 // It is the client that leaves. It may not have read everything.
                 let _ = peer.stream.read_to_end(&mut Vec::new());
             }
@@ -129,6 +139,7 @@ fn a_connection_that_ends_in_the_middle_is_never_success() {
         let output = victim.meet(move |mut peer| {
             start(&mut peer);
             peer.send(&sent);
+            hang_up(peer);
         });
         let said = complaint(&output, 255);
         assert!(said.contains(said_so), "{said_so} in {said}");
