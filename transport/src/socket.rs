@@ -92,15 +92,7 @@ impl Socket {
         Ok((count == 1).then_some(byte[0]))
     }
 
-    /// For how long data in flight has gone without any acknowledgement: a sign that the peer has vanished. A peer that
-    /// is only stopped still acknowledges. (TCP_USER_TIMEOUT would end that one too: it counts a full receive window
-    /// as silence, tcp(7).)
-    pub fn silence(&self) -> Option<Duration> {
-        let Stream::Tcp(stream) = &self.stream else { return None };
-        silence(stream)
-    }
-
-    /// A handle that can ask for [`Self::silence`] while the socket is in use elsewhere.
+    /// A handle that can ask for the peer's silence while the socket is in use elsewhere; none for a unix socket.
     pub fn watch(&self) -> io::Result<Option<Watch>> {
         match &self.stream {
             Stream::Tcp(stream) => Ok(Some(Watch(stream.as_fd().try_clone_to_owned()?))),
@@ -119,7 +111,9 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 pub struct Watch(std::os::fd::OwnedFd);
 
 impl Watch {
-    /// As [`Socket::silence`].
+    /// For how long data in flight has gone without any acknowledgement: a sign that the peer has vanished. A peer that
+    /// is only stopped still acknowledges. (TCP_USER_TIMEOUT would end that one too: it counts a full receive window
+    /// as silence, tcp(7).)
     pub fn silence(&self) -> Option<Duration> {
         silence(&self.0)
     }
@@ -221,7 +215,6 @@ mod tests {
         let mut buffer = [0; 17];
         tokio::io::AsyncReadExt::read_exact(&mut client, &mut buffer).await.unwrap();
         assert_eq!(client.first_bytes(), b"SSH-2.0-somethin");
-        assert_eq!(client.silence(), None);
         assert_eq!(client.watch().unwrap().unwrap().silence(), None);
     }
 }
