@@ -27,6 +27,7 @@ fn the_hand_made_open_is_what_the_protocol_writes() {
         program: Program::Argv(vec![b"a".to_vec(), b"bc".to_vec()]),
         environment: Vec::new(),
         directory: None,
+        user: None,
         terminal: None,
     };
     assert_eq!(open.encode().unwrap(), open_body(&[b"a", b"bc"]));

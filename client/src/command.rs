@@ -53,7 +53,7 @@ impl Command {
     }
 
     /// Adds a word, exactly as it is. On a shell command: the script's next positional parameter has no place there, so
-    /// it is joined to the line behind a blank.
+    /// it is joined to the line behind a blank. Login shells and subsystems take no words: it is passed over.
     pub fn arg(&mut self, word: impl AsRef<OsStr>) -> &mut Self {
         match &mut self.program {
             Program::Argv(words) => words.push(bytes(word.as_ref())),
@@ -61,6 +61,7 @@ impl Command {
                 line.push(b' ');
                 line.extend(bytes(word.as_ref()));
             }
+            Program::LoginShell | Program::Subsystem(_) => {}
         }
         self
     }
@@ -150,6 +151,7 @@ impl Command {
             program: self.program.clone(),
             environment: self.environment.clone(),
             directory: self.directory.clone(),
+            user: None,
             terminal: None,
         };
         let (id, progress) = self.session.open(&open).await?;

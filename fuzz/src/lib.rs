@@ -80,6 +80,7 @@ fn command() -> Open {
         program: Program::Argv(vec![b"true".to_vec()]),
         environment: Vec::new(),
         directory: None,
+        user: None,
         terminal: None,
     }
 }

@@ -149,6 +149,10 @@ refuse_codes! {
     UNSUPPORTED = 23, "unsupported";
     /// Command: the server failed; its log says more.
     INTERNAL = 24, "internal";
+    /// Command: it expects to run as another user than it would.
+    USER = 25, "user";
+    /// Command: no such subsystem is configured.
+    SUBSYSTEM = 26, "subsystem";
 }
 
 /// `refuse`: nothing was started; why, and what to do next.
@@ -207,6 +211,10 @@ pub enum Program {
     Argv(Vec<Vec<u8>>),
     /// One string for the user's shell, given behind `-c`.
     Shell(Vec<u8>),
+    /// The user's shell as a login shell: its name begins with `-`, and it reads what to do from its stdin.
+    LoginShell,
+    /// The program that the server's configuration has under this name.
+    Subsystem(Vec<u8>),
 }
 
 /// When a command counts as over.
@@ -260,6 +268,8 @@ pub struct Open {
     pub environment: Vec<Variable>,
     /// The working directory; the user's home when absent, and what a relative one starts from.
     pub directory: Option<Vec<u8>>,
+    /// As whom the client expects it to run; refused where that is somebody else. Absent: whoever it is.
+    pub user: Option<Vec<u8>>,
     /// The terminal, if it is to have one.
     pub terminal: Option<Terminal>,
 }
@@ -267,7 +277,7 @@ pub struct Open {
 /// Why a command cannot be put on the wire, or must not be started.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadCommand {
-    /// No words at all, or an empty first word or shell string.
+    /// No words at all, or an empty first word, shell string or name of a subsystem.
     #[error("the command is empty")]
     Empty,
     /// execve(2) cannot take it.
@@ -301,6 +311,9 @@ impl Open {
             }
             Program::Shell(line) if line.is_empty() => return Err(BadCommand::Empty),
             Program::Shell(line) => check_word("the shell command", line)?,
+            Program::LoginShell => {}
+            Program::Subsystem(name) if name.is_empty() => return Err(BadCommand::Empty),
+            Program::Subsystem(name) => check_word("the subsystem's name", name)?,
         }
         for (name, value) in &self.environment {
             if name.is_empty() || name.contains(&b'=') {
@@ -312,6 +325,10 @@ impl Open {
                 return Err(BadCommand::Word { what: "a variable", length: name.len() + value.len() + 1 });
             }
         }
+        if let Some(terminal) = &self.terminal {
+            check_word("the terminal's name", terminal.name.as_bytes())?;
+        }
+        self.user.iter().try_for_each(|user| check_word("the user's name", user))?;
         self.directory.iter().try_for_each(|directory| check_word("the working directory", directory))
     }
 

@@ -44,6 +44,7 @@ fn likely_body() -> impl Strategy<Value = Vec<u8>> {
         program: Program::Argv(vec![b"true".to_vec()]),
         environment: Vec::new(),
         directory: None,
+        user: None,
         terminal: None,
     };
     let open = open.encode().expect("a good command").to_vec();
@@ -124,6 +125,7 @@ fn exercise(role: Role, frames: Vec<Frame>) {
                 program,
                 environment: Vec::new(),
                 directory: None,
+                user: None,
                 terminal: None,
             };
             channels.open(&open).expect("a free slot");

@@ -101,6 +101,7 @@ fn open_argv() -> Open {
         program: Program::Argv(vec![b"echo".to_vec(), b"hi".to_vec()]),
         environment: Vec::new(),
         directory: None,
+        user: None,
         terminal: None,
     }
 }
@@ -116,8 +117,17 @@ fn open_shell() -> Open {
         program: Program::Shell(b"ps aux | wc -l; # \xff".to_vec()),
         environment: vec![(b"LANG".to_vec(), b"C".to_vec()), (b"EMPTY".to_vec(), Vec::new())],
         directory: Some(b"/tmp".to_vec()),
+        user: None,
         terminal: Some(Terminal { name: "xterm".into(), size: SIZE }),
     }
+}
+
+fn open_login_shell() -> Open {
+    Open { program: Program::LoginShell, user: Some(b"bob".to_vec()), ..open_argv() }
+}
+
+fn open_subsystem() -> Open {
+    Open { program: Program::Subsystem(b"sftp".to_vec()), ..open_argv() }
 }
 
 fn open(name: &'static str, channel: ChannelId, open: Open) -> Case {
@@ -162,6 +172,8 @@ fn command_cases() -> Vec<Case> {
     vec![
         open("open-argv", ONE, open_argv()),
         open("open-shell", ChannelId(2), open_shell()),
+        open("open-login-shell", ONE, open_login_shell()),
+        open("open-subsystem", ONE, open_subsystem()),
         raw("open-more-first", Kind::Open, FLAG_MORE, ONE, argv.slice(..40)),
         raw("open-more-last", Kind::Open, 0, ONE, argv.slice(40..)),
         case("started", ONE, Started { pid: 4242 }),

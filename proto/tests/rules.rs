@@ -27,6 +27,7 @@ fn command(words: &[&str]) -> Open {
         program: Program::Argv(words.iter().map(|word| word.as_bytes().to_vec()).collect()),
         environment: Vec::new(),
         directory: None,
+        user: None,
         terminal: None,
     }
 }

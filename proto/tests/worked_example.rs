@@ -94,6 +94,7 @@ fn the_documented_bytes_are_those_of_a_session() {
         program: Program::Argv(vec![b"echo".to_vec(), b"hi".to_vec()]),
         environment: Vec::new(),
         directory: None,
+        user: None,
         terminal: None,
     };
     assert_eq!(client.open(&open), Ok(ONE));

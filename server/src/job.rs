@@ -240,6 +240,10 @@ fn describe(program: &Program) -> String {
     const MOST: usize = 200;
     let mut text = match program {
         Program::Shell(line) => String::from_utf8_lossy(&line[..line.len().min(MOST)]).into_owned(),
+        Program::LoginShell => "login shell".to_owned(),
+        Program::Subsystem(name) => {
+            format!("subsystem {}", String::from_utf8_lossy(&name[..name.len().min(MOST)]))
+        }
         Program::Argv(words) => {
             let mut text = String::new();
             for word in words {

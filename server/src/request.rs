@@ -33,12 +33,29 @@ pub(crate) fn prepare(open: &Open, origin: &Origin, config: &Config) -> Result<S
         ));
     }
     let user = &origin.user;
+    if let Some(expected) = open.user.as_ref().filter(|expected| **expected != *user.name.as_bytes()) {
+        return Err(Refuse::new(
+            RefuseCode::USER,
+            format!(
+                "with this key commands run as {}, not as {}",
+                user.name,
+                String::from_utf8_lossy(expected)
+            ),
+            "use a key whose entry on the host names that user, or ask for no user",
+        ));
+    }
+    let shell = user.shell.as_os_str().as_bytes().to_vec();
+    let shell_name = user.shell.file_name().unwrap_or(OsStr::new("sh")).as_bytes().to_vec();
     let (argv, program) = match &open.program {
         Program::Argv(words) => (words.clone(), None),
-        Program::Shell(line) => {
-            let shell = user.shell.as_os_str().as_bytes().to_vec();
-            let name = user.shell.file_name().unwrap_or(OsStr::new("sh")).as_bytes().to_vec();
-            (vec![name, b"-c".to_vec(), line.clone()], Some(shell))
+        Program::Shell(line) => (vec![shell_name, b"-c".to_vec(), line.clone()], Some(shell)),
+        Program::LoginShell => (vec![[b"-", &*shell_name].concat()], Some(shell)),
+        Program::Subsystem(name) => {
+            return Err(Refuse::new(
+                RefuseCode::SUBSYSTEM,
+                format!("no subsystem {} is configured here", String::from_utf8_lossy(name)),
+                "",
+            ));
         }
     };
     let home = user.home.as_os_str().as_bytes();

@@ -74,7 +74,7 @@ def encode_open(words, shell=False, command_id=None, timeout=0, until=STREAMS_EN
     body += struct.pack(">Q", len(environment))
     body += b"".join(encode_bytes(name) + encode_bytes(value) for name, value in environment)
     body += b"\0" if directory is None else b"\1" + encode_bytes(directory)
-    return body + b"\0"  # no terminal
+    return body + b"\0\0"  # no user, no terminal
 
 
 class Body:

@@ -54,6 +54,7 @@ fn cat() -> Open {
         program: Program::Argv(vec![b"cat".to_vec()]),
         environment: Vec::new(),
         directory: None,
+        user: None,
         terminal: None,
     }
 }

@@ -164,6 +164,7 @@ impl World {
             program: Program::Argv(vec![b"x".to_vec(), vec![b'y'; 100_000]]),
             environment: Vec::new(),
             directory: None,
+            user: None,
             terminal: None,
         };
         match self.client.channels.open(&open) {
