@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use labsh_proto::channel::Completeness;
 use labsh_proto::frame::ChannelId;
-use labsh_proto::message::{Exit, Signal, Status, Stream, Usage};
+use labsh_proto::message::{Exit, Resize, Signal, Status, Stream, Usage};
 use labsh_transport::multiplexer::{Lost, Room};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
@@ -187,6 +187,12 @@ impl Child {
     pub fn signal(&self, number: u8) {
         let slot = &self.slot;
         slot.session.multiplexer.with(|channels| channels.signal(slot.id, Signal { number }));
+    }
+
+    /// Tells the new size of the terminal that the command was given.
+    pub fn resize(&self, size: Resize) {
+        let slot = &self.slot;
+        slot.session.multiplexer.with(|channels| channels.resize(slot.id, size));
     }
 
     async fn wait_for(&self, ready: impl FnMut(&Progress) -> bool) -> Result<Progress, CommandError> {

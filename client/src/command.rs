@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::time::Duration;
 
-use labsh_proto::message::{CommandId, Open, Program, Until, Variable};
+use labsh_proto::message::{CommandId, Open, Program, Terminal, Until, Variable};
 use labsh_transport::random;
 
 use crate::child::{Child, ExitStatus, Output};
@@ -28,6 +28,8 @@ pub struct Command {
     directory: Option<Vec<u8>>,
     timeout: Duration,
     until: Until,
+    user: Option<Vec<u8>>,
+    terminal: Option<Terminal>,
     stdin: Option<Stdio>,
     stdout: Option<Stdio>,
     stderr: Option<Stdio>,
@@ -42,6 +44,8 @@ impl Command {
             directory: None,
             timeout: Duration::ZERO,
             until: Until::StreamsEnd,
+            user: None,
+            terminal: None,
             stdin: None,
             stdout: None,
             stderr: None,
@@ -102,6 +106,18 @@ impl Command {
         self
     }
 
+    /// The user as whom it is expected to run: where that is somebody else, the server refuses it.
+    pub fn user(&mut self, name: impl AsRef<OsStr>) -> &mut Self {
+        self.user = Some(bytes(name.as_ref()));
+        self
+    }
+
+    /// Gives it a terminal for all three of its streams; what it writes then arrives as stdout.
+    pub fn terminal(&mut self, terminal: Terminal) -> &mut Self {
+        self.terminal = Some(terminal);
+        self
+    }
+
     /// Stdin: [`Stdio::Null`] unless set.
     pub fn stdin(&mut self, stdin: Stdio) -> &mut Self {
         self.stdin = Some(stdin);
@@ -151,8 +167,8 @@ impl Command {
             program: self.program.clone(),
             environment: self.environment.clone(),
             directory: self.directory.clone(),
-            user: None,
-            terminal: None,
+            user: self.user.clone(),
+            terminal: self.terminal.clone(),
         };
         let (id, progress) = self.session.open(&open).await?;
         let stdin = self.stdin.unwrap_or(Stdio::Null);

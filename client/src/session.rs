@@ -169,6 +169,16 @@ impl Session {
         Command::of(self.clone(), Program::Shell(line.as_ref().as_encoded_bytes().to_vec()))
     }
 
+    /// The user's own shell over there, as a login shell that reads what to do from its stdin or its terminal.
+    pub fn login_shell(&self) -> Command {
+        Command::of(self.clone(), Program::LoginShell)
+    }
+
+    /// The program that the server's configuration has under this name, such as `sftp`.
+    pub fn subsystem(&self, name: impl AsRef<std::ffi::OsStr>) -> Command {
+        Command::of(self.clone(), Program::Subsystem(name.as_ref().as_encoded_bytes().to_vec()))
+    }
+
     /// A command in the form that travels.
     pub fn program(&self, program: Program) -> Command {
         Command::of(self.clone(), program)
