@@ -5,6 +5,7 @@
 
 mod class;
 mod flow;
+mod layout;
 mod options;
 mod picture;
 mod print;
