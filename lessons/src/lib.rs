@@ -5,16 +5,19 @@
 
 mod class;
 mod flow;
+mod kernel;
 mod layout;
 mod options;
 mod picture;
 mod print;
+mod random;
 #[allow(dead_code)] // Each lesson takes what it needs.
 mod sockets;
 mod stage;
 mod words;
 mod wrap;
 
+mod reuse;
 mod sticky;
 
 pub use class::{Given, Unknown, chosen, give};
@@ -35,8 +38,18 @@ pub struct Lesson {
 }
 
 /// All lessons, in the order in which they build on each other.
-pub const LESSONS: &[Lesson] = &[Lesson {
-    name: "sticky",
-    title: ("粘包: messages that stick together and come apart", "粘包：粘在一起、又被拆开的消息"),
-    teach: sticky::teach,
-}];
+pub const LESSONS: &[Lesson] = &[
+    Lesson {
+        name: "reuse",
+        title: (
+            "why a port is still taken: TIME_WAIT; the backlog, filled",
+            "端口为什么还被占用：TIME_WAIT；把 backlog 填满",
+        ),
+        teach: reuse::teach,
+    },
+    Lesson {
+        name: "sticky",
+        title: ("粘包: messages that stick together and come apart", "粘包：粘在一起、又被拆开的消息"),
+        teach: sticky::teach,
+    },
+];
