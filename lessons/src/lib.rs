@@ -17,6 +17,7 @@ mod stage;
 mod words;
 mod wrap;
 
+mod partial;
 mod reuse;
 mod sticky;
 
@@ -46,6 +47,14 @@ pub const LESSONS: &[Lesson] = &[
             "端口为什么还被占用：TIME_WAIT；把 backlog 填满",
         ),
         teach: reuse::teach,
+    },
+    Lesson {
+        name: "partial",
+        title: (
+            "send against sendall: a full send buffer takes only part",
+            "send 与 sendall：发送缓冲区满了就只收下一部分",
+        ),
+        teach: partial::teach,
     },
     Lesson {
         name: "sticky",

@@ -34,3 +34,8 @@ fn holds(name: &str, facts: usize, pictures: usize) {
 fn reuse() {
     holds("reuse", 11, 0);
 }
+
+#[test]
+fn partial() {
+    holds("partial", 8, 1);
+}
