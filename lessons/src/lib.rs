@@ -20,6 +20,7 @@ mod wrap;
 mod partial;
 mod reuse;
 mod sticky;
+mod udp;
 
 pub use class::{Given, Unknown, chosen, give};
 pub use flow::{Flow, KEPT, Message, Record, Step, Watched, What};
@@ -60,5 +61,13 @@ pub const LESSONS: &[Lesson] = &[
         name: "sticky",
         title: ("粘包: messages that stick together and come apart", "粘包：粘在一起、又被拆开的消息"),
         teach: sticky::teach,
+    },
+    Lesson {
+        name: "udp",
+        title: (
+            "datagrams: whole, cut, lost or swapped; recv and recvfrom",
+            "数据报：完整、截断、丢失、乱序；recv 与 recvfrom",
+        ),
+        teach: udp::teach,
     },
 ];

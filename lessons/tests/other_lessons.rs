@@ -39,3 +39,8 @@ fn reuse() {
 fn partial() {
     holds("partial", 8, 1);
 }
+
+#[test]
+fn udp() {
+    holds("udp", 12, 5);
+}
