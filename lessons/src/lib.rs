@@ -21,6 +21,7 @@ mod partial;
 mod reuse;
 mod sticky;
 mod udp;
+mod unix;
 
 pub use class::{Given, Unknown, chosen, give};
 pub use flow::{Flow, KEPT, Message, Record, Step, Watched, What};
@@ -69,5 +70,13 @@ pub const LESSONS: &[Lesson] = &[
             "数据报：完整、截断、丢失、乱序；recv 与 recvfrom",
         ),
         teach: udp::teach,
+    },
+    Lesson {
+        name: "unix",
+        title: (
+            "two processes on one machine; the address is a file",
+            "同一台机器上的两个进程；地址是一个文件",
+        ),
+        teach: unix::teach,
     },
 ];

@@ -44,3 +44,9 @@ fn partial() {
 fn udp() {
     holds("udp", 12, 5);
 }
+
+#[test]
+fn unix() {
+    // Without another user to try it with, root is not shown what permissions do.
+    holds("unix", 13, 2);
+}
