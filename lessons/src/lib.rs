@@ -17,6 +17,7 @@ mod stage;
 mod words;
 mod wrap;
 
+mod auth;
 mod partial;
 mod reuse;
 mod sticky;
@@ -78,5 +79,13 @@ pub const LESSONS: &[Lesson] = &[
             "同一台机器上的两个进程；地址是一个文件",
         ),
         teach: unix::teach,
+    },
+    Lesson {
+        name: "auth",
+        title: (
+            "HMAC challenge and response: attacks, and what stops each",
+            "HMAC 挑战与应答：几种攻击，以及各自的对策",
+        ),
+        teach: auth::teach,
     },
 ];

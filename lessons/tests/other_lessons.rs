@@ -50,3 +50,8 @@ fn unix() {
     // Without another user to try it with, root is not shown what permissions do.
     holds("unix", 13, 2);
 }
+
+#[test]
+fn auth() {
+    holds("auth", 12, 8);
+}
