@@ -18,6 +18,7 @@ mod words;
 mod wrap;
 
 mod auth;
+mod concurrency;
 mod partial;
 mod reuse;
 mod sticky;
@@ -87,5 +88,13 @@ pub const LESSONS: &[Lesson] = &[
             "HMAC 挑战与应答：几种攻击，以及各自的对策",
         ),
         teach: auth::teach,
+    },
+    Lesson {
+        name: "concurrency",
+        title: (
+            "many clients: one after the other, threads, async tasks",
+            "许多客户端：顺序、线程、异步任务",
+        ),
+        teach: concurrency::teach,
     },
 ];

@@ -55,3 +55,8 @@ fn unix() {
 fn auth() {
     holds("auth", 12, 8);
 }
+
+#[test]
+fn concurrency() {
+    holds("concurrency", 7, 2);
+}
