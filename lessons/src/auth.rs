@@ -121,7 +121,7 @@ fn replay(stage: &mut Stage, key: &Block, recorded: &Block) -> Taught {
     stage.scene("Replay: the recorded answer once more", "重放（replay）：把录下的应答再发一遍")?;
     stage.say(
         "An eavesdropper has no key, but the recording of an answer that was right. It connects and sends the recording.",
-        "窃听者没有密钥，却录下了一个正确的应答。它连接服务器，把录音发过去。",
+        "窃听者没有密钥，却录下了一个正确的应答。它连接服务器，把录下的应答发过去。",
     )?;
     // Whoever attacks has no key: only `server_says` and `is_right` below are the server's.
     let replayed = |challenge: &Block, recorded: &Block| {
@@ -141,7 +141,7 @@ fn replay(stage: &mut Stage, key: &Block, recorded: &Block) -> Taught {
     stage.fact(
         !replayed(&random()?, recorded)?,
         "with a fresh random challenge the recording is worthless",
-        "每次都用新的随机挑战，录音就毫无用处",
+        "每次都用新的随机挑战，录下的应答就毫无用处",
     )
 }
 

@@ -213,7 +213,7 @@ fn loss(stage: &mut Stage) -> Taught {
         "发送方比接收方快：一个个编了号、每个 1000 字节的数据报，送进一个只有几千字节、又没有人取走数据的接收缓冲区。",
     )?;
     let (sender, receiver) = (datagrams()?, datagrams()?);
-    SockRef::from(&receiver).set_recv_buffer_size(2048)?; // Whatever this machine's default is.
+    SockRef::from(&receiver).set_recv_buffer_size(4096)?; // Room for a few, whatever this machine's default is.
     let flow = Flow::new("UDP into a small receive buffer");
     for number in 0..COUNT {
         let datagram = format!("{number:0>1000}"); // 1,000 bytes, the number at the end.

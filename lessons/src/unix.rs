@@ -178,7 +178,7 @@ fn permissions(stage: &mut Stage, path: &Path) -> Taught {
         })
     };
     let (who, whom) =
-        if root { ("the user nobody", "用户 nobody") } else { ("our own user", "我们自己的用户") };
+        if root { ("the user nobody", "用户 nobody ") } else { ("our own user", "我们自己的用户") };
     stage.say(
         format!("A server listens on this file. A client of {who} tries to connect, twice; in between we chmod the file."),
         format!("有一个服务器在监听这个文件。{whom}的客户端尝试连接两次；两次之间我们用 chmod 改变文件权限。"),
