@@ -94,8 +94,10 @@ fn log_in(wire: &mut Wire, servers_key: &Block, clients_key: &Block) -> io::Resu
 fn challenge_and_response(stage: &mut Stage, key: &Block) -> Result<Block, Trouble> {
     stage.scene("Challenge and response", "挑战与应答（challenge-response）")?;
     stage.say(
-        "The server sends 32 random bytes, the challenge. The client answers with HMAC-SHA256(key, challenge). The server computes the same and compares.",
-        "服务器发出 32 个随机字节，即挑战（challenge）。客户端回答 HMAC-SHA256(密钥, 挑战)。服务器自己也算一遍，再比较。",
+        "The server sends 32 random bytes, the challenge. The client answers with HMAC-SHA256(key, \
+            challenge). The server computes the same and compares.",
+        "服务器发出 32 个随机字节，即挑战（challenge）。客户端回答 HMAC-SHA256(密钥, 挑战)。服务器自己也算\
+            一遍，再比较。",
     )?;
     let mut wire = Wire::new("client", "server")?;
     let admitted = log_in(&mut wire, key, key)?;
@@ -120,7 +122,8 @@ fn challenge_and_response(stage: &mut Stage, key: &Block) -> Result<Block, Troub
 fn replay(stage: &mut Stage, key: &Block, recorded: &Block) -> Taught {
     stage.scene("Replay: the recorded answer once more", "重放（replay）：把录下的应答再发一遍")?;
     stage.say(
-        "An eavesdropper has no key, but the recording of an answer that was right. It connects and sends the recording.",
+        "An eavesdropper has no key, but the recording of an answer that was right. It connects and sends \
+            the recording.",
         "窃听者没有密钥，却录下了一个正确的应答。它连接服务器，把录下的应答发过去。",
     )?;
     // Whoever attacks has no key: only `server_says` and `is_right` below are the server's.
@@ -148,7 +151,8 @@ fn replay(stage: &mut Stage, key: &Block, recorded: &Block) -> Taught {
 fn reflection(stage: &mut Stage, key: &Block) -> Taught {
     stage.scene("Reflection: let the server answer itself", "反射（reflection）：让服务器自己回答自己")?;
     stage.say(
-        "Now the server proves itself as well: the client sends a challenge first, the server answers it and sends its own. Both ends use the same formula.",
+        "Now the server proves itself as well: the client sends a challenge first, the server answers it \
+            and sends its own. Both ends use the same formula.",
         "现在服务器也要证明自己：客户端先发一个挑战，服务器应答它，再发出自己的挑战。两端用的是同一个公式。",
     )?;
     let (one, two, fooled) = reflect(key, b"", b"")?;
@@ -179,7 +183,8 @@ fn reflection(stage: &mut Stage, key: &Block) -> Taught {
     let (_, _, fooled) = reflect(key, b"client", b"server")?;
     stage.fact(
         !fooled,
-        "the cure: each end puts its role into the HMAC, so a server's answer is never a client's; labsh does so",
+        "the cure: each end puts its role into the HMAC, so a server's answer is never a client's; labsh \
+            does so",
         "解决办法：两端各把自己的角色放进 HMAC，服务器的应答就永远不能当作客户端的应答；labsh 就是这样做的",
     )
 }
@@ -213,7 +218,8 @@ fn reflect(key: &Block, client: &[u8], server: &[u8]) -> io::Result<(Wire, Wire,
 fn in_the_middle(stage: &mut Stage, key: &Block) -> Taught {
     stage.scene("In the middle", "中间人（man in the middle）")?;
     stage.say(
-        "The client has been lured to a relay, which opens a connection of its own to the server and passes everything on.",
+        "The client has been lured to a relay, which opens a connection of its own to the server and \
+            passes everything on.",
         "客户端被骗到一个中继上；中继自己向服务器开一个连接，把一切照样转发。",
     )?;
     let (mut left, mut right, admitted) = relay(key, false)?;
@@ -240,12 +246,16 @@ fn in_the_middle(stage: &mut Stage, key: &Block) -> Taught {
     let (_, _, admitted) = relay(key, true)?;
     stage.fact(
         !admitted,
-        "channel binding: both ends put what they see of their connection into the HMAC; a relay has two connections, and is refused",
+        "channel binding: both ends put what they see of their connection into the HMAC; a relay has two \
+            connections, and is refused",
         "通道绑定（channel binding）：两端各把自己所见的连接放进 HMAC；中继手里是两个不同的连接，于是被拒绝",
     )?;
     stage.say(
-        "Here the addresses and ports of both ends stand for the connection. That is only an example: address translation changes them, and whoever controls the network can keep them. labsh binds to a secret of the TLS connection itself, and TLS protects every byte behind the log-in.",
-        "这里用两端的地址和端口代表连接。这只是示意：地址转换（NAT）会改变它们，控制网络的人也能让它们保持不变。labsh 绑定的是 TLS 连接自身导出的秘密，而且 TLS 保护登录之后的每一个字节。",
+        "Here the addresses and ports of both ends stand for the connection. That is only an example: \
+            address translation changes them, and whoever controls the network can keep them. labsh binds \
+            to a secret of the TLS connection itself, and TLS protects every byte behind the log-in.",
+        "这里用两端的地址和端口代表连接。这只是示意：地址转换（NAT）会改变它们，控制网络的人也能让它们保持\
+            不变。labsh 绑定的是 TLS 连接自身导出的秘密，而且 TLS 保护登录之后的每一个字节。",
     )?;
     Ok(())
 }
@@ -293,8 +303,11 @@ fn constant_time_equal(one: &Block, other: &Block) -> (bool, usize) {
 fn leaking_comparison(stage: &mut Stage, key: &Block) -> Taught {
     stage.scene("A comparison that leaks time", "泄露时间的比较")?;
     stage.say(
-        "This server compares with == and lets one try one challenge as often as one likes. == stops at the first byte that differs: the longer it takes, the more of the guess is right. We count the bytes that it looked at instead of measuring nanoseconds.",
-        "这个服务器用 == 比较，而且允许对同一个挑战反复尝试。== 遇到第一个不同的字节就停止：用时越长，猜对的字节越多。这里我们不量纳秒，而是数它看了几个字节。",
+        "This server compares with == and lets one try one challenge as often as one likes. == stops at \
+            the first byte that differs: the longer it takes, the more of the guess is right. We count the \
+            bytes that it looked at instead of measuring nanoseconds.",
+        "这个服务器用 == 比较，而且允许对同一个挑战反复尝试。== 遇到第一个不同的字节就停止：用时越长，猜对\
+            的字节越多。这里我们不量纳秒，而是数它看了几个字节。",
     )?;
     let right = answer(key, &[&random::<32>()?])?; // The attacker does not know it.
     let mut guess: Block = [0; 32];
@@ -313,8 +326,14 @@ fn leaking_comparison(stage: &mut Stage, key: &Block) -> Taught {
     }
     stage.fact(
         admitted && guess == right,
-        format!("after {tries} guesses the attacker has all 32 bytes, without the key; trying all answers would take 2^256"),
-        format!("猜了 {tries} 次，攻击者就得到全部 32 个字节，而且不需要密钥；若逐个尝试所有应答，要 2^256 次"),
+        format!(
+            "after {tries} guesses the attacker has all 32 bytes, without the key; trying all answers \
+            would take 2^256"
+        ),
+        format!(
+            "猜了 {tries} 次，攻击者就得到全部 32 个字节，而且不需要密钥；若逐个尝试所有应答，要 2^256 \
+            次"
+        ),
     )?;
     let mut nearly = right;
     nearly[31] ^= 1;
@@ -323,7 +342,15 @@ fn leaking_comparison(stage: &mut Stage, key: &Block) -> Taught {
     let (nearly, far) = (constant_time_equal(&nearly, &right), constant_time_equal(&far, &right));
     stage.fact(
         !nearly.0 && nearly == far,
-        format!("a comparison in constant time looks at all {} bytes of every guess, and tells nothing; hmac's verify does that", far.1),
-        format!("常数时间（constant-time）的比较对任何猜测都看完 {} 个字节，什么也不泄露；hmac 的 verify 就是这样", far.1),
+        format!(
+            "a comparison in constant time looks at all {} bytes of every guess, and tells nothing; \
+            hmac's verify does that",
+            far.1
+        ),
+        format!(
+            "常数时间（constant-time）的比较对任何猜测都看完 {} 个字节，什么也不泄露；hmac 的 verify 就\
+            是这样",
+            far.1
+        ),
     )
 }

@@ -246,15 +246,19 @@ fn show(stage: &mut Stage, job: &Job) -> Result<Vec<String>, Trouble> {
 fn one_after_the_other(stage: &mut Stage) -> Taught {
     stage.scene("A sequential server", "顺序服务器（sequential server）")?;
     stage.say(
-        "accept, serve until the client leaves, accept the next. Client 1 gets its answer, stays, and says nothing more. Client 2 connects and asks.",
-        "accept，服务到客户端离开，再 accept 下一个。客户端 1 得到答复后不走，也不再说话。这时客户端 2 连接进来提问。",
+        "accept, serve until the client leaves, accept the next. Client 1 gets its answer, stays, and says \
+            nothing more. Client 2 connects and asks.",
+        "accept，服务到客户端离开，再 accept 下一个。客户端 1 得到答复后不走，也不再说话。这时客户端 2 连接\
+            进来提问。",
     )?;
     let job = two_clients(sequential, false)?;
     job.flows.iter().try_for_each(|flow| stage.draw(flow))?;
     let journal = show(stage, &job)?;
     stage.notice(
-        "Client 2 could connect and send: its question lay in the server's receive buffer. It was not accepted, let alone answered, before client 1 left.",
-        "客户端 2 能连接、能发送：它的问题已经在服务器的接收缓冲区里。但在客户端 1 离开之前，它没有被 accept，更谈不上答复。",
+        "Client 2 could connect and send: its question lay in the server's receive buffer. It was not \
+            accepted, let alone answered, before client 1 left.",
+        "客户端 2 能连接、能发送：它的问题已经在服务器的接收缓冲区里。但在客户端 1 离开之前，它没有被 \
+            accept，更谈不上答复。",
     )?;
     stage.fact(
         is_before(&journal, "client 2 asks", "client 1 leaves")
@@ -291,7 +295,8 @@ fn a_task_for_each(stage: &mut Stage) -> Taught {
     )?;
     stage.fact(
         answered_in(&journal, 1).is_some() && answered_in(&journal, 1) == answered_in(&journal, 2),
-        "one thread answered both: where a task would have to wait, it lets another one run (epoll tells which)",
+        "one thread answered both: where a task would have to wait, it lets another one run (epoll tells \
+            which)",
         "两者由同一个线程答复：一个任务需要等待时，就让另一个任务运行（由 epoll 告知轮到谁）",
     )
 }
@@ -299,8 +304,16 @@ fn a_task_for_each(stage: &mut Stage) -> Taught {
 fn the_same_work_timed(stage: &mut Stage) -> Taught {
     stage.scene("The same work, timed", "同样的工作，各用多少时间")?;
     stage.say(
-        format!("{CLIENTS} clients come at once. For each the server waits {} ms, as for a disk or a command, and then answers.", WORK.as_millis()),
-        format!("{CLIENTS} 个客户端同时到来。服务器为每个客户端等待 {} 毫秒（好比等磁盘、等命令），然后答复。", WORK.as_millis()),
+        format!(
+            "{CLIENTS} clients come at once. For each the server waits {} ms, as for a disk or a \
+            command, and then answers.",
+            WORK.as_millis()
+        ),
+        format!(
+            "{CLIENTS} 个客户端同时到来。服务器为每个客户端等待 {} 毫秒（好比等磁盘、等命令），然后答\
+            复。",
+            WORK.as_millis()
+        ),
     )?;
     let servers: [(&str, Server); 4] = [
         ("sequential", sequential),
@@ -335,8 +348,10 @@ fn the_same_work_timed(stage: &mut Stage) -> Taught {
         "任务阻塞了线程的异步服务器也一样：只有 await，异步才有用",
     )?;
     stage.notice(
-        "Threads and tasks wait for all clients at the same time. Had the work been computing instead of waiting, no more than one for each processor would get on at once.",
-        "线程和任务可以同时等待所有客户端。如果工作不是等待而是计算，那么同一时刻能推进的，最多也只有处理器核数那么多。",
+        "Threads and tasks wait for all clients at the same time. Had the work been computing instead of \
+            waiting, no more than one for each processor would get on at once.",
+        "线程和任务可以同时等待所有客户端。如果工作不是等待而是计算，那么同一时刻能推进的，最多也只有处理器\
+            核数那么多。",
     )?;
     Ok(())
 }

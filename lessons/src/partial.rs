@@ -46,8 +46,14 @@ fn the_naive_program(stage: &mut Stage, data: &[u8]) -> Taught {
     flow.message("lines");
     let taken = out.write(data)?; // write(2), send(2): they return how much they took.
     stage.say(
-        format!("The socket is non-blocking. One send was given {TOTAL} bytes and returned {taken}: so many fitted into the send buffer."),
-        format!("套接字是非阻塞（non-blocking）的。一次 send 交给它 {TOTAL} 字节，返回 {taken}：发送缓冲区（send buffer）只装得下这么多。"),
+        format!(
+            "The socket is non-blocking. One send was given {TOTAL} bytes and returned {taken}: so \
+            many fitted into the send buffer."
+        ),
+        format!(
+            "套接字是非阻塞（non-blocking）的。一次 send 交给它 {TOTAL} 字节，返回 {taken}：发送缓冲区\
+            （send buffer）只装得下这么多。"
+        ),
     )?;
     stage.fact(taken < data.len(), "send took only part", "send 只收下了一部分")?;
 
@@ -120,8 +126,14 @@ fn full(stage: &mut Stage, data: &[u8]) -> Taught {
         },
     )?;
     stage.say(
-        format!("Where the {total} bytes are: {there} in the receive buffer (SIOCINQ), {here} in the send buffer (SIOCOUTQ). Both are full."),
-        format!("这 {total} 字节在哪里：接收缓冲区（receive buffer）里 {there}（SIOCINQ），发送缓冲区里 {here}（SIOCOUTQ）。两个都满了。"),
+        format!(
+            "Where the {total} bytes are: {there} in the receive buffer (SIOCINQ), {here} in the send \
+            buffer (SIOCOUTQ). Both are full."
+        ),
+        format!(
+            "这 {total} 字节在哪里：接收缓冲区（receive buffer）里 {there}（SIOCINQ），发送缓冲区里 \
+            {here}（SIOCOUTQ）。两个都满了。"
+        ),
     )?;
     // A slow receiver slows the sender down: that is flow control, and it reaches up to the program.
     receiver.read_exact(&mut vec![0; total])?;
@@ -137,8 +149,10 @@ fn full(stage: &mut Stage, data: &[u8]) -> Taught {
 fn send_with_a_timeout(stage: &mut Stage, data: &[u8]) -> Taught {
     stage.scene("A blocking socket with a timeout", "带超时的阻塞套接字")?;
     stage.say(
-        "A blocking send waits until all of it is in the buffer, so on a good day it takes everything and the mistake stays hidden. A timeout or a signal ends the waiting early.",
-        "阻塞的 send 会一直等到数据全部放进缓冲区，所以平时它总是全部收下，错误就此藏了起来。超时或信号会让等待提前结束。",
+        "A blocking send waits until all of it is in the buffer, so on a good day it takes everything and \
+            the mistake stays hidden. A timeout or a signal ends the waiting early.",
+        "阻塞的 send 会一直等到数据全部放进缓冲区，所以平时它总是全部收下，错误就此藏了起来。超时或信号会让\
+            等待提前结束。",
     )?;
     let (mut sender, _receiver) = small_pair()?;
     sender.set_write_timeout(Some(Duration::from_millis(100)))?;
@@ -151,7 +165,8 @@ fn send_with_a_timeout(stage: &mut Stage, data: &[u8]) -> Taught {
     let failed = sender.write_all(data);
     stage.fact(
         failed.is_err_and(|error| error.kind() == ErrorKind::WouldBlock),
-        "sendall fails as well, and does not say how much it had sent: after that a connection can only be closed",
+        "sendall fails as well, and does not say how much it had sent: after that a connection can only be \
+            closed",
         "sendall 也会失败，而且不说已经发出多少：这样的连接只能关闭",
     )
 }
@@ -193,8 +208,14 @@ fn send_all(stage: &mut Stage, data: &[u8]) -> Taught {
     })?;
     let calls = flow.record().steps.len();
     stage.say(
-        format!("{calls} sends took something, and {waits} times poll waited for room. Each time the loop went on behind the last byte taken."),
-        format!("{calls} 次 send 收下了数据，poll 等待空间 {waits} 次。每一次都从上次收下的最后一个字节之后接着发。"),
+        format!(
+            "{calls} sends took something, and {waits} times poll waited for room. Each time the loop \
+            went on behind the last byte taken."
+        ),
+        format!(
+            "{calls} 次 send 收下了数据，poll 等待空间 {waits} 次。每一次都从上次收下的最后一个字节之后\
+            接着发。"
+        ),
     )?;
     stage.fact(
         calls > 1 && received == data,

@@ -72,8 +72,14 @@ fn the_server_closes_first(stage: &mut Stage, free: SocketAddr) -> Result<Socket
     let other = client.local_addr()?;
     close(served, client, listener)?;
     stage.say(
-        format!("A server on {server} has answered a client, closed the connection first, closed its listening socket, and is gone."),
-        format!("服务器 {server} 答复了一个客户端，先关闭了连接，又关闭了监听套接字（listening socket），然后退出。"),
+        format!(
+            "A server on {server} has answered a client, closed the connection first, closed its \
+            listening socket, and is gone."
+        ),
+        format!(
+            "服务器 {server} 答复了一个客户端，先关闭了连接，又关闭了监听套接字（listening socket），然\
+            后退出。"
+        ),
     )?;
     let row = connection(server, other)?;
     if let Some(row) = &row {
@@ -85,8 +91,14 @@ fn the_server_closes_first(stage: &mut Stage, free: SocketAddr) -> Result<Socket
     }
     let seconds = row.as_ref().map_or(0.0, |row| row.seconds);
     stage.notice(
-        format!("Addresses and ports are in hexadecimal; state (st) 06 is TIME_WAIT. No process owns this connection any more; the kernel keeps it for another {seconds:.0} seconds."),
-        format!("地址和端口是十六进制；状态（st）06 就是 TIME_WAIT。这个连接已不属于任何进程，内核还要再保留它 {seconds:.0} 秒。"),
+        format!(
+            "Addresses and ports are in hexadecimal; state (st) 06 is TIME_WAIT. No process owns this \
+            connection any more; the kernel keeps it for another {seconds:.0} seconds."
+        ),
+        format!(
+            "地址和端口是十六进制；状态（st）06 就是 TIME_WAIT。这个连接已不属于任何进程，内核还要再保\
+            留它 {seconds:.0} 秒。"
+        ),
     )?;
     stage.fact(
         row.is_some_and(|row| row.state == state::TIME_WAIT) && connection(other, server)?.is_none(),
@@ -94,8 +106,12 @@ fn the_server_closes_first(stage: &mut Stage, free: SocketAddr) -> Result<Socket
         "先关闭的一端处于 TIME_WAIT；另一端什么也没留下",
     )?;
     stage.say(
-        "It waits for two reasons. The last acknowledgement may have been lost: then the other end repeats its FIN, and somebody must answer. And old segments that are still on their way must not be taken for those of a new connection with the same four numbers: two addresses, two ports.",
-        "它等待有两个原因。其一，最后一个确认（ACK）可能丢失：对方会重发 FIN，总得有人回应。其二，仍在网络中迟到的旧报文段，不能被误认作一个新连接的数据——新旧连接的四元组（两个地址、两个端口）可能完全相同。",
+        "It waits for two reasons. The last acknowledgement may have been lost: then the other end repeats \
+            its FIN, and somebody must answer. And old segments that are still on their way must not be \
+            taken for those of a new connection with the same four numbers: two addresses, two ports.",
+        "它等待有两个原因。其一，最后一个确认（ACK）可能丢失：对方会重发 FIN，总得有人回应。其二，仍在网络\
+            中迟到的旧报文段，不能被误认作一个新连接的数据——新旧连接的四元组（两个地址、两个端口）可能完全\
+            相同。",
     )?;
     let nobody = TcpStream::connect(server);
     stage.fact(
@@ -124,7 +140,10 @@ fn the_client_closes_first(stage: &mut Stage, free: SocketAddr) -> Taught {
     let other = client.local_addr()?;
     close(client, served, listener)?;
     stage.say(
-        format!("The same exchange, but the client closes first: now {other} waits, a port that no server will ever ask for."),
+        format!(
+            "The same exchange, but the client closes first: now {other} waits, a port that no server \
+            will ever ask for."
+        ),
         format!("同样的一问一答，但由客户端先关闭：现在等待的是 {other}，一个不会有服务器去绑定的临时端口。"),
     )?;
     stage.fact(
@@ -142,7 +161,8 @@ fn reuse_address(stage: &mut Stage, free: SocketAddr, forsaken: SocketAddr) -> T
     let other = client.local_addr()?;
     close(served, client, listener)?;
     stage.say(
-        "A server that sets SO_REUSEADDR before bind goes through the same again: it closes first and leaves a TIME_WAIT.",
+        "A server that sets SO_REUSEADDR before bind goes through the same again: it closes first and \
+            leaves a TIME_WAIT.",
         "另一台服务器在 bind 之前设置了 SO_REUSEADDR，然后同样的过程再来一遍：它先关闭，留下 TIME_WAIT。",
     )?;
     let again = listen(server, true, 5);
@@ -158,7 +178,8 @@ fn reuse_address(stage: &mut Stage, free: SocketAddr, forsaken: SocketAddr) -> T
     )?;
     stage.fact(
         listen(forsaken, true, 5).is_err_and(|error| error.kind() == ErrorKind::AddrInUse),
-        "it does not help behind a server that had not set it: Linux asks both, the old socket and the new one",
+        "it does not help behind a server that had not set it: Linux asks both, the old socket and the new \
+            one",
         "如果上一个服务器没有设置它，现在再设也没用：Linux 要求新旧两个套接字都同意",
     )?;
     drop(again);
@@ -222,13 +243,21 @@ fn backlog(stage: &mut Stage, free: SocketAddr) -> Taught {
     )?;
     let (waiting, asked) = (queue(&listener)?, tcp_info(&listener)?.tcpi_sacked);
     stage.notice(
-        format!("{waiting} connections are complete and wait in the queue; asked for was {asked} (Linux grants one more). The queue is full: the next SYN was thrown away, and that client hears nothing at all."),
-        format!("有 {waiting} 个连接已经建立，在队列里等待；listen 要求的是 {asked}（Linux 会多给一个）。队列已满：下一个 SYN 被丢弃，那个客户端什么回音也没有。"),
+        format!(
+            "{waiting} connections are complete and wait in the queue; asked for was {asked} (Linux \
+            grants one more). The queue is full: the next SYN was thrown away, and that client hears \
+            nothing at all."
+        ),
+        format!(
+            "有 {waiting} 个连接已经建立，在队列里等待；listen 要求的是 {asked}（Linux 会多给一个）。队\
+            列已满：下一个 SYN 被丢弃，那个客户端什么回音也没有。"
+        ),
     )?;
     let sent = inside[0].send(b"hello")?;
     stage.fact(
         sent == 5 && tcp_info(&inside[0])?.tcpi_state == state::ESTABLISHED,
-        "for those inside connect and send succeed, though no accept has happened: the kernel does it, not the server",
+        "for those inside connect and send succeed, though no accept has happened: the kernel does it, not \
+            the server",
         "队列里的客户端 connect 和 send 都成功了，尽管从未有过 accept：完成这些的是内核，不是服务器程序",
     )?;
     stage.fact(
@@ -251,8 +280,10 @@ fn backlog(stage: &mut Stage, free: SocketAddr) -> Taught {
         ),
     )?;
     stage.say(
-        "So the backlog is no limit of clients: it is how many may wait between two calls of accept. A server that accepts quickly needs little of it.",
-        "所以 backlog 不是客户端总数的上限，而是两次 accept 之间最多有多少连接可以排队。accept 得勤快的服务器，并不需要很大的 backlog。",
+        "So the backlog is no limit of clients: it is how many may wait between two calls of accept. A \
+            server that accepts quickly needs little of it.",
+        "所以 backlog 不是客户端总数的上限，而是两次 accept 之间最多有多少连接可以排队。accept 得勤快的服务\
+            器，并不需要很大的 backlog。",
     )?;
     Ok(())
 }

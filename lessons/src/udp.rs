@@ -111,7 +111,8 @@ fn boundaries(stage: &mut Stage) -> Taught {
 fn cut(stage: &mut Stage) -> Taught {
     stage.scene("A buffer that is too small", "缓冲区太小")?;
     stage.say(
-        "A datagram of 26 bytes and a short one behind it; the receiver offers a buffer of 10 bytes each time.",
+        "A datagram of 26 bytes and a short one behind it; the receiver offers a buffer of 10 bytes each \
+            time.",
         "先是一个 26 字节的数据报，后面跟一个短的；接收方每次只给出 10 字节的缓冲区。",
     )?;
     let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ";
@@ -132,7 +133,8 @@ fn cut(stage: &mut Stage) -> Taught {
     stage.show("First recvfrom(10)", "第一次 recvfrom(10)", &first)?;
     stage.show("Second recvfrom(10)", "第二次 recvfrom(10)", &second)?;
     stage.notice(
-        "The second call does not go on with K: with TCP it would. What did not fit is gone, and no error says so.",
+        "The second call does not go on with K: with TCP it would. What did not fit is gone, and no error \
+            says so.",
         "第二次调用并没有从 K 接着读——换作 TCP 就会。装不下的部分没有了，也没有报错。",
     )?;
     stage.fact(
@@ -150,7 +152,10 @@ fn cut(stage: &mut Stage) -> Taught {
     receiver.recv_from(&mut large_enough)?;
     stage.fact(
         size == alphabet.len() && large_enough == alphabet,
-        format!("MSG_TRUNC tells the real size, {size}; with MSG_PEEK one may ask first and then read with a buffer that fits"),
+        format!(
+            "MSG_TRUNC tells the real size, {size}; with MSG_PEEK one may ask first and then read with \
+            a buffer that fits"
+        ),
         format!("MSG_TRUNC 会告诉真实长度 {size}；加上 MSG_PEEK，就可以先问长度，再用足够大的缓冲区读取"),
     )
 }
@@ -178,12 +183,16 @@ fn recv_and_recvfrom(stage: &mut Stage) -> Taught {
     let refused = stranger.recv(&mut buffer);
     stage.fact(
         refused.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused),
-        "a connected UDP socket hears its partner only: for a stranger the port is closed (ICMP port unreachable, told as ECONNREFUSED)",
-        "已连接（connect 过）的 UDP 套接字只听对方的：对陌生人来说，这个端口是关闭的（ICMP 端口不可达，以 ECONNREFUSED 报告）",
+        "a connected UDP socket hears its partner only: for a stranger the port is closed (ICMP port \
+            unreachable, told as ECONNREFUSED)",
+        "已连接（connect 过）的 UDP 套接字只听对方的：对陌生人来说，这个端口是关闭的（ICMP 端口不可达，以 \
+            ECONNREFUSED 报告）",
     )?;
     stage.notice(
-        "The stranger's send succeeded; the error came with the next call. And it came only because the stranger had connected as well: an unconnected socket is not told.",
-        "陌生人的 send 是成功的，错误到下一次调用才报告。而且只因为陌生人自己也 connect 过，才会得知；未连接的套接字什么都不知道。",
+        "The stranger's send succeeded; the error came with the next call. And it came only because the \
+            stranger had connected as well: an unconnected socket is not told.",
+        "陌生人的 send 是成功的，错误到下一次调用才报告。而且只因为陌生人自己也 connect 过，才会得知；未连\
+            接的套接字什么都不知道。",
     )?;
     friend.send_to(b"it is me", server.local_addr()?)?;
     let read = server.recv(&mut buffer)?;
@@ -209,8 +218,10 @@ fn recv_and_recvfrom(stage: &mut Stage) -> Taught {
 fn loss(stage: &mut Stage) -> Taught {
     stage.scene("Loss", "丢失")?;
     stage.say(
-        "A sender that is faster than the receiver: numbered datagrams of 1,000 bytes, into a receive buffer of a few kilobytes that nobody empties.",
-        "发送方比接收方快：一个个编了号、每个 1000 字节的数据报，送进一个只有几千字节、又没有人取走数据的接收缓冲区。",
+        "A sender that is faster than the receiver: numbered datagrams of 1,000 bytes, into a receive \
+            buffer of a few kilobytes that nobody empties.",
+        "发送方比接收方快：一个个编了号、每个 1000 字节的数据报，送进一个只有几千字节、又没有人取走数据的接\
+            收缓冲区。",
     )?;
     let (sender, receiver) = (datagrams()?, datagrams()?);
     SockRef::from(&receiver).set_recv_buffer_size(4096)?; // Room for a few, whatever this machine's default is.
@@ -242,12 +253,21 @@ fn loss(stage: &mut Stage) -> Taught {
     let numbers: Vec<String> = arrived.iter().map(|number| (number + 1).to_string()).collect();
     stage.show("The datagrams that arrived", "到达的数据报", numbers.join(" ").as_bytes())?;
     stage.say(
-        format!("{COUNT} sends, and every one of them succeeded. Nobody was reading, the receive buffer was full after {}, and the kernel threw the others away: it counts {lost} (SO_MEMINFO).", arrived.len()),
-        format!("{COUNT} 次发送，每一次都成功了。没有人在读，收到 {} 个后接收缓冲区就满了，其余的被内核丢弃：它记下了 {lost} 个（SO_MEMINFO）。", arrived.len()),
+        format!(
+            "{COUNT} sends, and every one of them succeeded. Nobody was reading, the receive buffer \
+            was full after {}, and the kernel threw the others away: it counts {lost} (SO_MEMINFO).",
+            arrived.len()
+        ),
+        format!(
+            "{COUNT} 次发送，每一次都成功了。没有人在读，收到 {} 个后接收缓冲区就满了，其余的被内核丢\
+            弃：它记下了 {lost} 个（SO_MEMINFO）。",
+            arrived.len()
+        ),
     )?;
     stage.fact(
         lost > 0 && arrived.len() + lost == COUNT,
-        "of all that the sender was told nothing: with UDP, noticing a loss and sending again is the program's work",
+        "of all that the sender was told nothing: with UDP, noticing a loss and sending again is the \
+            program's work",
         "发送方毫不知情：用 UDP 时，发现丢失、重新发送，都是程序自己的事",
     )
 }
@@ -255,8 +275,11 @@ fn loss(stage: &mut Stage) -> Taught {
 fn order(stage: &mut Stage) -> Taught {
     stage.scene("Order", "次序")?;
     stage.say(
-        "On a network two datagrams may take two paths, and the later one overtakes. Loopback has only one path, so here a small relay of our own stands between: it receives both and passes on the later one first.",
-        "在网络上，两个数据报可能走不同的路径，后发的先到。环回接口（loopback）只有一条路，所以这里由我们自己写的一个小中继（relay）站在中间：它收下两个，先转发后一个。",
+        "On a network two datagrams may take two paths, and the later one overtakes. Loopback has only one \
+            path, so here a small relay of our own stands between: it receives both and passes on the \
+            later one first.",
+        "在网络上，两个数据报可能走不同的路径，后发的先到。环回接口（loopback）只有一条路，所以这里由我们自\
+            己写的一个小中继（relay）站在中间：它收下两个，先转发后一个。",
     )?;
     let (sender, relay, receiver) = (datagrams()?, datagrams()?, datagrams()?);
     let messages = ["1 rm -r build", "2 mkdir build"];
@@ -288,7 +311,8 @@ fn order(stage: &mut Stage) -> Taught {
     received.sort();
     stage.fact(
         received.concat() == messages.concat().as_bytes(),
-        "a number in front of each message lets the receiver restore the order and see gaps; TCP's sequence numbers do just that",
+        "a number in front of each message lets the receiver restore the order and see gaps; TCP's \
+            sequence numbers do just that",
         "在每个消息前加上序号，接收方就能恢复次序、发现缺口；TCP 的序号（sequence number）做的正是这件事",
     )
 }

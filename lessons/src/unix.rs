@@ -114,7 +114,10 @@ fn stream(stage: &mut Stage, path: &Path) -> Taught {
     )?;
     stage.fact(
         is(writer, theirs),
-        format!("SCM_CREDENTIALS names who wrote these very bytes: process {theirs}; the kernel vouches for both, no password is needed"),
+        format!(
+            "SCM_CREDENTIALS names who wrote these very bytes: process {theirs}; the kernel vouches \
+            for both, no password is needed"
+        ),
         format!("SCM_CREDENTIALS 说的是这些字节究竟由谁写出：进程 {theirs}；两者都由内核担保，不需要口令"),
     )
 }
@@ -126,12 +129,14 @@ fn the_file_stays(stage: &mut Stage, path: &Path) -> Result<UnixListener, Troubl
     wait_until("the server's socket is closed", "服务器的套接字已关闭", refused)?;
     stage.fact(
         path.exists() && refused()?,
-        "the server has closed its socket; the file is still there, and whoever connects is refused (ECONNREFUSED)",
+        "the server has closed its socket; the file is still there, and whoever connects is refused \
+            (ECONNREFUSED)",
         "服务器已关闭套接字；文件还在，来连接的被拒绝（ECONNREFUSED）",
     )?;
     stage.fact(
         UnixListener::bind(path).is_err_and(|error| error.kind() == ErrorKind::AddrInUse),
-        "and bind fails: 'address already in use' (EADDRINUSE); here no TIME_WAIT runs out, and SO_REUSEADDR does nothing",
+        "and bind fails: 'address already in use' (EADDRINUSE); here no TIME_WAIT runs out, and \
+            SO_REUSEADDR does nothing",
         "bind 也失败：“地址已被占用”（EADDRINUSE）；这里没有会过期的 TIME_WAIT，SO_REUSEADDR 也不起作用",
     )?;
     fs::remove_file(path)?;
@@ -161,7 +166,8 @@ fn permissions(stage: &mut Stage, path: &Path) -> Taught {
     };
     if root && !thread::scope(|scope| scope.spawn(become_nobody).join().unwrap_or(false)) {
         stage.say(
-            "Root may connect whatever the permissions are, and this container has no other user to show it with.",
+            "Root may connect whatever the permissions are, and this container has no other user to show \
+                it with.",
             "无论权限如何，root 都可以连接；而这个容器里没有别的用户可供演示。",
         )?;
         return Ok(());
@@ -180,8 +186,14 @@ fn permissions(stage: &mut Stage, path: &Path) -> Taught {
     let (who, whom) =
         if root { ("the user nobody", "用户 nobody ") } else { ("our own user", "我们自己的用户") };
     stage.say(
-        format!("A server listens on this file. A client of {who} tries to connect, twice; in between we chmod the file."),
-        format!("有一个服务器在监听这个文件。{whom}的客户端尝试连接两次；两次之间我们用 chmod 改变文件权限。"),
+        format!(
+            "A server listens on this file. A client of {who} tries to connect, twice; in between we \
+            chmod the file."
+        ),
+        format!(
+            "有一个服务器在监听这个文件。{whom}的客户端尝试连接两次；两次之间我们用 chmod 改变文件权\
+            限。"
+        ),
     )?;
     fs::set_permissions(path, Permissions::from_mode(shut))?;
     let refused = connect();
@@ -264,12 +276,16 @@ fn boundaries(stage: &mut Stage) -> Taught {
     stage.draw(&datagram)?;
     stage.fact(
         glued == total,
-        format!("the stream glued three messages together: one read of {glued} bytes. Not only TCP does so: every stream does"),
+        format!(
+            "the stream glued three messages together: one read of {glued} bytes. Not only TCP does \
+            so: every stream does"
+        ),
         format!("流把三个消息粘在了一起：一次读到 {glued} 字节。不只是 TCP，凡是字节流都如此"),
     )?;
     stage.fact(
         messages.iter().map(|message| message.len()).eq(apart),
-        "the datagrams stayed apart. And unlike UDP's, these are neither lost nor reordered: a full queue makes the sender wait",
+        "the datagrams stayed apart. And unlike UDP's, these are neither lost nor reordered: a full queue \
+            makes the sender wait",
         "数据报保持分开。而且与 UDP 不同，它们既不会丢失也不会乱序：队列满了，发送方就得等待",
     )
 }
