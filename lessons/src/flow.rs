@@ -4,6 +4,8 @@ use std::io::{self, Read, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::words::Words;
+
 /// What a step did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum What {
@@ -48,7 +50,7 @@ pub struct Message {
 #[derive(Debug, Clone, Default)]
 pub struct Record {
     /// From whom to whom.
-    pub label: String,
+    pub label: Words,
     /// In the order in which they were written.
     pub messages: Vec<Message>,
     /// In the order in which they happened.
@@ -66,7 +68,7 @@ pub struct Flow {
 
 impl Flow {
     /// From whom to whom, in a few words.
-    pub fn new(label: impl Into<String>) -> Self {
+    pub fn new(label: impl Into<Words>) -> Self {
         let record = Record { label: label.into(), ..Record::default() };
         Self { began: Instant::now(), record: Arc::new(Mutex::new(record)) }
     }

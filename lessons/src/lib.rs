@@ -9,12 +9,15 @@ mod layout;
 mod options;
 mod picture;
 mod print;
-#[allow(dead_code)] // Each lesson takes what it needs.
+mod shell;
+
 mod sockets;
 mod stage;
 mod words;
 mod wrap;
 
+mod looping;
+mod phone;
 mod sticky;
 
 pub use class::{Given, Unknown, chosen, give};
@@ -35,8 +38,23 @@ pub struct Lesson {
 }
 
 /// All lessons, in the order in which they build on each other.
-pub const LESSONS: &[Lesson] = &[Lesson {
-    name: "sticky",
-    title: ("粘包: messages that stick together and come apart", "粘包：粘在一起、又被拆开的消息"),
-    teach: sticky::teach,
-}];
+pub const LESSONS: &[Lesson] = &[
+    Lesson {
+        name: "phone",
+        title: ("one client, one server, one exchange", "打电话：一个客户端、一个服务器、一问一答"),
+        teach: phone::teach,
+    },
+    Lesson {
+        name: "loop",
+        title: (
+            "many messages, the empty one, and how a conversation ends",
+            "通信循环：多条消息、空消息、连接的结束",
+        ),
+        teach: looping::teach,
+    },
+    Lesson {
+        name: "sticky",
+        title: ("粘包: messages that stick together and come apart", "粘包：粘在一起、又被拆开的消息"),
+        teach: sticky::teach,
+    },
+];
