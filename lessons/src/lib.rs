@@ -16,6 +16,8 @@ mod stage;
 mod words;
 mod wrap;
 
+mod fixed_header;
+mod length_first;
 mod looping;
 mod phone;
 mod sticky;
@@ -56,5 +58,15 @@ pub const LESSONS: &[Lesson] = &[
         name: "sticky",
         title: ("粘包: messages that stick together and come apart", "粘包：粘在一起、又被拆开的消息"),
         teach: sticky::teach,
+    },
+    Lesson {
+        name: "length-first",
+        title: ("the early cure: length, acknowledgement, data", "先发长度：早期的办法，长度、确认、数据"),
+        teach: length_first::teach,
+    },
+    Lesson {
+        name: "fixed-header",
+        title: ("the cure: a header of fixed size in front of every message", "定长消息头：粘包的根治办法"),
+        teach: fixed_header::teach,
     },
 ];

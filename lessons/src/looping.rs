@@ -8,7 +8,7 @@ use std::time::Duration;
 use socket2::SockRef;
 
 use crate::flow::Flow;
-use crate::sockets::{UP, pair, patient, queued, segments_sent, unacknowledged};
+use crate::sockets::{UP, pair, patient, queued, recv, segments_sent, unacknowledged};
 use crate::stage::{Stage, Taught, Trouble};
 
 pub(crate) fn teach(stage: &mut Stage) -> Taught {
@@ -30,7 +30,7 @@ fn many_messages(stage: &mut Stage) -> Taught {
     for word in ["hello", "good morning", "bye"] {
         up.message(word);
         up.writer(&client).write_all(word.as_bytes())?;
-        let count = (&client).read(&mut buffer)?;
+        let count = recv(&client, &mut buffer)?;
         answers.push(String::from_utf8_lossy(&buffer[..count]).into_owned());
     }
     drop(client);
@@ -64,7 +64,7 @@ fn echo(mut server: &TcpStream, up: &Flow) -> io::Result<()> {
 
 fn an_empty_message(stage: &mut Stage) -> Taught {
     stage.scene("Somebody just presses Enter: the empty message", "只按了回车：空消息")?;
-    let (mut client, mut server) = pair()?;
+    let (client, server) = pair()?;
     let flow = Flow::new(UP);
     flow.message("(empty)");
     let written = flow.writer(&client).write(b"")?; // send(b"")
@@ -85,8 +85,9 @@ fn an_empty_message(stage: &mut Stage) -> Taught {
     client.set_read_timeout(Some(limit))?;
     server.set_read_timeout(Some(limit))?;
     // Each keeps its socket open until both have given up: a closed one would be the end for the other.
-    let waiting = thread::spawn(move || (server.read(&mut [0; 1024]).map_err(|error| error.kind()), server));
-    let client_waited = client.read(&mut [0; 1024]).map_err(|error| error.kind());
+    let waiting =
+        thread::spawn(move || (recv(&server, &mut [0; 1024]).map_err(|error| error.kind()), server));
+    let client_waited = recv(&client, &mut [0; 1024]).map_err(|error| error.kind());
     let (server_waited, _server) =
         waiting.join().map_err(|_| io::Error::other("the server's thread panicked"))?;
     stage.notice(
@@ -167,7 +168,7 @@ enum Said {
 fn talk(client: &mut TcpStream) -> io::Result<Said> {
     let mut buffer = [0; 1024];
     loop {
-        match client.read(&mut buffer)? {
+        match recv(client, &mut buffer)? {
             0 => return Ok(Said::Bye),
             count if &buffer[..count] == b"shutdown" => return Ok(Said::Shutdown),
             count => client.write_all(&buffer[..count])?,

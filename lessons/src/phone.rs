@@ -7,8 +7,11 @@ use std::thread;
 use socket2::{Domain, Socket, Type};
 
 use crate::flow::Flow;
-use crate::sockets::{DOWN, UP, patient};
+use crate::sockets::{DOWN, UP, patient, recv};
 use crate::stage::{Stage, Taught, Trouble};
+
+const QUESTION: &[u8] = b"Who are you?";
+const ANSWER: &[u8] = b"I am labsh.";
 
 /// What the server's side found out, told once it is over.
 struct Served {
@@ -39,7 +42,7 @@ pub(crate) fn teach(stage: &mut Stage) -> Taught {
 
     let client = patient(TcpStream::connect(number)?)?; // connect(): dial, and wait until somebody picks up
     up.message("question");
-    up.writer(&client).write_all(b"Who are you?")?; // send(): speak
+    up.writer(&client).write_all(QUESTION)?; // send(): speak
     let mut buffer = [0; 1024];
     let count = down.reader(&client).read(&mut buffer)?; // recv(): listen to what is said; blocks until something is
     let mine = client.local_addr()?;
@@ -54,7 +57,7 @@ pub(crate) fn teach(stage: &mut Stage) -> Taught {
     stage.show("the client received", "客户端收到", &buffer[..count])?;
     stage.draw(&up)?;
     stage.draw(&down)?;
-    stage.fact(&buffer[..count] == b"I am labsh.", "the answer arrived as it was sent", "回答原样送到了")?;
+    stage.fact(&buffer[..count] == ANSWER, "the answer arrived as it was sent", "回答原样送到了")?;
 
     stage.scene("The two sockets of a server", "服务器的两个套接字")?;
     let (local, peer) = served.accepted;
@@ -86,13 +89,14 @@ pub(crate) fn teach(stage: &mut Stage) -> Taught {
 /// The server's side of the call.
 fn serve(listener: Socket, up: &Flow, down: &Flow) -> Result<Served, Trouble> {
     let (connected, _) = listener.accept()?; // accept(): pick up; a new socket for this one conversation
-    let mut connected = patient(connected.into())?;
+    let connected = patient(connected.into())?;
     let mut buffer = [0; 1024];
-    up.reader(&connected).read(&mut buffer)?;
+    let count = up.reader(&connected).read(&mut buffer)?;
     down.message("answer");
-    down.writer(&connected).write_all(b"I am labsh.")?;
+    let answer: &[u8] = if &buffer[..count] == QUESTION { ANSWER } else { b"What?" };
+    down.writer(&connected).write_all(answer)?;
     let accepted = (connected.local_addr()?, connected.peer_addr()?);
-    let after_close = connected.read(&mut buffer)?; // the client has hung up
+    let after_close = recv(&connected, &mut buffer)?; // the client has hung up
     Ok(Served {
         accepted,
         listening: address(listener.local_addr()?)?,

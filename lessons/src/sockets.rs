@@ -1,6 +1,6 @@
 //! What several lessons need of sockets beyond std: a connected pair, what waits in the kernel's buffers, waiting for a fact.
 
-use std::io;
+use std::io::{self, Read};
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd};
 use std::thread;
@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::libc;
 
+use crate::flow::uninterrupted;
 use crate::stage::{Taught, Trouble};
 use crate::words::Words;
 
@@ -42,7 +43,13 @@ pub(crate) fn patient(socket: TcpStream) -> io::Result<TcpStream> {
     Ok(socket)
 }
 
+/// recv(): whatever has arrived, at least one byte, at most what fits; 0 is the end of the connection.
+pub(crate) fn recv(mut socket: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    uninterrupted(|| socket.read(buffer))
+}
+
 /// A UDP socket on loopback with a port of its own; reading gives up after [`PATIENCE`].
+#[cfg_attr(not(test), allow(dead_code))]
 pub(crate) fn datagrams() -> io::Result<UdpSocket> {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
     socket.set_read_timeout(Some(PATIENCE))?;
@@ -118,7 +125,7 @@ pub(crate) fn wait_until(
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Read, Write};
+    use std::io::Write;
 
     use super::*;
 
@@ -133,6 +140,15 @@ mod tests {
         assert_eq!((segments_sent(&client).unwrap(), segments_sent(&server).unwrap()), (1, 0));
         assert_eq!(server.read(&mut [0; 10]).unwrap(), 3);
         assert_eq!(queued(&server).unwrap(), 0);
+    }
+
+    #[test]
+    fn of_datagrams_the_next_one_is_counted() {
+        let (sender, receiver) = (datagrams().unwrap(), datagrams().unwrap());
+        for text in ["abc", "de"] {
+            sender.send_to(text.as_bytes(), receiver.local_addr().unwrap()).unwrap();
+        }
+        wait_until("the first is there", "第一个到了", || Ok(queued(&receiver)? == 3)).unwrap();
     }
 
     #[test]

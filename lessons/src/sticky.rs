@@ -13,7 +13,7 @@ use socket2::SockRef;
 use crate::flow::{Flow, Record, What};
 use crate::print::counted;
 use crate::shell::{answer_of, output_of};
-use crate::sockets::{DOWN, PATIENCE, UP, pair, queued, segments_sent, unsent, wait_until};
+use crate::sockets::{DOWN, PATIENCE, UP, pair, queued, recv, segments_sent, unsent, wait_until};
 use crate::stage::{Stage, Taught, Trouble};
 
 /// What every first program uses: `recv(1024)`.
@@ -146,7 +146,7 @@ fn the_rest_of_a_large_answer(stage: &mut Stage) -> Taught {
         "A large answer comes apart, and its rest answers the next command",
         "大消息被拆开，剩下的部分冒充下一条命令的结果",
     )?;
-    let recv = stage.options().recv.map_or(RECV, |size| size.get());
+    let size = stage.options().recv.map_or(RECV, |size| size.get());
     let first = stage.options().command.clone().unwrap_or_else(|| "ls -l /usr/bin".to_owned());
     let commands = [first.as_str(), "ps", "seq 5"];
 
@@ -155,7 +155,7 @@ fn the_rest_of_a_large_answer(stage: &mut Stage) -> Taught {
     let (sizes, answers) = channel();
     let (server_up, server_down) = (up.clone(), down.clone());
     let server = thread::spawn(move || serve(&server, &server_up, &server_down, &sizes));
-    let asked = ask_naively(&client, &up, &down, &commands, recv, &answers);
+    let asked = ask_naively(&client, &up, &down, &commands, size, &answers);
     // The naive client would leave now. Instead it lets the server end well: what it never read, we throw away.
     client.shutdown(Shutdown::Write)?;
     io::copy(&mut &client, &mut io::sink())?;
@@ -166,8 +166,8 @@ fn the_rest_of_a_large_answer(stage: &mut Stage) -> Taught {
     };
 
     stage.say(
-        format!("A server that runs what it receives, and a client that asks three times: send(command), recv({recv}). One recv() for each answer, as if it were a message."),
-        format!("服务器执行收到的命令；客户端问三次：send(命令)、recv({recv})。它把一次 recv() 当成一条完整的回答。"),
+        format!("A server that runs what it receives, and a client that asks three times: send(command), recv({size}). One recv() for each answer, as if it were a message."),
+        format!("服务器执行收到的命令；客户端问三次：send(命令)、recv({size})。它把一次 recv() 当成一条完整的回答。"),
     )?;
     for (command, bytes) in commands.iter().zip(&received) {
         stage.show(format!("asked `{command}`, received"), format!("问 `{command}`，收到"), bytes)?;
@@ -211,14 +211,14 @@ fn serve(socket: &TcpStream, up: &Flow, down: &Flow, sizes: &Sender<usize>) -> T
 }
 
 fn answer_all(
-    mut socket: &TcpStream,
+    socket: &TcpStream,
     up: &Flow,
     sizes: &Sender<usize>,
     answers: &Sender<(String, Vec<u8>)>,
 ) -> Taught {
     let mut buffer = [0; 4096];
     for number in 0.. {
-        let count = socket.read(&mut buffer)?; // a command: the client waits for the answer, so nothing follows it yet
+        let count = recv(socket, &mut buffer)?; // a command: the client waits for the answer, so nothing follows it yet
         up.read(&buffer[..count]);
         if count == 0 {
             break;
@@ -240,7 +240,7 @@ fn ask_naively(
     up: &Flow,
     down: &Flow,
     commands: &[&str],
-    recv: usize,
+    recv_size: usize,
     sizes: &Receiver<usize>,
 ) -> Result<Vec<Vec<u8>>, Trouble> {
     let mut received = Vec::new();
@@ -250,17 +250,17 @@ fn ask_naively(
         up.writer(socket).write_all(command.as_bytes())?;
         let size =
             sizes.recv_timeout(PATIENCE).map_err(|_| io::Error::other("the server has not answered"))?;
-        if received.is_empty() && size <= recv {
+        if received.is_empty() && size <= recv_size {
             return Err(Trouble::Wish(format!(
-                "'{command}' prints {size} bytes, and one recv of {recv} takes them all; choose a command that prints more, or a smaller --recv"
+                "'{command}' prints {size} bytes, and one recv of {recv_size} takes them all; choose a command that prints more, or a smaller --recv"
             )));
         }
         left += size;
         // So that a recv() brings as much as it can, and not by chance less.
         wait_until("the answer has arrived", "回答已到达", || {
-            Ok(queued(socket)? >= left.min(recv).min(ALL_AT_ONCE))
+            Ok(queued(socket)? >= left.min(recv_size).min(ALL_AT_ONCE))
         })?;
-        let mut buffer = vec![0; recv];
+        let mut buffer = vec![0; recv_size];
         let count = down.reader(socket).read(&mut buffer)?;
         buffer.truncate(count);
         received.push(buffer);
