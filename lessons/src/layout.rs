@@ -168,7 +168,8 @@ fn line(segments: &[Segment], columns: usize) -> Line {
     }
     // What each needs, and of the rest more for larger ones, but not so much that nothing were left for small ones.
     let roots = segments.iter().zip(sizes).map(|(segment, size)| (segment.least, size.sqrt()));
-    Line { segments: segments.to_vec(), columns: places(roots, columns), to_scale }
+    // Where there are no bytes there is no scale.
+    Line { segments: segments.to_vec(), columns: places(roots, columns), to_scale: bytes == 0 }
 }
 
 /// Where columns begin if each has so many for certain and a share of the others by weight.

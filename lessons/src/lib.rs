@@ -11,7 +11,7 @@ mod options;
 mod picture;
 mod print;
 mod random;
-#[allow(dead_code)] // Each lesson takes what it needs.
+mod shell;
 mod sockets;
 mod stage;
 mod words;
@@ -19,7 +19,11 @@ mod wrap;
 
 mod auth;
 mod concurrency;
+mod fixed_header;
+mod length_first;
+mod looping;
 mod partial;
+mod phone;
 mod reuse;
 mod sticky;
 mod udp;
@@ -45,6 +49,19 @@ pub struct Lesson {
 /// All lessons, in the order in which they build on each other.
 pub const LESSONS: &[Lesson] = &[
     Lesson {
+        name: "phone",
+        title: ("one client, one server, one exchange", "打电话：一个客户端、一个服务器、一问一答"),
+        teach: phone::teach,
+    },
+    Lesson {
+        name: "loop",
+        title: (
+            "many messages, the empty one, and how a conversation ends",
+            "通信循环：多条消息、空消息、连接的结束",
+        ),
+        teach: looping::teach,
+    },
+    Lesson {
         name: "reuse",
         title: (
             "why a port is still taken: TIME_WAIT; the backlog, filled",
@@ -64,6 +81,16 @@ pub const LESSONS: &[Lesson] = &[
         name: "sticky",
         title: ("粘包: messages that stick together and come apart", "粘包：粘在一起、又被拆开的消息"),
         teach: sticky::teach,
+    },
+    Lesson {
+        name: "length-first",
+        title: ("the early cure: length, acknowledgement, data", "先发长度：早期的办法，长度、确认、数据"),
+        teach: length_first::teach,
+    },
+    Lesson {
+        name: "fixed-header",
+        title: ("the cure: a header of fixed size in front of every message", "定长消息头：粘包的根治办法"),
+        teach: fixed_header::teach,
     },
     Lesson {
         name: "udp",

@@ -95,7 +95,7 @@ impl Picture<'_> {
             format!("{bytes} 字节，写 {writes} 次，读 {reads} 次"),
         );
         let counts = words.of(self.language);
-        let label = escape(self.record.label.as_bytes());
+        let label = escape(self.record.label.of(self.language).as_bytes());
         let label = fit(&label, self.look.width.saturating_sub(width(counts) + 2));
         format!("{}  {}", Style::Scene.on(&label, self.look), Style::Faint.on(counts, self.look))
     }

@@ -84,16 +84,19 @@ pub(crate) struct Printer<'a> {
     look: Look,
     out: &'a mut dyn Write,
     scenes: usize,
+    /// Whether the last line was left blank.
+    blank: bool,
 }
 
 impl<'a> Printer<'a> {
     pub(crate) fn new(language: Language, look: Look, out: &'a mut dyn Write) -> Self {
-        Self { language, look, out, scenes: 0 }
+        Self { language, look, out, scenes: 0, blank: false }
     }
 
     /// A lesson begins.
     pub(crate) fn title(&mut self, lesson: &Lesson) -> io::Result<()> {
         self.scenes = 0;
+        self.blank = false;
         let title = fit(&format!(" {}  {}", lesson.name, title(lesson, self.language)), self.look.width);
         let filled = format!("{title}{}", " ".repeat(self.look.width - width(&title)));
         let line = if self.look.color {
@@ -106,10 +109,14 @@ impl<'a> Printer<'a> {
 
     /// Something was told or shown.
     pub(crate) fn item(&mut self, item: &Item) -> io::Result<()> {
+        // Scenes and pictures stand apart.
+        if matches!(item, Item::Scene(_) | Item::Picture(_)) && !self.blank {
+            writeln!(self.out)?;
+        }
+        self.blank = matches!(item, Item::Picture(_));
         match item {
             Item::Scene(words) => {
                 self.scenes += 1;
-                writeln!(self.out)?;
                 self.text(&format!("{}. ", self.scenes), self.of(words), Some(Style::Scene))?;
             }
             Item::Say(words) => self.text("", self.of(words), None)?,
@@ -117,7 +124,6 @@ impl<'a> Printer<'a> {
             Item::Fact(words) => self.text("✓ ", self.of(words), Some(Style::Good))?,
             Item::Shown { what, bytes } => self.shown(self.of(what), bytes)?,
             Item::Picture(record) => {
-                writeln!(self.out)?;
                 for line in picture::draw(record, self.language, self.look) {
                     writeln!(self.out, "{line}")?;
                 }

@@ -1,6 +1,6 @@
 //! What several lessons need of sockets beyond std: a connected pair, what waits in the kernel's buffers, waiting for a fact.
 
-use std::io;
+use std::io::{self, Read};
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd};
 use std::thread;
@@ -8,11 +8,18 @@ use std::time::{Duration, Instant};
 
 use nix::libc;
 
+use crate::flow::uninterrupted;
 use crate::stage::{Taught, Trouble};
 use crate::words::Words;
 
 /// How long anything on loopback may take: a lesson that has gone wrong ends with an error instead of hanging.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a client says.
+pub(crate) const UP: (&str, &str) = ("client → server", "客户端 → 服务器");
+
+/// What a server says.
+pub(crate) const DOWN: (&str, &str) = ("server → client", "服务器 → 客户端");
 
 /// Two ends of one TCP connection on loopback: the one that connected, and the one that was accepted.
 ///
@@ -36,7 +43,13 @@ pub(crate) fn patient(socket: TcpStream) -> io::Result<TcpStream> {
     Ok(socket)
 }
 
+/// recv(): whatever has arrived, at least one byte, at most what fits; 0 is the end of the connection.
+pub(crate) fn recv(mut socket: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    uninterrupted(|| socket.read(buffer))
+}
+
 /// A UDP socket on loopback with a port of its own; reading gives up after [`PATIENCE`].
+#[cfg_attr(not(test), allow(dead_code))]
 pub(crate) fn datagrams() -> io::Result<UdpSocket> {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
     socket.set_read_timeout(Some(PATIENCE))?;
@@ -57,6 +70,23 @@ pub(crate) fn unacknowledged(socket: &impl AsFd) -> io::Result<usize> {
 pub(crate) fn unsent(socket: &impl AsFd) -> io::Result<usize> {
     const SIOCOUTQNSD: libc::Ioctl = 0x894B;
     ask(socket, SIOCOUTQNSD)
+}
+
+/// Segments with data that this end has sent on a connection (`tcpi_data_segs_out` of TCP_INFO, tcp(7); Linux 4.6).
+#[allow(unsafe_code)]
+pub(crate) fn segments_sent(socket: &TcpStream) -> io::Result<u32> {
+    // SAFETY: all fields are integers, for which zeros are values.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut size = size_of::<libc::tcp_info>() as libc::socklen_t;
+    // SAFETY: the descriptor is open for as long as it is borrowed, and the kernel writes at most `size` bytes.
+    let result = unsafe {
+        let place = (&raw mut info).cast();
+        libc::getsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, place, &mut size)
+    };
+    if result == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(info.tcpi_data_segs_out)
 }
 
 #[allow(unsafe_code)]
@@ -95,7 +125,7 @@ pub(crate) fn wait_until(
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Read, Write};
+    use std::io::Write;
 
     use super::*;
 
@@ -107,8 +137,18 @@ mod tests {
         wait_until("three bytes are there", "三个字节到了", || Ok(queued(&server)? == 3)).unwrap();
         wait_until("they are acknowledged", "对方已确认", || Ok(unacknowledged(&client)? == 0)).unwrap();
         assert_eq!(unsent(&client).unwrap(), 0);
+        assert_eq!((segments_sent(&client).unwrap(), segments_sent(&server).unwrap()), (1, 0));
         assert_eq!(server.read(&mut [0; 10]).unwrap(), 3);
         assert_eq!(queued(&server).unwrap(), 0);
+    }
+
+    #[test]
+    fn of_datagrams_the_next_one_is_counted() {
+        let (sender, receiver) = (datagrams().unwrap(), datagrams().unwrap());
+        for text in ["abc", "de"] {
+            sender.send_to(text.as_bytes(), receiver.local_addr().unwrap()).unwrap();
+        }
+        wait_until("the first is there", "第一个到了", || Ok(queued(&receiver)? == 3)).unwrap();
     }
 
     #[test]
