@@ -13,6 +13,7 @@ mod hostile_peer;
 mod hostile_server;
 mod inherited;
 mod large_output;
+mod lessons;
 mod limits;
 mod many_at_once;
 mod other_client;

@@ -97,7 +97,7 @@ impl Picture<'_> {
         let counts = words.of(self.language);
         let label = escape(self.record.label.of(self.language).as_bytes());
         let label = fit(&label, self.look.width.saturating_sub(width(counts) + 2));
-        format!("{}  {}", Style::Scene.on(&label, self.look), Style::Faint.on(counts, self.look))
+        format!("{}  {}", Style::Label.on(&label, self.look), Style::Faint.on(counts, self.look))
     }
 
     /// What stands beside a block: how many bytes, and where the order is not that of the bytes, which call it was.
