@@ -144,8 +144,12 @@ impl Settings {
             "q" => self.level = Some(Level::Nothing),
             "s" => self.subsystem = Some(true),
             "T" => self.request_tty = Some(RequestTty::No),
-            "t" if self.request_tty == Some(RequestTty::Yes) => self.request_tty = Some(RequestTty::Force),
-            "t" => self.request_tty = Some(RequestTty::Yes),
+            "t" => {
+                self.request_tty = match self.request_tty {
+                    Some(RequestTty::Yes | RequestTty::Force) => Some(RequestTty::Force),
+                    _ => Some(RequestTty::Yes),
+                }
+            }
             "V" => self.instead(Instead::Version),
             "v" => self.level = Some(Level::Everything),
             other => bail!("-{other} is not handled"),
