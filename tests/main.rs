@@ -24,4 +24,5 @@ mod signals;
 mod stdin;
 mod streams;
 mod support;
+mod terminals;
 mod wrong_port;

@@ -125,6 +125,7 @@ pub struct ReceiveWindow {
     consumed: u64,
     limit: u64,
     window: u64,
+    widest: u64,
     grown: u64,
     sender_waits: bool,
     growth: Growth,
@@ -138,10 +139,18 @@ impl ReceiveWindow {
             consumed: 0,
             limit: first_limit,
             window: first_limit,
+            widest: WIDEST,
             grown: 0,
             sender_waits: false,
             growth,
         }
+    }
+
+    /// The same, but it stays as wide as it is: where what is under way delays what comes behind it.
+    pub fn fixed(first_limit: u64, growth: Growth) -> Self {
+        let mut window = Self::new(first_limit, growth);
+        window.widest = first_limit;
+        window
     }
 
     /// Bytes received so far.
@@ -191,7 +200,7 @@ impl ReceiveWindow {
 
     fn widen(&mut self) {
         let more = self.window;
-        if self.window + more <= WIDEST && self.growth.take(more) {
+        if self.window + more <= self.widest && self.growth.take(more) {
             self.window += more;
             self.grown += more;
         }
