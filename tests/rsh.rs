@@ -419,6 +419,58 @@ fn without_a_terminal_here_there_is_none_there_unless_it_is_forced() {
 }
 
 #[test]
+fn a_forced_terminal_is_one_and_tells_the_commands_end() {
+    let labshd = Labshd::start();
+    let forced = output(&labshd, &["-tt", HOST, "tty; cat; exit 4"]);
+    assert_eq!((forced.status.code(), text(&forced.stderr)), (Some(4), String::new()));
+    assert!(text(&forced.stdout).starts_with("/dev/pts/"), "{}", text(&forced.stdout));
+    let by_setting = output(&labshd, &["-oRequestTTY=force", "-oSetEnv=TERM=vt100", HOST, "tty"]);
+    assert!(text(&by_setting.stdout).starts_with("/dev/pts/"), "{}", text(&by_setting.stderr));
+    assert_fails(&output(&labshd, &["-tt", "-l", "no-such-user", HOST, "tty"]), &["not as no-such-user"]);
+}
+
+/// Starts the rest of its words in a terminal, types its first word there once something is to be seen (or at once, if
+/// nothing will be), and prints what is seen up to a path or `not a tty`, and the exit status.
+const IN_A_TERMINAL: &str = r#"
+import os, pty, signal, subprocess, sys
+signal.alarm(60)
+main, terminal = pty.openpty()
+typed, at_once = sys.argv[1].encode(), sys.argv[2] == "at once"
+client = subprocess.Popen(sys.argv[3:], stdin=terminal, stdout=terminal, stderr=terminal)
+seen = b""
+while b"here:/dev/" not in seen and b"here:not" not in seen:
+    if typed and (at_once or seen):
+        os.write(main, typed)
+        typed = b""
+    seen += os.read(main, 1000)
+print("terminal" if b"here:/dev/pts/" in seen else "none", client.wait())
+"#;
+
+#[test]
+fn with_a_terminal_here_there_is_one_there_for_a_login_shell_or_where_it_is_asked_for() {
+    let labshd = Labshd::start();
+    let command = "echo here:$(tty); exit 6";
+    let typed = format!("{command}\n");
+    for (words, typed, when, expected) in [
+        (&[HOST][..], &*typed, "later", "terminal 6\n"),
+        (&["-T", HOST], &typed, "at once", "none 6\n"),
+        (&[HOST, command], "", "later", "none 6\n"),
+        (&["-t", HOST, command], "", "later", "terminal 6\n"),
+        (&["-n", "-t", HOST, command], "", "later", "none 6\n"),
+        (&["-oRemoteCommand=echo here:$(tty); exit 6", HOST], "", "later", "none 6\n"),
+    ] {
+        let client = rsh(&labshd, words);
+        let mut python = Command::new("python3");
+        python.args(["-c", IN_A_TERMINAL, typed, when]).arg(client.get_program()).args(client.get_args());
+        client.get_envs().for_each(|(name, value)| {
+            value.map(|value| python.env(name, value));
+        });
+        let output = python.env_remove("LABSH_KEY").output().unwrap();
+        assert_eq!(text(&output.stdout), expected, "{words:?}: {}", text(&output.stderr));
+    }
+}
+
+#[test]
 fn help_and_version_are_where_tools_look_for_them() {
     let help = alone(&["--help"]);
     assert!(help.status.success() && help.stderr.is_empty());
