@@ -12,6 +12,7 @@ mod handshake;
 mod hostile_peer;
 mod hostile_server;
 mod inherited;
+mod interactive;
 mod large_output;
 mod limits;
 mod many_at_once;

@@ -50,8 +50,8 @@ The terminal:
   Without a command it is a login shell:     labsh shell lab07
   One word is run by your shell there:       labsh shell lab07 'vim notes'
   Several words are run exactly as given:    labsh shell lab07 less /var/log/syslog
-  What runs there writes to your terminal directly. TERM, LANG, LANGUAGE, LC_*,
-  COLORTERM and NO_COLOR go along. A connection that is lost ends it.
+  What runs there writes to your terminal directly. TERM, LANG and LC_* go
+  along. It ends when its connection is lost.
 
 Escapes, at the start of a line:
   ~.   leave; the host ends what runs in the terminal
