@@ -20,6 +20,7 @@ mod many_at_once;
 mod other_client;
 mod peer;
 mod reload;
+mod rsh;
 mod shutdown;
 mod signals;
 mod stdin;

@@ -20,6 +20,7 @@ use tempfile::TempDir;
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 pub const LABSH: &str = env!("CARGO_BIN_EXE_labsh");
+pub const LABSH_RSH: &str = env!("CARGO_BIN_EXE_labsh-rsh");
 pub const LABSHD: &str = env!("CARGO_BIN_EXE_labshd");
 
 /// The host id under which the test key is enrolled for TCP targets.

@@ -55,6 +55,9 @@ pub(crate) fn command(session: &Session, program: &Program, options: &CommandOpt
     if options.no_wait_eof {
         command.until(Until::CommandEnds);
     }
+    if let Some(user) = &options.user {
+        command.user(user);
+    }
     command
 }
 

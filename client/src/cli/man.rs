@@ -74,6 +74,7 @@ mod tests {
                 "labsh-lesson.1",
                 "labsh-man.1",
                 "labsh-ping.1",
+                "labsh-rsh.1",
                 "labsh-run.1",
                 "labsh-shell.1",
                 "labsh-try.1",

@@ -15,6 +15,7 @@ use labsh_proto::message::{Program, Variable};
 
 use crate::choices::{Choices, parse_duration};
 use crate::cli::interactive::escapes::EscapeCharacter;
+use crate::cli::rsh::help::RshOptions;
 use crate::key_store::KeyName;
 use crate::target::{Target, parse_port};
 use crate::terminal_text::escape;
@@ -103,6 +104,8 @@ pub enum Action {
     #[command(override_usage = "labsh shell [OPTIONS] <TARGET> [[--] <COMMAND>...]")]
     #[command(after_help = format!("{SHELL_FORMS}\n\n{EXIT_STATUS}"))]
     Shell(Box<ShellOptions>),
+    /// Run a command behind ssh's command line, for tools that run ssh
+    Rsh(RshOptions),
     /// Run a command through a labshd of its own on this machine: nothing to set up
     #[command(after_help = format!("{TRY_FORMS}\n\n{EXIT_STATUS}"))]
     Try(Box<TryOptions>),
@@ -367,6 +370,12 @@ pub struct CommandOptions {
     /// Say on stderr what is being done
     #[arg(short, long)]
     pub verbose: bool,
+    /// Variables that it is to have where the host lets them in, and to do without where not.
+    #[arg(skip)]
+    pub env_where_allowed: Vec<Variable>,
+    /// The user as whom it is expected to run; the host refuses it for anybody else.
+    #[arg(skip)]
+    pub user: Option<String>,
 }
 
 /// Options that say outright what form the words of a command have.

@@ -42,7 +42,8 @@ impl Outcome {
         Self::Failed(CommandError::Lost(format!("signals cannot be watched: {error}")))
     }
 
-    fn exit_status(&self) -> u8 {
+    /// What a shell is told.
+    pub(crate) fn exit_status(&self) -> u8 {
         match self {
             Outcome::Ended(status) if status.timed_out() => TIMED_OUT,
             Outcome::Ended(status) => match (status.code(), status.signal()) {
@@ -71,7 +72,7 @@ impl Outcome {
     }
 
     /// What is wrong and what to do next; nothing where all is as it should be.
-    fn text(&self, program: &Program, quiet_pipe: bool) -> Option<String> {
+    pub(crate) fn text(&self, program: &Program, quiet_pipe: bool) -> Option<String> {
         const SIGPIPE: u8 = 13;
         match self {
             Outcome::Ended(status) if status.timed_out() => {

@@ -2,16 +2,17 @@
 
 use std::io;
 
-use labsh_proto::message::Program;
+use labsh_proto::message::{Program, RefuseCode};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::child::Child;
+use crate::cli::diagnostics::remark;
 use crate::cli::follow::{self, End, Here, follow};
 use crate::cli::local_streams::read_in;
-use crate::cli::note;
 use crate::cli::options::CommandOptions;
 use crate::cli::outcome::Outcome;
 use crate::command::Stdio;
+use crate::error::CommandError;
 use crate::session::Session;
 
 const SIGINT: u8 = 2;
@@ -19,9 +20,7 @@ const SIGTERM: u8 = 15;
 
 /// Runs the command to its end.
 pub(crate) async fn carry(session: &Session, program: &Program, options: &CommandOptions) -> End {
-    let mut command = follow::command(session, program, options);
-    command.stdin(if options.no_stdin { Stdio::Null } else { Stdio::Piped });
-    let mut child = match command.open().await {
+    let mut child = match start(session, program, options).await {
         Ok(child) => child,
         Err(error) => return Outcome::Failed(error).into(),
     };
@@ -32,6 +31,27 @@ pub(crate) async fn carry(session: &Session, program: &Program, options: &Comman
     match child.stdin.take().map(read_in).transpose() {
         Ok(unreadable) => follow(child, unreadable, options.no_wait_eof, &mut signals).await,
         Err(error) => Outcome::NotRead { error }.into(),
+    }
+}
+
+async fn start(
+    session: &Session,
+    program: &Program,
+    options: &CommandOptions,
+) -> Result<Child, CommandError> {
+    let mut command = follow::command(session, program, options);
+    command.stdin(if options.no_stdin { Stdio::Null } else { Stdio::Piped });
+    if options.env_where_allowed.is_empty() {
+        return command.open().await;
+    }
+    let mut wishful = command.clone();
+    wishful.environment_before(&options.env_where_allowed);
+    let child = wishful.open().await?;
+    // Our stdin is not touched before it is known which of the two runs.
+    match child.started().await {
+        Ok(_) => Ok(child),
+        Err(CommandError::Refused(refuse)) if refuse.code == RefuseCode::ENVIRONMENT => command.open().await,
+        Err(error) => Err(error),
     }
 }
 
@@ -63,7 +83,7 @@ impl Here for Signals {
                     // The command has ended already; only the wait for what it left behind can be cut short.
                     _ if only_leftovers => return Some(Outcome::Left { signal: SIGINT }),
                     1 => {}
-                    2 => note("the command was told again; once more leaves it to the host, which ends it"),
+                    2 => remark("the command was told again; once more leaves it to the host, which ends it"),
                     _ => return Some(Outcome::Left { signal: SIGINT }),
                 }
                 child.signal(SIGINT);
@@ -80,6 +100,6 @@ impl Here for Signals {
     }
 
     fn say(&self, text: &str) {
-        note(text);
+        remark(text);
     }
 }

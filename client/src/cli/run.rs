@@ -4,14 +4,13 @@ use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use labsh_proto::auth::Mode;
-use labsh_proto::key::HostKey;
 use labsh_proto::message::Program;
 
 use crate::cli::interactive::{self, Interaction};
 use crate::cli::options::{CommandOptions, ConnectionFlags, RunOptions, TerminalFlags};
 use crate::cli::outcome::{self, Outcome};
 use crate::cli::{note, remote};
-use crate::config::Config;
+use crate::config::{Config, Resolved};
 use crate::connect::ConnectOptions;
 use crate::error::CommandError;
 use crate::key_file;
@@ -90,12 +89,17 @@ pub(crate) async fn run(
 
 /// What flags, environment and files say about a target, with its key.
 pub(crate) fn connection(target: &Target, flags: &ConnectionFlags) -> anyhow::Result<ConnectOptions> {
-    let resolved = Config::load()?.resolve(target, &flags.choices())?;
-    let key: HostKey = key_file::load(&resolved.key)?.for_host(&resolved.host_id);
+    connect_options(Config::load()?.resolve(target, &flags.choices())?)
+}
+
+/// With the key that was resolved, which is read here.
+pub(crate) fn connect_options(resolved: Resolved) -> anyhow::Result<ConnectOptions> {
+    let Resolved { route, key } = resolved;
     Ok(ConnectOptions {
-        address: resolved.address,
-        key,
-        mode: if resolved.plain { Mode::Plain } else { Mode::Tls },
-        timeout: resolved.connect_timeout,
+        address: route.address,
+        key: key_file::load(&key)?.for_host(&route.host_id),
+        mode: if route.plain { Mode::Plain } else { Mode::Tls },
+        timeout: route.connect_timeout,
+        family: route.family,
     })
 }

@@ -101,7 +101,7 @@ async fn start(
         child.started().await?;
         Ok(child)
     };
-    match open(&locale()).await {
+    match open(&[locale(), options.env_where_allowed.clone()].concat()).await {
         // Nothing was started; what was typed with --env is refused again.
         Err(CommandError::Refused(refuse)) if refuse.code == RefuseCode::ENVIRONMENT => open(&[]).await,
         result => result,
