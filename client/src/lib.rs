@@ -37,4 +37,5 @@ pub use command::{Command, Stdio};
 pub use connect::{Address, ConnectOptions};
 pub use error::{CommandError, ConnectError};
 pub use labsh_proto as proto;
+pub use labsh_transport::socket::AddressFamily;
 pub use session::Session;
