@@ -17,6 +17,7 @@ mod limits;
 mod many_at_once;
 mod other_client;
 mod peer;
+mod recipes;
 mod reload;
 mod shutdown;
 mod signals;
