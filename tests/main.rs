@@ -19,6 +19,7 @@ mod limits;
 mod many_at_once;
 mod other_client;
 mod peer;
+mod recipes;
 mod reload;
 mod rsh;
 mod shutdown;
