@@ -23,6 +23,7 @@ mod shutdown;
 mod signals;
 mod stdin;
 mod streams;
+mod subsystems;
 mod support;
 mod terminals;
 mod wrong_port;

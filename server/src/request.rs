@@ -54,13 +54,7 @@ pub(crate) fn prepare(open: &Open, origin: &Origin, config: &Config) -> Result<S
         Program::Argv(words) => (words.clone(), None),
         Program::Shell(line) => (vec![shell_name, b"-c".to_vec(), line.clone()], Some(shell)),
         Program::LoginShell => (vec![[b"-", &*shell_name].concat()], Some(shell)),
-        Program::Subsystem(name) => {
-            return Err(Refuse::new(
-                RefuseCode::SUBSYSTEM,
-                format!("no subsystem {} is configured here", String::from_utf8_lossy(name)),
-                "",
-            ));
-        }
+        Program::Subsystem(name) => (subsystem(name, config)?, None),
     };
     let home = user.home.as_os_str().as_bytes();
     let cwd = match &open.directory {
@@ -80,6 +74,21 @@ pub(crate) fn prepare(open: &Open, origin: &Origin, config: &Config) -> Result<S
         }),
         terminal,
     })
+}
+
+fn subsystem(name: &[u8], config: &Config) -> Result<Vec<Vec<u8>>, Refuse> {
+    let known = std::str::from_utf8(name).ok().and_then(|name| config.subsystems.get(name));
+    if let Some(words) = known {
+        return Ok(words.iter().map(|word| word.clone().into_bytes()).collect());
+    }
+    let name: String = String::from_utf8_lossy(name).chars().take(64).collect();
+    let names: Vec<&str> = config.subsystems.keys().map(String::as_str).collect();
+    let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    Err(Refuse::new(
+        RefuseCode::SUBSYSTEM,
+        format!("that host has no subsystem {name:?}; it has: {names}"),
+        "ask its administrator to name a program for it under [subsystems] in labshd.toml",
+    ))
 }
 
 /// The longest name of a terminal, in bytes; those that terminfo(5) knows are far shorter.
