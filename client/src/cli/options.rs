@@ -102,7 +102,7 @@ pub enum Action {
     Run(Box<RunOptions>),
     /// Work in a terminal on a host: a login shell, or a command
     #[command(override_usage = "labsh shell [OPTIONS] <TARGET> [[--] <COMMAND>...]")]
-    #[command(after_help = format!("{SHELL_FORMS}\n\n{EXIT_STATUS}"))]
+    #[command(after_help = format!("{SHELL_FORMS}\n\n{EXIT_STATUS}"), mut_arg("no_stdin", |arg| arg.hide(true)))]
     Shell(Box<ShellOptions>),
     /// Run a command behind ssh's command line, for tools that run ssh
     Rsh(RshOptions),
