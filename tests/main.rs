@@ -23,4 +23,5 @@ mod signals;
 mod stdin;
 mod streams;
 mod support;
+mod wireshark;
 mod wrong_port;
