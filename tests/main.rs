@@ -29,4 +29,5 @@ mod streams;
 mod subsystems;
 mod support;
 mod terminals;
+mod wireshark;
 mod wrong_port;
