@@ -39,7 +39,7 @@ fn four_bytes(stage: &mut Stage, command: &str, output: &[u8]) -> Taught {
     let (client, server) = pair()?;
     let flow = Flow::new(DOWN);
     let description = format!("command={command}\nsize={}\nsha256={}\n", output.len(), hex(output));
-    // A length as u32 in network byte order has 4 bytes, whether it is 6 or 4 billion: it needs no end mark.
+    // A u32 in network byte order.
     let length = (description.len() as u32).to_be_bytes();
     let received = thread::scope(|scope| {
         let sending = scope.spawn(|| -> io::Result<()> {
@@ -57,6 +57,13 @@ fn four_bytes(stage: &mut Stage, command: &str, output: &[u8]) -> Taught {
         let sent = sending.join().map_err(|_| io::Error::other("the server's thread panicked"))?;
         sent.and(received)
     })?;
+    stage.say(
+        "A number packed into 4 bytes always has 4 bytes (in Python: struct.pack(\"!I\", n)), whether it is 6 \
+        or 4 billion. It needs no end mark. So: first the length of a description, then the description, \
+        which says how long the data are, then the data.",
+        "把一个数打包成 4 字节（Python 里是 struct.pack(\"!I\", n)），不管它是 6 还是 40 亿，永远占 4 字节，\
+        不需要结束标记。于是：先发描述的长度，再发描述，描述里写明数据有多长，最后发数据。",
+    )?;
     stage.say(
         format!(
             "The first 4 bytes, in hexadecimal: {} = {}.",
@@ -172,7 +179,7 @@ fn glued_and_yet_apart(stage: &mut Stage) -> Taught {
             frames[0].channel
         ),
         format!(
-            "第一条消息的头，十六进制：{}\n长度 {}（4 字节）| 类型 {} `{}`（1）| 标志 {}（1）| 保留\
+            "第一条消息的头，十六进制：{}\n长度 {}（4 字节）| 类型 {:02x} `{}`（1）| 标志 {}（1）| 保留\
             （2）| 通道（channel）\
             {}（4）",
             spaced(&header),

@@ -66,7 +66,7 @@ fn an_empty_message(stage: &mut Stage) -> Taught {
     stage.scene("Somebody just presses Enter: the empty message", "只按了回车：空消息")?;
     let (client, server) = pair()?;
     let flow = Flow::new(UP);
-    flow.message("(empty)");
+    flow.message("b\"\"");
     let written = flow.writer(&client).write(b"")?; // send(b"")
     stage.draw(&flow)?;
     let (segments, here, there) = (segments_sent(&client)?, unacknowledged(&client)?, queued(&server)?);
@@ -140,6 +140,10 @@ fn the_end(stage: &mut Stage) -> Taught {
             empty += 1;
         }
     }
+    stage.say(
+        "The client said bye and closed. The naive server's loop goes on: recv(), recv(), recv() …",
+        "客户端说完 bye 就关闭了连接。不做判断的服务器还在循环：recv()、recv()、recv()……",
+    )?;
     stage.draw(&flow)?;
     let steps = flow.record().steps;
     let spun = match (steps.iter().find(|step| step.start == 3), steps.last()) {
@@ -163,8 +167,11 @@ fn the_end(stage: &mut Stage) -> Taught {
     )
 }
 
+/// How a conversation ended: by end of file, or by an error.
+type End = Option<ErrorKind>;
+
 /// A server for one client after the other. The naive one lets any client's error end it.
-fn sequential(naive: bool) -> io::Result<(SocketAddr, JoinHandle<io::Result<Vec<String>>>)> {
+fn sequential(naive: bool) -> io::Result<(SocketAddr, JoinHandle<io::Result<Vec<End>>>)> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let address = listener.local_addr()?;
     let server = thread::spawn(move || {
@@ -172,10 +179,10 @@ fn sequential(naive: bool) -> io::Result<(SocketAddr, JoinHandle<io::Result<Vec<
         loop {
             let mut client = patient(listener.accept()?.0)?;
             match talk(&mut client) {
-                Ok(Said::Bye) => ends.push("end of file".to_owned()),
+                Ok(Said::Bye) => ends.push(None),
                 Ok(Said::Shutdown) => return Ok(ends),
                 Err(error) if naive => return Err(error), // one client's crash is everybody's
-                Err(error) => ends.push(error.kind().to_string()), // and on to the next client
+                Err(error) => ends.push(Some(error.kind())), // and on to the next client
             }
         }
     });
@@ -253,9 +260,14 @@ fn the_next_client(stage: &mut Stage) -> Taught {
     let mut third = greet(address)?; // and is answered all the same
     third.write_all(b"shutdown")?;
     let ends = joined(server)?;
+    let words = |end: &End| match end {
+        None => ("end of file".to_owned(), "正常结束（end of file）".to_owned()),
+        Some(kind) => (kind.to_string(), format!("出错（{kind}）")),
+    };
+    let (english, chinese): (Vec<_>, Vec<_>) = ends.iter().map(words).unzip();
     stage.say(
-        format!("How the first two clients went: {}. The third was answered.", ends.join("; ")),
-        format!("前两个客户端的结局：{}。第三个照样得到了回答。", ends.join("；")),
+        format!("How the first two clients went: {}. The third was answered.", english.join("; ")),
+        format!("前两个客户端的结局：{}。第三个照样得到了回答。", chinese.join("；")),
     )?;
     stage.notice(
         "Two lines make the difference: `if count == 0` ends the inner loop, and an error of one client \
@@ -264,7 +276,7 @@ fn the_next_client(stage: &mut Stage) -> Taught {
         层循环。",
     )?;
     stage.fact(
-        ends == ["end of file".to_owned(), ErrorKind::ConnectionReset.to_string()],
+        ends == [None, Some(ErrorKind::ConnectionReset)],
         "end of file and reset both ended one conversation, and none ended the server",
         "无论是正常结束还是被重置，都只结束一次会话，不会结束服务器",
     )
