@@ -1,15 +1,19 @@
 //! The client, joined with what it embeds.
 
+#[path = "../real_session.rs"]
+mod real_session;
+
 use std::io;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use labsh_client::cli::options::{ColorChoice, LessonLanguage, LessonOptions};
-use labsh_lessons::{Language, Look, Options, Trouble};
+use labsh_client::proto::auth::Mode;
+use labsh_lessons::{Language, Lesson, Look, Options, Trouble};
 
 fn main() -> ExitCode {
     labsh_client::cli::main(labsh_client::cli::Embedded {
-        server: labsh_server::embedded::prepare,
+        server: |key| labsh_server::embedded::prepare(key, Mode::Tls),
         lesson: give_lessons,
     })
 }
@@ -35,7 +39,9 @@ fn give_lessons(options: LessonOptions) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let lessons = labsh_lessons::chosen(&options.names)?;
-    let varied = Options { command: options.command, recv: options.recv, sizes: options.sizes };
+    let watches = lessons.iter().any(Lesson::watches_a_session);
+    let real = watches.then(real_session::start).transpose().context("cannot start a labshd to watch")?;
+    let varied = Options { command: options.command, recv: options.recv, sizes: options.sizes, real };
     let given = labsh_lessons::give(&lessons, &varied, language, look, &mut stdout).context(told)?;
     let mut status = ExitCode::SUCCESS;
     for given in given {
