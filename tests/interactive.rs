@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Stdio;
 
 use crate::support::screen::Screen;
-use crate::support::{Labshd, Running, children, kill, own_account, pipe_through, text};
+use crate::support::{Labshd, Running, children, in_shell, kill, own_account, pipe_through, text};
 
 /// A shell over there that asks with something of its own, whatever the user's shell is.
 const OVER_THERE: &str = "env PS1='there> ' bash --norc --noprofile";
@@ -341,6 +341,14 @@ fn without_a_terminal_here_there_is_none_over_there_unless_forced() {
     assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
     let shown = text(&output.stdout);
     assert!(shown.contains("33 99\r\n") && shown.contains("vt100\r\n"), "{shown:?}");
+
+    // Who has neither is given what is safe to assume.
+    let mut command = labshd.run_with(&["-tt"], &["stty size; echo $TERM"]);
+    command.env_remove("COLUMNS").env_remove("LINES").env_remove("TERM");
+    let mut session_of_its_own = in_shell("exec setsid -w \"$@\" 2>errors", &command);
+    session_of_its_own.current_dir(labshd.path());
+    let output = session_of_its_own.stdin(Stdio::null()).output().unwrap();
+    assert_eq!(text(&output.stdout), "24 80\r\ndumb\r\n");
 }
 
 #[test]

@@ -233,6 +233,16 @@ mod tests {
     }
 
     #[test]
+    fn a_fixed_window_stays_as_it_is_however_long_the_link() {
+        let mut window = ReceiveWindow::fixed(1024, Growth::new(Budget::new(1 << 30)));
+        for sent in 1..=8 {
+            window.receive(1024, true).unwrap();
+            assert!(window.consume(1024));
+            assert_eq!(window.announce(), (sent * 1024, (sent + 1) * 1024));
+        }
+    }
+
+    #[test]
     fn data_past_the_limit_is_an_error() {
         let mut window = window(10);
         assert_eq!(window.receive(11, false), Err(11));

@@ -1,6 +1,7 @@
 //! Peers that do not keep to the rules: a client made of bytes, a server that lies, and a network that cuts and records.
 
 pub mod fake_server;
+pub mod pcap;
 pub mod proxy;
 pub mod tls;
 

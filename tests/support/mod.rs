@@ -2,6 +2,7 @@
 //! a test waits for is a line in the log, a process that ends, or bytes that arrive.
 
 pub mod screen;
+pub mod tools;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};

@@ -63,13 +63,11 @@ pub(crate) fn read_keys(
         let mut buffer = vec![0; CHUNK];
         loop {
             let mut ready = [stdin.as_fd(), stopped.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
-            if poll(&mut ready, PollTimeout::NONE).is_err() {
-                continue;
-            }
-            if ready[1].any() != Some(false) {
+            let polled = poll(&mut ready, PollTimeout::NONE);
+            if polled.is_ok() && ready[1].any() != Some(false) {
                 return;
             }
-            let error = match nix::unistd::read(stdin.as_fd(), &mut buffer) {
+            let error = match polled.and_then(|_| nix::unistd::read(stdin.as_fd(), &mut buffer)) {
                 // A raw terminal has no end of file; it has gone.
                 Ok(0) if is_terminal => Errno::EIO,
                 Ok(0) => {

@@ -1,0 +1,121 @@
+//! Where a lesson is given: what it tells and shows is printed at once, and kept for the page.
+
+use std::io;
+
+use crate::flow::{Flow, Record};
+use crate::options::Options;
+use crate::words::Words;
+
+/// How a lesson ends.
+pub type Taught = Result<(), Trouble>;
+
+/// Why a lesson could not be given.
+#[derive(Debug, thiserror::Error)]
+pub enum Trouble {
+    /// What was to be seen did not show itself.
+    #[error("it did not show: {}", .0.of(crate::words::Language::English))]
+    NotShown(Words),
+    /// A system call failed that should not have.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// What the teacher asked for cannot be done.
+    #[error("{0}")]
+    Wish(String),
+}
+
+impl From<nix::errno::Errno> for Trouble {
+    fn from(errno: nix::errno::Errno) -> Self {
+        Self::Io(errno.into())
+    }
+}
+
+/// Something that a lesson told or showed.
+#[derive(Debug, Clone)]
+pub enum Item {
+    /// A part of the lesson begins.
+    Scene(Words),
+    /// An explanation.
+    Say(Words),
+    /// What to look at in what was just shown.
+    Notice(Words),
+    /// Something that a program really received or printed.
+    Shown {
+        /// What it is.
+        what: Words,
+        /// The bytes, as they were.
+        bytes: Vec<u8>,
+    },
+    /// Writes and reads as blocks.
+    Picture(Record),
+    /// A fact that was checked and held.
+    Fact(Words),
+}
+
+/// What a lesson speaks to.
+pub struct Stage<'a> {
+    options: &'a Options,
+    tell: &'a mut dyn FnMut(&Item) -> io::Result<()>,
+    told: Vec<Item>,
+}
+
+impl<'a> Stage<'a> {
+    /// A stage whose every item goes to `tell` as soon as it is there.
+    pub fn new(options: &'a Options, tell: &'a mut dyn FnMut(&Item) -> io::Result<()>) -> Self {
+        Self { options, tell, told: Vec::new() }
+    }
+
+    /// What the teacher wants varied.
+    pub fn options(&self) -> &'a Options {
+        self.options
+    }
+
+    /// Begins a part of the lesson.
+    pub fn scene(&mut self, english: impl Into<String>, chinese: impl Into<String>) -> io::Result<()> {
+        self.add(Item::Scene(Words::new(english, chinese)))
+    }
+
+    /// Explains.
+    pub fn say(&mut self, english: impl Into<String>, chinese: impl Into<String>) -> io::Result<()> {
+        self.add(Item::Say(Words::new(english, chinese)))
+    }
+
+    /// Says what to notice.
+    pub fn notice(&mut self, english: impl Into<String>, chinese: impl Into<String>) -> io::Result<()> {
+        self.add(Item::Notice(Words::new(english, chinese)))
+    }
+
+    /// Shows bytes that were really received.
+    pub fn show(
+        &mut self,
+        english: impl Into<String>,
+        chinese: impl Into<String>,
+        bytes: &[u8],
+    ) -> io::Result<()> {
+        self.add(Item::Shown { what: Words::new(english, chinese), bytes: bytes.to_vec() })
+    }
+
+    /// Draws what a flow has recorded.
+    pub fn draw(&mut self, flow: &Flow) -> io::Result<()> {
+        self.add(Item::Picture(flow.record()))
+    }
+
+    /// States a fact that must hold for the lesson to be true; where it does not, the lesson fails.
+    pub fn fact(&mut self, holds: bool, english: impl Into<String>, chinese: impl Into<String>) -> Taught {
+        let words = Words::new(english, chinese);
+        if !holds {
+            return Err(Trouble::NotShown(words));
+        }
+        Ok(self.add(Item::Fact(words))?)
+    }
+
+    /// All that was told so far.
+    pub fn told(&self) -> &[Item] {
+        &self.told
+    }
+
+    fn add(&mut self, item: Item) -> io::Result<()> {
+        (self.tell)(&item)?;
+        self.told.push(item);
+        Ok(())
+    }
+}
