@@ -104,8 +104,8 @@ pub enum KeyFileError {
     },
     /// A private key as ssh and TLS keep them (RFC 7468).
     #[error(
-        "{} is no key file of labsh but a private key as ssh has them; name one of labsh, or make one with `labsh key \
-         new`", path.display()
+        "{} holds a key of another kind, as ssh has them; name a key of labsh, and make one with `labsh key new` \
+         if there is none", path.display()
     )]
     Foreign {
         /// The file.
