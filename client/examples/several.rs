@@ -16,8 +16,8 @@ use tokio::io::AsyncWriteExt;
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let target: Target = std::env::args().nth(1).ok_or("usage: several TARGET")?.parse()?;
     let resolved = Config::load()?.resolve(&target, &Choices::default())?;
-    let key = key_file::load(&resolved.key)?.for_host(&resolved.host_id);
-    let session = Session::connect(&ConnectOptions::new(resolved.address, key)).await?;
+    let key = key_file::load(&resolved.key)?.for_host(&resolved.route.host_id);
+    let session = Session::connect(&ConnectOptions::new(resolved.route.address, key)).await?;
 
     // Whole outputs, side by side on one connection.
     let (load, mut disks) = (session.shell("cat /proc/loadavg"), session.command("df"));

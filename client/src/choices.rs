@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use labsh_proto::key::HostId;
+use labsh_transport::socket::AddressFamily;
 
 use crate::key_store::KeyName;
 use crate::target::Host;
@@ -22,6 +23,10 @@ pub struct Choices {
     pub plain: Option<bool>,
     /// How long connecting and authentication may take.
     pub connect_timeout: Option<Duration>,
+    /// The user as whom commands are expected to run; a table for that user at the host wins over the host's own.
+    pub user: Option<String>,
+    /// Which of the host's addresses are tried.
+    pub family: Option<AddressFamily>,
 }
 
 impl Choices {
@@ -34,6 +39,8 @@ impl Choices {
             key: self.key.or(other.key),
             plain: self.plain.or(other.plain),
             connect_timeout: self.connect_timeout.or(other.connect_timeout),
+            user: self.user.or(other.user),
+            family: self.family.or(other.family),
         }
     }
 }

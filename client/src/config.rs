@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use etcetera::base_strategy::{BaseStrategy, Xdg};
 use labsh_proto::key::HostId;
+use labsh_transport::socket::AddressFamily;
 
 use crate::choices::{Choices, parse_duration};
 use crate::config_file::{ConfigFile, Mistake};
@@ -71,19 +72,28 @@ pub enum ConfigError {
     Key(#[from] KeyFileError),
 }
 
-/// Everything that is needed for one connection.
+/// How to get to a host, and how to know it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Resolved {
+pub struct Route {
     /// Where to connect to.
     pub address: Address,
     /// Under which name the key was enrolled there.
     pub host_id: HostId,
-    /// The key's file, not read yet.
-    pub key: PathBuf,
     /// Whether to go without TLS: on a unix socket by nature, over TCP only when that was said.
     pub plain: bool,
     /// How long connecting and authentication may take.
     pub connect_timeout: Duration,
+    /// Which of the host's addresses are tried.
+    pub family: AddressFamily,
+}
+
+/// Everything that is needed for one connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolved {
+    /// How to get there.
+    pub route: Route,
+    /// The key's file, not read yet.
+    pub key: PathBuf,
 }
 
 /// Everything but the flags: the environment, the configuration files and the store of keys.
@@ -101,6 +111,16 @@ impl Config {
         let base = Xdg::new().map_err(|_| KeyFileError::NoHome)?;
         let own = base.config_dir().join("labsh").join("config.toml");
         Self::from_sources(|name| std::env::var_os(name), &[&own, Path::new(SYSTEM_FILE)], KeyStore::open()?)
+    }
+
+    /// Reads `LABSH_*` and this file alone, which must be there; none at all if the path is empty.
+    pub fn load_only(file: &Path) -> Result<Self, ConfigError> {
+        let mut config = Self::from_sources(|name| std::env::var_os(name), &[], KeyStore::open()?)?;
+        if !file.as_os_str().is_empty() {
+            let missing = || ConfigError::Read { path: file.into(), cause: io::ErrorKind::NotFound.into() };
+            config.files.push(read(file)?.ok_or_else(missing)?);
+        }
+        Ok(config)
     }
 
     /// Reads another environment, other files (the first wins) and another store.
@@ -125,6 +145,12 @@ impl Config {
 
     /// What follows for a connection to this target.
     pub fn resolve(&self, target: &Target, flags: &Choices) -> Result<Resolved, ConfigError> {
+        let key = self.choices(target, flags).key;
+        Ok(Resolved { route: self.route(target, flags)?, key: self.store.resolve(key.as_ref())? })
+    }
+
+    /// The same, but for the key: there need not be one yet.
+    pub fn route(&self, target: &Target, flags: &Choices) -> Result<Route, ConfigError> {
         if let (Some(target), Some(flag)) = (target.port, flags.port)
             && target != flag
         {
@@ -139,19 +165,20 @@ impl Config {
             Host::Unix(path) => Address::Unix(path),
             Host::Name(host) => Address::Tcp { host, port: choices.port.unwrap_or(DEFAULT_PORT) },
         };
-        Ok(Resolved {
+        Ok(Route {
             plain: choices.plain == Some(true) || matches!(address, Address::Unix(_)),
             address,
             host_id: choices.host_id.unwrap_or_else(|| target.default_host_id().clone()),
-            key: self.store.resolve(choices.key.as_ref())?,
             connect_timeout: choices.connect_timeout.unwrap_or(DEFAULT_CONNECT_TIMEOUT),
+            family: choices.family.unwrap_or_default(),
         })
     }
 
     fn choices(&self, target: &Target, flags: &Choices) -> Choices {
         let typed = Choices { port: target.port, ..Choices::default() };
         let said = flags.clone().or(typed).or(self.environment.clone());
-        self.files.iter().fold(said, |said, file| said.or(file.choices(&target.host)))
+        let user = said.user.clone();
+        self.files.iter().fold(said, |said, file| said.or(file.choices(user.as_deref(), &target.host)))
     }
 }
 
@@ -239,11 +266,11 @@ mod tests {
     fn with_nothing_said_a_name_and_the_only_key_are_enough() {
         let world = World::new("", "", &[]);
         let resolved = world.resolve("Lab07", &Choices::default()).unwrap();
-        assert_eq!(resolved.address, tcp("lab07", 5274));
-        assert_eq!(resolved.host_id.as_str(), "lab07");
+        assert_eq!(resolved.route.address, tcp("lab07", 5274));
+        assert_eq!(resolved.route.host_id.as_str(), "lab07");
         assert!(resolved.key.ends_with("keys/alice.key"));
-        assert!(!resolved.plain);
-        assert_eq!(resolved.connect_timeout, Duration::from_secs(10));
+        assert!(!resolved.route.plain);
+        assert_eq!(resolved.route.connect_timeout, Duration::from_secs(10));
     }
 
     #[test]
@@ -254,30 +281,33 @@ mod tests {
             &[("LABSH_PORT", "2"), ("LABSH_HOST_ID", "Shared"), ("LABSH_KEY", "")],
         );
         let flags = Choices { port: Some(1), ..Choices::default() };
-        assert_eq!(world.resolve("lab07", &flags).unwrap().address, tcp("10.0.0.7", 1));
-        assert_eq!(world.resolve("lab07:9", &Choices::default()).unwrap().address, tcp("10.0.0.7", 9));
+        assert_eq!(world.resolve("lab07", &flags).unwrap().route.address, tcp("10.0.0.7", 1));
+        assert_eq!(world.resolve("lab07:9", &Choices::default()).unwrap().route.address, tcp("10.0.0.7", 9));
         let resolved = world.resolve("lab07", &Choices::default()).unwrap();
-        assert_eq!(resolved.address, tcp("10.0.0.7", 2));
-        assert_eq!(resolved.host_id.as_str(), "shared");
-        assert_eq!(resolved.connect_timeout, Duration::from_secs(4));
+        assert_eq!(resolved.route.address, tcp("10.0.0.7", 2));
+        assert_eq!(resolved.route.host_id.as_str(), "shared");
+        assert_eq!(resolved.route.connect_timeout, Duration::from_secs(4));
         world.environment.clear();
-        assert_eq!(world.resolve("lab07", &Choices::default()).unwrap().address, tcp("10.0.0.7", 3));
+        assert_eq!(world.resolve("lab07", &Choices::default()).unwrap().route.address, tcp("10.0.0.7", 3));
         fs::write(world.directory.path().join("own"), "").unwrap();
-        assert_eq!(world.resolve("lab07", &Choices::default()).unwrap().address, tcp("10.0.0.7", 4));
+        assert_eq!(world.resolve("lab07", &Choices::default()).unwrap().route.address, tcp("10.0.0.7", 4));
     }
 
     #[test]
     fn plain_mode_is_used_over_tcp_only_when_that_is_said() {
         let world =
             World::new("[hosts.bare]\nplain = true\n[hosts.here]\naddress = \"unix:/run/s\"\n", "", &[]);
-        let plain = |target, flags: &Choices| world.resolve(target, flags).unwrap().plain;
+        let plain = |target, flags: &Choices| world.resolve(target, flags).unwrap().route.plain;
         assert!(!plain("lab07", &Choices::default()));
         assert!(plain("lab07", &Choices { plain: Some(true), ..Choices::default() }));
         assert!(plain("bare", &Choices::default()));
         assert!(plain("unix:/run/s", &Choices::default()));
         assert!(plain("here", &Choices::default()));
-        assert_eq!(world.resolve("here", &Choices::default()).unwrap().host_id.as_str(), "here");
-        assert_eq!(world.resolve("unix:/run/s", &Choices::default()).unwrap().host_id.as_str(), "localhost");
+        assert_eq!(world.resolve("here", &Choices::default()).unwrap().route.host_id.as_str(), "here");
+        assert_eq!(
+            world.resolve("unix:/run/s", &Choices::default()).unwrap().route.host_id.as_str(),
+            "localhost"
+        );
     }
 
     #[test]

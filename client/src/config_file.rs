@@ -25,11 +25,14 @@ use crate::target::{Host, Target};
 /// address = "10.0.0.7"
 /// host_id = "lab07.example"
 /// plain = false
+///
+/// [hosts."bob@lab07"]
+/// key = "bob"
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ConfigFile {
     defaults: Choices,
-    hosts: BTreeMap<Host, Choices>,
+    hosts: BTreeMap<(Option<String>, Host), Choices>,
 }
 
 /// What is wrong in a configuration file, and in which line.
@@ -49,13 +52,19 @@ impl ConfigFile {
             let line = 1 + text.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count();
             Mistake { line, reason: error.message().replace('\n', ", ") }
         })?;
-        let hosts = tables.hosts.into_iter().map(|(name, entry)| (name.0, entry.into())).collect();
+        let hosts =
+            tables.hosts.into_iter().map(|(name, entry)| ((name.user, name.host), entry.into())).collect();
         Ok(Self { defaults: tables.defaults.into(), hosts })
     }
 
-    /// What this file says about a host: its own table, and the defaults where that says nothing.
-    pub fn choices(&self, host: &Host) -> Choices {
-        self.hosts.get(host).cloned().unwrap_or_default().or(self.defaults.clone())
+    /// What this file says about a host: the table for that user there, the host's own where that says nothing, and the
+    /// defaults where neither does.
+    pub fn choices(&self, user: Option<&str>, host: &Host) -> Choices {
+        let table = |user: Option<&str>| {
+            self.hosts.get(&(user.map(str::to_owned), host.clone())).cloned().unwrap_or_default()
+        };
+        let own = table(None).or(self.defaults.clone());
+        if user.is_some() { table(user).or(own) } else { own }
     }
 }
 
@@ -109,14 +118,17 @@ impl From<Entry> for Choices {
             host_id: entry.host_id,
             key: entry.key,
             plain: entry.plain,
-            connect_timeout: None,
+            ..Self::default()
         }
     }
 }
 
 #[derive(PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(try_from = "String")]
-struct HostName(Host);
+struct HostName {
+    user: Option<String>,
+    host: Host,
+}
 
 impl TryFrom<String> for HostName {
     type Error = String;
@@ -125,10 +137,14 @@ impl TryFrom<String> for HostName {
         if let Some(c) = text.chars().find(|c| "*?{},".contains(*c)) {
             return Err(format!("{text:?} holds {c:?}, but tables are for one host each, by its exact name"));
         }
-        let target: Target = text.parse().map_err(|error| format!("{text:?} is no host: {error}"))?;
+        let (user, host) = match text.rsplit_once('@') {
+            Some((user, host)) if !text.starts_with("unix:") && !user.is_empty() => (Some(user), host),
+            _ => (None, &*text),
+        };
+        let target: Target = host.parse().map_err(|error| format!("{text:?} is no host: {error}"))?;
         match target.port {
             Some(port) => Err(format!("{text:?} names a port; write it inside the table: port = {port}")),
-            None => Ok(Self(target.host)),
+            None => Ok(Self { user: user.map(str::to_owned), host: target.host }),
         }
     }
 }
@@ -176,26 +192,45 @@ mod tests {
              plain = true\n[hosts.lab08]\naddress = \"[::1]:99\"\n[hosts.\"unix:/run/s\"]\nkey = \"bob\"\n",
         )
         .unwrap();
-        let lab07 = file.choices(&host("LAB07"));
+        let lab07 = file.choices(None, &host("LAB07"));
         assert_eq!(lab07.address, Some(host("10.0.0.7")));
         assert_eq!(lab07.port, Some(22));
         assert_eq!(lab07.host_id, Some(HostId::new("old-name").unwrap()));
         assert_eq!(lab07.key, Some(KeyName::Path("/k/x.key".into())));
         assert_eq!(lab07.plain, Some(true));
         assert_eq!(lab07.connect_timeout, Some(Duration::from_secs(3)));
-        let lab08 = file.choices(&host("lab08"));
+        let lab08 = file.choices(None, &host("lab08"));
         assert_eq!((lab08.address, lab08.port), (Some(host("::1")), Some(99)));
         assert_eq!(lab08.key, Some("alice".parse().unwrap()));
-        assert_eq!(file.choices(&host("unix:/run/s")).key, Some("bob".parse().unwrap()));
-        assert_eq!(file.choices(&host("lab09")).port, Some(5300));
+        assert_eq!(file.choices(None, &host("unix:/run/s")).key, Some("bob".parse().unwrap()));
+        assert_eq!(file.choices(None, &host("lab09")).port, Some(5300));
         assert_eq!(ConfigFile::parse("").unwrap(), ConfigFile::default());
+    }
+
+    #[test]
+    fn a_table_for_a_user_at_a_host_wins_over_the_hosts() {
+        let file = ConfigFile::parse(
+            "[defaults]\nkey = \"alice\"\nport = 1\n[hosts.lab07]\nkey = \"seven\"\nport = 2\n\
+             [hosts.\"bob@Lab07\"]\nkey = \"bob\"\n[hosts.\"carol@lab08\"]\nkey = \"carol\"\n",
+        )
+        .unwrap();
+        for (user, name, key, port) in [
+            (Some("bob"), "lab07", "bob", 2),
+            (Some("carol"), "lab07", "seven", 2),
+            (None, "lab07", "seven", 2),
+            (Some("carol"), "lab08", "carol", 1),
+            (Some("bob"), "lab08", "alice", 1),
+        ] {
+            let said = file.choices(user, &host(name));
+            assert_eq!((said.key, said.port), (Some(key.parse().unwrap()), Some(port)), "{user:?} {name}");
+        }
     }
 
     #[test]
     fn a_key_file_may_be_named_from_home() {
         let file = ConfigFile::parse("[defaults]\nkey = \"~/k.key\"\n").unwrap();
         let home = std::env::home_dir().unwrap();
-        assert_eq!(file.choices(&host("h")).key, Some(KeyName::Path(home.join("k.key"))));
+        assert_eq!(file.choices(None, &host("h")).key, Some(KeyName::Path(home.join("k.key"))));
     }
 
     #[test]

@@ -14,13 +14,11 @@ use labsh_proto::limits;
 use labsh_proto::message::{Body, Features, Nonce, Ping};
 use labsh_transport::carrier::Carrier;
 use labsh_transport::framing::{self, FrameReader, ReadError};
-use labsh_transport::socket::Socket;
+use labsh_transport::socket::{AddressFamily, Socket};
 use labsh_transport::{random, tls};
 
 use crate::error::ConnectError;
-
-/// A server that says nothing for so long has gone.
-pub(crate) const DEAD_PEER_AFTER: Duration = Duration::from_secs(45);
+use crate::silence::DEAD_PEER_AFTER;
 
 /// Where a labshd listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +55,8 @@ pub struct ConnectOptions {
     pub mode: Mode,
     /// For everything up to the server's welcome.
     pub timeout: Duration,
+    /// Which of a host's addresses are tried.
+    pub family: AddressFamily,
 }
 
 impl ConnectOptions {
@@ -66,7 +66,7 @@ impl ConnectOptions {
             Address::Tcp { .. } => Mode::Tls,
             Address::Unix(_) => Mode::Plain,
         };
-        Self { address, key, mode, timeout: Duration::from_secs(10) }
+        Self { address, key, mode, timeout: Duration::from_secs(10), family: AddressFamily::Any }
     }
 }
 
@@ -80,7 +80,7 @@ pub(crate) struct Answered {
 /// Connects and answers the challenge. In TLS mode the server has proven itself when this returns.
 pub(crate) async fn answer(options: &ConnectOptions) -> Result<Answered, ConnectError> {
     let broken = |source| broken(options, source);
-    let socket = dial(&options.address).await?;
+    let socket = dial(options).await?;
     let (carrier, binding) = match options.mode {
         Mode::Plain => (Carrier::Plain(socket), ChannelBinding::PLAIN),
         Mode::Tls => {
@@ -114,9 +114,12 @@ fn broken(options: &ConnectOptions, source: io::Error) -> ConnectError {
     ConnectError::Broken { address: options.address.to_string(), source: Arc::new(source) }
 }
 
-async fn dial(address: &Address) -> Result<Socket, ConnectError> {
+async fn dial(options: &ConnectOptions) -> Result<Socket, ConnectError> {
+    let address = &options.address;
     match address {
-        Address::Tcp { host, port } => Socket::connect_tcp(host, *port, DEAD_PEER_AFTER).await,
+        Address::Tcp { host, port } => {
+            Socket::connect_tcp(host, *port, options.family, DEAD_PEER_AFTER).await
+        }
         Address::Unix(path) => Socket::connect_unix(path).await,
     }
     .map_err(|source| ConnectError::Unreachable { address: address.to_string(), source: Arc::new(source) })

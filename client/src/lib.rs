@@ -31,10 +31,12 @@ mod command;
 mod connect;
 mod error;
 mod session;
+mod silence;
 
 pub use child::{Child, ChildStderr, ChildStdin, ChildStdout, ExitStatus, Output};
 pub use command::{Command, Stdio};
 pub use connect::{Address, ConnectOptions};
 pub use error::{CommandError, ConnectError};
 pub use labsh_proto as proto;
+pub use labsh_transport::socket::AddressFamily;
 pub use session::Session;

@@ -28,6 +28,9 @@ fn names() -> String {
 /// How alike a name and a lesson's must be for the one to be taken for the other mistyped (Jaro-Winkler, 0 to 1).
 const ALIKE: f64 = 0.75;
 
+/// How much of a name must be written for the lesson to be recognised, in bytes.
+const SHORTEST_PART: usize = 3;
+
 /// The lessons with these names, in this order; `all` is all of them.
 pub fn chosen(names: &[String]) -> Result<Vec<Lesson>, Unknown> {
     let mut lessons = Vec::new();
@@ -37,13 +40,18 @@ pub fn chosen(names: &[String]) -> Result<Vec<Lesson>, Unknown> {
         } else if let Some(lesson) = LESSONS.iter().find(|lesson| lesson.name == name) {
             lessons.push(*lesson);
         } else {
-            let alike = |lesson: &Lesson| strsim::jaro_winkler(lesson.name, &name.to_lowercase());
-            let nearest = LESSONS.iter().max_by(|a, b| alike(a).total_cmp(&alike(b)));
-            let nearest = nearest.filter(|lesson| alike(lesson) >= ALIKE).map(|lesson| lesson.name);
-            return Err(Unknown { name: name.clone(), nearest });
+            return Err(Unknown { name: name.clone(), nearest: nearest(&name.to_lowercase()) });
         }
     }
     Ok(lessons)
+}
+
+/// The lesson whose name is almost this one, or that this is a part of.
+fn nearest(name: &str) -> Option<&'static str> {
+    let part = LESSONS.iter().find(|lesson| name.len() >= SHORTEST_PART && lesson.name.contains(name));
+    let alike = |lesson: &&Lesson| strsim::jaro_winkler(lesson.name, name);
+    let similar = || LESSONS.iter().max_by(|one, other| alike(one).total_cmp(&alike(other)));
+    part.or_else(|| similar().filter(|lesson| alike(lesson) >= ALIKE)).map(|lesson| lesson.name)
 }
 
 /// A lesson that has been given.

@@ -39,7 +39,7 @@ fn four_bytes(stage: &mut Stage, command: &str, output: &[u8]) -> Taught {
     let (client, server) = pair()?;
     let flow = Flow::new(DOWN);
     let description = format!("command={command}\nsize={}\nsha256={}\n", output.len(), hex(output));
-    // A length as u32 in network byte order has 4 bytes, whether it is 6 or 4 billion: it needs no end mark.
+    // A u32 in network byte order.
     let length = (description.len() as u32).to_be_bytes();
     let received = thread::scope(|scope| {
         let sending = scope.spawn(|| -> io::Result<()> {
@@ -58,6 +58,13 @@ fn four_bytes(stage: &mut Stage, command: &str, output: &[u8]) -> Taught {
         sent.and(received)
     })?;
     stage.say(
+        "A number packed into 4 bytes always has 4 bytes (in Python: struct.pack(\"!I\", n)), whether it is 6 \
+        or 4 billion. It needs no end mark. So: first the length of a description, then the description, \
+        which says how long the data are, then the data.",
+        "把一个数打包成 4 字节（Python 里是 struct.pack(\"!I\", n)），不管它是 6 还是 40 亿，永远占 4 字节，\
+        不需要结束标记。于是：先发描述的长度，再发描述，描述里写明数据有多长，最后发数据。",
+    )?;
+    stage.say(
         format!(
             "The first 4 bytes, in hexadecimal: {} = {}.",
             spaced(&received.length),
@@ -72,8 +79,21 @@ fn four_bytes(stage: &mut Stage, command: &str, output: &[u8]) -> Taught {
     stage.show("the description", "描述", received.description.as_bytes())?;
     stage.draw(&flow)?;
     stage.notice(
-        format!("Read exactly 4 bytes: they say {}. Read exactly {} bytes: they say size={}. Read exactly that many. Nobody had to wait, and nothing has to be guessed.", received.description.len(), received.description.len(), received.data.len()),
-        format!("正好读 4 字节：得到 {}。正好读 {} 字节：得到 size={}。再正好读那么多。谁也不用等，什么也不用猜。", received.description.len(), received.description.len(), received.data.len()),
+        format!(
+            "Read exactly 4 bytes: they say {}. Read exactly {} bytes: they say size={}. Read \
+            exactly that many. Nobody had to wait, and nothing has to be \
+            guessed.",
+            received.description.len(),
+            received.description.len(),
+            received.data.len()
+        ),
+        format!(
+            "正好读 4 字节：得到 {}。正好读 {} 字节：得到 size={}。再正好读那么多。谁也不用等，什么\
+            也不用猜。",
+            received.description.len(),
+            received.description.len(),
+            received.data.len()
+        ),
     )?;
     let promised = field(&received.description, "sha256").unwrap_or_default();
     stage.fact(
@@ -83,7 +103,12 @@ fn four_bytes(stage: &mut Stage, command: &str, output: &[u8]) -> Taught {
             received.data.len(),
             &hex(&received.data)[..16]
         ),
-        format!("收到 {} 字节，SHA-256 与描述中的一致：{}…", received.data.len(), &hex(&received.data)[..16]),
+        format!(
+            "收到 {} 字节，SHA-256 与描述中的一致：\
+            {}…",
+            received.data.len(),
+            &hex(&received.data)[..16]
+        ),
     )
 }
 
@@ -142,8 +167,28 @@ fn glued_and_yet_apart(stage: &mut Stage) -> Taught {
     let count = flow.reader(&client).read(&mut buffer)?; // glued together, as in the lesson sticky
     let header = frames[0].header().encode();
     stage.say(
-        format!("The header of the first message, in hexadecimal: {}\nlength {} (4 bytes) | kind {} `{}` (1) | flags {} (1) | reserved (2) | channel {} (4)", spaced(&header), frames[0].body.len(), frames[0].kind as u8, frames[0].kind, frames[0].flags, frames[0].channel),
-        format!("第一条消息的头，十六进制：{}\n长度 {}（4 字节）| 类型 {} `{}`（1）| 标志 {}（1）| 保留（2）| 通道（channel）{}（4）", spaced(&header), frames[0].body.len(), frames[0].kind as u8, frames[0].kind, frames[0].flags, frames[0].channel),
+        format!(
+            "The header of the first message, in hexadecimal: {}\nlength {} (4 bytes) | kind {} \
+            `{}` (1) | flags {} (1) | reserved (2) | channel {} \
+            (4)",
+            spaced(&header),
+            frames[0].body.len(),
+            frames[0].kind as u8,
+            frames[0].kind,
+            frames[0].flags,
+            frames[0].channel
+        ),
+        format!(
+            "第一条消息的头，十六进制：{}\n长度 {}（4 字节）| 类型 {:02x} `{}`（1）| 标志 {}（1）| 保留\
+            （2）| 通道（channel）\
+            {}（4）",
+            spaced(&header),
+            frames[0].body.len(),
+            frames[0].kind as u8,
+            frames[0].kind,
+            frames[0].flags,
+            frames[0].channel
+        ),
     )?;
     stage.show("one recv() returned", "一次 recv() 返回", &buffer[..count])?;
     stage.draw(&flow)?;
@@ -163,7 +208,8 @@ fn glued_and_yet_apart(stage: &mut Stage) -> Taught {
         )?;
     }
     stage.notice(
-        "The second message is empty. Its header arrived all the same: here nobody hangs, as in the lesson loop.",
+        "The second message is empty. Its header arrived all the same: here nobody hangs, as in the \
+        lesson loop.",
         "第二条消息是空的，但它的头照样到达：不会像 loop 一课那样卡死。",
     )?;
     stage.fact(
@@ -184,8 +230,18 @@ fn any_read_size(stage: &mut Stage, command: &str, output: &[u8]) -> Taught {
     let mut frames: Vec<Frame> = output.chunks(CHUNK).map(|chunk| frame(1, chunk.to_vec())).collect();
     frames.push(frame(2, answer_of("seq 5")?));
     stage.say(
-        format!("The output of `{command}`, {} bytes, and that of `seq 5` become {} messages. They are sent three times, and read in three ways.", output.len(), frames.len()),
-        format!("`{command}` 的输出（{} 字节）和 `seq 5` 的输出，装成 {} 条消息。同样的消息发三次，用三种方式读。", output.len(), frames.len()),
+        format!(
+            "The output of `{command}`, {} bytes, and that of `seq 5` become {} messages. They are \
+            sent three times, and read in three ways.",
+            output.len(),
+            frames.len()
+        ),
+        format!(
+            "`{command}` 的输出（{} 字节）和 `seq 5` 的输出，装成 {} 条消息。同样的消息发三次，用三\
+            种方式读。",
+            output.len(),
+            frames.len()
+        ),
     )?;
     for size in READ_SIZES {
         let (reads, decoded) = send_and_read(&frames, size)?;
@@ -201,12 +257,20 @@ fn any_read_size(stage: &mut Stage, command: &str, output: &[u8]) -> Taught {
                 decoded.len(),
                 &hex(&data)[..16]
             ),
-            format!("recv({size})：读 {reads} 次，{} 条消息，SHA-256 {}…", decoded.len(), &hex(&data)[..16]),
+            format!(
+                "recv({size})：读 {reads} 次，{} 条消息，SHA-256 \
+                {}…",
+                decoded.len(),
+                &hex(&data)[..16]
+            ),
         )?;
     }
     Ok(stage.notice(
-        "How TCP cut the bytes, and how we read them, has become all the same. That is the whole cure: the receiver never guesses where a message ends. labsh and labshd talk to each other with these very 12 bytes.",
-        "TCP 怎样切分字节、我们怎样读，都不再有影响。这就是全部的根治办法：接收方从不猜测消息在哪里结束。labsh 和 labshd 之间用的正是这 12 个字节。",
+        "How TCP cut the bytes, and how we read them, has become all the same. That is the whole cure: \
+        the receiver never guesses where a message ends. labsh and labshd talk to each other with these \
+        very 12 bytes.",
+        "TCP 怎样切分字节、我们怎样读，都不再有影响。这就是全部的根治办法：接收方从不猜测消息在哪里结\
+        束。labsh 和 labshd 之间用的正是这 12 个字节。",
     )?)
 }
 

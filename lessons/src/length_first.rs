@@ -37,15 +37,28 @@ fn it_works(stage: &mut Stage) -> Taught {
     })?;
 
     stage.say(
-        "The server sends the length as text and waits. The client reads it, answers `ready`, and now knows how many bytes to read: it calls recv() until it has them all. While the server waits for `ready`, nothing can stick to the length.",
-        "服务器先把长度以文本发出，然后等待。客户端读到长度，回一句 `ready`，从此知道要读多少字节：反复 recv() 直到读够。服务器在等 `ready`，所以没有任何东西能粘在长度后面。",
+        "The server sends the length as text and waits. The client reads it, answers `ready`, and now \
+        knows how many bytes to read: it calls recv() until it has them all. While the server waits for \
+        `ready`, nothing can stick to the length.",
+        "服务器先把长度以文本发出，然后等待。客户端读到长度，回一句 `ready`，从此知道要读多少字节：反复 \
+        recv() 直到读够。服务器在等 `ready`，所以没有任何东西能粘在长度后面。",
     )?;
     stage.draw(&down)?;
     stage.draw(&up)?;
     let reads = down.record().steps.iter().filter(|step| step.what == What::Read).count();
     stage.say(
-        format!("The first answer has {} bytes; its SHA-256 begins with {} on either side. All answers together took {reads} recv().", answers[0].len(), short(&answers[0])),
-        format!("第一个回答有 {} 字节，两边的 SHA-256 都以 {} 开头。全部回答一共用了 {reads} 次 recv()。", answers[0].len(), short(&answers[0])),
+        format!(
+            "The first answer has {} bytes; its SHA-256 begins with {} on either side. All answers \
+            together took {reads} recv().",
+            answers[0].len(),
+            short(&answers[0])
+        ),
+        format!(
+            "第一个回答有 {} 字节，两边的 SHA-256 都以 {} 开头。全部回答一共用了 {reads} 次 \
+            recv()。",
+            answers[0].len(),
+            short(&answers[0])
+        ),
     )?;
     let whole = answers.len() == sent.len() && answers.iter().zip(&sent).all(|(a, b)| digest(a) == *b);
     stage.fact(
@@ -54,7 +67,8 @@ fn it_works(stage: &mut Stage) -> Taught {
         "每个回答都完整到达，没有一个以别人的残余开头：两边的摘要（digest）相等",
     )?;
     stage.notice(
-        "The price: the client had to wait twice for each command, once for the length and once for the data. Between continents a round trip takes about 0.2 s.",
+        "The price: the client had to wait twice for each command, once for the length and once for the \
+        data. Between continents a round trip takes about 0.2 s.",
         "代价：每条命令客户端都要等两次，一次等长度，一次等数据。跨洲的一个往返（round trip）约 0.2 秒。",
     )?;
     stage.fact(
@@ -139,8 +153,14 @@ fn without_waiting(stage: &mut Stage) -> Taught {
     stage.show("the client looked for a length and received", "客户端想读长度，收到", &buffer[..count])?;
     stage.draw(&flow)?;
     stage.notice(
-        format!("The length was {length}, and the data begins with 1. A text without an end mark has no end: read as a number, this says {understood}."),
-        format!("长度是 {length}，数据以 1 开头。没有结束标记的文本没有尽头：按数字去读，就成了 {understood}。"),
+        format!(
+            "The length was {length}, and the data begins with 1. A text without an end mark has no \
+            end: read as a number, this says {understood}."
+        ),
+        format!(
+            "长度是 {length}，数据以 1 开头。没有结束标记的文本没有尽头：按数字去读，就成了 \
+            {understood}。"
+        ),
     )?;
     stage.fact(
         count == all && understood != data.len(),
@@ -176,7 +196,8 @@ fn the_acknowledgement_sticks(stage: &mut Stage) -> Taught {
         "服务器收到的不是 `ready`：药方自己也得了同样的病，只是消息更小",
     )?;
     Ok(stage.say(
-        "What is needed is a length that needs no end mark, because it always has the same size. Then nobody has to wait: see the lesson fixed-header.",
+        "What is needed is a length that needs no end mark, because it always has the same size. Then \
+        nobody has to wait: see the lesson fixed-header.",
         "需要的是一个不用结束标记的长度：它的大小永远不变。这样谁也不用等：见 fixed-header 一课。",
     )?)
 }

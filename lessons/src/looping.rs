@@ -66,13 +66,19 @@ fn an_empty_message(stage: &mut Stage) -> Taught {
     stage.scene("Somebody just presses Enter: the empty message", "只按了回车：空消息")?;
     let (client, server) = pair()?;
     let flow = Flow::new(UP);
-    flow.message("(empty)");
+    flow.message("b\"\"");
     let written = flow.writer(&client).write(b"")?; // send(b"")
     stage.draw(&flow)?;
     let (segments, here, there) = (segments_sent(&client)?, unacknowledged(&client)?, queued(&server)?);
     stage.say(
-        format!("`send(b\"\")` returned {written}. Segments with data sent: {segments}. Bytes on their way: {here}. Bytes in the server's receive buffer: {there}."),
-        format!("`send(b\"\")` 返回 {written}。发出的数据段：{segments} 个；在途字节：{here}；服务器接收缓冲区（receive buffer）里：{there} 字节。"),
+        format!(
+            "`send(b\"\")` returned {written}. Segments with data sent: {segments}. Bytes on their \
+            way: {here}. Bytes in the server's receive buffer: {there}."
+        ),
+        format!(
+            "`send(b\"\")` 返回 {written}。发出的数据段：{segments} 个；在途字节：{here}；服务器接收\
+            缓冲区（receive buffer）里：{there} 字节。"
+        ),
     )?;
     stage.fact(
         (written, segments, here, there) == (0, 0, 0, 0),
@@ -91,23 +97,34 @@ fn an_empty_message(stage: &mut Stage) -> Taught {
     let (server_waited, _server) =
         waiting.join().map_err(|_| io::Error::other("the server's thread panicked"))?;
     stage.notice(
-        "The server waits in recv() for a message that was never sent; the client waits in recv() for an answer to it. Both wait for ever: that is the hang.",
-        "服务器在 recv() 里等一条从未发出的消息；客户端在 recv() 里等它的回答。双方永远等下去：程序就这样卡死（hang）了。",
+        "The server waits in recv() for a message that was never sent; the client waits in recv() for \
+        an answer to it. Both wait for ever: that is the hang.",
+        "服务器在 recv() 里等一条从未发出的消息；客户端在 recv() 里等它的回答。双方永远等下去：程序就这\
+        样卡死（hang）了。",
     )?;
     stage.fact(
         client_waited == Err(ErrorKind::WouldBlock) && server_waited == Err(ErrorKind::WouldBlock),
-        format!("after {} ms the referee ended both recv(): neither had received a byte", limit.as_millis()),
+        format!(
+            "after {} ms the referee ended both recv(): neither had received a \
+            byte",
+            limit.as_millis()
+        ),
         format!("{} 毫秒后由超时（timeout）裁判叫停：两个 recv() 一个字节都没收到", limit.as_millis()),
     )?;
     Ok(stage.say(
-        "The cure of beginners: do not send empty messages. The real cure: a header in front of every message. A message of length 0 is then a header, which is 4 or 12 bytes, and arrives.",
-        "初学者的办法：不发空消息。真正的办法：每条消息前加消息头（header）。长度为 0 的消息也有 4 或 12 字节的头，能够送达。",
+        "The cure of beginners: do not send empty messages. The real cure: a header in front of every \
+        message. A message of length 0 is then a header, which is 4 or 12 bytes, and arrives.",
+        "初学者的办法：不发空消息。真正的办法：每条消息前加消息头（header）。长度为 0 的消息也有 4 或 \
+        12 字节的头，能够送达。",
     )?)
 }
 
 fn the_end(stage: &mut Stage) -> Taught {
-    stage
-        .scene("The client has gone: recv returns 0, again and again", "客户端走了：recv 一次又一次返回 0")?;
+    stage.scene(
+        "The client has gone: recv returns 0, again and again",
+        "客户端走了：recv 一次又一次返回 \
+        0",
+    )?;
     const ENOUGH: usize = 1000;
     let (client, server) = pair()?;
     let flow = Flow::new(UP);
@@ -123,6 +140,10 @@ fn the_end(stage: &mut Stage) -> Taught {
             empty += 1;
         }
     }
+    stage.say(
+        "The client said bye and closed. The naive server's loop goes on: recv(), recv(), recv() …",
+        "客户端说完 bye 就关闭了连接。不做判断的服务器还在循环：recv()、recv()、recv()……",
+    )?;
     stage.draw(&flow)?;
     let steps = flow.record().steps;
     let spun = match (steps.iter().find(|step| step.start == 3), steps.last()) {
@@ -130,8 +151,14 @@ fn the_end(stage: &mut Stage) -> Taught {
         _ => Duration::ZERO,
     };
     stage.notice(
-        format!("None of these {empty} calls waited: at the end of a stream recv() returns at once, with 0 bytes. A naive server spins and keeps a processor busy for nothing."),
-        format!("这 {empty} 次调用没有一次在等待：流（stream）到了尽头，recv() 立刻返回 0 字节。不做判断的服务器会空转（busy loop），白白占满一个处理器核。"),
+        format!(
+            "None of these {empty} calls waited: at the end of a stream recv() returns at once, \
+            with 0 bytes. A naive server spins and keeps a processor busy for nothing."
+        ),
+        format!(
+            "这 {empty} 次调用没有一次在等待：流（stream）到了尽头，recv() 立刻返回 0 字节。不做判断\
+            的服务器会空转（busy loop），白白占满一个处理器核。"
+        ),
     )?;
     stage.fact(
         empty == ENOUGH,
@@ -140,8 +167,11 @@ fn the_end(stage: &mut Stage) -> Taught {
     )
 }
 
+/// How a conversation ended: by end of file, or by an error.
+type End = Option<ErrorKind>;
+
 /// A server for one client after the other. The naive one lets any client's error end it.
-fn sequential(naive: bool) -> io::Result<(SocketAddr, JoinHandle<io::Result<Vec<String>>>)> {
+fn sequential(naive: bool) -> io::Result<(SocketAddr, JoinHandle<io::Result<Vec<End>>>)> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let address = listener.local_addr()?;
     let server = thread::spawn(move || {
@@ -149,10 +179,10 @@ fn sequential(naive: bool) -> io::Result<(SocketAddr, JoinHandle<io::Result<Vec<
         loop {
             let mut client = patient(listener.accept()?.0)?;
             match talk(&mut client) {
-                Ok(Said::Bye) => ends.push("end of file".to_owned()),
+                Ok(Said::Bye) => ends.push(None),
                 Ok(Said::Shutdown) => return Ok(ends),
                 Err(error) if naive => return Err(error), // one client's crash is everybody's
-                Err(error) => ends.push(error.kind().to_string()), // and on to the next client
+                Err(error) => ends.push(Some(error.kind())), // and on to the next client
             }
         }
     });
@@ -206,8 +236,14 @@ fn a_reset(stage: &mut Stage) -> Taught {
         }
     };
     stage.say(
-        format!("The client's kernel sent RST. The naive server's recv() failed: {kind} (ECONNRESET). Nobody caught it, so the server's loop ended, and its listening socket was closed."),
-        format!("客户端的内核发出了 RST。不做处理的服务器，recv() 报错：{kind}（ECONNRESET，连接被重置）。没人捕获这个错误，循环结束，监听套接字也随之关闭。"),
+        format!(
+            "The client's kernel sent RST. The naive server's recv() failed: {kind} (ECONNRESET). \
+            Nobody caught it, so the server's loop ended, and its listening socket was closed."
+        ),
+        format!(
+            "客户端的内核发出了 RST。不做处理的服务器，recv() 报错：{kind}（ECONNRESET，连接被重\
+            置）。没人捕获这个错误，循环结束，监听套接字也随之关闭。"
+        ),
     )?;
     stage.fact(
         kind == ErrorKind::ConnectionReset && next.as_ref().err() == Some(&ErrorKind::ConnectionRefused),
@@ -224,16 +260,23 @@ fn the_next_client(stage: &mut Stage) -> Taught {
     let mut third = greet(address)?; // and is answered all the same
     third.write_all(b"shutdown")?;
     let ends = joined(server)?;
+    let words = |end: &End| match end {
+        None => ("end of file".to_owned(), "正常结束（end of file）".to_owned()),
+        Some(kind) => (kind.to_string(), format!("出错（{kind}）")),
+    };
+    let (english, chinese): (Vec<_>, Vec<_>) = ends.iter().map(words).unzip();
     stage.say(
-        format!("How the first two clients went: {}. The third was answered.", ends.join("; ")),
-        format!("前两个客户端的结局：{}。第三个照样得到了回答。", ends.join("；")),
+        format!("How the first two clients went: {}. The third was answered.", english.join("; ")),
+        format!("前两个客户端的结局：{}。第三个照样得到了回答。", chinese.join("；")),
     )?;
     stage.notice(
-        "Two lines make the difference: `if count == 0` ends the inner loop, and an error of one client ends only that client's loop, never the outer one.",
-        "差别只在两行：`if count == 0` 结束内层循环；某个客户端出错，只结束它自己的内层循环，绝不波及外层循环。",
+        "Two lines make the difference: `if count == 0` ends the inner loop, and an error of one client \
+        ends only that client's loop, never the outer one.",
+        "差别只在两行：`if count == 0` 结束内层循环；某个客户端出错，只结束它自己的内层循环，绝不波及外\
+        层循环。",
     )?;
     stage.fact(
-        ends == ["end of file".to_owned(), ErrorKind::ConnectionReset.to_string()],
+        ends == [None, Some(ErrorKind::ConnectionReset)],
         "end of file and reset both ended one conversation, and none ended the server",
         "无论是正常结束还是被重置，都只结束一次会话，不会结束服务器",
     )

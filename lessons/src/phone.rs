@@ -31,8 +31,14 @@ pub(crate) fn teach(stage: &mut Stage) -> Taught {
     listener.listen(5)?;
     let number = address(listener.local_addr()?)?;
     stage.say(
-        format!("`socket()`, `bind()`, `listen()`: the server listens on {number}. The kernel chose the port, as `bind()` asked for port 0."),
-        format!("`socket()`、`bind()`、`listen()`：服务器在 {number} 上监听（listen）。`bind()` 时写的端口是 0，所以端口由内核挑选。"),
+        format!(
+            "`socket()`, `bind()`, `listen()`: the server listens on {number}. The kernel chose the \
+            port, as `bind()` asked for port 0."
+        ),
+        format!(
+            "`socket()`、`bind()`、`listen()`：服务器在 {number} 上监听（listen）。`bind()` 时写的端\
+            口是 0，所以端口由内核挑选。"
+        ),
     )?;
 
     stage.scene("The client calls", "客户端拨号")?;
@@ -51,8 +57,14 @@ pub(crate) fn teach(stage: &mut Stage) -> Taught {
     let served = server.join().map_err(|_| io::Error::other("the server's thread panicked"))??;
 
     stage.say(
-        format!("`connect()` dialled {theirs}. The client's own socket is {mine}: nobody bound it, the kernel gave it a port as well."),
-        format!("`connect()` 拨通了 {theirs}。客户端自己的套接字是 {mine}：没人给它 bind，端口也是内核分配的。"),
+        format!(
+            "`connect()` dialled {theirs}. The client's own socket is {mine}: nobody bound it, the \
+            kernel gave it a port as well."
+        ),
+        format!(
+            "`connect()` 拨通了 {theirs}。客户端自己的套接字是 {mine}：没人给它 bind，端口也是内核分\
+            配的。"
+        ),
     )?;
     stage.show("the client received", "客户端收到", &buffer[..count])?;
     stage.draw(&up)?;
@@ -62,12 +74,24 @@ pub(crate) fn teach(stage: &mut Stage) -> Taught {
     stage.scene("The two sockets of a server", "服务器的两个套接字")?;
     let (local, peer) = served.accepted;
     stage.say(
-        format!("The listening socket: getsockname() = {}, getpeername() = none (ENOTCONN).\nThe connected socket, from accept(): getsockname() = {local}, getpeername() = {peer}.", served.listening),
-        format!("监听套接字（listening socket）：getsockname() = {}，getpeername() = 无（ENOTCONN）。\n已连接套接字（connected socket，由 accept() 返回）：getsockname() = {local}，getpeername() = {peer}。", served.listening),
+        format!(
+            "The listening socket: getsockname() = {}, getpeername() = none (ENOTCONN).\nThe \
+            connected socket, from accept(): getsockname() = {local}, getpeername() = \
+            {peer}.",
+            served.listening
+        ),
+        format!(
+            "监听套接字（listening socket）：getsockname() = {}，getpeername() = 无（ENOTCONN）。\
+            \n已连接套接字（connected socket，由 accept() 返回）：getsockname() = {local}，getpeername() = \
+            {peer}。",
+            served.listening
+        ),
     )?;
     stage.notice(
-        "Both have the same local port, but only the second has somebody at the other end. One listens for calls, the other talks; a busy server has one of the first and many of the second.",
-        "两个套接字的本地端口相同，但只有后者有对端。前者只管接电话，后者负责通话；繁忙的服务器有一个前者、许多个后者。",
+        "Both have the same local port, but only the second has somebody at the other end. One listens \
+        for calls, the other talks; a busy server has one of the first and many of the second.",
+        "两个套接字的本地端口相同，但只有后者有对端。前者只管接电话，后者负责通话；繁忙的服务器有一个前\
+        者、许多个后者。",
     )?;
     stage.fact(
         local == served.listening && peer == mine && theirs == local,

@@ -97,7 +97,7 @@ impl Picture<'_> {
         let counts = words.of(self.language);
         let label = escape(self.record.label.of(self.language).as_bytes());
         let label = fit(&label, self.look.width.saturating_sub(width(counts) + 2));
-        format!("{}  {}", Style::Scene.on(&label, self.look), Style::Faint.on(counts, self.look))
+        format!("{}  {}", Style::Label.on(&label, self.look), Style::Faint.on(counts, self.look))
     }
 
     /// What stands beside a block: how many bytes, and where the order is not that of the bytes, which call it was.
@@ -286,7 +286,10 @@ impl Picture<'_> {
             return Vec::new();
         }
         let notes: Vec<&str> = notes.iter().map(|words| words.of(self.language)).collect();
-        let text = format!("({})", notes.join(self.say("; ", "；")));
+        let text = match self.language {
+            Language::English => format!("({})", notes.join("; ")),
+            Language::Chinese => format!("（{}）", notes.join("；")),
+        };
         wrap(&text, self.look.width).iter().map(|line| Style::Faint.on(line, self.look)).collect()
     }
 
@@ -313,9 +316,9 @@ impl Picture<'_> {
             let sign =
                 if self.look.color { self.paint(&[space, sign, space]) } else { letter(index).to_string() };
             let bytes = (message.end - message.start) as usize;
-            let words = Words::new(format!("({})", counted(bytes, "byte")), format!("（{bytes} 字节）"));
+            let words = Words::new(format!(" ({})", counted(bytes, "byte")), format!("（{bytes} 字节）"));
             let name = fit(&escape(message.label.as_bytes()), self.look.width / 2);
-            let text = format!(" {name} {}", words.of(self.language));
+            let text = format!(" {name}{}", words.of(self.language));
             let columns = width(&text) + if self.look.color { 3 } else { 1 };
             add(&format!("{sign}{text}"), columns);
         }

@@ -44,6 +44,7 @@ impl Look {
 pub(crate) enum Style {
     Title,
     Scene,
+    Label,
     Notice,
     Good,
     Bad,
@@ -51,11 +52,13 @@ pub(crate) enum Style {
 }
 
 impl Style {
+    /// Nothing that cannot be read on a light background, or on a dark one.
     fn parameters(self) -> &'static str {
         match self {
             Style::Title => "1;7",
-            Style::Scene => "1;36",
-            Style::Notice => "1;33",
+            Style::Scene => "1;4",
+            Style::Label => "1",
+            Style::Notice => "1;35",
             Style::Good => "32",
             Style::Bad => "1;31",
             Style::Faint => "2",
@@ -78,25 +81,34 @@ const LINES: usize = 8;
 /// Text is not set wider than that: the eye would not find the next line.
 const TEXT_WIDTH: usize = 100;
 
+/// What kind of line is above.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Before {
+    Title,
+    Text,
+    Mark,
+    Blank,
+}
+
 /// Prints what a lesson tells, as it tells it.
 pub(crate) struct Printer<'a> {
     language: Language,
     look: Look,
     out: &'a mut dyn Write,
     scenes: usize,
-    /// Whether the last line was left blank.
-    blank: bool,
+    /// What was printed last.
+    before: Before,
 }
 
 impl<'a> Printer<'a> {
     pub(crate) fn new(language: Language, look: Look, out: &'a mut dyn Write) -> Self {
-        Self { language, look, out, scenes: 0, blank: false }
+        Self { language, look, out, scenes: 0, before: Before::Title }
     }
 
     /// A lesson begins.
     pub(crate) fn title(&mut self, lesson: &Lesson) -> io::Result<()> {
         self.scenes = 0;
-        self.blank = false;
+        self.before = Before::Title;
         let title = fit(&format!(" {}  {}", lesson.name, title(lesson, self.language)), self.look.width);
         let filled = format!("{title}{}", " ".repeat(self.look.width - width(&title)));
         let line = if self.look.color {
@@ -109,11 +121,22 @@ impl<'a> Printer<'a> {
 
     /// Something was told or shown.
     pub(crate) fn item(&mut self, item: &Item) -> io::Result<()> {
-        // Scenes and pictures stand apart.
-        if matches!(item, Item::Scene(_) | Item::Picture(_)) && !self.blank {
+        let now = match item {
+            Item::Say(_) => Before::Text,
+            Item::Scene(_) => Before::Title,
+            Item::Picture(_) => Before::Blank,
+            Item::Notice(_) | Item::Fact(_) | Item::Shown { .. } => Before::Mark,
+        };
+        // Scenes, pictures and paragraphs stand apart.
+        let apart = match item {
+            Item::Scene(_) | Item::Picture(_) => self.before != Before::Blank,
+            Item::Say(_) => matches!(self.before, Before::Text | Before::Mark),
+            _ => false,
+        };
+        if apart {
             writeln!(self.out)?;
         }
-        self.blank = matches!(item, Item::Picture(_));
+        self.before = now;
         match item {
             Item::Scene(words) => {
                 self.scenes += 1;
@@ -233,7 +256,7 @@ pub fn list(language: Language, look: Look, out: &mut dyn Write) -> io::Result<(
     let column = LESSONS.iter().map(|lesson| lesson.name.len()).max().unwrap_or(0) + 2;
     for lesson in LESSONS {
         let title = fit(title(lesson, language), look.width.saturating_sub(column));
-        let name = Style::Scene.on(lesson.name, look);
+        let name = Style::Label.on(lesson.name, look);
         writeln!(out, "{name}{}{title}", " ".repeat(column - lesson.name.len()))?;
     }
     out.flush()

@@ -28,8 +28,12 @@ pub(crate) fn teach(stage: &mut Stage) -> Taught {
     glued_by_the_sender(stage, &small)?;
     the_rest_of_a_large_answer(stage)?;
     Ok(stage.say(
-        "TCP has done nothing wrong: it promised a stream of bytes in order, and kept that. The mistake is the application's, which took one recv() for one message. It must say itself where a message ends: see the lessons length-first and fixed-header.",
-        "TCP 没有做错任何事：它承诺的是有序的字节流（byte stream），也做到了。错在应用程序：把一次 recv() 当成一条消息。消息到哪里结束，必须由应用程序自己说明：见 length-first 与 fixed-header 两课。",
+        "TCP has done nothing wrong: it promised a stream of bytes in order, and kept that. The mistake \
+        is the application's, which took one recv() for one message. It must say itself where a message \
+        ends: see the lessons length-first and fixed-header.",
+        "TCP 没有做错任何事：它承诺的是有序的字节流（byte stream），也做到了。错在应用程序：把一次 \
+        recv() 当成一条消息。消息到哪里结束，必须由应用程序自己说明：见 length-first 与 fixed-header 两\
+        课。",
     )?)
 }
 
@@ -69,14 +73,22 @@ fn glued_by_the_receiver(stage: &mut Stage, messages: &[(String, Vec<u8>)]) -> T
 
     let sent = messages.len();
     stage.say(
-        format!("The client called send() {sent} times. When the server got round to recv(), {total} bytes were waiting in its receive buffer (counted by SIOCINQ)."),
-        format!("客户端调用了 {sent} 次 send()。等服务器去 recv() 时，它的接收缓冲区（receive buffer）里已经有 {total} 字节（由 SIOCINQ 数得）。"),
+        format!(
+            "The client called send() {sent} times. When the server got round to recv(), {total} \
+            bytes were waiting in its receive buffer (counted by SIOCINQ)."
+        ),
+        format!(
+            "客户端调用了 {sent} 次 send()。等服务器去 recv() 时，它的接收缓冲区（receive buffer）里\
+            已经有 {total} 字节（由 SIOCINQ 数得）。"
+        ),
     )?;
     stage.show("one recv() returned", "一次 recv() 返回", &buffer[..count])?;
     stage.draw(&flow)?;
     stage.notice(
-        "Above: one block for each send(). Below: a single block. The borders between the messages are gone; nothing in the bytes says where they were.",
-        "上面一行：每次 send() 一块。下面一行：只有一块。消息之间的边界消失了，字节里没有任何东西能说明边界在哪里。",
+        "Above: one block for each send(). Below: a single block. The borders between the messages are \
+        gone; nothing in the bytes says where they were.",
+        "上面一行：每次 send() 一块。下面一行：只有一块。消息之间的边界消失了，字节里没有任何东西能说明\
+        边界在哪里。",
     )?;
     stage.fact(
         count == total,
@@ -118,12 +130,26 @@ fn glued_by_the_sender(stage: &mut Stage, messages: &[(String, Vec<u8>)]) -> Tau
         let mut buffer = vec![0; total];
         flow.reader(&server).read_exact(&mut buffer)?;
         stage.say(
-            "Nagle's algorithm holds small writes back while earlier bytes are not acknowledged, to send them in one segment. On loopback acknowledgements come at once, so we hold the bytes back ourselves, with TCP_CORK; the gluing is the same.",
-            "只要之前的字节还没有被确认（ACK），Nagle 算法就会攒着后面的小数据，合成一个报文段（segment）再发。环回（loopback）上确认来得太快，看不出来，所以我们用 TCP_CORK 亲手攒着；粘合的过程是一样的。",
+            "Nagle's algorithm holds small writes back while earlier bytes are not acknowledged, to \
+            send them in one segment. On loopback acknowledgements come at once, so we hold the bytes \
+            back ourselves, with TCP_CORK; the gluing is the same.",
+            "只要之前的字节还没有被确认（ACK），Nagle 算法就会攒着后面的小数据，合成一个报文段\
+            （segment）再发。环回（loopback）上确认来得太快，看不出来，所以我们用 TCP_CORK 亲手攒着；粘\
+            合的过程是一样的。",
         )?;
         stage.say(
-            format!("After {} send() the sender's kernel held {held} bytes back, and {arrived} had arrived. Uncorked, {total} bytes went out in {} (counted by TCP_INFO).", messages.len(), counted(segments, "segment")),
-            format!("{} 次 send() 之后，发送方内核里攒着 {held} 字节，对方收到 {arrived} 字节。拔掉“塞子”，{total} 字节装在 {segments} 个报文段里发出（由 TCP_INFO 数得）。", messages.len()),
+            format!(
+                "After {} send() the sender's kernel held {held} bytes back, and {arrived} had \
+                arrived. Uncorked, {total} bytes went out in {} (counted by \
+                TCP_INFO).",
+                messages.len(),
+                counted(segments, "segment")
+            ),
+            format!(
+                "{} 次 send() 之后，发送方内核里攒着 {held} 字节，对方收到 {arrived} 字节。拔掉“塞\
+                子”，{total} 字节装在 {segments} 个报文段里发出（由 TCP_INFO 数得）。",
+                messages.len()
+            ),
         )?;
         return stage.fact(
             segments < messages.len(),
@@ -166,8 +192,14 @@ fn the_rest_of_a_large_answer(stage: &mut Stage) -> Taught {
     };
 
     stage.say(
-        format!("A server that runs what it receives, and a client that asks three times: send(command), recv({size}). One recv() for each answer, as if it were a message."),
-        format!("服务器执行收到的命令；客户端问三次：send(命令)、recv({size})。它把一次 recv() 当成一条完整的回答。"),
+        format!(
+            "A server that runs what it receives, and a client that asks three times: \
+            send(command), recv({size}). One recv() for each answer, as if it were a message."
+        ),
+        format!(
+            "服务器执行收到的命令；客户端问三次：send(命令)、recv({size})。它把一次 recv() 当成一条\
+            完整的回答。"
+        ),
     )?;
     for (command, bytes) in commands.iter().zip(&received) {
         stage.show(format!("asked `{command}`, received"), format!("问 `{command}`，收到"), bytes)?;
@@ -177,8 +209,20 @@ fn the_rest_of_a_large_answer(stage: &mut Stage) -> Taught {
     let owners = owners_of_reads(&record);
     let left = record.messages[0].end as usize - received[0].len();
     stage.notice(
-        format!("The answer to `{first}` has {} bytes; the first recv() took {}. The other {left} stayed in the socket, in front of everything that follows: `ps` was answered with them.", record.messages[0].end, received[0].len()),
-        format!("`{first}` 的结果有 {} 字节，第一次 recv() 只取走了 {} 字节。剩下的 {left} 字节留在套接字里，排在后面所有数据的前面：`ps` 得到的回答就是它们。", record.messages[0].end, received[0].len()),
+        format!(
+            "The answer to `{first}` has {} bytes; the first recv() took {}. The other {left} \
+            stayed in the socket, in front of everything that follows: `ps` was answered with \
+            them.",
+            record.messages[0].end,
+            received[0].len()
+        ),
+        format!(
+            "`{first}` 的结果有 {} 字节，第一次 recv() 只取走了 {} 字节。剩下的 {left} 字节留在套接\
+            字里，排在后面所有数据的前面：`ps` 得到的回答就是它\
+            们。",
+            record.messages[0].end,
+            received[0].len()
+        ),
     )?;
     stage.fact(
         owners[0] == 0 && owners[1] == 0 && left > 0,
@@ -186,7 +230,8 @@ fn the_rest_of_a_large_answer(stage: &mut Stage) -> Taught {
         "第二条命令得到的，是第一条命令剩下的结果",
     )?;
     Ok(stage.say(
-        "A larger recv() only puts the problem off: how large would be large enough? And from now on each recv() begins with what the one before left behind.",
+        "A larger recv() only puts the problem off: how large would be large enough? And from now on \
+        each recv() begins with what the one before left behind.",
         "把 recv() 的参数改大，只是推迟问题：多大才算够？而且从此每一次 recv() 都从上一次剩下的地方读起。",
     )?)
 }
@@ -252,7 +297,8 @@ fn ask_naively(
             sizes.recv_timeout(PATIENCE).map_err(|_| io::Error::other("the server has not answered"))?;
         if received.is_empty() && size <= recv_size {
             return Err(Trouble::Wish(format!(
-                "'{command}' prints {size} bytes, and one recv of {recv_size} takes them all; choose a command that prints more, or a smaller --recv"
+                "'{command}' prints {size} bytes, and one recv of {recv_size} takes them all; choose a \
+                command that prints more, or a smaller --recv"
             )));
         }
         left += size;

@@ -1,5 +1,6 @@
 //! Sockets as labsh wants them: TCP and unix alike, with the options that its design relies on.
 
+use std::fmt;
 use std::io;
 use std::mem::size_of;
 use std::net::SocketAddr;
@@ -19,6 +20,38 @@ const NOT_SENT_LOW_WATER: u32 = 256 << 10;
 
 /// The first bytes from a peer are remembered, to tell what it speaks when it is not labsh.
 const REMEMBERED: usize = 16;
+
+/// Which of a host's addresses are tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AddressFamily {
+    /// All of them.
+    #[default]
+    Any,
+    /// Those of IPv4.
+    Inet,
+    /// Those of IPv6.
+    Inet6,
+}
+
+impl AddressFamily {
+    fn holds(self, address: &SocketAddr) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Inet => address.is_ipv4(),
+            Self::Inet6 => address.is_ipv6(),
+        }
+    }
+}
+
+impl fmt::Display for AddressFamily {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Any => "IP",
+            Self::Inet => "IPv4",
+            Self::Inet6 => "IPv6",
+        })
+    }
+}
 
 /// A connected stream socket.
 #[derive(Debug)]
@@ -51,9 +84,28 @@ impl Socket {
         Self { stream: Stream::Unix(stream), first_bytes: Vec::new() }
     }
 
-    /// Connects to a host by name or address, trying its addresses in turn.
-    pub async fn connect_tcp(host: &str, port: u16, dead_peer_after: Duration) -> io::Result<Self> {
-        Self::tcp(TcpStream::connect((host, port)).await?, dead_peer_after)
+    /// Connects to a host by name or address, trying its addresses of that family in turn.
+    pub async fn connect_tcp(
+        host: &str,
+        port: u16,
+        family: AddressFamily,
+        dead_peer_after: Duration,
+    ) -> io::Result<Self> {
+        let stream = match family {
+            AddressFamily::Any => TcpStream::connect((host, port)).await?,
+            family => {
+                let found = tokio::net::lookup_host((host, port)).await?;
+                let fitting: Vec<SocketAddr> = found.filter(|address| family.holds(address)).collect();
+                if fitting.is_empty() {
+                    return Err(io::Error::new(
+                        io::ErrorKind::AddrNotAvailable,
+                        format!("it has no {family} address"),
+                    ));
+                }
+                TcpStream::connect(&*fitting).await?
+            }
+        };
+        Self::tcp(stream, dead_peer_after)
     }
 
     /// Connects to a unix socket.
@@ -207,7 +259,7 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (client, accepted) = tokio::join!(
-            Socket::connect_tcp("127.0.0.1", address.port(), Duration::from_secs(45)),
+            Socket::connect_tcp("127.0.0.1", address.port(), AddressFamily::Any, Duration::from_secs(45)),
             listener.accept()
         );
         let (mut client, (mut peer, _)) = (client.unwrap(), accepted.unwrap());

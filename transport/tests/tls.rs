@@ -10,7 +10,7 @@ use labsh_proto::key::{HostId, HostKey, Key, KeyId, Secret, dummy_tls_seed};
 use labsh_proto::limits;
 use labsh_proto::message::{Name, Nonce};
 use labsh_transport::framing::{self, FrameReader};
-use labsh_transport::socket::Socket;
+use labsh_transport::socket::{AddressFamily, Socket};
 use labsh_transport::tls::{self, Acceptor, ConnectError, Identities};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
@@ -45,7 +45,7 @@ async fn connect(ours: &HostKey, theirs: HostKey) -> Result<bool, ConnectError> 
         let accepted = Acceptor::new(One(theirs)).unwrap().accept(socket, &challenge).await.ok()?;
         Some((accepted.binding, accepted.name))
     });
-    let socket = Socket::connect_tcp("127.0.0.1", port, PATIENCE).await?;
+    let socket = Socket::connect_tcp("127.0.0.1", port, AddressFamily::Any, PATIENCE).await?;
     let (stream, binding) = tls::connect(socket, ours).await?;
     let mut reader = FrameReader::new(stream);
     let frame = reader.next(limits::BODY_BEFORE_AUTHENTICATION).await.unwrap().unwrap();
@@ -78,7 +78,7 @@ async fn what_is_not_tls_is_named() {
             stream.write_all(&answer).await.unwrap();
             stream
         });
-        let socket = Socket::connect_tcp("127.0.0.1", port, PATIENCE).await.unwrap();
+        let socket = Socket::connect_tcp("127.0.0.1", port, AddressFamily::Any, PATIENCE).await.unwrap();
         let error = tls::connect(socket, &key(1, "lab07")).await.unwrap_err();
         match error {
             ConnectError::PlainMode => assert!(plain),

@@ -223,7 +223,7 @@ mod tests {
             let host_key = key.for_host(&HostId::new(expected).unwrap());
             assert_eq!(*line, host_key.to_line() + "\n", "{host}");
             let resolved = config.resolve(&host.parse().unwrap(), &Choices::default()).unwrap();
-            assert!(host_id.is_some() || resolved.host_id.as_str() == expected);
+            assert!(host_id.is_some() || resolved.route.host_id.as_str() == expected);
         }
         assert_eq!(joined(&config.store().hosts(&id("alice")).unwrap(), " "), "lab07 localhost own shared");
     }

@@ -74,7 +74,9 @@ mod tests {
                 "labsh-lesson.1",
                 "labsh-man.1",
                 "labsh-ping.1",
+                "labsh-rsh.1",
                 "labsh-run.1",
+                "labsh-shell.1",
                 "labsh-try.1",
                 "labsh.1",
             ]

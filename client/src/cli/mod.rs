@@ -1,5 +1,8 @@
 //! The program `labsh`: from a command line to an exit status.
 
+mod diagnostics;
+mod follow;
+mod interactive;
 pub mod key;
 mod local_streams;
 pub mod man;
@@ -7,7 +10,9 @@ pub mod options;
 mod outcome;
 pub mod ping;
 mod remote;
+pub mod rsh;
 pub mod run;
+pub mod shell;
 #[path = "try.rs"]
 pub mod try_command;
 
@@ -20,8 +25,8 @@ use anyhow::Context;
 use clap::{CommandFactory, Parser};
 use labsh_proto::key::HostKey;
 
+pub use crate::cli::diagnostics::note;
 use crate::cli::options::{Action, CommandLine, LessonOptions};
-use crate::terminal_text::escape;
 
 /// The exit status of everything that was refused or failed before a command ran.
 pub const REFUSED: u8 = 125;
@@ -41,6 +46,10 @@ pub type StartServer = Pin<Box<dyn Future<Output = anyhow::Result<SocketAddr>> +
 
 /// Does what the command line says.
 pub fn main(embedded: Embedded) -> ExitCode {
+    // ssh's command line is not read the way that others are.
+    if std::env::args_os().nth(1).is_some_and(|word| word == "rsh") {
+        return rsh::main(std::env::args_os().skip(2));
+    }
     let line = match CommandLine::try_parse() {
         Ok(line) => line,
         Err(error) => {
@@ -51,6 +60,8 @@ pub fn main(embedded: Embedded) -> ExitCode {
     };
     let outcome = match line.action {
         Action::Run(options) => run::execute(*options),
+        Action::Shell(options) => shell::execute(*options),
+        Action::Rsh(_) => Ok(rsh::main(std::env::args_os().skip(2))),
         Action::Try(options) => try_command::execute(*options, &embedded),
         Action::Ping(options) => ping::execute(options),
         Action::Key(action) => key::execute(action),
@@ -69,12 +80,6 @@ fn completions(shell: clap_complete::Shell) -> anyhow::Result<ExitCode> {
     clap_complete::generate(shell, &mut CommandLine::command(), "labsh", &mut script);
     print(&script)?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Says one line on stderr, whatever the text holds.
-pub fn note(text: &str) {
-    // When stderr is closed there is nobody to tell.
-    let _ = writeln!(io::stderr(), "labsh: {}", escape(text));
 }
 
 /// Writes all of it to stdout; `println!` would panic when that is closed.

@@ -1,15 +1,16 @@
 //! `labsh run`: one command on one host.
 
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use labsh_proto::auth::Mode;
-use labsh_proto::key::HostKey;
 use labsh_proto::message::Program;
 
-use crate::cli::options::{CommandOptions, ConnectionFlags, RunOptions};
+use crate::cli::interactive::{self, Interaction};
+use crate::cli::options::{CommandOptions, ConnectionFlags, RunOptions, TerminalFlags};
 use crate::cli::outcome::{self, Outcome};
 use crate::cli::{note, remote};
-use crate::config::Config;
+use crate::config::{Config, Resolved};
 use crate::connect::ConnectOptions;
 use crate::error::CommandError;
 use crate::key_file;
@@ -20,20 +21,49 @@ use crate::target::Target;
 pub fn execute(options: RunOptions) -> anyhow::Result<ExitCode> {
     let program = options.program();
     outcome::check_status_fd(&options.command)?;
+    let terminal = options.terminal;
+    let interaction = (options.tty > 0 || terminal.force_tty)
+        .then(|| interaction(&options.remote.target, terminal, options.tty > 1))
+        .transpose()?;
     let connection = connection(&options.remote.target, &options.connection)?;
+    drive(&connection, &program, &options.command, interaction.as_ref())
+}
+
+/// [`run`], on a runtime of its own.
+pub(crate) fn drive(
+    connection: &ConnectOptions,
+    program: &Program,
+    options: &CommandOptions,
+    interaction: Option<&Interaction>,
+) -> anyhow::Result<ExitCode> {
     // One thread drives everything that waits; the streams have threads of their own.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let code = runtime.block_on(run(&connection, &program, &options.command));
+    let code = runtime.block_on(run(connection, program, options, interaction));
     // A thread may sit in a read of our stdin for ever.
     runtime.shutdown_background();
     Ok(code)
 }
 
-/// Connects, runs one command, and tells how it ended.
+/// How a terminal on this target is joined to ours; it cannot be where stdin is none, unless that is what they want.
+pub(crate) fn interaction(
+    target: &Target,
+    flags: TerminalFlags,
+    forced: bool,
+) -> anyhow::Result<Interaction> {
+    if !flags.force_tty && !forced && !io::stdin().is_terminal() {
+        anyhow::bail!(
+            "stdin is not a terminal; use `labsh run` without -t, or have a terminal over there all the same: --force-tty"
+        );
+    }
+    Ok(Interaction { escape: flags.escape.unwrap_or_default(), host: Some(target.to_string()) })
+}
+
+/// Connects, runs one command, in a terminal of its own where there is an interaction, and tells how it ended.
 pub(crate) async fn run(
     connection: &ConnectOptions,
     program: &Program,
     options: &CommandOptions,
+    interaction: Option<&Interaction>,
 ) -> ExitCode {
     let session = match Session::connect_early(connection).await {
         Ok(session) => session,
@@ -48,7 +78,10 @@ pub(crate) async fn run(
             key.host_id()
         ));
     }
-    let end = remote::carry(&session, program, options).await;
+    let end = match interaction {
+        Some(interaction) => interactive::carry(&session, program, options, interaction).await,
+        None => remote::carry(&session, program, options).await,
+    };
     let code = end.outcome.report(options, program, end.stdout_closed);
     session.close().await;
     code
@@ -56,12 +89,17 @@ pub(crate) async fn run(
 
 /// What flags, environment and files say about a target, with its key.
 pub(crate) fn connection(target: &Target, flags: &ConnectionFlags) -> anyhow::Result<ConnectOptions> {
-    let resolved = Config::load()?.resolve(target, &flags.choices())?;
-    let key: HostKey = key_file::load(&resolved.key)?.for_host(&resolved.host_id);
+    connect_options(Config::load()?.resolve(target, &flags.choices())?)
+}
+
+/// With the key that was resolved, which is read here.
+pub(crate) fn connect_options(resolved: Resolved) -> anyhow::Result<ConnectOptions> {
+    let Resolved { route, key } = resolved;
     Ok(ConnectOptions {
-        address: resolved.address,
-        key,
-        mode: if resolved.plain { Mode::Plain } else { Mode::Tls },
-        timeout: resolved.connect_timeout,
+        address: route.address,
+        key: key_file::load(&key)?.for_host(&route.host_id),
+        mode: if route.plain { Mode::Plain } else { Mode::Tls },
+        timeout: route.connect_timeout,
+        family: route.family,
     })
 }
