@@ -14,7 +14,7 @@ fn main() -> ExitCode {
     })
 }
 
-/// What a lesson is given that did not show its phenomenon.
+/// The exit status when a lesson did not show what it is about.
 const NOT_SHOWN: u8 = 1;
 
 fn give_lessons(options: LessonOptions) -> anyhow::Result<ExitCode> {
@@ -41,7 +41,7 @@ fn give_lessons(options: LessonOptions) -> anyhow::Result<ExitCode> {
     for given in given {
         match given.outcome {
             Ok(()) => {}
-            // Each has been told already where it happened; a wish that cannot be met is wrong use if nothing is worse.
+            // Of several lessons each has told already what went wrong; the only one leaves its refusal to us.
             Err(Trouble::Wish(wish)) if lessons.len() == 1 => return Err(anyhow::anyhow!(wish)),
             Err(_) => status = ExitCode::from(NOT_SHOWN),
         }

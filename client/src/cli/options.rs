@@ -82,7 +82,7 @@ Examples:
 Exit status:
   0    everything that was promised showed itself
   1    a lesson did not show what it is about
-  125  wrong use; nothing was shown";
+  125  wrong use, or a command that is of no use in this lesson";
 
 /// Run commands on lab machines: one key, exact words, complete output
 #[derive(Debug, Parser)]
