@@ -4,7 +4,6 @@ use std::io::{self, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
 
 use labsh_proto::frame::{Decoder, Frame, Kind};
 use labsh_proto::limits::{BODY, HEADER_LENGTH};
@@ -13,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::flow::Flow;
 use crate::real::{Ran, RealSession};
-use crate::sockets::{patient, queued, recv};
+use crate::sockets::{patient, recv};
 use crate::stage::{Stage, Taught, Trouble};
 
 /// What the proxy does with the bytes on their way.
@@ -23,12 +22,12 @@ enum Wire {
     Straight,
     /// Passes every single byte on by itself.
     Chopped,
-    /// Waits until nothing more comes, and passes everything on at once.
+    /// Holds everything back until the other end waits for it, and passes it on at once.
     Glued,
 }
 
-/// How long nothing must have come before a glued block is passed on. It only decides how much is glued together.
-const SILENCE: Duration = Duration::from_millis(20);
+/// The largest glued block. A stream's first credit is larger, so whoever waits for credit has filled a block.
+const BLOCK: usize = 64 << 10;
 
 pub(crate) fn teach(stage: &mut Stage) -> Taught {
     let Some(real) = stage.options().real.clone() else {
@@ -211,25 +210,29 @@ fn pass_on(
     passed: &Passed,
 ) -> io::Result<()> {
     let mut decoder = Decoder::default();
-    let mut buffer = vec![0; 64 << 10];
+    let mut buffer = vec![0; BLOCK];
+    let mut block = Vec::new();
     loop {
-        let mut count = recv(from, &mut buffer)?;
-        if count == 0 {
-            break;
-        }
-        while wire == Wire::Glued && count < buffer.len() && more_comes(from)? {
-            count += recv(from, &mut buffer[count..])?;
-        }
-        let bytes = &buffer[..count];
-        decoder.buffer().extend_from_slice(bytes);
+        let count = recv(from, &mut buffer)?;
+        block.extend_from_slice(&buffer[..count]);
+        decoder.buffer().extend_from_slice(&buffer[..count]);
+        let mut waited_for = count == 0;
         while let Some(frame) = decoder.next_frame(BODY).map_err(io::Error::other)? {
             flow.message(frame.kind.name());
             flow.wrote(&[&frame.header().encode()[..], &frame.body].concat());
+            waited_for |= is_waited_for(arrow, frame.kind);
             passed.lock().unwrap_or_else(PoisonError::into_inner).push((arrow, frame));
         }
-        for piece in bytes.chunks(if wire == Wire::Chopped { 1 } else { count }) {
+        if wire == Wire::Glued && !waited_for && block.len() < BLOCK {
+            continue;
+        }
+        for piece in block.chunks(if wire == Wire::Chopped { 1 } else { BLOCK }) {
             to.write_all(piece)?;
             flow.read(piece);
+        }
+        block.clear();
+        if count == 0 {
+            break;
         }
     }
     // The end travels on; it may have arrived there by another way already.
@@ -237,10 +240,13 @@ fn pass_on(
     Ok(())
 }
 
-/// Whether something follows before it has been silent for [`SILENCE`].
-fn more_comes(from: &TcpStream) -> io::Result<bool> {
-    thread::sleep(SILENCE);
-    Ok(queued(from)? > 0)
+/// Whether the other end, or its command, does nothing before it has this message: to hold it back would be to wait for
+/// ever.
+fn is_waited_for(arrow: char, kind: Kind) -> bool {
+    match arrow {
+        '→' => !matches!(kind, Kind::Open | Kind::Close),
+        _ => matches!(kind, Kind::Challenge | Kind::Welcome | Kind::Credit | Kind::Exit | Kind::Refuse),
+    }
 }
 
 /// A message in one line: direction, kind, channel, bytes of header and body, and what it says.
