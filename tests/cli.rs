@@ -110,7 +110,7 @@ fn a_damaged_key_file_is_named_with_the_remedy() {
         (&good[..good.len() / 2], "is no key file"),
         (&mistyped, "checksum"),
         ("", "is no key file"),
-        ("-----BEGIN PRIVATE KEY-----\n", "is no key file"),
+        ("-----BEGIN PRIVATE KEY-----\n", "key of another kind"),
         (&"x".repeat(5000), "longer than"),
     ] {
         fs::write(&key, bad).unwrap();

@@ -43,7 +43,10 @@ fn the_packaged_configuration_says_every_default() {
     let told = text(&check(&empty).stderr);
     let known = told.split("what is understood here: ").nth(1).unwrap();
     for key in known.trim().trim_end_matches(')').split(", ") {
-        let line = |line: &str| line.trim_start_matches('#').starts_with(&format!("{key} = "));
+        let line = |line: &str| {
+            let line = line.trim_start_matches('#');
+            line.starts_with(&format!("{key} = ")) || line == format!("[{key}]")
+        };
         assert!(read("packaging/labshd.toml").lines().any(line), "{key} is missing in packaging/labshd.toml");
     }
 }
@@ -72,7 +75,9 @@ fn the_packaged_client_configuration_is_understood() {
 #[test]
 fn options_in_the_readme_exist() {
     let mut known = String::new();
-    for subcommand in [&["run"][..], &["try"], &["ping"], &["key", "enroll"], &["key", "revoke"]] {
+    for subcommand in
+        [&["run"][..], &["shell"], &["try"], &["ping"], &["lesson"], &["key", "enroll"], &["key", "revoke"]]
+    {
         known += &help(LABSH, subcommand);
     }
     known += &help(LABSHD, &["key", "add"]);

@@ -145,7 +145,8 @@ fn a_proof_holds_for_one_connection_one_host_and_one_mode() {
     assert_authentication(&answer_to(&labshd, &other, renamed));
     // Features are part of the proof.
     let richer = |frame: &Frame| {
-        let response = Response { features: Features(1), ..Response::from_frame(frame).unwrap() };
+        let response =
+            Response { features: Features(!Features::SUPPORTED.0), ..Response::from_frame(frame).unwrap() };
         response.frame(ChannelId::CONNECTION)
     };
     assert_authentication(&answer_to(&labshd, &key, richer));

@@ -121,7 +121,7 @@ impl Child {
             }
         };
         Self {
-            stdin: (stdin == Stdio::Piped).then(|| ChildStdin { slot: slot.clone() }),
+            stdin: (stdin == Stdio::Piped).then(|| ChildStdin { slot: slot.clone(), ends: true }),
             stdout: end(Stream::Stdout, stdout).map(ChildStdout),
             stderr: end(Stream::Stderr, stderr).map(ChildStderr),
             slot,
@@ -322,6 +322,8 @@ read_end! {
 #[derive(Debug)]
 pub struct ChildStdin {
     slot: Arc<Slot>,
+    /// Whether the command sees an end when this is dropped.
+    ends: bool,
 }
 
 impl ChildStdin {
@@ -333,6 +335,12 @@ impl ChildStdin {
             self.write(piece)?;
         }
         Ok(())
+    }
+
+    /// Gives it up without an end-of-file: what was sent must not pass for the whole. It stays open over there until the
+    /// command ends, or its [`Child`] is dropped.
+    pub fn leave_open(mut self) {
+        self.ends = false;
     }
 
     /// Resolves once the command no longer reads its stdin, or the connection has gone.
@@ -381,6 +389,8 @@ impl AsyncWrite for ChildStdin {
 
 impl Drop for ChildStdin {
     fn drop(&mut self) {
-        self.slot.session.multiplexer.with(|channels| channels.finish(self.slot.id, Stream::Stdin));
+        if self.ends {
+            self.slot.session.multiplexer.with(|channels| channels.finish(self.slot.id, Stream::Stdin));
+        }
     }
 }

@@ -18,9 +18,7 @@ use labsh_transport::socket::{AddressFamily, Socket};
 use labsh_transport::{random, tls};
 
 use crate::error::ConnectError;
-
-/// A server that says nothing for so long has gone.
-pub(crate) const DEAD_PEER_AFTER: Duration = Duration::from_secs(45);
+use crate::silence::DEAD_PEER_AFTER;
 
 /// Where a labshd listens.
 #[derive(Debug, Clone, PartialEq, Eq)]

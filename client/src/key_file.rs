@@ -102,6 +102,15 @@ pub enum KeyFileError {
         /// The file.
         path: PathBuf,
     },
+    /// A private key as ssh and TLS keep them (RFC 7468).
+    #[error(
+        "{} holds a key of another kind, as ssh has them; name a key of labsh, and make one with `labsh key new` \
+         if there is none", path.display()
+    )]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+    },
     /// Something else than a key.
     #[error("{} is no key file: {error}; restore it, or make a new key with `labsh key new`", path.display())]
     Line {
@@ -168,6 +177,9 @@ pub fn load(path: &Path) -> Result<Key, KeyFileError> {
     file.take(LONGEST + 1).read_to_end(&mut text).map_err(|cause| cannot_open(&path, cause))?;
     if text.len() as u64 > LONGEST {
         return Err(KeyFileError::Long { path });
+    }
+    if text.starts_with(b"-----BEGIN ") {
+        return Err(KeyFileError::Foreign { path });
     }
     Key::from_line(&String::from_utf8_lossy(&text)).map_err(|error| KeyFileError::Line { path, error })
 }
@@ -283,6 +295,10 @@ mod tests {
             assert!(matches!(error, KeyFileError::Line { .. }), "{text:?}: {error}");
             assert!(error.to_string().contains("alice.key"), "{error}");
         }
+        let ssh = "-----BEGIN OPENSSH PRIVATE KEY-----\nsecret\n-----END OPENSSH PRIVATE KEY-----\n";
+        let error = load(&file(&directory, ssh, 0o600)).unwrap_err();
+        assert!(matches!(error, KeyFileError::Foreign { .. }), "{error}");
+        assert!(!error.to_string().contains("secret"), "{error}");
         let two = format!("{0}\n{0}\n", key().to_line());
         assert!(matches!(load(&file(&directory, &two, 0o600)), Err(KeyFileError::Line { .. })));
         let long = key().to_line() + &" ".repeat(5000);

@@ -31,6 +31,7 @@ mod command;
 mod connect;
 mod error;
 mod session;
+mod silence;
 
 pub use child::{Child, ChildStderr, ChildStdin, ChildStdout, ExitStatus, Output};
 pub use command::{Command, Stdio};

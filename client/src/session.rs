@@ -20,14 +20,12 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::command::Command;
-use crate::connect::{self, Answered, ConnectOptions, DEAD_PEER_AFTER};
+use crate::connect::{self, Answered, ConnectOptions};
 use crate::error::{CommandError, ConnectError};
+use crate::silence::{self, DEAD_PEER_AFTER, Silence, Verdict};
 
 /// What the windows of one session may grow by, in bytes.
 const GROWTH: u64 = 512 << 20;
-
-/// After so much silence the server is asked whether it is there.
-const PING_AFTER: Duration = Duration::from_secs(15);
 
 /// How far a command has come, as the server told it.
 #[derive(Debug, Clone)]
@@ -267,10 +265,15 @@ async fn read_frames(
     commands: &Commands,
 ) -> CommandError {
     let lost = |reason: String| CommandError::Lost(reason);
-    let (mut asked, mut heard) = (false, 0);
+    let (mut silence, mut heard) = (Silence::default(), 0);
     loop {
-        let patience = if !asked { PING_AFTER } else { DEAD_PEER_AFTER - PING_AFTER };
-        let frame = match timeout(patience, reader.next(limits::BODY)).await {
+        let start = Instant::now();
+        let next = timeout(silence::PIECE, reader.next(limits::BODY)).await;
+        if reader.received() > heard {
+            heard = reader.received();
+            silence.broken();
+        }
+        let frame = match next {
             Ok(Ok(Some(frame))) => frame,
             Ok(Ok(None)) => return lost("the server closed it".into()),
             Ok(Err(ReadError::Io(error))) if error.kind() == io::ErrorKind::UnexpectedEof => {
@@ -280,15 +283,17 @@ async fn read_frames(
             Ok(Err(ReadError::Protocol(error))) => {
                 return lost(format!("the server broke the protocol: {error}"));
             }
-            Err(_) if !asked || reader.received() > heard => {
-                asked = true;
-                heard = reader.received();
-                multiplexer.with(|channels| channels.ping(0));
+            Err(_) => {
+                match silence.lasted(start.elapsed()) {
+                    Verdict::Wait => {}
+                    Verdict::Ask => multiplexer.with(|channels| channels.ping(0)),
+                    Verdict::Gone => {
+                        return lost(format!("the server was silent for {} s", DEAD_PEER_AFTER.as_secs()));
+                    }
+                }
                 continue;
             }
-            Err(_) => return lost(format!("the server was silent for {} s", DEAD_PEER_AFTER.as_secs())),
         };
-        asked = false;
         match multiplexer.receive(frame) {
             Ok(Event::Started(id, started)) => commands.advance(id, Progress::Started { pid: started.pid }),
             Ok(Event::Ended(id, status)) => {

@@ -4,6 +4,8 @@ use std::io::{self, Read, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::words::Words;
+
 /// What a step did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum What {
@@ -48,7 +50,7 @@ pub struct Message {
 #[derive(Debug, Clone, Default)]
 pub struct Record {
     /// From whom to whom.
-    pub label: String,
+    pub label: Words,
     /// In the order in which they were written.
     pub messages: Vec<Message>,
     /// In the order in which they happened.
@@ -66,7 +68,7 @@ pub struct Flow {
 
 impl Flow {
     /// From whom to whom, in a few words.
-    pub fn new(label: impl Into<String>) -> Self {
+    pub fn new(label: impl Into<Words>) -> Self {
         let record = Record { label: label.into(), ..Record::default() };
         Self { began: Instant::now(), record: Arc::new(Mutex::new(record)) }
     }
@@ -141,7 +143,7 @@ pub struct Watched<S> {
 
 impl<S: Write> Write for Watched<S> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.inner.write(bytes)?;
+        let written = uninterrupted(|| self.inner.write(bytes))?;
         self.flow.wrote(&bytes[..written]);
         Ok(written)
     }
@@ -153,8 +155,42 @@ impl<S: Write> Write for Watched<S> {
 
 impl<S: Read> Read for Watched<S> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.inner.read(buffer)?;
+        let read = uninterrupted(|| self.inner.read(buffer))?;
         self.flow.read(&buffer[..read]);
         Ok(read)
+    }
+}
+
+/// Makes a call again that a signal broke off before it did anything.
+///
+/// The kernel restarts most calls by itself, but not those on sockets with a timeout (signal(7)).
+pub(crate) fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Is interrupted, then does what it is asked for.
+    struct Signalled(bool);
+
+    impl Read for Signalled {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.0 = !self.0;
+            if self.0 { Err(io::ErrorKind::Interrupted.into()) } else { Ok(buffer.len()) }
+        }
+    }
+
+    #[test]
+    fn a_signal_is_no_step() {
+        let flow = Flow::new("a → b");
+        assert_eq!(flow.reader(Signalled(false)).read(&mut [0; 3]).unwrap(), 3);
+        assert_eq!(flow.record().steps.len(), 1);
     }
 }

@@ -3,15 +3,36 @@
 //! A lesson is a function that does something with sockets and tells its [`Stage`] what really happened. It shows what
 //! it received, never what it expected, and it fails if the phenomenon or the cure did not show.
 
+mod class;
 mod flow;
+mod kernel;
+mod layout;
 mod options;
+mod picture;
+mod print;
+mod random;
+mod shell;
+mod sockets;
 mod stage;
 mod words;
+mod wrap;
 
+mod auth;
+mod concurrency;
+mod fixed_header;
+mod length_first;
+mod looping;
+mod partial;
+mod phone;
+mod reuse;
 mod sticky;
+mod udp;
+mod unix;
 
+pub use class::{Given, Unknown, chosen, give};
 pub use flow::{Flow, KEPT, Message, Record, Step, Watched, What};
 pub use options::Options;
+pub use print::{Look, list};
 pub use stage::{Item, Stage, Taught, Trouble};
 pub use words::{Language, Words};
 
@@ -26,8 +47,81 @@ pub struct Lesson {
 }
 
 /// All lessons, in the order in which they build on each other.
-pub const LESSONS: &[Lesson] = &[Lesson {
-    name: "sticky",
-    title: ("粘包: messages that stick together and come apart", "粘包：粘在一起、又被拆开的消息"),
-    teach: sticky::teach,
-}];
+pub const LESSONS: &[Lesson] = &[
+    Lesson {
+        name: "phone",
+        title: ("one client, one server, one exchange", "打电话：一个客户端、一个服务器、一问一答"),
+        teach: phone::teach,
+    },
+    Lesson {
+        name: "loop",
+        title: (
+            "many messages, the empty one, and how a conversation ends",
+            "通信循环：多条消息、空消息、连接的结束",
+        ),
+        teach: looping::teach,
+    },
+    Lesson {
+        name: "reuse",
+        title: (
+            "why a port is still taken: TIME_WAIT; the backlog, filled",
+            "端口为什么还被占用：TIME_WAIT；把 backlog 填满",
+        ),
+        teach: reuse::teach,
+    },
+    Lesson {
+        name: "partial",
+        title: (
+            "send against sendall: a full send buffer takes only part",
+            "send 与 sendall：发送缓冲区满了就只收下一部分",
+        ),
+        teach: partial::teach,
+    },
+    Lesson {
+        name: "sticky",
+        title: ("粘包: messages that stick together and come apart", "粘包：粘在一起、又被拆开的消息"),
+        teach: sticky::teach,
+    },
+    Lesson {
+        name: "length-first",
+        title: ("the early cure: length, acknowledgement, data", "先发长度：早期的办法，长度、确认、数据"),
+        teach: length_first::teach,
+    },
+    Lesson {
+        name: "fixed-header",
+        title: ("the cure: a header of fixed size in front of every message", "定长消息头：粘包的根治办法"),
+        teach: fixed_header::teach,
+    },
+    Lesson {
+        name: "udp",
+        title: (
+            "datagrams: whole, cut, lost or swapped; recv and recvfrom",
+            "数据报：完整、截断、丢失、乱序；recv 与 recvfrom",
+        ),
+        teach: udp::teach,
+    },
+    Lesson {
+        name: "unix",
+        title: (
+            "two processes on one machine; the address is a file",
+            "同一台机器上的两个进程；地址是一个文件",
+        ),
+        teach: unix::teach,
+    },
+    Lesson {
+        name: "auth",
+        title: (
+            "HMAC challenge and response: attacks, and what stops each",
+            "HMAC 挑战与应答：几种攻击，以及各自的对策",
+        ),
+        teach: auth::teach,
+    },
+    Lesson {
+        name: "concurrency",
+        title: (
+            "many clients: one after the other, threads, async tasks",
+            "许多客户端：顺序、线程、异步任务",
+        ),
+        teach: concurrency::teach,
+    },
+];

@@ -23,6 +23,12 @@ pub enum Trouble {
     Wish(String),
 }
 
+impl From<nix::errno::Errno> for Trouble {
+    fn from(errno: nix::errno::Errno) -> Self {
+        Self::Io(errno.into())
+    }
+}
+
 /// Something that a lesson told or showed.
 #[derive(Debug, Clone)]
 pub enum Item {

@@ -33,7 +33,7 @@ impl FromStr for Language {
 }
 
 /// A text in both languages.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Words {
     english: String,
     chinese: String,
@@ -51,5 +51,26 @@ impl Words {
             Language::English => &self.english,
             Language::Chinese => &self.chinese,
         }
+    }
+}
+
+/// What is the same in both: names, addresses.
+impl From<&str> for Words {
+    fn from(text: &str) -> Self {
+        Self::new(text, text)
+    }
+}
+
+/// What is the same in both: names, addresses.
+impl From<String> for Words {
+    fn from(text: String) -> Self {
+        Self::new(text.clone(), text)
+    }
+}
+
+/// English, Chinese.
+impl<English: Into<String>, Chinese: Into<String>> From<(English, Chinese)> for Words {
+    fn from((english, chinese): (English, Chinese)) -> Self {
+        Self::new(english, chinese)
     }
 }

@@ -125,6 +125,7 @@ pub struct ReceiveWindow {
     consumed: u64,
     limit: u64,
     window: u64,
+    widest: u64,
     grown: u64,
     sender_waits: bool,
     growth: Growth,
@@ -138,10 +139,18 @@ impl ReceiveWindow {
             consumed: 0,
             limit: first_limit,
             window: first_limit,
+            widest: WIDEST,
             grown: 0,
             sender_waits: false,
             growth,
         }
+    }
+
+    /// The same, but it stays as wide as it is: where what is under way delays what comes behind it.
+    pub fn fixed(first_limit: u64, growth: Growth) -> Self {
+        let mut window = Self::new(first_limit, growth);
+        window.widest = first_limit;
+        window
     }
 
     /// Bytes received so far.
@@ -191,7 +200,7 @@ impl ReceiveWindow {
 
     fn widen(&mut self) {
         let more = self.window;
-        if self.window + more <= WIDEST && self.growth.take(more) {
+        if self.window + more <= self.widest && self.growth.take(more) {
             self.window += more;
             self.grown += more;
         }
@@ -221,6 +230,16 @@ mod tests {
         assert!(window.consume(1));
         assert_eq!(window.announce(), (256, 1280));
         assert!(!window.consume(44));
+    }
+
+    #[test]
+    fn a_fixed_window_stays_as_it_is_however_long_the_link() {
+        let mut window = ReceiveWindow::fixed(1024, Growth::new(Budget::new(1 << 30)));
+        for sent in 1..=8 {
+            window.receive(1024, true).unwrap();
+            assert!(window.consume(1024));
+            assert_eq!(window.announce(), (sent * 1024, (sent + 1) * 1024));
+        }
     }
 
     #[test]

@@ -30,6 +30,10 @@ pub const FIRST_STDIN_LIMIT: u64 = 128 << 10;
 /// The first limit on stdout and on stderr of a new channel, in bytes.
 pub const FIRST_OUTPUT_LIMIT: u64 = 1 << 20;
 
+/// The same for a command with a terminal, in bytes: all of it may be ahead of the answer to a key, so it is half a
+/// second's worth on a link of 1 Mbit/s.
+pub const FIRST_TERMINAL_LIMIT: u64 = 64 << 10;
+
 /// No limit may lie further than this beyond what was consumed, in bytes.
 pub const WINDOW: u64 = 1 << 30;
 

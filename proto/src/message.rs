@@ -60,7 +60,7 @@ impl Features {
     /// A connection may take up commands of an earlier one.
     pub const RESUME: Self = Self(1 << 2);
     /// What this code can do beyond the base.
-    pub const SUPPORTED: Self = Self(0);
+    pub const SUPPORTED: Self = Self::TERMINAL;
 
     /// Whether all of `other`'s bits are set.
     pub fn contains(self, other: Self) -> bool {

@@ -148,10 +148,17 @@ fn handshake_cases() -> Vec<Case> {
     let proof = plain.server_proof(&host_key(), &said);
     let welcome =
         Welcome { instance: said.instance, features: said.features, channels: said.channels, proof };
+    let with_terminals = says(Features::TERMINAL.0, 64);
+    let with = Welcome { features: with_terminals.features, ..welcome };
     vec![
         case("challenge", CONNECTION, Challenge { server_nonce: plain.server_nonce }),
         case("response", CONNECTION, response),
         case("welcome", CONNECTION, welcome),
+        case(
+            "welcome-terminal",
+            CONNECTION,
+            Welcome { proof: plain.server_proof(&host_key(), &with_terminals), ..with },
+        ),
     ]
 }
 

@@ -1,6 +1,7 @@
 //! `labshd check`: what labshd would do with the files as they are.
 
 use std::fmt::Write as _;
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use labsh_proto::auth::Mode;
@@ -33,6 +34,7 @@ fn report(source: &Source, runs_as: &RunsAs, config: &Config, found: &Found) -> 
         ("times", times(config)),
         ("environment", environment(config)),
         ("path", path(runs_as, config)),
+        ("subsystems", subsystems(config)),
         ("log", vec![log(config)]),
     ];
     let mut text = String::new();
@@ -97,6 +99,18 @@ fn path(runs_as: &RunsAs, config: &Config) -> Vec<String> {
         ],
         _ => vec![Escaped(config.command_path(false)).to_string()],
     }
+}
+
+fn subsystems(config: &Config) -> Vec<String> {
+    if config.subsystems.is_empty() {
+        return vec!["none".to_owned()];
+    }
+    let line = |(name, words): (&String, &Vec<String>)| {
+        let there = words.first().is_some_and(|program| Path::new(program).exists());
+        let note = if there { "" } else { "  (that program is not there)" };
+        format!("{}: {}{note}", Escaped(name), Escaped(words.join(" ")))
+    };
+    config.subsystems.iter().map(line).collect()
 }
 
 fn log(config: &Config) -> String {

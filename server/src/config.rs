@@ -1,5 +1,6 @@
 //! What can be configured, and what holds where nothing is said.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -39,6 +40,9 @@ pub struct Config {
     pub accept_env: Vec<Pattern>,
     /// PATH for commands; [`Config::command_path`] has the default.
     pub path: Option<String>,
+    /// Programs that clients may ask for by a name, as exact words, no shell; the first is an absolute path. Default:
+    /// `sftp`, where one of the usual places has its server.
+    pub subsystems: BTreeMap<String, Vec<String>>,
     /// Between SIGHUP, SIGTERM and SIGKILL for a command whose client is gone. Default: 2 s.
     pub termination_grace: Duration,
     /// How long running commands may still take once labshd is told to stop. Default: 30 s.
@@ -115,6 +119,7 @@ impl Config {
             max_channels: 256,
             accept_env: vec![Pattern::any()],
             path: None,
+            subsystems: usual_subsystems(),
             termination_grace: 2 * SECOND,
             drain_timeout: 30 * SECOND,
             log_format: LogFormat::Text,
@@ -155,6 +160,7 @@ impl Config {
         fields.count(&mut config.max_channels, "max_channels", 1..=65_536);
         fields.list(&mut config.accept_env, "accept_env", str::parse);
         fields.text(&mut config.path, "path", |path| command_path(path).map(Some));
+        fields.table(&mut config.subsystems, "subsystems", subsystem);
         fields.duration(&mut config.termination_grace, "termination_grace", Duration::ZERO..=HOUR);
         fields.duration(&mut config.drain_timeout, "drain_timeout", Duration::ZERO..=24 * HOUR);
         fields.text(&mut config.log_format, "log_format", log_format);
@@ -210,6 +216,44 @@ fn command_path(path: &str) -> Result<String, Wrong> {
         )),
         None if path.contains('\0') => Err(Wrong::new("it holds a NUL", "remove it")),
         None => Ok(path.to_owned()),
+    }
+}
+
+/// Where distributions put OpenSSH's server for file transfers.
+const SFTP_SERVERS: [&str; 4] = [
+    "/usr/lib/openssh/sftp-server",
+    "/usr/libexec/openssh/sftp-server",
+    "/usr/lib/ssh/sftp-server",
+    "/usr/libexec/sftp-server",
+];
+
+fn usual_subsystems() -> BTreeMap<String, Vec<String>> {
+    let found = SFTP_SERVERS.into_iter().find(|path| Path::new(path).exists());
+    found.map(|path| ("sftp".to_owned(), vec![path.to_owned()])).into_iter().collect()
+}
+
+fn subsystem(name: &str, value: toml::Value) -> Result<Vec<String>, Wrong> {
+    let remedy = format!(
+        "write {name} = \"/path/of/program\", or, with words, {name} = [\"/path/of/program\", \"word\"]"
+    );
+    let wrong = |problem: String| Err(Wrong::new(format!("{name}: {problem}"), &remedy));
+    let words: Option<Vec<String>> = match value {
+        toml::Value::String(path) if path.contains(char::is_whitespace) => {
+            return wrong(format!("{path:?} has several words, and no shell would take them apart"));
+        }
+        toml::Value::String(path) => Some(vec![path]),
+        toml::Value::Array(words) => {
+            let text = |word: toml::Value| word.as_str().map(str::to_owned);
+            words.into_iter().map(text).collect()
+        }
+        _ => None,
+    };
+    let Some(words) = words else { return wrong("it is neither a text nor a list of texts".to_owned()) };
+    match words.first() {
+        None => wrong("it names no program".to_owned()),
+        Some(program) if !program.starts_with('/') => wrong(format!("{program:?} is no absolute path")),
+        Some(_) if words.iter().any(|word| word.contains('\0')) => wrong("it holds a NUL".to_owned()),
+        Some(_) => Ok(words),
     }
 }
 
@@ -272,8 +316,14 @@ mod tests {
             log_format = "json"
             log_level = "debug"
             keys_dir = "elsewhere"
+            [subsystems]
+            sftp = "/opt/sftp-server"
+            backup = ["/opt/backup", "a word"]
             "#,
         );
+        assert_eq!(config.subsystems.len(), 2);
+        assert_eq!(config.subsystems["sftp"], ["/opt/sftp-server"]);
+        assert_eq!(config.subsystems["backup"], ["/opt/backup", "a word"]);
         assert_eq!(config.listen.len(), 3);
         assert_eq!(config.termination_grace, Duration::from_millis(500));
         assert_eq!(config.command_path(true), "/bin:/opt/bin");
@@ -296,10 +346,11 @@ mod tests {
         let told = mistakes(
             "listen = [\"127.0.0.1\", \"127.0.0.1:5274\"]\nbacklog = 0\ndead_peer_after = \"soon\"\npath = \"bin:/bin\"\n\
              log_level = \"loud\"\nmax_channels = \"many\"\ndrain_timeout = 30\naccept_env = [\"LD_PRELOAD\"]\n\
-             keys_dir = \"\"\nlisten_on = \"x\"\n",
+             keys_dir = \"\"\nlisten_on = \"x\"\nsubsystems.a = \"sftp-server\"\nsubsystems.b = []\nsubsystems.c = 5\n\
+             subsystems.d = \"/a b\"\nsubsystems.e = [\"/a\", 1]\n",
         );
         let lines: Vec<_> = told.lines().collect();
-        assert_eq!(lines.len(), 10, "{told}");
+        assert_eq!(lines.len(), 15, "{told}");
         for (index, line) in lines.iter().enumerate() {
             assert!(line.starts_with(&format!("{FILE}:{}: ", index + 1)), "{line}");
             assert!(line.ends_with(')'), "{line}");

@@ -125,6 +125,28 @@ impl<'text> Fields<'text> {
         Some(count)
     }
 
+    /// A table of names and values that `convert` understands, each with its own line. What it names takes the place of
+    /// all that was there.
+    pub(crate) fn table<T>(
+        &mut self,
+        place: &mut BTreeMap<String, T>,
+        key: &'static str,
+        mut convert: impl FnMut(&str, toml::Value) -> Result<T, Wrong>,
+    ) {
+        let remedy = format!("write a table: [{key}], and below it lines of the form name = value");
+        let mut items: Option<BTreeMap<String, Spanned<toml::Value>>> = None;
+        self.set(&mut items, key, &remedy, |items| Ok(Some(items)));
+        let Some(items) = items else { return };
+        place.clear();
+        for (name, item) in items {
+            let line = line_of(self.text, &item.span());
+            match convert(&name, item.into_inner()) {
+                Ok(value) => drop(place.insert(name, value)),
+                Err(wrong) => self.tell(Some(line), key, wrong),
+            }
+        }
+    }
+
     /// The line of a key that has not been taken out yet.
     pub(crate) fn line(&self, key: &str) -> Option<usize> {
         self.values.get(key).map(|field| field.line)

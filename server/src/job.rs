@@ -4,19 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use labsh_proto::frame::ChannelId;
-use labsh_proto::message::{Open, Program, Refuse, RefuseCode, Status, Stream, Until, Usage};
+use labsh_proto::message::{Open, Program, Refuse, RefuseCode, Resize, Status, Until, Usage};
 use labsh_transport::multiplexer::Multiplexer;
-use nix::libc::{SIGCONT, SIGHUP, SIGKILL, SIGTERM};
-use tokio::net::unix::pipe;
-use tokio::sync::mpsc;
+use nix::libc::{SIGCONT, SIGKILL, SIGTERM};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::logs::Escaped;
-use crate::pump;
 use crate::request::{self, Origin};
 use crate::shared::Shared;
 use crate::spawner::{self, Process, SpawnError, Spawned};
+use crate::streams;
 
 /// For output that waits for its reader when labshd stops.
 const LAST_WORDS: Duration = Duration::from_secs(5);
@@ -31,6 +30,8 @@ pub(crate) struct Job {
     pub(crate) open: Open,
     /// Signals that the client sends.
     pub(crate) signals: mpsc::Receiver<u8>,
+    /// The newest size of its terminal that the client has told.
+    pub(crate) sizes: watch::Receiver<Option<Resize>>,
     /// The client has closed the channel, or the connection has gone.
     pub(crate) client_gone: CancellationToken,
 }
@@ -39,6 +40,8 @@ pub(crate) struct Job {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cause {
     ClientGone,
+    /// Nobody reads the terminal any more; where there are pipes, the command finds out by itself.
+    ReaderGone,
     Timeout,
     Stopping,
 }
@@ -80,20 +83,13 @@ impl Job {
     }
 
     async fn carry(&mut self, spawned: Spawned, started: Instant) {
-        let Spawned { pid, stdin, stdout, stderr, mut process } = spawned;
+        let Spawned { pid, streams, mut process } = spawned;
         let grace = self.shared.config().termination_grace;
-        let pipes = (|| {
-            Ok::<_, std::io::Error>((
-                pipe::Sender::from_owned_fd(stdin)?,
-                pipe::Receiver::from_owned_fd(stdout)?,
-                pipe::Receiver::from_owned_fd(stderr)?,
-            ))
-        })();
-        let (stdin, stdout, stderr) = match pipes {
-            Ok(pipes) => pipes,
+        let (input, output, terminal) = match streams::watch(streams) {
+            Ok(ends) => ends,
             Err(error) => {
                 // Dropping the process kills its group. The channel has started, so it must exit as well.
-                tracing::error!(pid, %error, "cannot watch a command's pipes");
+                tracing::error!(pid, %error, "cannot watch a command's streams");
                 let killed = Status::Signaled { signal: SIGKILL as u8, core_dumped: false };
                 return self
                     .multiplexer
@@ -103,13 +99,9 @@ impl Job {
 
         let (multiplexer, id) = (self.multiplexer.clone(), self.id);
         let ending = CancellationToken::new();
-        let mut input = std::pin::pin!(pump::input(&multiplexer, id, stdin));
-        let mut output = std::pin::pin!(async {
-            tokio::join!(
-                pump::output(&multiplexer, id, Stream::Stdout, stdout, &ending),
-                pump::output(&multiplexer, id, Stream::Stderr, stderr, &ending),
-            );
-        });
+        let reader_gone = CancellationToken::new();
+        let mut input = std::pin::pin!(input.carry(&multiplexer, id));
+        let mut output = std::pin::pin!(output.carry(&multiplexer, id, &ending, &reader_gone));
         let mut time_is_up = std::pin::pin!(async {
             match Duration::from_millis(self.open.timeout) {
                 Duration::ZERO => std::future::pending().await,
@@ -140,7 +132,8 @@ impl Job {
                     self.log_end(pid, status, cause, started);
                     multiplexer.with(|channels| channels.ended(id, status));
                     ended = Some((status, usage(&outcome.usage)));
-                    if self.open.until == Until::CommandEnds || cause.is_some() {
+                    // A terminal is for its leader: it is hung up behind what was written on it, whoever has it open.
+                    if self.open.until == Until::CommandEnds || cause.is_some() || terminal.is_some() {
                         ending.cancel();
                     }
                     None
@@ -148,11 +141,18 @@ impl Job {
                 () = &mut input, if input_open => { input_open = false; None }
                 () = &mut output, if output_open => { output_open = false; None }
                 Some(signal) = self.signals.recv(), if ended.is_none() => { process.signal(signal.into()); None }
+                Ok(()) = self.sizes.changed(), if terminal.is_some() => {
+                    let size = *self.sizes.borrow_and_update();
+                    terminal.iter().for_each(|terminal| size.iter().for_each(|size| terminal.resize(*size)));
+                    None
+                }
                 () = at(firmer) => { escalation.iter_mut().for_each(|ongoing| ongoing.step(&process)); None }
                 () = self.client_gone.cancelled(), if escalation.is_none() => Some(Cause::ClientGone),
+                () = reader_gone.cancelled(), if escalation.is_none() && ended.is_none() => Some(Cause::ReaderGone),
                 () = &mut time_is_up, if escalation.is_none() && ended.is_none() => Some(Cause::Timeout),
                 () = self.shared.stopping.cancelled(), if give_up.is_none() => {
-                    give_up = Some(Instant::now() + grace + LAST_WORDS);
+                    let until_the_last = if terminal.is_some() { 2 * grace } else { grace };
+                    give_up = Some(Instant::now() + until_the_last + LAST_WORDS);
                     Some(Cause::Stopping)
                 }
                 // labshd stops, and the client takes nothing any more.
@@ -162,8 +162,8 @@ impl Job {
                 && escalation.is_none()
             {
                 // What a command's end has left behind was put in the background on purpose.
-                let signals = if ended.is_some() { &[] } else { cause.signals() };
-                let mut new = Escalation { cause, signals, due: Instant::now(), grace };
+                let words = if ended.is_some() { &[] } else { cause.words(terminal.is_some()) };
+                let mut new = Escalation { cause, words, due: Instant::now(), grace };
                 new.step(&process);
                 escalation = Some(new);
                 if ended.is_some() {
@@ -196,41 +196,57 @@ impl Cause {
     fn name(self) -> &'static str {
         match self {
             Cause::ClientGone => "client gone",
+            Cause::ReaderGone => "reader gone",
             Cause::Timeout => "timeout",
             Cause::Stopping => "labshd stops",
         }
     }
 
-    /// Ever firmer. A shell hears of a lost client as it would of a lost terminal.
-    fn signals(self) -> &'static [i32] {
+    /// Ever firmer. A shell hears of a lost client as it would of a lost terminal. Where it has a terminal, that is how
+    /// it always begins: nothing else reaches every job of an interactive shell, which itself ignores SIGTERM.
+    fn words(self, terminal: bool) -> &'static [Word] {
         match self {
-            Cause::ClientGone => &[SIGHUP, SIGTERM, SIGKILL],
-            Cause::Timeout | Cause::Stopping => &[SIGTERM, SIGKILL],
+            Cause::Timeout | Cause::Stopping if !terminal => &[Word::Signal(SIGTERM), Word::Signal(SIGKILL)],
+            _ => &[Word::HangUp, Word::Signal(SIGTERM), Word::Signal(SIGKILL)],
         }
     }
+}
+
+/// One thing that a command is told when it is to end.
+#[derive(Debug, Clone, Copy)]
+enum Word {
+    /// SIGHUP, to everybody ([`Process::hang_up`]).
+    HangUp,
+    /// A signal ([`Process::signal`]).
+    Signal(i32),
 }
 
 /// Telling the whole group to end. The leader stays unreaped all the while, so that the signals cannot hit a group that
 /// has taken over its number.
 struct Escalation {
     cause: Cause,
-    signals: &'static [i32],
+    words: &'static [Word],
     due: Instant,
     grace: Duration,
 }
 
 impl Escalation {
-    /// When the next signal is due, if there is one.
+    /// When the next word is due, if there is one.
     fn due(&self) -> Option<Instant> {
-        (!self.signals.is_empty()).then_some(self.due)
+        (!self.words.is_empty()).then_some(self.due)
     }
 
     fn step(&mut self, process: &Process) {
-        let Some((signal, rest)) = self.signals.split_first() else { return };
-        process.signal(*signal);
-        // A stopped process acts on a signal only when it is continued.
-        process.signal(SIGCONT);
-        self.signals = rest;
+        let Some((word, rest)) = self.words.split_first() else { return };
+        match *word {
+            Word::HangUp => process.hang_up(),
+            Word::Signal(signal) => {
+                process.signal(signal);
+                // A stopped process acts on a signal only when it is continued.
+                process.signal(SIGCONT);
+            }
+        }
+        self.words = rest;
         self.due = Instant::now() + self.grace;
     }
 }

@@ -31,3 +31,5 @@ mod pump;
 mod request;
 mod session;
 mod shared;
+mod streams;
+mod terminal;

@@ -1,4 +1,4 @@
-//! One stream of one command: bytes between its pipe and its channel, and each kind of end.
+//! One stream of one command: bytes between its pipe, or its terminal, and its channel, and each kind of end.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -12,42 +12,71 @@ use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::unix::pipe;
 use tokio_util::sync::CancellationToken;
 
+use crate::terminal::Terminal;
+
 /// The most that is read from a pipe at once, in bytes.
 const CHUNK: usize = 128 << 10;
 
 /// A piece shorter than this is copied out, so that it does not hold a whole chunk in memory.
 const SMALL: usize = 16 << 10;
 
-/// Carries a command's output until its end, or until its reader has gone. Once `ending` is cancelled, what the pipe
+/// Where a command's output comes from.
+pub(crate) trait Source {
+    /// Waits until there is something to read, or an end.
+    async fn readable(&self);
+
+    /// Appends at most so many bytes to an empty buffer; 0 is the end.
+    fn read_ready(&self, buffer: &mut BytesMut, most: usize) -> io::Result<usize>;
+
+    /// The same, but asks the kernel itself: the runtime may not have heard yet of what was written last.
+    fn read_now(&self, buffer: &mut BytesMut, most: usize) -> io::Result<usize>;
+
+    /// The most that can have been written and not be read yet, in bytes.
+    fn holds(&self) -> usize;
+}
+
+/// How a stream's way to the client has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Carried {
+    /// With the stream, or with the whole connection.
+    ToTheEnd,
+    /// The client reads no more of it.
+    Stopped,
+}
+
+/// Carries a command's output until its end, or until its reader has gone. Once `ending` is cancelled, what the source
 /// can hold is still carried, and that is the end, even if somebody goes on writing.
 pub(crate) async fn output(
     multiplexer: &Multiplexer,
     id: ChannelId,
     stream: Stream,
-    pipe: pipe::Receiver,
+    source: impl Source,
     ending: &CancellationToken,
-) {
+) -> Carried {
     let mut buffer = BytesMut::new();
     let mut left = None;
     loop {
         let room = match multiplexer.room(id, stream).await {
             Ok(Room::Bytes(room)) => room.min(CHUNK),
-            Ok(Room::NoReader) => return,
-            Err(Lost) => return discard(&pipe, ending).await,
+            Ok(Room::NoReader) => return Carried::Stopped,
+            Err(Lost) => {
+                discard(&source, ending).await;
+                return Carried::ToTheEnd;
+            }
         };
         let last = ending.is_cancelled();
         // With nothing left to carry, the read below finds nothing, as at the end.
-        let room = if last { room.min(*left.get_or_insert_with(|| capacity(&pipe))) } else { room };
+        let room = if last { room.min(*left.get_or_insert_with(|| source.holds())) } else { room };
         if !last {
             tokio::select! {
                 biased;
-                _ = pipe.readable() => {}
+                () = source.readable() => {}
                 () = multiplexer.no_reader(id, stream) => continue,
                 () = ending.cancelled() => {}
             }
         }
         let read =
-            if last { read_now(&pipe, &mut buffer, room) } else { read_ready(&pipe, &mut buffer, room) };
+            if last { source.read_now(&mut buffer, room) } else { source.read_ready(&mut buffer, room) };
         match read {
             Ok(0) => break,
             Ok(count) => {
@@ -67,42 +96,74 @@ pub(crate) async fn output(
         }
     }
     multiplexer.with(|channels| channels.finish(id, stream));
+    Carried::ToTheEnd
 }
 
-/// The client has gone. What the command writes while it is told to end goes nowhere: were the pipe closed, the first word
-/// of a clean-up would kill it.
-async fn discard(pipe: &pipe::Receiver, ending: &CancellationToken) {
-    let mut scrap = vec![0; SMALL];
+/// Nobody reads any more. What the command writes while it is told to end goes nowhere: were its output closed, the first
+/// word of a clean-up would kill it.
+pub(crate) async fn discard(source: &impl Source, ending: &CancellationToken) {
+    let mut scrap = BytesMut::new();
     loop {
         tokio::select! {
-            _ = pipe.readable() => {}
+            () = source.readable() => {}
             () = ending.cancelled() => return,
         }
-        match pipe.try_read(&mut scrap) {
+        match source.read_ready(&mut scrap, SMALL) {
             Ok(0) => return,
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => return,
-            _ => {}
+            _ => scrap.clear(),
         }
     }
 }
 
-/// The most that a pipe can hold, in bytes.
-fn capacity(pipe: &pipe::Receiver) -> usize {
-    let size = fcntl(pipe, FcntlArg::F_GETPIPE_SZ).ok();
-    size.and_then(|size| size.try_into().ok()).unwrap_or(CHUNK)
+impl Source for pipe::Receiver {
+    async fn readable(&self) {
+        // An error shows at the read.
+        let _ = pipe::Receiver::readable(self).await;
+    }
+
+    fn read_ready(&self, buffer: &mut BytesMut, most: usize) -> io::Result<usize> {
+        buffer.reserve(most);
+        self.try_read_buf(&mut buffer.limit(most))
+    }
+
+    fn read_now(&self, buffer: &mut BytesMut, most: usize) -> io::Result<usize> {
+        read(self, buffer, most)
+    }
+
+    fn holds(&self) -> usize {
+        let size = fcntl(self, FcntlArg::F_GETPIPE_SZ).ok();
+        size.and_then(|size| size.try_into().ok()).unwrap_or(CHUNK)
+    }
 }
 
-fn read_ready(pipe: &pipe::Receiver, buffer: &mut BytesMut, most: usize) -> io::Result<usize> {
-    buffer.reserve(most);
-    pipe.try_read_buf(&mut buffer.limit(most))
-}
-
-/// As [`read_ready`], but asks the kernel itself: the runtime may not have heard yet of what was written last.
-fn read_now(pipe: &pipe::Receiver, buffer: &mut BytesMut, most: usize) -> io::Result<usize> {
+/// Replaces what is in the buffer by what one read(2) of at most so many bytes brings.
+pub(crate) fn read(from: impl AsFd, buffer: &mut BytesMut, most: usize) -> io::Result<usize> {
     buffer.resize(most, 0);
-    let count = nix::unistd::read(pipe.as_fd(), buffer);
+    let count = nix::unistd::read(from, buffer);
     buffer.truncate(count.unwrap_or(0));
     Ok(count?)
+}
+
+/// Types stdin on a command's terminal until its end, and then what means the end there. When the client goes first,
+/// nothing is typed: it would look like somebody's decision.
+pub(crate) async fn typing(multiplexer: &Multiplexer, id: ChannelId, terminal: &Terminal) {
+    let mut last_typed = None;
+    loop {
+        let typed = match multiplexer.read(id, Stream::Stdin).await {
+            Ok(Some(bytes)) => {
+                last_typed = bytes.last().copied().or(last_typed);
+                let typed = terminal.type_all(&bytes).await;
+                multiplexer.with(|channels| channels.consume(id, Stream::Stdin, bytes.len()));
+                typed
+            }
+            Ok(None) => return drop(terminal.type_all(&terminal.end_of_input(last_typed)).await),
+            Err(Lost) => std::future::pending().await,
+        };
+        if typed.is_err() {
+            return multiplexer.with(|channels| channels.stop(id, Stream::Stdin));
+        }
+    }
 }
 
 /// Carries stdin until its end, or until the command no longer reads. When the client goes before the end, the pipe

@@ -4,11 +4,12 @@ use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
 
-use labsh_proto::message::{Open, Program, Refuse, RefuseCode, Variable};
+use labsh_proto::message::{Open, Program, Refuse, RefuseCode, Terminal, Variable};
 
 use crate::config::Config;
 use crate::keyring::Entry;
-use crate::spawner::{Identity, SpawnRequest};
+use crate::spawner::{self, Identity, SpawnRequest};
+use crate::terminal::window_size;
 use crate::users::User;
 
 /// Whose commands these are and where they come from.
@@ -20,18 +21,21 @@ pub(crate) struct Origin {
     pub(crate) entry: std::sync::Arc<Entry>,
     pub(crate) peer: Option<SocketAddr>,
     pub(crate) local: Option<SocketAddr>,
+    /// Whether the feature TERMINAL is in effect.
+    pub(crate) terminals: bool,
 }
 
 /// What the spawner is to do, or why nothing must be started.
 pub(crate) fn prepare(open: &Open, origin: &Origin, config: &Config) -> Result<SpawnRequest, Refuse> {
     open.check().map_err(|bad| Refuse::new(RefuseCode::BAD_COMMAND, bad.to_string(), remedy_for_length()))?;
-    if open.linger != 0 || open.terminal.is_some() {
+    if open.linger != 0 {
         return Err(Refuse::new(
             RefuseCode::UNSUPPORTED,
-            "this labshd offers neither terminals nor commands that outlive their connection",
+            "this labshd does not offer commands that outlive their connection",
             "ask only for features that its welcome announced",
         ));
     }
+    let terminal = open.terminal.as_ref().map(|terminal| wanted(terminal, origin)).transpose()?;
     let user = &origin.user;
     if let Some(expected) = open.user.as_ref().filter(|expected| **expected != *user.name.as_bytes()) {
         return Err(Refuse::new(
@@ -50,13 +54,7 @@ pub(crate) fn prepare(open: &Open, origin: &Origin, config: &Config) -> Result<S
         Program::Argv(words) => (words.clone(), None),
         Program::Shell(line) => (vec![shell_name, b"-c".to_vec(), line.clone()], Some(shell)),
         Program::LoginShell => (vec![[b"-", &*shell_name].concat()], Some(shell)),
-        Program::Subsystem(name) => {
-            return Err(Refuse::new(
-                RefuseCode::SUBSYSTEM,
-                format!("no subsystem {} is configured here", String::from_utf8_lossy(name)),
-                "",
-            ));
-        }
+        Program::Subsystem(name) => (subsystem(name, config)?, None),
     };
     let home = user.home.as_os_str().as_bytes();
     let cwd = match &open.directory {
@@ -74,7 +72,50 @@ pub(crate) fn prepare(open: &Open, origin: &Origin, config: &Config) -> Result<S
             gid: user.gid,
             groups: user.groups.clone(),
         }),
+        terminal,
     })
+}
+
+fn subsystem(name: &[u8], config: &Config) -> Result<Vec<Vec<u8>>, Refuse> {
+    let known = std::str::from_utf8(name).ok().and_then(|name| config.subsystems.get(name));
+    if let Some(words) = known {
+        return Ok(words.iter().map(|word| word.clone().into_bytes()).collect());
+    }
+    let name: String = String::from_utf8_lossy(name).chars().take(64).collect();
+    let names: Vec<&str> = config.subsystems.keys().map(String::as_str).collect();
+    let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    Err(Refuse::new(
+        RefuseCode::SUBSYSTEM,
+        format!("that host has no subsystem {name:?}; it has: {names}"),
+        "ask its administrator to name a program for it under [subsystems] in labshd.toml",
+    ))
+}
+
+/// The longest name of a terminal, in bytes; those that terminfo(5) knows are far shorter.
+const TERMINAL_NAME: usize = 64;
+
+fn wanted(terminal: &Terminal, origin: &Origin) -> Result<spawner::Terminal, Refuse> {
+    if !origin.terminals {
+        return Err(Refuse::new(
+            RefuseCode::UNSUPPORTED,
+            "the client asks for a terminal without having announced that it can have one",
+            "use a client of this version, or ask for no terminal",
+        ));
+    }
+    // Programs make a file's name of it (terminfo(5)); there it must not lead anywhere else.
+    let name = terminal.name.as_bytes();
+    let plain = |byte: &u8| byte.is_ascii_graphic() && *byte != b'/';
+    if name.is_empty() || name.len() > TERMINAL_NAME || name[0] == b'.' || !name.iter().all(plain) {
+        return Err(Refuse::new(
+            RefuseCode::BAD_COMMAND,
+            format!(
+                "{:?} is no name of a terminal",
+                terminal.name.chars().take(TERMINAL_NAME).collect::<String>()
+            ),
+            "set TERM to a name such as xterm-256color: at most 64 ASCII characters, no blank and no /, no . in front",
+        ));
+    }
+    Ok(spawner::Terminal { size: window_size(terminal.size), group: origin.user.terminal_group })
 }
 
 fn remedy_for_length() -> &'static str {
@@ -104,6 +145,10 @@ fn environment(open: &Open, origin: &Origin, config: &Config) -> Result<Vec<Vari
             )
         })?;
         set(name, value);
+    }
+    if let Some(terminal) = &open.terminal {
+        // It says what the terminal is, so it wins over a variable that the client set besides.
+        set(b"TERM", terminal.name.as_bytes());
     }
     set(b"HOME", user.home.as_os_str().as_bytes());
     set(b"USER", user.name.as_bytes());

@@ -9,10 +9,10 @@ use labsh_proto::channel::{Channels, Event, Role};
 use labsh_proto::flow::Growth;
 use labsh_proto::frame::ChannelId;
 use labsh_proto::limits;
-use labsh_proto::message::{Features, Goodbye, Open, Refuse, RefuseCode};
+use labsh_proto::message::{Features, Goodbye, Open, Refuse, RefuseCode, Resize};
 use labsh_transport::framing::{self, ReadError};
 use labsh_transport::multiplexer::Multiplexer;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -61,6 +61,7 @@ struct Session {
 /// What a session keeps of a job.
 struct Handle {
     signals: mpsc::Sender<u8>,
+    size: watch::Sender<Option<Resize>>,
     client_gone: CancellationToken,
 }
 
@@ -70,6 +71,8 @@ pub(crate) async fn run(shared: Arc<Shared>, client: Client) -> End {
     let channels = shared.config().max_channels;
     let says = ServerSays { instance: shared.instance, features: Features::SUPPORTED, channels };
     let welcome = proof.welcome(says);
+    let terminals =
+        proof.features().contains(Features::TERMINAL) && says.features.contains(Features::TERMINAL);
     let growth = Growth::new(shared.growth.clone());
     let multiplexer = Arc::new(Multiplexer::new(Channels::new(Role::Server, channels, growth)));
     let watch = reader.get_ref().socket().watch().ok().flatten();
@@ -92,7 +95,7 @@ pub(crate) async fn run(shared: Arc<Shared>, client: Client) -> End {
     let mut session = Session {
         shared: shared.clone(),
         multiplexer: multiplexer.clone(),
-        origin: Arc::new(Origin { user, changes_user, entry, peer, local }),
+        origin: Arc::new(Origin { user, changes_user, entry, peer, local, terminals }),
         jobs: HashMap::new(),
         running: TaskTracker::new(),
         gone: CancellationToken::new(),
@@ -174,12 +177,18 @@ impl Session {
                     let _ = job.signals.try_send(signal.number);
                 }
             }
+            Event::Resize(id, size) => {
+                if let Some(job) = self.jobs.get(&id) {
+                    job.size.send_replace(Some(size));
+                }
+            }
             _ => {}
         }
     }
 
     fn open(&mut self, id: ChannelId, open: Open) {
         let (signals, receiver) = mpsc::channel(SIGNALS);
+        let (size, sizes) = watch::channel(None);
         let client_gone = self.gone.child_token();
         let job = Job {
             shared: self.shared.clone(),
@@ -188,9 +197,10 @@ impl Session {
             id,
             open,
             signals: receiver,
+            sizes,
             client_gone: client_gone.clone(),
         };
-        self.jobs.insert(id, Handle { signals, client_gone });
+        self.jobs.insert(id, Handle { signals, size, client_gone });
         tokio::spawn(self.shared.jobs.track_future(self.running.track_future(job.run())));
     }
 

@@ -13,7 +13,7 @@ use std::{fs, io, ptr};
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::unistd::{self, geteuid, getgrouplist};
+use nix::unistd::{self, Group, geteuid, getgrouplist};
 
 const NOLOGIN: [&str; 2] = ["/etc/nologin", "/run/nologin"];
 
@@ -30,6 +30,8 @@ pub struct User {
     pub groups: Vec<u32>,
     /// Home directory; it need not exist.
     pub home: PathBuf,
+    /// The group of terminals, through which write(1) may write to this user's; `tty` where there is one.
+    pub terminal_group: Option<u32>,
     /// Login shell; `/bin/sh` where the database names none (passwd(5)).
     pub shell: PathBuf,
 }
@@ -138,6 +140,7 @@ fn complete(user: unistd::User) -> Result<User, UserError> {
         gid: user.gid.as_raw(),
         groups: groups.into_iter().map(|group| group.as_raw()).collect(),
         home: user.dir,
+        terminal_group: Group::from_name("tty").ok().flatten().map(|group| group.gid.as_raw()),
         shell,
     })
 }
@@ -236,7 +239,15 @@ mod tests {
 
     fn user(shell: &str) -> User {
         let (home, shell) = (PathBuf::from("/home/ada"), PathBuf::from(shell));
-        User { name: "ada".into(), uid: 1000, gid: 1000, groups: vec![1000], home, shell }
+        User {
+            name: "ada".into(),
+            uid: 1000,
+            gid: 1000,
+            groups: vec![1000],
+            home,
+            terminal_group: Some(5),
+            shell,
+        }
     }
 
     fn verdict(password: &str, expires: i64) -> Result<(), UserError> {

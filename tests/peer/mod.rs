@@ -1,6 +1,7 @@
 //! Peers that do not keep to the rules: a client made of bytes, a server that lies, and a network that cuts and records.
 
 pub mod fake_server;
+pub mod pcap;
 pub mod proxy;
 pub mod tls;
 
@@ -47,7 +48,7 @@ pub fn open_body(words: &[&[u8]]) -> Vec<u8> {
         body.extend((word.len() as u64).to_be_bytes());
         body.extend(*word);
     }
-    body.extend([0; 8 + 1 + 1]); // no environment, no directory, no terminal
+    body.extend([0; 8 + 1 + 1 + 1]); // no environment, no directory, no user, no terminal
     body
 }
 
@@ -120,7 +121,13 @@ impl Peer {
     }
 
     pub fn authenticate(&mut self, labshd: &Labshd) {
-        let (response, answered) = self.respond(&labshd.host_key(), Mode::Plain, ChannelBinding::PLAIN);
+        self.authenticate_with(labshd, Features::SUPPORTED);
+    }
+
+    /// As a client that can do this and no more.
+    pub fn authenticate_with(&mut self, labshd: &Labshd, features: Features) {
+        let (mode, binding) = (Mode::Plain, ChannelBinding::PLAIN);
+        let (response, answered) = self.respond_with(&labshd.host_key(), mode, binding, features);
         self.send_frame(&response);
         answered.finish(&self.next().unwrap()).unwrap();
     }
@@ -147,8 +154,18 @@ impl<S: Read + Write + Debug> Peer<S> {
 
     /// Takes the challenge and makes the response to it.
     pub fn respond(&mut self, key: &HostKey, mode: Mode, binding: ChannelBinding) -> (Frame, ClientAnswered) {
+        self.respond_with(key, mode, binding, Features::SUPPORTED)
+    }
+
+    fn respond_with(
+        &mut self,
+        key: &HostKey,
+        mode: Mode,
+        binding: ChannelBinding,
+        features: Features,
+    ) -> (Frame, ClientAnswered) {
         let nonce = Nonce(random::bytes());
-        let client = Client { mode, key: key.clone(), nonce, features: Features::SUPPORTED, binding };
+        let client = Client { mode, key: key.clone(), nonce, features, binding };
         let challenge = self.next().unwrap();
         client.answer(&challenge).unwrap()
     }

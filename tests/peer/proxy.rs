@@ -17,27 +17,36 @@ pub enum Cut {
     Pass,
 }
 
-/// Both directions of the connections that it has carried, joined.
+/// Which way bytes travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Side {
+    Client,
+    Server,
+}
+
+/// What one read returned.
+pub type Piece = (Side, Vec<u8>);
+
+/// Both directions of the connections that it has carried, in the order in which they were read.
 #[derive(Debug, Clone)]
 pub struct Proxy {
     pub address: SocketAddr,
-    from_client: Arc<Mutex<Vec<u8>>>,
-    from_server: Arc<Mutex<Vec<u8>>>,
+    pieces: Arc<Mutex<Vec<Piece>>>,
 }
 
 impl Proxy {
     pub fn start(server: SocketAddr, cut: Cut) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let proxy = Self { address, from_client: Arc::default(), from_server: Arc::default() };
+        let proxy = Self { address, pieces: Arc::default() };
         let ours = proxy.clone();
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
                 let server = TcpStream::connect(server).unwrap();
                 let back = (server.try_clone().unwrap(), client.try_clone().unwrap());
-                let (to, fro) = (ours.from_client.clone(), ours.from_server.clone());
-                thread::spawn(move || carry(client, server, cut, &to));
-                thread::spawn(move || carry(back.0, back.1, cut, &fro));
+                let (to, fro) = (ours.pieces.clone(), ours.pieces.clone());
+                thread::spawn(move || carry(client, server, cut, Side::Client, &to));
+                thread::spawn(move || carry(back.0, back.1, cut, Side::Server, &fro));
             }
         });
         proxy
@@ -45,20 +54,30 @@ impl Proxy {
 
     /// Everything that clients have sent so far.
     pub fn sent_by_client(&self) -> Vec<u8> {
-        self.from_client.lock().unwrap().clone()
+        joined(&self.pieces(), Side::Client)
     }
 
     /// Everything that the server has sent so far.
     pub fn sent_by_server(&self) -> Vec<u8> {
-        self.from_server.lock().unwrap().clone()
+        joined(&self.pieces(), Side::Server)
+    }
+
+    /// What each read has returned so far. What one end has said comes before what the other made of it.
+    pub fn pieces(&self) -> Vec<Piece> {
+        self.pieces.lock().unwrap().clone()
     }
 }
 
-fn carry(mut from: TcpStream, mut to: TcpStream, cut: Cut, record: &Mutex<Vec<u8>>) {
+/// All that one end has sent.
+pub fn joined(pieces: &[Piece], from: Side) -> Vec<u8> {
+    pieces.iter().filter(|piece| piece.0 == from).flat_map(|piece| piece.1.iter().copied()).collect()
+}
+
+fn carry(mut from: TcpStream, mut to: TcpStream, cut: Cut, end: Side, record: &Mutex<Vec<Piece>>) {
     to.set_nodelay(true).unwrap();
     let mut buffer = vec![0; 1 << 20];
     while let Ok(count @ 1..) = gather(&mut from, &mut buffer, cut) {
-        record.lock().unwrap().extend_from_slice(&buffer[..count]);
+        record.lock().unwrap().push((end, buffer[..count].to_vec()));
         let size = if matches!(cut, Cut::Chop) { 1 } else { count };
         if buffer[..count].chunks(size).try_for_each(|piece| to.write_all(piece)).is_err() {
             break;

@@ -1,6 +1,7 @@
 //! A real labshd in a process of its own, enrolled keys, and ways to ask it things. Nothing here sleeps to be right: what
 //! a test waits for is a line in the log, a process that ends, or bytes that arrive.
 
+pub mod screen;
 pub mod tools;
 
 use std::fs;
@@ -20,6 +21,7 @@ use tempfile::TempDir;
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 pub const LABSH: &str = env!("CARGO_BIN_EXE_labsh");
+pub const LABSH_RSH: &str = env!("CARGO_BIN_EXE_labsh-rsh");
 pub const LABSHD: &str = env!("CARGO_BIN_EXE_labshd");
 
 /// The host id under which the test key is enrolled for TCP targets.

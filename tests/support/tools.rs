@@ -31,6 +31,15 @@ pub fn need(program: &str, remedy: &str) -> Option<PathBuf> {
     found
 }
 
+/// Whether a device can be opened by this user, which no package helps with; says so where it cannot.
+pub fn usable(device: &str, remark: &str) -> bool {
+    let opened = std::fs::File::options().read(true).write(true).open(device);
+    if let Err(error) = &opened {
+        let _ = writeln!(std::io::stderr(), "SKIPPED: {device}: {error}: {remark}");
+    }
+    opened.is_ok()
+}
+
 /// What the two variables come to.
 fn are_required(labsh_tools: Option<&str>, ci: Option<&str>) -> bool {
     match labsh_tools {

@@ -142,8 +142,7 @@ pub(crate) fn read_in(mut to: ChildStdin) -> io::Result<oneshot::Receiver<io::Er
                 Err(nix::errno::Errno::EAGAIN) => wait(stdin.as_fd(), nix::poll::PollFlags::POLLIN),
                 Err(error) => {
                     let _ = fail.send(error.into());
-                    // Its drop would be the command's end-of-file.
-                    return std::mem::forget(to);
+                    return to.leave_open();
                 }
             }
         }

@@ -263,7 +263,11 @@ impl Channels {
         let id = ChannelId(self.highest.0.checked_add(1).ok_or(OpenError::NoId)?);
         let mut rest = open.encode()?;
         self.highest = id;
-        self.channels.insert(id, Channel::new(self.role, Phase::Opened, &self.growth));
+        let mut channel = Channel::new(self.role, Phase::Opened, &self.growth);
+        if open.terminal.is_some() {
+            channel.give_terminal(&self.growth);
+        }
+        self.channels.insert(id, channel);
         loop {
             let part = rest.split_to(rest.len().min(limits::BULK_BODY));
             let mut frame = Frame::new(Kind::Open, id, part);

@@ -90,7 +90,13 @@ impl Channels {
             return Ok(Event::None);
         }
         match core::mem::replace(&mut channel.phase, Phase::Opened) {
-            Phase::Assembling(parts) => Ok(Event::Opened(id, Open::decode(&parts)?)),
+            Phase::Assembling(parts) => {
+                let open = Open::decode(&parts)?;
+                if open.terminal.is_some() {
+                    channel.give_terminal(&self.growth);
+                }
+                Ok(Event::Opened(id, open))
+            }
             Phase::Rejecting(refuse) => {
                 self.refuse(id, &refuse);
                 Ok(Event::None)

@@ -106,6 +106,18 @@ impl Channel {
         Self { phase, streams: [half(Stream::Stdin), half(Stream::Stdout), half(Stream::Stderr)] }
     }
 
+    /// Its command is given a terminal: what is under way of its output stays little, so that the answer to a key is
+    /// never far behind it. Before anything is sent on it.
+    pub(super) fn give_terminal(&mut self, growth: &Growth) {
+        let limit = limits::FIRST_TERMINAL_LIMIT;
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            match &mut self.streams[stream as usize] {
+                Half::Inbound(inbound) => inbound.window = ReceiveWindow::fixed(limit, growth.clone()),
+                Half::Outbound(outbound) => outbound.window = SendWindow::new(limit),
+            }
+        }
+    }
+
     /// Bytes of an `open` that is not complete yet.
     pub(super) fn assembled(&self) -> usize {
         match &self.phase {

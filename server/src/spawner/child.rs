@@ -13,6 +13,7 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::unistd::{self, AccessFlags};
 
+use super::terminal::Slave;
 use super::wire::{Credentials, Failure, Request, Stage};
 
 const SHELL: &CStr = c"/bin/sh";
@@ -29,11 +30,15 @@ pub(super) struct OpenFiles {
 
 /// The child's ends of what connects it to the world. All are above 2: the spawner keeps 0 to 2 taken.
 pub(super) struct Ends {
-    pub(super) stdin: OwnedFd,
-    pub(super) stdout: OwnedFd,
-    pub(super) stderr: OwnedFd,
+    pub(super) streams: Streams,
     /// Close-on-exec: it closes silently when the program is executed, and carries the failure otherwise.
     pub(super) report: OwnedFd,
+}
+
+/// The child's ends of its three streams.
+pub(super) enum Streams {
+    Pipes { stdin: OwnedFd, stdout: OwnedFd, stderr: OwnedFd },
+    Terminal(Slave),
 }
 
 /// Becomes the command.
@@ -50,6 +55,9 @@ pub(super) fn run(request: &Request<'_>, ends: &Ends, limit: OpenFiles) -> ! {
 
 fn become_command(request: &Request<'_>, ends: &Ends, limit: OpenFiles) -> Result<Infallible, Failure> {
     unistd::setsid().map_err(|e| Stage::Session.failed(e))?;
+    if let Streams::Terminal(slave) = &ends.streams {
+        slave.control().map_err(|e| Stage::Terminal.failed(e))?;
+    }
     connect(ends).map_err(|e| Stage::Descriptors.failed(e))?;
     // The spawner blocks every signal and handles none, so an empty mask is all that is missing.
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
@@ -59,13 +67,24 @@ fn become_command(request: &Request<'_>, ends: &Ends, limit: OpenFiles) -> Resul
         take_on(credentials).map_err(|e| Stage::Identity.failed(e))?;
     }
     enter(request).map_err(|e| Stage::Directory.failed(e))?;
-    Err(execute(request))
+    match &ends.streams {
+        Streams::Pipes { .. } => Err(execute(request)),
+        Streams::Terminal(slave) => {
+            let mut request = request.clone();
+            request.env.push(&slave.variable);
+            Err(execute(&request))
+        }
+    }
 }
 
 fn connect(ends: &Ends) -> nix::Result<()> {
-    unistd::dup2_stdin(&ends.stdin)?;
-    unistd::dup2_stdout(&ends.stdout)?;
-    unistd::dup2_stderr(&ends.stderr)?;
+    let (stdin, stdout, stderr) = match &ends.streams {
+        Streams::Pipes { stdin, stdout, stderr } => (stdin, stdout, stderr),
+        Streams::Terminal(slave) => (&slave.fd, &slave.fd, &slave.fd),
+    };
+    unistd::dup2_stdin(stdin)?;
+    unistd::dup2_stdout(stdout)?;
+    unistd::dup2_stderr(stderr)?;
     // Closed here rather than by exec: a child stuck in its working directory must not hold the pipes of others.
     close_all_but(&ends.report)
 }

@@ -1,6 +1,6 @@
 //! labshd's side of the spawner: changes when labshd is to hold its commands in another way.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::ffi::OsString;
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -22,7 +22,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::wire::{self, Answer, CHUNK, Failure, Inbox, Stage, Unfit};
-use super::{Ended, SpawnError, SpawnRequest, Spawned, SpawnerLost, process};
+use super::{Ended, SpawnError, SpawnRequest, Spawned, SpawnerLost, Streams, process};
 
 /// A spawner that runs and waits for its first order. Dropping it ends the spawner.
 #[derive(Debug)]
@@ -132,8 +132,8 @@ struct Waiting {
 #[derive(Debug)]
 struct Started {
     pid: u32,
-    /// stdin, stdout, stderr; `None` when this process had no room for them.
-    pipes: Option<[OwnedFd; 3]>,
+    /// As the answer has them; fewer when this process had no room for all.
+    descriptors: Vec<OwnedFd>,
 }
 
 impl Spawner {
@@ -168,6 +168,7 @@ impl Spawner {
         let turn = self.shared.turns.clone().acquire_owned().await;
         let hold = turn.ok().map(Hold::Turn);
         let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
+        let has_terminal = request.terminal.is_some();
         let message = wire::spawn(id, &request).map_err(unfit)?;
         let (started, on_started) = oneshot::channel();
         let (ended, on_ended) = oneshot::channel();
@@ -195,10 +196,9 @@ impl Spawner {
             Err(_) => return Err(SpawnError::Lost),
         };
         process.pid = started.pid;
-        let Some([stdin, stdout, stderr]) = started.pipes else {
-            return Err(SpawnError::Resources { source: Errno::EMFILE.into() });
-        };
-        Ok(Spawned { pid: started.pid, stdin, stdout, stderr, process })
+        let streams = streams(started.descriptors, has_terminal);
+        let streams = streams.ok_or(SpawnError::Resources { source: Errno::EMFILE.into() })?;
+        Ok(Spawned { pid: started.pid, streams, process })
     }
 
     /// Resolves when the spawner process has gone. Nothing can be run any more: labshd has to stop.
@@ -213,7 +213,8 @@ impl Spawner {
 }
 
 /// The hold on a command: its leader is not reaped, and its ids are not used again, until this is dropped.
-/// Dropping it before [`Process::ended`] has told of the end kills the whole group (SIGKILL).
+/// Dropping it before [`Process::ended`] has told of the end kills the whole group (SIGKILL), after a hang-up where it
+/// has a terminal.
 #[derive(Debug)]
 pub struct Process {
     id: u64,
@@ -243,10 +244,19 @@ impl Process {
 
     /// Sends a signal to every process of the group (kill(2)), also after the leader has ended. Numbers that
     /// are no signal do nothing. A stopped group needs SIGCONT before it can act on another signal.
+    ///
+    /// Of a command with a terminal it is the group in the terminal's foreground, as with a key that is typed (the
+    /// leader's where there is none); after [`Process::hang_up`] the leader's, and the one that was there then.
     pub fn signal(&self, signal: i32) {
         if let Some(under_way) = UnderWay::new(&self.signals, signal) {
             self.order(wire::signal(self.id, signal), Some(Hold::Signal(under_way)));
         }
+    }
+
+    /// Tells the command that nobody is there any more: SIGHUP and SIGCONT to every process of its group; of a
+    /// command with a terminal, to every process of its session, whichever group it is in.
+    pub fn hang_up(&self) {
+        self.order(wire::hang_up(self.id), None);
     }
 
     /// The leader's process id, which is its group's and its session's too.
@@ -283,13 +293,13 @@ impl Expected {
     }
 
     /// Hands an answer to whoever waits for it; to nobody when its command has been let go meanwhile.
-    fn deliver(&self, id: u64, answer: Answer, arrived: &mut Vec<Option<[OwnedFd; 3]>>) {
+    fn deliver(&self, id: u64, answer: Answer, arrived: &mut VecDeque<Vec<OwnedFd>>) {
         let mut commands = self.commands();
         match answer {
             Answer::Spawned(pid) => {
-                let pipes = if arrived.is_empty() { None } else { arrived.remove(0) };
+                let descriptors = arrived.pop_front().unwrap_or_default();
                 if let Some(started) = commands.get_mut(&id).and_then(|waiting| waiting.started.take()) {
-                    let _ = started.send(Ok(Started { pid, pipes }));
+                    let _ = started.send(Ok(Started { pid, descriptors }));
                 }
             }
             Answer::Failed(failure) => {
@@ -345,17 +355,17 @@ async fn read_answers(reader: OwnedReadHalf, expected: &Expected) -> io::Result<
     let socket: &UnixStream = reader.as_ref();
     let mut inbox = Inbox::default();
     let mut chunk = vec![0; CHUNK];
-    let mut arrived = Vec::new();
+    let mut arrived = VecDeque::new();
     loop {
         let received = socket.async_io(Interest::READABLE, || receive(socket, &mut chunk)).await;
-        let (read, pipes) = match received {
+        let (read, descriptors) = match received {
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(()),
             received => received?,
         };
         if read == 0 {
             return Ok(());
         }
-        arrived.extend(pipes);
+        arrived.extend(descriptors);
         inbox.extend(&chunk[..read]);
         while let Some(envelope) = inbox.next().map_err(io::Error::other)? {
             let answer = envelope.answer().map_err(io::Error::other)?;
@@ -364,12 +374,20 @@ async fn read_answers(reader: OwnedReadHalf, expected: &Expected) -> io::Result<
     }
 }
 
-/// Three descriptors, or `None` in their place when they could not all be taken.
-type Pipes = Option<[OwnedFd; 3]>;
+/// What the descriptors of an answer are; `None` when not all of them have arrived.
+fn streams(descriptors: Vec<OwnedFd>, has_terminal: bool) -> Option<Streams> {
+    if has_terminal {
+        let [master] = descriptors.try_into().ok()?;
+        return Some(Streams::Terminal(master));
+    }
+    let [stdin, stdout, stderr] = descriptors.try_into().ok()?;
+    Some(Streams::Pipes { stdin, stdout, stderr })
+}
 
 /// One read. The kernel never joins the descriptors of two messages in one (unix(7)), and gives them with the
-/// first byte that they were sent with: they arrive in the order of the `Spawned` answers, and never after.
-fn receive(socket: &UnixStream, chunk: &mut [u8]) -> io::Result<(usize, Option<Pipes>)> {
+/// first byte that they were sent with: they arrive in the order of the `Spawned` answers, and never after. Where there
+/// was no room for all of them, those that have arrived.
+fn receive(socket: &UnixStream, chunk: &mut [u8]) -> io::Result<(usize, Option<Vec<OwnedFd>>)> {
     let mut control = nix::cmsg_space!([i32; 3]);
     // All of the capacity is handed to the kernel; zeros mean that it wrote nothing.
     control.resize(control.capacity(), 0);
@@ -380,11 +398,7 @@ fn receive(socket: &UnixStream, chunk: &mut [u8]) -> io::Result<(usize, Option<P
         (message.bytes, message.flags.contains(MsgFlags::MSG_CTRUNC))
     };
     let descriptors = take_descriptors(&control);
-    if descriptors.is_empty() && !cut_off {
-        return Ok((read, None));
-    }
-    // Where some are missing, the rest is closed here.
-    Ok((read, Some(descriptors.try_into().ok())))
+    Ok((read, (cut_off || !descriptors.is_empty()).then_some(descriptors)))
 }
 
 /// The descriptors in a received control message. Nix's own iterator gives none where some are missing, and
@@ -429,6 +443,9 @@ fn explain(failure: Failure, request: SpawnRequest) -> SpawnError {
         (_, Errno::EAGAIN | Errno::ENOMEM | Errno::EMFILE | Errno::ENFILE) => {
             SpawnError::Resources { source }
         }
+        // devpts has as many terminals as it may (pty(7), kernel.pty.max).
+        (Stage::Terminal, Errno::ENOSPC) => SpawnError::Resources { source },
+        (Stage::Terminal, _) => SpawnError::Other { stage: "making a terminal", source },
         (Stage::Identity, _) => SpawnError::Identity { source },
         (Stage::Directory, _) => {
             SpawnError::Directory { path: OsString::from_vec(request.cwd).into(), source }

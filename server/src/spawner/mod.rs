@@ -22,6 +22,7 @@
 mod child;
 mod client;
 mod process;
+mod terminal;
 mod wire;
 
 use std::io;
@@ -29,6 +30,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 pub use client::{Process, Spawner, SpawnerProcess, launch};
+pub(crate) use terminal::set_window_size;
 
 /// A command to run, complete: nothing is inherited that is not written here, save what labshd itself was
 /// started with (umask, resource limits, nice value, OOM score).
@@ -47,6 +49,31 @@ pub struct SpawnRequest {
     pub cwd_fallback_root: bool,
     /// Who to become; `None` stays who labshd is.
     pub identity: Option<Identity>,
+    /// A terminal for all three streams, which becomes the controlling terminal; `None` means three pipes.
+    pub terminal: Option<Terminal>,
+}
+
+/// A terminal as it is asked for. The command finds its path in `LABSH_TTY`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Terminal {
+    /// How large it is before the command looks.
+    pub size: WindowSize,
+    /// The group through which others may write to it (write(1)): `tty`, where there is such a group. It counts only
+    /// together with an identity: who becomes nobody else gets a terminal that is theirs already.
+    pub group: Option<u32>,
+}
+
+/// The size of a terminal (`TIOCSWINSZ`, ioctl_tty(2)). Any value is harmless: the kernel only remembers it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct WindowSize {
+    /// Characters in a line.
+    pub columns: u16,
+    /// Lines.
+    pub rows: u16,
+    /// Pixels across.
+    pub width: u16,
+    /// Pixels down.
+    pub height: u16,
 }
 
 /// The credentials of a user, looked up beforehand: the spawner never asks the user database.
@@ -65,15 +92,27 @@ pub struct Identity {
 pub struct Spawned {
     /// Process id of the leader, which is also the id of its group and of its session.
     pub pid: u32,
-    /// Writes to the command's standard input. Like the other two: close-on-exec and non-blocking here,
-    /// blocking at the command's own end.
-    pub stdin: OwnedFd,
-    /// Reads the command's standard output.
-    pub stdout: OwnedFd,
-    /// Reads the command's standard error.
-    pub stderr: OwnedFd,
+    /// What the command's three streams are joined to.
+    pub streams: Streams,
     /// The hold on the command.
     pub process: Process,
+}
+
+/// labshd's ends of a command's streams: close-on-exec and non-blocking here, blocking at the command's own end.
+#[derive(Debug)]
+pub enum Streams {
+    /// A pipe for each.
+    Pipes {
+        /// Writes to the command's standard input.
+        stdin: OwnedFd,
+        /// Reads the command's standard output.
+        stdout: OwnedFd,
+        /// Reads the command's standard error.
+        stderr: OwnedFd,
+    },
+    /// One terminal for all; this is its master side (pty(7)). The spawner has another descriptor of it, so it is hung
+    /// up only once the [`Process`] is dropped as well.
+    Terminal(OwnedFd),
 }
 
 /// How the leader ended, and what it cost.

@@ -20,7 +20,8 @@ use nix::sys::stat::Mode;
 use nix::sys::wait::waitpid;
 use nix::unistd::{self, ForkResult, Pid, fork, pipe2};
 
-use super::child::{self, Ends, OpenFiles};
+use super::child::{self, Ends, OpenFiles, Streams};
+use super::terminal::{self, foreground, open_terminal};
 use super::wire::{self, Answer, CHUNK, Failure, Inbox, Order, Request, Stage};
 use super::{Ended, Status, Usage};
 
@@ -31,12 +32,17 @@ const LARGE_PIPE: i32 = 1 << 20;
 /// gets crippled ones from then on (pipe(7), pipe-user-pages-soft), in every other program too.
 const LARGE_PIPES: usize = 16;
 
-/// What is left running when labshd has gone is told so, and how long it then has.
-const LAST_WORDS: [(&[i32], Duration); 3] = [
-    (&[libc::SIGHUP, libc::SIGCONT], Duration::from_secs(1)),
-    (&[libc::SIGTERM, libc::SIGCONT], Duration::from_secs(2)),
-    (&[libc::SIGKILL], Duration::ZERO),
+/// What is left running when labshd has gone is told so, and how long it has until the next word.
+const LAST_WORDS: [(LastWord, Duration); 3] = [
+    (Child::hang_up, Duration::from_secs(1)),
+    (|child| child.signal_all(&[libc::SIGTERM, libc::SIGCONT]), Duration::from_secs(2)),
+    (|child| child.signal_all(&[libc::SIGKILL]), Duration::ZERO),
 ];
+
+type LastWord = fn(&mut Child);
+
+/// "Nobody is there any more": a process that is stopped acts on that only when it is continued.
+const HANG_UP: [i32; 2] = [libc::SIGHUP, libc::SIGCONT];
 
 /// Is the spawner, until labshd goes. `socket` is all that it keeps of what was open.
 pub(super) fn run(socket: OwnedFd) -> ! {
@@ -113,11 +119,21 @@ struct Child {
     state: State,
     /// labshd has let go: reap at the end, and say nothing.
     released: bool,
+    terminal: Option<Line>,
+}
+
+/// The connection to a command's terminal: as long as it is held here, the terminal is not hung up, and tells who is in
+/// its foreground, even when labshd has died.
+struct Line {
+    master: OwnedFd,
+    hung_up: bool,
+    /// The group that was in the foreground when the line was hung up, unless it was the leader's.
+    foreground: Option<Pid>,
 }
 
 enum State {
     /// Forked. `report` ends empty when the program has been executed, or tells why it was not.
-    Starting { report: OwnedFd, pipes: [OwnedFd; 3], pidfd: OwnedFd },
+    Starting { report: OwnedFd, ours: Vec<OwnedFd>, pidfd: OwnedFd },
     /// Executed, or ended before that. `pidfd` becomes readable at its end.
     Running { pidfd: OwnedFd },
     /// A zombie, kept so that its ids stay its own.
@@ -125,7 +141,55 @@ enum State {
 }
 
 impl Child {
+    /// To the command's group. Where it has a terminal: to the group in its foreground, as a key that is typed; once it
+    /// is hung up, to the leader's group and to the one that was in the foreground then.
     fn signal(&self, signal: i32) {
+        let Some(line) = &self.terminal else { return self.signal_group(signal) };
+        let foreground = if line.hung_up { line.foreground } else { self.foreground(line) };
+        if line.hung_up || foreground.is_none() {
+            self.signal_group(signal);
+        }
+        if foreground.is_some() {
+            terminal::tell(self.pid, foreground, &[signal]);
+        }
+    }
+
+    fn signal_all(&self, signals: &[i32]) {
+        signals.iter().for_each(|&signal| self.signal(signal));
+    }
+
+    /// Tells everybody that nobody is there any more. On a terminal that is every process of the session: an
+    /// interactive shell has put each of its jobs into a group of its own.
+    fn hang_up(&mut self) {
+        let foreground = self.terminal.as_ref().and_then(|line| self.foreground(line));
+        match &mut self.terminal {
+            Some(line) if !line.hung_up => {
+                line.hung_up = true;
+                line.foreground = foreground;
+                // A child that has not come to setsid yet is in no session of its own.
+                HANG_UP.iter().for_each(|&signal| self.signal_group(signal));
+                terminal::tell(self.pid, None, &HANG_UP);
+            }
+            _ => self.signal_all(&HANG_UP),
+        }
+    }
+
+    /// labshd asks nothing more. What still runs then, it has given up.
+    fn let_go(&mut self) {
+        self.released = true;
+        if self.terminal.is_some() && !matches!(self.state, State::Ended) {
+            self.hang_up();
+            self.signal(libc::SIGKILL);
+        }
+        self.terminal = None;
+    }
+
+    /// Who is in the foreground, if it is somebody else than the leader's group.
+    fn foreground(&self, line: &Line) -> Option<Pid> {
+        foreground(&line.master).filter(|group| *group != self.pid)
+    }
+
+    fn signal_group(&self, signal: i32) {
         // A child that has not come to setsid yet is not in a group of its own.
         let alone = matches!(self.state, State::Starting { .. }).then_some(self.pid.as_raw());
         for target in [Some(-self.pid.as_raw()), alone].into_iter().flatten() {
@@ -164,7 +228,7 @@ struct Spawner {
 struct Outgoing {
     bytes: Vec<u8>,
     sent: usize,
-    pipes: Option<[OwnedFd; 3]>,
+    descriptors: Vec<OwnedFd>,
 }
 
 impl Spawner {
@@ -214,9 +278,14 @@ impl Spawner {
                         child.signal(signal);
                     }
                 }
+                Order::HangUp => {
+                    if let Some(child) = self.children.get_mut(&envelope.id) {
+                        child.hang_up();
+                    }
+                }
                 Order::Release => {
                     if let Some(child) = self.children.get_mut(&envelope.id) {
-                        child.released = true;
+                        child.let_go();
                         self.reap_if_over(envelope.id);
                     }
                 }
@@ -228,13 +297,27 @@ impl Spawner {
     fn spawn(&mut self, id: u64, request: &Request<'_>) {
         match self.start(id, request) {
             Ok(child) => drop(self.children.insert(id, child)),
-            Err(failure) => self.answer(id, &Answer::Failed(failure), None),
+            Err(failure) => self.answer(id, &Answer::Failed(failure), Vec::new()),
         }
     }
 
     fn start(&self, id: u64, request: &Request<'_>) -> Result<Child, Failure> {
-        let large = self.children.len() < LARGE_PIPES;
-        let (ends, report, pipes) = open_pipes(large).map_err(|e| Stage::Pipes.failed(e))?;
+        let (streams, ours, terminal) = match &request.terminal {
+            None => {
+                let large = self.children.len() < LARGE_PIPES;
+                let (streams, ours) = open_pipes(large).map_err(|e| Stage::Pipes.failed(e))?;
+                (streams, ours, None)
+            }
+            Some(wanted) => {
+                let opened = open_terminal(wanted, request.identity.as_ref());
+                let (master, slave) = opened.map_err(|e| Stage::Terminal.failed(e))?;
+                let ours = master.try_clone().map_err(|e| Stage::Terminal.failed(errno(&e)))?;
+                let line = Line { master, hung_up: false, foreground: None };
+                (Streams::Terminal(slave), vec![ours], Some(line))
+            }
+        };
+        let (report, report_writer) = pipe2(OFlag::O_CLOEXEC).map_err(|e| Stage::Pipes.failed(e))?;
+        let ends = Ends { streams, report: report_writer };
         let since = Instant::now();
         // SAFETY: this process has one thread, so the copy finds no lock held and nothing half done.
         #[allow(unsafe_code)]
@@ -247,7 +330,8 @@ impl Spawner {
         drop(ends);
         match self.watch(id, pid, &report) {
             Ok(pidfd) => {
-                Ok(Child { pid, since, state: State::Starting { report, pipes, pidfd }, released: false })
+                let state = State::Starting { report, ours, pidfd };
+                Ok(Child { pid, since, state, released: false, terminal })
             }
             Err(errno) => {
                 // Rare enough (the kernel's own tables are full), and the child young enough, to wait for it.
@@ -272,8 +356,8 @@ impl Spawner {
     /// The report of a child has ended: it has become the command, or told why not.
     fn settle(&mut self, id: u64) {
         let Some(child) = self.children.get_mut(&id) else { return };
-        let (report, pipes, pidfd) = match mem::replace(&mut child.state, State::Ended) {
-            State::Starting { report, pipes, pidfd } => (report, pipes, pidfd),
+        let (report, ours, pidfd) = match mem::replace(&mut child.state, State::Ended) {
+            State::Starting { report, ours, pidfd } => (report, ours, pidfd),
             settled => {
                 child.state = settled;
                 return;
@@ -290,8 +374,8 @@ impl Spawner {
         child.released |= answer.is_some();
         match answer {
             _ if silent => {}
-            Some(failed) => self.answer(id, &failed, None),
-            None => self.answer(id, &Answer::Spawned(pid), Some(pipes)),
+            Some(failed) => self.answer(id, &failed, Vec::new()),
+            None => self.answer(id, &Answer::Spawned(pid), ours),
         }
     }
 
@@ -304,7 +388,7 @@ impl Spawner {
         let Ok(Some(ended)) = peek_end(pidfd, child.since) else { return };
         child.state = State::Ended;
         if !child.released {
-            self.answer(id, &Answer::Ended(ended), None);
+            self.answer(id, &Answer::Ended(ended), Vec::new());
         }
         self.reap_if_over(id);
     }
@@ -316,8 +400,8 @@ impl Spawner {
         }
     }
 
-    fn answer(&mut self, id: u64, answer: &Answer, pipes: Option<[OwnedFd; 3]>) {
-        self.outbox.push_back(Outgoing { bytes: wire::answer(id, answer), sent: 0, pipes });
+    fn answer(&mut self, id: u64, answer: &Answer, descriptors: Vec<OwnedFd>) {
+        self.outbox.push_back(Outgoing { bytes: wire::answer(id, answer), sent: 0, descriptors });
     }
 
     /// Sends what the socket takes; false when labshd has gone.
@@ -341,17 +425,15 @@ impl Spawner {
     }
 
     /// Ends the groups whose leader still runs. Leaders that had ended left their background on purpose.
-    fn wind_down(&self) {
-        let running: Vec<&Child> =
-            self.children.values().filter(|child| !matches!(child.state, State::Ended)).collect();
+    fn wind_down(&mut self) {
+        let mut running: Vec<&mut Child> =
+            self.children.values_mut().filter(|child| !matches!(child.state, State::Ended)).collect();
         if running.is_empty() {
             return;
         }
         // Nobody is reaped meanwhile, and nobody is there to answer: all groups together take one sleep.
-        for (signals, grace) in LAST_WORDS {
-            for child in &running {
-                signals.iter().for_each(|&signal| child.signal(signal));
-            }
+        for (tell, grace) in LAST_WORDS {
+            running.iter_mut().for_each(|child| tell(child));
             thread::sleep(grace);
         }
     }
@@ -359,34 +441,37 @@ impl Spawner {
 
 impl Outgoing {
     fn send(&mut self, socket: &OwnedFd) -> nix::Result<()> {
-        let numbers = self.pipes.as_ref().map(|pipes| pipes.each_ref().map(AsRawFd::as_raw_fd));
-        let rights = numbers.as_ref().map(|numbers| ControlMessage::ScmRights(numbers));
+        let numbers: Vec<_> = self.descriptors.iter().map(AsRawFd::as_raw_fd).collect();
+        let rights = (!numbers.is_empty()).then_some(ControlMessage::ScmRights(&numbers));
         let bytes = [IoSlice::new(&self.bytes[self.sent..])];
         let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
         self.sent += sendmsg::<()>(socket.as_raw_fd(), &bytes, rights.as_slice(), flags, None)?;
-        self.pipes = None;
+        self.descriptors.clear();
         Ok(())
     }
 }
 
-/// The child's ends, the reading end of its report, and labshd's ends in the order stdin, stdout, stderr.
-fn open_pipes(large: bool) -> nix::Result<(Ends, OwnedFd, [OwnedFd; 3])> {
+fn errno(error: &io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+}
+
+/// The child's ends, and labshd's ends in the order stdin, stdout, stderr.
+fn open_pipes(large: bool) -> nix::Result<(Streams, Vec<OwnedFd>)> {
     let (stdin, stdin_writer) = pipe2(OFlag::O_CLOEXEC)?;
     let (stdout_reader, stdout) = pipe2(OFlag::O_CLOEXEC)?;
     let (stderr_reader, stderr) = pipe2(OFlag::O_CLOEXEC)?;
-    let (report_reader, report) = pipe2(OFlag::O_CLOEXEC)?;
     if large {
         // Refused once the user's share is used up; the default size works as well, only slower.
         let _ = fcntl(&stdout, FcntlArg::F_SETPIPE_SZ(LARGE_PIPE));
     }
-    let ours = [stdin_writer, stdout_reader, stderr_reader];
+    let ours = vec![stdin_writer, stdout_reader, stderr_reader];
     for end in &ours {
         fcntl(end, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     }
-    Ok((Ends { stdin, stdout, stderr, report }, report_reader, ours))
+    Ok((Streams::Pipes { stdin, stdout, stderr }, ours))
 }
 
-fn pidfd_open(pid: Pid) -> nix::Result<OwnedFd> {
+pub(super) fn pidfd_open(pid: Pid) -> nix::Result<OwnedFd> {
     // SAFETY: the call touches no memory.
     #[allow(unsafe_code)]
     let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })?;

@@ -9,7 +9,7 @@ use std::ffi::CStr;
 use nix::errno::Errno;
 use nix::unistd::{Gid, Uid};
 
-use super::{Ended, SpawnRequest, Status, Usage};
+use super::{Ended, SpawnRequest, Status, Terminal, Usage, WindowSize};
 
 const HEADER: usize = 16;
 
@@ -28,8 +28,10 @@ pub(super) struct Malformed;
 pub(super) enum Order<'a> {
     /// Start a command. Answered by `Spawned` or `Failed`.
     Spawn(Request<'a>),
-    /// Send this signal to the command's group.
+    /// Send this signal to the command.
     Signal(i32),
+    /// Tell the command that nobody is there any more.
+    HangUp,
     /// Reap the leader once it has ended; nothing more will be asked, and nothing more is answered.
     Release,
 }
@@ -37,8 +39,8 @@ pub(super) enum Order<'a> {
 /// From the spawner to labshd.
 #[derive(Debug, PartialEq)]
 pub(super) enum Answer {
-    /// The program has been executed. Three descriptors travel with the first byte: the labshd ends of
-    /// stdin, stdout and stderr.
+    /// The program has been executed. Descriptors travel with the first byte: the labshd ends of stdin, stdout and
+    /// stderr, or the master of its terminal.
     Spawned(u32),
     /// The command did not start, and nothing of it remains.
     Failed(Failure),
@@ -48,6 +50,7 @@ pub(super) enum Answer {
 
 /// A [`SpawnRequest`] as the spawner sees it. Strings travel with their terminating zero, so that exec can be
 /// pointed at the message itself.
+#[derive(Clone)]
 pub(super) struct Request<'a> {
     pub(super) argv: Vec<&'a CStr>,
     pub(super) program: Option<&'a CStr>,
@@ -55,9 +58,11 @@ pub(super) struct Request<'a> {
     pub(super) cwd: &'a CStr,
     pub(super) cwd_fallback_root: bool,
     pub(super) identity: Option<Credentials>,
+    pub(super) terminal: Option<Terminal>,
 }
 
 /// An [`Identity`](super::Identity) in the types of the system calls.
+#[derive(Clone)]
 pub(super) struct Credentials {
     pub(super) uid: Uid,
     pub(super) gid: Gid,
@@ -76,6 +81,7 @@ pub(super) struct Failure {
 #[repr(u8)]
 pub(super) enum Stage {
     Pipes,
+    Terminal,
     Fork,
     Watch,
     Session,
@@ -89,9 +95,22 @@ pub(super) enum Stage {
 }
 
 impl Stage {
-    const ALL: [Stage; 11] = {
+    const ALL: [Stage; 12] = {
         use Stage::*;
-        [Pipes, Fork, Watch, Session, Descriptors, Signals, Limits, Identity, Directory, Interpreter, Execute]
+        [
+            Pipes,
+            Terminal,
+            Fork,
+            Watch,
+            Session,
+            Descriptors,
+            Signals,
+            Limits,
+            Identity,
+            Directory,
+            Interpreter,
+            Execute,
+        ]
     };
 
     pub(super) fn failed(self, errno: Errno) -> Failure {
@@ -121,10 +140,13 @@ const RELEASE: u8 = 3;
 const SPAWNED: u8 = 4;
 const FAILED: u8 = 5;
 const ENDED: u8 = 6;
+const HANG_UP: u8 = 7;
 
 const HAS_PROGRAM: u8 = 1;
 const FALLBACK_ROOT: u8 = 2;
 const HAS_IDENTITY: u8 = 4;
+const HAS_TERMINAL: u8 = 8;
+const HAS_TERMINAL_GROUP: u8 = 16;
 
 /// The bytes of a request to spawn, or the reason why no kernel would take it.
 pub(super) fn spawn(id: u64, request: &SpawnRequest) -> Result<Vec<u8>, Unfit> {
@@ -138,12 +160,24 @@ pub(super) fn spawn(id: u64, request: &SpawnRequest) -> Result<Vec<u8>, Unfit> {
     let mut message = Message::new(SPAWN, id);
     message.u8(if request.program.is_some() { HAS_PROGRAM } else { 0 }
         | if request.cwd_fallback_root { FALLBACK_ROOT } else { 0 }
-        | if request.identity.is_some() { HAS_IDENTITY } else { 0 });
+        | if request.identity.is_some() { HAS_IDENTITY } else { 0 }
+        | if request.terminal.is_some() { HAS_TERMINAL } else { 0 }
+        | if request.terminal.is_some_and(|terminal| terminal.group.is_some()) {
+            HAS_TERMINAL_GROUP
+        } else {
+            0
+        });
     if let Some(identity) = &request.identity {
         message.u32(identity.uid);
         message.u32(identity.gid);
         message.count(identity.groups.len());
         identity.groups.iter().for_each(|&group| message.u32(group));
+    }
+    if let Some(Terminal { size, group }) = &request.terminal {
+        [size.columns, size.rows, size.width, size.height]
+            .into_iter()
+            .for_each(|value| message.u32(value.into()));
+        group.iter().for_each(|&group| message.u32(group));
     }
     message.count(request.argv.len());
     message.count(request.env.len());
@@ -172,6 +206,11 @@ pub(super) fn signal(id: u64, signal: i32) -> Vec<u8> {
     let mut message = Message::new(SIGNAL, id);
     message.u32(signal.cast_unsigned());
     message.finish()
+}
+
+/// The bytes of an order to hang up.
+pub(super) fn hang_up(id: u64) -> Vec<u8> {
+    Message::new(HANG_UP, id).finish()
 }
 
 /// The bytes of an order to reap.
@@ -265,6 +304,7 @@ impl<'a> Envelope<'a> {
         let order = match self.kind {
             SPAWN => Order::Spawn(body.request()?),
             SIGNAL => Order::Signal(body.u32()?.cast_signed()),
+            HANG_UP => Order::HangUp,
             RELEASE => Order::Release,
             _ => return Err(Malformed),
         };
@@ -311,6 +351,7 @@ impl<'a> Reader<'a> {
     fn request(&mut self) -> Result<Request<'a>, Malformed> {
         let [flags] = self.array()?;
         let identity = if flags & HAS_IDENTITY == 0 { None } else { Some(self.credentials()?) };
+        let terminal = if flags & HAS_TERMINAL == 0 { None } else { Some(self.terminal(flags)?) };
         let words = self.u32()?;
         let variables = self.u32()?;
         if words == 0 {
@@ -318,12 +359,19 @@ impl<'a> Reader<'a> {
         }
         Ok(Request {
             identity,
+            terminal,
             cwd: self.string()?,
             cwd_fallback_root: flags & FALLBACK_ROOT != 0,
             program: if flags & HAS_PROGRAM == 0 { None } else { Some(self.string()?) },
             argv: (0..words).map(|_| self.string()).collect::<Result<_, _>>()?,
             env: (0..variables).map(|_| self.string()).collect::<Result<_, _>>()?,
         })
+    }
+
+    fn terminal(&mut self, flags: u8) -> Result<Terminal, Malformed> {
+        let mut value = || u16::try_from(self.u32()?).map_err(|_| Malformed);
+        let size = WindowSize { columns: value()?, rows: value()?, width: value()?, height: value()? };
+        Ok(Terminal { size, group: if flags & HAS_TERMINAL_GROUP == 0 { None } else { Some(self.u32()?) } })
     }
 
     fn credentials(&mut self) -> Result<Credentials, Malformed> {
@@ -396,6 +444,8 @@ mod tests {
     use super::super::Identity;
     use super::*;
 
+    const SIZE: WindowSize = WindowSize { columns: u16::MAX, rows: 0, width: 640, height: 480 };
+
     fn request() -> SpawnRequest {
         SpawnRequest {
             argv: vec![b"-sh".to_vec(), b"".to_vec(), vec![b'x'; 100_000]],
@@ -404,6 +454,7 @@ mod tests {
             cwd: b"/srv".to_vec(),
             cwd_fallback_root: true,
             identity: Some(Identity { uid: 1, gid: 2, groups: vec![3, 4] }),
+            terminal: Some(Terminal { size: SIZE, group: Some(5) }),
         }
     }
 
@@ -431,6 +482,7 @@ mod tests {
             let credentials = request.identity.unwrap();
             assert_eq!((credentials.uid.as_raw(), credentials.gid.as_raw()), (1, 2));
             assert_eq!(credentials.groups, [Gid::from_raw(3), Gid::from_raw(4)]);
+            assert_eq!(request.terminal, Some(Terminal { size: SIZE, group: Some(5) }));
         }
     }
 

@@ -23,7 +23,8 @@ const WITH_BACKGROUND: &str = "sleep 1000 & echo $!; wait";
 fn with_background(world: &World, spawner: &Spawner, script: &str) -> (Spawned, u32) {
     world.run(async {
         let spawned = spawner.spawn(sh(script)).await.unwrap();
-        let stdout = spawned.stdout.try_clone().unwrap();
+        let Streams::Pipes { stdout, .. } = &spawned.streams else { panic!("no terminal was asked for") };
+        let stdout = stdout.try_clone().unwrap();
         let mut stdout = pipe::Receiver::from_owned_fd(stdout).unwrap();
         let pid = line(&mut stdout).await.parse().unwrap();
         assert!(is_alive(pid));
@@ -183,7 +184,7 @@ pub(crate) fn the_end_can_be_asked_for_again(world: &World) {
     let mut spawned = world.spawn(words(&["cat"])).unwrap();
     world.run(async {
         tokio::select! { biased; _ = spawned.process.ended() => panic!("it still runs"), () = ready(()) => {} }
-        drop(spawned.stdin);
+        drop(pipes(spawned.streams));
         let first = spawned.process.ended().await;
         assert_eq!(first.unwrap().status, Status::Exited(0));
         assert_eq!(spawned.process.ended().await, first);
@@ -264,7 +265,8 @@ pub(crate) fn commands_end_with_labshd(world: &World) {
     let (stubborn, in_its_background) = with_background(world, &spawner, &stubborn);
     let mut done = world.run(spawner.spawn(sh("sleep 1000 >/dev/null 2>&1 & echo $!"))).unwrap();
     world.run(done.process.ended()).unwrap();
-    let on_purpose: u32 = world.run(read(done.stdout)).trim().parse().unwrap();
+    let [_, stdout, _] = pipes(done.streams);
+    let on_purpose: u32 = world.run(read(stdout)).trim().parse().unwrap();
     runtime.shutdown_background();
     for pid in [polite.pid, in_background, stubborn.pid, in_its_background, pid] {
         eventually("everything has ended", || !is_alive(pid));
@@ -297,7 +299,7 @@ pub(crate) fn the_spawner_ends_with_its_last_handle(world: &World) {
     let pid = spawner.pid();
     let mut spawned = world.run(spawner.spawn(words(&["cat"]))).unwrap();
     drop(spawner);
-    drop(spawned.stdin);
+    drop(pipes(spawned.streams));
     assert_eq!(world.run(spawned.process.ended()).unwrap().status, Status::Exited(0));
     drop(spawned.process);
     eventually("the spawner has ended and is reaped", || stat(pid).is_none());

@@ -7,6 +7,7 @@
 
 mod life;
 mod start;
+mod terminal;
 
 use std::cell::RefCell;
 use std::fs::{self, File};
@@ -17,7 +18,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-use labsh_server::spawner::{Ended, SpawnError, SpawnRequest, Spawned, Spawner, SpawnerProcess, launch};
+use labsh_server::spawner::{
+    Ended, SpawnError, SpawnRequest, Spawned, Spawner, SpawnerProcess, Streams, launch,
+};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::runtime::Runtime;
@@ -66,6 +69,14 @@ const CASES: &[(&str, Case)] = cases![
     life::commands_end_with_labshd,
     life::a_killed_spawner_is_noticed,
     life::the_spawner_ends_with_its_last_handle,
+    terminal::it_is_the_controlling_terminal_and_nothing_else_is_open,
+    terminal::it_has_its_size_from_the_beginning,
+    terminal::it_belongs_to_the_user,
+    terminal::a_signal_goes_to_the_foreground,
+    terminal::a_hang_up_reaches_every_group_of_the_session,
+    terminal::firmer_signals_spare_what_was_put_in_the_background,
+    terminal::dropping_a_process_ends_its_session,
+    terminal::sessions_end_with_labshd,
 ];
 
 struct World {
@@ -86,7 +97,7 @@ fn main() -> ExitCode {
     }
 
     let process = launch().unwrap();
-    let mortal = (0..3).map(|_| launch().unwrap()).collect::<Vec<_>>().into();
+    let mortal = (0..4).map(|_| launch().unwrap()).collect::<Vec<_>>().into();
     let runtime = Runtime::new().unwrap();
     let spawner = runtime.block_on(async { Spawner::attach(process) }).unwrap();
     let world = World { runtime, spawner, mortal };
@@ -138,9 +149,18 @@ struct Output {
 
 async fn output(spawner: &Spawner, request: SpawnRequest) -> Output {
     let mut spawned = spawner.spawn(request).await.unwrap();
-    drop(spawned.stdin);
-    let (stdout, stderr) = tokio::join!(read(spawned.stdout), read(spawned.stderr));
+    let [stdin, stdout, stderr] = pipes(spawned.streams);
+    drop(stdin);
+    let (stdout, stderr) = tokio::join!(read(stdout), read(stderr));
     Output { ended: spawned.process.ended().await.unwrap(), stdout, stderr }
+}
+
+/// stdin, stdout and stderr.
+fn pipes(streams: Streams) -> [OwnedFd; 3] {
+    match streams {
+        Streams::Pipes { stdin, stdout, stderr } => [stdin, stdout, stderr],
+        Streams::Terminal(_) => panic!("no terminal was asked for"),
+    }
 }
 
 async fn read(end: OwnedFd) -> String {

@@ -39,13 +39,14 @@ pub(crate) fn signals_arrive_with_the_core_flag(world: &World) {
 pub(crate) fn stdin_reaches_the_command_and_ends(world: &World) {
     world.run(async {
         let spawned = world.spawner.spawn(words(&["cat"])).await.unwrap();
-        let mut stdin = pipe::Sender::from_owned_fd(spawned.stdin).unwrap();
+        let [stdin, stdout, _stderr] = pipes(spawned.streams);
+        let mut stdin = pipe::Sender::from_owned_fd(stdin).unwrap();
         let text = "line\n".repeat(100_000);
         let write = async {
             stdin.write_all(text.as_bytes()).await.unwrap();
             drop(stdin);
         };
-        let ((), echoed) = tokio::join!(write, read(spawned.stdout));
+        let ((), echoed) = tokio::join!(write, read(stdout));
         assert!(echoed == text);
     });
 }
@@ -149,7 +150,7 @@ pub(crate) fn the_command_leads_its_own_session(world: &World) {
     let pid = spawned.pid.to_string();
     // Parent, group, session and terminal.
     assert_eq!(fields[1..5], [world.spawner.pid().to_string(), pid.clone(), pid, "0".to_owned()]);
-    drop(spawned.stdin);
+    drop(pipes(spawned.streams));
     world.run(spawned.process.ended()).unwrap();
 }
 

@@ -1,5 +1,5 @@
-//! What is typed, on its way to a terminal over there: a blocking thread, since the descriptor is shared with others, and a
-//! task that waits for room, so that an escape is seen even where the command reads nothing.
+//! What is typed, on its way to a terminal over there: a blocking thread, since the descriptor is shared with others,
+//! and a task that waits for room, so that an escape is seen even where the command reads nothing.
 
 use std::io::{self, IsTerminal, PipeWriter};
 use std::os::fd::AsFd;
@@ -26,42 +26,56 @@ pub(crate) struct Input {
     _stop: PipeWriter,
 }
 
-/// Passes what is typed on to the command and sorts out the escapes. The receiver hears if reading fails; then the
-/// command must not take what it got for the whole, so it sees no end either.
+/// What there is to pass on.
+enum Typed {
+    Keys(Bytes),
+    End,
+}
+
+/// Passes what is typed on to the command and sorts out the escapes. The receiver hears if reading fails. The command sees
+/// an end only where stdin has one: not where reading fails, nor where the user leaves.
 pub(crate) fn read_keys(
     mut to: ChildStdin,
     mut escapes: Escapes,
 ) -> io::Result<(Input, oneshot::Receiver<io::Error>)> {
     let (ask, requests) = mpsc::unbounded_channel();
-    let (pass, mut passed) = mpsc::channel::<Bytes>(WAITING);
+    let (pass, mut passed) = mpsc::channel(WAITING);
     let (fail, failed) = oneshot::channel();
     let (stopped, stop) = io::pipe()?;
     tokio::spawn(async move {
-        while let Some(bytes) = passed.recv().await {
-            if to.send(bytes).await.is_err() {
-                // The command reads no more; escapes still count.
-                passed.close();
+        loop {
+            match passed.recv().await {
+                Some(Typed::Keys(keys)) => {
+                    if to.send(keys).await.is_err() {
+                        // The command reads no more; escapes still count.
+                        return;
+                    }
+                }
+                Some(Typed::End) => return drop(to),
+                None => return to.leave_open(),
             }
         }
     });
     thread::Builder::new().name("keys".into()).spawn(move || {
         let stdin = io::stdin();
+        // Asked now: one that has gone no longer looks like one.
+        let is_terminal = stdin.is_terminal();
         let mut buffer = vec![0; CHUNK];
         loop {
             let mut ready = [stdin.as_fd(), stopped.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
-            if poll(&mut ready, PollTimeout::NONE).is_err() {
-                continue;
-            }
-            if ready[1].any() != Some(false) {
+            let polled = poll(&mut ready, PollTimeout::NONE);
+            if polled.is_ok() && ready[1].any() != Some(false) {
                 return;
             }
-            let error = match nix::unistd::read(stdin.as_fd(), &mut buffer) {
+            let error = match polled.and_then(|_| nix::unistd::read(stdin.as_fd(), &mut buffer)) {
                 // A raw terminal has no end of file; it has gone.
-                Ok(0) if stdin.is_terminal() => Errno::EIO,
+                Ok(0) if is_terminal => Errno::EIO,
                 Ok(0) => {
+                    // Where nobody takes these any more, the session is over.
                     if let Some(held) = escapes.rest() {
-                        let _ = pass.blocking_send(Bytes::copy_from_slice(&[held]));
+                        let _ = pass.blocking_send(Typed::Keys(Bytes::copy_from_slice(&[held])));
                     }
+                    let _ = pass.blocking_send(Typed::End);
                     return;
                 }
                 Ok(count) => {
@@ -71,7 +85,7 @@ pub(crate) fn read_keys(
                         let _ = ask.send(request);
                     });
                     if !keys.is_empty() {
-                        let _ = pass.blocking_send(keys.into());
+                        let _ = pass.blocking_send(Typed::Keys(keys.into()));
                     }
                     continue;
                 }
@@ -79,8 +93,7 @@ pub(crate) fn read_keys(
                 Err(error) => error,
             };
             let _ = fail.send(error.into());
-            // Its drop would be the command's end-of-file.
-            return std::mem::forget(pass);
+            return;
         }
     })?;
     Ok((Input { requests, _stop: stop }, failed))

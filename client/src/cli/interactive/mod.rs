@@ -113,11 +113,9 @@ fn terminal_name() -> String {
     std::env::var("TERM").ok().filter(|name| !name.is_empty()).unwrap_or_else(|| "dumb".to_owned())
 }
 
-/// The variables that say in which language and characters this terminal is spoken to, and whether it has colours.
+/// The variables that say in which language and characters people are spoken to here (locale(7)).
 fn locale() -> Vec<Variable> {
-    let passes = |name: &[u8]| {
-        name.starts_with(b"LC_") || [&b"LANG"[..], b"LANGUAGE", b"COLORTERM", b"NO_COLOR"].contains(&name)
-    };
+    let passes = |name: &[u8]| name == b"LANG" || name.starts_with(b"LC_");
     std::env::vars_os()
         .map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()))
         .filter(|(name, _)| passes(name))
@@ -131,7 +129,7 @@ struct Person {
     input: Option<Input>,
     /// As it was last told.
     size: Resize,
-    help: Vec<String>,
+    help: String,
 }
 
 impl Person {
@@ -188,7 +186,7 @@ impl Here for Person {
                 Request::Leave => return Some(Outcome::Escaped),
                 // As the key would at a terminal that is not raw: to all of our job. It comes back as a signal.
                 Request::Suspend => suspend::ask_job(),
-                Request::Help => self.help.iter().for_each(|line| self.say(line)),
+                Request::Help => self.say(&self.help),
             },
         }
         None
@@ -198,8 +196,13 @@ impl Here for Person {
         if self.raw.is_none() {
             return note(text);
         }
-        // In a raw terminal a line end alone does not return to the first column.
-        let _ = io::stderr().write_all(format!("\r\nlabsh: {}\r\n", escape(text)).as_bytes());
+        // In a raw terminal a line end alone does not return to the first column. When stderr is closed there is nobody
+        // to tell.
+        let mut said = "\r\nlabsh: ".to_owned();
+        for line in text.lines() {
+            said += &format!("{}\r\n", escape(line));
+        }
+        let _ = io::stderr().write_all(said.as_bytes());
     }
 }
 

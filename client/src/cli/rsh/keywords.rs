@@ -16,7 +16,7 @@ const OFF: &[&str] = &["no", "none", "false"];
 /// (each command has a connection of its own), serveraliveinterval (labsh watches the connection anyway), compression,
 /// ciphers, ipqos, forwardagent and forwardx11 (ssh goes on as well where the server grants neither), and everything about
 /// methods of authentication.
-const KEYWORDS: &[(&str, Treatment)] = &[
+pub(crate) const KEYWORDS: &[(&str, Treatment)] = &[
     ("addressfamily", Honoured),
     ("connecttimeout", Honoured),
     ("escapechar", Honoured),

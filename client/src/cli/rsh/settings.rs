@@ -144,8 +144,12 @@ impl Settings {
             "q" => self.level = Some(Level::Nothing),
             "s" => self.subsystem = Some(true),
             "T" => self.request_tty = Some(RequestTty::No),
-            "t" if self.request_tty == Some(RequestTty::Yes) => self.request_tty = Some(RequestTty::Force),
-            "t" => self.request_tty = Some(RequestTty::Yes),
+            "t" => {
+                self.request_tty = match self.request_tty {
+                    Some(RequestTty::Yes | RequestTty::Force) => Some(RequestTty::Force),
+                    _ => Some(RequestTty::Yes),
+                }
+            }
             "V" => self.instead(Instead::Version),
             "v" => self.level = Some(Level::Everything),
             other => bail!("-{other} is not handled"),
@@ -316,4 +320,111 @@ fn configuration(value: &OsStr) -> PathBuf {
 
 fn escape(text: &str) -> anyhow::Result<EscapeCharacter> {
     text.parse().map_err(|error| anyhow!("{text:?} is no escape character; {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::rsh::keywords::KEYWORDS;
+    use crate::cli::rsh::options::{LONG_OPTIONS, SHORT_OPTIONS};
+    use crate::cli::rsh::parse::parse;
+
+    fn read(words: &[&str]) -> anyhow::Result<Settings> {
+        Settings::read(parse(words.iter().map(OsString::from))?)
+    }
+
+    fn settings(words: &[&str]) -> Settings {
+        read(words).unwrap_or_else(|error| panic!("{words:?}: {error:#}"))
+    }
+
+    #[test]
+    fn whatever_the_tables_call_honoured_is_handled() {
+        let refused =
+            |words: &[&str]| read(words).err().map(|error| format!("{error:#}")).unwrap_or_default();
+        let shorts = SHORT_OPTIONS.iter().filter(|option| option.treatment == Treatment::Honoured);
+        let shorts = shorts.map(|option| (format!("-{}", option.letter), option.value));
+        let longs = LONG_OPTIONS.iter().map(|option| (format!("--{}", option.name), option.value));
+        for (option, value) in shorts.chain(longs) {
+            // No value suits all; what is wrong with this one shows that it was looked at.
+            let words = if value.is_some() { vec![option.as_str(), "?"] } else { vec![option.as_str()] };
+            assert!(!refused(&words).contains("is not handled"), "{option}");
+        }
+        for (keyword, treatment) in KEYWORDS {
+            assert_eq!(*keyword, keyword.to_ascii_lowercase(), "or it is never found");
+            let said = refused(&["-o", &format!("{keyword}=?"), "h"]);
+            assert!(!said.contains("is not handled"), "{said}");
+            assert_eq!(
+                matches!(treatment, Treatment::Refused(_)),
+                said.contains("cannot be honoured"),
+                "{said}"
+            );
+        }
+    }
+
+    #[test]
+    fn of_two_values_the_first_counts() {
+        let said =
+            settings(&["-p", "1", "-oPort=2", "ssh://a@h:3", "-l", "b", "-oUser=c", "-p4", "-iK", "--key=L"]);
+        assert_eq!((said.choices.port, said.choices.user.as_deref()), (Some(1), Some("a")));
+        assert_eq!(said.choices.key, Some("K".parse().unwrap()));
+        let said = settings(&[
+            "-oHostName=x%%h.%h",
+            "h",
+            "-oHostName=other",
+            "-oConnectTimeout=0",
+            "-oConnectTimeout=2",
+        ]);
+        assert_eq!(said.choices.address.unwrap().to_string(), "x%h.h");
+        assert_eq!(said.choices.connect_timeout, Some(std::time::Duration::from_secs(2)));
+        let said = settings(&["-oSetEnv=A=1 B=2", "-oSetEnv=A=3 C=", "h"]);
+        let pairs = [("A", "1"), ("B", "2"), ("C", "")].map(|(name, value)| (name.into(), value.into()));
+        assert_eq!(said.set_env, pairs);
+    }
+
+    #[test]
+    fn letters_for_terminals_add_up_and_take_back() {
+        for (words, expected) in [
+            (&["h"][..], None),
+            (&["-t", "h"], Some(RequestTty::Yes)),
+            (&["-tt", "h"], Some(RequestTty::Force)),
+            (&["-t", "h", "-t"], Some(RequestTty::Force)),
+            (&["-tttt", "h"], Some(RequestTty::Force)),
+            (&["-tT", "h"], Some(RequestTty::No)),
+            (&["-Tt", "h"], Some(RequestTty::Yes)),
+            (&["-t", "-oRequestTTY=no", "h"], Some(RequestTty::Yes)),
+            (&["-oRequestTTY=Auto", "-oRequestTTY=no", "h"], Some(RequestTty::Auto)),
+        ] {
+            assert_eq!(settings(words).request_tty, expected, "{words:?}");
+        }
+    }
+
+    #[test]
+    fn values_that_mean_nothing_are_named_with_their_option() {
+        for (words, expected) in [
+            (["-p", "0"], "-p: \"0\""),
+            (["-e", "xyz"], "-e: \"xyz\""),
+            (["-i", "a b"], "-i: "),
+            (["-oConnectTimeout=soon", "h"], "-o connecttimeout=soon: write seconds"),
+            (["-oAddressFamily=inet7", "h"], "write any, inet or inet6"),
+            (["-oLogLevel=loud", "h"], "-o loglevel=loud: write QUIET"),
+            (["-oRequestTTY=maybe", "h"], "-o requesttty=maybe: write no"),
+            (["-oHostName=h:22", "h"], "-o hostname: \"h:22\" holds a port"),
+            (["-oHostName=-x", "h"], "begin with '-'"),
+            (["-oUser=\"bob", "h"], "never closed"),
+            (["--connect-timeout=5", "h"], "--connect-timeout: "),
+            (["-oHostKeyAlias=a b", "--host-id=a b"], "--host-id: "),
+        ] {
+            let said = format!("{:#}", read(&words).unwrap_err());
+            assert!(said.contains(expected), "{words:?}: {said}");
+        }
+    }
+
+    #[test]
+    fn only_what_is_asked_for_and_not_set_is_sent() {
+        let environment =
+            || [("B", "2"), ("AA", "1"), ("C", "3")].into_iter().map(|(n, v)| (n.into(), v.into()));
+        let said = settings(&["-oSendEnv=A* C", "-oSetEnv=C=x", "-oSendEnv=NONE", "h"]);
+        assert_eq!(said.sent(environment()), [(b"AA".to_vec(), b"1".to_vec())]);
+        assert!(settings(&["-oSendEnv=*", "-oSendEnv=-*", "h"]).sent(environment()).is_empty());
+    }
 }

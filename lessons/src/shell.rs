@@ -1,0 +1,111 @@
+//! Real commands, whose output lessons send.
+
+use std::io::{self, Read};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::thread;
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
+use crate::sockets::PATIENCE;
+use crate::stage::Trouble;
+
+/// Most that a command may print: enough for a lesson, and read byte by byte in no time.
+pub(crate) const MOST: usize = 1 << 20;
+
+/// What a teacher's command printed on its standard output.
+///
+/// # Errors
+/// [`Trouble::Wish`] if it fails, prints nothing, prints more than [`MOST`] bytes or does not end.
+pub(crate) fn output_of(line: &str) -> Result<Vec<u8>, Trouble> {
+    let (output, status, complaint) = run(line)?;
+    let advice = "choose a command that prints something and ends, such as 'seq 5000'";
+    if !status.success() {
+        let complaint = complaint.lines().next().unwrap_or_default().to_owned();
+        let said = if complaint.is_empty() { complaint } else { format!(" ({complaint})") };
+        return Err(Trouble::Wish(format!("the command '{line}' failed: {status}{said}; {advice}")));
+    }
+    if output.is_empty() {
+        return Err(Trouble::Wish(format!("the command '{line}' prints nothing; {advice}")));
+    }
+    Ok(output)
+}
+
+/// What a command answers to whoever asks: all that it prints on either stream, however it ends.
+pub(crate) fn answer_of(line: &str) -> Result<Vec<u8>, Trouble> {
+    Ok(run(&format!("exec 2>&1\n{line}"))?.0)
+}
+
+fn run(line: &str) -> Result<(Vec<u8>, ExitStatus, String), Trouble> {
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", line]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    // In a process group of its own, so that all that it starts can be ended with it.
+    let mut child = command.process_group(0).spawn()?;
+    let result = read_both(&mut child);
+    if result.is_err() {
+        // Whoever is not there any more need not be ended.
+        let _ = killpg(Pid::from_raw(child.id() as i32), Signal::SIGKILL);
+    }
+    let status = child.wait()?;
+    match result {
+        Ok((output, complaint)) => Ok((output, status, complaint)),
+        Err(why) => {
+            let advice = "choose one that ends by itself, or cut it short with | head -c 100000";
+            Err(Trouble::Wish(format!("the command '{line}' {why}; {advice}")))
+        }
+    }
+}
+
+/// Both streams to their ends, or why they were not read so far.
+fn read_both(child: &mut Child) -> Result<(Vec<u8>, String), String> {
+    let (sender, output) = mpsc::channel();
+    read_in_thread(child.stdout.take(), sender);
+    let (sender, complaint) = mpsc::channel();
+    read_in_thread(child.stderr.take(), sender);
+    let end = |receiver: mpsc::Receiver<io::Result<Vec<u8>>>| {
+        let read = receiver.recv_timeout(PATIENCE);
+        let read = read.map_err(|_| format!("did not end within {} s", PATIENCE.as_secs()))?;
+        let bytes = read.map_err(|error| format!("could not be read: {error}"))?;
+        if bytes.len() > MOST { Err(format!("prints more than {MOST} bytes")) } else { Ok(bytes) }
+    };
+    Ok((end(output)?, String::from_utf8_lossy(&end(complaint)?).into_owned()))
+}
+
+/// Two pipes must be emptied at the same time: a command that has filled the one would never get to close the other.
+/// The thread ends at the end of the stream, which is there at the latest when the command has been killed.
+fn read_in_thread(stream: Option<impl Read + Send + 'static>, result: mpsc::Sender<io::Result<Vec<u8>>>) {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let read = stream.map_or(Ok(0), |stream| stream.take(MOST as u64 + 1).read_to_end(&mut bytes));
+        // Nobody listens any more if the other stream was the first to be too long.
+        let _ = result.send(read.map(|_| bytes));
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(line: &str) -> String {
+        output_of(line).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn output_comes_as_it_is() {
+        assert_eq!(output_of("printf 'a\\n\\0b'").unwrap(), b"a\n\0b");
+        assert_eq!(output_of("seq 5000").unwrap().len(), 23893);
+        // Filling one pipe while the other is being read.
+        assert_eq!(output_of("seq 50000 >&2; echo done").unwrap(), b"done\n");
+        assert_eq!(answer_of("echo a; echo b >&2; exit 3").unwrap(), b"a\nb\n");
+    }
+
+    #[test]
+    fn commands_that_are_of_no_use_are_refused_with_a_remedy() {
+        assert!(refusal("exit 3").contains("failed: exit status: 3; choose"));
+        assert!(refusal("nosuch_command_here").contains("not found"));
+        assert!(refusal("true").contains("prints nothing"));
+        assert!(refusal("yes").contains("prints more than 1048576 bytes; choose one that ends"));
+    }
+}

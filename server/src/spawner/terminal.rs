@@ -1,0 +1,152 @@
+//! A command's terminal as the spawner has it: changes with how terminals are made, and with who is on them.
+
+use std::collections::HashSet;
+use std::ffi::CString;
+use std::fs;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::libc;
+use nix::pty::{posix_openpt, ptsname_r, unlockpt};
+use nix::sys::stat::{Mode, fchmod};
+use nix::sys::termios::{InputFlags, SetArg, tcgetattr, tcsetattr};
+use nix::unistd::{Gid, Pid, Uid, fchown, getpgrp, tcgetpgrp};
+
+use super::process::pidfd_open;
+use super::wire::Credentials;
+use super::{Terminal, WindowSize};
+
+/// How often a session is gone through at most. The second time finds nobody new, unless somebody was just being forked.
+const PASSES: usize = 8;
+
+/// The side of a terminal that a command has.
+pub(super) struct Slave {
+    pub(super) fd: OwnedFd,
+    /// `LABSH_TTY` and its path, for the command's environment.
+    pub(super) variable: CString,
+}
+
+impl Slave {
+    /// Makes it the controlling terminal of the caller's session, with the caller's group in the foreground. Only the
+    /// leader of a session without a terminal can.
+    pub(super) fn control(&self) -> nix::Result<()> {
+        // SAFETY: TIOCSCTTY takes a number and touches no memory (ioctl_tty(2)).
+        #[allow(unsafe_code)]
+        let result = unsafe { libc::ioctl(self.fd.as_raw_fd(), libc::TIOCSCTTY, 0) };
+        Errno::result(result).map(drop)
+    }
+}
+
+/// Opens a terminal: its master, non-blocking, and its slave, which belongs to the user. Both are close-on-exec.
+pub(super) fn open_terminal(
+    terminal: &Terminal,
+    user: Option<&Credentials>,
+) -> nix::Result<(OwnedFd, Slave)> {
+    // The spawner leads a session that has no terminal, and must not get one by opening it.
+    let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let master = posix_openpt(flags | OFlag::O_NONBLOCK)?;
+    unlockpt(&master)?;
+    let path = ptsname_r(&master)?;
+    let fd = open(path.as_str(), flags, Mode::empty())?;
+    let variable = CString::new(format!("LABSH_TTY={path}")).map_err(|_| Errno::EINVAL)?;
+    if let Some(user) = user {
+        give(&fd, user, terminal.group.map(Gid::from_raw))?;
+    }
+    // What is typed is UTF-8 nearly everywhere by now. Without the flag, the kernel's own line editing would take a
+    // character apart and erase its last byte alone.
+    let mut modes = tcgetattr(&fd)?;
+    modes.input_flags |= InputFlags::IUTF8;
+    tcsetattr(&fd, SetArg::TCSANOW, &modes)?;
+    set_window_size(&fd, terminal.size)?;
+    Ok((master.into(), Slave { fd, variable }))
+}
+
+/// The user may do everything with it, and the members of the group, through programs like write(1), write to it.
+fn give(slave: &OwnedFd, user: &Credentials, group: Option<Gid>) -> nix::Result<()> {
+    let mode = match group {
+        Some(_) => Mode::S_IRUSR | Mode::S_IWUSR | Mode::S_IWGRP,
+        None => Mode::S_IRUSR | Mode::S_IWUSR,
+    };
+    if Uid::effective().is_root() {
+        fchown(slave, Some(user.uid), Some(group.unwrap_or(user.gid)))?;
+        fchmod(slave, mode)?;
+    }
+    Ok(())
+}
+
+/// Sets a terminal's size, by either of its sides. Where it has changed, the kernel sends SIGWINCH to the group in the
+/// foreground.
+///
+/// # Errors
+///
+/// When the descriptor is no terminal.
+pub(crate) fn set_window_size(terminal: impl AsFd, size: WindowSize) -> nix::Result<()> {
+    let WindowSize { columns, rows, width, height } = size;
+    let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: width, ws_ypixel: height };
+    // SAFETY: TIOCSWINSZ reads one struct winsize, which lives for the call, and writes nothing (ioctl_tty(2)).
+    #[allow(unsafe_code)]
+    let result = unsafe { libc::ioctl(terminal.as_fd().as_raw_fd(), libc::TIOCSWINSZ, &size) };
+    Errno::result(result).map(drop)
+}
+
+/// The group in a terminal's foreground, asked by its master. The number alone proves nothing: that group may be gone,
+/// and the number somebody else's. [`tell`] looks at that.
+pub(super) fn foreground(master: &OwnedFd) -> Option<Pid> {
+    // Where there is none the kernel says 0, which to kill(2) would mean our own group.
+    tcgetpgrp(master).ok().filter(|group| group.as_raw() > 1 && *group != getpgrp())
+}
+
+/// Sends signals to every process of a session, or to those of it that are in one group.
+///
+/// The session's leader must not have been reaped: then nobody else can have its number. A process is held by a pidfd
+/// before it is looked at, so it is the one that was looked at, or is gone, when the signal is sent.
+pub(super) fn tell(session: Pid, group: Option<Pid>, signals: &[i32]) {
+    let mut told = HashSet::new();
+    for _ in 0..PASSES {
+        let before = told.len();
+        let Ok(entries) = fs::read_dir("/proc") else { return };
+        let processes = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        for process in processes.map(Pid::from_raw) {
+            if !told.contains(&process) && belongs(process, session, group) {
+                told.insert(process);
+                let Ok(pidfd) = pidfd_open(process) else { continue };
+                if belongs(process, session, group) {
+                    signals.iter().for_each(|&signal| send(&pidfd, signal));
+                }
+            }
+        }
+        if told.len() == before {
+            return;
+        }
+    }
+}
+
+fn belongs(process: Pid, session: Pid, group: Option<Pid>) -> bool {
+    let Ok(text) = fs::read(format!("/proc/{process}/stat")) else { return false };
+    // The second field is the name in parentheses, and that may hold anything, parentheses and blanks too (proc(5)).
+    let Some(end) = text.iter().rposition(|&byte| byte == b')') else { return false };
+    let mut fields = text[end + 1..].split(|&byte| byte == b' ').skip(1);
+    // State and parent come first.
+    let mut number = |skip| -> Option<Pid> {
+        let field = std::str::from_utf8(fields.nth(skip)?).ok()?;
+        field.parse().ok().map(Pid::from_raw)
+    };
+    let (its_group, its_session) = (number(2), number(0));
+    its_session == Some(session) && group.is_none_or(|group| its_group == Some(group))
+}
+
+fn send(pidfd: &OwnedFd, signal: i32) {
+    // SAFETY: with a null pointer for the siginfo the call touches no memory. Errors (no such signal, a process that is
+    // gone or has become another user) need no answer.
+    #[allow(unsafe_code)]
+    unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        );
+    }
+}

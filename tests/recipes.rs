@@ -1,0 +1,258 @@
+//! The recipes of docs/tools.md, run as they stand there: other people's tools, over labsh.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use sha2::{Digest, Sha256};
+use tempfile::TempDir;
+
+use crate::support::{LABSH, Labshd, eventually, kill, run, text, tools};
+
+/// A host called lab07, and a directory here and one over there in which recipes are tried.
+struct Kitchen {
+    labshd: Labshd,
+    dir: TempDir,
+}
+
+impl Kitchen {
+    fn new() -> Self {
+        let labshd = Labshd::start();
+        let config = format!(
+            "[hosts.lab07]\naddress = \"127.0.0.1\"\nport = {}\nhost_id = \"127.0.0.1\"\n",
+            labshd.tls.port()
+        );
+        fs::write(labshd.file("config/labsh/config.toml"), config).unwrap();
+        let dir = tempfile::Builder::new().prefix("labsh-recipe-").tempdir().unwrap();
+        for part in ["here", "srv", "home"] {
+            fs::create_dir(dir.path().join(part)).unwrap();
+        }
+        Self { labshd, dir }
+    }
+
+    fn here(&self, name: &str) -> PathBuf {
+        self.dir.path().join("here").join(name)
+    }
+
+    fn there(&self, name: &str) -> PathBuf {
+        self.dir.path().join("srv").join(name)
+    }
+
+    /// A shell's line, in which `/srv` is this kitchen's.
+    fn shell(&self, script: &str) -> Command {
+        let srv = self.dir.path().join("srv").display().to_string();
+        let mut command = Command::new("sh");
+        command.arg("-e").arg("-c").arg(script.replace("/srv", &srv));
+        self.furnish(&mut command);
+        command
+    }
+
+    /// The environment of somebody who has installed labsh: nothing of who runs the tests shows through.
+    fn furnish(&self, command: &mut Command) {
+        let programs = Path::new(LABSH).parent().unwrap().display().to_string();
+        let path = format!("{programs}:{}", std::env::var("PATH").unwrap());
+        command.current_dir(self.dir.path().join("here"));
+        command.env("PATH", path).env("HOME", self.dir.path().join("home"));
+        command.env("XDG_CONFIG_HOME", self.labshd.file("config")).env_remove("LABSH_KEY");
+        command.env("GIT_CONFIG_NOSYSTEM", "1").env("LC_ALL", "C.UTF-8");
+        for role in ["AUTHOR", "COMMITTER"] {
+            command.env(format!("GIT_{role}_NAME"), "A Student");
+            command.env(format!("GIT_{role}_EMAIL"), "student@example.org");
+        }
+        command.stdin(Stdio::null());
+    }
+
+    fn recipe(&self, name: &str) -> Output {
+        let output = self.shell(&recipe(name)).output().unwrap();
+        assert!(
+            output.status.success(),
+            "the recipe {name}: {}{}",
+            text(&output.stdout),
+            text(&output.stderr)
+        );
+        output
+    }
+}
+
+/// The block of docs/tools.md behind this mark.
+fn recipe(name: &str) -> String {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/tools.md");
+    let document = fs::read_to_string(path).unwrap();
+    let mark = format!("<!-- recipe: {name} -->\n```sh\n");
+    let behind = document.split_once(&mark).unwrap_or_else(|| panic!("no recipe {name}")).1;
+    behind.split_once("```").unwrap().0.to_owned()
+}
+
+/// Every file below a directory, with its digest.
+fn contents(directory: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut found = Vec::new();
+    let mut waiting = vec![directory.to_owned()];
+    while let Some(next) = waiting.pop() {
+        for entry in fs::read_dir(next).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                waiting.push(path);
+            } else {
+                let digest = Sha256::digest(fs::read(&path).unwrap()).to_vec();
+                found.push((path.strip_prefix(directory).unwrap().to_owned(), digest));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// A tree of files that hold a million bytes in all, every byte value among them.
+fn binary_tree(directory: &Path) {
+    for folder in 0..10 {
+        let folder = directory.join(format!("folder {folder}/deep"));
+        fs::create_dir_all(&folder).unwrap();
+        for file in 0..10_u32 {
+            let bytes: Vec<u8> = (0..10_000_u32).map(|at| (at * 31 + file * 7 + at / 256) as u8).collect();
+            fs::write(folder.join(format!("file-{file}.bin")), bytes).unwrap();
+        }
+    }
+}
+
+#[test]
+fn git_clones_pushes_and_fetches() {
+    if tools::need("git", "apt-get install git").is_none() {
+        return;
+    }
+    let kitchen = Kitchen::new();
+    run(&mut kitchen.shell(
+        "git init -q --bare /srv/project.git && git clone -q /srv/project.git first && cd first && \
+         echo hello > notes.txt && git add . && git commit -q -m First && git push -q origin HEAD",
+    ));
+    kitchen.recipe("git");
+    let log = run(&mut kitchen.shell("git -C /srv/project.git log --format=%s"));
+    assert_eq!(text(&log.stdout), "Add a line\nFirst\n");
+    let mut traced = kitchen.shell("git -C project ls-remote");
+    let traced = run(traced.env("GIT_SSH_COMMAND", "labsh rsh").env("GIT_TRACE_PACKET", "1"));
+    assert!(text(&traced.stderr).contains("< version 2"), "{}", text(&traced.stderr));
+}
+
+#[test]
+fn rsync_pushes_pulls_and_deletes() {
+    if tools::need("rsync", "apt-get install rsync").is_none() {
+        return;
+    }
+    let kitchen = Kitchen::new();
+    binary_tree(&kitchen.here("results"));
+    fs::create_dir(kitchen.there("results")).unwrap();
+    // Another size and no newer than what replaces it.
+    fs::write(kitchen.there("results/to be deleted"), "old").unwrap();
+    kitchen.recipe("rsync");
+    let ours = contents(&kitchen.here("results"));
+    assert_eq!(ours.len(), 100);
+    assert_eq!(contents(&kitchen.there("results")), ours);
+    let mut copy = contents(&kitchen.here("copy"));
+    copy.retain(|(path, _)| path != Path::new("to be deleted"));
+    assert_eq!(copy, ours);
+}
+
+#[test]
+fn an_interrupted_rsync_leaves_nothing_running_and_goes_on_where_it_was() {
+    if tools::need("rsync", "apt-get install rsync").is_none() {
+        return;
+    }
+    let kitchen = Kitchen::new();
+    let bytes: Vec<u8> = (0..4_000_000_u32).map(|at| (at ^ (at >> 9)) as u8).collect();
+    fs::write(kitchen.here("big.bin"), &bytes).unwrap();
+    let transfer = "exec rsync --partial --inplace -e 'labsh rsh' big.bin lab07:/srv/big.bin";
+    // Slow enough to be met halfway, whatever the machine is doing.
+    let mut slow = kitchen.shell(&transfer.replace("--partial", "--partial --bwlimit=300")).spawn().unwrap();
+    let arrived = || fs::metadata(kitchen.there("big.bin")).map_or(0, |file| file.len());
+    eventually("a part of the file is there", || arrived() > 200_000);
+    assert!(arrived() < bytes.len() as u64, "it was not slow enough to be interrupted");
+    kill(slow.id() as i32, 15);
+    assert!(!slow.wait().unwrap().success());
+    kitchen.labshd.log().wait_for("command ended");
+    let output =
+        kitchen.shell(&transfer.replace("--partial", "--partial --append-verify --stats")).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(fs::read(kitchen.there("big.bin")).unwrap(), bytes);
+    let stats = text(&output.stdout);
+    let literal = stats.lines().find_map(|line| line.strip_prefix("Literal data: ")).unwrap();
+    let literal: u64 = literal.replace(',', "").split(' ').next().unwrap().parse().unwrap();
+    assert!(literal < bytes.len() as u64, "it began again from nothing: {stats}");
+}
+
+#[test]
+fn a_failed_rsync_says_why() {
+    if tools::need("rsync", "apt-get install rsync").is_none() {
+        return;
+    }
+    let kitchen = Kitchen::new();
+    fs::write(kitchen.here("a"), "a").unwrap();
+    let output = kitchen.shell("rsync -e 'labsh rsh' a lab07:/srv/no/such/directory/").output().unwrap();
+    assert_eq!(output.status.code(), Some(11), "{}", text(&output.stderr));
+    let output = kitchen.shell("rsync -e 'labsh rsh -p 1' a lab07:/srv/a").output().unwrap();
+    // 12 or 255, whichever rsync notices first.
+    assert!(!output.status.success());
+    assert!(text(&output.stderr).contains("cannot connect to 127.0.0.1:1"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn sftp_puts_and_gets() {
+    if tools::need("sftp", "apt-get install openssh-client openssh-sftp-server").is_none() {
+        return;
+    }
+    let kitchen = Kitchen::new();
+    fs::write(kitchen.here("results.csv"), "a,b\n1,2\n").unwrap();
+    kitchen.recipe("sftp");
+    assert_eq!(fs::read(kitchen.there("results.csv")).unwrap(), b"a,b\n1,2\n");
+    assert_eq!(fs::read(kitchen.here("back.csv")).unwrap(), b"a,b\n1,2\n");
+}
+
+#[test]
+fn scp_copies_files_and_folders_in_both_of_its_protocols() {
+    if tools::need("scp", "apt-get install openssh-client openssh-sftp-server").is_none() {
+        return;
+    }
+    let kitchen = Kitchen::new();
+    fs::write(kitchen.here("results.csv"), "a,b\n1,2\n").unwrap();
+    binary_tree(&kitchen.there("folder"));
+    kitchen.recipe("scp");
+    assert_eq!(fs::read(kitchen.there("results.csv")).unwrap(), b"a,b\n1,2\n");
+    assert_eq!(contents(&kitchen.here("folder")), contents(&kitchen.there("folder")));
+    run(&mut kitchen.shell("scp -O -S labsh-rsh results.csv lab07:/srv/old.csv"));
+    assert_eq!(fs::read(kitchen.there("old.csv")).unwrap(), b"a,b\n1,2\n");
+}
+
+#[test]
+fn sshfs_mounts_a_directory_of_the_host() {
+    let installed = tools::need("sshfs", "apt-get install sshfs").is_some();
+    if !installed || !tools::usable("/dev/fuse", "sshfs needs FUSE, which this machine does not allow") {
+        return;
+    }
+    let kitchen = Kitchen::new();
+    fs::write(kitchen.there("results.csv"), "a,b\n").unwrap();
+    let mounted = Unmount(kitchen.here("mounted"));
+    kitchen.recipe("sshfs");
+    drop(mounted);
+    assert_eq!(fs::read(kitchen.here("from-there.csv")).unwrap(), b"a,b\n");
+    assert_eq!(fs::read(kitchen.there("done.txt")).unwrap(), b"done\n");
+}
+
+/// A mount that a failed test must not leave behind.
+struct Unmount(PathBuf);
+
+impl Drop for Unmount {
+    fn drop(&mut self) {
+        let _ = Command::new("fusermount3").args(["-uzq"]).arg(&self.0).stderr(Stdio::null()).status();
+    }
+}
+
+#[test]
+fn parallel_runs_jobs_on_the_host() {
+    if tools::need("parallel", "apt-get install parallel").is_none() {
+        return;
+    }
+    let kitchen = Kitchen::new();
+    fs::create_dir_all(kitchen.dir.path().join("home/.parallel")).unwrap();
+    fs::write(kitchen.dir.path().join("home/.parallel/will-cite"), "").unwrap();
+    let output = kitchen.recipe("parallel");
+    let squares: String = (1..=10).map(|number| format!("{}\n", number * number)).collect();
+    assert_eq!(text(&output.stdout), squares, "{}", text(&output.stderr));
+}

@@ -1,0 +1,147 @@
+//! A terminal with a person at it: a shell with job control in a tmux of its own, keys typed into it, its screen read back.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use super::{LABSH, Labshd, PATIENCE, text};
+
+/// What the shell here asks with.
+const HERE: &str = "here>";
+
+/// Runs a command and says how it ended, and whether it left the terminal as it was: its modes, and the flags of the
+/// description that others share (O_NONBLOCK among them).
+const CHECKED: &str = "#!/bin/sh
+state() { stty -g; grep flags /proc/self/fdinfo/0; }
+state >\"$0.before\"
+\"$@\"
+echo \"status $?\"
+state >\"$0.after\"
+cmp \"$0.before\" \"$0.after\" && echo 'the terminal is as before'
+";
+
+/// A tmux with one pane; ended when the test is over.
+pub struct Screen {
+    socket: PathBuf,
+    _dir: TempDir,
+}
+
+impl Screen {
+    /// A shell in a window of 80 by 24 that knows labsh, `$T` for this labshd, `checked` and what else is said here.
+    pub fn start(labshd: &Labshd, more: &str) -> Self {
+        let path = labshd.path();
+        let bin = Path::new(LABSH).parent().unwrap().display();
+        let rc = format!(
+            "PS1='{HERE} '; HISTFILE=; T={}; export XDG_CONFIG_HOME={}; PATH={bin}:{}:$PATH\n\
+             unset TMUX LABSH_KEY; cd {2}\n{more}\n",
+            labshd.target(),
+            path.join("config").display(),
+            path.display(),
+        );
+        fs::write(path.join("bashrc"), rc).unwrap();
+        let conf = "set -g status off\nset -s escape-time 0\nset -g default-terminal screen-256color\n";
+        fs::write(path.join("tmux.conf"), conf).unwrap();
+        let checked = path.join("checked");
+        fs::write(&checked, CHECKED).unwrap();
+        super::run(Command::new("chmod").arg("+x").arg(&checked));
+
+        let dir = tempfile::Builder::new().prefix("labsh-tmux-").tempdir().unwrap();
+        let socket = dir.path().join("socket");
+        let mut tmux = Command::new("tmux");
+        tmux.arg("-u").arg("-S").arg(&socket).arg("-f").arg(path.join("tmux.conf"));
+        tmux.args(["new-session", "-d", "-x", "80", "-y", "24", "bash", "--rcfile"]).arg(path.join("bashrc"));
+        tmux.env_remove("TMUX").env("LC_ALL", "C.UTF-8").stdin(Stdio::null());
+        for (program, package) in [("tmux", "tmux"), ("vi", "vim-tiny"), ("less", "less"), ("top", "procps")]
+        {
+            assert!(is_installed(program), "these tests need {program}: apt-get install {package}");
+        }
+        let started = tmux.output().unwrap();
+        assert!(started.status.success(), "{}", text(&started.stderr));
+        let screen = Self { socket, _dir: dir };
+        screen.wait_for_prompt(HERE);
+        screen
+    }
+
+    fn tmux(&self, words: &[&str]) -> String {
+        let output = Command::new("tmux").arg("-S").arg(&self.socket).args(words).output().unwrap();
+        assert!(output.status.success(), "tmux {words:?}: {}", text(&output.stderr));
+        text(&output.stdout)
+    }
+
+    /// Types text, each character as its key.
+    pub fn keys(&self, keys: &str) {
+        self.tmux(&["send-keys", "-l", "--", keys]);
+    }
+
+    /// Presses a key by tmux's name for it: `Enter`, `C-c`, `Escape`, …
+    pub fn press(&self, key: &str) {
+        self.tmux(&["send-keys", key]);
+    }
+
+    /// Types a line.
+    pub fn line(&self, line: &str) {
+        self.keys(line);
+        self.press("Enter");
+    }
+
+    /// What is on the screen.
+    pub fn shown(&self) -> String {
+        self.tmux(&["capture-pane", "-p"])
+    }
+
+    /// Waits until the screen satisfies this, and returns it.
+    pub fn wait_until(&self, what: &str, holds: impl Fn(&str) -> bool) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let shown = self.shown();
+            if holds(&shown) {
+                return shown;
+            }
+            assert!(Instant::now() < deadline, "{what} was never shown; this was:\n{shown}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Waits until the screen shows this text.
+    pub fn wait_for(&self, text: &str) -> String {
+        self.wait_until(&format!("{text:?}"), |shown| shown.contains(text))
+    }
+
+    /// Waits until a line of the screen is this, but for blanks around it.
+    pub fn wait_for_line(&self, line: &str) -> String {
+        self.wait_until(&format!("the line {line:?}"), |shown| {
+            shown.lines().any(|shown| shown.trim() == line)
+        })
+    }
+
+    /// Waits until the last line of the screen is this prompt: whoever asks so has read everything typed before.
+    pub fn wait_for_prompt(&self, prompt: &str) -> String {
+        self.wait_until(&format!("the prompt {prompt:?}"), |shown| {
+            shown.trim_end().lines().last().is_some_and(|line| line.trim_end() == prompt)
+        })
+    }
+
+    /// Changes the size of the window.
+    pub fn resize(&self, columns: u16, rows: u16) {
+        self.tmux(&["resize-window", "-x", &columns.to_string(), "-y", &rows.to_string()]);
+    }
+
+    /// The process id of the shell.
+    pub fn shell(&self) -> i32 {
+        self.tmux(&["display-message", "-p", "#{pane_pid}"]).trim().parse().unwrap()
+    }
+}
+
+fn is_installed(program: &str) -> bool {
+    std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).any(|dir| dir.join(program).exists())
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = Command::new("tmux").arg("-S").arg(&self.socket).arg("kill-server").output();
+    }
+}

@@ -1,0 +1,396 @@
+//! Commands with a terminal: what they find there, what is typed on it, and how such a session ends.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use labsh_client::proto::message::{
+    CommandId, Features, Open, Program, RefuseCode, Resize, Status, Terminal, Until,
+};
+use labsh_client::{Child, Command, CommandError, Session, Stdio};
+use tokio::time::timeout;
+
+use crate::peer::{self, Peer};
+use crate::support::{Background, Labshd, PATIENCE, eventually, is_alive, text};
+
+const IMPATIENT: &str = "termination_grace = '100ms'";
+
+fn size(columns: u16, rows: u16) -> Resize {
+    Resize { columns, rows, width: 0, height: 0 }
+}
+
+fn xterm(size: Resize) -> Terminal {
+    Terminal { name: "xterm-256color".into(), size }
+}
+
+/// A command on a terminal: what it has written, and what was not asked for yet.
+struct Screen {
+    child: Child,
+    written: String,
+}
+
+impl Screen {
+    async fn of(command: &mut Command) -> Self {
+        let command = command.terminal(xterm(size(80, 24))).stdin(Stdio::Piped);
+        Self { child: timeout(PATIENCE, command.spawn()).await.unwrap().unwrap(), written: String::new() }
+    }
+
+    /// Bash, in which each line is a command; nothing of the account's own is read, and what is typed is not shown.
+    async fn bash(session: &Session) -> Self {
+        let mut bash = session.command("bash");
+        bash.args(["--norc", "--noprofile", "--noediting", "-i"]).env("PS1", "").env("PS2", "");
+        let mut screen = Self::of(&mut bash).await;
+        screen.type_in("stty -echo; echo re''ady\n").await;
+        screen.until("ready").await;
+        screen
+    }
+
+    async fn type_in(&mut self, typed: &str) {
+        self.child.stdin.as_mut().unwrap().send(Bytes::copy_from_slice(typed.as_bytes())).await.unwrap();
+    }
+
+    /// Reads on until this has been written; returns what stood before it. None where the output has ended.
+    async fn find(&mut self, text: &str) -> Option<String> {
+        loop {
+            if let Some((before, behind)) = self.written.split_once(text) {
+                let before = before.to_owned();
+                self.written = behind.to_owned();
+                return Some(before);
+            }
+            let stdout = self.child.stdout.as_mut().unwrap();
+            let next = timeout(PATIENCE, stdout.next()).await;
+            let bytes = next.unwrap_or_else(|_| panic!("no {text:?} behind {:?}", self.written)).unwrap()?;
+            self.written += std::str::from_utf8(&bytes).unwrap();
+            self.child.stdout.as_mut().unwrap().consumed(bytes.len());
+        }
+    }
+
+    async fn until(&mut self, text: &str) -> String {
+        self.find(text).await.unwrap_or_else(|| panic!("the end and no {text:?} behind {:?}", self.written))
+    }
+
+    /// The next line, without its end.
+    async fn line(&mut self) -> String {
+        self.until("\r\n").await
+    }
+
+    /// The rest of the output, then the command's status.
+    async fn finish(mut self) -> (String, labsh_client::ExitStatus) {
+        assert!(self.find("\0").await.is_none());
+        let status = timeout(PATIENCE, self.child.exited()).await.unwrap().unwrap();
+        assert_eq!(status.totals().1, 0, "a terminal has one output");
+        (self.written, status)
+    }
+}
+
+#[tokio::test]
+async fn a_command_finds_a_terminal_of_the_size_and_name_asked_for() {
+    let labshd = Labshd::start();
+    let session = labshd.session().await;
+    let script = "tty; echo $LABSH_TTY; echo $TERM; stty size; stty -a | grep -ow iutf8; \
+                  ps -o sid= -o pgid= -o tpgid= -p $$ | tr -s ' '; test -t 0 -a -t 1 -a -t 2 && echo all; exit 7";
+    let mut screen = Screen::of(session.shell(script).env("TERM", "not-this-one")).await;
+    let pid = timeout(PATIENCE, screen.child.started()).await.unwrap().unwrap();
+    let path = screen.line().await;
+    assert!(path.starts_with("/dev/pts/"), "{path}");
+    assert_eq!(screen.line().await, path);
+    assert_eq!(screen.line().await, "xterm-256color");
+    assert_eq!(screen.line().await, "24 80");
+    assert_eq!(screen.line().await, "iutf8");
+    let ids = screen.line().await;
+    let ids: Vec<&str> = ids.split_whitespace().collect();
+    assert_eq!(ids, vec![pid.to_string(); 3], "it leads its session, and its group is in the foreground");
+    let (rest, status) = screen.finish().await;
+    assert_eq!((rest.as_str(), status.code()), ("all\r\n", Some(7)));
+}
+
+#[tokio::test]
+async fn sizes_are_told_and_none_does_harm() {
+    let labshd = Labshd::start();
+    let session = labshd.session().await;
+    let script = "trap 'echo changed' WINCH; stty -echo; echo ready; sleep 1000 & wait; \
+                  while read -r line; do stty size; done";
+    let mut bash = session.command("bash");
+    let mut screen = Screen::of(bash.args(["-c", script])).await;
+    screen.until("ready\r\n").await;
+    // The signal tells of it without a key.
+    screen.child.resize(size(100, 30));
+    screen.until("changed\r\n").await;
+    for (columns, rows) in [(132, 43), (0, 0), (u16::MAX, u16::MAX), (1, 1), (80, 24)] {
+        screen.child.resize(Resize { columns, rows, width: columns, height: rows });
+        // A size and what is typed go their own ways: the first answer may still be the old one.
+        let answers = async {
+            let expected = format!("{rows} {columns}");
+            loop {
+                screen.type_in("\n").await;
+                let answer = screen.line().await;
+                match answer.as_str() {
+                    // The trap's, whenever the shell comes to it.
+                    "changed" => drop(screen.line().await),
+                    _ if answer == expected => return,
+                    _ => {}
+                }
+            }
+        };
+        timeout(PATIENCE, answers).await.unwrap();
+    }
+    for (columns, rows) in [(0, 0), (u16::MAX, u16::MAX)] {
+        let mut stty = session.command("stty");
+        stty.arg("size").terminal(xterm(size(columns, rows)));
+        let output = timeout(PATIENCE, stty.output()).await.unwrap().unwrap();
+        assert_eq!(text(&output.stdout), format!("{rows} {columns}\r\n"));
+    }
+}
+
+#[tokio::test]
+async fn a_typed_interrupt_ends_what_is_in_the_foreground() {
+    let labshd = Labshd::start();
+    let session = labshd.session().await;
+    let mut screen = Screen::of(&mut session.shell("echo ready; sleep 1000; echo not reached")).await;
+    screen.until("ready").await;
+    screen.type_in("\x03").await;
+    let (rest, status) = screen.finish().await;
+    assert_eq!((rest.trim(), status.signal()), ("^C", Some(2)));
+}
+
+#[tokio::test]
+async fn jobs_are_stopped_and_taken_up_again() {
+    let labshd = Labshd::start();
+    let session = labshd.session().await;
+    let mut screen = Screen::bash(&session).await;
+    screen.type_in("bash -c 'echo job $$; read -r line; echo got $line'\n").await;
+    screen.until("job ").await;
+    let job: i32 = screen.line().await.parse().unwrap();
+    screen.type_in("\x1a").await;
+    screen.until("Stopped").await;
+    assert!(is_alive(job));
+    screen.type_in("echo st''ill here; fg\n").await;
+    screen.until("still here").await;
+    // The job has the terminal again only once bash says what it continues.
+    screen.until("bash -c").await;
+    screen.type_in("something\n").await;
+    screen.until("got something").await;
+    // By a message rather than by a key: to the foreground as well, not to the shell.
+    screen.type_in("bash -c 'echo fore''ground; exec sleep 1000'\n").await;
+    screen.until("foreground").await;
+    screen.child.signal(2);
+    screen.type_in("exit 5\n").await;
+    assert_eq!(screen.finish().await.1.code(), Some(5));
+}
+
+#[tokio::test]
+async fn the_end_of_stdin_is_typed_where_lines_are_edited() {
+    let labshd = Labshd::start();
+    let session = labshd.session().await;
+    // With nothing, a whole line and half a line in front of it.
+    for (typed, written) in [("", ""), ("line\n", "line\n"), ("half", "half"), ("a\nhalf", "a\nhalf")] {
+        let mut screen =
+            Screen::of(&mut session.shell("stty -echo; echo ready; cat | od -An -c; exit 3")).await;
+        screen.until("ready\r\n").await;
+        screen.type_in(typed).await;
+        drop(screen.child.stdin.take());
+        let (rest, status) = screen.finish().await;
+        let shown = rest.split_whitespace().collect::<String>().replace("\\n", "\n");
+        assert_eq!((shown.as_str(), status.code()), (written, Some(3)));
+    }
+}
+
+#[tokio::test]
+async fn stdin_that_ends_at_once_ends_what_reads_it() {
+    let labshd = Labshd::start();
+    let session = labshd.session().await;
+    let mut cat = session.command("cat");
+    let output = timeout(PATIENCE, cat.terminal(xterm(size(80, 24))).output()).await.unwrap().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty());
+}
+
+#[tokio::test]
+async fn every_byte_passes_a_raw_terminal() {
+    let labshd = Labshd::start();
+    let session = labshd.session().await;
+    let script =
+        "stty raw -echo; echo ready; head -c 256 | od -An -v -t x1 | tr -d ' \n'; echo; echo ae \u{e4}";
+    let mut screen = Screen::of(&mut session.shell(script)).await;
+    screen.until("ready\n").await;
+    let all: Vec<u8> = (0..=255).collect();
+    screen.child.stdin.as_mut().unwrap().send(Bytes::from(all.clone())).await.unwrap();
+    let shown: String = all.iter().map(|byte| format!("{byte:02x}")).collect();
+    let (rest, _) = screen.finish().await;
+    assert_eq!(rest, format!("{shown}\nae \u{e4}\n"));
+}
+
+#[tokio::test]
+async fn a_flood_does_not_delay_an_interrupt() {
+    let labshd = Labshd::start();
+    let session = labshd.session().await;
+    let mut screen = Screen::of(&mut session.shell("yes; echo not reached")).await;
+    screen.until("y\r\ny\r\n").await;
+    // Nobody reads for now: whatever may be under way, is.
+    screen.type_in("\x03").await;
+    timeout(PATIENCE, screen.child.ended()).await.unwrap().unwrap();
+    let (rest, status) = screen.finish().await;
+    assert_eq!(status.signal(), Some(2));
+    assert!(rest.len() < 256 << 10, "{} bytes were ahead of it", rest.len());
+}
+
+#[tokio::test]
+async fn large_output_arrives_whole() {
+    let labshd = Labshd::start();
+    let session = labshd.session().await;
+    let mut seq = session.command("seq");
+    let output = timeout(PATIENCE, seq.arg("200000").terminal(xterm(size(80, 24))).output()).await;
+    let expected: String = (1..=200_000).map(|number| format!("{number}\r\n")).collect();
+    assert!(text(&output.unwrap().unwrap().stdout) == expected);
+}
+
+#[tokio::test]
+async fn the_shells_end_is_the_end_whoever_has_the_terminal_open() {
+    let labshd = Labshd::start();
+    let session = labshd.session().await;
+    let mut screen = Screen::bash(&session).await;
+    screen.type_in("sleep 1000 &\n echo left $!; exit 6\n").await;
+    screen.until("left ").await;
+    let left = Background(screen.line().await.parse().unwrap());
+    let (_, status) = screen.finish().await;
+    assert_eq!(status.code(), Some(6));
+    assert!(is_alive(left.0), "it was put in the background on purpose");
+
+    // What goes on writing does not hold it up either.
+    let mut screen = Screen::bash(&session).await;
+    screen.type_in("yes &\n").await;
+    screen.type_in("exit 0\n").await;
+    assert_eq!(screen.finish().await.1.code(), Some(0));
+}
+
+/// A shell with a job in the background, another that ignores the hang-up, and one in the foreground that ignores it too.
+async fn with_jobs(session: &Session) -> (Screen, Vec<i32>, Background) {
+    let mut screen = Screen::bash(session).await;
+    let mut pids = vec![timeout(PATIENCE, screen.child.started()).await.unwrap().unwrap() as i32];
+    let mut job = async |line: &str| {
+        screen.type_in(line).await;
+        screen.until("pid ").await;
+        screen.line().await.parse::<i32>().unwrap()
+    };
+    pids.push(job("bash -c 'echo pid $$; exec sleep 1000' &\n").await);
+    let left =
+        Background(job("nohup bash -c 'echo pid $$ >/dev/tty; exec sleep 1000' >/dev/null 2>&1 &\n").await);
+    pids.push(job("bash -c 'trap \"\" HUP TERM; echo pid $$; sleep 1000; sleep 1000'\n").await);
+    assert!(pids.iter().all(|pid| is_alive(*pid)) && is_alive(left.0));
+    (screen, pids, left)
+}
+
+async fn all_gone_but(pids: Vec<i32>, left: &Background) {
+    let gone = move || !pids.iter().any(|pid| is_alive(*pid));
+    tokio::task::spawn_blocking(|| eventually("the session is gone", gone)).await.unwrap();
+    assert!(is_alive(left.0), "who ignores a hang-up in the background stays");
+}
+
+#[tokio::test]
+async fn a_client_that_goes_takes_every_job_of_its_session_along() {
+    let labshd = Labshd::with(IMPATIENT);
+    let session = labshd.session().await;
+    let (screen, pids, left) = with_jobs(&session).await;
+    drop(screen);
+    all_gone_but(pids, &left).await;
+    labshd.log().wait_for("cause=\"client gone\"");
+}
+
+#[tokio::test]
+async fn killing_labshd_ends_the_sessions() {
+    let mut labshd = Labshd::start();
+    let session = labshd.session().await;
+    let (_screen, pids, left) = with_jobs(&session).await;
+    labshd.signal(9);
+    labshd.wait();
+    all_gone_but(pids, &left).await;
+}
+
+#[tokio::test]
+async fn stopping_labshd_ends_the_sessions() {
+    let mut labshd = Labshd::with("termination_grace = '100ms'\ndrain_timeout = '0s'");
+    let session = labshd.session().await;
+    let (screen, pids, left) = with_jobs(&session).await;
+    labshd.signal(15);
+    assert_eq!(screen.finish().await.1.signal(), Some(1));
+    labshd.wait();
+    all_gone_but(pids, &left).await;
+}
+
+#[tokio::test]
+async fn a_timeout_ends_an_interactive_shell() {
+    let labshd = Labshd::with(IMPATIENT);
+    let session = labshd.session().await;
+    let mut shell = session.command("bash");
+    // It ignores SIGTERM, as interactive shells do.
+    let shell = shell.args(["--norc", "--noprofile", "-i"]).timeout(Duration::from_millis(300));
+    let (_, status) = Screen::of(shell).await.finish().await;
+    assert!(status.timed_out());
+    assert_eq!(status.signal(), Some(1));
+}
+
+#[tokio::test]
+async fn a_reader_that_has_seen_enough_ends_the_command() {
+    let labshd = Labshd::with(IMPATIENT);
+    let session = labshd.session().await;
+    let mut screen = Screen::of(&mut session.shell("trap '' HUP; yes")).await;
+    screen.until("y\r\n").await;
+    drop(screen.child.stdout.take());
+    let status = timeout(PATIENCE, screen.child.exited()).await.unwrap().unwrap();
+    assert!(status.signal().is_some());
+    labshd.log().wait_for("cause=\"reader gone\"");
+}
+
+#[tokio::test]
+async fn a_login_shell_reads_what_to_do_from_its_terminal() {
+    let labshd = Labshd::start();
+    let session = labshd.session().await;
+    let mut screen = Screen::of(&mut session.login_shell()).await;
+    screen.type_in("echo \"<$0>\"; exit 4\n").await;
+    let (rest, status) = screen.finish().await;
+    assert_eq!(status.code(), Some(4), "{rest}");
+    assert!(rest.contains("<-"), "{rest}");
+}
+
+#[tokio::test]
+async fn names_that_are_none_are_refused_with_what_to_write() {
+    let labshd = Labshd::start();
+    let session = labshd.session().await;
+    let long = "x".repeat(65);
+    for name in ["", "a b", "../../etc/passwd", ".x", "x/y", "x\u{1b}[0m", "\u{e4}", "x\n", &long] {
+        let terminal = Terminal { name: name.into(), size: size(80, 24) };
+        let refused = session.command("true").terminal(terminal).output().await;
+        let Err(CommandError::Refused(refuse)) = refused else { panic!("{name:?}: {refused:?}") };
+        assert_eq!(refuse.code, RefuseCode::BAD_COMMAND, "{name:?}");
+        assert!(refuse.remedy.contains("TERM") && !refuse.reason.contains('\u{1b}'), "{refuse:?}");
+    }
+    // One that terminfo does not know is the command's business.
+    let terminal = Terminal { name: "no-such-terminal".into(), size: size(80, 24) };
+    let output = session.shell("echo $TERM").terminal(terminal).output().await.unwrap();
+    assert_eq!(text(&output.stdout), "no-such-terminal\r\n");
+}
+
+#[test]
+fn a_client_that_has_not_announced_terminals_is_given_none() {
+    let labshd = Labshd::start();
+    let mut peer = Peer::connect(labshd.plain);
+    peer.authenticate_with(&labshd, Features(0));
+    let open = Open {
+        command: CommandId([7; 16]),
+        linger: 0,
+        timeout: 0,
+        until: Until::StreamsEnd,
+        program: Program::Argv(vec![b"tty".to_vec()]),
+        environment: Vec::new(),
+        directory: None,
+        user: None,
+        terminal: Some(xterm(size(80, 24))),
+    };
+    peer.send(&peer::open_frames(1, &open.encode().unwrap()));
+    assert_eq!(peer.refused(1).code, RefuseCode::UNSUPPORTED);
+    peer.send(&peer::close(1));
+    // A size for what has no terminal is nobody's.
+    peer.send(&peer::open(2, &["cat"]));
+    peer.send(&peer::message(&size(1, 1), 2));
+    peer.send(&peer::eof(2));
+    assert_eq!(peer.finish(2).exit.status, Status::Exited(0));
+    peer.check(3);
+}
