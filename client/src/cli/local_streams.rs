@@ -4,7 +4,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -48,6 +48,7 @@ impl Output for ChildStderr {
 pub(crate) struct Activity {
     writing: AtomicUsize,
     pieces: AtomicUsize,
+    abandoned: AtomicBool,
 }
 
 impl Activity {
@@ -70,6 +71,22 @@ impl Activity {
             }
         }
     }
+
+    /// The user leaves: nothing more is written, so that nothing follows what labsh says last. A write that hangs is not
+    /// waited for.
+    pub(crate) async fn abandon(&self) {
+        self.abandoned.store(true, Ordering::Relaxed);
+        for _ in 0..20 {
+            if self.writing.load(Ordering::Relaxed) == 0 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    fn is_abandoned(&self) -> bool {
+        self.abandoned.load(Ordering::Relaxed)
+    }
 }
 
 /// Copies a command's output to a descriptor of ours until its end. An error is ours, not the command's; it closes the
@@ -87,7 +104,10 @@ pub(crate) async fn write_out(
         let copy = || -> io::Result<()> {
             let mut next = Some(first);
             while let Some(bytes) = next {
-                activity.during(|| write_all(to.as_fd(), &bytes))?;
+                activity.during(|| write_all(to.as_fd(), &bytes, &activity))?;
+                if activity.is_abandoned() {
+                    break;
+                }
                 from.consumed(bytes.len());
                 next = runtime.block_on(from.next()).unwrap_or(None);
             }
@@ -131,8 +151,8 @@ pub(crate) fn read_in(mut to: ChildStdin) -> io::Result<oneshot::Receiver<io::Er
     Ok(failed)
 }
 
-fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
+fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8], activity: &Activity) -> io::Result<()> {
+    while !bytes.is_empty() && !activity.is_abandoned() {
         match nix::unistd::write(to, bytes) {
             Ok(count) => bytes = &bytes[count..],
             Err(nix::errno::Errno::EINTR) => {}

@@ -74,6 +74,7 @@ mod tests {
                 "labsh-man.1",
                 "labsh-ping.1",
                 "labsh-run.1",
+                "labsh-shell.1",
                 "labsh-try.1",
                 "labsh.1",
             ]

@@ -1,5 +1,7 @@
 //! The program `labsh`: from a command line to an exit status.
 
+mod follow;
+mod interactive;
 pub mod key;
 mod local_streams;
 pub mod man;
@@ -8,6 +10,7 @@ mod outcome;
 pub mod ping;
 mod remote;
 pub mod run;
+pub mod shell;
 #[path = "try.rs"]
 pub mod try_command;
 
@@ -49,6 +52,7 @@ pub fn main(embedded: Embedded) -> ExitCode {
     };
     let outcome = match line.action {
         Action::Run(options) => run::execute(*options),
+        Action::Shell(options) => shell::execute(*options),
         Action::Try(options) => try_command::execute(*options, &embedded),
         Action::Ping(options) => ping::execute(options),
         Action::Key(action) => key::execute(action),

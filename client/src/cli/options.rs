@@ -13,6 +13,7 @@ use labsh_proto::key::{HostId, KeyId};
 use labsh_proto::message::{Program, Variable};
 
 use crate::choices::{Choices, parse_duration};
+use crate::cli::interactive::escapes::EscapeCharacter;
 use crate::key_store::KeyName;
 use crate::target::{Target, parse_port};
 use crate::terminal_text::escape;
@@ -43,6 +44,20 @@ The command:
   --shell and --argv say it outright. Options come before the command;
   whatever follows its first word belongs to it.";
 
+const SHELL_FORMS: &str = "\
+The terminal:
+  Without a command it is a login shell:     labsh shell lab07
+  One word is run by your shell there:       labsh shell lab07 'vim notes'
+  Several words are run exactly as given:    labsh shell lab07 less /var/log/syslog
+  What runs there writes to your terminal directly. TERM, LANG, LANGUAGE, LC_*,
+  COLORTERM and NO_COLOR go along. A connection that is lost ends it.
+
+Escapes, at the start of a line:
+  ~.   leave; the host ends what runs in the terminal
+  ~^Z  suspend labsh (Ctrl-Z); fg comes back
+  ~?   list them
+  ~~   type ~ itself";
+
 const EXIT_STATUS: &str = "\
 Exit status:
   the command's own, or
@@ -71,6 +86,10 @@ pub enum Action {
     #[command(override_usage = "labsh run [OPTIONS] <TARGET> [--] <COMMAND>...")]
     #[command(after_help = format!("{RUN_FORMS}\n\n{EXIT_STATUS}"))]
     Run(Box<RunOptions>),
+    /// Work in a terminal on a host: a login shell, or a command
+    #[command(override_usage = "labsh shell [OPTIONS] <TARGET> [[--] <COMMAND>...]")]
+    #[command(after_help = format!("{SHELL_FORMS}\n\n{EXIT_STATUS}"))]
+    Shell(Box<ShellOptions>),
     /// Run a command through a labshd of its own on this machine: nothing to set up
     #[command(after_help = format!("{TRY_FORMS}\n\n{EXIT_STATUS}"))]
     Try(Box<TryOptions>),
@@ -100,6 +119,13 @@ pub struct RunOptions {
     /// How it is run.
     #[command(flatten)]
     pub command: CommandOptions,
+    /// Give the command a terminal, as `labsh shell` does; twice: even if stdin here is none
+    #[arg(short = 't', long, action = ArgAction::Count, conflicts_with = "no_stdin")]
+    #[arg(help_heading = "Terminal")]
+    pub tty: u8,
+    /// How it is joined to ours.
+    #[command(flatten)]
+    pub terminal: TerminalFlags,
     /// Where, and what.
     #[command(flatten)]
     pub remote: RemoteCommand,
@@ -110,6 +136,45 @@ impl RunOptions {
     pub fn program(&self) -> Program {
         form(&self.remote.words, self.command.form)
     }
+}
+
+/// `labsh shell`: its options, its target and its command, if there is one.
+#[derive(Debug, Clone, Args)]
+pub struct ShellOptions {
+    /// How to get there.
+    #[command(flatten)]
+    pub connection: ConnectionFlags,
+    /// How it is run.
+    #[command(flatten)]
+    pub command: CommandOptions,
+    /// How its terminal is joined to ours.
+    #[command(flatten)]
+    pub terminal: TerminalFlags,
+    /// Where, and what.
+    #[command(flatten)]
+    pub remote: RemoteShell,
+}
+
+impl ShellOptions {
+    /// What is to be run.
+    pub fn program(&self) -> Program {
+        if self.remote.words.is_empty() {
+            return Program::LoginShell;
+        }
+        form(&self.remote.words, self.command.form)
+    }
+}
+
+/// Options that say how a terminal over there is joined to the one here.
+#[derive(Debug, Clone, Copy, Default, Args)]
+#[command(next_help_heading = "Terminal")]
+pub struct TerminalFlags {
+    /// The character that begins an escape at the start of a line, ^X for a control character, or none [default: ~]
+    #[arg(short, long, value_name = "CHAR")]
+    pub escape: Option<EscapeCharacter>,
+    /// Have a terminal over there even if stdin here is none
+    #[arg(long, conflicts_with = "no_stdin")]
+    pub force_tty: bool,
 }
 
 /// `labsh try`: its options and its command.
@@ -260,22 +325,50 @@ pub struct RemoteCommand {
     pub words: Vec<OsString>,
 }
 
+/// A target and, if there are any, the words behind it; parsed as [`RemoteCommand`].
+#[derive(Debug, Clone)]
+pub struct RemoteShell {
+    /// Where.
+    pub target: Target,
+    /// What, instead of a login shell.
+    pub words: Vec<OsString>,
+}
+
+/// The one positional argument of both.
+fn target_and_command(help: &'static str) -> Arg {
+    Arg::new("words")
+        .value_names(["TARGET", "COMMAND"])
+        .help(help)
+        .help_heading("Arguments")
+        .value_parser(OsStringValueParser::new())
+        .action(ArgAction::Append)
+        .num_args(1..)
+        .required(true)
+        .trailing_var_arg(true)
+}
+
+/// Takes them apart again.
+fn target_and_words(matches: &ArgMatches, subcommand: &str) -> Result<(Target, Vec<OsString>), clap::Error> {
+    let mut words = matches.get_many::<OsString>("words").unwrap_or_default().cloned();
+    // A byte that is no text becomes U+FFFD, which a target refuses.
+    let text = words.next().unwrap_or_default().to_string_lossy().into_owned();
+    let target = text.parse().map_err(|error| {
+        let message = format!("invalid value '{}' for '<TARGET>': {error}", escape(&text));
+        refused(subcommand, ErrorKind::ValueValidation, &message)
+    })?;
+    let mut words: Vec<OsString> = words.collect();
+    if words.first().is_some_and(|word| word == "--") {
+        words.remove(0);
+    }
+    Ok((target, words))
+}
+
 impl Args for RemoteCommand {
     fn augment_args(command: clap::Command) -> clap::Command {
-        command.arg(
-            Arg::new("words")
-                .value_names(["TARGET", "COMMAND"])
-                .help(
-                    "The host (name, name:port, [IPv6]:port or unix:/path), and the command: one word for your \
-                     shell there, or several exact words",
-                )
-                .help_heading("Arguments")
-                .value_parser(OsStringValueParser::new())
-                .action(ArgAction::Append)
-                .num_args(1..)
-                .required(true)
-                .trailing_var_arg(true),
-        )
+        command.arg(target_and_command(
+            "The host (name, name:port, [IPv6]:port or unix:/path), and the command: one word for your shell there, or \
+             several exact words",
+        ))
     }
 
     fn augment_args_for_update(command: clap::Command) -> clap::Command {
@@ -285,21 +378,13 @@ impl Args for RemoteCommand {
 
 impl FromArgMatches for RemoteCommand {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let mut words = matches.get_many::<OsString>("words").unwrap_or_default().cloned();
-        // A byte that is no text becomes U+FFFD, which a target refuses.
-        let text = words.next().unwrap_or_default().to_string_lossy().into_owned();
-        let target = text.parse().map_err(|error| {
-            let message = format!("invalid value '{}' for '<TARGET>': {error}", escape(&text));
-            refused(ErrorKind::ValueValidation, &message)
-        })?;
-        let mut words: Vec<OsString> = words.collect();
-        if words.first().is_some_and(|word| word == "--") {
-            words.remove(0);
-        }
+        let (target, words) = target_and_words(matches, "run")?;
         if words.is_empty() {
-            let message =
-                format!("there is no command; write it behind the target: labsh run {text} uname -a");
-            return Err(refused(ErrorKind::MissingRequiredArgument, &message));
+            let message = format!(
+                "there is no command; write it behind the target: labsh run {target} uname -a; \
+                 for a shell: labsh shell {target}"
+            );
+            return Err(refused("run", ErrorKind::MissingRequiredArgument, &message));
         }
         Ok(Self { target, words })
     }
@@ -310,12 +395,37 @@ impl FromArgMatches for RemoteCommand {
     }
 }
 
-/// An error that shows the usage of `labsh run`; a bare one would be given labsh's own.
-fn refused(kind: ErrorKind, message: &str) -> clap::Error {
+impl Args for RemoteShell {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        command.arg(target_and_command(
+            "The host (name, name:port, [IPv6]:port or unix:/path), and a command instead of a login shell: one word \
+             for your shell there, or several exact words",
+        ))
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for RemoteShell {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let (target, words) = target_and_words(matches, "shell")?;
+        Ok(Self { target, words })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+/// An error that shows the usage of its subcommand; a bare one would be given labsh's own.
+fn refused(subcommand: &str, kind: ErrorKind, message: &str) -> clap::Error {
     let mut line = CommandLine::command();
     line.build();
-    match line.find_subcommand_mut("run") {
-        Some(run) => run.error(kind, message),
+    match line.find_subcommand_mut(subcommand) {
+        Some(command) => command.error(kind, message),
         None => line.error(kind, message),
     }
 }

@@ -65,6 +65,42 @@ fn dashes_right_behind_the_target_are_dropped_once() {
     assert_eq!(run(&["--", "lab07", "--", "y"]).program(), shell("y"));
 }
 
+fn terminal(words: &[&str]) -> ShellOptions {
+    match parse(&[&["shell"], words].concat()) {
+        Ok(Action::Shell(options)) => *options,
+        other => panic!("{words:?}: {other:?}"),
+    }
+}
+
+#[test]
+fn a_terminal_is_for_a_login_shell_unless_there_is_a_command() {
+    assert_eq!(terminal(&["lab07"]).program(), Program::LoginShell);
+    assert_eq!(terminal(&["lab07", "--"]).program(), Program::LoginShell);
+    assert_eq!(terminal(&["lab07", "htop"]).program(), shell("htop"));
+    assert_eq!(terminal(&["lab07", "--", "less", "-R", "a b"]).program(), argv(&["less", "-R", "a b"]));
+    assert_eq!(terminal(&["--argv", "lab07", "htop"]).program(), argv(&["htop"]));
+    let options = terminal(&["-e", "^]", "--force-tty", "--env", "A=b", "lab07:1", "-e"]);
+    assert_eq!(options.terminal.escape, Some(EscapeCharacter(Some(0x1d))));
+    assert!(options.terminal.force_tty);
+    assert_eq!(options.program(), shell("-e"));
+    assert_eq!(terminal(&["lab07"]).terminal.escape.unwrap_or_default(), EscapeCharacter(Some(b'~')));
+    assert!(refusal(&["shell"]).contains("<TARGET> [[--] <COMMAND>...]"));
+    let text = refusal(&["shell", "alice@lab07"]);
+    assert!(text.contains("key's entry on the host") && text.contains("Usage: labsh shell"), "{text}");
+    assert!(refusal(&["shell", "--escape", "ab", "lab07"]).contains("one character of ASCII"));
+}
+
+#[test]
+fn a_command_is_given_a_terminal_by_a_flag() {
+    for (words, count) in
+        [(&["lab07", "top"][..], 0), (&["-t", "lab07", "top"], 1), (&["-tt", "lab07", "top"], 2)]
+    {
+        assert_eq!(run(words).tty, count);
+    }
+    assert_eq!(run(&["--tty", "-e", "none", "h", "top"]).terminal.escape, Some(EscapeCharacter(None)));
+    assert!(refusal(&["run", "-t", "-n", "lab07", "top"]).contains("cannot be used with"));
+}
+
 #[test]
 fn a_bad_target_is_refused_with_the_reason() {
     for (target, reason) in [

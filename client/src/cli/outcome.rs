@@ -30,11 +30,18 @@ pub(crate) enum Outcome {
     NotWritten { stream: &'static str, error: std::io::Error },
     /// Our stdin could not be read to its end, so the command must not finish.
     NotRead { error: std::io::Error },
-    /// The user has left.
+    /// The user has left, by a signal to labsh.
     Left { signal: u8 },
+    /// The user has left, by an escape typed in the terminal.
+    Escaped,
 }
 
 impl Outcome {
+    /// Without them, neither could the user be heard nor a terminal be restored.
+    pub(crate) fn no_signals(error: &std::io::Error) -> Self {
+        Self::Failed(CommandError::Lost(format!("signals cannot be watched: {error}")))
+    }
+
     fn exit_status(&self) -> u8 {
         match self {
             Outcome::Ended(status) if status.timed_out() => TIMED_OUT,
@@ -43,7 +50,8 @@ impl Outcome {
                 (_, signal) => SIGNAL.saturating_add(signal.unwrap_or(0)),
             },
             Outcome::Failed(error) => exit_status(error),
-            Outcome::NotWritten { .. } | Outcome::NotRead { .. } => CONNECTION,
+            // An escape is 255, as with ssh.
+            Outcome::NotWritten { .. } | Outcome::NotRead { .. } | Outcome::Escaped => CONNECTION,
             Outcome::Left { signal } => SIGNAL + signal,
         }
     }
@@ -58,7 +66,7 @@ impl Outcome {
             Outcome::Failed(_) => "refused",
             Outcome::NotWritten { .. } => "not-written",
             Outcome::NotRead { .. } => "not-read",
-            Outcome::Left { .. } => "left",
+            Outcome::Left { .. } | Outcome::Escaped => "left",
         }
     }
 
@@ -84,7 +92,9 @@ impl Outcome {
             Outcome::NotRead { error } => {
                 Some(format!("cannot read standard input: {error}; the host ends the command"))
             }
-            Outcome::Left { .. } => Some("left; the host ends the command, if it still runs".into()),
+            Outcome::Left { .. } | Outcome::Escaped => {
+                Some("left; the host ends the command, if it still runs".into())
+            }
         }
     }
 
@@ -142,7 +152,10 @@ impl Outcome {
                     fields.insert("refusal".into(), refuse.code.name().into());
                 }
             }
-            Outcome::NotWritten { .. } | Outcome::NotRead { .. } | Outcome::Left { .. } => {}
+            Outcome::NotWritten { .. }
+            | Outcome::NotRead { .. }
+            | Outcome::Left { .. }
+            | Outcome::Escaped => {}
         }
         Value::Object(fields)
     }

@@ -1,12 +1,14 @@
 //! `labsh run`: one command on one host.
 
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use labsh_proto::auth::Mode;
 use labsh_proto::key::HostKey;
 use labsh_proto::message::Program;
 
-use crate::cli::options::{CommandOptions, ConnectionFlags, RunOptions};
+use crate::cli::interactive::{self, Interaction};
+use crate::cli::options::{CommandOptions, ConnectionFlags, RunOptions, TerminalFlags};
 use crate::cli::outcome::{self, Outcome};
 use crate::cli::{note, remote};
 use crate::config::Config;
@@ -20,20 +22,49 @@ use crate::target::Target;
 pub fn execute(options: RunOptions) -> anyhow::Result<ExitCode> {
     let program = options.program();
     outcome::check_status_fd(&options.command)?;
+    let terminal = options.terminal;
+    let interaction = (options.tty > 0 || terminal.force_tty)
+        .then(|| interaction(&options.remote.target, terminal, options.tty > 1))
+        .transpose()?;
     let connection = connection(&options.remote.target, &options.connection)?;
+    drive(&connection, &program, &options.command, interaction.as_ref())
+}
+
+/// [`run`], on a runtime of its own.
+pub(crate) fn drive(
+    connection: &ConnectOptions,
+    program: &Program,
+    options: &CommandOptions,
+    interaction: Option<&Interaction>,
+) -> anyhow::Result<ExitCode> {
     // One thread drives everything that waits; the streams have threads of their own.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let code = runtime.block_on(run(&connection, &program, &options.command));
+    let code = runtime.block_on(run(connection, program, options, interaction));
     // A thread may sit in a read of our stdin for ever.
     runtime.shutdown_background();
     Ok(code)
 }
 
-/// Connects, runs one command, and tells how it ended.
+/// How a terminal on this target is joined to ours; it cannot be where stdin is none, unless that is what they want.
+pub(crate) fn interaction(
+    target: &Target,
+    flags: TerminalFlags,
+    forced: bool,
+) -> anyhow::Result<Interaction> {
+    if !flags.force_tty && !forced && !io::stdin().is_terminal() {
+        anyhow::bail!(
+            "stdin is not a terminal; use `labsh run` without -t, or have a terminal over there all the same: --force-tty"
+        );
+    }
+    Ok(Interaction { escape: flags.escape.unwrap_or_default(), host: Some(target.to_string()) })
+}
+
+/// Connects, runs one command, in a terminal of its own where there is an interaction, and tells how it ended.
 pub(crate) async fn run(
     connection: &ConnectOptions,
     program: &Program,
     options: &CommandOptions,
+    interaction: Option<&Interaction>,
 ) -> ExitCode {
     let session = match Session::connect_early(connection).await {
         Ok(session) => session,
@@ -48,7 +79,10 @@ pub(crate) async fn run(
             key.host_id()
         ));
     }
-    let end = remote::carry(&session, program, options).await;
+    let end = match interaction {
+        Some(interaction) => interactive::carry(&session, program, options, interaction).await,
+        None => remote::carry(&session, program, options).await,
+    };
     let code = end.outcome.report(options, program, end.stdout_closed);
     session.close().await;
     code

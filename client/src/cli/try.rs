@@ -19,7 +19,9 @@ pub fn execute(options: TryOptions, embedded: &Embedded) -> anyhow::Result<ExitC
     let code = runtime.block_on(async {
         let address = start.await?;
         let address = Address::Tcp { host: address.ip().to_string(), port: address.port() };
-        Ok::<_, anyhow::Error>(run::run(&ConnectOptions::new(address, key), &program, &options.command).await)
+        Ok::<_, anyhow::Error>(
+            run::run(&ConnectOptions::new(address, key), &program, &options.command, None).await,
+        )
     });
     runtime.shutdown_background();
     code
