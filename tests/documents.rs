@@ -72,7 +72,8 @@ fn the_packaged_client_configuration_is_understood() {
 #[test]
 fn options_in_the_readme_exist() {
     let mut known = String::new();
-    for subcommand in [&["run"][..], &["try"], &["ping"], &["key", "enroll"], &["key", "revoke"]] {
+    for subcommand in [&["run"][..], &["try"], &["ping"], &["lesson"], &["key", "enroll"], &["key", "revoke"]]
+    {
         known += &help(LABSH, subcommand);
     }
     known += &help(LABSHD, &["key", "add"]);

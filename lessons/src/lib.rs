@@ -3,15 +3,24 @@
 //! A lesson is a function that does something with sockets and tells its [`Stage`] what really happened. It shows what
 //! it received, never what it expected, and it fails if the phenomenon or the cure did not show.
 
+mod class;
 mod flow;
+mod layout;
 mod options;
+mod picture;
+mod print;
+#[allow(dead_code)] // Each lesson takes what it needs.
+mod sockets;
 mod stage;
 mod words;
+mod wrap;
 
 mod sticky;
 
+pub use class::{Given, Unknown, chosen, give};
 pub use flow::{Flow, KEPT, Message, Record, Step, Watched, What};
 pub use options::Options;
+pub use print::{Look, list};
 pub use stage::{Item, Stage, Taught, Trouble};
 pub use words::{Language, Words};
 

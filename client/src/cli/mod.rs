@@ -23,18 +23,20 @@ use anyhow::Context;
 use clap::{CommandFactory, Parser};
 use labsh_proto::key::HostKey;
 
-use crate::cli::options::{Action, CommandLine};
+use crate::cli::options::{Action, CommandLine, LessonOptions};
 use crate::terminal_text::escape;
 
 /// The exit status of everything that was refused or failed before a command ran.
 pub const REFUSED: u8 = 125;
 
-/// What the client cannot bring along itself, for it must not know the server; the program hands it in.
+/// What the client cannot bring along itself, for it knows neither the server nor the lessons; the program hands it in.
 #[derive(Debug, Clone, Copy)]
 pub struct Embedded {
     /// Prepares a server on loopback that knows one key. Called while the process has one thread; the future starts the
     /// server and gives its address.
     pub server: fn(HostKey) -> anyhow::Result<StartServer>,
+    /// Lists lessons or gives them; an error is one of wrong use.
+    pub lesson: fn(LessonOptions) -> anyhow::Result<ExitCode>,
 }
 
 /// Starts a server that was prepared; needs a runtime with more than one thread.
@@ -56,6 +58,7 @@ pub fn main(embedded: Embedded) -> ExitCode {
         Action::Try(options) => try_command::execute(*options, &embedded),
         Action::Ping(options) => ping::execute(options),
         Action::Key(action) => key::execute(action),
+        Action::Lesson(options) => (embedded.lesson)(options),
         Action::Completions { shell } => completions(shell),
         Action::Man { directory } => man::execute(directory.as_deref()),
     };
