@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use labsh_client::cli::options::{ColorChoice, LessonLanguage, LessonOptions};
 use labsh_client::proto::auth::Mode;
-use labsh_lessons::{Language, Lesson, Look, Options, Trouble};
+use labsh_lessons::{Given, Language, Lesson, Look, Options, Place, Trouble};
 
 fn main() -> ExitCode {
     labsh_client::cli::main(labsh_client::cli::Embedded {
@@ -39,10 +39,16 @@ fn give_lessons(options: LessonOptions) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let lessons = labsh_lessons::chosen(&options.names)?;
+    // Whether it can be written is better known before a class has sat through the lessons.
+    let place = options.html.as_deref().map(|path| Place::new(path, lessons.len() > 1)).transpose()?;
     let watches = lessons.iter().any(Lesson::watches_a_session);
     let real = watches.then(real_session::start).transpose().context("cannot start a labshd to watch")?;
     let varied = Options { command: options.command, recv: options.recv, sizes: options.sizes, real };
     let given = labsh_lessons::give(&lessons, &varied, language, look, &mut stdout).context(told)?;
+    let wish = matches!(&given[..], [Given { outcome: Err(Trouble::Wish(_)), .. }]);
+    if let Some(place) = place.filter(|_| !wish) {
+        place.write(&given, language)?;
+    }
     let mut status = ExitCode::SUCCESS;
     for given in given {
         match given.outcome {

@@ -253,6 +253,9 @@ pub struct LessonOptions {
     /// The sizes of the small messages in sticky, in bytes: 5,7,100
     #[arg(long, value_name = "SIZES", value_delimiter = ',', value_parser = message_size)]
     pub sizes: Vec<NonZeroUsize>,
+    /// Write a page that shows the lesson in a browser; of several lessons one each, into a directory, with an index
+    #[arg(long, value_name = "PATH", requires = "names")]
+    pub html: Option<PathBuf>,
     /// Colours; auto: on a terminal, unless NO_COLOR is set
     #[arg(long, value_name = "auto|always|never", default_value = "auto", hide_possible_values = true)]
     pub color: ColorChoice,
