@@ -76,7 +76,7 @@ impl Style {
 }
 
 /// Of what was received so many lines are shown, and the rest is counted.
-const LINES: usize = 16;
+const LINES: usize = 10;
 
 /// Text is not set wider than that: the eye would not find the next line.
 const TEXT_WIDTH: usize = 100;

@@ -54,12 +54,14 @@ fn straight(stage: &mut Stage, real: &dyn RealSession, line: &str) -> Result<Ran
     )?;
     let watched = watch(real, line, Wire::Straight)?;
     let table: Vec<String> = watched.frames.iter().map(|(arrow, frame)| describe(arrow, frame)).collect();
+    let (before, behind) =
+        table.split_at(watched.frames.iter().take_while(|(_, frame)| frame.kind != Kind::Open).count());
     stage.show(
-        "every message, in the order in which it passed: → from labsh, ← from labshd; its kind, (its channel), the bytes of \
-         header + body",
-        "每条消息，按经过的次序：→ 来自 labsh，← 来自 labshd；类型、（通道）、消息头 + 正文的字节数",
-        table.join("\n").as_bytes(),
+        "who is there? → from labsh, ← from labshd; kind, (channel), bytes of header + body",
+        "对方是谁？→ 来自 labsh，← 来自 labshd；类型、（通道）、消息头 + 正文的字节数",
+        before.join("\n").as_bytes(),
     )?;
+    stage.show("the command", "命令", behind.join("\n").as_bytes())?;
     stage.show("what labsh received from the command", "labsh 收到的命令输出", &watched.ran.stdout)?;
     stage.draw(&watched.up)?;
     stage.draw(&watched.down)?;
