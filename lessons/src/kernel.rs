@@ -23,6 +23,11 @@ pub(crate) fn tcp_info(socket: &impl AsFd) -> io::Result<libc::tcp_info> {
     Ok(info)
 }
 
+/// Segments with data that this end has sent on a connection (Linux 4.6).
+pub(crate) fn segments_sent(socket: &impl AsFd) -> io::Result<u32> {
+    Ok(tcp_info(socket)?.tcpi_data_segs_out)
+}
+
 /// How many packets for this socket the kernel threw away: datagrams that found the receive buffer full, requests for
 /// a connection that found the backlog full (`SO_MEMINFO`, the ninth number; linux/sock_diag.h).
 pub(crate) fn dropped(socket: &impl AsFd) -> io::Result<u32> {
@@ -45,6 +50,7 @@ fn option<T: Copy>(socket: &impl AsFd, level: i32, name: i32, value: &mut T) -> 
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
     use std::net::TcpListener;
 
     use super::*;
@@ -55,6 +61,8 @@ mod tests {
         let (client, server) = pair().unwrap();
         assert_eq!(tcp_info(&client).unwrap().tcpi_state, state::ESTABLISHED);
         assert_eq!(tcp_info(&server).unwrap().tcpi_total_retrans, 0);
+        (&client).write_all(b"abc").unwrap();
+        assert_eq!((segments_sent(&client).unwrap(), segments_sent(&server).unwrap()), (1, 0));
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let info = tcp_info(&listener).unwrap();
         assert_eq!((info.tcpi_unacked, info.tcpi_state), (0, 10)); // 10 is LISTEN.

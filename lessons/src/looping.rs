@@ -8,7 +8,8 @@ use std::time::Duration;
 use socket2::SockRef;
 
 use crate::flow::Flow;
-use crate::sockets::{UP, pair, patient, queued, recv, segments_sent, unacknowledged};
+use crate::kernel::segments_sent;
+use crate::sockets::{UP, pair, patient, queued, recv, unacknowledged};
 use crate::stage::{Stage, Taught, Trouble};
 
 pub(crate) fn teach(stage: &mut Stage) -> Taught {

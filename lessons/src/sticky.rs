@@ -11,9 +11,10 @@ use std::thread;
 use socket2::SockRef;
 
 use crate::flow::{Flow, Record, What};
+use crate::kernel::segments_sent;
 use crate::print::counted;
 use crate::shell::{answer_of, output_of};
-use crate::sockets::{DOWN, PATIENCE, UP, pair, queued, recv, segments_sent, unsent, wait_until};
+use crate::sockets::{DOWN, PATIENCE, UP, pair, queued, recv, unsent, wait_until};
 use crate::stage::{Stage, Taught, Trouble};
 
 /// What every first program uses: `recv(1024)`.
