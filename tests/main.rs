@@ -2,8 +2,10 @@
 
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used)]
 
+mod ansible;
 mod as_root;
 mod cli;
+mod clustershell;
 mod crowds;
 mod documents;
 mod exit_status;
@@ -18,6 +20,7 @@ mod lessons;
 mod limits;
 mod many_at_once;
 mod other_client;
+mod pdsh;
 mod peer;
 mod recipes;
 mod reload;

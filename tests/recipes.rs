@@ -75,7 +75,7 @@ impl Kitchen {
 }
 
 /// The block of docs/tools.md behind this mark.
-fn recipe(name: &str) -> String {
+pub fn recipe(name: &str) -> String {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/tools.md");
     let document = fs::read_to_string(path).unwrap();
     let mark = format!("<!-- recipe: {name} -->\n```sh\n");

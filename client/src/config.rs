@@ -194,9 +194,11 @@ fn read(path: &Path) -> Result<Option<ConfigFile>, ConfigError> {
 }
 
 fn from_environment(lookup: impl Fn(&str) -> Option<OsString>) -> Result<Choices, ConfigError> {
+    // In a command that labshd runs, LABSH_HOST_ID names the machine it runs on, and not the one to go on to from there.
+    let by_labshd = lookup("LABSH_COMMAND_ID").is_some();
     Ok(Choices {
         key: variable(&lookup, "LABSH_KEY", str::parse)?,
-        host_id: variable(&lookup, "LABSH_HOST_ID", HostId::new)?,
+        host_id: if by_labshd { None } else { variable(&lookup, "LABSH_HOST_ID", HostId::new)? },
         port: variable(&lookup, "LABSH_PORT", parse_port)?,
         connect_timeout: variable(&lookup, "LABSH_CONNECT_TIMEOUT", parse_duration)?,
         ..Choices::default()
@@ -291,6 +293,15 @@ mod tests {
         assert_eq!(world.resolve("lab07", &Choices::default()).unwrap().route.address, tcp("10.0.0.7", 3));
         fs::write(world.directory.path().join("own"), "").unwrap();
         assert_eq!(world.resolve("lab07", &Choices::default()).unwrap().route.address, tcp("10.0.0.7", 4));
+    }
+
+    #[test]
+    fn the_host_that_labsh_itself_runs_on_is_not_taken_for_the_next_one() {
+        let variables =
+            [("LABSH_HOST_ID", "gateway"), ("LABSH_COMMAND_ID", "00112233445566778899aabbccddeeff")];
+        let world = World::new("", "", &variables);
+        let resolved = world.resolve("lab07", &Choices::default()).unwrap();
+        assert_eq!(resolved.route.host_id.as_str(), "lab07");
     }
 
     #[test]

@@ -381,8 +381,8 @@ pub struct CommandOptions {
     /// Variables that it is to have where the host lets them in, and to do without where not.
     #[arg(skip)]
     pub env_where_allowed: Vec<Variable>,
-    /// The user as whom it is expected to run; the host refuses it for anybody else.
-    #[arg(skip)]
+    /// Refuse to run as anybody else; chooses a key that is configured for that user
+    #[arg(long, value_name = "USER")]
     pub user: Option<String>,
 }
 

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use labsh_proto::auth::Mode;
 use labsh_proto::message::Program;
 
+use crate::choices::Choices;
 use crate::cli::interactive::{self, Interaction};
 use crate::cli::options::{CommandOptions, ConnectionFlags, RunOptions, Targets, TerminalFlags};
 use crate::cli::outcome::{self, Outcome};
@@ -33,7 +34,7 @@ pub fn execute(options: RunOptions) -> anyhow::Result<ExitCode> {
         }
     };
     let interaction = wants_terminal.then(|| interaction(target, terminal, options.tty > 1)).transpose()?;
-    let connection = connection(target, &options.connection)?;
+    let connection = connection(target, &options.connection, options.command.user.as_deref())?;
     drive(&connection, &program, &options.command, interaction.as_ref())
 }
 
@@ -96,8 +97,13 @@ pub(crate) async fn run(
 }
 
 /// What flags, environment and files say about a target, with its key.
-pub(crate) fn connection(target: &Target, flags: &ConnectionFlags) -> anyhow::Result<ConnectOptions> {
-    connect_options(Config::load()?.resolve(target, &flags.choices())?)
+pub(crate) fn connection(
+    target: &Target,
+    flags: &ConnectionFlags,
+    user: Option<&str>,
+) -> anyhow::Result<ConnectOptions> {
+    let choices = Choices { user: user.map(str::to_owned), ..flags.choices() };
+    connect_options(Config::load()?.resolve(target, &choices)?)
 }
 
 /// With the key that was resolved, which is read here.

@@ -13,6 +13,7 @@ pub fn execute(options: ShellOptions) -> anyhow::Result<ExitCode> {
         anyhow::bail!("a terminal reads what is typed; leave out -n, or use `labsh run -n`");
     }
     let interaction = run::interaction(&options.remote.target, options.terminal, false)?;
-    let connection = run::connection(&options.remote.target, &options.connection)?;
+    let connection =
+        run::connection(&options.remote.target, &options.connection, options.command.user.as_deref())?;
     run::drive(&connection, &program, &options.command, Some(&interaction))
 }

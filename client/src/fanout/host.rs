@@ -92,6 +92,9 @@ async fn command(crew: &Crew, index: usize, session: &Session) -> End {
     if let Some(directory) = &work.directory {
         command.current_dir(OsStr::from_bytes(directory));
     }
+    if let Some(user) = &work.user {
+        command.user(user);
+    }
     if let Some(timeout) = work.timeout {
         command.timeout(timeout);
     }

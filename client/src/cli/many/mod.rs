@@ -54,7 +54,10 @@ pub(crate) fn execute(
     options: &ManyOptions,
 ) -> anyhow::Result<ExitCode> {
     let names = targets(expression, options)?;
-    let hosts = names.iter().map(|name| host(name, connection)).collect::<anyhow::Result<Vec<Host>>>()?;
+    let hosts = names
+        .iter()
+        .map(|name| host(name, connection, command.user.as_deref()))
+        .collect::<anyhow::Result<Vec<Host>>>()?;
     warn_of_doubles(&hosts);
     if options.dry_run {
         return dry_run(&names, &hosts, &program);
@@ -69,6 +72,7 @@ pub(crate) fn execute(
         program,
         environment: command.env.clone(),
         directory: command.cwd.clone().map(std::ffi::OsString::into_encoded_bytes),
+        user: command.user.clone(),
         timeout: command.timeout,
         until: if command.no_wait_eof { Until::CommandEnds } else { Until::StreamsEnd },
         stdin: stdin.context("cannot keep standard input in a temporary file; -n gives the commands none")?,
@@ -115,9 +119,9 @@ fn targets(expression: &str, options: &ManyOptions) -> anyhow::Result<NodeSet> {
     Ok(set)
 }
 
-fn host(name: &str, flags: &ConnectionFlags) -> anyhow::Result<Host> {
+fn host(name: &str, flags: &ConnectionFlags, user: Option<&str>) -> anyhow::Result<Host> {
     let target: Target = name.parse().with_context(|| format!("{name:?}"))?;
-    Ok(Host { name: name.to_owned(), connection: run::connection(&target, flags)? })
+    Ok(Host { name: name.to_owned(), connection: run::connection(&target, flags, user)? })
 }
 
 /// Two names of one machine are rarely meant: the command would run there twice.

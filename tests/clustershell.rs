@@ -1,0 +1,93 @@
+//! ClusterShell over labsh-rsh: eight hosts at once, and a tree with real gateways.
+
+use std::fs;
+use std::path::PathBuf;
+
+use crate::recipes::recipe;
+use crate::support::fleet::{Fleet, sorted_lines};
+use crate::support::{feed, run, text, tools};
+
+fn clush() -> Option<PathBuf> {
+    tools::need("clush", "apt-get install clustershell")
+}
+
+/// A fleet whose user has ClusterShell's configuration from `integrations/`.
+fn fleet() -> Fleet {
+    let fleet = Fleet::start();
+    let configuration = fleet.path().join(".config/clustershell");
+    fs::create_dir_all(&configuration).unwrap();
+    fs::copy(fleet.path().join("integrations/clustershell/clush.conf"), configuration.join("clush.conf"))
+        .unwrap();
+    fleet
+}
+
+#[test]
+fn clush_runs_the_recipe() {
+    let Some(clush) = clush() else { return };
+    let fleet = Fleet::start();
+    let output = run(&mut fleet.shell(&clush, &recipe("clustershell")));
+    let told = text(&output.stdout);
+    // Equal answers are told once.
+    assert!(told.contains("lab[01-08] (8)\n---------------\nLinux\n"), "{told}");
+}
+
+#[test]
+fn clush_tells_outputs_and_exit_statuses_apart() {
+    let Some(clush) = clush() else { return };
+    let fleet = fleet();
+    let script = "clush -S -w lab[01-08] 'echo out $LABSH_HOST_ID; echo err $LABSH_HOST_ID >&2; \
+                  test $LABSH_HOST_ID != lab05 || exit 3'";
+    let output = fleet.output(&clush, script);
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
+    let hosts = 1..=8;
+    let expected: Vec<String> = hosts.clone().map(|host| format!("lab{host:02}: out lab{host:02}")).collect();
+    assert_eq!(sorted_lines(&output.stdout), expected);
+    let mut expected: Vec<String> = hosts.map(|host| format!("lab{host:02}: err lab{host:02}")).collect();
+    expected.insert(0, "clush: lab05: exited with exit code 3".into());
+    assert_eq!(sorted_lines(&output.stderr), expected);
+}
+
+#[test]
+fn clush_goes_on_without_a_dead_host() {
+    let Some(clush) = clush() else { return };
+    let output = fleet().output(&clush, "clush -S -w lab[08-09] 'echo here'");
+    assert_eq!(output.status.code(), Some(255), "{}", text(&output.stderr));
+    assert_eq!(text(&output.stdout), "lab08: here\n");
+    let stderr = text(&output.stderr);
+    assert!(stderr.contains("clush: lab09: exited with exit code 255"), "{stderr}");
+    assert!(stderr.contains("lab09: labsh: "), "{stderr}");
+}
+
+#[test]
+fn clush_hands_stdin_to_every_host_and_collects_large_outputs() {
+    let Some(clush) = clush() else { return };
+    let fleet = fleet();
+    let output = feed(
+        &mut fleet.shell(&clush, "clush -S -b -w lab[01-08] 'wc -c; seq 100000 | cksum'"),
+        &[b'x'; 300_000],
+    );
+    let sum = run(std::process::Command::new("sh").args(["-c", "seq 100000 | cksum"]));
+    let expected = format!("lab[01-08] (8)\n---------------\n300000\n{}", text(&sum.stdout));
+    assert!(text(&output.stdout).contains(&expected), "{}", text(&output.stdout));
+    let output = run(&mut fleet.shell(&clush, "clush -S -N -w lab[01-08] seq 100000 | sort -n | uniq -c | awk '$1 != 8' | wc -l; clush -S -N -w lab[01-08] seq 100000 | wc -l"));
+    assert_eq!(text(&output.stdout), "0\n800000\n");
+}
+
+#[test]
+fn clush_goes_through_gateways_in_a_tree() {
+    let Some(clush) = clush() else { return };
+    let fleet = fleet();
+    let output = run(&mut fleet.shell(&clush, &recipe("clustershell-tree")));
+    let lines = sorted_lines(&output.stdout);
+    let expected: Vec<String> = (3..=8).map(|host| format!("lab{host:02}: lab{host:02}")).collect();
+    assert_eq!(lines, expected, "{}", text(&output.stderr));
+    // Two gateways, and one command on each of the leaves: nobody went round the gateways.
+    let log = fleet.labshd.log();
+    assert_eq!(log.count("command started"), 8, "{}", log.text());
+
+    let failing = "clush -S --topology topology.conf -w lab[03-08] \
+                   'echo err >&2; test $LABSH_HOST_ID != lab07 || exit 4'";
+    let output = fleet.output(&clush, failing);
+    assert_eq!(output.status.code(), Some(4), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("lab07"), "{}", text(&output.stderr));
+}
