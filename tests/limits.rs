@@ -60,6 +60,7 @@ async fn labsh_refuses_what_is_too_long_before_it_sends_it() {
     let refused = session.command("echo").arg("a\0b").output().await;
     assert!(matches!(refused, Err(CommandError::Bad(BadCommand::Nul(_)))), "{refused:?}");
     assert_eq!(session.command("echo").arg("well").output().await.unwrap().stdout, b"well\n");
+    labshd.log().wait_for("command ended");
     assert_eq!(labshd.log().count("command started"), 1);
 }
 
