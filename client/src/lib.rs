@@ -21,6 +21,8 @@ pub mod choices;
 pub mod cli;
 pub mod config;
 pub mod config_file;
+pub mod fanout;
+pub mod inventory;
 pub mod key_file;
 pub mod key_store;
 pub mod target;

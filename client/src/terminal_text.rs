@@ -35,6 +35,19 @@ fn is_obeyed(c: char) -> bool {
             | '\u{e0000}'..='\u{e007f}')
 }
 
+/// A line of a command's output, as [`escape`] shows it, but with its tabs; bytes that are no text become U+FFFD.
+pub fn escape_line(line: &[u8]) -> String {
+    let mut text = String::with_capacity(line.len());
+    for c in String::from_utf8_lossy(line).chars() {
+        if is_obeyed(c) && c != '\t' {
+            text.extend(c.escape_default());
+        } else {
+            text.push(c);
+        }
+    }
+    text
+}
+
 /// The same JSON without any character that a terminal would obey: they can only stand in its strings, which have a way
 /// of writing them.
 pub fn escape_json(json: &str) -> String {

@@ -14,6 +14,16 @@ use crate::stage::{Stage, Taught, Trouble};
 /// A key, a challenge and an answer are all of this size: a fixed size needs no header.
 type Block = [u8; 32];
 
+/// Who speaks, in both languages.
+type Name = (&'static str, &'static str);
+
+const CLIENT: Name = ("client", "客户端");
+const SERVER: Name = ("server", "服务器");
+const ATTACKER: Name = ("attacker", "攻击者");
+const RELAY: Name = ("relay", "中继");
+const FIRST: Name = ("server, 1st connection", "服务器（第一个连接）");
+const SECOND: Name = ("server, 2nd connection", "服务器（第二个连接）");
+
 pub(crate) fn teach(stage: &mut Stage) -> Taught {
     let key = random()?; // Both ends were given it beforehand; it never travels.
     let recorded = challenge_and_response(stage, &key)?;
@@ -52,9 +62,11 @@ struct Wire {
 }
 
 impl Wire {
-    fn new(client: &str, server: &str) -> io::Result<Self> {
-        let (up, down) =
-            (Flow::new(format!("{client} → {server}")), Flow::new(format!("{server} → {client}")));
+    fn new(client: Name, server: Name) -> io::Result<Self> {
+        let flow = |from: Name, to: Name| {
+            Flow::new((format!("{} → {}", from.0, to.0), format!("{} → {}", from.1, to.1)))
+        };
+        let (up, down) = (flow(client, server), flow(server, client));
         let (client, server) = pair()?;
         Ok(Self { client, server, up, down })
     }
@@ -99,7 +111,7 @@ fn challenge_and_response(stage: &mut Stage, key: &Block) -> Result<Block, Troub
         "服务器发出 32 个随机字节，即挑战（challenge）。客户端回答 HMAC-SHA256(密钥, 挑战)。服务器自己也算\
             一遍，再比较。",
     )?;
-    let mut wire = Wire::new("client", "server")?;
+    let mut wire = Wire::new(CLIENT, SERVER)?;
     let admitted = log_in(&mut wire, key, key)?;
     stage.draw(&wire.down)?;
     stage.draw(&wire.up)?;
@@ -114,7 +126,7 @@ fn challenge_and_response(stage: &mut Stage, key: &Block) -> Result<Block, Troub
         "传输的内容里没有密钥；也没有人能从应答倒推出密钥",
     )?;
     let wrong = random()?;
-    let admitted = log_in(&mut Wire::new("client", "server")?, key, &wrong)?;
+    let admitted = log_in(&mut Wire::new(CLIENT, SERVER)?, key, &wrong)?;
     stage.fact(!admitted, "a client with another key is refused", "密钥不对的客户端被拒绝")?;
     up.steps[0].bytes[..].try_into().map_err(|_| io::Error::other("an answer has 32 bytes").into())
 }
@@ -128,7 +140,7 @@ fn replay(stage: &mut Stage, key: &Block, recorded: &Block) -> Taught {
     )?;
     // Whoever attacks has no key: only `server_says` and `is_right` below are the server's.
     let replayed = |challenge: &Block, recorded: &Block| {
-        let mut wire = Wire::new("attacker", "server")?;
+        let mut wire = Wire::new(ATTACKER, SERVER)?;
         wire.server_says("challenge", challenge)?;
         let _: Block = wire.client_hears()?;
         wire.client_says("recorded answer", recorded)?;
@@ -199,13 +211,13 @@ fn reflect(key: &Block, client: &[u8], server: &[u8]) -> io::Result<(Wire, Wire,
         wire.server_says("challenge", &challenge)?;
         Ok::<_, io::Error>(challenge)
     };
-    let mut one = Wire::new("attacker", "server, 1st connection")?;
+    let mut one = Wire::new(ATTACKER, FIRST)?;
     one.client_says("challenge", &random::<32>()?)?;
     let challenge = serve(&mut one)?;
     let _: Block = one.client_hears()?;
     let heard: Block = one.client_hears()?;
 
-    let mut two = Wire::new("attacker", "server, 2nd connection")?;
+    let mut two = Wire::new(ATTACKER, SECOND)?;
     two.client_says("the 1st's challenge", &heard)?;
     serve(&mut two)?;
     let reflected: Block = two.client_hears()?;
@@ -262,8 +274,8 @@ fn in_the_middle(stage: &mut Stage, key: &Block) -> Taught {
 
 /// A relay passes a log-in on; gives its two connections and whether the server let it in.
 fn relay(key: &Block, bind: bool) -> io::Result<(Wire, Wire, bool)> {
-    let mut left = Wire::new("client", "relay")?;
-    let mut right = Wire::new("relay", "server")?;
+    let mut left = Wire::new(CLIENT, RELAY)?;
+    let mut right = Wire::new(RELAY, SERVER)?;
     let ends = |client, server| if bind { format!("{client} {server}") } else { String::new() };
 
     let challenge: Block = random()?;

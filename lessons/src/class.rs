@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use crate::options::Options;
 use crate::print::{Look, Printer};
-use crate::stage::{Item, Stage, Taught};
+use crate::stage::{Item, Stage, Taught, Trouble};
 use crate::words::Language;
 use crate::{LESSONS, Lesson};
 
@@ -95,7 +95,10 @@ pub fn give(
         if let Some(error) = unprintable {
             return Err(error);
         }
-        printer.outcome(&outcome)?;
+        // Where there is only one, a wish that cannot be met is wrong use: the caller's to refuse.
+        if lessons.len() > 1 || !matches!(outcome, Err(Trouble::Wish(_))) {
+            printer.outcome(&outcome)?;
+        }
         all.push(Given { lesson: *lesson, items, outcome });
     }
     printer.end(&all)?;

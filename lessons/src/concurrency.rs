@@ -40,7 +40,11 @@ struct Job {
 
 impl Job {
     fn new(clients: usize, work: Duration) -> Arc<Self> {
-        let flows = (1..=clients).map(|number| Flow::new(format!("client {number} → server"))).collect();
+        let flows = (1..=clients)
+            .map(|number| {
+                Flow::new((format!("client {number} → server"), format!("客户端 {number} → 服务器")))
+            })
+            .collect();
         let (journal, busy, most_busy) = (Mutex::default(), AtomicUsize::new(0), AtomicUsize::new(0));
         Arc::new(Self { flows, work, journal, busy, most_busy })
     }

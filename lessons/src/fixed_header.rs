@@ -168,7 +168,7 @@ fn glued_and_yet_apart(stage: &mut Stage) -> Taught {
     let header = frames[0].header().encode();
     stage.say(
         format!(
-            "The header of the first message, in hexadecimal: {}\nlength {} (4 bytes) | kind {} \
+            "The header of the first message, in hexadecimal: {}\nlength {} (4 bytes) | kind {:02x} \
             `{}` (1) | flags {} (1) | reserved (2) | channel {} \
             (4)",
             spaced(&header),

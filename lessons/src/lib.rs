@@ -8,9 +8,11 @@ mod flow;
 mod kernel;
 mod layout;
 mod options;
+mod page;
 mod picture;
 mod print;
 mod random;
+mod real;
 mod shell;
 mod sockets;
 mod stage;
@@ -28,11 +30,14 @@ mod reuse;
 mod sticky;
 mod udp;
 mod unix;
+mod wire;
 
 pub use class::{Given, Unknown, chosen, give};
 pub use flow::{Flow, KEPT, Message, Record, Step, Watched, What};
 pub use options::Options;
+pub use page::{Place, Unwritable, index, page};
 pub use print::{Look, list};
+pub use real::{Ran, RealSession};
 pub use stage::{Item, Stage, Taught, Trouble};
 pub use words::{Language, Words};
 
@@ -44,6 +49,13 @@ pub struct Lesson {
     /// What it shows, in one line.
     pub title: (&'static str, &'static str),
     teach: fn(&mut Stage) -> Taught,
+}
+
+impl Lesson {
+    /// Whether it needs [`Options::real`].
+    pub fn watches_a_session(&self) -> bool {
+        self.name == "wire"
+    }
 }
 
 /// All lessons, in the order in which they build on each other.
@@ -123,5 +135,13 @@ pub const LESSONS: &[Lesson] = &[
             "许多客户端：顺序、线程、异步任务",
         ),
         teach: concurrency::teach,
+    },
+    Lesson {
+        name: "wire",
+        title: (
+            "a real session of labsh, message by message, chopped and glued",
+            "真实的 labsh 会话：逐条消息，切碎、粘连都不怕",
+        ),
+        teach: wire::teach,
     },
 ];

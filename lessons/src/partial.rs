@@ -40,7 +40,7 @@ fn the_naive_program(stage: &mut Stage, data: &[u8]) -> Taught {
     stage.scene("A program that does not look at what send returns", "一个不看 send 返回值的程序")?;
     let (sender, receiver) = small_pair()?;
     sender.set_nonblocking(true)?;
-    let flow = Flow::new("naive sender → receiver");
+    let flow = Flow::new(("naive sender → receiver", "粗心的发送方 → 接收方"));
     let (mut out, mut input) = (flow.writer(&sender), flow.reader(&receiver));
 
     flow.message("lines");
@@ -175,7 +175,7 @@ fn send_all(stage: &mut Stage, data: &[u8]) -> Taught {
     stage.scene("The cure: send the rest, until there is none", "解决办法：把剩下的接着发，直到发完")?;
     let (sender, mut receiver) = small_pair()?;
     sender.set_nonblocking(true)?;
-    let flow = Flow::new("careful sender → receiver");
+    let flow = Flow::new(("careful sender → receiver", "细心的发送方 → 接收方"));
     flow.message("lines");
     let mut out = flow.writer(&sender);
     let mut rest = &data[out.write(data)?..]; // Before anybody reads, so that it takes only part.

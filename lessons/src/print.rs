@@ -76,7 +76,7 @@ impl Style {
 }
 
 /// Of what was received so many lines are shown, and the rest is counted.
-const LINES: usize = 8;
+const LINES: usize = 10;
 
 /// Text is not set wider than that: the eye would not find the next line.
 const TEXT_WIDTH: usize = 100;
@@ -159,19 +159,7 @@ impl<'a> Printer<'a> {
     /// A lesson has ended.
     pub(crate) fn outcome(&mut self, outcome: &Taught) -> io::Result<()> {
         if let Err(trouble) = outcome {
-            let words = match trouble {
-                Trouble::NotShown(words) => Words::new(
-                    format!("It did not show: {}", words.of(Language::English)),
-                    format!("没有出现：{}", words.of(Language::Chinese)),
-                ),
-                Trouble::Io(error) => {
-                    Words::new(format!("A system call failed: {error}"), format!("系统调用失败：{error}"))
-                }
-                Trouble::Wish(wish) => {
-                    Words::new(format!("That cannot be done: {wish}"), format!("做不到：{wish}"))
-                }
-            };
-            self.text("✗ ", self.of(&words), Some(Style::Bad))?;
+            self.text("✗ ", self.of(&self::trouble(trouble)), Some(Style::Bad))?;
         }
         writeln!(self.out)?;
         self.out.flush()
@@ -236,6 +224,20 @@ impl<'a> Printer<'a> {
             writeln!(self.out, "{bar}{}", Style::Faint.on(self.of(&words), self.look))?;
         }
         Ok(())
+    }
+}
+
+/// Why a lesson could not be given, as it is told to the class.
+pub(crate) fn trouble(trouble: &Trouble) -> Words {
+    match trouble {
+        Trouble::NotShown(words) => Words::new(
+            format!("It did not show: {}", words.of(Language::English)),
+            format!("没有出现：{}", words.of(Language::Chinese)),
+        ),
+        Trouble::Io(error) => {
+            Words::new(format!("A system call failed: {error}"), format!("系统调用失败：{error}"))
+        }
+        Trouble::Wish(wish) => Words::new(format!("That cannot be done: {wish}"), format!("做不到：{wish}")),
     }
 }
 

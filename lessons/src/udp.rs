@@ -225,7 +225,7 @@ fn loss(stage: &mut Stage) -> Taught {
     )?;
     let (sender, receiver) = (datagrams()?, datagrams()?);
     SockRef::from(&receiver).set_recv_buffer_size(4096)?; // Room for a few, whatever this machine's default is.
-    let flow = Flow::new("UDP into a small receive buffer");
+    let flow = Flow::new(("UDP into a small receive buffer", "UDP，接收缓冲区很小"));
     for number in 0..COUNT {
         let datagram = format!("{number:0>1000}"); // 1,000 bytes, the number at the end.
         send(&sender, &receiver, &flow, &(number + 1).to_string(), datagram.as_bytes())?;
@@ -283,7 +283,7 @@ fn order(stage: &mut Stage) -> Taught {
     )?;
     let (sender, relay, receiver) = (datagrams()?, datagrams()?, datagrams()?);
     let messages = ["1 rm -r build", "2 mkdir build"];
-    let flow = Flow::new("through a relay that swaps");
+    let flow = Flow::new(("through a relay that swaps", "经过一个调换次序的中继"));
     let which = |bytes: &[u8]| messages.iter().position(|message| message.as_bytes() == bytes);
     for message in messages {
         send(&sender, &relay, &flow, message, message.as_bytes())?;

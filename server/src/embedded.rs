@@ -19,9 +19,9 @@ pub type Start = Pin<Box<dyn Future<Output = anyhow::Result<SocketAddr>> + Send>
 
 /// Starts the spawner, so the process must still have one thread; the future, inside a runtime, starts the rest. The
 /// server lasts as long as the runtime.
-pub fn prepare(key: HostKey) -> anyhow::Result<Start> {
+pub fn prepare(key: HostKey, mode: Mode) -> anyhow::Result<Start> {
     let spawner = spawner::launch().context("cannot start the spawner")?;
-    let listen = vec![ListenAddress::Tcp { host: "127.0.0.1".into(), port: 0, mode: Mode::Tls }];
+    let listen = vec![ListenAddress::Tcp { host: "127.0.0.1".into(), port: 0, mode }];
     let config = Config { listen, ..Config::beside(Path::new("")) };
     Ok(Box::pin(async move {
         let server = Server::start(config, Keyring::of_one(key), spawner).await?;

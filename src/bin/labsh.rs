@@ -1,20 +1,24 @@
 //! The client, joined with what it embeds.
 
+#[path = "../real_session.rs"]
+mod real_session;
+
 use std::io;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use labsh_client::cli::options::{ColorChoice, LessonLanguage, LessonOptions};
-use labsh_lessons::{Language, Look, Options, Trouble};
+use labsh_client::proto::auth::Mode;
+use labsh_lessons::{Given, Language, Lesson, Look, Options, Place, Trouble};
 
 fn main() -> ExitCode {
     labsh_client::cli::main(labsh_client::cli::Embedded {
-        server: labsh_server::embedded::prepare,
+        server: |key| labsh_server::embedded::prepare(key, Mode::Tls),
         lesson: give_lessons,
     })
 }
 
-/// What a lesson is given that did not show its phenomenon.
+/// The exit status when a lesson did not show what it is about.
 const NOT_SHOWN: u8 = 1;
 
 fn give_lessons(options: LessonOptions) -> anyhow::Result<ExitCode> {
@@ -35,13 +39,21 @@ fn give_lessons(options: LessonOptions) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let lessons = labsh_lessons::chosen(&options.names)?;
-    let varied = Options { command: options.command, recv: options.recv, sizes: options.sizes };
+    // Whether it can be written is better known before a class has sat through the lessons.
+    let place = options.html.as_deref().map(|path| Place::new(path, lessons.len() > 1)).transpose()?;
+    let watches = lessons.iter().any(Lesson::watches_a_session);
+    let real = watches.then(real_session::start).transpose().context("cannot start a labshd to watch")?;
+    let varied = Options { command: options.command, recv: options.recv, sizes: options.sizes, real };
     let given = labsh_lessons::give(&lessons, &varied, language, look, &mut stdout).context(told)?;
+    let wish = matches!(&given[..], [Given { outcome: Err(Trouble::Wish(_)), .. }]);
+    if let Some(place) = place.filter(|_| !wish) {
+        place.write(&given, language)?;
+    }
     let mut status = ExitCode::SUCCESS;
     for given in given {
         match given.outcome {
             Ok(()) => {}
-            // Each has been told already where it happened; a wish that cannot be met is wrong use if nothing is worse.
+            // Of several lessons each has told already what went wrong; the only one leaves its refusal to us.
             Err(Trouble::Wish(wish)) if lessons.len() == 1 => return Err(anyhow::anyhow!(wish)),
             Err(_) => status = ExitCode::from(NOT_SHOWN),
         }

@@ -1,7 +1,7 @@
 //! This program's own stdin, stdout and stderr, joined to a command's: blocking threads, because the descriptors are
 //! inherited and must never be made non-blocking for those who share them.
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -53,9 +53,10 @@ pub(crate) struct Activity {
 
 impl Activity {
     fn during<T>(&self, write: impl FnOnce() -> T) -> T {
-        self.writing.fetch_add(1, Ordering::Relaxed);
+        // In one order with `abandoned`: either this write sees that, or whoever sets that sees this write.
+        self.writing.fetch_add(1, Ordering::SeqCst);
         let result = write();
-        self.writing.fetch_sub(1, Ordering::Relaxed);
+        self.writing.fetch_sub(1, Ordering::SeqCst);
         self.pieces.fetch_add(1, Ordering::Relaxed);
         result
     }
@@ -72,12 +73,12 @@ impl Activity {
         }
     }
 
-    /// The user leaves: nothing more is written, so that nothing follows what labsh says last. A write that hangs is not
-    /// waited for.
+    /// The user leaves: nothing more is written, so that nothing on the screen follows what labsh says last. A terminal
+    /// that takes nothing is waited for two seconds at most, anything else not at all.
     pub(crate) async fn abandon(&self) {
-        self.abandoned.store(true, Ordering::Relaxed);
-        for _ in 0..20 {
-            if self.writing.load(Ordering::Relaxed) == 0 {
+        self.abandoned.store(true, Ordering::SeqCst);
+        for _ in 0..200 {
+            if self.writing.load(Ordering::SeqCst) == 0 || !io::stdout().is_terminal() {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -85,7 +86,7 @@ impl Activity {
     }
 
     fn is_abandoned(&self) -> bool {
-        self.abandoned.load(Ordering::Relaxed)
+        self.abandoned.load(Ordering::SeqCst)
     }
 }
 

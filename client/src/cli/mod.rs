@@ -6,6 +6,7 @@ mod interactive;
 pub mod key;
 mod local_streams;
 pub mod man;
+pub mod many;
 pub mod options;
 mod outcome;
 pub mod ping;

@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
@@ -15,9 +16,10 @@ use labsh_proto::message::{Program, Variable};
 
 use crate::choices::{Choices, parse_duration};
 use crate::cli::interactive::escapes::EscapeCharacter;
+use crate::cli::many::options::{JsonForm, ManyOptions};
 use crate::cli::rsh::help::RshOptions;
 use crate::key_store::KeyName;
-use crate::target::{Target, parse_port};
+use crate::target::{BadTarget, Target, parse_port};
 use crate::terminal_text::escape;
 
 const CONFIGURATION: &str = "\
@@ -82,7 +84,7 @@ Examples:
 Exit status:
   0    everything that was promised showed itself
   1    a lesson did not show what it is about
-  125  wrong use; nothing was shown";
+  125  wrong use, or a command that is of no use in this lesson";
 
 /// Run commands on lab machines: one key, exact words, complete output
 #[derive(Debug, Parser)]
@@ -145,6 +147,9 @@ pub struct RunOptions {
     /// How it is joined to ours.
     #[command(flatten)]
     pub terminal: TerminalFlags,
+    /// What many hosts have a use for.
+    #[command(flatten)]
+    pub many: ManyOptions,
     /// Where, and what.
     #[command(flatten)]
     pub remote: RemoteCommand,
@@ -248,6 +253,9 @@ pub struct LessonOptions {
     /// The sizes of the small messages in sticky, in bytes: 5,7,100
     #[arg(long, value_name = "SIZES", value_delimiter = ',', value_parser = message_size)]
     pub sizes: Vec<NonZeroUsize>,
+    /// Write a page that shows the lesson in a browser; of several lessons one each, into a directory, with an index
+    #[arg(long, value_name = "PATH", requires = "names")]
+    pub html: Option<PathBuf>,
     /// Colours; auto: on a terminal, unless NO_COLOR is set
     #[arg(long, value_name = "auto|always|never", default_value = "auto", hide_possible_values = true)]
     pub color: ColorChoice,
@@ -361,9 +369,9 @@ pub struct CommandOptions {
     /// Give the command nothing to read
     #[arg(short = 'n', long)]
     pub no_stdin: bool,
-    /// Say how it ended in one line of JSON on stderr
-    #[arg(long)]
-    pub json: bool,
+    /// Say how it ended in one line of JSON on stderr; of many hosts, print a line for each event, or one: summary
+    #[arg(long, value_name = "FORM", num_args = 0..=1, require_equals = true, default_missing_value = "events")]
+    pub json: Option<JsonForm>,
     /// Say how it ended in one line of JSON on this open file descriptor
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(RawFd).range(1..))]
     pub status_fd: Option<RawFd>,
@@ -418,9 +426,31 @@ fn variable(text: OsString) -> Result<Variable, String> {
 #[derive(Debug, Clone)]
 pub struct RemoteCommand {
     /// Where.
-    pub target: Target,
+    pub target: Targets,
     /// What: at least one word.
     pub words: Vec<OsString>,
+}
+
+/// One host, or a set of them.
+#[derive(Debug, Clone)]
+pub enum Targets {
+    /// One, whose streams are joined to ours as they are.
+    One(Target),
+    /// As many as the expression gives, be it one.
+    Set(String),
+}
+
+impl FromStr for Targets {
+    type Err = BadTarget;
+
+    fn from_str(text: &str) -> Result<Self, BadTarget> {
+        let brackets = text.contains('[') && !text.starts_with('[');
+        let set = text.starts_with('@') || brackets || text.contains([',', '!', '&', '^', ' ']);
+        if set && !text.starts_with('-') && !text.contains(char::is_control) {
+            return Ok(Self::Set(text.to_owned()));
+        }
+        text.parse().map(Self::One)
+    }
 }
 
 /// A target and, if there are any, the words behind it; parsed as [`RemoteCommand`].
@@ -446,7 +476,10 @@ fn target_and_command(help: &'static str) -> Arg {
 }
 
 /// Takes them apart again.
-fn target_and_words(matches: &ArgMatches, subcommand: &str) -> Result<(Target, Vec<OsString>), clap::Error> {
+fn target_and_words<T: FromStr<Err = BadTarget>>(
+    matches: &ArgMatches,
+    subcommand: &str,
+) -> Result<(T, Vec<OsString>), clap::Error> {
     let mut words = matches.get_many::<OsString>("words").unwrap_or_default().cloned();
     // A byte that is no text becomes U+FFFD, which a target refuses.
     let text = words.next().unwrap_or_default().to_string_lossy().into_owned();
@@ -464,8 +497,8 @@ fn target_and_words(matches: &ArgMatches, subcommand: &str) -> Result<(Target, V
 impl Args for RemoteCommand {
     fn augment_args(command: clap::Command) -> clap::Command {
         command.arg(target_and_command(
-            "The host (name, name:port, [IPv6]:port or unix:/path), and the command: one word for your shell there, or \
-             several exact words",
+            "The host (name, name:port, [IPv6]:port or unix:/path) or a set of hosts (lab[01-40,52], @group), and the \
+             command: one word for your shell there, or several exact words",
         ))
     }
 
@@ -478,10 +511,13 @@ impl FromArgMatches for RemoteCommand {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let (target, words) = target_and_words(matches, "run")?;
         if words.is_empty() {
-            let message = format!(
-                "there is no command; write it behind the target: labsh run {target} uname -a; \
-                 for a shell: labsh shell {target}"
-            );
+            let message = match &target {
+                Targets::One(target) => format!(
+                    "there is no command; write it behind the target: labsh run {target} uname -a; \
+                     for a shell: labsh shell {target}"
+                ),
+                Targets::Set(_) => "there is no command; write it behind the targets".to_owned(),
+            };
             return Err(refused("run", ErrorKind::MissingRequiredArgument, &message));
         }
         Ok(Self { target, words })

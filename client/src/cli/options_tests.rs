@@ -165,7 +165,7 @@ fn options_read_as_they_are_documented() {
     assert_eq!(command.env, [(b"A".to_vec(), b"b=c".to_vec()), (b"E".to_vec(), vec![])]);
     assert_eq!(command.cwd, Some("/srv".into()));
     assert_eq!(command.status_fd, Some(3));
-    assert!(command.no_wait_eof && command.no_stdin && command.json && command.verbose);
+    assert!(command.no_wait_eof && command.no_stdin && command.json.is_some() && command.verbose);
     assert_eq!(run(&["lab07", "true"]).connection.choices(), Choices::default());
 }
 

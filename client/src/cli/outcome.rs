@@ -45,11 +45,7 @@ impl Outcome {
     /// What a shell is told.
     pub(crate) fn exit_status(&self) -> u8 {
         match self {
-            Outcome::Ended(status) if status.timed_out() => TIMED_OUT,
-            Outcome::Ended(status) => match (status.code(), status.signal()) {
-                (Some(code), _) => code,
-                (_, signal) => SIGNAL.saturating_add(signal.unwrap_or(0)),
-            },
+            Outcome::Ended(status) => status_of(status),
             Outcome::Failed(error) => exit_status(error),
             // An escape is 255, as with ssh.
             Outcome::NotWritten { .. } | Outcome::NotRead { .. } | Outcome::Escaped => CONNECTION,
@@ -105,10 +101,10 @@ impl Outcome {
         if let Some(text) = &text {
             note(text);
         }
-        if options.json || options.status_fd.is_some() {
+        if options.json.is_some() || options.status_fd.is_some() {
             let mut line = escape_json(&self.json(text).to_string());
             line.push('\n');
-            if options.json {
+            if options.json.is_some() {
                 let _ = std::io::stderr().write_all(line.as_bytes());
             }
             if let Some(descriptor) = options.status_fd {
@@ -171,6 +167,15 @@ fn refuse(error: &CommandError) -> Option<&Refuse> {
     }
 }
 
+/// What a shell would say of a command that ended like this.
+pub(crate) fn status_of(status: &ExitStatus) -> u8 {
+    match (status.code(), status.signal()) {
+        _ if status.timed_out() => TIMED_OUT,
+        (Some(code), _) => code,
+        (_, signal) => SIGNAL.saturating_add(signal.unwrap_or(0)),
+    }
+}
+
 fn exit_status(error: &CommandError) -> u8 {
     match error {
         CommandError::Refused(refuse) if refuse.code == RefuseCode::NOT_FOUND => NOT_FOUND,
@@ -181,7 +186,7 @@ fn exit_status(error: &CommandError) -> u8 {
     }
 }
 
-fn explain(error: &CommandError, program: &Program) -> String {
+pub(crate) fn explain(error: &CommandError, program: &Program) -> String {
     let remedy = match error {
         CommandError::Refused(refuse)
             if refuse.code == RefuseCode::NOT_FOUND && looks_like_shell(program) =>
@@ -218,7 +223,7 @@ fn looks_like_shell(program: &Program) -> bool {
         || words.first().is_some_and(|word| word.contains(&b' '))
 }
 
-fn signal_name(signal: u8) -> String {
+pub(crate) fn signal_name(signal: u8) -> String {
     nix::sys::signal::Signal::try_from(i32::from(signal))
         .map_or_else(|_| "unknown".into(), |signal| signal.as_str().to_owned())
 }

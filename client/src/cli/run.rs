@@ -1,4 +1,4 @@
-//! `labsh run`: one command on one host.
+//! `labsh run`: one command on one host; many hosts are the business of [`crate::cli::many`].
 
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
@@ -8,9 +8,9 @@ use labsh_proto::message::Program;
 
 use crate::choices::Choices;
 use crate::cli::interactive::{self, Interaction};
-use crate::cli::options::{CommandOptions, ConnectionFlags, RunOptions, TerminalFlags};
+use crate::cli::options::{CommandOptions, ConnectionFlags, RunOptions, Targets, TerminalFlags};
 use crate::cli::outcome::{self, Outcome};
-use crate::cli::{note, remote};
+use crate::cli::{many, note, remote};
 use crate::config::{Config, Resolved};
 use crate::connect::ConnectOptions;
 use crate::error::CommandError;
@@ -23,11 +23,18 @@ pub fn execute(options: RunOptions) -> anyhow::Result<ExitCode> {
     let program = options.program();
     outcome::check_status_fd(&options.command)?;
     let terminal = options.terminal;
-    let interaction = (options.tty > 0 || terminal.force_tty)
-        .then(|| interaction(&options.remote.target, terminal, options.tty > 1))
-        .transpose()?;
-    let connection =
-        connection(&options.remote.target, &options.connection, options.command.user.as_deref())?;
+    let wants_terminal = options.tty > 0 || terminal.force_tty;
+    let target = match &options.remote.target {
+        Targets::One(target) => target,
+        Targets::Set(_) if wants_terminal => {
+            anyhow::bail!("a terminal is for one host at a time; name one, or leave -t out")
+        }
+        Targets::Set(expression) => {
+            return many::execute(expression, &options.connection, program, &options.command, &options.many);
+        }
+    };
+    let interaction = wants_terminal.then(|| interaction(target, terminal, options.tty > 1)).transpose()?;
+    let connection = connection(target, &options.connection, options.command.user.as_deref())?;
     drive(&connection, &program, &options.command, interaction.as_ref())
 }
 

@@ -1,0 +1,67 @@
+//! A file for each host and stream, byte for byte what was written there.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use bytes::Bytes;
+use labsh_proto::message::Stream;
+
+pub(super) struct Files {
+    directory: PathBuf,
+    names: Vec<String>,
+}
+
+impl Files {
+    /// Makes the directory, and an empty stdout file for each host, so that one that wrote nothing is seen as well.
+    pub(super) fn new(directory: &Path, names: &[String]) -> anyhow::Result<Self> {
+        let shown = directory.display();
+        fs::create_dir_all(directory).with_context(|| {
+            format!("--out: cannot make the directory {shown}; name one that you may write to")
+        })?;
+        let names: Vec<String> = names.iter().map(|name| file_name(name)).collect();
+        let files = Self { directory: directory.to_owned(), names };
+        for host in 0..files.names.len() {
+            for stream in [Stream::Stdout, Stream::Stderr] {
+                let path = files.path(host, stream);
+                let made =
+                    if stream == Stream::Stdout { File::create(&path).map(drop) } else { remove(&path) };
+                made.with_context(|| format!("--out: cannot write {}", path.display()))?;
+            }
+        }
+        Ok(files)
+    }
+
+    pub(super) fn output(&self, host: usize, stream: Stream, bytes: &Bytes) -> anyhow::Result<()> {
+        let path = self.path(host, stream);
+        // Opened each time: a thousand hosts have more files than a process may hold open.
+        File::options()
+            .append(true)
+            .create(true)
+            .open(&path)
+            .and_then(|mut file| file.write_all(bytes))
+            .with_context(|| format!("--out: cannot write {}; what it holds is not complete", path.display()))
+    }
+
+    fn path(&self, host: usize, stream: Stream) -> PathBuf {
+        self.directory.join(format!("{}.{stream}", self.names[host]))
+    }
+}
+
+/// A leftover of an earlier run would look like this run's.
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
+
+/// A host's name as a file's name: no slash, no leading dot.
+fn file_name(name: &str) -> String {
+    let name: String = name.chars().map(|c| if c == '/' || c.is_control() { '_' } else { c }).collect();
+    match name.strip_prefix('.') {
+        Some(rest) => format!("_{rest}"),
+        None => name,
+    }
+}

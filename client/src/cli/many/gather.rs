@@ -1,0 +1,142 @@
+//! Hosts with the same output, together: kept once, however many hosts wrote it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use labsh_nodeset::NodeSet;
+use labsh_proto::message::Stream;
+
+use super::report::{HostReport, Kind, State};
+use super::screen::Screen;
+use crate::terminal_text::escape_line;
+
+/// Output is kept in pieces of this size, in bytes; equal pieces are kept once.
+const PIECE: usize = 16 << 10;
+
+/// All pieces that there are, and what each host has written of them.
+pub(super) struct Gather {
+    pieces: HashMap<Arc<[u8]>, ()>,
+    hosts: Vec<[Text; 2]>,
+}
+
+#[derive(Default, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct Text {
+    whole: Vec<Arc<[u8]>>,
+    rest: Vec<u8>,
+}
+
+impl Text {
+    fn bytes(&self) -> Vec<u8> {
+        let mut all = self.whole.concat();
+        all.extend_from_slice(&self.rest);
+        all
+    }
+
+    fn is_empty(&self) -> bool {
+        self.whole.is_empty() && self.rest.is_empty()
+    }
+}
+
+impl Gather {
+    pub(super) fn new(hosts: usize) -> Self {
+        Self { pieces: HashMap::new(), hosts: (0..hosts).map(|_| Default::default()).collect() }
+    }
+
+    pub(super) fn output(&mut self, host: usize, stream: Stream, bytes: &Bytes) {
+        let text = &mut self.hosts[host][usize::from(stream == Stream::Stderr)];
+        let mut bytes = &bytes[..];
+        while !bytes.is_empty() {
+            let (now, later) = bytes.split_at(bytes.len().min(PIECE - text.rest.len()));
+            text.rest.extend_from_slice(now);
+            bytes = later;
+            if text.rest.len() == PIECE {
+                let known = self.pieces.get_key_value(&text.rest[..]).map(|(piece, ())| piece.clone());
+                let piece = known.unwrap_or_else(|| {
+                    let piece: Arc<[u8]> = text.rest.as_slice().into();
+                    self.pieces.insert(piece.clone(), ());
+                    piece
+                });
+                text.whole.push(piece);
+                text.rest.clear();
+            }
+        }
+    }
+
+    /// The groups, the largest first.
+    fn groups(&self, reports: &[HostReport]) -> Vec<(&[Text; 2], Option<Kind>, NodeSet)> {
+        let mut groups: BTreeMap<(Option<Kind>, &[Text; 2]), Vec<&str>> = BTreeMap::new();
+        for (texts, report) in self.hosts.iter().zip(reports) {
+            let State::Over(end, _) = &report.state else { continue };
+            let kind = Some(Kind::of(end)).filter(|kind| *kind != Kind::Ok);
+            groups.entry((kind, texts)).or_default().push(&report.name);
+        }
+        let mut groups: Vec<_> = groups
+            .into_iter()
+            .map(|((kind, texts), names)| (texts, kind, names.into_iter().collect::<NodeSet>()))
+            .collect();
+        groups.sort_by_key(|(_, kind, set)| (kind.is_some(), std::cmp::Reverse(set.len())));
+        groups
+    }
+
+    /// Every group with its hosts above it, and their number.
+    pub(super) fn show(&self, screen: &mut Screen, reports: &[HostReport]) -> io::Result<()> {
+        for (texts, kind, set) in self.groups(reports) {
+            if texts.iter().all(Text::is_empty) && kind.is_some() {
+                continue; // the summary says what is wrong with it
+            }
+            heading(screen, &set, kind)?;
+            for (text, stream) in texts.iter().zip([Stream::Stdout, Stream::Stderr]) {
+                body(screen, stream, &text.bytes())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The largest group, and how each of the others differs from it.
+    pub(super) fn show_differences(&self, screen: &mut Screen, reports: &[HostReport]) -> io::Result<()> {
+        let groups = self.groups(reports);
+        let Some(((most, kind, set), others)) = groups.split_first() else { return Ok(()) };
+        heading(screen, set, *kind)?;
+        let common = most[0].bytes();
+        body(screen, Stream::Stdout, &common)?;
+        body(screen, Stream::Stderr, &most[1].bytes())?;
+        let common = String::from_utf8_lossy(&common);
+        for (texts, kind, set) in others {
+            heading(screen, set, *kind)?;
+            let theirs = texts[0].bytes();
+            let theirs = String::from_utf8_lossy(&theirs);
+            let difference = similar::TextDiff::from_lines(&*common, &*theirs);
+            let text = difference.unified_diff().context_radius(2).missing_newline_hint(false).to_string();
+            body(screen, Stream::Stdout, text.as_bytes())?;
+            body(screen, Stream::Stderr, &texts[1].bytes())?;
+        }
+        Ok(())
+    }
+}
+
+fn heading(screen: &mut Screen, set: &NodeSet, kind: Option<Kind>) -> io::Result<()> {
+    let colour = screen.colour;
+    screen.write(Stream::Stdout, |out, _| {
+        let (on, off) = if colour { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
+        let kind = kind.map_or_else(String::new, |kind| format!(", {}", kind.text()));
+        let hosts = if set.len() == 1 { "host" } else { "hosts" };
+        writeln!(out, "{on}---- {set} ({} {hosts}{kind}) ----{off}", set.len())
+    })
+}
+
+fn body(screen: &mut Screen, stream: Stream, bytes: &[u8]) -> io::Result<()> {
+    screen.write(stream, |out, terminal| {
+        for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let line = line.strip_suffix(b"\n").unwrap_or(line);
+            if terminal {
+                out.write_all(escape_line(line).as_bytes())?;
+            } else {
+                out.write_all(line)?;
+            }
+            out.write_all(b"\n")?;
+        }
+        Ok(())
+    })
+}

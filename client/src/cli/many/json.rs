@@ -1,0 +1,94 @@
+//! For programs: a line of JSON for each event, or one for the whole run.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::Bytes;
+use labsh_nodeset::NodeSet;
+use labsh_proto::message::{Program, Stream};
+use serde_json::{Map, Value, json};
+
+use super::report::{self, HostReport, Kind, State};
+use super::screen::Screen;
+use crate::fanout::End;
+
+pub(super) fn started(screen: &mut Screen, host: &str) -> io::Result<()> {
+    line(screen, &json!({ "event": "started", "host": host }))
+}
+
+/// Output that is no text is given as a list of bytes, under another name.
+pub(super) fn output(screen: &mut Screen, host: &str, stream: Stream, bytes: &Bytes) -> io::Result<()> {
+    let mut fields = Map::from_iter([
+        ("event".to_owned(), Value::from("output")),
+        ("host".to_owned(), host.into()),
+        ("stream".to_owned(), stream.to_string().into()),
+    ]);
+    match str::from_utf8(bytes) {
+        Ok(text) => fields.insert("text".to_owned(), text.into()),
+        Err(_) => fields.insert("bytes".to_owned(), bytes.iter().copied().collect()),
+    };
+    line(screen, &Value::Object(fields))
+}
+
+pub(super) fn over(
+    screen: &mut Screen,
+    host: &str,
+    end: &End,
+    program: &Program,
+    took: Duration,
+) -> io::Result<()> {
+    let mut fields = of_end(end, program, took);
+    fields.insert("event".to_owned(), "over".into());
+    fields.insert("host".to_owned(), host.into());
+    line(screen, &Value::Object(fields))
+}
+
+/// One host's end.
+pub(crate) fn of_end(end: &End, program: &Program, took: Duration) -> Map<String, Value> {
+    let mut fields = Map::new();
+    fields.insert("outcome".to_owned(), Kind::of(end).word().into());
+    if let End::Ended(status) = end {
+        fields.insert("code".to_owned(), status.code().into());
+        fields.insert("signal".to_owned(), status.signal().into());
+        let (stdout, stderr) = status.totals();
+        fields.insert("stdout_bytes".to_owned(), stdout.into());
+        fields.insert("stderr_bytes".to_owned(), stderr.into());
+    }
+    if let Some(reason) = report::reason(end, program) {
+        fields.insert("reason".to_owned(), reason.into());
+    }
+    fields.insert("seconds".to_owned(), took.as_secs_f64().into());
+    fields
+}
+
+/// The whole run: counts, folded sets, and each host's end.
+pub(crate) fn summary(hosts: &[HostReport], program: &Program, took: Duration) -> Value {
+    let mut sets: std::collections::BTreeMap<&str, Vec<&str>> = std::collections::BTreeMap::new();
+    let mut each = Map::new();
+    for host in hosts {
+        if let State::Over(end, time) = &host.state {
+            sets.entry(Kind::of(end).word()).or_default().push(&host.name);
+            each.insert(host.name.clone(), Value::Object(of_end(end, program, *time)));
+        }
+    }
+    let outcomes: Map<String, Value> = sets
+        .into_iter()
+        .map(|(word, names)| {
+            let (count, set) = (names.len(), names.into_iter().collect::<NodeSet>().to_string());
+            (word.to_owned(), json!({ "count": count, "hosts": set }))
+        })
+        .collect();
+    json!({
+        "event": "summary",
+        "count": hosts.len(),
+        "seconds": took.as_secs_f64(),
+        "exit_status": report::exit_status(hosts),
+        "outcomes": outcomes,
+        "hosts": each,
+    })
+}
+
+pub(super) fn line(screen: &mut Screen, value: &Value) -> io::Result<()> {
+    let text = crate::terminal_text::escape_json(&value.to_string());
+    screen.write(Stream::Stdout, |out, _| writeln!(out, "{text}"))
+}

@@ -1,0 +1,179 @@
+//! What became of the hosts of a run: each one's end in a word, and all of them in a few lines.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use labsh_nodeset::NodeSet;
+use labsh_proto::message::Program;
+
+use crate::cli::outcome;
+use crate::fanout::End;
+
+/// One host's part of a run.
+#[derive(Debug, Clone)]
+pub(crate) struct HostReport {
+    pub(crate) name: String,
+    pub(crate) state: State,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum State {
+    /// Its turn has not come yet.
+    Waiting,
+    /// It is being connected to, or its command runs.
+    Running(std::time::Instant),
+    /// It is over, after so long.
+    Over(End, Duration),
+}
+
+/// Ends that count as the same, from the least worrying to the most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    Ok,
+    Exit(u8),
+    Signal(u8),
+    TimedOut,
+    NotBegun,
+    Refused,
+    Unreachable,
+    Lost,
+}
+
+impl Kind {
+    pub(crate) fn of(end: &End) -> Self {
+        match end {
+            End::Ended(status) if status.timed_out() => Kind::TimedOut,
+            End::Ended(status) => match (status.code(), status.signal()) {
+                (Some(0), _) => Kind::Ok,
+                (Some(code), _) => Kind::Exit(code),
+                (None, signal) => Kind::Signal(signal.unwrap_or(0)),
+            },
+            End::Refused(_) => Kind::Refused,
+            End::Unreachable(_) => Kind::Unreachable,
+            End::Lost(_) => Kind::Lost,
+            End::NotBegun => Kind::NotBegun,
+        }
+    }
+
+    /// For programs: one of a few words.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Kind::Ok => "ok",
+            Kind::Exit(_) => "failed",
+            Kind::Signal(_) => "signaled",
+            Kind::TimedOut => "timed-out",
+            Kind::NotBegun => "not-begun",
+            Kind::Refused => "refused",
+            Kind::Unreachable => "unreachable",
+            Kind::Lost => "lost",
+        }
+    }
+
+    pub(crate) fn text(self) -> String {
+        match self {
+            Kind::Ok => "ok".into(),
+            Kind::Exit(code) => format!("exit {code}"),
+            Kind::Signal(signal) => format!("signal {signal} ({})", outcome::signal_name(signal)),
+            Kind::TimedOut => "timed out".into(),
+            Kind::NotBegun => "not begun".into(),
+            Kind::Refused => "refused".into(),
+            Kind::Unreachable => "unreachable".into(),
+            Kind::Lost => "lost".into(),
+        }
+    }
+}
+
+/// Why an end is what it is, and what to do next; nothing where the number says it all.
+pub(crate) fn reason(end: &End, program: &Program) -> Option<String> {
+    match end {
+        End::Ended(_) | End::NotBegun => None,
+        End::Refused(error) | End::Unreachable(error) | End::Lost(error) => {
+            Some(outcome::explain(error, program))
+        }
+    }
+}
+
+/// The exit status of a run, by the worst class of end: 255 where a host could not be reached or was lost, 125 where one
+/// refused or was not begun, 1 where a command did not succeed, 0 where all did.
+pub(crate) fn exit_status(hosts: &[HostReport]) -> u8 {
+    hosts
+        .iter()
+        .map(|host| match &host.state {
+            State::Over(end, _) => match Kind::of(end) {
+                Kind::Ok => 0,
+                Kind::Exit(_) | Kind::Signal(_) | Kind::TimedOut => 1,
+                Kind::Refused | Kind::NotBegun => 125,
+                Kind::Unreachable | Kind::Lost => 255,
+            },
+            State::Waiting | State::Running(_) => 255,
+        })
+        .max()
+        .unwrap_or(0)
+}
+
+/// The highest status of any host, each as `labsh run` would give it for that host alone.
+pub(crate) fn highest_status(hosts: &[HostReport]) -> u8 {
+    let of = |host: &HostReport| match &host.state {
+        State::Over(End::Ended(status), _) => outcome::status_of(status),
+        State::Over(End::Refused(_) | End::NotBegun, _) => crate::cli::REFUSED,
+        _ => 255,
+    };
+    hosts.iter().map(of).max().unwrap_or(0)
+}
+
+/// Hosts by how they failed and why, each with the reason in its own words.
+type Failures<'a> = BTreeMap<(Kind, Option<String>), Vec<(&'a str, Option<String>)>>;
+
+/// The closing lines: how many succeeded and how long it took, then a line for each way of failing.
+pub(crate) fn summary(hosts: &[HostReport], program: &Program, took: Duration) -> Vec<String> {
+    let mut times: Vec<(Duration, &str)> = Vec::new();
+    let mut failures = Failures::new();
+    let mut succeeded = 0;
+    for host in hosts {
+        let State::Over(end, time) = &host.state else { continue };
+        if end.success() {
+            succeeded += 1;
+        } else {
+            let why = reason(end, program);
+            // The same reason on many hosts differs by their names only.
+            let alike = why.as_ref().map(|why| why.replace(&host.name, "HOST"));
+            failures.entry((Kind::of(end), alike)).or_default().push((&host.name, why));
+        }
+        if matches!(end, End::Ended(_)) {
+            times.push((*time, &host.name));
+        }
+    }
+    times.sort();
+    let mut first = format!("{succeeded} of {} succeeded in {}", hosts.len(), seconds(took));
+    if let Some((slowest, name)) = times.last().filter(|_| times.len() > 1) {
+        let at = |percent: usize| seconds(times[(times.len() - 1) * percent / 100].0);
+        first += &format!(
+            " (half within {}, 95 % within {}, slowest {name}: {})",
+            at(50),
+            at(95),
+            seconds(*slowest)
+        );
+    }
+    let mut lines = vec![first];
+    for ((kind, alike), mut hosts) in failures {
+        let (count, why) = match &mut hosts[..] {
+            [(_, why)] => (String::new(), why.take()),
+            several => (format!(" ({})", several.len()), alike),
+        };
+        let set: NodeSet = hosts.into_iter().map(|(name, _)| name).collect();
+        let why = why.map_or_else(String::new, |why| format!(": {why}"));
+        lines.push(format!("{}{count}: {set}{why}", kind.text()));
+    }
+    lines
+}
+
+/// A time as a person would say it.
+pub(crate) fn seconds(time: Duration) -> String {
+    let seconds = time.as_secs_f64();
+    match seconds {
+        _ if seconds < 0.0995 => format!("{:.0} ms", seconds * 1000.0),
+        _ if seconds < 9.95 => format!("{seconds:.1} s"),
+        _ if seconds < 120.0 => format!("{seconds:.0} s"),
+        _ => humantime::format_duration(Duration::from_secs(time.as_secs())).to_string(),
+    }
+}

@@ -1,0 +1,151 @@
+//! Our stdout and stderr, and the line at the bottom of a terminal that shows how far the run has come.
+
+use std::io::{self, BufWriter, IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+use labsh_nodeset::NodeSet;
+use labsh_proto::message::Stream;
+use unicode_width::UnicodeWidthChar;
+
+use super::report::{HostReport, Kind, State, seconds};
+use crate::terminal_text::escape;
+
+/// The progress line is drawn no more often than this.
+const REDRAW: Duration = Duration::from_millis(100);
+
+pub(super) struct Screen {
+    stdout: BufWriter<io::Stdout>,
+    stdout_is_terminal: bool,
+    stderr_is_terminal: bool,
+    /// Whether what goes to stdout is coloured.
+    pub(super) colour: bool,
+    progress: bool,
+    shown: bool,
+    drawn: Option<Instant>,
+}
+
+impl Screen {
+    /// The progress line is for a terminal on stderr only, and only if it is wanted.
+    pub(super) fn new(progress: bool) -> Self {
+        let (stdout, stderr) = (io::stdout().is_terminal(), io::stderr().is_terminal());
+        Self {
+            stdout: BufWriter::with_capacity(64 << 10, io::stdout()),
+            stdout_is_terminal: stdout,
+            stderr_is_terminal: stderr,
+            colour: Self::colours(),
+            progress: progress && stderr,
+            shown: false,
+            drawn: None,
+        }
+    }
+
+    /// Whether stdout is to be coloured: a terminal whose user has not said NO_COLOR.
+    pub(super) fn colours() -> bool {
+        let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        io::stdout().is_terminal() && !plain
+    }
+
+    /// Writes to one of the two; tells whether that is a terminal, which must not be steered by what hosts say.
+    pub(super) fn write(
+        &mut self,
+        stream: Stream,
+        write: impl FnOnce(&mut dyn Write, bool) -> io::Result<()>,
+    ) -> io::Result<()> {
+        if self.shown {
+            self.clear();
+        }
+        if stream != Stream::Stderr {
+            return write(&mut self.stdout, self.stdout_is_terminal);
+        }
+        // What was written before it should be seen before it.
+        self.stdout.flush()?;
+        let mut stderr = BufWriter::new(io::stderr());
+        // A closed stderr leaves nobody to tell.
+        let _ = write(&mut stderr, self.stderr_is_terminal).and_then(|()| stderr.flush());
+        Ok(())
+    }
+
+    /// Says a line of our own on stderr.
+    pub(super) fn note(&mut self, text: &str) -> io::Result<()> {
+        self.write(Stream::Stderr, |out, _| writeln!(out, "labsh: {}", escape(text)))
+    }
+
+    /// Lets everything be seen that was written, and the progress line below it.
+    pub(super) fn settle(&mut self, hosts: &[HostReport]) -> io::Result<()> {
+        self.stdout.flush()?;
+        if self.progress && self.drawn.is_none_or(|drawn| drawn.elapsed() >= REDRAW) {
+            self.drawn = Some(Instant::now());
+            let (text, columns) = (progress(hosts), columns());
+            let mut stderr = io::stderr();
+            let _ = write!(stderr, "\r\x1b[K{}", cut(&text, columns.saturating_sub(1)))
+                .and_then(|()| stderr.flush());
+            self.shown = true;
+        }
+        Ok(())
+    }
+
+    /// Removes the progress line for good.
+    pub(super) fn finish(&mut self) -> io::Result<()> {
+        self.clear();
+        self.progress = false;
+        self.stdout.flush()
+    }
+
+    fn clear(&mut self) {
+        if self.shown {
+            let mut stderr = io::stderr();
+            let _ = write!(stderr, "\r\x1b[K").and_then(|()| stderr.flush());
+            self.shown = false;
+            self.drawn = None;
+        }
+    }
+}
+
+/// How far it has come: `37/40 done, 1 failed, 2 running, lab07 for 12 s`.
+fn progress(hosts: &[HostReport]) -> String {
+    let (mut done, mut failed, mut running) = (0, 0, 0);
+    let mut slowest: Option<(Instant, &str)> = None;
+    for host in hosts {
+        match &host.state {
+            State::Over(end, _) => {
+                done += 1;
+                failed += usize::from(Kind::of(end) != Kind::Ok);
+            }
+            State::Running(since) => {
+                running += 1;
+                if slowest.is_none_or(|(earliest, _)| *since < earliest) {
+                    slowest = Some((*since, &host.name));
+                }
+            }
+            State::Waiting => {}
+        }
+    }
+    let mut text = format!("{done}/{} done", hosts.len());
+    if failed > 0 {
+        text += &format!(", {failed} failed");
+    }
+    if let Some((since, name)) = slowest {
+        text += &format!(", {running} running, {name} for {}", seconds(since.elapsed()));
+    }
+    text
+}
+
+/// Who has not ended yet, folded.
+pub(super) fn still_running(hosts: &[HostReport]) -> NodeSet {
+    let running = hosts.iter().filter(|host| matches!(host.state, State::Running(_)));
+    running.map(|host| host.name.as_str()).collect()
+}
+
+fn columns() -> usize {
+    terminal_size::terminal_size_of(io::stderr()).map_or(80, |(width, _)| width.0.max(20).into())
+}
+
+fn cut(text: &str, columns: usize) -> String {
+    let mut width = 0;
+    text.chars()
+        .take_while(|c| {
+            width += c.width().unwrap_or(0);
+            width <= columns
+        })
+        .collect()
+}

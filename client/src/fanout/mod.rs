@@ -1,0 +1,157 @@
+//! One command on many hosts at once: who connects when, who runs when, and what became of each.
+
+mod broadcast;
+mod host;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use labsh_proto::message::{Program, Stream, Until, Variable};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
+
+pub use broadcast::Broadcast;
+
+use crate::child::ExitStatus;
+use crate::connect::ConnectOptions;
+use crate::error::CommandError;
+
+/// A host, by the name that people know it by.
+#[derive(Debug, Clone)]
+pub struct Host {
+    /// As it stands in every output.
+    pub name: String,
+    /// How to get there.
+    pub connection: ConnectOptions,
+}
+
+/// What is run on every host.
+#[derive(Debug, Clone)]
+pub struct Work {
+    /// The command.
+    pub program: Program,
+    /// Variables on top of the clean environment.
+    pub environment: Vec<Variable>,
+    /// The working directory; the user's home when absent.
+    pub directory: Option<Vec<u8>>,
+    /// After so long each host ends it.
+    pub timeout: Option<Duration>,
+    /// The user as whom it is expected to run; a host refuses it for anybody else.
+    pub user: Option<String>,
+    /// When it counts as over.
+    pub until: Until,
+    /// What every command reads; nothing when absent.
+    pub stdin: Option<Broadcast>,
+}
+
+/// How much happens at once.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Connections being opened. One that takes long stops counting, so that a dead host delays nobody.
+    pub connecting: usize,
+    /// Hosts at work, from the beginning of their connection to the end of their command.
+    pub running: usize,
+    /// How often a connection is tried again. A command is never started twice.
+    pub retries: u32,
+    /// Whether no more hosts are begun once one has not succeeded.
+    pub stop_at_failure: bool,
+}
+
+/// What became of one host.
+#[derive(Debug, Clone)]
+pub enum End {
+    /// The command ran, and all of its output is here.
+    Ended(ExitStatus),
+    /// There was no connection, so nothing was started.
+    Unreachable(CommandError),
+    /// The host let nobody in, or would not run the command. Nothing was started.
+    Refused(CommandError),
+    /// The connection broke, or output is missing: what became of the command is not known.
+    Lost(CommandError),
+    /// It was not begun: another host had failed, or the user had had enough.
+    NotBegun,
+}
+
+impl End {
+    /// Whether the command ran and said that all is well.
+    pub fn success(&self) -> bool {
+        matches!(self, End::Ended(status) if status.success() && !status.timed_out())
+    }
+}
+
+/// Something that happened; the number is the host's place in the list.
+#[derive(Debug)]
+pub enum Event {
+    /// Its turn has come.
+    Begun(usize),
+    /// The command runs.
+    Started(usize),
+    /// It wrote something.
+    Output(usize, Stream, Bytes),
+    /// Nothing more will come from it.
+    Over(usize, End, Duration),
+}
+
+/// What the user wants of a run that goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Wish {
+    /// To see its end.
+    #[default]
+    Finish,
+    /// To interrupt the commands (SIGINT), and to begin no more.
+    Interrupt,
+    /// To be gone: connections are closed, and the hosts end what still runs.
+    Leave,
+}
+
+/// Runs it. Events go to `events`, whose reader sets the pace: what it has not taken is not asked for.
+///
+/// Returns when every host is over; every host then has had exactly one [`Event::Over`].
+pub async fn run(
+    hosts: Vec<Host>,
+    work: Work,
+    limits: Limits,
+    events: mpsc::Sender<Event>,
+    wish: watch::Receiver<Wish>,
+) {
+    let running = Arc::new(Semaphore::new(limits.running.max(1)));
+    let crew = Arc::new(Crew {
+        work,
+        retries: limits.retries,
+        stop_at_failure: limits.stop_at_failure,
+        connecting: Semaphore::new(limits.connecting.max(1)),
+        failed: watch::channel(false).0,
+        events,
+        wish,
+    });
+    let mut tasks = JoinSet::new();
+    for (index, host) in hosts.into_iter().enumerate() {
+        // In the order of the list: who is waiting for a turn costs nothing but its place in it.
+        let turn = running.clone().acquire_owned().await;
+        let crew = crew.clone();
+        tasks.spawn(async move {
+            host::run(&crew, index, host).await;
+            drop(turn);
+        });
+    }
+    while tasks.join_next().await.is_some() {}
+}
+
+/// What all hosts of a run share.
+struct Crew {
+    work: Work,
+    retries: u32,
+    stop_at_failure: bool,
+    connecting: Semaphore,
+    failed: watch::Sender<bool>,
+    events: mpsc::Sender<Event>,
+    wish: watch::Receiver<Wish>,
+}
+
+impl Crew {
+    /// Whether no more hosts are to be begun.
+    fn enough(&self) -> bool {
+        *self.wish.borrow() != Wish::Finish || self.stop_at_failure && *self.failed.borrow()
+    }
+}

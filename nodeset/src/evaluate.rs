@@ -1,0 +1,171 @@
+//! Expressions: patterns, groups and files, joined by operators.
+
+use crate::{MOST, Mistake, NodeSet, pattern};
+
+/// Where groups and files come from. Everything that is returned is an expression again.
+pub trait Groups {
+    /// What stands for a group; `None` where there is no such group. The name is what follows the `@`, with its
+    /// source where one was written: `racks:r1`.
+    fn group(&self, name: &str) -> Result<Option<String>, String>;
+
+    /// What `@*` stands for: every host that is known.
+    fn all(&self) -> Result<String, String>;
+
+    /// The content of a file of hosts.
+    fn file(&self, path: &str) -> Result<String, String>;
+
+    /// The names of all groups, for the message that one is not among them.
+    fn names(&self) -> Vec<String>;
+}
+
+/// For expressions without groups and files.
+#[derive(Debug, Clone, Copy)]
+pub struct NoGroups;
+
+impl Groups for NoGroups {
+    fn group(&self, _: &str) -> Result<Option<String>, String> {
+        Ok(None)
+    }
+
+    fn all(&self) -> Result<String, String> {
+        Err("@*: no hosts are configured".to_owned())
+    }
+
+    fn file(&self, path: &str) -> Result<String, String> {
+        Err(format!("^{path}: files cannot be read here"))
+    }
+
+    fn names(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+pub(crate) fn evaluate(expression: &str, groups: &dyn Groups) -> Result<NodeSet, Mistake> {
+    Evaluation { groups, inside: Vec::new() }.evaluate(expression)
+}
+
+struct Evaluation<'a> {
+    groups: &'a dyn Groups,
+    /// The groups and files that are being looked up, each inside the one before it.
+    inside: Vec<String>,
+}
+
+#[derive(Clone, Copy)]
+enum Operator {
+    Union,
+    Difference,
+    Intersection,
+    SymmetricDifference,
+}
+
+impl Evaluation<'_> {
+    fn evaluate(&mut self, expression: &str) -> Result<NodeSet, Mistake> {
+        let missing = |place: String| Mistake::Missing { expression: expression.to_owned(), place };
+        let mut set = NodeSet::default();
+        let mut operator = Operator::Union;
+        let mut rest = expression.trim();
+        loop {
+            let (operand, behind) = rest.split_at(operand_end(rest));
+            if operand.is_empty() {
+                let place = match rest.chars().next() {
+                    Some(sign) => format!("in front of {:?}", sign.to_string()),
+                    None => "at the end".to_owned(),
+                };
+                return Err(missing(place));
+            }
+            let value = self.operand(operand)?;
+            set = match operator {
+                Operator::Union => set.union(value),
+                Operator::Difference => set.difference(&value),
+                Operator::Intersection => set.intersection(&value),
+                Operator::SymmetricDifference => set.symmetric_difference(value),
+            };
+            if set.len() > MOST {
+                return Err(Mistake::TooMany { expression: expression.to_owned() });
+            }
+            let trimmed = behind.trim_start();
+            if trimmed.is_empty() {
+                return Ok(set);
+            }
+            let sign = trimmed.chars().next().filter(|sign| ",!&^".contains(*sign));
+            // Behind a blank, `^` begins the name of a file.
+            let sign = sign.filter(|sign| *sign != '^' || trimmed.len() == behind.len());
+            (operator, rest) = match sign {
+                Some('!') => (Operator::Difference, &trimmed[1..]),
+                Some('&') => (Operator::Intersection, &trimmed[1..]),
+                Some('^') => (Operator::SymmetricDifference, &trimmed[1..]),
+                Some(_) => (Operator::Union, &trimmed[1..]),
+                None => (Operator::Union, trimmed),
+            };
+            rest = rest.trim_start();
+        }
+    }
+
+    fn operand(&mut self, operand: &str) -> Result<NodeSet, Mistake> {
+        if let Some(path) = operand.strip_prefix('^') {
+            let text = self.groups.file(path).map_err(Mistake::Source)?;
+            return self.within(operand, |inner| inner.lines(&text));
+        }
+        let Some(groups) = operand.strip_prefix('@') else {
+            return Ok(NodeSet::of(pattern::expand(operand)?));
+        };
+        if groups == "*" {
+            let all = self.groups.all().map_err(Mistake::Source)?;
+            return self.within(operand, |inner| inner.lines(&all));
+        }
+        let mut set = NodeSet::default();
+        for group in pattern::expand(groups)? {
+            let Some(content) = self.groups.group(&group).map_err(Mistake::Source)? else {
+                return Err(Mistake::UnknownGroup { group, known: self.groups.names() });
+            };
+            set = set.union(self.within(&format!("@{group}"), |inner| inner.lines(&content))?);
+        }
+        Ok(set)
+    }
+
+    /// Each line is an expression; an empty group or file is an empty set.
+    fn lines(&mut self, text: &str) -> Result<NodeSet, Mistake> {
+        let mut set = NodeSet::default();
+        for line in text.lines() {
+            let line = line.split('#').next().unwrap_or_default();
+            if !line.trim().is_empty() {
+                set = set.union(self.evaluate(line)?);
+            }
+        }
+        Ok(set)
+    }
+
+    fn within(
+        &mut self,
+        name: &str,
+        look_up: impl FnOnce(&mut Self) -> Result<NodeSet, Mistake>,
+    ) -> Result<NodeSet, Mistake> {
+        if let Some(at) = self.inside.iter().position(|outer| outer == name) {
+            let mut circle = self.inside.split_off(at);
+            circle.push(name.to_owned());
+            return Err(Mistake::Circle { circle });
+        }
+        self.inside.push(name.to_owned());
+        let set = look_up(self);
+        self.inside.pop();
+        set
+    }
+}
+
+/// Where an operand ends: at an operator or a blank outside of brackets. The path of a file or of a unix socket ends
+/// only at a comma or a blank.
+fn operand_end(text: &str) -> usize {
+    let path = text.starts_with('^') || text.starts_with("unix:");
+    let mut inside = false;
+    for (at, sign) in text.char_indices() {
+        match sign {
+            '[' if !path => inside = true,
+            ']' => inside = false,
+            ',' if !inside => return at,
+            '!' | '&' | '^' if !inside && !path => return at,
+            _ if sign.is_whitespace() && !inside => return at,
+            _ => {}
+        }
+    }
+    text.len()
+}

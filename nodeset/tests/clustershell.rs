@@ -1,0 +1,157 @@
+//! Node sets, held against ClusterShell's own.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use labsh_nodeset::{NoGroups, NodeSet};
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::{Config, TestRunner};
+
+/// What ClusterShell makes of each expression: the folded set and its names, or its complaint.
+fn oracle(expressions: &[String]) -> Vec<Result<(String, BTreeSet<String>), String>> {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/oracle.py");
+    let mut child = Command::new("/usr/bin/python3")
+        .arg(script)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("python3 runs");
+    let mut stdin = child.stdin.take().unwrap();
+    let text = expressions.join("\n") + "\n";
+    let writer = std::thread::spawn(move || stdin.write_all(text.as_bytes()));
+    let output = child.wait_with_output().unwrap();
+    let written = writer.join().unwrap();
+    assert!(output.status.success(), "ClusterShell is needed (Debian package clustershell): {written:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let answers: Vec<_> = text
+        .lines()
+        .map(|line| match line.split_once('\t').expect("two fields") {
+            ("error", complaint) => Err(complaint.to_owned()),
+            (folded, names) => Ok((folded.to_owned(), names.split_whitespace().map(str::to_owned).collect())),
+        })
+        .collect();
+    assert_eq!(answers.len(), expressions.len());
+    answers
+}
+
+/// So many values of a strategy.
+fn values<T: std::fmt::Debug>(count: usize, strategy: impl Strategy<Value = T>) -> Vec<T> {
+    let mut runner = TestRunner::new(Config::default());
+    (0..count).map(|_| strategy.new_tree(&mut runner).unwrap().current()).collect()
+}
+
+fn range() -> impl Strategy<Value = String> {
+    let number = 0..130_u32;
+    prop_oneof![
+        number.clone().prop_map(|number| number.to_string()),
+        number.clone().prop_map(|number| format!("{number:03}")),
+        (number.clone(), 0..20_u32).prop_map(|(first, more)| format!("{first}-{}", first + more)),
+        (number.clone(), 0..20_u32).prop_map(|(first, more)| format!("{first:03}-{:03}", first + more)),
+        (number, 0..20_u32, 1..5_u32)
+            .prop_map(|(first, more, step)| format!("{first}-{}/{step}", first + more)),
+    ]
+}
+
+fn brackets() -> impl Strategy<Value = String> {
+    prop::collection::vec(range(), 1..4).prop_map(|ranges| format!("[{}]", ranges.join(",")))
+}
+
+fn pattern() -> impl Strategy<Value = String> {
+    prop_oneof![
+        (prop::sample::select(vec!["lab", "n"]), brackets()).prop_map(|(text, list)| text.to_owned() + &list),
+        (brackets(), brackets()).prop_map(|(rack, node)| format!("r{rack}n{node}")),
+        (prop::sample::select(vec!["lab", "n", "gate"]), 0..12_u32)
+            .prop_map(|(text, number)| format!("{text}{number}")),
+        Just("gateway".to_owned()),
+    ]
+}
+
+fn expression() -> impl Strategy<Value = String> {
+    let more = (prop::sample::select(vec![",", "!", "&", "^"]), pattern());
+    (pattern(), prop::collection::vec(more, 0..4)).prop_map(|(first, rest)| {
+        rest.into_iter().fold(first, |text, (operator, pattern)| text + operator + &pattern)
+    })
+}
+
+#[test]
+fn expressions_mean_what_clustershell_means() {
+    let expressions = values(600, expression());
+    for (expression, answer) in expressions.iter().zip(oracle(&expressions)) {
+        let (folded, names) = answer.unwrap_or_else(|complaint| panic!("{expression}: {complaint}"));
+        let ours = NodeSet::parse(expression, &NoGroups).unwrap();
+        assert_eq!(ours.iter().map(str::to_owned).collect::<BTreeSet<_>>(), names, "{expression}");
+        assert!(
+            ours.to_string().len() <= folded.len() + folded.len() / 2,
+            "{expression}: {ours} is much longer than {folded}"
+        );
+    }
+}
+
+#[test]
+fn one_dimension_is_folded_as_clustershell_does() {
+    let ranges = |width: usize| {
+        let range = (0..130_u32, 0..20_u32)
+            .prop_map(move |(first, more)| format!("{first:0width$}-{:0width$}", first + more));
+        prop::collection::vec(range, 1..6)
+    };
+    let lists = values(200, ranges(1)).into_iter().chain(values(200, ranges(3)));
+    let expressions: Vec<String> = lists.map(|ranges| format!("lab[{}]-ib", ranges.join(","))).collect();
+    for (expression, answer) in expressions.iter().zip(oracle(&expressions)) {
+        let (folded, _) = answer.unwrap_or_else(|complaint| panic!("{expression}: {complaint}"));
+        assert_eq!(NodeSet::parse(expression, &NoGroups).unwrap().to_string(), folded, "{expression}");
+    }
+}
+
+#[test]
+fn what_we_fold_clustershell_unfolds() {
+    let expressions = values(400, expression());
+    let sets: Vec<NodeSet> =
+        expressions.iter().map(|text| NodeSet::parse(text, &NoGroups).unwrap()).collect();
+    let folded: Vec<String> = sets.iter().map(NodeSet::to_string).collect();
+    for ((set, folded), answer) in sets.iter().zip(&folded).zip(oracle(&folded)) {
+        match answer {
+            Ok((_, names)) => {
+                assert_eq!(set.iter().map(str::to_owned).collect::<BTreeSet<_>>(), names, "{folded}");
+            }
+            Err(complaint) => assert!(set.is_empty(), "{folded}: {complaint}"),
+        }
+    }
+}
+
+#[test]
+fn mistakes_are_mistakes_to_both() {
+    let wrong: Vec<String> =
+        ["n[5-3]", "n[1", "n1]", "n[]", "n[01-3]", "n[1-03]", "n[a-b]", "n[1-2", "n[1,]"]
+            .map(str::to_owned)
+            .to_vec();
+    for (expression, answer) in wrong.iter().zip(oracle(&wrong)) {
+        assert!(answer.is_err(), "ClusterShell takes {expression}");
+        assert!(NodeSet::parse(expression, &NoGroups).is_err(), "{expression}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn folding_loses_nothing(expression in expression()) {
+        let set = NodeSet::parse(&expression, &NoGroups).unwrap();
+        if !set.is_empty() {
+            prop_assert_eq!(&NodeSet::parse(&set.to_string(), &NoGroups).unwrap(), &set);
+        }
+    }
+
+    #[test]
+    fn no_text_is_too_much(text in "[a-z0-9\\[\\],!&^@/ :*-]{0,40}") {
+        if let Some(set) = NodeSet::parse(&text, &NoGroups).ok().filter(|set| !set.is_empty()) {
+            prop_assert_eq!(&NodeSet::parse(&set.to_string(), &NoGroups).unwrap(), &set);
+        }
+    }
+
+    #[test]
+    fn names_that_hold_the_notation_do_not_panic(names in prop::collection::vec(".{0,12}", 0..6)) {
+        let set = NodeSet::of(names);
+        prop_assert!(!set.to_string().is_empty() || set.len() <= 1);
+    }
+}

@@ -1,0 +1,104 @@
+//! Groups of groups, files, and what can be wrong with them.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+
+use labsh_nodeset::{Groups, MOST, Mistake, NodeSet};
+
+struct Room(BTreeMap<&'static str, &'static str>);
+
+impl Groups for Room {
+    fn group(&self, name: &str) -> Result<Option<String>, String> {
+        Ok(self.0.get(name).map(|content| (*content).to_owned()))
+    }
+
+    fn all(&self) -> Result<String, String> {
+        Ok("lab[01-10]".to_owned())
+    }
+
+    fn file(&self, path: &str) -> Result<String, String> {
+        match path {
+            "rooms/a.txt" => Ok("# the first row\nlab01\nlab02 lab03 # and the rest\n\n".to_owned()),
+            _ => Err(format!("{path}: No such file or directory")),
+        }
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.0.keys().map(|name| (*name).to_owned()).collect()
+    }
+}
+
+fn room() -> Room {
+    Room(BTreeMap::from([
+        ("a", "lab[01-03]"),
+        ("b", "@a,lab07"),
+        ("rack1", "lab01"),
+        ("rack2", "lab02"),
+        ("empty", ""),
+        ("x", "@y"),
+        ("y", "lab01,@z"),
+        ("z", "@x"),
+        ("itself", "@itself"),
+        ("racks:r1", "lab[04-05]"),
+    ]))
+}
+
+fn folded(expression: &str) -> String {
+    NodeSet::parse(expression, &room()).unwrap().to_string()
+}
+
+fn mistake(expression: &str) -> Mistake {
+    NodeSet::parse(expression, &room()).unwrap_err()
+}
+
+#[test]
+fn groups_are_sets_like_any_other() {
+    assert_eq!(folded("@b"), "lab[01-03,07]");
+    assert_eq!(folded("@*!@b"), "lab[04-06,08-10]");
+    assert_eq!(folded("@b&@a"), "lab[01-03]");
+    assert_eq!(folded("@rack[1-2]"), "lab[01-02]");
+    assert_eq!(folded("@racks:r1"), "lab[04-05]");
+    assert_eq!(folded("@empty,lab01"), "lab01");
+    assert_eq!(folded("lab01 lab02\tlab03"), "lab[01-03]");
+}
+
+#[test]
+fn files_are_sets_too_and_the_sign_in_the_middle_is_an_operator() {
+    assert_eq!(folded("^rooms/a.txt"), "lab[01-03]");
+    assert!(
+        mistake("^rooms/a.txt!lab01").to_string().contains("a.txt!lab01"),
+        "a name ends at a comma or blank"
+    );
+    assert_eq!(folded("lab09 ^rooms/a.txt"), "lab[01-03,09]");
+    assert_eq!(folded("lab[01-02]^lab[02-03]"), "lab[01,03]");
+}
+
+#[test]
+fn addresses_are_hosts() {
+    assert_eq!(folded("[::1]:5274,10.0.0.7,lab01.example:99"), "10.0.0.7,[::1]:5274,lab01.example:99");
+    assert_eq!(folded("unix:/run/a!b.sock,lab01"), "lab01,unix:/run/a!b.sock");
+}
+
+#[test]
+fn what_is_wrong_is_said() {
+    assert!(matches!(mistake("@nothere"), Mistake::UnknownGroup { .. }));
+    assert!(mistake("@nothere").to_string().contains("there are: a, b, empty"));
+    assert!(mistake("@x").to_string().contains("@x → @y → @z → @x"));
+    assert!(mistake("@itself").to_string().contains("@itself → @itself"));
+    assert!(mistake("").to_string().contains("missing at the end"));
+    assert!(mistake("lab01,,lab02").to_string().contains("in front of \",\""));
+    assert!(mistake("lab01!").to_string().contains("missing at the end"));
+    assert!(mistake("lab[01-02").to_string().contains("position 4"));
+    assert!(mistake("lab01]").to_string().contains("position 6"));
+    assert!(mistake("lab[3-1]").to_string().contains("counts backwards"));
+    assert!(mistake("^missing.txt").to_string().contains("No such file"));
+}
+
+#[test]
+fn a_slip_of_the_finger_does_not_fill_the_memory() {
+    for expression in ["n[1-1000000000]", "n[1-1000]m[1-1000]k[1-2]", "n[0-18446744073709551615]"] {
+        assert!(matches!(mistake(expression), Mistake::TooMany { .. }), "{expression}");
+    }
+    assert_eq!(NodeSet::parse(&format!("n[1-{MOST}]"), &room()).unwrap().len(), MOST);
+    assert!(mistake("n[99999999999999999999]").to_string().contains("too large"));
+}
