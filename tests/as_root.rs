@@ -133,3 +133,21 @@ fn users_who_may_not_log_in_are_refused_with_the_reason() {
 fn an_entry_for_a_user_who_does_not_exist_is_not_even_added() {
     assert_not_added(&Labshd::start(), "no-such-user-here", "no-such-user-here");
 }
+
+#[test]
+fn a_command_runs_as_the_user_one_names_or_not_at_all() {
+    let labshd = Labshd::start();
+    let own = said("id", &["-un"]);
+    assert_eq!(labshd.output_with(&["--user", &own], &["true"]).status.code(), Some(0));
+    for target in ["", "localhost,"] {
+        // With a second target it is `labsh run` on several hosts.
+        let targets = format!("{target}127.0.0.1");
+        let mut command = labshd.labsh();
+        let port = labshd.tls.port().to_string();
+        command.args(["run", "--user", "somebody-else", "--port", &port, &targets, "--", "echo", "ran"]);
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        assert_ne!(output.status.code(), Some(0));
+        assert_eq!(text(&output.stdout), "");
+        assert!(text(&output.stderr).contains("somebody-else"), "{}", text(&output.stderr));
+    }
+}

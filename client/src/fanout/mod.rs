@@ -39,6 +39,8 @@ pub struct Work {
     pub user: Option<String>,
     /// After so long each host ends it.
     pub timeout: Option<Duration>,
+    /// The user as whom it is expected to run; a host refuses it for anybody else.
+    pub user: Option<String>,
     /// When it counts as over.
     pub until: Until,
     /// What every command reads; nothing when absent.

@@ -74,6 +74,7 @@ pub(crate) fn execute(
         directory: command.cwd.clone().map(std::ffi::OsString::into_encoded_bytes),
         user: command.user.clone(),
         timeout: command.timeout,
+        user: command.user.clone(),
         until: if command.no_wait_eof { Until::CommandEnds } else { Until::StreamsEnd },
         stdin: stdin.context("cannot keep standard input in a temporary file; -n gives the commands none")?,
     };
