@@ -83,6 +83,7 @@ fn clush_goes_through_gateways_in_a_tree() {
     assert_eq!(lines, expected, "{}", text(&output.stderr));
     // Two gateways, and one command on each of the leaves: nobody went round the gateways.
     let log = fleet.labshd.log();
+    log.wait_for_nth("command started", 8);
     assert_eq!(log.count("command started"), 8, "{}", log.text());
 
     let failing = "clush -S --topology topology.conf -w lab[03-08] \

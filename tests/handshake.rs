@@ -166,6 +166,7 @@ fn a_recorded_session_cannot_be_played_again() {
     peer.send(&recorded);
     assert_eq!(peer.refusal().code, RefuseCode::AUTHENTICATION);
     assert_eq!(fs::read_to_string(&marker).unwrap(), "ran\n");
+    labshd.log().wait_for("command started");
     assert_eq!(labshd.log().count("command started"), 1);
 }
 

@@ -74,6 +74,7 @@ async fn fifty_connections_at_once_all_get_in() {
         });
     }
     assert!(soon(sessions.join_all()).await.iter().all(|stdout| stdout == b"here\n"));
+    labshd.log().wait_for_nth("authenticated", 50);
     assert_eq!(labshd.log().count("authenticated"), 50);
 }
 
