@@ -35,8 +35,6 @@ pub struct Work {
     pub environment: Vec<Variable>,
     /// The working directory; the user's home when absent.
     pub directory: Option<Vec<u8>>,
-    /// The user as whom it is expected to run everywhere.
-    pub user: Option<String>,
     /// After so long each host ends it.
     pub timeout: Option<Duration>,
     /// The user as whom it is expected to run; a host refuses it for anybody else.

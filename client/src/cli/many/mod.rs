@@ -72,7 +72,6 @@ pub(crate) fn execute(
         program,
         environment: command.env.clone(),
         directory: command.cwd.clone().map(std::ffi::OsString::into_encoded_bytes),
-        user: command.user.clone(),
         timeout: command.timeout,
         user: command.user.clone(),
         until: if command.no_wait_eof { Until::CommandEnds } else { Until::StreamsEnd },
