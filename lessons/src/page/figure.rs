@@ -74,7 +74,7 @@ impl Figure<'_> {
         }
         // Nothing in it can end the element: there is no `<` left.
         let data = self.data().to_string().replace('<', "\\u003c");
-        let _ = write!(html, "<script type=\"application/json\">{data}</script></figure>\n");
+        let _ = writeln!(html, "<script type=\"application/json\">{data}</script></figure>");
         html
     }
 
