@@ -112,3 +112,25 @@ fn the_readmes_exit_statuses_are_those_of_the_help() {
         assert!(chinese.contains(&format!("\n| {status} | ")), "{status}");
     }
 }
+
+#[test]
+fn the_lesson_plans_commands_succeed() {
+    let count = |document: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        let path =
+            format!("{}:{}", Path::new(LABSH).parent().unwrap().display(), std::env::var("PATH").unwrap());
+        let document = read(document);
+        let commands: Vec<&str> = document.lines().filter(|line| line.starts_with("labsh lesson")).collect();
+        for command in &commands {
+            let mut shell = Command::new("sh");
+            shell.args(["-c", command]).current_dir(dir.path()).env("PATH", &path);
+            let output = shell.output().unwrap();
+            assert!(output.status.success(), "{command}\n{}{}", text(&output.stdout), text(&output.stderr));
+        }
+        assert!(dir.path().join("pages/index.html").exists());
+        commands.len()
+    };
+    let english = count("docs/teaching.md");
+    assert!(english > 12, "{english}");
+    assert_eq!(count("docs/teaching.zh-CN.md"), english);
+}
