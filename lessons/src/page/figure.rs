@@ -140,7 +140,10 @@ impl Figure<'_> {
             ("sent", self.say("Sender", "发送方")),
             (
                 "kernel",
-                self.say("Sent, not read yet: in the kernels' buffers", "已发送、未读取：在内核缓冲区里"),
+                self.say(
+                    "Sent, not read: in the kernels' buffers (UDP: or lost)",
+                    "已发送、未读取：在内核缓冲区里（UDP 也可能已丢失）",
+                ),
             ),
             ("got", self.say("Receiver: the last recv()", "接收方：最近一次 recv()")),
         ];

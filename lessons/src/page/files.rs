@@ -111,8 +111,7 @@ fn unfinished(path: &Path) -> Result<NamedTempFile, Unwritable> {
     builder.prefix(".labsh-lesson-").permissions(Permissions::from_mode(0o666));
     builder.tempfile_in(parent(path)).map_err(|error| {
         // Its message names the unfinished file, which nobody asked for.
-        let error = error.raw_os_error().map_or(error, io::Error::from_raw_os_error);
-        system(path, error)
+        system(path, error.kind().into())
     })
 }
 

@@ -209,3 +209,57 @@ fn sections(given: &Given, language: Language) -> String {
     }
     html
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Flow, LESSONS, Words};
+
+    /// A page of what a hostile command would have printed.
+    fn hostile(language: Language) -> String {
+        let evil = "</script></pre><script>alert(1)</script>\u{1}";
+        let flow = Flow::new(evil);
+        flow.message(evil);
+        (0..2000).for_each(|_| flow.wrote(evil.as_bytes()));
+        let words = || Words::new(evil, evil);
+        let items = vec![
+            Item::Scene(words()),
+            Item::Say(words()),
+            Item::Shown { what: words(), bytes: evil.as_bytes().repeat(100_000) },
+            Item::Picture(flow.record()),
+            Item::Notice(words()),
+            Item::Fact(words()),
+        ];
+        let given = Given { lesson: LESSONS[0], items, outcome: Err(crate::Trouble::Wish(evil.to_owned())) };
+        page(&given, language, None)
+    }
+
+    #[test]
+    fn what_was_received_is_never_markup_and_never_without_bounds() {
+        for language in [Language::English, Language::Chinese] {
+            let page = hostile(language);
+            // The figure's data and the page's own script.
+            assert_eq!((page.matches("<script").count(), page.matches("</script>").count()), (2, 2));
+            assert!(!page.contains("<script>alert"));
+            assert!(page.len() < 1_000_000, "{}", page.len());
+        }
+        let page = hostile(Language::English);
+        assert!(page.contains("The slider goes through the first 400 of 2000 calls."));
+        assert!(page.contains("more bytes are not shown."));
+    }
+
+    #[test]
+    fn the_policy_allows_this_script_and_this_style_and_nothing_else() {
+        let page = hostile(Language::Chinese);
+        let between = |from: &str, to: &str| {
+            let start = page.rfind(from).unwrap() + from.len();
+            page[start..start + page[start..].find(to).unwrap()].to_owned()
+        };
+        let (script, style) =
+            (hash_source(&between("<script>", "</script>")), hash_source(&between("<style>", "</style>")));
+        assert!(page.contains(&format!("default-src 'none'; script-src {script}; style-src {style};")));
+        // The policy forbids these as well, and a browser would complain.
+        assert!(!page.contains(" style=") && !page.contains(" onclick="));
+        assert!(page.starts_with("<!DOCTYPE html>\n<html lang=\"zh-CN\">"));
+    }
+}
