@@ -87,7 +87,7 @@ async fn a_command_finds_a_terminal_of_the_size_and_name_asked_for() {
     let labshd = Labshd::start();
     let session = labshd.session().await;
     let script = "tty; echo $LABSH_TTY; echo $TERM; stty size; stty -a | grep -ow iutf8; \
-                  ps -o sid= -o pgid= -o tpgid= -p $$ | tr -s ' '; test -t 0 -a -t 1 -a -t 2 && echo all; exit 7";
+                  cut -d ' ' -f 5,6,8 /proc/$$/stat; test -t 0 -a -t 1 -a -t 2 && echo all; exit 7";
     let mut screen = Screen::of(session.shell(script).env("TERM", "not-this-one")).await;
     let pid = timeout(PATIENCE, screen.child.started()).await.unwrap().unwrap();
     let path = screen.line().await;
