@@ -4,18 +4,18 @@ use std::fs;
 use std::process::Stdio;
 
 use crate::support::screen::Screen;
-use crate::support::{Labshd, Running, children, in_shell, kill, own_account, pipe_through, text};
+use crate::support::{Labshd, Running, children, in_shell, kill, own_account, pipe_through, text, tools};
 
 /// A shell over there that asks with something of its own, whatever the user's shell is.
 const OVER_THERE: &str = "env PS1='there> ' bash --norc --noprofile";
 const THERE: &str = "there>";
 
 /// Goes over there, and waits for the prompt.
-fn there(labshd: &Labshd) -> Screen {
-    let screen = Screen::start(labshd, "");
+fn there(labshd: &Labshd) -> Option<Screen> {
+    let screen = Screen::start(labshd, "")?;
     screen.line(&format!("checked labsh shell $T {OVER_THERE}"));
     screen.wait_for_prompt(THERE);
-    screen
+    Some(screen)
 }
 
 /// The labsh under a shell under the screen.
@@ -32,7 +32,7 @@ fn is_over(screen: &Screen, status: u8) -> String {
 #[test]
 fn a_login_shell_answers_in_a_terminal_and_its_status_is_ours() {
     let labshd = Labshd::start();
-    let screen = Screen::start(&labshd, "");
+    let Some(screen) = Screen::start(&labshd, "") else { return };
     screen.line("checked labsh shell $T");
     // What is typed before its prompt is there waits for it.
     screen.line("echo \"[$0] [$TERM] [$(stty size)] [$(tty | cut -c1-9)]\"");
@@ -46,7 +46,7 @@ fn a_login_shell_answers_in_a_terminal_and_its_status_is_ours() {
 #[test]
 fn keys_reach_what_is_in_the_foreground_over_there() {
     let labshd = Labshd::start();
-    let screen = there(&labshd);
+    let Some(screen) = there(&labshd) else { return };
     screen.line("echo run''ning; sleep 300");
     screen.wait_for_line("running");
     screen.press("C-c");
@@ -78,9 +78,12 @@ fn keys_reach_what_is_in_the_foreground_over_there() {
 
 #[test]
 fn an_editor_edits_and_saves() {
+    if tools::need("vi", "apt-get install vim-tiny").is_none() {
+        return;
+    }
     let labshd = Labshd::start();
     let file = labshd.file("notes");
-    let screen = Screen::start(&labshd, "");
+    let Some(screen) = Screen::start(&labshd, "") else { return };
     screen.line(&format!("checked labsh shell $T vi -u NONE -N {file}"));
     // An empty file as vi shows it: a column of tildes.
     screen.wait_until("an empty file", |shown| shown.lines().filter(|line| *line == "~").count() > 10);
@@ -97,8 +100,13 @@ fn an_editor_edits_and_saves() {
 
 #[test]
 fn full_screen_programs_draw_and_go() {
+    for (program, package) in [("top", "procps"), ("less", "less")] {
+        if tools::need(program, &format!("apt-get install {package}")).is_none() {
+            return;
+        }
+    }
     let labshd = Labshd::start();
-    let screen = there(&labshd);
+    let Some(screen) = there(&labshd) else { return };
     screen.line("top");
     screen.wait_until("top", |shown| shown.contains("PID") && shown.contains("%CPU"));
     screen.keys("q");
@@ -116,7 +124,7 @@ fn full_screen_programs_draw_and_go() {
 #[test]
 fn a_tmux_over_there_is_one_more_terminal() {
     let labshd = Labshd::start();
-    let screen = there(&labshd);
+    let Some(screen) = there(&labshd) else { return };
     let inner = labshd.file("inner-tmux");
     screen.line(&format!(
         "tmux -f /dev/null -S {inner} new-session env PS1='deeper> ' bash --norc --noprofile"
@@ -135,7 +143,7 @@ fn a_tmux_over_there_is_one_more_terminal() {
 #[test]
 fn a_new_size_is_seen_over_there() {
     let labshd = Labshd::start();
-    let screen = Screen::start(&labshd, "");
+    let Some(screen) = Screen::start(&labshd, "") else { return };
     let script = "trap \"stty size\" WINCH; echo ready; while :; do sleep 0.05; done";
     screen.line(&format!("labsh shell $T '{script}'"));
     screen.wait_for_line("ready");
@@ -148,7 +156,7 @@ fn a_new_size_is_seen_over_there() {
 #[test]
 fn escapes_work_at_the_start_of_a_line() {
     let labshd = Labshd::start();
-    let screen = there(&labshd);
+    let Some(screen) = there(&labshd) else { return };
     screen.keys("~?");
     let help = screen.wait_for("type ~ itself");
     assert!(
@@ -175,7 +183,7 @@ fn escapes_work_at_the_start_of_a_line() {
 #[test]
 fn labsh_is_suspended_and_comes_back_with_the_new_size() {
     let labshd = Labshd::start();
-    let screen = Screen::start(&labshd, "");
+    let Some(screen) = Screen::start(&labshd, "") else { return };
     let before = "stty -a | tr -d '\\n' | sed 's/.*; line/line/' | md5sum";
     screen.line(&format!("{before} >before; labsh shell $T {OVER_THERE}"));
     screen.wait_for_prompt(THERE);
@@ -206,7 +214,7 @@ fn labsh_is_suspended_and_comes_back_with_the_new_size() {
 #[test]
 fn a_client_that_is_stopped_and_continued_goes_on() {
     let labshd = Labshd::start();
-    let screen = Screen::start(&labshd, "");
+    let Some(screen) = Screen::start(&labshd, "") else { return };
     screen.line(&format!("labsh shell $T {OVER_THERE}"));
     screen.wait_for_prompt(THERE);
     screen.line("variable=kept; echo s''et");
@@ -231,7 +239,7 @@ fn a_client_that_is_stopped_and_continued_goes_on() {
 fn a_signal_to_labsh_restores_the_terminal() {
     let labshd = Labshd::start();
     for (signal, status) in [(1, 129), (2, 130), (3, 131), (15, 143)] {
-        let screen = there(&labshd);
+        let Some(screen) = there(&labshd) else { return };
         kill(labsh_on(&screen, 2), signal);
         let shown = is_over(&screen, status);
         assert!(shown.contains("\nlabsh: left; the host ends the command"), "{shown}");
@@ -241,7 +249,7 @@ fn a_signal_to_labsh_restores_the_terminal() {
 #[test]
 fn a_server_that_dies_restores_the_terminal() {
     let labshd = Labshd::start();
-    let screen = there(&labshd);
+    let Some(screen) = there(&labshd) else { return };
     screen.line("stty raw; echo ra''w");
     screen.wait_for("raw");
     labshd.signal(9);
@@ -252,7 +260,7 @@ fn a_server_that_dies_restores_the_terminal() {
 #[test]
 fn one_can_leave_a_server_that_no_longer_answers() {
     let labshd = Labshd::start();
-    let screen = there(&labshd);
+    let Some(screen) = there(&labshd) else { return };
     labshd.signal(19);
     screen.keys("not echoed\n~.");
     is_over(&screen, 255);
@@ -261,7 +269,7 @@ fn one_can_leave_a_server_that_no_longer_answers() {
 #[test]
 fn text_of_any_script_is_typed_shown_and_erased() {
     let labshd = Labshd::start();
-    let screen = there(&labshd);
+    let Some(screen) = there(&labshd) else { return };
     screen.line("printf '[%s]\\n' 粘包 שלום ä𝄞 | tr -d '\\n'; echo");
     screen.wait_for_line("[粘包][שלום][ä𝄞]");
     screen.line("read -rp 'word? ' word; echo \"<$word>\"");
@@ -277,7 +285,7 @@ fn text_of_any_script_is_typed_shown_and_erased() {
 #[test]
 fn a_flood_does_not_delay_an_interrupt() {
     let labshd = Labshd::start();
-    let screen = there(&labshd);
+    let Some(screen) = there(&labshd) else { return };
     screen.line("yes 'a flood of output'");
     screen.wait_until("a flood", |shown| shown.matches("a flood of output").count() > 20);
     screen.press("C-c");
@@ -293,7 +301,7 @@ fn a_flood_does_not_delay_an_interrupt() {
 #[test]
 fn a_locale_that_the_host_does_not_let_in_is_left_behind() {
     let labshd = Labshd::with("accept_env = ['LC_TIME']");
-    let screen = Screen::start(&labshd, "export LANG=C LC_ALL=C.UTF-8");
+    let Some(screen) = Screen::start(&labshd, "export LANG=C LC_ALL=C.UTF-8") else { return };
     screen.line("checked labsh shell $T 'echo \"[$LC_ALL]\"'");
     screen.wait_for_line("[]");
     is_over(&screen, 0);
@@ -310,7 +318,7 @@ fn a_locale_that_the_host_does_not_let_in_is_left_behind() {
 #[test]
 fn a_command_is_given_a_terminal_on_request() {
     let labshd = Labshd::start();
-    let screen = Screen::start(&labshd, "");
+    let Some(screen) = Screen::start(&labshd, "") else { return };
     screen.line("checked labsh run $T 'tty; exit 5'");
     screen.wait_for_line("not a tty");
     is_over(&screen, 5);

@@ -2,7 +2,7 @@
 
 use std::process::{Command, Output, Stdio};
 
-use crate::support::{LABSH, text};
+use crate::support::{LABSH, text, tools};
 
 /// `labsh lesson` with these words, in an environment that says nothing about languages, widths and colours.
 fn lesson(words: &[&str]) -> Command {
@@ -174,6 +174,9 @@ fn on_a_terminal(words: &str, variables: &str) -> String {
 
 #[test]
 fn a_terminal_gets_colours_and_is_filled_but_not_exceeded() {
+    if tools::need("script", "apt-get install bsdutils").is_none() {
+        return;
+    }
     let colored = on_a_terminal("sticky", "-u NO_COLOR TERM=xterm-256color");
     assert!(colored.contains("\x1b[38;5;16;48;5;"), "{colored}");
     for variables in ["NO_COLOR=1 TERM=xterm-256color", "-u NO_COLOR TERM=dumb"] {

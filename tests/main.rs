@@ -16,6 +16,7 @@ mod hostile_server;
 mod inherited;
 mod interactive;
 mod large_output;
+mod lesson_pages;
 mod lessons;
 mod limits;
 mod many_at_once;

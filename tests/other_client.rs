@@ -2,28 +2,29 @@
 
 use std::process::Command;
 
-use crate::support::{HOST, Labshd, pipe_through, text};
+use crate::support::{HOST, Labshd, pipe_through, text, tools};
 
-fn python(labshd: &Labshd, words: &[&str]) -> Command {
-    let mut command = Command::new("python3");
+fn python(labshd: &Labshd, words: &[&str]) -> Option<Command> {
+    let mut command = Command::new(tools::python()?);
     command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python/labsh_client.py"));
     command.arg("--key-file").arg(labshd.path().join("config/labsh/keys/test.key"));
-    command.args(["--host-id", HOST]).args(words);
-    command
+    command.args(words);
+    Some(command)
 }
 
-fn over_tcp(labshd: &Labshd, words: &[&str]) -> Command {
-    let mut command = python(labshd, &[]);
+fn over_tcp(labshd: &Labshd, host: &str, words: &[&str]) -> Option<Command> {
+    let mut command = python(labshd, &["--host-id", host])?;
     command.arg(labshd.plain.ip().to_string()).arg(labshd.plain.port().to_string()).args(words);
-    command
+    Some(command)
 }
 
 #[test]
 fn it_runs_a_command_with_input_output_and_status() {
     let labshd = Labshd::start();
     let input: Vec<u8> = (0..3_000_000_u32).flat_map(u32::to_le_bytes).collect();
-    let output =
-        pipe_through(&mut over_tcp(&labshd, &["--", "sh", "-c", "cat; echo over >&2; exit 7"]), &input);
+    let words = ["--", "sh", "-c", "cat; echo over >&2; exit 7"];
+    let Some(mut command) = over_tcp(&labshd, HOST, &words) else { return };
+    let output = pipe_through(&mut command, &input);
     assert_eq!(output.status.code(), Some(7), "{}", text(&output.stderr));
     assert!(output.stdout == input, "{} bytes of {}", output.stdout.len(), input.len());
     assert_eq!(text(&output.stderr), "over\n");
@@ -32,10 +33,9 @@ fn it_runs_a_command_with_input_output_and_status() {
 #[test]
 fn it_runs_a_shell_line_over_a_unix_socket() {
     let labshd = Labshd::start();
-    let mut command = Command::new("python3");
-    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python/labsh_client.py"));
-    command.arg("--key-file").arg(labshd.path().join("config/labsh/keys/test.key"));
-    command.args(["--host-id", "localhost", "--shell", "--unix"]).arg(labshd.unix_path());
+    let words = ["--host-id", "localhost", "--shell", "--unix"];
+    let Some(mut command) = python(&labshd, &words) else { return };
+    command.arg(labshd.unix_path());
     command.args(["--", "seq 1 1000000 | tail -1"]);
     let output = pipe_through(&mut command, b"");
     assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(0), "1000000\n"));
@@ -44,7 +44,11 @@ fn it_runs_a_shell_line_over_a_unix_socket() {
 #[test]
 fn it_sees_refusals_signals_and_timeouts_as_labsh_does() {
     let labshd = Labshd::start();
-    let status = |words: &[&str]| pipe_through(&mut over_tcp(&labshd, words), b"").status.code();
+    if tools::python().is_none() {
+        return;
+    }
+    let status =
+        |words: &[&str]| pipe_through(&mut over_tcp(&labshd, HOST, words).unwrap(), b"").status.code();
     assert_eq!(status(&["--", "no-such-program-anywhere"]), Some(127));
     assert_eq!(status(&["--", "/etc"]), Some(126));
     assert_eq!(status(&["--", "sh", "-c", "kill -9 $$"]), Some(137));
@@ -54,11 +58,7 @@ fn it_sees_refusals_signals_and_timeouts_as_labsh_does() {
 #[test]
 fn a_wrong_host_id_is_refused() {
     let labshd = Labshd::start();
-    let mut command = Command::new("python3");
-    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python/labsh_client.py"));
-    command.arg("--key-file").arg(labshd.path().join("config/labsh/keys/test.key"));
-    command.args(["--host-id", "elsewhere"]);
-    command.arg(labshd.plain.ip().to_string()).arg(labshd.plain.port().to_string()).args(["--", "true"]);
+    let Some(mut command) = over_tcp(&labshd, "elsewhere", &["--", "true"]) else { return };
     let output = pipe_through(&mut command, b"");
     assert_eq!(output.status.code(), Some(125), "{}", text(&output.stderr));
     assert!(text(&output.stderr).contains("authentication failed"), "{}", text(&output.stderr));

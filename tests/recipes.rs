@@ -9,6 +9,9 @@ use tempfile::TempDir;
 
 use crate::support::{LABSH, Labshd, eventually, kill, run, text, tools};
 
+/// Where Debian has it, and labshd looks for it.
+const SFTP_SERVER: &str = "/usr/lib/openssh/sftp-server";
+
 /// A host called lab07, and a directory here and one over there in which recipes are tried.
 struct Kitchen {
     labshd: Labshd,
@@ -193,9 +196,15 @@ fn a_failed_rsync_says_why() {
     assert!(text(&output.stderr).contains("cannot connect to 127.0.0.1:1"), "{}", text(&output.stderr));
 }
 
+/// Whether this program of OpenSSH's is there, and the server that it talks to.
+fn has_openssh(program: &str) -> bool {
+    tools::need(program, "apt-get install openssh-client").is_some()
+        && tools::need(SFTP_SERVER, "apt-get install openssh-sftp-server").is_some()
+}
+
 #[test]
 fn sftp_puts_and_gets() {
-    if tools::need("sftp", "apt-get install openssh-client openssh-sftp-server").is_none() {
+    if !has_openssh("sftp") {
         return;
     }
     let kitchen = Kitchen::new();
@@ -207,7 +216,7 @@ fn sftp_puts_and_gets() {
 
 #[test]
 fn scp_copies_files_and_folders_in_both_of_its_protocols() {
-    if tools::need("scp", "apt-get install openssh-client openssh-sftp-server").is_none() {
+    if !has_openssh("scp") {
         return;
     }
     let kitchen = Kitchen::new();
@@ -222,7 +231,8 @@ fn scp_copies_files_and_folders_in_both_of_its_protocols() {
 
 #[test]
 fn sshfs_mounts_a_directory_of_the_host() {
-    let installed = tools::need("sshfs", "apt-get install sshfs").is_some();
+    let installed = tools::need("sshfs", "apt-get install sshfs").is_some()
+        && tools::need(SFTP_SERVER, "apt-get install openssh-sftp-server").is_some();
     if !installed || !tools::usable("/dev/fuse", "sshfs needs FUSE, which this machine does not allow") {
         return;
     }

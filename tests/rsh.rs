@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::support::{
     Background, HOST, LABSH_RSH, Labshd, Running, enroll, in_shell, labsh_in, own_account, pipe_through, run,
-    text,
+    text, tools,
 };
 
 /// `labsh-rsh -p PORT …`, with these words behind it, as the enrolled user runs it.
@@ -448,6 +448,7 @@ print("terminal" if b"here:/dev/pts/" in seen else "none", client.wait())
 
 #[test]
 fn with_a_terminal_here_there_is_one_there_for_a_login_shell_or_where_it_is_asked_for() {
+    let Some(program) = tools::python() else { return };
     let labshd = Labshd::start();
     let command = "echo here:$(tty); exit 6";
     let typed = format!("{command}\n");
@@ -460,7 +461,7 @@ fn with_a_terminal_here_there_is_one_there_for_a_login_shell_or_where_it_is_aske
         (&["-oRemoteCommand=echo here:$(tty); exit 6", HOST], "", "later", "none 6\n"),
     ] {
         let client = rsh(&labshd, words);
-        let mut python = Command::new("python3");
+        let mut python = Command::new(&program);
         python.args(["-c", IN_A_TERMINAL, typed, when]).arg(client.get_program()).args(client.get_args());
         client.get_envs().for_each(|(name, value)| {
             value.map(|value| python.env(name, value));

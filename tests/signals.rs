@@ -34,12 +34,17 @@ fn an_interrupt_reaches_every_process_of_the_command() {
     eventually("the pipeline is gone", || !pids.into_iter().any(is_alive));
 }
 
+/// A command that does this, says that it is ready, and waits for signals. It starts no program meanwhile: bash can miss
+/// an interrupt that comes just when it does.
+fn listening(labshd: &Labshd, script: &str) -> Running {
+    let script = format!("{script}; echo ready; while :; do read -rt 0.05; done");
+    Running::adopt(labshd.run(&["bash", "-c", &script]).stdin(Stdio::piped()))
+}
+
 #[test]
 fn a_command_may_handle_an_interrupt() {
     let labshd = Labshd::start();
-    let mut client = Running::start(
-        &mut labshd.run(&["trap 'echo caught; exit 3' INT; echo ready; while :; do sleep 0.05; done"]),
-    );
+    let mut client = listening(&labshd, "trap 'echo caught; exit 3' INT");
     assert_eq!(client.line(), "ready");
     client.signal(2);
     let output = client.finish();
@@ -49,8 +54,7 @@ fn a_command_may_handle_an_interrupt() {
 #[test]
 fn the_third_interrupt_leaves_and_the_host_ends_the_command() {
     let labshd = Labshd::with(IMPATIENT);
-    let stubborn = "trap 'echo interrupted' INT; trap '' HUP TERM; echo ready; while :; do sleep 0.05; done";
-    let mut client = Running::start(&mut labshd.run(&[stubborn]));
+    let mut client = listening(&labshd, "trap 'echo interrupted' INT; trap '' HUP TERM");
     assert_eq!(client.line(), "ready");
     for _ in 0..2 {
         client.signal(2);

@@ -7,7 +7,7 @@ use labsh_client::{CommandError, Stdio};
 use labsh_proto::message::{Refuse, RefuseCode};
 use tokio::io::AsyncReadExt;
 
-use crate::support::{LABSHD, Labshd, PATIENCE, run, text};
+use crate::support::{LABSHD, Labshd, PATIENCE, run, text, tools};
 
 async fn output(labshd: &Labshd, name: &str) -> Result<labsh_client::Output, CommandError> {
     labshd.session().await.subsystem(name).output().await
@@ -72,7 +72,7 @@ async fn a_check_names_them() {
 #[tokio::test]
 async fn sftp_is_there_where_its_server_is() {
     let labshd = Labshd::start();
-    if !std::path::Path::new("/usr/lib/openssh/sftp-server").exists() {
+    if tools::need("/usr/lib/openssh/sftp-server", "apt-get install openssh-sftp-server").is_none() {
         return;
     }
     // SSH_FXP_INIT with version 3, and SSH_FXP_VERSION in answer (draft-ietf-secsh-filexfer-02).

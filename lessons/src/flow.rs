@@ -17,6 +17,18 @@ pub enum What {
     Read,
 }
 
+/// What carries a flow.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Carrier {
+    /// A stream of bytes, read in order: TCP, or a stream socket of AF_UNIX.
+    #[default]
+    Stream,
+    /// Datagrams between the two ends of a connected pair of AF_UNIX: each is read whole or cut, none is lost.
+    Pair,
+    /// UDP datagrams, to and from an address; some may be lost.
+    Udp,
+}
+
 /// One system call, or one packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
@@ -51,9 +63,11 @@ pub struct Message {
 pub struct Record {
     /// From whom to whom.
     pub label: Words,
+    /// What carries it.
+    pub carrier: Carrier,
     /// In the order in which they were written.
     pub messages: Vec<Message>,
-    /// In the order in which they happened.
+    /// In the order in which they happened: a write when its call began, a read when it returned.
     pub steps: Vec<Step>,
     written: u64,
     read: u64,
@@ -69,7 +83,12 @@ pub struct Flow {
 impl Flow {
     /// From whom to whom, in a few words.
     pub fn new(label: impl Into<Words>) -> Self {
-        let record = Record { label: label.into(), ..Record::default() };
+        Self::over(Carrier::Stream, label)
+    }
+
+    /// The same of something else than a stream.
+    pub fn over(carrier: Carrier, label: impl Into<Words>) -> Self {
+        let record = Record { label: label.into(), carrier, ..Record::default() };
         Self { began: Instant::now(), record: Arc::new(Mutex::new(record)) }
     }
 
@@ -80,8 +99,13 @@ impl Flow {
         record.messages.push(Message { label: label.into(), start, end: start });
     }
 
-    /// One call wrote these bytes of the current message.
+    /// One call, which returns now, wrote these bytes of the current message.
     pub fn wrote(&self, bytes: &[u8]) {
+        self.wrote_since(self.began.elapsed(), bytes);
+    }
+
+    /// The same of a call that began earlier: another thread may have read its bytes before it returned.
+    fn wrote_since(&self, at: Duration, bytes: &[u8]) {
         let mut record = self.lock();
         let start = record.written;
         record.written += bytes.len() as u64;
@@ -89,7 +113,7 @@ impl Flow {
         if let Some(message) = record.messages.last_mut() {
             message.end = end;
         }
-        self.step(&mut record, What::Write, start, bytes);
+        step(&mut record, at, What::Write, start, bytes);
     }
 
     /// One call read these bytes, which follow those of the call before it: for streams.
@@ -97,14 +121,36 @@ impl Flow {
         let mut record = self.lock();
         let start = record.read;
         record.read += bytes.len() as u64;
-        self.step(&mut record, What::Read, start, bytes);
+        step(&mut record, self.began.elapsed(), What::Read, start, bytes);
     }
 
     /// One call read the beginning of this message: for datagrams, which arrive whole, cut short, or not at all.
     pub fn received(&self, message: usize, bytes: &[u8]) {
         let mut record = self.lock();
         let start = record.messages.get(message).map_or(0, |message| message.start);
-        self.step(&mut record, What::Read, start, bytes);
+        step(&mut record, self.began.elapsed(), What::Read, start, bytes);
+    }
+
+    /// One segment, noticed at this time since the flow began, carried the bytes from `start` to `end` of what was written.
+    pub(crate) fn carried(&self, at: Duration, start: u64, end: u64) {
+        let mut record = self.lock();
+        let mut bytes: Vec<u8> = Vec::new();
+        for write in record.steps.iter().filter(|step| step.what == What::Write) {
+            // As long as the copies that were kept follow each other.
+            let next = start + bytes.len() as u64;
+            if write.start <= next && next < write.end.min(end) {
+                let from = (next - write.start) as usize;
+                let to = (write.end.min(end) - write.start) as usize;
+                bytes.extend(write.bytes.get(from..to.min(write.bytes.len())).unwrap_or_default());
+            }
+        }
+        bytes.truncate(KEPT);
+        insert(&mut record, Step { at, what: What::Segment, start, end, bytes });
+    }
+
+    /// Bytes written so far, and the time since the flow began.
+    pub(crate) fn progress(&self) -> (u64, Duration) {
+        (self.lock().written, self.began.elapsed())
     }
 
     /// A copy of what has been recorded so far.
@@ -122,15 +168,21 @@ impl Flow {
         Watched { flow: self.clone(), inner }
     }
 
-    fn step(&self, record: &mut Record, what: What, start: u64, bytes: &[u8]) {
-        let end = start + bytes.len() as u64;
-        let bytes = bytes[..bytes.len().min(KEPT)].to_vec();
-        record.steps.push(Step { at: self.began.elapsed(), what, start, end, bytes });
-    }
-
     fn lock(&self) -> MutexGuard<'_, Record> {
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn step(record: &mut Record, at: Duration, what: What, start: u64, bytes: &[u8]) {
+    let end = start + bytes.len() as u64;
+    let bytes = bytes[..bytes.len().min(KEPT)].to_vec();
+    insert(record, Step { at, what, start, end, bytes });
+}
+
+/// Puts a step behind those that happened before it.
+fn insert(record: &mut Record, step: Step) {
+    let place = record.steps.partition_point(|before| before.at <= step.at);
+    record.steps.insert(place, step);
 }
 
 /// A socket whose calls are recorded.
@@ -143,8 +195,9 @@ pub struct Watched<S> {
 
 impl<S: Write> Write for Watched<S> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let began = self.flow.began.elapsed();
         let written = uninterrupted(|| self.inner.write(bytes))?;
-        self.flow.wrote(&bytes[..written]);
+        self.flow.wrote_since(began, &bytes[..written]);
         Ok(written)
     }
 
@@ -185,6 +238,41 @@ mod tests {
             self.0 = !self.0;
             if self.0 { Err(io::ErrorKind::Interrupted.into()) } else { Ok(buffer.len()) }
         }
+    }
+
+    /// A socket whose other end has read everything before the write returns.
+    struct Quick(Flow);
+
+    impl Write for Quick {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.read(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn no_read_comes_before_its_write() {
+        let flow = Flow::new("a → b");
+        for text in ["abc", "de"] {
+            assert_eq!(flow.writer(Quick(flow.clone())).write(text.as_bytes()).unwrap(), text.len());
+        }
+        let steps: Vec<_> =
+            flow.record().steps.iter().map(|step| (step.what, step.start, step.end)).collect();
+        let (write, read) = (What::Write, What::Read);
+        assert_eq!(steps, [(write, 0, 3), (read, 0, 3), (write, 3, 5), (read, 3, 5)]);
+    }
+
+    #[test]
+    fn a_segment_has_the_bytes_of_the_writes_that_it_carries() {
+        let flow = Flow::new("a → b");
+        ["abc", "defg", "hi"].iter().for_each(|text| flow.wrote(text.as_bytes()));
+        flow.carried(flow.progress().1, 2, 8);
+        let step = flow.record().steps.pop().unwrap();
+        assert_eq!((step.what, &step.bytes[..]), (What::Segment, &b"cdefgh"[..]));
     }
 
     #[test]

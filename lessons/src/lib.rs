@@ -13,6 +13,7 @@ mod picture;
 mod print;
 mod random;
 mod real;
+mod segments;
 mod shell;
 mod sockets;
 mod stage;
@@ -33,7 +34,7 @@ mod unix;
 mod wire;
 
 pub use class::{Given, Unknown, chosen, give};
-pub use flow::{Flow, KEPT, Message, Record, Step, Watched, What};
+pub use flow::{Carrier, Flow, KEPT, Message, Record, Step, Watched, What};
 pub use options::Options;
 pub use page::{Place, Unwritable, index, page};
 pub use print::{Look, list};

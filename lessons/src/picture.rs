@@ -80,7 +80,7 @@ impl Picture<'_> {
     fn name(&self, what: What) -> &'static str {
         match what {
             What::Write => self.say("written", "写入"),
-            What::Segment => self.say("on the wire", "线路上"),
+            What::Segment => self.say("segments", "报文段"),
             What::Read => self.say("read", "读出"),
         }
     }

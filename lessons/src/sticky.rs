@@ -13,6 +13,7 @@ use socket2::SockRef;
 use crate::flow::{Flow, Record, What};
 use crate::kernel::segments_sent;
 use crate::print::counted;
+use crate::segments::Segments;
 use crate::shell::{answer_of, output_of};
 use crate::sockets::{DOWN, PATIENCE, UP, pair, queued, recv, unsent, wait_until};
 use crate::stage::{Stage, Taught, Trouble};
@@ -63,7 +64,9 @@ fn glued_by_the_receiver(stage: &mut Stage, messages: &[(String, Vec<u8>)]) -> T
     // Every write leaves at once, without Nagle's algorithm: what follows is not the sender's doing.
     client.set_nodelay(true)?;
     let flow = Flow::new(UP);
-    send_each(&flow, &client, messages)?;
+    let mut segments = Segments::new(&flow, &client);
+    send_each(&flow, &client, messages, &mut segments)?;
+    segments.note();
     let total: usize = messages.iter().map(|(_, bytes)| bytes.len()).sum();
     // The server is busy elsewhere. Meanwhile everything arrives and waits: SIOCINQ counts it.
     wait_until("all messages are in the receive buffer", "所有消息都进了接收缓冲区", || {
@@ -86,9 +89,9 @@ fn glued_by_the_receiver(stage: &mut Stage, messages: &[(String, Vec<u8>)]) -> T
     stage.show("one recv() returned", "一次 recv() 返回", &buffer[..count])?;
     stage.draw(&flow)?;
     stage.notice(
-        "Above: one block for each send(). Below: a single block. The borders between the messages are \
+        "At the top: one block for each send(). At the bottom: a single block. The borders between the messages are \
         gone; nothing in the bytes says where they were.",
-        "上面一行：每次 send() 一块。下面一行：只有一块。消息之间的边界消失了，字节里没有任何东西能说明\
+        "最上面一行：每次 send() 一块。最下面一行：只有一块。消息之间的边界消失了，字节里没有任何东西能说明\
         边界在哪里。",
     )?;
     stage.fact(
@@ -98,10 +101,16 @@ fn glued_by_the_receiver(stage: &mut Stage, messages: &[(String, Vec<u8>)]) -> T
     )
 }
 
-fn send_each(flow: &Flow, client: &TcpStream, messages: &[(String, Vec<u8>)]) -> io::Result<()> {
+fn send_each(
+    flow: &Flow,
+    client: &TcpStream,
+    messages: &[(String, Vec<u8>)],
+    segments: &mut Segments,
+) -> io::Result<()> {
     for (label, bytes) in messages {
         flow.message(label);
         flow.writer(client).write_all(bytes)?;
+        segments.look()?; // What has left the kernel, and in how many segments?
     }
     Ok(())
 }
@@ -117,7 +126,8 @@ fn glued_by_the_sender(stage: &mut Stage, messages: &[(String, Vec<u8>)]) -> Tau
         let (client, server) = pair()?;
         let flow = Flow::new(UP);
         SockRef::from(&client).set_tcp_cork(true)?;
-        send_each(&flow, &client, messages)?;
+        let mut carried = Segments::new(&flow, &client);
+        send_each(&flow, &client, messages, &mut carried)?;
         let (held, arrived) = (unsent(&client)?, queued(&server)?);
         if held + arrived != total || arrived > total / 2 {
             continue;
@@ -128,6 +138,8 @@ fn glued_by_the_sender(stage: &mut Stage, messages: &[(String, Vec<u8>)]) -> Tau
         if segments >= messages.len() {
             continue;
         }
+        carried.look()?;
+        carried.note();
         let mut buffer = vec![0; total];
         flow.reader(&server).read_exact(&mut buffer)?;
         stage.say(
@@ -152,6 +164,7 @@ fn glued_by_the_sender(stage: &mut Stage, messages: &[(String, Vec<u8>)]) -> Tau
                 messages.len()
             ),
         )?;
+        stage.draw(&flow)?;
         return stage.fact(
             segments < messages.len(),
             format!(

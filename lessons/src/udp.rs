@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 use nix::sys::socket::{MsgFlags, SockaddrIn, recv, recvfrom};
 use socket2::SockRef;
 
-use crate::flow::Flow;
+use crate::flow::{Carrier, Flow};
 use crate::kernel::dropped;
 use crate::sockets::{datagrams, pair, queued, wait_until};
 use crate::stage::{Stage, Taught, Trouble};
@@ -57,7 +57,7 @@ fn boundaries(stage: &mut Stage) -> Taught {
     )?;
     let messages: [&[u8]; 3] = [b"PING", b"a longer message", b"BYE"];
     let (sender, receiver) = (datagrams()?, datagrams()?);
-    let flow = Flow::new("UDP");
+    let flow = Flow::over(Carrier::Udp, "UDP");
     for message in messages {
         send(&sender, &receiver, &flow, &String::from_utf8_lossy(message), message)?;
     }
@@ -117,7 +117,7 @@ fn cut(stage: &mut Stage) -> Taught {
     )?;
     let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ";
     let (sender, receiver) = (datagrams()?, datagrams()?);
-    let flow = Flow::new("UDP, recvfrom(10)");
+    let flow = Flow::over(Carrier::Udp, "UDP, recvfrom(10)");
     let which = |bytes: &[u8]| match bytes {
         b"next" => Some(1),
         _ => alphabet.starts_with(bytes).then_some(0),
@@ -225,7 +225,7 @@ fn loss(stage: &mut Stage) -> Taught {
     )?;
     let (sender, receiver) = (datagrams()?, datagrams()?);
     SockRef::from(&receiver).set_recv_buffer_size(4096)?; // Room for a few, whatever this machine's default is.
-    let flow = Flow::new(("UDP into a small receive buffer", "UDP，接收缓冲区很小"));
+    let flow = Flow::over(Carrier::Udp, ("UDP into a small receive buffer", "UDP，接收缓冲区很小"));
     for number in 0..COUNT {
         let datagram = format!("{number:0>1000}"); // 1,000 bytes, the number at the end.
         send(&sender, &receiver, &flow, &(number + 1).to_string(), datagram.as_bytes())?;
@@ -283,7 +283,7 @@ fn order(stage: &mut Stage) -> Taught {
     )?;
     let (sender, relay, receiver) = (datagrams()?, datagrams()?, datagrams()?);
     let messages = ["1 rm -r build", "2 mkdir build"];
-    let flow = Flow::new(("through a relay that swaps", "经过一个调换次序的中继"));
+    let flow = Flow::over(Carrier::Udp, ("through a relay that swaps", "经过一个调换次序的中继"));
     let which = |bytes: &[u8]| messages.iter().position(|message| message.as_bytes() == bytes);
     for message in messages {
         send(&sender, &relay, &flow, message, message.as_bytes())?;

@@ -14,7 +14,7 @@ use nix::sys::socket::sockopt::{PassCred, PeerCredentials};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixCredentials, getsockopt, recvmsg, setsockopt};
 use nix::unistd::{Uid, geteuid, setfsuid};
 
-use crate::flow::Flow;
+use crate::flow::{Carrier, Flow};
 use crate::sockets::{PATIENCE, queued, wait_until};
 use crate::stage::{Stage, Taught, Trouble};
 
@@ -259,7 +259,7 @@ fn boundaries(stage: &mut Stage) -> Taught {
 
     let (ours, theirs) = UnixDatagram::pair()?;
     theirs.set_read_timeout(Some(PATIENCE))?;
-    let datagram = Flow::new("SOCK_DGRAM");
+    let datagram = Flow::over(Carrier::Pair, "SOCK_DGRAM");
     let mut apart = Vec::new();
     for message in messages {
         datagram.message(message);

@@ -5,10 +5,20 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
+/// How the tests of the programs treat what is missing.
+#[path = "../../tests/support/tools.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod tools;
+
 use labsh_nodeset::{NoGroups, NodeSet};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
-use proptest::test_runner::{Config, TestRunner};
+use proptest::test_runner::TestRunner;
+
+/// Debian's, whose library is Debian's Python's.
+fn has_clustershell() -> bool {
+    tools::need("clush", "apt-get install clustershell").is_some()
+}
 
 /// What ClusterShell makes of each expression: the folded set and its names, or its complaint.
 fn oracle(expressions: &[String]) -> Vec<Result<(String, BTreeSet<String>), String>> {
@@ -37,9 +47,9 @@ fn oracle(expressions: &[String]) -> Vec<Result<(String, BTreeSet<String>), Stri
     answers
 }
 
-/// So many values of a strategy.
+/// So many values of a strategy, the same each time.
 fn values<T: std::fmt::Debug>(count: usize, strategy: impl Strategy<Value = T>) -> Vec<T> {
-    let mut runner = TestRunner::new(Config::default());
+    let mut runner = TestRunner::deterministic();
     (0..count).map(|_| strategy.new_tree(&mut runner).unwrap().current()).collect()
 }
 
@@ -78,20 +88,26 @@ fn expression() -> impl Strategy<Value = String> {
 
 #[test]
 fn expressions_mean_what_clustershell_means() {
+    if !has_clustershell() {
+        return;
+    }
     let expressions = values(600, expression());
+    let mut lengths = (0, 0);
     for (expression, answer) in expressions.iter().zip(oracle(&expressions)) {
         let (folded, names) = answer.unwrap_or_else(|complaint| panic!("{expression}: {complaint}"));
         let ours = NodeSet::parse(expression, &NoGroups).unwrap();
         assert_eq!(ours.iter().map(str::to_owned).collect::<BTreeSet<_>>(), names, "{expression}");
-        assert!(
-            ours.to_string().len() <= folded.len() + folded.len() / 2,
-            "{expression}: {ours} is much longer than {folded}"
-        );
+        lengths = (lengths.0 + ours.to_string().len(), lengths.1 + folded.len());
     }
+    // More than one dimension can be folded in several ways: on the whole, ours is no longer.
+    assert!(lengths.0 <= lengths.1 + lengths.1 / 20, "{lengths:?}");
 }
 
 #[test]
 fn one_dimension_is_folded_as_clustershell_does() {
+    if !has_clustershell() {
+        return;
+    }
     let ranges = |width: usize| {
         let range = (0..130_u32, 0..20_u32)
             .prop_map(move |(first, more)| format!("{first:0width$}-{:0width$}", first + more));
@@ -107,6 +123,9 @@ fn one_dimension_is_folded_as_clustershell_does() {
 
 #[test]
 fn what_we_fold_clustershell_unfolds() {
+    if !has_clustershell() {
+        return;
+    }
     let expressions = values(400, expression());
     let sets: Vec<NodeSet> =
         expressions.iter().map(|text| NodeSet::parse(text, &NoGroups).unwrap()).collect();
@@ -123,6 +142,9 @@ fn what_we_fold_clustershell_unfolds() {
 
 #[test]
 fn mistakes_are_mistakes_to_both() {
+    if !has_clustershell() {
+        return;
+    }
     let wrong: Vec<String> =
         ["n[5-3]", "n[1", "n1]", "n[]", "n[01-3]", "n[1-03]", "n[a-b]", "n[1-2", "n[1,]"]
             .map(str::to_owned)

@@ -9,6 +9,11 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 use std::{fs, process, thread};
 
+/// How the tests of the programs treat what is missing.
+#[path = "../../tests/support/tools.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod tools;
+
 use bytes::Bytes;
 use labsh_proto::auth::{ChannelBinding, Mode, ServerSays};
 use labsh_proto::channel::{Channels, Event, Read, Role};
@@ -232,6 +237,9 @@ fn ends_with(output: &Output, status: i32, message: &str) {
 
 #[test]
 fn much_input_comes_back_unchanged() {
+    if tools::python().is_none() {
+        return;
+    }
     let server = Listening::new("cat");
     let input: Vec<u8> = (0..3_000_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     let mut client = server
@@ -252,6 +260,9 @@ fn much_input_comes_back_unchanged() {
 
 #[test]
 fn both_outputs_arrive_whole_and_the_status_with_them() {
+    if tools::python().is_none() {
+        return;
+    }
     let output = Listening::new("flood").run(&key(1), &["--", "flood"]);
     assert_eq!(output.status.code(), Some(3));
     assert_eq!((output.stdout.len(), output.stderr.len()), (5_000_000, 2_000_000));
@@ -259,6 +270,9 @@ fn both_outputs_arrive_whole_and_the_status_with_them() {
 
 #[test]
 fn a_reader_that_goes_away_ends_the_command() {
+    if tools::python().is_none() {
+        return;
+    }
     let server = Listening::new("yes");
     let mut client = server
         .client(&key(1), &["--", "yes"])
@@ -274,6 +288,9 @@ fn a_reader_that_goes_away_ends_the_command() {
 
 #[test]
 fn long_commands_arrive_in_several_frames() {
+    if tools::python().is_none() {
+        return;
+    }
     let server = Listening::new("long");
     let word = "w".repeat(100_000);
     let output = server.run(&key(1), &["--", "long", &word, &word]);
@@ -282,6 +299,9 @@ fn long_commands_arrive_in_several_frames() {
 
 #[test]
 fn every_other_end_has_its_status() {
+    if tools::python().is_none() {
+        return;
+    }
     let server = Listening::new("ends");
     ends_with(&server.run(&key(1), &["--", "killed"]), 137, "");
     ends_with(&server.run(&key(1), &["--timeout", "77", "--until-command-ends", "--", "killed"]), 124, "");

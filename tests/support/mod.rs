@@ -1,6 +1,7 @@
 //! A real labshd in a process of its own, enrolled keys, and ways to ask it things. Nothing here sleeps to be right: what
 //! a test waits for is a line in the log, a process that ends, or bytes that arrive.
 
+pub mod browser;
 pub mod fleet;
 pub mod screen;
 pub mod tools;
@@ -16,6 +17,8 @@ use std::time::{Duration, Instant};
 use labsh_client::{Address, ConnectOptions, Session};
 use labsh_proto::auth::Mode;
 use labsh_proto::key::{HostId, HostKey, Key};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use tempfile::TempDir;
 
 /// How long anything may take before a test gives up on it. No outcome depends on it.
@@ -269,8 +272,8 @@ pub fn text(bytes: &[u8]) -> String {
 
 /// Sends a signal to one process that this test started.
 pub fn kill(pid: i32, signal: i32) {
-    let status = Command::new("kill").arg(format!("-{signal}")).arg(pid.to_string()).status().unwrap();
-    assert!(status.success(), "kill -{signal} {pid}");
+    let sent = nix::sys::signal::kill(Pid::from_raw(pid), Signal::try_from(signal).unwrap());
+    assert_eq!(sent, Ok(()), "kill -{signal} {pid}");
 }
 
 /// Waits until a condition holds; for things that the kernel does in its own time and reports nowhere.
@@ -403,7 +406,7 @@ pub struct Background(pub i32);
 
 impl Drop for Background {
     fn drop(&mut self) {
-        let _ = Command::new("kill").arg("-9").arg(self.0.to_string()).stderr(Stdio::null()).status();
+        let _ = nix::sys::signal::kill(Pid::from_raw(self.0), Signal::SIGKILL);
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use super::{LABSH, Labshd, PATIENCE, text};
+use super::{LABSH, Labshd, PATIENCE, text, tools};
 
 /// What the shell here asks with.
 const HERE: &str = "here>";
@@ -31,7 +31,9 @@ pub struct Screen {
 
 impl Screen {
     /// A shell in a window of 80 by 24 that knows labsh, `$T` for this labshd, `checked` and what else is said here.
-    pub fn start(labshd: &Labshd, more: &str) -> Self {
+    /// None where there is no tmux.
+    pub fn start(labshd: &Labshd, more: &str) -> Option<Self> {
+        let program = tools::need("tmux", "apt-get install tmux")?;
         let path = labshd.path();
         let bin = Path::new(LABSH).parent().unwrap().display();
         let rc = format!(
@@ -50,19 +52,15 @@ impl Screen {
 
         let dir = tempfile::Builder::new().prefix("labsh-tmux-").tempdir().unwrap();
         let socket = dir.path().join("socket");
-        let mut tmux = Command::new("tmux");
+        let mut tmux = Command::new(program);
         tmux.arg("-u").arg("-S").arg(&socket).arg("-f").arg(path.join("tmux.conf"));
         tmux.args(["new-session", "-d", "-x", "80", "-y", "24", "bash", "--rcfile"]).arg(path.join("bashrc"));
         tmux.env_remove("TMUX").env("LC_ALL", "C.UTF-8").stdin(Stdio::null());
-        for (program, package) in [("tmux", "tmux"), ("vi", "vim-tiny"), ("less", "less"), ("top", "procps")]
-        {
-            assert!(is_installed(program), "these tests need {program}: apt-get install {package}");
-        }
         let started = tmux.output().unwrap();
         assert!(started.status.success(), "{}", text(&started.stderr));
         let screen = Self { socket, _dir: dir };
         screen.wait_for_prompt(HERE);
-        screen
+        Some(screen)
     }
 
     fn tmux(&self, words: &[&str]) -> String {
@@ -133,10 +131,6 @@ impl Screen {
     pub fn shell(&self) -> i32 {
         self.tmux(&["display-message", "-p", "#{pane_pid}"]).trim().parse().unwrap()
     }
-}
-
-fn is_installed(program: &str) -> bool {
-    std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).any(|dir| dir.join(program).exists())
 }
 
 impl Drop for Screen {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// Where `.ci/run` installs what comes from PyPI; looked through before PATH.
 const VENV: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/ansible-venv/bin");
 
-/// The path of a program that a test drives, or nothing where the test has to be left out: it then returns at once.
+/// The path of a program that a test drives (a name, or a path where it has to be in that place), or nothing where the test has to be left out: it then returns at once.
 /// `remedy` says how to install it (`apt-get install pdsh`).
 ///
 /// A machine on which somebody tries labsh need not have the world's tools: what is missing is said on stderr, also for a
@@ -29,6 +29,11 @@ pub fn need(program: &str, remedy: &str) -> Option<PathBuf> {
         let _ = writeln!(std::io::stderr(), "SKIPPED: {missing}");
     }
     found
+}
+
+/// Python 3, with its standard library and nothing else.
+pub fn python() -> Option<PathBuf> {
+    need("python3", "apt-get install python3")
 }
 
 /// Whether a device can be opened by this user, which no package helps with; says so where it cannot.

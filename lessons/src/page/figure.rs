@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
-use crate::flow::{Message, Record, Step, What};
+use crate::flow::{Carrier, Message, Record, Step, What};
 use crate::layout::{self, Block, Line, Track};
 use crate::page::html::{escape_html, visible};
 use crate::words::Language;
@@ -92,11 +92,12 @@ impl Figure<'_> {
     fn counts(&self) -> String {
         let bytes: u64 = self.steps(What::Write).map(|step| step.end - step.start).sum();
         let (writes, reads) = (self.steps(What::Write).count(), self.steps(What::Read).count());
+        let (send, recv) = (self.name(What::Write), self.name(What::Read));
         match self.language {
             Language::English => {
-                format!("{bytes} bytes · send() called {writes}× · recv() called {reads}×")
+                format!("{bytes} bytes · {send} called {writes}× · {recv} called {reads}×")
             }
-            Language::Chinese => format!("{bytes} 字节 · send() {writes} 次 · recv() {reads} 次"),
+            Language::Chinese => format!("{bytes} 字节 · {send} {writes} 次 · {recv} {reads} 次"),
         }
     }
 
@@ -136,17 +137,21 @@ impl Figure<'_> {
         let last = self.record.steps.len().min(STEPS);
         let (back, forth) = (self.say("Step back", "上一步"), self.say("Step forward", "下一步"));
         let (play, slide) = (self.say("Play", "播放"), self.say("Step through time", "沿时间逐步查看"));
-        let places = [
-            ("sent", self.say("Sender", "发送方")),
-            (
-                "kernel",
-                self.say(
-                    "Sent, not read: in the kernels' buffers (UDP: or lost)",
-                    "已发送、未读取：在内核缓冲区里（UDP 也可能已丢失）",
-                ),
+        let recv = self.name(What::Read);
+        let waiting = match self.record.carrier {
+            Carrier::Stream | Carrier::Pair => {
+                self.say("Sent, not read: in the kernels' buffers", "已发送、未读取：在内核缓冲区里")
+            }
+            Carrier::Udp => self.say(
+                "Sent, not read: in the kernels' buffers, or lost",
+                "已发送、未读取：在内核缓冲区里，或已丢失",
             ),
-            ("got", self.say("Receiver: the last recv()", "接收方：最近一次 recv()")),
-        ];
+        };
+        let last_call = match self.language {
+            Language::English => format!("Receiver: the last {recv}"),
+            Language::Chinese => format!("接收方：最近一次 {recv}"),
+        };
+        let places = [("sent", self.say("Sender", "发送方")), ("kernel", waiting), ("got", &last_call)];
         let mut html = format!(
             "<div class=\"player\" hidden><div class=\"controls\">\
              <button type=\"button\" class=\"back\" aria-label=\"{back}\" title=\"{back}\">◀</button>\
@@ -167,8 +172,10 @@ impl Figure<'_> {
 
     fn name(&self, what: What) -> &'static str {
         match what {
+            What::Write if self.record.carrier == Carrier::Udp => "sendto()",
             What::Write => "send()",
-            What::Segment => self.say("on the wire", "报文段"),
+            What::Segment => self.say("segment", "报文段"),
+            What::Read if self.record.carrier == Carrier::Udp => "recvfrom()",
             What::Read => "recv()",
         }
     }
@@ -350,8 +357,6 @@ impl Figure<'_> {
     /// What the script needs: messages, steps, and whether bytes are taken in order.
     fn data(&self) -> Value {
         let mut numbers = [0usize; 3];
-        let mut next = 0;
-        let mut stream = true;
         let steps: Vec<Value> = self
             .record
             .steps
@@ -364,10 +369,6 @@ impl Figure<'_> {
                     What::Read => 2,
                 };
                 numbers[kind] += 1;
-                if step.what == What::Read {
-                    stream &= step.start == next;
-                    next = step.end;
-                }
                 let bytes: String = step.bytes.iter().map(|byte| format!("{byte:02x}")).collect();
                 let micros = u64::try_from(step.at.as_micros()).unwrap_or(u64::MAX);
                 json!([kind, numbers[kind], step.start, step.end, micros, bytes])
@@ -380,7 +381,9 @@ impl Figure<'_> {
             .enumerate()
             .map(|(index, message)| json!([letter(index), message.start, message.end, index % PAINTS]))
             .collect();
-        json!({ "messages": messages, "steps": steps, "stream": stream })
+        let names = [What::Write, What::Segment, What::Read].map(|what| self.name(what));
+        let stream = self.record.carrier == Carrier::Stream;
+        json!({ "messages": messages, "steps": steps, "stream": stream, "names": names })
     }
 }
 

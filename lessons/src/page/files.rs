@@ -26,6 +26,9 @@ pub enum Unwritable {
     /// The directory in which the page would be is not there.
     #[error("cannot write {}: there is no directory {}; make it first", .0.display(), .1.display())]
     NoParent(PathBuf, PathBuf),
+    /// The directory is there, but takes no new files, as /proc.
+    #[error("cannot write {}: no file can be made in {}; give a place where you may write", .0.display(), .1.display())]
+    NoNewFiles(PathBuf, PathBuf),
     /// The system said no.
     #[error("cannot write {}: {}; give a place where you may write", .0.display(), .1)]
     System(PathBuf, io::Error),
@@ -110,8 +113,11 @@ fn unfinished(path: &Path) -> Result<NamedTempFile, Unwritable> {
     let mut builder = Builder::new();
     builder.prefix(".labsh-lesson-").permissions(Permissions::from_mode(0o666));
     builder.tempfile_in(parent(path)).map_err(|error| {
-        // Its message names the unfinished file, which nobody asked for.
-        system(path, error.kind().into())
+        match error.kind() {
+            io::ErrorKind::NotFound => Unwritable::NoNewFiles(path.to_owned(), parent(path).to_owned()),
+            // Its message names the unfinished file, which nobody asked for.
+            kind => system(path, kind.into()),
+        }
     })
 }
 
@@ -132,6 +138,7 @@ mod tests {
         assert!(matches!(Place::new(dir.path(), false), Err(Unwritable::IsDirectory(_))));
         assert!(matches!(Place::new(&at("none/a.html"), false), Err(Unwritable::NoParent(..))));
         assert!(matches!(Place::new(&at("none/set"), true), Err(Unwritable::NoParent(..))));
+        assert!(matches!(Place::new(Path::new("/proc/x.html"), false), Err(Unwritable::NoNewFiles(..))));
         assert!(matches!(Place::new(Path::new("/dev/null"), false), Err(Unwritable::NoFile(_))));
         fs::write(at("file"), "old").unwrap();
         assert!(matches!(Place::new(&at("file"), true), Err(Unwritable::NoDirectory(_))));

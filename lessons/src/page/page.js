@@ -1,7 +1,6 @@
 'use strict';
 const chinese = document.documentElement.lang.startsWith('zh');
 const say = (english, translated) => chinese ? translated : english;
-const KINDS = [0, 1, 2].map(kind => ['send()', say('segment', '报文段'), 'recv()'][kind]);
 const PAUSE = 1100; // between two steps of a film, in milliseconds
 
 // Bytes as the lesson's terminal shows them: what is no printable text becomes \n, \x1b, \xff.
@@ -34,7 +33,7 @@ const count = bytes => chinese ? `${bytes} 字节` : bytes === 1 ? '1 byte' : `$
 const time = micros => micros < 1000 ? `${micros} µs` : micros < 1e6 ? `${(micros / 1000).toFixed(2)} ms` : `${(micros / 1e6).toFixed(2)} s`;
 
 function flow(figure) {
-  const { messages, steps: rows, stream } = JSON.parse(figure.querySelector('script').textContent);
+  const { messages, steps: rows, stream, names } = JSON.parse(figure.querySelector('script').textContent);
   const steps = rows.map(([kind, number, start, end, at, hex]) => {
     const bytes = Uint8Array.from(hex.match(/../g) ?? [], pair => parseInt(pair, 16));
     return { kind, number, start, end, at, bytes };
@@ -81,7 +80,7 @@ function flow(figure) {
     find(`.${place} p`).textContent = told;
   }
   function describe(step) {
-    const name = `${KINDS[step.kind]} ${say('no.', '第')} ${step.number}${say('', ' 次')}`;
+    const name = `${names[step.kind]} ${say('no.', '第')} ${step.number}${say('', ' 次')}`;
     const size = count(step.end - step.start);
     const whose = parts(step.start, step.end).map(part => (part.letter ?? '?') + (part.whole === false ? say(' (a part)', '（一部分）') : ''));
     const of = whose.length > 8 ? whose.slice(0, 8).join(', ') + ` … +${whose.length - 8}` : whose.join(', ');

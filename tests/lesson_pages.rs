@@ -1,0 +1,229 @@
+//! The pages of the lessons as a browser shows them: nothing in the console, nothing loaded, and a slider that moves the bytes.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::support::browser::{Browser, HOME, LEFT, RIGHT};
+use crate::support::{LABSH, text};
+
+const LANGUAGES: [(&str, &str); 2] = [("en", "en"), ("zh", "zh-CN")];
+
+/// The figure in which two messages are glued together by one recv().
+const FIGURE: &str = "#flow-1";
+
+/// `labsh lesson` with these words and `--html`.
+fn pages(words: &[&str], place: &Path) {
+    let mut labsh = Command::new(LABSH);
+    labsh.arg("lesson").args(words).arg("--html").arg(place).stdin(Stdio::null());
+    let output = labsh.output().unwrap();
+    assert!(output.status.success(), "{words:?}: {}{}", text(&output.stdout), text(&output.stderr));
+}
+
+/// All pages of a set; there are files of nothing else.
+fn set(directory: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> =
+        fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    assert!(files.iter().all(|file| file.extension().is_some_and(|end| end == "html")), "{files:?}");
+    files
+}
+
+/// One session for all of it, since a browser is large.
+#[test]
+fn pages_of_lessons_do_in_a_browser_what_they_are_for() {
+    let Some(browser) = Browser::start() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    for (language, lang) in LANGUAGES {
+        let directory = dir.path().join(language);
+        pages(&["all", "--lang", language], &directory);
+        for page in set(&directory) {
+            assert_sound(&browser, &page, lang);
+        }
+        assert_links_lead_to_pages(&browser, &directory);
+        assert_steps_move_the_bytes(&browser, &directory.join("sticky.html"));
+    }
+    let sticky = dir.path().join("en/sticky.html");
+    assert_film_runs_to_the_end(&browser, &sticky);
+    assert_blocks_tell_what_they_are(&browser, &sticky);
+    assert_what_is_received_stays_text(&browser, &dir.path().join("hostile.html"));
+}
+
+/// What holds for every page, on a projector and on a phone, light and dark.
+fn assert_sound(browser: &Browser, page: &Path, lang: &str) {
+    for (scheme, width, height) in [("light", 1280, 800), ("dark", 390, 844)] {
+        browser.resize(width, height);
+        browser.prefer(scheme);
+        browser.visit(page);
+        // A scroll bar takes its part of a projector's page, but not of a phone's.
+        browser.wait_until(&format!("[innerWidth, document.documentElement.clientWidth].includes({width})"));
+        let at = format!("{} {scheme} {width}", page.display());
+        assert_eq!(browser.eval("return document.documentElement.lang;"), lang, "{at}");
+        let wider = browser.eval("const { scrollWidth, clientWidth } = document.documentElement; return scrollWidth - clientWidth;");
+        assert!(wider.as_i64().unwrap() <= 0, "{at}: one must scroll sideways by {wider} pixels");
+        let loaded =
+            browser.eval("return performance.getEntriesByType('resource').map(entry => entry.name);");
+        assert_eq!(loaded, json!([]), "{at}");
+        assert_eq!(browser.console(), [""; 0], "{at}");
+        assert_legible(browser, scheme, &at);
+    }
+}
+
+/// Text differs from what is behind it by at least 7:1 (WCAG 2, 1.4.6), and dark is dark.
+fn assert_legible(browser: &Browser, scheme: &str, at: &str) {
+    let measured = browser.eval(
+        "const light = color => { \
+             const [r, g, b] = color.match(/[\\d.]+/g).map(part => part / 255) \
+                 .map(part => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4); \
+             return 0.2126 * r + 0.7152 * g + 0.0722 * b; }; \
+         const style = getComputedStyle(document.body); \
+         return [light(style.color), light(style.backgroundColor)];",
+    );
+    let [ink, paper] = [0, 1].map(|index| measured[index].as_f64().unwrap());
+    assert_eq!(paper < ink, scheme == "dark", "{at}: {measured}");
+    assert!((ink.max(paper) + 0.05) / (ink.min(paper) + 0.05) >= 7.0, "{at}: {measured}");
+}
+
+/// From the index to every page, and from each to its neighbours.
+fn assert_links_lead_to_pages(browser: &Browser, directory: &Path) {
+    let pages = set(directory);
+    let mut reached = 0;
+    for page in &pages {
+        browser.visit(page);
+        let links = browser.eval("return [...document.links].map(link => link.getAttribute('href'));");
+        let links = links.as_array().unwrap();
+        assert!(!links.is_empty(), "{}", page.display());
+        for link in links {
+            let to = directory.join(link.as_str().unwrap());
+            assert!(pages.contains(&to), "{} leads to {}", page.display(), to.display());
+        }
+        if page.ends_with("index.html") {
+            reached = links.len();
+        }
+    }
+    assert_eq!(reached, pages.len() - 1);
+    browser.visit(&directory.join("index.html"));
+    browser.click(".index li:nth-child(5) a");
+    browser.wait_until("location.pathname.endsWith('/sticky.html') && document.readyState === 'complete'");
+}
+
+/// What a figure shows: the step, bytes under way, blocks not reached yet, and the three places.
+fn state(browser: &Browser) -> Value {
+    browser.eval(&format!(
+        "const figure = document.querySelector('{FIGURE}'); \
+         const text = place => figure.querySelector(place + ' .chunks').textContent; \
+         return {{ at: Number(figure.dataset.at), held: Number(figure.dataset.held), \
+             slider: Number(figure.querySelector('input').value), \
+             later: figure.querySelectorAll('.block.later').length, \
+             sent: text('.sent'), kernel: text('.kernel'), got: text('.got'), \
+             now: figure.querySelector('.now').textContent }};"
+    ))
+}
+
+/// A number of a figure's state.
+fn number(state: &Value, name: &str) -> u64 {
+    state[name].as_u64().unwrap_or_else(|| panic!("{name} in {state}"))
+}
+
+/// The slider by its keys, and the buttons by the mouse: bytes leave the sender, wait, and are read.
+fn assert_steps_move_the_bytes(browser: &Browser, page: &Path) {
+    browser.resize(1280, 800);
+    browser.visit(page);
+    // Before anybody touches it, all has happened.
+    let last = state(browser);
+    let steps = number(&last, "at");
+    assert!(steps >= 3, "{last}");
+    assert_eq!((number(&last, "later"), number(&last, "held")), (0, 0), "{last}");
+    browser.eval(&format!("document.querySelector('{FIGURE} input').focus();"));
+    browser.press(HOME);
+    let first = state(browser);
+    assert_eq!((number(&first, "at"), number(&first, "held")), (0, 0), "{first}");
+    assert!(number(&first, "later") > 0, "{first}");
+    let mut before = first;
+    let mut most = 0;
+    for at in 1..=steps {
+        browser.press(RIGHT);
+        let now = state(browser);
+        assert_eq!((number(&now, "at"), number(&now, "slider")), (at, at), "{now}");
+        assert_ne!((&now["now"], &now["held"]), (&before["now"], &before["held"]), "{now}");
+        most = most.max(number(&now, "held"));
+        before = now;
+    }
+    assert!(most > 0, "nothing was ever under way");
+    assert_eq!(before, last);
+    browser.press(LEFT);
+    assert_eq!(number(&state(browser), "at"), steps - 1);
+    browser.click(&format!("{FIGURE} .back"));
+    assert_eq!(number(&state(browser), "at"), steps - 2);
+    browser.click(&format!("{FIGURE} .forth"));
+    browser.click(&format!("{FIGURE} .forth"));
+    assert_eq!(state(browser), last);
+    assert_eq!(browser.eval(&format!("return document.querySelector('{FIGURE} .forth').disabled;")), true);
+    assert_eq!(browser.console(), [""; 0]);
+}
+
+/// Play begins at the beginning, goes on by itself and stops at the end, or when it is asked to.
+fn assert_film_runs_to_the_end(browser: &Browser, page: &Path) {
+    browser.visit(page);
+    let steps = number(&state(browser), "at");
+    let pressed = format!("document.querySelector('{FIGURE} .play').getAttribute('aria-pressed')");
+    let at = format!("Number(document.querySelector('{FIGURE}').dataset.at)");
+    // Both clicks in one turn of the page, so that no step can come between them.
+    let seen = browser.eval(&format!(
+        "const play = document.querySelector('{FIGURE} .play'); const seen = [{pressed}]; \
+         play.click(); seen.push({pressed}, {at}); play.click(); seen.push({pressed}, {at}); return seen;"
+    ));
+    assert_eq!(seen, json!(["false", "true", 0, "false", 0]));
+    browser.click(&format!("{FIGURE} .play"));
+    browser.wait_until(&format!("{at} > 0"));
+    browser.wait_until(&format!("{at} === {steps} && {pressed} === 'false'"));
+}
+
+/// A click on a block goes to that call and shows its bytes.
+fn assert_blocks_tell_what_they_are(browser: &Browser, page: &Path) {
+    browser.visit(page);
+    browser.click(&format!("{FIGURE} .block[data-step='1']"));
+    let told = browser.eval(&format!(
+        "const detail = document.querySelector('{FIGURE} .detail'); return [detail.hidden, detail.textContent];"
+    ));
+    assert_eq!((number(&state(browser), "at"), &told[0]), (1, &json!(false)));
+    let told = told[1].as_str().unwrap();
+    for part in ["send() no. 1: ", "ls -l", "6c 73 20 2d 6c"] {
+        assert!(told.contains(part), "{part} is not in {told}");
+    }
+}
+
+/// A command's output that would be markup, a script, the end of the figure's data, or invisible.
+fn assert_what_is_received_stays_text(browser: &Browser, page: &Path) {
+    let evil = r#"for i in $(seq 90); do printf '</script><b id=evil>\001\033[2J<!--<img src=x onerror=alert(1)>'; done"#;
+    pages(&["sticky", "--lang", "en", "--command", evil, "--recv", "256"], page);
+    browser.visit(page);
+    assert_eq!(browser.eval("return document.querySelectorAll('#evil, img, b[id]').length;"), 0);
+    let shown = browser.eval(
+        "return [...document.querySelectorAll('pre')].map(element => element.textContent).join('\\n');",
+    );
+    assert!(
+        shown.as_str().unwrap().contains(r"</script><b id=evil>\x01\x1b[2J<!--<img src=x onerror=alert(1)>"),
+        "{shown}"
+    );
+    // Its figures work all the same, and show those bytes.
+    let figures =
+        browser.eval("return document.querySelectorAll('figure.flow .player:not([hidden])').length;");
+    assert_eq!(figures, browser.eval("return document.querySelectorAll('figure.flow').length;"));
+    let details = browser.eval(
+        "const told = []; \
+         for (const figure of document.querySelectorAll('figure.flow')) { \
+             const slider = figure.querySelector('input'); \
+             for (let at = 1; at <= Number(slider.max); at += 1) { \
+                 slider.value = at; \
+                 slider.dispatchEvent(new Event('input')); \
+                 told.push(figure.querySelector('.detail').textContent); \
+             } \
+         } \
+         return told.join('\\n');",
+    );
+    assert!(details.as_str().unwrap().contains(r"\x01\x1b[2J<!--<img src=x onerror=alert(1)>"), "{details}");
+    assert_eq!(browser.console(), [""; 0]);
+}
