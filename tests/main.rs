@@ -19,6 +19,7 @@ mod large_output;
 mod lessons;
 mod limits;
 mod many_at_once;
+mod many_hosts;
 mod other_client;
 mod pdsh;
 mod peer;
