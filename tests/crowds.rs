@@ -153,8 +153,10 @@ fn use_all_descriptors_up(descriptors: usize) {
     let labshd = poor_labshd(descriptors);
     let mut sessions = Vec::new();
     let full = || labshd.log().count("no descriptors left") > 0;
-    // Nobody can be put out: the newcomer that is one too many is turned away, or waits.
-    while !full() {
+    // Nobody can be put out: the newcomer that is one too many is turned away, waits, or is told so once it has proven who
+    // it is and nothing is left to look its user up with.
+    let mut told = false;
+    while !told && !full() {
         let mut peer = Peer::connect(labshd.plain);
         peer.stream.set_read_timeout(Some(Duration::from_millis(10))).unwrap();
         let mut heard = 0;
@@ -164,8 +166,13 @@ fn use_all_descriptors_up(descriptors: usize) {
         });
         if heard > 0 {
             peer.stream.set_read_timeout(Some(PATIENCE)).unwrap();
-            peer.authenticate(&labshd);
-            sessions.push(peer);
+            match peer.try_authenticate(&labshd) {
+                Ok(()) => sessions.push(peer),
+                Err(refuse) => {
+                    assert_eq!(refuse.code, RefuseCode::BUSY, "{}", refuse.reason);
+                    told = true;
+                }
+            }
         }
     }
     assert!(sessions.len() >= 8, "{}", sessions.len());

@@ -123,7 +123,7 @@ refuse_codes! {
     AUTHENTICATION = 1, "authentication";
     /// Connection: the key is known, but not from this source, no longer, or not for this user.
     NOT_PERMITTED = 2, "not-permitted";
-    /// Connection: a limit on connections is reached.
+    /// Connection: a limit on connections or descriptors is reached.
     BUSY = 3, "busy";
     /// Connection or command: the server is stopping.
     STOPPING = 4, "stopping";

@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::keyring::Entry;
 use crate::shared::{SessionPlace, Shared};
-use crate::users::{self, User};
+use crate::users::{self, User, UserError};
 
 /// For a refusal to arrive: the peer may still be sending.
 const LINGER: Duration = Duration::from_secs(5);
@@ -204,6 +204,10 @@ async fn admit(
     });
     let (user, changes_user) = match timeout(shared.config().authentication_deadline, looked_up).await {
         Ok(Ok(Ok(found))) => found,
+        Ok(Ok(Err(error @ UserError::NoDescriptors { .. }))) => {
+            let remedy = "try again later, or start labshd with a higher limit on open files (ulimit -n)";
+            return Err(Refuse::new(RefuseCode::BUSY, error.to_string(), remedy));
+        }
         Ok(Ok(Err(error))) => {
             let remedy = "ask the administrator of that host";
             return Err(Refuse::new(RefuseCode::NOT_PERMITTED, error.to_string(), remedy));

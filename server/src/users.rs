@@ -79,6 +79,12 @@ pub enum UserError {
         /// The file's first line.
         reason: String,
     },
+    /// There was no descriptor to read the user database with.
+    #[error("labshd has no descriptors left to look up the user {name:?}")]
+    NoDescriptors {
+        /// The name asked for.
+        name: String,
+    },
     /// The user database did not answer.
     #[error("cannot look up the user {name:?}: {source}")]
     Lookup {
@@ -96,9 +102,13 @@ pub enum UserError {
 ///
 /// # Errors
 ///
-/// [`UserError::Unknown`] and [`UserError::Lookup`]; [`UserError::NoLogins`]; and as root
+/// [`UserError::Unknown`], [`UserError::Lookup`] and [`UserError::NoDescriptors`]; [`UserError::NoLogins`]; and as root
 /// [`UserError::Locked`], [`UserError::Expired`] and [`UserError::NoShell`].
 pub fn lookup(name: &str) -> Result<User, UserError> {
+    with_descriptors(name, || find(name))
+}
+
+fn find(name: &str) -> Result<User, UserError> {
     let user = unistd::User::from_name(name).map_err(|errno| failed(name, errno))?;
     let user = complete(user.ok_or_else(|| UserError::Unknown { name: name.to_owned() })?)?;
     if user.uid != 0
@@ -117,12 +127,31 @@ pub fn lookup(name: &str) -> Result<User, UserError> {
 ///
 /// # Errors
 ///
-/// [`UserError::Unknown`] when the effective user id has no entry, and [`UserError::Lookup`].
+/// [`UserError::Unknown`] when the effective user id has no entry, [`UserError::Lookup`] and
+/// [`UserError::NoDescriptors`].
 pub fn current() -> Result<User, UserError> {
     let uid = geteuid();
     let name = uid.to_string();
-    let user = unistd::User::from_uid(uid).map_err(|errno| failed(&name, errno))?;
-    complete(user.ok_or(UserError::Unknown { name })?)
+    with_descriptors(&name, || {
+        let user = unistd::User::from_uid(uid).map_err(|errno| failed(&name, errno))?;
+        complete(user.ok_or_else(|| UserError::Unknown { name: name.clone() })?)
+    })
+}
+
+/// Asks the user database only where descriptors are left, before and behind. A source that cannot open its files for
+/// want of one passes the question on to the next (nsswitch.conf(5)), and that one may answer something else: systemd's
+/// knows a root whose account is locked.
+fn with_descriptors(name: &str, ask: impl FnOnce() -> Result<User, UserError>) -> Result<User, UserError> {
+    let left = || match fs::File::open("/dev/null") {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
+            Err(UserError::NoDescriptors { name: name.to_owned() })
+        }
+        _ => Ok(()),
+    };
+    left()?;
+    let answer = ask();
+    left()?;
+    answer
 }
 
 fn failed(name: &str, errno: Errno) -> UserError {

@@ -11,7 +11,7 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 
 use labsh_proto::auth::{ChannelBinding, Mode};
 use labsh_proto::frame::{ChannelId, Decoder, FLAG_MORE, Frame, Kind};
-use labsh_proto::handshake::{Client, ClientAnswered};
+use labsh_proto::handshake::{Client, ClientAnswered, ClientFailure};
 use labsh_proto::key::HostKey;
 use labsh_proto::limits;
 use labsh_proto::message::{
@@ -126,10 +126,22 @@ impl Peer {
 
     /// As a client that can do this and no more.
     pub fn authenticate_with(&mut self, labshd: &Labshd, features: Features) {
+        self.introduce(labshd, features).unwrap();
+    }
+
+    /// To its end, or to the reason why the host has no room.
+    pub fn try_authenticate(&mut self, labshd: &Labshd) -> Result<(), Refuse> {
+        self.introduce(labshd, Features::SUPPORTED).map_err(|failure| match failure {
+            ClientFailure::Refused(refuse) => refuse,
+            other => panic!("{other}"),
+        })
+    }
+
+    fn introduce(&mut self, labshd: &Labshd, features: Features) -> Result<(), ClientFailure> {
         let (mode, binding) = (Mode::Plain, ChannelBinding::PLAIN);
         let (response, answered) = self.respond_with(&labshd.host_key(), mode, binding, features);
         self.send_frame(&response);
-        answered.finish(&self.next().unwrap()).unwrap();
+        answered.finish(&self.next().unwrap()).map(drop)
     }
 
     /// The same connection, for another thread to write to.
