@@ -26,9 +26,11 @@ use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
+use crate::choices::Choices;
 use crate::cli::last::{Last, Outcome, WithLast};
 use crate::cli::options::{CommandOptions, ConnectionFlags};
 use crate::cli::{note, outcome, print, run};
+use crate::config::Config;
 use crate::fanout::{self, Broadcast, Event, Host, Limits, Wish, Work};
 use crate::inventory::Inventory;
 use crate::target::Target;
@@ -64,10 +66,11 @@ pub(crate) fn execute(
     options: &ManyOptions,
 ) -> anyhow::Result<ExitCode> {
     let names = targets(expression, options)?;
-    let hosts = names
-        .iter()
-        .map(|name| host(name, connection, command.user.as_deref()))
-        .collect::<anyhow::Result<Vec<Host>>>()?;
+    // Read once: a file that names a thousand hosts takes a while.
+    let config = Config::load()?;
+    let choices = Choices { user: command.user.clone(), ..connection.choices() };
+    let hosts =
+        names.iter().map(|name| host(name, &config, &choices)).collect::<anyhow::Result<Vec<Host>>>()?;
     warn_of_doubles(&hosts);
     if options.dry_run {
         return dry_run(&names, &hosts, &program);
@@ -139,9 +142,9 @@ fn targets(expression: &str, options: &ManyOptions) -> anyhow::Result<NodeSet> {
     Ok(set)
 }
 
-fn host(name: &str, flags: &ConnectionFlags, user: Option<&str>) -> anyhow::Result<Host> {
+fn host(name: &str, config: &Config, choices: &Choices) -> anyhow::Result<Host> {
     let target: Target = name.parse().with_context(|| format!("{name:?}"))?;
-    Ok(Host { name: name.to_owned(), connection: run::connection(&target, flags, user)? })
+    Ok(Host { name: name.to_owned(), connection: run::connect_options(config.resolve(&target, choices)?)? })
 }
 
 /// Two names of one machine are rarely meant: the command would run there twice.
