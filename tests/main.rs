@@ -20,6 +20,7 @@ mod lesson_pages;
 mod lessons;
 mod limits;
 mod many_at_once;
+mod many_hosts;
 mod other_client;
 mod pdsh;
 mod peer;

@@ -221,6 +221,7 @@ fn configuration(path: &Path, more: &str) -> String {
 pub fn labsh_in(path: &Path) -> Command {
     let mut command = Command::new(LABSH);
     command.env_remove("LABSH_KEY").env("XDG_CONFIG_HOME", path.join("config"));
+    command.env("XDG_STATE_HOME", path.join("state"));
     command
 }
 

@@ -4,6 +4,7 @@ mod diagnostics;
 mod follow;
 mod interactive;
 pub mod key;
+pub mod last;
 mod local_streams;
 pub mod man;
 pub mod many;
@@ -65,6 +66,7 @@ pub fn main(embedded: Embedded) -> ExitCode {
         Action::Rsh(_) => Ok(rsh::main(std::env::args_os().skip(2))),
         Action::Try(options) => try_command::execute(*options, &embedded),
         Action::Ping(options) => ping::execute(options),
+        Action::Last(options) => last::execute(&options),
         Action::Key(action) => key::execute(action),
         Action::Lesson(options) => (embedded.lesson)(options),
         Action::Completions { shell } => completions(shell),

@@ -16,6 +16,7 @@ use labsh_proto::message::{Program, Variable};
 
 use crate::choices::{Choices, parse_duration};
 use crate::cli::interactive::escapes::EscapeCharacter;
+use crate::cli::last::LastOptions;
 use crate::cli::many::options::{JsonForm, ManyOptions};
 use crate::cli::rsh::help::RshOptions;
 use crate::key_store::KeyName;
@@ -74,6 +75,21 @@ Exit status:
   These numbers can be the command's own as well: stderr says which it was,
   and --status-fd and --json say it to programs.";
 
+const MANY_HOSTS: &str = "\
+Many hosts:
+  lab[01-40,52]  @group  @lab-a!lab07  @last:failed  ^file
+  Ctrl-C shows who still runs, a second one interrupts the commands, a third
+  leaves. stdin goes to all, unless it is a terminal. labsh last shows it again.";
+
+const MANY_EXIT_STATUS: &str = "\
+Exit status for many hosts, the first that fits:
+  130    you interrupted it; 143: labsh was terminated
+  255    a host was unreachable or lost, or the output could not be written
+  125    a host refused, or was not begun
+  1      a command failed, was ended by a signal, or timed out
+  0      all succeeded
+  --max-status gives the highest status of any host instead of 255, 125 and 1.";
+
 const LESSON_NOTES: &str = "\
 Examples:
   labsh lesson                               all lessons, a line each
@@ -100,7 +116,7 @@ pub struct CommandLine {
 pub enum Action {
     /// Run a command on a host
     #[command(override_usage = "labsh run [OPTIONS] <TARGET> [--] <COMMAND>...")]
-    #[command(after_help = format!("{RUN_FORMS}\n\n{EXIT_STATUS}"))]
+    #[command(after_help = format!("{RUN_FORMS}\n\n{MANY_HOSTS}\n\n{MANY_EXIT_STATUS}\n\n{EXIT_STATUS}"))]
     Run(Box<RunOptions>),
     /// Work in a terminal on a host: a login shell, or a command
     #[command(override_usage = "labsh shell [OPTIONS] <TARGET> [[--] <COMMAND>...]")]
@@ -113,6 +129,8 @@ pub enum Action {
     Try(Box<TryOptions>),
     /// Measure how long a host takes to answer
     Ping(PingOptions),
+    /// Show what became of the last run on many hosts; its hosts are the targets @last, @last:failed, @last:ok, …
+    Last(LastOptions),
     /// Make, show and enrol keys
     #[command(subcommand)]
     Key(KeyAction),

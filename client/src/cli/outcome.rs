@@ -239,8 +239,9 @@ pub(crate) fn check_status_fd(options: &CommandOptions) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Writes a line to a descriptor that the user named.
 #[allow(unsafe_code)]
-fn write_status(number: RawFd, line: &str) {
+pub(crate) fn write_status(number: RawFd, line: &str) {
     // SAFETY: the user named this descriptor for us to write to, and `check_status_fd` found it open at the start; the
     // borrow lasts for the write alone and nothing is closed. Were it closed meanwhile, the write would fail.
     let descriptor = unsafe { BorrowedFd::borrow_raw(number) };

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use labsh_proto::message::Stream;
 use tokio::io::AsyncWriteExt;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Instant, sleep};
 
 use super::{Broadcast, Crew, End, Event, Host, Wish};
@@ -23,17 +24,29 @@ const SLOW: Duration = Duration::from_millis(500);
 const RETRY_AFTER: Duration = Duration::from_millis(250);
 
 const SIGINT: u8 = 2;
+const SIGTERM: u8 = 15;
 
-pub(super) async fn run(crew: &Crew, index: usize, host: Host) {
+/// A place among the hosts at work, or none for now.
+type Turn = Option<OwnedSemaphorePermit>;
+
+pub(super) async fn run(crew: &Crew, index: usize, host: Host, mut turn: Turn) {
     let begun = Instant::now();
-    let end = if crew.enough() { End::NotBegun } else { attempt(crew, index, &host).await };
+    let (end, session) = match crew.enough() {
+        true => (End::NotBegun, None),
+        false => attempt(crew, index, &host, &mut turn).await,
+    };
     if !end.success() {
         crew.failed.send_replace(true);
     }
     let _ = crew.events.send(Event::Over(index, end, begun.elapsed())).await;
+    drop(turn);
+    // Only now: saying goodbye to a host that has stopped reading takes a while.
+    if let Some(session) = session {
+        session.close().await;
+    }
 }
 
-async fn attempt(crew: &Crew, index: usize, host: &Host) -> End {
+async fn attempt(crew: &Crew, index: usize, host: &Host, turn: &mut Turn) -> (End, Option<Session>) {
     let mut wish = crew.wish.clone();
     let _ = crew.events.send(Event::Begun(index)).await;
     let left = async {
@@ -42,26 +55,36 @@ async fn attempt(crew: &Crew, index: usize, host: &Host) -> End {
         }
     };
     let work = async {
-        let session = match connect(crew, host).await {
-            Ok(session) => session,
-            Err(error) => return classify(CommandError::Connect(error)),
+        let mut stop = crew.wish.clone();
+        let connected = tokio::select! {
+            connected = connect(crew, host, turn) => connected,
+            // Nothing has been sent that could start anything.
+            Ok(_) = stop.wait_for(|wish| *wish != Wish::Finish) => return (End::NotBegun, None),
         };
-        let end = command(crew, index, &session).await;
-        session.close().await;
-        end
+        let session = match connected {
+            Ok(session) => session,
+            Err(error @ ConnectError::Broken { .. }) => {
+                return (End::Unreachable(CommandError::Connect(error)), None);
+            }
+            Err(error) => return (classify(CommandError::Connect(error)), None),
+        };
+        if turn.is_none() {
+            *turn = crew.turn().await;
+        }
+        (command(crew, index, &session).await, Some(session))
     };
     tokio::select! {
-        end = work => end,
-        () = left => End::Lost(CommandError::Lost("you left; the host ends what still runs".into())),
+        ended = work => ended,
+        () = left => (End::Lost(CommandError::Lost("labsh left before the command had ended".into())), None),
     }
 }
 
 /// Connects, as often as was allowed. What has been sent by then starts nothing, so trying again is safe.
-async fn connect(crew: &Crew, host: &Host) -> Result<Session, ConnectError> {
+async fn connect(crew: &Crew, host: &Host, turn: &mut Turn) -> Result<Session, ConnectError> {
     let mut left = crew.retries;
     let mut wait = RETRY_AFTER;
     loop {
-        match open(crew, host).await {
+        match open(crew, host, turn).await {
             Err(
                 ConnectError::Unreachable { .. } | ConnectError::Timeout { .. } | ConnectError::Broken { .. },
             ) if left > 0 && !crew.enough() => {}
@@ -73,12 +96,18 @@ async fn connect(crew: &Crew, host: &Host) -> Result<Session, ConnectError> {
     }
 }
 
-async fn open(crew: &Crew, host: &Host) -> Result<Session, ConnectError> {
+async fn open(crew: &Crew, host: &Host, turn: &mut Turn) -> Result<Session, ConnectError> {
     let place = crew.connecting.acquire().await;
     let mut attempt = std::pin::pin!(Session::connect_early(&host.connection));
     tokio::select! {
         connected = &mut attempt => return connected,
-        () = sleep(SLOW) => drop(place),
+        () = sleep(SLOW) => {
+            drop(place);
+            // Where a failure is to stop the others, they wait for it.
+            if !crew.stop_at_failure {
+                *turn = None;
+            }
+        }
     }
     attempt.await
 }
@@ -123,7 +152,7 @@ async fn command(crew: &Crew, index: usize, session: &Session) -> End {
     let mut input = std::pin::pin!(feed(stdin));
     let mut feeding = true;
     let mut wish = crew.wish.clone();
-    let mut interrupted = false;
+    let mut told = Wish::Finish;
     loop {
         tokio::select! {
             exited = &mut output => {
@@ -139,11 +168,19 @@ async fn command(crew: &Crew, index: usize, session: &Session) -> End {
                     return End::Lost(CommandError::Lost(format!("standard input cannot be read: {error}")));
                 }
             }
-            Ok(_) = wish.wait_for(|wish| *wish >= Wish::Interrupt), if !interrupted => {
-                interrupted = true;
-                child.signal(SIGINT);
+            now = next(&mut wish, told) => {
+                told = now;
+                child.signal(if now == Wish::Interrupt { SIGINT } else { SIGTERM });
             }
         }
+    }
+}
+
+/// What is wished beyond what the command was told already.
+async fn next(wish: &mut watch::Receiver<Wish>, told: Wish) -> Wish {
+    match wish.wait_for(|wish| *wish > told).await.map(|wish| *wish) {
+        Ok(wish) => wish,
+        Err(_) => std::future::pending().await,
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use labsh_proto::message::{Program, Stream, Until, Variable};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
 pub use broadcast::Broadcast;
@@ -50,7 +50,8 @@ pub struct Work {
 pub struct Limits {
     /// Connections being opened. One that takes long stops counting, so that a dead host delays nobody.
     pub connecting: usize,
-    /// Hosts at work, from the beginning of their connection to the end of their command.
+    /// Hosts at work. One whose connection takes long makes room as well, unless the run stops at failures; its command
+    /// waits for a turn of its own.
     pub running: usize,
     /// How often a connection is tried again. A command is never started twice.
     pub retries: u32,
@@ -101,6 +102,8 @@ pub enum Wish {
     Finish,
     /// To interrupt the commands (SIGINT), and to begin no more.
     Interrupt,
+    /// To terminate the commands (SIGTERM), and to begin no more.
+    Terminate,
     /// To be gone: connections are closed, and the hosts end what still runs.
     Leave,
 }
@@ -115,12 +118,12 @@ pub async fn run(
     events: mpsc::Sender<Event>,
     wish: watch::Receiver<Wish>,
 ) {
-    let running = Arc::new(Semaphore::new(limits.running.max(1)));
     let crew = Arc::new(Crew {
         work,
         retries: limits.retries,
         stop_at_failure: limits.stop_at_failure,
         connecting: Semaphore::new(limits.connecting.max(1)),
+        running: Arc::new(Semaphore::new(limits.running.max(1))),
         failed: watch::channel(false).0,
         events,
         wish,
@@ -128,12 +131,9 @@ pub async fn run(
     let mut tasks = JoinSet::new();
     for (index, host) in hosts.into_iter().enumerate() {
         // In the order of the list: who is waiting for a turn costs nothing but its place in it.
-        let turn = running.clone().acquire_owned().await;
+        let turn = crew.turn().await;
         let crew = crew.clone();
-        tasks.spawn(async move {
-            host::run(&crew, index, host).await;
-            drop(turn);
-        });
+        tasks.spawn(async move { host::run(&crew, index, host, turn).await });
     }
     while tasks.join_next().await.is_some() {}
 }
@@ -144,12 +144,19 @@ struct Crew {
     retries: u32,
     stop_at_failure: bool,
     connecting: Semaphore,
+    running: Arc<Semaphore>,
     failed: watch::Sender<bool>,
     events: mpsc::Sender<Event>,
     wish: watch::Receiver<Wish>,
 }
 
 impl Crew {
+    /// A place among the hosts at work.
+    async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        // It is never closed.
+        self.running.clone().acquire_owned().await.ok()
+    }
+
     /// Whether no more hosts are to be begun.
     fn enough(&self) -> bool {
         *self.wish.borrow() != Wish::Finish || self.stop_at_failure && *self.failed.borrow()

@@ -1,5 +1,6 @@
 //! A file for each host and stream, byte for byte what was written there.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -20,6 +21,12 @@ impl Files {
         fs::create_dir_all(directory).with_context(|| {
             format!("--out: cannot make the directory {shown}; name one that you may write to")
         })?;
+        let mut taken = HashMap::new();
+        for name in names {
+            if let Some(other) = taken.insert(file_name(name), name) {
+                anyhow::bail!("--out: {other} and {name} would share a file; run them one after the other");
+            }
+        }
         let names: Vec<String> = names.iter().map(|name| file_name(name)).collect();
         let files = Self { directory: directory.to_owned(), names };
         for host in 0..files.names.len() {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use labsh_nodeset::NodeSet;
@@ -14,6 +15,12 @@ use crate::terminal_text::escape_line;
 
 /// Output is kept in pieces of this size, in bytes; equal pieces are kept once.
 const PIECE: usize = 16 << 10;
+
+/// The most that is kept, in bytes of different pieces: a host that never stops writing must not fill the memory.
+const MOST: usize = 1 << 30;
+
+/// A difference is looked for this long; then a longer one, which is right as well, has to do.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// All pieces that there are, and what each host has written of them.
 pub(super) struct Gather {
@@ -44,7 +51,10 @@ impl Gather {
         Self { pieces: HashMap::new(), hosts: (0..hosts).map(|_| Default::default()).collect() }
     }
 
-    pub(super) fn output(&mut self, host: usize, stream: Stream, bytes: &Bytes) {
+    /// # Errors
+    ///
+    /// Where the outputs are more than may be kept.
+    pub(super) fn output(&mut self, host: usize, stream: Stream, bytes: &Bytes) -> anyhow::Result<()> {
         let text = &mut self.hosts[host][usize::from(stream == Stream::Stderr)];
         let mut bytes = &bytes[..];
         while !bytes.is_empty() {
@@ -62,6 +72,12 @@ impl Gather {
                 text.rest.clear();
             }
         }
+        if self.pieces.len() > MOST / PIECE {
+            anyhow::bail!(
+                "the outputs that --gather and --diff keep in memory are more than 1 GiB; use --out DIR instead"
+            );
+        }
+        Ok(())
     }
 
     /// The groups, the largest first.
@@ -87,9 +103,8 @@ impl Gather {
                 continue; // the summary says what is wrong with it
             }
             heading(screen, &set, kind)?;
-            for (text, stream) in texts.iter().zip([Stream::Stdout, Stream::Stderr]) {
-                body(screen, stream, &text.bytes())?;
-            }
+            body(screen, Stream::Stdout, &texts[0].bytes())?;
+            errors(screen, &set, &texts[1])?;
         }
         Ok(())
     }
@@ -101,16 +116,16 @@ impl Gather {
         heading(screen, set, *kind)?;
         let common = most[0].bytes();
         body(screen, Stream::Stdout, &common)?;
-        body(screen, Stream::Stderr, &most[1].bytes())?;
+        errors(screen, set, &most[1])?;
         let common = String::from_utf8_lossy(&common);
         for (texts, kind, set) in others {
             heading(screen, set, *kind)?;
             let theirs = texts[0].bytes();
             let theirs = String::from_utf8_lossy(&theirs);
-            let difference = similar::TextDiff::from_lines(&*common, &*theirs);
+            let difference = similar::TextDiff::configure().timeout(PATIENCE).diff_lines(&*common, &*theirs);
             let text = difference.unified_diff().context_radius(2).missing_newline_hint(false).to_string();
             body(screen, Stream::Stdout, text.as_bytes())?;
-            body(screen, Stream::Stderr, &texts[1].bytes())?;
+            errors(screen, set, &texts[1])?;
         }
         Ok(())
     }
@@ -124,6 +139,15 @@ fn heading(screen: &mut Screen, set: &NodeSet, kind: Option<Kind>) -> io::Result
         let hosts = if set.len() == 1 { "host" } else { "hosts" };
         writeln!(out, "{on}---- {set} ({} {hosts}{kind}) ----{off}", set.len())
     })
+}
+
+/// What they wrote to stderr, with a heading of its own: the two streams may go to different places.
+fn errors(screen: &mut Screen, set: &NodeSet, text: &Text) -> io::Result<()> {
+    if text.is_empty() {
+        return Ok(());
+    }
+    screen.write(Stream::Stderr, |out, _| writeln!(out, "---- {set} ({}), stderr ----", set.len()))?;
+    body(screen, Stream::Stderr, &text.bytes())
 }
 
 fn body(screen: &mut Screen, stream: Stream, bytes: &[u8]) -> io::Result<()> {

@@ -16,7 +16,10 @@ const LONGEST: usize = 64 << 10;
 const COLOURS: [&str; 5] = ["36", "32", "33", "35", "34"];
 
 pub(super) struct Lines {
-    prefixes: Vec<String>,
+    names: Vec<String>,
+    width: usize,
+    /// Whether the names are coloured on a terminal.
+    colour: bool,
     /// What has come of the line that is not whole yet, for stdout and stderr.
     rest: Vec<[BytesMut; 2]>,
 }
@@ -24,14 +27,8 @@ pub(super) struct Lines {
 impl Lines {
     pub(super) fn new(names: &[String], colour: bool) -> Self {
         let width = names.iter().map(|name| name.width()).max().unwrap_or(0);
-        let prefixes = names.iter().enumerate().map(|(index, name)| {
-            let blanks = " ".repeat(width - name.width());
-            match colour {
-                true => format!("\x1b[{}m{name}\x1b[0m:{blanks} ", COLOURS[index % COLOURS.len()]),
-                false => format!("{name}:{blanks} "),
-            }
-        });
-        Self { prefixes: prefixes.collect(), rest: names.iter().map(|_| Default::default()).collect() }
+        let rest = names.iter().map(|_| Default::default()).collect();
+        Self { names: names.to_vec(), width, colour, rest }
     }
 
     pub(super) fn output(
@@ -41,14 +38,15 @@ impl Lines {
         stream: Stream,
         bytes: &Bytes,
     ) -> io::Result<()> {
-        let rest = &mut self.rest[host][usize::from(stream == Stream::Stderr)];
-        rest.extend_from_slice(bytes);
-        while let Some(end) = rest.iter().position(|byte| *byte == b'\n').map(|at| at + 1).or_else(|| {
+        let which = usize::from(stream == Stream::Stderr);
+        self.rest[host][which].extend_from_slice(bytes);
+        loop {
+            let rest = &mut self.rest[host][which];
             // A line without end must not fill the memory.
-            (rest.len() > LONGEST).then_some(LONGEST)
-        }) {
+            let end = rest.iter().take(LONGEST).position(|byte| *byte == b'\n').map(|at| at + 1);
+            let Some(end) = end.or((rest.len() > LONGEST).then_some(LONGEST)) else { break };
             let line = rest.split_to(end);
-            write(screen, &self.prefixes[host], stream, &line)?;
+            self.write(screen, host, stream, &line)?;
         }
         Ok(())
     }
@@ -58,23 +56,30 @@ impl Lines {
         for (at, stream) in [Stream::Stdout, Stream::Stderr].into_iter().enumerate() {
             let line = self.rest[host][at].split();
             if !line.is_empty() {
-                write(screen, &self.prefixes[host], stream, &line)?;
+                self.write(screen, host, stream, &line)?;
             }
         }
         Ok(())
     }
-}
 
-fn write(screen: &mut Screen, prefix: &str, stream: Stream, line: &[u8]) -> io::Result<()> {
-    let line = line.strip_suffix(b"\n").unwrap_or(line);
-    screen.write(stream, |out, terminal| {
-        out.write_all(prefix.as_bytes())?;
-        if terminal {
-            // Two hundred hosts share this terminal: none of them may steer it.
-            out.write_all(escape_line(line).as_bytes())?;
-        } else {
-            out.write_all(line)?;
-        }
-        out.write_all(b"\n")
-    })
+    fn write(&self, screen: &mut Screen, host: usize, stream: Stream, line: &[u8]) -> io::Result<()> {
+        let line = line.strip_suffix(b"\n").unwrap_or(line);
+        let name = &self.names[host];
+        let blanks = self.width - name.width();
+        screen.write(stream, |out, terminal| {
+            if terminal && self.colour {
+                let colour = COLOURS[host % COLOURS.len()];
+                write!(out, "\x1b[{colour}m{name}\x1b[0m:{:blanks$} ", "")?;
+            } else {
+                write!(out, "{name}:{:blanks$} ", "")?;
+            }
+            if terminal {
+                // Two hundred hosts share this terminal: none of them may steer it.
+                out.write_all(escape_line(line).as_bytes())?;
+            } else {
+                out.write_all(line)?;
+            }
+            out.write_all(b"\n")
+        })
+    }
 }

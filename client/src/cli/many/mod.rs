@@ -10,26 +10,31 @@ mod screen;
 
 use std::collections::HashMap;
 use std::io::{self, IsTerminal};
+use std::os::fd::RawFd;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
 use labsh_nodeset::NodeSet;
 use labsh_proto::message::{Program, Until};
 use labsh_transport::random;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use serde_json::Value;
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
+use crate::choices::Choices;
+use crate::cli::last::{Last, Outcome, WithLast};
 use crate::cli::options::{CommandOptions, ConnectionFlags};
-use crate::cli::{note, print, run};
+use crate::cli::{note, outcome, print, run};
+use crate::config::Config;
 use crate::fanout::{self, Broadcast, Event, Host, Limits, Wish, Work};
 use crate::inventory::Inventory;
 use crate::target::Target;
-use crate::terminal_text::shell_word;
+use crate::terminal_text::{escape_json, shell_word};
 use files::Files;
 use gather::Gather;
 use lines::Lines;
@@ -43,7 +48,14 @@ const EVENTS: usize = 64;
 /// How often the progress line is looked after when nothing happens.
 const TICK: Duration = Duration::from_millis(200);
 
-const INTERRUPTED: u8 = 130;
+const SIGINT: i32 = 2;
+const SIGTERM: i32 = 15;
+
+/// What went wrong where our stdout cannot be written.
+const STDOUT: &str = "cannot write to standard output";
+
+/// The exit status where the output could not be written.
+const NOT_WRITTEN: u8 = 255;
 
 /// Runs it everywhere and returns the exit status that `labsh run --help` documents.
 pub(crate) fn execute(
@@ -54,15 +66,22 @@ pub(crate) fn execute(
     options: &ManyOptions,
 ) -> anyhow::Result<ExitCode> {
     let names = targets(expression, options)?;
-    let hosts = names
-        .iter()
-        .map(|name| host(name, connection, command.user.as_deref()))
-        .collect::<anyhow::Result<Vec<Host>>>()?;
+    // Read once: a file that names a thousand hosts takes a while.
+    let config = Config::load()?;
+    let choices = Choices { user: command.user.clone(), ..connection.choices() };
+    let hosts =
+        names.iter().map(|name| host(name, &config, &choices)).collect::<anyhow::Result<Vec<Host>>>()?;
     warn_of_doubles(&hosts);
     if options.dry_run {
         return dry_run(&names, &hosts, &program);
     }
     let texts: Vec<String> = names.iter().map(str::to_owned).collect();
+    let report = |Host { name, connection }: &Host| HostReport {
+        name: name.clone(),
+        address: connection.address.to_string(),
+        state: State::Waiting,
+    };
+    let reports = hosts.iter().map(report).collect();
     let shape = Shape::new(&texts, command, options)?;
     allow_descriptors();
     // A terminal is for people: what they type is not meant for two hundred machines.
@@ -87,23 +106,27 @@ pub(crate) fn execute(
     let show = Show {
         screen: Screen::new(!options.quiet || io::stderr().is_terminal()),
         shape,
-        hosts: texts.into_iter().map(|name| HostReport { name, state: State::Waiting }).collect(),
+        hosts: reports,
         program: work.program.clone(),
+        json: command.json.is_some(),
         began: Instant::now(),
+        unwritten: None,
     };
-    let (mut show, wish) = runtime.block_on(drive(hosts, work, limits, show))?;
+    let (mut show, ended_by) = runtime.block_on(drive(hosts, work, limits, show))?;
     runtime.shutdown_background();
-    show.finish()?;
-    Ok(ExitCode::from(match wish {
-        Wish::Finish if options.max_status => report::highest_status(&show.hosts),
-        Wish::Finish => report::exit_status(&show.hosts),
-        Wish::Interrupt | Wish::Leave => INTERRUPTED,
+    show.finish(command.status_fd)?;
+    Ok(ExitCode::from(match ended_by {
+        Some(signal) => 128 + signal as u8,
+        None if show.unwritten.is_some() => NOT_WRITTEN,
+        None if options.max_status => report::highest_status(&show.hosts),
+        None => report::exit_status(&show.hosts),
     }))
 }
 
 /// The hosts that are meant, after exclusions and choice.
 fn targets(expression: &str, options: &ManyOptions) -> anyhow::Result<NodeSet> {
     let inventory = Inventory::load()?;
+    let inventory = WithLast(&inventory);
     let mut set = NodeSet::parse(expression, &inventory)?;
     for excluded in &options.exclude {
         set = set.difference(&NodeSet::parse(excluded, &inventory).context("--exclude")?);
@@ -119,9 +142,9 @@ fn targets(expression: &str, options: &ManyOptions) -> anyhow::Result<NodeSet> {
     Ok(set)
 }
 
-fn host(name: &str, flags: &ConnectionFlags, user: Option<&str>) -> anyhow::Result<Host> {
+fn host(name: &str, config: &Config, choices: &Choices) -> anyhow::Result<Host> {
     let target: Target = name.parse().with_context(|| format!("{name:?}"))?;
-    Ok(Host { name: name.to_owned(), connection: run::connection(&target, flags, user)? })
+    Ok(Host { name: name.to_owned(), connection: run::connect_options(config.resolve(&target, choices)?)? })
 }
 
 /// Two names of one machine are rarely meant: the command would run there twice.
@@ -143,16 +166,20 @@ fn dry_run(names: &NodeSet, hosts: &[Host], program: &Program) -> anyhow::Result
         let key = &connection.key;
         text += &format!("{name}: {}, key {}, host id {}\n", connection.address, key.key_id(), key.host_id());
     }
-    let word = |word: &Vec<u8>| shell_word(&String::from_utf8_lossy(word)).into_owned();
-    text += &match program {
-        Program::Argv(words) => {
-            format!("runs exactly: {}\n", words.iter().map(word).collect::<Vec<_>>().join(" "))
-        }
-        Program::Shell(line) => format!("runs in the shell there: {}\n", String::from_utf8_lossy(line)),
-        Program::LoginShell | Program::Subsystem(_) => String::new(),
-    };
+    let how = if let Program::Argv(_) = program { "runs exactly" } else { "runs in the shell there" };
+    text += &format!("{how}: {}\n", typed(program));
     print(text.as_bytes())?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The command as a person would type it.
+fn typed(program: &Program) -> String {
+    let word = |word: &Vec<u8>| shell_word(&String::from_utf8_lossy(word)).into_owned();
+    match program {
+        Program::Argv(words) => words.iter().map(word).collect::<Vec<_>>().join(" "),
+        Program::Shell(line) | Program::Subsystem(line) => String::from_utf8_lossy(line).into_owned(),
+        Program::LoginShell => String::new(),
+    }
 }
 
 /// A connection is a descriptor; a thousand hosts are more than the usual soft limit.
@@ -164,7 +191,14 @@ fn allow_descriptors() {
 }
 
 /// Runs the hosts here and shows what they do on a thread of its own: a slow screen must not stop the answers to pings.
-async fn drive(hosts: Vec<Host>, work: Work, limits: Limits, show: Show) -> anyhow::Result<(Show, Wish)> {
+///
+/// Returns with it the signal by which the user ended the run, if one did.
+async fn drive(
+    hosts: Vec<Host>,
+    work: Work,
+    limits: Limits,
+    show: Show,
+) -> anyhow::Result<(Show, Option<i32>)> {
     let (events, incoming) = mpsc::channel(EVENTS);
     let (wish, wished) = watch::channel(Wish::Finish);
     let mut interrupts = signal(SignalKind::interrupt())?;
@@ -174,29 +208,36 @@ async fn drive(hosts: Vec<Host>, work: Work, limits: Limits, show: Show) -> anyh
         let (runtime, asked, wish) = (Handle::current(), asked.clone(), wish.clone());
         move || show.follow(&runtime, incoming, &asked, &wish)
     })?;
-    let mut hosts = std::pin::pin!(fanout::run(hosts, work, limits, events, wished));
-    let mut count = 0;
+    let all = async {
+        fanout::run(hosts, work, limits, events, wished).await;
+        tokio::task::spawn_blocking(move || screen.join()).await
+    };
+    let mut all = std::pin::pin!(all);
+    let mut ended_by = None;
+    let mut told = false;
     loop {
-        tokio::select! {
-            () = &mut hosts => break,
-            _ = interrupts.recv() => {
-                count += 1;
-                match count {
-                    1 => asked.store(true, Ordering::Relaxed),
-                    2 => wish_at_least(&wish, Wish::Interrupt),
-                    _ => wish_at_least(&wish, Wish::Leave),
-                }
-            }
-            _ = terminations.recv() => {
-                let next = if *wish.borrow() == Wish::Finish { Wish::Interrupt } else { Wish::Leave };
-                wish_at_least(&wish, next);
-            }
+        let signal = tokio::select! {
+            joined = &mut all => match joined {
+                Ok(Ok(shown)) => return Ok((shown, ended_by)),
+                _ => anyhow::bail!("the thread that writes the output has gone"),
+            },
+            _ = interrupts.recv() => SIGINT,
+            _ = terminations.recv() => SIGTERM,
+        };
+        if signal == SIGINT && !told {
+            told = true;
+            asked.store(true, Ordering::Relaxed);
+            continue;
         }
-    }
-    let last = *wish.borrow();
-    match tokio::task::spawn_blocking(move || screen.join()).await {
-        Ok(Ok(shown)) => Ok((shown?, last)),
-        _ => anyhow::bail!("the thread that writes the output has gone"),
+        let now = *wish.borrow();
+        ended_by.get_or_insert(signal);
+        match (now, signal) {
+            (Wish::Finish, SIGINT) => wish_at_least(&wish, Wish::Interrupt),
+            (Wish::Finish | Wish::Interrupt, SIGTERM) => wish_at_least(&wish, Wish::Terminate),
+            // Only a stdout that takes nothing can hold us then.
+            (Wish::Leave, _) => std::process::exit(128 + signal),
+            _ => wish_at_least(&wish, Wish::Leave),
+        }
     }
 }
 
@@ -215,21 +256,29 @@ enum Shape {
     Difference(Gather),
     Files(Files),
     Events,
-    Summary,
     Quiet,
 }
 
 impl Shape {
     fn new(names: &[String], command: &CommandOptions, options: &ManyOptions) -> anyhow::Result<Self> {
-        let lines = || Lines::new(names, Screen::colours());
+        if command.json.is_some() && (options.gather || options.diff) {
+            anyhow::bail!(
+                "--gather and --diff are for people, --json is for programs; leave one of them out"
+            );
+        }
+        if command.json == Some(JsonForm::Events) && options.out.is_some() {
+            anyhow::bail!(
+                "--json prints the output, and --out writes it to files; --json=summary goes with --out"
+            );
+        }
         Ok(match (command.json, &options.out) {
             (Some(JsonForm::Events), _) => Shape::Events,
-            (Some(JsonForm::Summary), None) => Shape::Summary,
+            (Some(JsonForm::Summary), None) => Shape::Quiet,
             (_, Some(directory)) => Shape::Files(Files::new(directory, names)?),
             _ if options.gather => Shape::Gather(Gather::new(names.len())),
             _ if options.diff => Shape::Difference(Gather::new(names.len())),
             _ if options.quiet => Shape::Quiet,
-            _ => Shape::Lines(lines()),
+            _ => Shape::Lines(Lines::new(names, screen::colours())),
         })
     }
 }
@@ -240,7 +289,11 @@ struct Show {
     shape: Shape,
     hosts: Vec<HostReport>,
     program: Program,
+    /// Whether the summary is for programs.
+    json: bool,
     began: Instant,
+    /// Why the output is not complete, if it is not.
+    unwritten: Option<anyhow::Error>,
 }
 
 impl Show {
@@ -251,65 +304,70 @@ impl Show {
         mut events: mpsc::Receiver<Event>,
         asked: &AtomicBool,
         wish: &watch::Sender<Wish>,
-    ) -> anyhow::Result<Self> {
-        let mut outcome = Ok(());
+    ) -> Self {
         loop {
-            let event = match events.try_recv() {
-                Ok(event) => Some(event),
-                Err(_) => {
-                    if outcome.is_ok() {
-                        outcome = self.screen.settle(&self.hosts).context("cannot write to standard output");
-                    }
-                    match runtime.block_on(async { tokio::time::timeout(TICK, events.recv()).await }) {
-                        Ok(None) => return outcome.map(|()| self),
-                        Ok(event) => event,
-                        Err(_) => None,
-                    }
+            let mut next = events.try_recv().ok();
+            if next.is_none() || self.screen.due() {
+                let settled = self.screen.settle(&self.hosts).context(STDOUT);
+                self.note_unwritten(settled, wish);
+            }
+            if next.is_none() {
+                match runtime.block_on(async { tokio::time::timeout(TICK, events.recv()).await }) {
+                    Ok(None) => return self,
+                    Ok(event) => next = event,
+                    Err(_) => {}
                 }
-            };
+            }
             if asked.swap(false, Ordering::Relaxed) {
-                self.tell_who_runs()?;
+                let said = self.tell_who_runs().context(STDOUT);
+                self.note_unwritten(said, wish);
             }
-            if let (Some(event), Ok(())) = (event, &outcome) {
-                outcome = self.take(event);
-            }
-            if outcome.is_err() {
-                wish_at_least(wish, Wish::Leave);
+            if let Some(event) = next {
+                let taken = self.take(event);
+                self.note_unwritten(taken, wish);
             }
         }
     }
 
+    /// Output that is not complete must not go on as if it were: the run is left.
+    fn note_unwritten(&mut self, written: anyhow::Result<()>, wish: &watch::Sender<Wish>) {
+        if let Err(error) = written {
+            self.unwritten.get_or_insert(error);
+            wish_at_least(wish, Wish::Leave);
+        }
+    }
+
     fn take(&mut self, event: Event) -> anyhow::Result<()> {
-        let written = "cannot write to standard output";
         match event {
             Event::Begun(host) => self.hosts[host].state = State::Running(Instant::now()),
             Event::Started(host) => {
-                if let Shape::Events = self.shape {
-                    json::started(&mut self.screen, &self.hosts[host].name).context(written)?;
+                if let (Shape::Events, None) = (&self.shape, &self.unwritten) {
+                    json::started(&mut self.screen, &self.hosts[host].name).context(STDOUT)?;
                 }
             }
+            Event::Output(..) if self.unwritten.is_some() => {}
             Event::Output(host, stream, bytes) => match &mut self.shape {
                 Shape::Lines(lines) => {
-                    lines.output(&mut self.screen, host, stream, &bytes).context(written)?;
+                    lines.output(&mut self.screen, host, stream, &bytes).context(STDOUT)?;
                 }
-                Shape::Gather(gather) | Shape::Difference(gather) => gather.output(host, stream, &bytes),
+                Shape::Gather(gather) | Shape::Difference(gather) => gather.output(host, stream, &bytes)?,
                 Shape::Files(files) => files.output(host, stream, &bytes)?,
                 Shape::Events => {
-                    json::output(&mut self.screen, &self.hosts[host].name, stream, &bytes)
-                        .context(written)?;
+                    json::output(&mut self.screen, &self.hosts[host].name, stream, &bytes).context(STDOUT)?;
                 }
-                Shape::Summary | Shape::Quiet => {}
+                Shape::Quiet => {}
             },
             Event::Over(host, end, took) => {
-                match &mut self.shape {
-                    Shape::Lines(lines) => lines.over(&mut self.screen, host).context(written)?,
+                let shown = match &mut self.shape {
+                    _ if self.unwritten.is_some() => Ok(()),
+                    Shape::Lines(lines) => lines.over(&mut self.screen, host),
                     Shape::Events => {
                         json::over(&mut self.screen, &self.hosts[host].name, &end, &self.program, took)
-                            .context(written)?;
                     }
-                    _ => {}
-                }
+                    _ => Ok(()),
+                };
                 self.hosts[host].state = State::Over(end, took);
+                shown.context(STDOUT)?;
             }
         }
         Ok(())
@@ -324,22 +382,59 @@ impl Show {
     }
 
     /// Shows what had to wait for the last host, and the summary.
-    fn finish(&mut self) -> anyhow::Result<()> {
+    fn finish(&mut self, status_fd: Option<RawFd>) -> anyhow::Result<()> {
         let took = self.began.elapsed();
+        let summary = json::summary(&self.hosts, &self.program, took);
+        if self.unwritten.is_none() {
+            self.unwritten = self.show_at_the_end(&summary).context(STDOUT).err();
+        }
+        if let Some(descriptor) = status_fd {
+            outcome::write_status(descriptor, &(escape_json(&summary.to_string()) + "\n"));
+        }
+        let lines = report::summary(&self.hosts, &self.program, took);
+        if let Some(error) = &self.unwritten {
+            note(&format!("{error:#}; the output is not complete"));
+        }
+        if self.unwritten.is_some() || !self.json {
+            for line in &lines {
+                note(line);
+            }
+        }
+        if let Err(error) = self.last(lines).save() {
+            note(&format!("@last is not this run: {error:#}"));
+        }
+        Ok(())
+    }
+
+    fn show_at_the_end(&mut self, summary: &Value) -> io::Result<()> {
         self.screen.finish()?;
         match &self.shape {
             Shape::Gather(gather) => gather.show(&mut self.screen, &self.hosts)?,
             Shape::Difference(gather) => gather.show_differences(&mut self.screen, &self.hosts)?,
-            Shape::Events | Shape::Summary => {
-                json::line(&mut self.screen, &json::summary(&self.hosts, &self.program, took))?;
-                return self.screen.finish().context("cannot write to standard output");
+            Shape::Lines(_) | Shape::Files(_) | Shape::Events | Shape::Quiet => {}
+        }
+        if self.json {
+            json::line(&mut self.screen, summary)?;
+        }
+        self.screen.finish()
+    }
+
+    /// This run, as the next one will know it.
+    fn last(&self, summary: Vec<String>) -> Last {
+        let outcome = |host: &HostReport| match &host.state {
+            State::Over(end, took) => {
+                let mut more = json::of_end(end, &self.program, *took);
+                more.remove("outcome");
+                let outcome = report::Kind::of(end).word().to_owned();
+                Some((host.name.clone(), Outcome { outcome, more }))
             }
-            Shape::Lines(_) | Shape::Files(_) | Shape::Quiet => {}
+            State::Waiting | State::Running(_) => None,
+        };
+        Last {
+            when: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+            command: typed(&self.program),
+            summary,
+            hosts: self.hosts.iter().filter_map(outcome).collect(),
         }
-        self.screen.finish().context("cannot write to standard output")?;
-        for line in report::summary(&self.hosts, &self.program, took) {
-            self.screen.note(&line)?;
-        }
-        Ok(())
     }
 }

@@ -13,6 +13,8 @@ use crate::fanout::End;
 #[derive(Debug, Clone)]
 pub(crate) struct HostReport {
     pub(crate) name: String,
+    /// Where it is, as it stands in errors.
+    pub(crate) address: String,
     pub(crate) state: State,
 }
 
@@ -59,7 +61,7 @@ impl Kind {
     pub(crate) fn word(self) -> &'static str {
         match self {
             Kind::Ok => "ok",
-            Kind::Exit(_) => "failed",
+            Kind::Exit(_) => "exited",
             Kind::Signal(_) => "signaled",
             Kind::TimedOut => "timed-out",
             Kind::NotBegun => "not-begun",
@@ -135,8 +137,8 @@ pub(crate) fn summary(hosts: &[HostReport], program: &Program, took: Duration) -
             succeeded += 1;
         } else {
             let why = reason(end, program);
-            // The same reason on many hosts differs by their names only.
-            let alike = why.as_ref().map(|why| why.replace(&host.name, "HOST"));
+            // The same reason on many hosts differs by their names and addresses only.
+            let alike = why.as_ref().map(|why| anonymous(&anonymous(why, &host.address), &host.name));
             failures.entry((Kind::of(end), alike)).or_default().push((&host.name, why));
         }
         if matches!(end, End::Ended(_)) {
@@ -165,6 +167,20 @@ pub(crate) fn summary(hosts: &[HostReport], program: &Program, took: Duration) -
         lines.push(format!("{}{count}: {set}{why}", kind.text()));
     }
     lines
+}
+
+/// A reason without the name of whom it speaks, where that stands as a word of its own.
+fn anonymous(text: &str, name: &str) -> String {
+    let part_of_name = |c: char| c.is_alphanumeric() || c == '-' || c == '_';
+    let (mut out, mut rest) = (String::new(), text);
+    while let Some(at) = rest.find(name).filter(|_| !name.is_empty()) {
+        let (before, behind) = (&rest[..at], &rest[at + name.len()..]);
+        let inside = before.ends_with(part_of_name) || behind.starts_with(part_of_name);
+        out += before;
+        out += if inside { name } else { "HOST" };
+        rest = behind;
+    }
+    out + rest
 }
 
 /// A time as a person would say it.

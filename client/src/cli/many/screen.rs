@@ -32,17 +32,11 @@ impl Screen {
             stdout: BufWriter::with_capacity(64 << 10, io::stdout()),
             stdout_is_terminal: stdout,
             stderr_is_terminal: stderr,
-            colour: Self::colours(),
+            colour: stdout && colours(),
             progress: progress && stderr,
             shown: false,
             drawn: None,
         }
-    }
-
-    /// Whether stdout is to be coloured: a terminal whose user has not said NO_COLOR.
-    pub(super) fn colours() -> bool {
-        let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        io::stdout().is_terminal() && !plain
     }
 
     /// Writes to one of the two; tells whether that is a terminal, which must not be steered by what hosts say.
@@ -51,7 +45,7 @@ impl Screen {
         stream: Stream,
         write: impl FnOnce(&mut dyn Write, bool) -> io::Result<()>,
     ) -> io::Result<()> {
-        if self.shown {
+        if stream == Stream::Stderr || self.stdout_is_terminal {
             self.clear();
         }
         if stream != Stream::Stderr {
@@ -73,7 +67,7 @@ impl Screen {
     /// Lets everything be seen that was written, and the progress line below it.
     pub(super) fn settle(&mut self, hosts: &[HostReport]) -> io::Result<()> {
         self.stdout.flush()?;
-        if self.progress && self.drawn.is_none_or(|drawn| drawn.elapsed() >= REDRAW) {
+        if self.progress && (!self.shown || self.due()) {
             self.drawn = Some(Instant::now());
             let (text, columns) = (progress(hosts), columns());
             let mut stderr = io::stderr();
@@ -82,6 +76,11 @@ impl Screen {
             self.shown = true;
         }
         Ok(())
+    }
+
+    /// Whether the progress line was last drawn long enough ago to be drawn in the middle of a flood.
+    pub(super) fn due(&self) -> bool {
+        self.progress && self.drawn.is_none_or(|drawn| drawn.elapsed() >= REDRAW)
     }
 
     /// Removes the progress line for good.
@@ -96,9 +95,13 @@ impl Screen {
             let mut stderr = io::stderr();
             let _ = write!(stderr, "\r\x1b[K").and_then(|()| stderr.flush());
             self.shown = false;
-            self.drawn = None;
         }
     }
+}
+
+/// Whether colours are wanted on a terminal: its user has not said NO_COLOR.
+pub(super) fn colours() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// How far it has come: `37/40 done, 1 failed, 2 running, lab07 for 12 s`.
