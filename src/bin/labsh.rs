@@ -7,7 +7,7 @@ use std::io;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use labsh_client::cli::options::{ColorChoice, LessonLanguage, LessonOptions};
+use labsh_client::cli::lesson_options::{ColorChoice, LessonLanguage, LessonOptions};
 use labsh_client::proto::auth::Mode;
 use labsh_lessons::{Given, Language, Lesson, Look, Options, Place, Trouble};
 

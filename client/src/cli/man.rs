@@ -71,6 +71,7 @@ mod tests {
                 "labsh-key-revoke.1",
                 "labsh-key-show.1",
                 "labsh-key.1",
+                "labsh-last.1",
                 "labsh-lesson.1",
                 "labsh-man.1",
                 "labsh-ping.1",

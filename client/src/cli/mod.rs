@@ -5,6 +5,7 @@ mod follow;
 mod interactive;
 pub mod key;
 pub mod last;
+pub mod lesson_options;
 mod local_streams;
 pub mod man;
 pub mod many;
@@ -12,6 +13,7 @@ pub mod options;
 mod outcome;
 pub mod ping;
 mod remote;
+pub mod remote_command;
 pub mod rsh;
 pub mod run;
 pub mod shell;
@@ -28,7 +30,8 @@ use clap::{CommandFactory, Parser};
 use labsh_proto::key::HostKey;
 
 pub use crate::cli::diagnostics::note;
-use crate::cli::options::{Action, CommandLine, LessonOptions};
+use crate::cli::lesson_options::LessonOptions;
+use crate::cli::options::{Action, CommandLine};
 
 /// The exit status of everything that was refused or failed before a command ran.
 pub const REFUSED: u8 = 125;

@@ -1,27 +1,25 @@
 //! The command line: every subcommand and option, and how each is explained.
 
 use std::ffi::OsString;
-use std::num::NonZeroUsize;
 use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use clap::error::ErrorKind;
-use clap::{Arg, ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand};
 use labsh_proto::key::{HostId, KeyId};
 use labsh_proto::message::{Program, Variable};
 
 use crate::choices::{Choices, parse_duration};
 use crate::cli::interactive::escapes::EscapeCharacter;
 use crate::cli::last::LastOptions;
+use crate::cli::lesson_options::LessonOptions;
 use crate::cli::many::options::{JsonForm, ManyOptions};
+use crate::cli::remote_command::{RemoteCommand, RemoteShell};
 use crate::cli::rsh::help::RshOptions;
 use crate::key_store::KeyName;
-use crate::target::{BadTarget, Target, parse_port};
-use crate::terminal_text::escape;
+use crate::target::{Target, parse_port};
 
 const CONFIGURATION: &str = "\
 Settings:
@@ -253,82 +251,6 @@ pub struct PingOptions {
     pub target: Target,
 }
 
-/// `labsh lesson`: which ones, and what is varied in them.
-#[derive(Debug, Clone, Args)]
-pub struct LessonOptions {
-    /// The lessons, in this order, or `all`; without any they are listed
-    #[arg(value_name = "LESSON", help_heading = "Arguments")]
-    pub names: Vec<String>,
-    /// The language [default: the locale's]
-    #[arg(long, value_name = "en|zh", hide_possible_values = true)]
-    pub lang: Option<LessonLanguage>,
-    /// The command whose output is sent in sticky, length-first and fixed-header: one line for /bin/sh
-    #[arg(long, value_name = "COMMAND", value_parser = command_line)]
-    pub command: Option<String>,
-    /// How many bytes a naive program reads at once, in sticky
-    #[arg(long, value_name = "BYTES", value_parser = read_size)]
-    pub recv: Option<NonZeroUsize>,
-    /// The sizes of the small messages in sticky, in bytes: 5,7,100
-    #[arg(long, value_name = "SIZES", value_delimiter = ',', value_parser = message_size)]
-    pub sizes: Vec<NonZeroUsize>,
-    /// Write a page that shows the lesson in a browser; of several lessons one each, into a directory, with an index
-    #[arg(long, value_name = "PATH", requires = "names")]
-    pub html: Option<PathBuf>,
-    /// Colours; auto: on a terminal, unless NO_COLOR is set
-    #[arg(long, value_name = "auto|always|never", default_value = "auto", hide_possible_values = true)]
-    pub color: ColorChoice,
-}
-
-/// The language of a lesson.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LessonLanguage {
-    /// English
-    En,
-    /// 中文
-    Zh,
-}
-
-/// When output is coloured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ColorChoice {
-    /// On a terminal, unless `NO_COLOR` is set
-    Auto,
-    /// Even into a file or a pipe
-    Always,
-    /// Plain text
-    Never,
-}
-
-/// Most that a lesson reads at once; more would show nothing more.
-const MOST_READ: usize = 1 << 20;
-
-/// Most that a small message may have.
-const MOST_SMALL: usize = 4096;
-
-fn read_size(text: &str) -> Result<NonZeroUsize, String> {
-    bounded(text, MOST_READ, "a read of 0 bytes returns 0, which looks like the end of the connection")
-}
-
-fn message_size(text: &str) -> Result<NonZeroUsize, String> {
-    bounded(text, MOST_SMALL, "an empty message puts nothing on the wire; `labsh lesson loop` shows that one")
-}
-
-fn bounded(text: &str, most: usize, why_not_zero: &str) -> Result<NonZeroUsize, String> {
-    let number: usize = text.parse().map_err(|_| format!("write a number of bytes from 1 to {most}"))?;
-    match NonZeroUsize::new(number) {
-        None => Err(format!("{why_not_zero}; write 1 or more")),
-        Some(size) if number <= most => Ok(size),
-        Some(_) => Err(format!("that is more than {most}")),
-    }
-}
-
-fn command_line(text: &str) -> Result<String, String> {
-    if text.trim().is_empty() {
-        return Err("it is empty; write a command that prints something, such as 'seq 5000'".to_owned());
-    }
-    Ok(text.to_owned())
-}
-
 /// Options that say how to get to a host.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Connection")]
@@ -435,151 +357,6 @@ fn variable(text: OsString) -> Result<Variable, String> {
         },
     };
     if name.is_empty() { Err("the name is missing".to_owned()) } else { Ok((name.to_vec(), value)) }
-}
-
-/// A target and the words behind it.
-///
-/// Both are one positional argument for the parser: that way the first word ends the options, so that nothing
-/// behind the target is ever taken for labsh's own.
-#[derive(Debug, Clone)]
-pub struct RemoteCommand {
-    /// Where.
-    pub target: Targets,
-    /// What: at least one word.
-    pub words: Vec<OsString>,
-}
-
-/// One host, or a set of them.
-#[derive(Debug, Clone)]
-pub enum Targets {
-    /// One, whose streams are joined to ours as they are.
-    One(Target),
-    /// As many as the expression gives, be it one.
-    Set(String),
-}
-
-impl FromStr for Targets {
-    type Err = BadTarget;
-
-    fn from_str(text: &str) -> Result<Self, BadTarget> {
-        let brackets = text.contains('[') && !text.starts_with('[');
-        let set = text.starts_with('@') || brackets || text.contains([',', '!', '&', '^', ' ']);
-        if set && !text.starts_with('-') && !text.contains(char::is_control) {
-            return Ok(Self::Set(text.to_owned()));
-        }
-        text.parse().map(Self::One)
-    }
-}
-
-/// A target and, if there are any, the words behind it; parsed as [`RemoteCommand`].
-#[derive(Debug, Clone)]
-pub struct RemoteShell {
-    /// Where.
-    pub target: Target,
-    /// What, instead of a login shell.
-    pub words: Vec<OsString>,
-}
-
-/// The one positional argument of both.
-fn target_and_command(help: &'static str) -> Arg {
-    Arg::new("words")
-        .value_names(["TARGET", "COMMAND"])
-        .help(help)
-        .help_heading("Arguments")
-        .value_parser(OsStringValueParser::new())
-        .action(ArgAction::Append)
-        .num_args(1..)
-        .required(true)
-        .trailing_var_arg(true)
-}
-
-/// Takes them apart again.
-fn target_and_words<T: FromStr<Err = BadTarget>>(
-    matches: &ArgMatches,
-    subcommand: &str,
-) -> Result<(T, Vec<OsString>), clap::Error> {
-    let mut words = matches.get_many::<OsString>("words").unwrap_or_default().cloned();
-    // A byte that is no text becomes U+FFFD, which a target refuses.
-    let text = words.next().unwrap_or_default().to_string_lossy().into_owned();
-    let target = text.parse().map_err(|error| {
-        let message = format!("invalid value '{}' for '<TARGET>': {error}", escape(&text));
-        refused(subcommand, ErrorKind::ValueValidation, &message)
-    })?;
-    let mut words: Vec<OsString> = words.collect();
-    if words.first().is_some_and(|word| word == "--") {
-        words.remove(0);
-    }
-    Ok((target, words))
-}
-
-impl Args for RemoteCommand {
-    fn augment_args(command: clap::Command) -> clap::Command {
-        command.arg(target_and_command(
-            "The host (name, name:port, [IPv6]:port or unix:/path) or a set of hosts (lab[01-40,52], @group), and the \
-             command: one word for your shell there, or several exact words",
-        ))
-    }
-
-    fn augment_args_for_update(command: clap::Command) -> clap::Command {
-        Self::augment_args(command)
-    }
-}
-
-impl FromArgMatches for RemoteCommand {
-    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let (target, words) = target_and_words(matches, "run")?;
-        if words.is_empty() {
-            let message = match &target {
-                Targets::One(target) => format!(
-                    "there is no command; write it behind the target: labsh run {target} uname -a; \
-                     for a shell: labsh shell {target}"
-                ),
-                Targets::Set(_) => "there is no command; write it behind the targets".to_owned(),
-            };
-            return Err(refused("run", ErrorKind::MissingRequiredArgument, &message));
-        }
-        Ok(Self { target, words })
-    }
-
-    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
-        *self = Self::from_arg_matches(matches)?;
-        Ok(())
-    }
-}
-
-impl Args for RemoteShell {
-    fn augment_args(command: clap::Command) -> clap::Command {
-        command.arg(target_and_command(
-            "The host (name, name:port, [IPv6]:port or unix:/path), and a command instead of a login shell: one word \
-             for your shell there, or several exact words",
-        ))
-    }
-
-    fn augment_args_for_update(command: clap::Command) -> clap::Command {
-        Self::augment_args(command)
-    }
-}
-
-impl FromArgMatches for RemoteShell {
-    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let (target, words) = target_and_words(matches, "shell")?;
-        Ok(Self { target, words })
-    }
-
-    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
-        *self = Self::from_arg_matches(matches)?;
-        Ok(())
-    }
-}
-
-/// An error that shows the usage of its subcommand; a bare one would be given labsh's own.
-fn refused(subcommand: &str, kind: ErrorKind, message: &str) -> clap::Error {
-    let mut line = CommandLine::command();
-    line.build();
-    match line.find_subcommand_mut(subcommand) {
-        Some(command) => command.error(kind, message),
-        None => line.error(kind, message),
-    }
 }
 
 /// `labsh key`: what to do with which key.

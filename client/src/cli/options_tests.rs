@@ -2,6 +2,8 @@
 
 use std::os::unix::ffi::OsStringExt;
 
+use clap::CommandFactory;
+
 use super::*;
 
 fn parse(words: &[&str]) -> Result<Action, clap::Error> {

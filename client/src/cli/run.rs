@@ -8,8 +8,9 @@ use labsh_proto::message::Program;
 
 use crate::choices::Choices;
 use crate::cli::interactive::{self, Interaction};
-use crate::cli::options::{CommandOptions, ConnectionFlags, RunOptions, Targets, TerminalFlags};
+use crate::cli::options::{CommandOptions, ConnectionFlags, RunOptions, TerminalFlags};
 use crate::cli::outcome::{self, Outcome};
+use crate::cli::remote_command::Targets;
 use crate::cli::{many, note, remote};
 use crate::config::{Config, Resolved};
 use crate::connect::ConnectOptions;

@@ -1,0 +1,82 @@
+//! `labsh lesson`: which lessons, and what is varied in them.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+/// `labsh lesson`: which ones, and what is varied in them.
+#[derive(Debug, Clone, Args)]
+pub struct LessonOptions {
+    /// The lessons, in this order, or `all`; without any they are listed
+    #[arg(value_name = "LESSON", help_heading = "Arguments")]
+    pub names: Vec<String>,
+    /// The language [default: the locale's]
+    #[arg(long, value_name = "en|zh", hide_possible_values = true)]
+    pub lang: Option<LessonLanguage>,
+    /// The command whose output is sent in sticky, length-first and fixed-header: one line for /bin/sh
+    #[arg(long, value_name = "COMMAND", value_parser = command_line)]
+    pub command: Option<String>,
+    /// How many bytes a naive program reads at once, in sticky
+    #[arg(long, value_name = "BYTES", value_parser = read_size)]
+    pub recv: Option<NonZeroUsize>,
+    /// The sizes of the small messages in sticky, in bytes: 5,7,100
+    #[arg(long, value_name = "SIZES", value_delimiter = ',', value_parser = message_size)]
+    pub sizes: Vec<NonZeroUsize>,
+    /// Write a page that shows the lesson in a browser; of several lessons one each, into a directory, with an index
+    #[arg(long, value_name = "PATH", requires = "names")]
+    pub html: Option<PathBuf>,
+    /// Colours; auto: on a terminal, unless NO_COLOR is set
+    #[arg(long, value_name = "auto|always|never", default_value = "auto", hide_possible_values = true)]
+    pub color: ColorChoice,
+}
+
+/// The language of a lesson.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LessonLanguage {
+    /// English
+    En,
+    /// 中文
+    Zh,
+}
+
+/// When output is coloured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ColorChoice {
+    /// On a terminal, unless `NO_COLOR` is set
+    Auto,
+    /// Even into a file or a pipe
+    Always,
+    /// Plain text
+    Never,
+}
+
+/// Most that a lesson reads at once; more would show nothing more.
+const MOST_READ: usize = 1 << 20;
+
+/// Most that a small message may have.
+const MOST_SMALL: usize = 4096;
+
+fn read_size(text: &str) -> Result<NonZeroUsize, String> {
+    bounded(text, MOST_READ, "a read of 0 bytes returns 0, which looks like the end of the connection")
+}
+
+fn message_size(text: &str) -> Result<NonZeroUsize, String> {
+    bounded(text, MOST_SMALL, "an empty message puts nothing on the wire; `labsh lesson loop` shows that one")
+}
+
+fn bounded(text: &str, most: usize, why_not_zero: &str) -> Result<NonZeroUsize, String> {
+    let number: usize = text.parse().map_err(|_| format!("write a number of bytes from 1 to {most}"))?;
+    match NonZeroUsize::new(number) {
+        None => Err(format!("{why_not_zero}; write 1 or more")),
+        Some(size) if number <= most => Ok(size),
+        Some(_) => Err(format!("that is more than {most}")),
+    }
+}
+
+fn command_line(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() {
+        return Err("it is empty; write a command that prints something, such as 'seq 5000'".to_owned());
+    }
+    Ok(text.to_owned())
+}

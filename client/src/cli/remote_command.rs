@@ -1,0 +1,157 @@
+//! Targets and the words behind them, as the command line has them.
+
+use std::ffi::OsString;
+use std::str::FromStr;
+
+use clap::builder::OsStringValueParser;
+use clap::error::ErrorKind;
+use clap::{Arg, ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches};
+
+use crate::cli::options::CommandLine;
+use crate::target::{BadTarget, Target};
+use crate::terminal_text::escape;
+
+/// A target and the words behind it.
+///
+/// Both are one positional argument for the parser: that way the first word ends the options, so that nothing
+/// behind the target is ever taken for labsh's own.
+#[derive(Debug, Clone)]
+pub struct RemoteCommand {
+    /// Where.
+    pub target: Targets,
+    /// What: at least one word.
+    pub words: Vec<OsString>,
+}
+
+/// One host, or a set of them.
+#[derive(Debug, Clone)]
+pub enum Targets {
+    /// One, whose streams are joined to ours as they are.
+    One(Target),
+    /// As many as the expression gives, be it one.
+    Set(String),
+}
+
+impl FromStr for Targets {
+    type Err = BadTarget;
+
+    fn from_str(text: &str) -> Result<Self, BadTarget> {
+        let brackets = text.contains('[') && !text.starts_with('[');
+        let set = text.starts_with('@') || brackets || text.contains([',', '!', '&', '^', ' ']);
+        if set && !text.starts_with('-') && !text.contains(char::is_control) {
+            return Ok(Self::Set(text.to_owned()));
+        }
+        text.parse().map(Self::One)
+    }
+}
+
+/// A target and, if there are any, the words behind it; parsed as [`RemoteCommand`].
+#[derive(Debug, Clone)]
+pub struct RemoteShell {
+    /// Where.
+    pub target: Target,
+    /// What, instead of a login shell.
+    pub words: Vec<OsString>,
+}
+
+/// The one positional argument of both.
+fn target_and_command(help: &'static str) -> Arg {
+    Arg::new("words")
+        .value_names(["TARGET", "COMMAND"])
+        .help(help)
+        .help_heading("Arguments")
+        .value_parser(OsStringValueParser::new())
+        .action(ArgAction::Append)
+        .num_args(1..)
+        .required(true)
+        .trailing_var_arg(true)
+}
+
+/// Takes them apart again.
+fn target_and_words<T: FromStr<Err = BadTarget>>(
+    matches: &ArgMatches,
+    subcommand: &str,
+) -> Result<(T, Vec<OsString>), clap::Error> {
+    let mut words = matches.get_many::<OsString>("words").unwrap_or_default().cloned();
+    // A byte that is no text becomes U+FFFD, which a target refuses.
+    let text = words.next().unwrap_or_default().to_string_lossy().into_owned();
+    let target = text.parse().map_err(|error| {
+        let message = format!("invalid value '{}' for '<TARGET>': {error}", escape(&text));
+        refused(subcommand, ErrorKind::ValueValidation, &message)
+    })?;
+    let mut words: Vec<OsString> = words.collect();
+    if words.first().is_some_and(|word| word == "--") {
+        words.remove(0);
+    }
+    Ok((target, words))
+}
+
+impl Args for RemoteCommand {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        command.arg(target_and_command(
+            "The host (name, name:port, [IPv6]:port or unix:/path) or a set of hosts (lab[01-40,52], @group), and the \
+             command: one word for your shell there, or several exact words",
+        ))
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for RemoteCommand {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let (target, words) = target_and_words(matches, "run")?;
+        if words.is_empty() {
+            let message = match &target {
+                Targets::One(target) => format!(
+                    "there is no command; write it behind the target: labsh run {target} uname -a; \
+                     for a shell: labsh shell {target}"
+                ),
+                Targets::Set(_) => "there is no command; write it behind the targets".to_owned(),
+            };
+            return Err(refused("run", ErrorKind::MissingRequiredArgument, &message));
+        }
+        Ok(Self { target, words })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl Args for RemoteShell {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        command.arg(target_and_command(
+            "The host (name, name:port, [IPv6]:port or unix:/path), and a command instead of a login shell: one word \
+             for your shell there, or several exact words",
+        ))
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for RemoteShell {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let (target, words) = target_and_words(matches, "shell")?;
+        Ok(Self { target, words })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+/// An error that shows the usage of its subcommand; a bare one would be given labsh's own.
+fn refused(subcommand: &str, kind: ErrorKind, message: &str) -> clap::Error {
+    let mut line = CommandLine::command();
+    line.build();
+    match line.find_subcommand_mut(subcommand) {
+        Some(command) => command.error(kind, message),
+        None => line.error(kind, message),
+    }
+}
