@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use etcetera::base_strategy::{BaseStrategy, Xdg};
@@ -42,17 +42,23 @@ impl Inventory {
                         .with_context(|| format!("cannot read the inventory {}", path.display()));
                 }
             };
-            let tables: Tables = toml::from_str(&text).map_err(|error| {
-                let at = error.span().map_or(0, |span| span.start.min(text.len()));
-                let line = 1 + text.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count();
-                let reason = error.message().replace('\n', ", ");
-                anyhow::anyhow!("{}:{line}: {reason}; correct that line", path.display())
-            })?;
-            for (name, members) in tables.groups {
-                inventory.groups.entry(name).or_insert(members);
-            }
+            inventory.add(&path, &text)?;
         }
         Ok(inventory)
+    }
+
+    /// Takes up the groups of a file, save those that are known by now.
+    fn add(&mut self, path: &Path, text: &str) -> anyhow::Result<()> {
+        let tables: Tables = toml::from_str(text).map_err(|error| {
+            let at = error.span().map_or(0, |span| span.start.min(text.len()));
+            let line = 1 + text.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count();
+            let reason = error.message().replace('\n', ", ");
+            anyhow::anyhow!("{}:{line}: {reason}; correct that line", path.display())
+        })?;
+        for (name, members) in tables.groups {
+            self.groups.entry(name).or_insert(members);
+        }
+        Ok(())
     }
 }
 
@@ -74,5 +80,42 @@ impl Groups for Inventory {
 
     fn names(&self) -> Vec<String> {
         self.groups.keys().cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use labsh_nodeset::NodeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_packaged_inventory_is_understood() {
+        let mut inventory = Inventory::default();
+        inventory.add(Path::new("hosts.toml"), include_str!("../../packaging/hosts.toml")).unwrap();
+        let folded = |set: &str| NodeSet::parse(set, &inventory).unwrap().to_string();
+        assert_eq!(folded("@lab-a"), "lab[01-40]");
+        assert_eq!(folded("@teaching"), "lab[01-39,52-60]");
+        assert_eq!(folded("@*!@lab-a"), "lab[52-60]");
+    }
+
+    #[test]
+    fn the_first_file_that_knows_a_group_wins() {
+        let mut inventory = Inventory::default();
+        for text in ["[groups]\na = \"own\"\n", "[groups]\na = \"everyones\"\nb = \"other\"\n"] {
+            inventory.add(Path::new("hosts.toml"), text).unwrap();
+        }
+        assert_eq!(NodeSet::parse("@a,@b", &inventory).unwrap().to_string(), "other,own");
+    }
+
+    #[test]
+    fn a_mistake_is_named_with_its_file_and_line() {
+        let mistake = Inventory::default().add(Path::new("/etc/labsh/hosts.toml"), "[groups]\na = 1\n");
+        let said = mistake.unwrap_err().to_string();
+        assert!(
+            said.starts_with("/etc/labsh/hosts.toml:2: ") && said.ends_with("correct that line"),
+            "{said}"
+        );
+        assert!(Inventory::default().add(Path::new("h"), "[rooms]\n").is_err());
     }
 }
