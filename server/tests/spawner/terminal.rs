@@ -147,6 +147,8 @@ pub(crate) fn a_signal_goes_to_the_foreground(world: &World) {
     line.spawned.process.signal(SIGINT);
     eventually("the foreground is ended", || !is_alive(jobs.foreground));
     assert!(is_alive(jobs.background) && is_alive(jobs.stubborn));
+    // Its leader ends by itself now, so nobody tells the background anything; it is not to outlive the test.
+    let _ = kill(Pid::from_raw(jobs.background.cast_signed()), Signal::SIGKILL);
 }
 
 pub(crate) fn a_hang_up_reaches_every_group_of_the_session(world: &World) {
