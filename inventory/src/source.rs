@@ -1,0 +1,87 @@
+//! What one source of hosts says: groups, and settings for sets of hosts, each with the place it came from.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use labsh_nodeset::NodeSet;
+
+/// The place that a value came from.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Origin {
+    /// The file.
+    pub path: Arc<Path>,
+    /// The line, from 1; 0 where only the file is known.
+    pub line: usize,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            0 => write!(formatter, "{}", self.path.display()),
+            line => write!(formatter, "{}:{line}", self.path.display()),
+        }
+    }
+}
+
+/// What is wrong in a file, and where.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{origin}: {reason}")]
+pub struct Mistake {
+    /// Where it is.
+    pub origin: Origin,
+    /// What is wrong there, and what to do about it.
+    pub reason: String,
+}
+
+/// What is said of some hosts; what is absent was not said.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// Where the host really is; `{host}` in it stands for the host's name.
+    pub address: Option<String>,
+    /// The port of labshd there.
+    pub port: Option<u16>,
+    /// The name under which keys are enrolled there; `{host}` stands for the host's name.
+    pub host_id: Option<String>,
+    /// The key to use: an id, or a path with a slash in it.
+    pub key: Option<String>,
+    /// The user as whom commands are expected to run.
+    pub user: Option<String>,
+    /// Whether to go without TLS.
+    pub plain: Option<bool>,
+    /// Anything else that people keep with their hosts.
+    pub variables: BTreeMap<String, String>,
+}
+
+/// Settings for a set of hosts: one machine, or a whole room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Room {
+    /// The hosts that are meant.
+    pub hosts: NodeSet,
+    /// What is said of them.
+    pub settings: Settings,
+    /// Where that is said.
+    pub origin: Origin,
+}
+
+/// A named set of hosts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    /// The members, in the notation of [`labsh_nodeset`]; it may name other groups of the same source.
+    pub members: String,
+    /// Where the group is defined.
+    pub origin: Origin,
+}
+
+/// Everything that one source says.
+///
+/// Of two rooms that hold the same host, the one with fewer hosts says more exactly what is meant; of two equally large
+/// ones, the first counts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Source {
+    /// The groups by name.
+    pub groups: BTreeMap<String, Group>,
+    /// The settings, in the order of the file.
+    pub rooms: Vec<Room>,
+}
