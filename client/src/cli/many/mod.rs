@@ -26,6 +26,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::cli::options::{CommandOptions, ConnectionFlags};
 use crate::cli::{note, print, run};
+use crate::connect::ConnectOptions;
 use crate::fanout::{self, Broadcast, Event, Host, Limits, Wish, Work};
 use crate::inventory::Inventory;
 use crate::target::Target;
@@ -121,7 +122,9 @@ fn targets(expression: &str, options: &ManyOptions) -> anyhow::Result<NodeSet> {
 
 fn host(name: &str, flags: &ConnectionFlags, user: Option<&str>) -> anyhow::Result<Host> {
     let target: Target = name.parse().with_context(|| format!("{name:?}"))?;
-    Ok(Host { name: name.to_owned(), connection: run::connection(&target, flags, user)? })
+    // Thousands of hosts are more than an agent keeps.
+    let connection = ConnectOptions { keeper: None, ..run::connection(&target, flags, user)? };
+    Ok(Host { name: name.to_owned(), connection })
 }
 
 /// Two names of one machine are rarely meant: the command would run there twice.
