@@ -226,8 +226,7 @@ fn it_can_be_stopped_and_is_used_only_where_that_was_said() {
     assert_eq!(kept.agent("status").status.code(), Some(3));
     kept.warm();
     let agent = kept.pid().unwrap();
-    let mut client =
-        Running::start(&mut kept.run(&["echo ready; read line; echo $line"]).stdin(Stdio::null()));
+    let mut client = Running::start(&mut kept.run(&["echo ready; read line; echo $line"]));
     assert_eq!(client.line(), "ready");
     assert!(client.finish().status.success());
     assert!(kept.agent("stop").status.success());

@@ -14,7 +14,7 @@ use nix::time::{ClockId, clock_gettime};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::relay::{self, Upstream};
@@ -172,7 +172,7 @@ impl Sessions {
     /// Resolves when a session that nobody uses is not to be kept, or cannot.
     async fn idle(&self, upstream: &mut Upstream, keep: Duration, heard: &AtomicU64) {
         let start = now();
-        let mut ticks = interval(ASK_EVERY.min(keep));
+        let mut ticks = interval_at(Instant::now() + ASK_EVERY.min(keep), ASK_EVERY.min(keep));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -188,7 +188,7 @@ impl Sessions {
                     if now().saturating_sub(start) >= keep || silent >= GONE_AFTER {
                         return;
                     }
-                    let ping = Ping { token: 0 }.frame(ChannelId::CONNECTION);
+                    let ping = Ping { token: relay::OWN_PING }.frame(ChannelId::CONNECTION);
                     if !matches!(timeout(WRITE, framing::write(&mut upstream.writer, &[ping])).await, Ok(Ok(()))) {
                         return;
                     }

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use labsh_proto::frame::{ChannelId, Kind};
+use labsh_proto::frame::{ChannelId, Frame, Kind};
 use labsh_proto::limits;
+use labsh_proto::message::{Body, Pong};
 use labsh_transport::carrier::Carrier;
 use labsh_transport::framing::{self, FrameReader};
 use tokio::io::{ReadHalf, WriteHalf};
@@ -16,6 +17,14 @@ pub(super) struct Upstream {
     pub writer: WriteHalf<Carrier>,
     /// The highest channel that was used on it.
     pub highest: ChannelId,
+}
+
+/// The agent's own questions: what still answers one is not for a client, which could leave it unread, and closing with
+/// unread input would reset its connection and destroy its goodbye.
+pub(super) const OWN_PING: u64 = u64::MAX;
+
+fn answers_us(frame: &Frame) -> bool {
+    frame.kind == Kind::Pong && Pong::from_frame(frame).is_ok_and(|pong| pong.token == OWN_PING)
 }
 
 /// Carries frames both ways until either end is through; whether the session can be lent again.
@@ -47,6 +56,9 @@ pub(super) async fn carry(upstream: &mut Upstream, client: UnixStream) -> bool {
     };
     let down = async {
         while let Ok(Some(frame)) = reader.next(limits::BODY).await {
+            if answers_us(&frame) {
+                continue;
+            }
             let last =
                 frame.channel == ChannelId::CONNECTION && matches!(frame.kind, Kind::Refuse | Kind::Goodbye);
             // Where the client is gone, the other loop knows how it went.
