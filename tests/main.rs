@@ -2,6 +2,7 @@
 
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used)]
 
+mod agent;
 mod ansible;
 mod as_root;
 mod cli;

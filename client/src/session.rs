@@ -8,17 +8,18 @@ use std::time::Duration;
 use labsh_proto::auth::Mode;
 use labsh_proto::channel::{Channels, Completeness, Event, OpenError, Role};
 use labsh_proto::flow::{Budget, Growth};
-use labsh_proto::frame::ChannelId;
+use labsh_proto::frame::{ChannelId, Frame};
 use labsh_proto::limits;
 use labsh_proto::message::{Exit, Goodbye, Open, Program, Refuse, Status};
 use labsh_transport::carrier::Carrier;
 use labsh_transport::framing::{FrameReader, ReadError};
 use labsh_transport::multiplexer::Multiplexer;
-use tokio::io::ReadHalf;
+use tokio::io::{ReadHalf, WriteHalf};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::agent::{self, Borrowed};
 use crate::command::Command;
 use crate::connect::{self, Answered, ConnectOptions};
 use crate::error::{CommandError, ConnectError};
@@ -91,27 +92,24 @@ impl Session {
     /// Connects, and in TLS mode returns one round trip earlier: the server is authenticated, this client is not yet. A
     /// first command travels with the proof; a refusal shows up as that command's error.
     pub async fn connect_early(options: &ConnectOptions) -> Result<Self, ConnectError> {
+        let waiting = match agent::borrow(options).await {
+            Some(Borrowed::Session { reader, highest, channels }) => {
+                return Ok(Self::borrowed(reader, highest, channels));
+            }
+            Some(Borrowed::None(waiting)) => Some(waiting),
+            None => None,
+        };
         let deadline = Instant::now() + options.timeout;
         let expired =
             || ConnectError::Timeout { address: options.address.to_string(), after: options.timeout };
         let Answered { reader, response, handshake } =
             timeout_at(deadline, connect::answer(options)).await.map_err(|_| expired())??;
 
-        let growth = Growth::new(Budget::new(GROWTH));
-        let channels = Channels::new(Role::Client, limits::CHANNELS_BEFORE_WELCOME, growth);
-        let multiplexer = Arc::new(Multiplexer::new(channels));
+        let multiplexer = Arc::new(Multiplexer::new(channels(limits::CHANNELS_BEFORE_WELCOME)));
         let commands = Arc::new(Commands::default());
         let (tell, welcome) = watch::channel(None);
-        let (mut reader, mut writer) = reader.split();
-
-        let writing = tokio::spawn({
-            let multiplexer = multiplexer.clone();
-            async move {
-                if multiplexer.write_frames(Some(response), &mut writer).await.is_err() {
-                    multiplexer.lose();
-                }
-            }
-        });
+        let (mut reader, writer) = reader.split();
+        let writing = write_frames(&multiplexer, Some(response), writer);
         let reading = tokio::spawn({
             let (multiplexer, commands, options) = (multiplexer.clone(), commands.clone(), options.clone());
             async move {
@@ -126,6 +124,10 @@ impl Session {
                     Ok(limit) => {
                         multiplexer.set_slots(limit);
                         tell.send_replace(Some(Ok(())));
+                        if let Some(waiting) = waiting {
+                            // Beside the command, which waits for nothing of it.
+                            tokio::spawn(waiting.keep());
+                        }
                         read_frames(&mut reader, &multiplexer, &commands).await
                     }
                     Err(error) => {
@@ -145,6 +147,28 @@ impl Session {
             session.welcomed().await?;
         }
         Ok(session)
+    }
+
+    /// Around a connection on which the agent was let in, and has used channels up to this one.
+    fn borrowed(reader: FrameReader<Carrier>, highest: ChannelId, slots: u32) -> Self {
+        let mut channels = channels(slots);
+        channels.resume_behind(highest);
+        let multiplexer = Arc::new(Multiplexer::new(channels));
+        let commands = Arc::new(Commands::default());
+        let (_, welcome) = watch::channel(Some(Ok(())));
+        let (mut reader, writer) = reader.split();
+        let writing = write_frames(&multiplexer, None, writer);
+        let reading = tokio::spawn({
+            let (multiplexer, commands) = (multiplexer.clone(), commands.clone());
+            async move {
+                let lost = read_frames(&mut reader, &multiplexer, &commands).await;
+                let _ = commands.lost.set(lost);
+                multiplexer.lose();
+                commands.lock().clear();
+            }
+        });
+        let inner = Inner { multiplexer, commands, welcome, writing: Mutex::new(Some(writing)), reading };
+        Self { inner: Arc::new(inner) }
     }
 
     /// Resolves once the server has let this client in, or said why not.
@@ -256,6 +280,24 @@ impl Drop for Inner {
         self.say_goodbye();
         self.reading.abort();
     }
+}
+
+fn channels(limit: u32) -> Channels {
+    Channels::new(Role::Client, limit, Growth::new(Budget::new(GROWTH)))
+}
+
+/// Writes `first` and then what becomes due, in a task of its own.
+fn write_frames(
+    multiplexer: &Arc<Multiplexer>,
+    first: Option<Frame>,
+    mut writer: WriteHalf<Carrier>,
+) -> JoinHandle<()> {
+    let multiplexer = multiplexer.clone();
+    tokio::spawn(async move {
+        if multiplexer.write_frames(first, &mut writer).await.is_err() {
+            multiplexer.lose();
+        }
+    })
 }
 
 /// Takes frames until the connection ends; returns why it did.

@@ -220,7 +220,7 @@ fn configuration(path: &Path, more: &str) -> String {
 /// `labsh` with its files in this directory.
 pub fn labsh_in(path: &Path) -> Command {
     let mut command = Command::new(LABSH);
-    command.env_remove("LABSH_KEY").env("XDG_CONFIG_HOME", path.join("config"));
+    command.env_remove("LABSH_KEY").env_remove("LABSH_KEEP").env("XDG_CONFIG_HOME", path.join("config"));
     command.env("XDG_STATE_HOME", path.join("state"));
     command
 }

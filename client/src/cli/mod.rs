@@ -1,5 +1,6 @@
 //! The program `labsh`: from a command line to an exit status.
 
+pub mod agent;
 mod diagnostics;
 mod follow;
 mod interactive;
@@ -71,6 +72,7 @@ pub fn main(embedded: Embedded) -> ExitCode {
         Action::Ping(options) => ping::execute(options),
         Action::Last(options) => last::execute(&options),
         Action::Key(action) => key::execute(action),
+        Action::Agent(action) => agent::execute(action),
         Action::Lesson(options) => (embedded.lesson)(options),
         Action::Completions { shell } => completions(shell),
         Action::Man { directory } => man::execute(directory.as_deref()),

@@ -1,11 +1,14 @@
 //! `labsh run`: one command on one host; many hosts are the business of [`crate::cli::many`].
 
 use std::io::{self, IsTerminal};
+use std::path;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use labsh_proto::auth::Mode;
 use labsh_proto::message::Program;
 
+use crate::agent::{Keeper, Place};
 use crate::choices::Choices;
 use crate::cli::interactive::{self, Interaction};
 use crate::cli::options::{CommandOptions, ConnectionFlags, RunOptions, TerminalFlags};
@@ -110,7 +113,11 @@ pub(crate) fn connection(
 /// With the key that was resolved, which is read here.
 pub(crate) fn connect_options(resolved: Resolved) -> anyhow::Result<ConnectOptions> {
     let Resolved { route, key } = resolved;
+    // The agent has a directory of its own.
+    let file = path::absolute(&key).context("cannot tell the current directory")?;
+    let keeper = Keeper { place: Place::of_user(), key: file, keep: route.keep };
     Ok(ConnectOptions {
+        keeper: (!route.keep.is_zero()).then_some(keeper),
         address: route.address,
         key: key_file::load(&key)?.for_host(&route.host_id),
         mode: if route.plain { Mode::Plain } else { Mode::Tls },
