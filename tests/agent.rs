@@ -222,7 +222,7 @@ fn garbage_from_a_local_client_harms_nobody() {
 #[test]
 fn it_can_be_stopped_and_is_used_only_where_that_was_said() {
     let kept = Kept::start();
-    assert!(kept.run(&["true"]).env_remove("LABSH_KEEP").stdin(Stdio::null()).status().unwrap().success());
+    assert!(kept.run(&["true"]).env("LABSH_KEEP", "off").stdin(Stdio::null()).status().unwrap().success());
     assert_eq!(kept.agent("status").status.code(), Some(3));
     kept.warm();
     let agent = kept.pid().unwrap();

@@ -20,6 +20,9 @@ use crate::target::{DEFAULT_PORT, Host, Target, parse_port};
 /// How long connecting and authentication may take unless something else is said.
 pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a connection is kept where nothing was said of it and a login session is there.
+pub const DEFAULT_KEEP: Duration = Duration::from_secs(300);
+
 const SYSTEM_FILE: &str = "/etc/labsh/config.toml";
 
 /// Why nothing can be concluded from what was said.
@@ -85,8 +88,8 @@ pub struct Route {
     pub connect_timeout: Duration,
     /// Which of the host's addresses are tried.
     pub family: AddressFamily,
-    /// How long the connection is kept for the next command; 0: it is not.
-    pub keep: Duration,
+    /// How long the connection is kept for the next command; 0: it is not; `None`: nothing was said.
+    pub keep: Option<Duration>,
 }
 
 /// Everything that is needed for one connection.
@@ -173,7 +176,7 @@ impl Config {
             host_id: choices.host_id.unwrap_or_else(|| target.default_host_id().clone()),
             connect_timeout: choices.connect_timeout.unwrap_or(DEFAULT_CONNECT_TIMEOUT),
             family: choices.family.unwrap_or_default(),
-            keep: choices.keep.unwrap_or_default(),
+            keep: choices.keep,
         })
     }
 

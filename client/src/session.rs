@@ -23,7 +23,7 @@ use crate::agent::{self, Borrowed};
 use crate::command::Command;
 use crate::connect::{self, Answered, ConnectOptions};
 use crate::error::{CommandError, ConnectError};
-use crate::silence::{self, DEAD_PEER_AFTER, Silence, Verdict};
+use crate::silence::{DEAD_PEER_AFTER, Silence, Verdict};
 
 /// What the windows of one session may grow by, in bytes.
 const GROWTH: u64 = 512 << 20;
@@ -53,6 +53,8 @@ pub(crate) struct Inner {
     welcome: watch::Receiver<Welcomed>,
     writing: Mutex<Option<JoinHandle<()>>>,
     reading: JoinHandle<()>,
+    /// Tells the agent to keep a session, once the server has let this one in.
+    keeping: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// What the reading loop tells about each command, and why the connection ended.
@@ -124,10 +126,6 @@ impl Session {
                     Ok(limit) => {
                         multiplexer.set_slots(limit);
                         tell.send_replace(Some(Ok(())));
-                        if let Some(waiting) = waiting {
-                            // Beside the command, which waits for nothing of it.
-                            tokio::spawn(waiting.keep());
-                        }
                         read_frames(&mut reader, &multiplexer, &commands).await
                     }
                     Err(error) => {
@@ -140,7 +138,19 @@ impl Session {
                 commands.lock().clear();
             }
         });
-        let inner = Inner { multiplexer, commands, welcome, writing: Mutex::new(Some(writing)), reading };
+        // Beside the command, which waits for nothing of it.
+        let keeping = waiting.map(|waiting| {
+            let mut welcome = welcome.clone();
+            tokio::spawn(async move {
+                let welcomed =
+                    welcome.wait_for(Option::is_some).await.is_ok_and(|said| matches!(*said, Some(Ok(()))));
+                if welcomed {
+                    waiting.keep().await;
+                }
+            })
+        });
+        let (writing, keeping) = (Mutex::new(Some(writing)), Mutex::new(keeping));
+        let inner = Inner { multiplexer, commands, welcome, writing, reading, keeping };
         let session = Self { inner: Arc::new(inner) };
         if options.mode == Mode::Plain {
             // Without TLS the server has proven nothing yet: no command may leave before its welcome.
@@ -167,7 +177,8 @@ impl Session {
                 commands.lock().clear();
             }
         });
-        let inner = Inner { multiplexer, commands, welcome, writing: Mutex::new(Some(writing)), reading };
+        let (writing, keeping) = (Mutex::new(Some(writing)), Mutex::new(None));
+        let inner = Inner { multiplexer, commands, welcome, writing, reading, keeping };
         Self { inner: Arc::new(inner) }
     }
 
@@ -217,9 +228,12 @@ impl Session {
     /// Sends what is queued and ends the connection. Commands that still run lose their client.
     pub async fn close(self) {
         self.inner.say_goodbye();
-        let writing = self.inner.writing.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(writing) = writing {
-            let _ = timeout(Duration::from_secs(5), writing).await;
+        // A session that was over at once has an agent still to tell.
+        for (task, patience) in [(&self.inner.writing, 5), (&self.inner.keeping, 1)] {
+            let task = task.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(task) = task {
+                let _ = timeout(Duration::from_secs(patience), task).await;
+            }
         }
     }
 
@@ -307,15 +321,9 @@ async fn read_frames(
     commands: &Commands,
 ) -> CommandError {
     let lost = |reason: String| CommandError::Lost(reason);
-    let (mut silence, mut heard) = (Silence::default(), 0);
+    let mut silence = Silence::default();
     loop {
-        let start = Instant::now();
-        let next = timeout(silence::PIECE, reader.next(limits::BODY)).await;
-        if reader.received() > heard {
-            heard = reader.received();
-            silence.broken();
-        }
-        let frame = match next {
+        let frame = match silence.next(reader).await {
             Ok(Ok(Some(frame))) => frame,
             Ok(Ok(None)) => return lost("the server closed it".into()),
             Ok(Err(ReadError::Io(error))) if error.kind() == io::ErrorKind::UnexpectedEof => {
@@ -325,15 +333,13 @@ async fn read_frames(
             Ok(Err(ReadError::Protocol(error))) => {
                 return lost(format!("the server broke the protocol: {error}"));
             }
-            Err(_) => {
-                match silence.lasted(start.elapsed()) {
-                    Verdict::Wait => {}
-                    Verdict::Ask => multiplexer.with(|channels| channels.ping(0)),
-                    Verdict::Gone => {
-                        return lost(format!("the server was silent for {} s", DEAD_PEER_AFTER.as_secs()));
-                    }
-                }
+            Err(Verdict::Wait) => continue,
+            Err(Verdict::Ask) => {
+                multiplexer.with(|channels| channels.ping(0));
                 continue;
+            }
+            Err(Verdict::Gone) => {
+                return lost(format!("the server was silent for {} s", DEAD_PEER_AFTER.as_secs()));
             }
         };
         match multiplexer.receive(frame) {

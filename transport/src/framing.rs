@@ -56,6 +56,11 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         }
     }
 
+    /// The next frame, if all of it has been received; never waits.
+    pub fn buffered(&mut self, body_limit: u32) -> Result<Option<Frame>, ProtocolError> {
+        self.decoder.next_frame(body_limit)
+    }
+
     async fn fill(&mut self) -> io::Result<usize> {
         let buffer = self.decoder.buffer();
         if buffer.is_empty() && buffer.capacity() > self.room {

@@ -2,18 +2,20 @@
 
 use std::io::Write;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use labsh_proto::auth::Mode;
 use labsh_proto::frame::ChannelId;
+use labsh_proto::message::Features;
 use labsh_transport::carrier::Carrier;
 use labsh_transport::framing::FrameReader;
 use labsh_transport::socket::{AddressFamily, Socket};
 use tokio::net::UnixStream;
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::agent::place::{Place, PlaceError};
+use crate::agent::place::{self, Place, PlaceError};
 use crate::agent::wire::{self, Answer, Ask, Kept, Route, Wish};
 use crate::connect::{Address, ConnectOptions};
 
@@ -53,11 +55,18 @@ pub(crate) async fn borrow(options: &ConnectOptions) -> Option<Borrowed> {
     if options.family != AddressFamily::Any {
         return None;
     }
-    let name = options.key.name().0;
-    let route = Route { host: host.clone(), port: *port, plain: options.mode == Mode::Plain, name };
+    let route = Route {
+        host: host.clone(),
+        port: *port,
+        plain: options.mode == Mode::Plain,
+        name: options.key.name().0,
+        network: super::own_network()?,
+        features: Features::SUPPORTED.0,
+    };
+    let ask = Ask::Lend { route: route.clone(), keep: keeper.keep };
     let asked = async {
         let mut stream = keeper.place.connect().await.ok()?;
-        wire::write(&mut stream, &Ask::Lend(route.clone())).await.ok()?;
+        wire::write(&mut stream, &ask).await.ok()?;
         let answer: Answer = wire::read(&mut stream).await.ok()?;
         Some((stream, answer))
     };
@@ -84,23 +93,37 @@ impl Waiting {
                 let _ = timeout(ANSWER, wire::write(&mut stream, &ask)).await;
             }
             None => {
-                let _ = start(&ask);
+                let (started, told) = oneshot::channel();
+                // A thread of its own: the command does not wait for it.
+                tokio::task::spawn_blocking(move || start(&ask, started));
+                let _ = told.await;
             }
         }
     }
 }
 
-/// Starts an agent, whose stdin holds its first wish. It leaves our session, our descriptors and our directory.
-fn start(first: &Ask) -> std::io::Result<()> {
-    // Whichever of our programs this is, labsh is beside it.
-    let program = std::env::current_exe()?.with_file_name("labsh");
-    let mut command = Command::new(program);
-    command.args(["agent", "serve"]).current_dir("/");
-    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut child = command.spawn()?;
-    let Some(mut stdin) = child.stdin.take() else { return Ok(()) };
-    // Far less than a pipe takes at once.
-    stdin.write_all(&wire::encode(first)?)
+/// Starts an agent, whose stdin holds its first wish; `told` is dropped once it has it, or cannot have it.
+fn start(first: &Ask, told: oneshot::Sender<()>) {
+    let spawned = || {
+        // Whichever of our programs this is, labsh is beside it.
+        let mut command = Command::new(std::env::current_exe()?.with_file_name("labsh"));
+        command.args(["agent", "serve"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        // It outlives what our environment was made for.
+        command.env_clear().envs(std::env::var_os(place::RUNTIME).map(|path| (place::RUNTIME, path)));
+        let mut child = command.spawn()?;
+        // Far less than a pipe takes at once.
+        let written = wire::encode(first).and_then(|wish| match child.stdin.take() {
+            Some(mut stdin) => stdin.write_all(&wish),
+            None => Ok(()),
+        });
+        written.map(|()| child)
+    };
+    let child: std::io::Result<Child> = spawned();
+    drop(told);
+    if let Ok(mut child) = child {
+        // What was spawned parts from us at once; what is left of it is ours to bury.
+        let _ = child.wait();
+    }
 }
 
 /// Questions about the agent itself.

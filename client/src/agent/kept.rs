@@ -1,14 +1,14 @@
 //! The sessions that the agent has: opened once, kept while idle, lent to one client at a time.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use labsh_proto::auth::Mode;
 use labsh_proto::frame::{ChannelId, Kind};
 use labsh_proto::limits;
-use labsh_proto::message::{Body, Goodbye, Ping};
+use labsh_proto::message::{Body, Goodbye};
 use labsh_transport::framing;
 use nix::time::{ClockId, clock_gettime};
 use tokio::io::AsyncWriteExt;
@@ -21,6 +21,7 @@ use crate::agent::relay::{self, Upstream};
 use crate::agent::wire::{self, Answer, Kept, Route, Wish};
 use crate::connect::{self, Address, ConnectOptions};
 use crate::key_file;
+use crate::silence::DEAD_PEER_AFTER;
 
 /// Most sessions at a time; what is past it is not kept.
 pub(super) const MOST: usize = 64;
@@ -31,8 +32,9 @@ const ASK_EVERY: Duration = Duration::from_secs(5);
 /// A session that was silent for longer is not lent: the machine may have slept, or the host have vanished.
 const FRESH: Duration = Duration::from_secs(15);
 
-/// A host that was silent for longer has gone.
-const GONE_AFTER: Duration = Duration::from_secs(45);
+/// Old sessions are not lent again: what a host decides when it lets somebody in (the account and its groups, where
+/// from, until when) is decided anew so often.
+const LONGEST_LIFE: Duration = Duration::from_secs(3600);
 
 /// For a few bytes to be taken by a host or a client.
 const WRITE: Duration = Duration::from_secs(5);
@@ -52,17 +54,29 @@ struct Entry {
     wish: Wish,
     opened: Duration,
     used: Duration,
-    heard: Arc<AtomicU64>,
+    heard: Duration,
     state: State,
 }
 
 /// All of them.
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
-    entries: Mutex<BTreeMap<u64, Entry>>,
-    next: AtomicU64,
+    table: Mutex<Table>,
     /// Nothing is kept any more.
     pub stopping: CancellationToken,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    entries: BTreeMap<u64, Entry>,
+    next: u64,
+}
+
+/// A place in the table, given back however the task that holds it ends.
+#[derive(Debug)]
+struct Place {
+    sessions: Arc<Sessions>,
+    id: u64,
 }
 
 /// Time since the machine was started, sleep included.
@@ -71,12 +85,12 @@ fn now() -> Duration {
 }
 
 impl Sessions {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Entry>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.lock().is_empty()
+        self.lock().entries.is_empty()
     }
 
     pub(super) fn list(&self) -> Vec<Kept> {
@@ -89,112 +103,146 @@ impl Sessions {
             age: now.saturating_sub(entry.opened).as_secs(),
             idle: matches!(entry.state, State::Idle(_)).then(|| now.saturating_sub(entry.used).as_secs()),
         };
-        self.lock().values().map(show).collect()
+        self.lock().entries.values().map(show).collect()
     }
 
     /// Hands the client to an idle session of this route, whose task answers it; gives it back where there is none.
-    pub(super) fn lend(&self, route: &Route, client: UnixStream) -> Result<(), UnixStream> {
-        let oldest = now().saturating_sub(FRESH).as_millis() as u64;
-        let mut entries = self.lock();
+    pub(super) fn lend(&self, route: &Route, keep: Duration, client: UnixStream) -> Result<(), UnixStream> {
+        let oldest = now().saturating_sub(FRESH);
         let fits = |entry: &&mut Entry| {
-            entry.wish.route == *route
-                && matches!(entry.state, State::Idle(_))
-                && entry.heard.load(Ordering::Relaxed) >= oldest
+            entry.wish.route == *route && matches!(entry.state, State::Idle(_)) && entry.heard >= oldest
         };
         if self.stopping.is_cancelled() {
             return Err(client);
         }
         // The one used last: those that are too many become old.
-        let Some(entry) = entries.values_mut().filter(fits).max_by_key(|entry| entry.used) else {
+        let mut table = self.lock();
+        let Some(entry) = table.entries.values_mut().filter(fits).max_by_key(|entry| entry.used) else {
             return Err(client);
         };
+        entry.wish.keep = keep;
         match std::mem::replace(&mut entry.state, State::Lent) {
             State::Idle(task) => task.send(client),
-            other => {
-                entry.state = other;
-                Err(client)
-            }
+            State::Opening | State::Lent => Err(client),
         }
     }
 
     /// Opens a session and keeps it, unless there is an idle one or one on its way.
     pub(super) fn keep(self: &Arc<Self>, wish: Wish) {
-        let mut entries = self.lock();
+        let mut table = self.lock();
         let spare = |entry: &Entry| entry.wish.route == wish.route && !matches!(entry.state, State::Lent);
-        if self.stopping.is_cancelled() || entries.len() >= MOST || entries.values().any(spare) {
+        if self.stopping.is_cancelled()
+            || table.entries.len() >= MOST
+            || table.entries.values().any(spare)
+            // From here it would be another machine.
+            || super::own_network() != Some(wish.route.network)
+        {
             return;
         }
-        let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let heard = Arc::new(AtomicU64::new(0));
-        let (opened, used) = (now(), now());
-        entries.insert(
-            id,
-            Entry { wish: wish.clone(), opened, used, heard: heard.clone(), state: State::Opening },
-        );
-        let sessions = self.clone();
-        tokio::spawn(async move {
-            sessions.live(id, &wish, &heard).await;
-            sessions.lock().remove(&id);
-        });
+        let (opened, used, heard) = (now(), now(), Duration::ZERO);
+        let id = table.next;
+        table.next += 1;
+        table.entries.insert(id, Entry { wish: wish.clone(), opened, used, heard, state: State::Opening });
+        let place = Place { sessions: self.clone(), id };
+        tokio::spawn(async move { place.live(&wish).await });
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+impl Place {
+    fn leave(&self) {
+        self.sessions.lock().entries.remove(&self.id);
+    }
+
+    fn with<T>(&self, action: impl FnOnce(&mut Entry) -> T) -> Option<T> {
+        self.sessions.lock().entries.get_mut(&self.id).map(action)
+    }
+
+    fn heard(&self) {
+        self.with(|entry| entry.heard = now());
     }
 
     /// The life of one session.
-    async fn live(&self, id: u64, wish: &Wish, heard: &AtomicU64) {
+    async fn live(&self, wish: &Wish) {
         let Ok(Some((mut upstream, channels))) = timeout(wish.connect_timeout, open(wish)).await else {
             return;
         };
-        heard.store(now().as_millis() as u64, Ordering::Relaxed);
-        loop {
+        let born = now();
+        self.heard();
+        while now().saturating_sub(born) < LONGEST_LIFE && upstream.highest <= LAST_CHANNEL {
             let (task, mut client) = oneshot::channel();
-            if let Some(entry) = self.lock().get_mut(&id) {
+            let Some(keep) = self.with(|entry| {
                 entry.state = State::Idle(task);
                 entry.used = now();
-            }
-            let waited = tokio::select! {
-                client = &mut client => client.ok(),
-                () = self.idle(&mut upstream, wish.keep, heard) => {
-                    // A client that was handed over at this very moment finds its connection closed, and goes its own way.
-                    self.lock().remove(&id);
-                    None
-                }
+                entry.wish.keep
+            }) else {
+                return;
             };
-            let Some(mut client) = waited else { return say_goodbye(&mut upstream).await };
+            let lent = tokio::select! {
+                client = &mut client => client.ok(),
+                () = self.idle(&mut upstream, keep, born) => None,
+            };
+            // A client that is handed over at this very moment finds its connection closed, and goes its own way.
+            let Some(mut client) = lent else { break };
             let lent = Answer::Lent { highest: upstream.highest.0, channels };
-            let answered = timeout(WRITE, wire::write(&mut client, &lent)).await;
-            let answered = matches!(answered, Ok(Ok(())));
-            if !answered || !relay::carry(&mut upstream, client).await || upstream.highest > LAST_CHANNEL {
+            if !matches!(timeout(WRITE, wire::write(&mut client, &lent)).await, Ok(Ok(()))) {
+                // It had not waited, and the host has heard nothing of it.
+                continue;
+            }
+            if !relay::carry(&mut upstream, client, wish.connect_timeout.min(DEAD_PEER_AFTER)).await {
                 return;
             }
-            heard.store(now().as_millis() as u64, Ordering::Relaxed);
+            self.heard();
         }
+        self.leave();
+        say_goodbye(&mut upstream).await;
     }
 
     /// Resolves when a session that nobody uses is not to be kept, or cannot.
-    async fn idle(&self, upstream: &mut Upstream, keep: Duration, heard: &AtomicU64) {
+    async fn idle(&self, upstream: &mut Upstream, keep: Duration, born: Duration) {
         let start = now();
-        let mut ticks = interval_at(Instant::now() + ASK_EVERY.min(keep), ASK_EVERY.min(keep));
+        // Never 0, which would be no interval.
+        let every = ASK_EVERY.min(keep).max(Duration::from_millis(10));
+        let mut ticks = interval_at(Instant::now() + every, every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            tokio::select! {
-                () = self.stopping.cancelled() => return,
+            let next = tokio::select! {
+                () = self.sessions.stopping.cancelled() => ControlFlow::Break(()),
                 frame = upstream.reader.next(limits::BODY) => match frame {
+                    // What is left of a command whose client went early, or an answer to us.
                     Ok(Some(frame)) if frame.channel != ChannelId::CONNECTION || frame.kind == Kind::Pong => {
-                        heard.store(now().as_millis() as u64, Ordering::Relaxed);
+                        self.heard();
+                        ControlFlow::Continue(())
                     }
-                    _ => return,
+                    _ => ControlFlow::Break(()),
                 },
                 _ = ticks.tick() => {
-                    let silent = now().saturating_sub(Duration::from_millis(heard.load(Ordering::Relaxed)));
-                    if now().saturating_sub(start) >= keep || silent >= GONE_AFTER {
-                        return;
-                    }
-                    let ping = Ping { token: relay::OWN_PING }.frame(ChannelId::CONNECTION);
-                    if !matches!(timeout(WRITE, framing::write(&mut upstream.writer, &[ping])).await, Ok(Ok(()))) {
-                        return;
+                    let since = |moment: Duration| now().saturating_sub(moment);
+                    let silent = since(self.with(|entry| entry.heard).unwrap_or_default());
+                    if since(start) >= keep || since(born) >= LONGEST_LIFE || silent >= DEAD_PEER_AFTER {
+                        ControlFlow::Break(())
+                    } else {
+                        ask(upstream).await
                     }
                 }
+            };
+            if next.is_break() {
+                return;
             }
         }
+    }
+}
+
+/// Asks the host whether it is there.
+async fn ask(upstream: &mut Upstream) -> ControlFlow<()> {
+    match timeout(WRITE, framing::write(&mut upstream.writer, &[relay::own_ping()])).await {
+        Ok(Ok(())) => ControlFlow::Continue(()),
+        _ => ControlFlow::Break(()),
     }
 }
 

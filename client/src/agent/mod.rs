@@ -4,6 +4,9 @@
 //! through unchanged, so flow control, totals and signals stay between client and host, no client can hold up another,
 //! and a client that vanishes takes its session, and with it its commands, along.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
 mod client;
 mod kept;
 mod place;
@@ -17,3 +20,8 @@ pub use serve::serve;
 pub use wire::Kept;
 
 pub(crate) use client::{Borrowed, borrow};
+
+/// The number of the network namespace that this process is in; none where proc(5) does not tell.
+fn own_network() -> Option<u64> {
+    fs::metadata("/proc/self/ns/net").ok().map(|about| about.ino())
+}

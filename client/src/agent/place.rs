@@ -37,17 +37,26 @@ pub enum PlaceError {
     },
 }
 
+/// The variable that names what a login session may keep, and loses with its last process.
+pub(super) const RUNTIME: &str = "XDG_RUNTIME_DIR";
+
 /// The directory of a user's agent.
 #[derive(Debug, Clone)]
 pub struct Place(PathBuf);
 
 impl Place {
-    /// `$XDG_RUNTIME_DIR/labsh`, or `/tmp/labsh-UID` where that is not set.
+    /// `$XDG_RUNTIME_DIR/labsh`: what a login session has, and cron(8), a service or a container has not. A directory that
+    /// is somebody else's (su(1) can leave such a one set) does not count.
+    pub fn of_login() -> Option<Self> {
+        let runtime = std::env::var_os(RUNTIME).map(PathBuf::from).filter(|path| path.is_absolute())?;
+        let about = fs::metadata(&runtime).ok()?;
+        let ours = about.is_dir() && about.uid() == Uid::effective().as_raw() && about.mode() & 0o022 == 0;
+        ours.then(|| Self(runtime.join("labsh")))
+    }
+
+    /// The same, or `/tmp/labsh-UID` without a login session.
     pub fn of_user() -> Self {
-        let runtime =
-            std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_absolute());
-        let fallback = || PathBuf::from(format!("/tmp/labsh-{}", Uid::effective()));
-        Self(runtime.map_or_else(fallback, |path| path.join("labsh")))
+        Self::of_login().unwrap_or_else(|| Self(PathBuf::from(format!("/tmp/labsh-{}", Uid::effective()))))
     }
 
     fn socket(&self) -> PathBuf {
@@ -79,12 +88,12 @@ impl Place {
             Err(cause) if cause.kind() != io::ErrorKind::AlreadyExists => return Err(system(&self.0)(cause)),
             _ => self.check()?,
         }
-        let path = self.0.join("agent.lock");
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
-        let lock = match Flock::lock(lock.map_err(system(&path))?, FlockArg::LockExclusiveNonblock) {
+        let lock_path = self.0.join("agent.lock");
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&lock_path);
+        let lock = match Flock::lock(lock.map_err(system(&lock_path))?, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => lock,
             Err((_, Errno::EWOULDBLOCK)) => return Ok(None),
-            Err((_, cause)) => return Err(system(&path)(cause.into())),
+            Err((_, cause)) => return Err(system(&lock_path)(cause.into())),
         };
         let path = self.socket();
         // The lock is ours, so nobody serves what lies there.
@@ -94,7 +103,7 @@ impl Place {
         }
         let listener = UnixListener::bind(&path).map_err(system(&path))?;
         fs::set_permissions(&path, Permissions::from_mode(0o600)).map_err(system(&path))?;
-        Ok(Some((listener, Held { socket: path, _lock: lock })))
+        Ok(Some((listener, Held { socket: path, lock_path, lock })))
     }
 }
 
@@ -102,13 +111,26 @@ impl Place {
 #[derive(Debug)]
 pub(super) struct Held {
     socket: PathBuf,
-    _lock: Flock<File>,
+    lock_path: PathBuf,
+    lock: Flock<File>,
+}
+
+impl Held {
+    /// Whether what lies there is still ours: the directory may have been removed (with the login session), and another
+    /// agent have made it anew.
+    pub(super) fn is_ours(&self) -> bool {
+        let identity = |about: fs::Metadata| (about.dev(), about.ino());
+        let (held, there) = (self.lock.metadata().map(identity), fs::metadata(&self.lock_path).map(identity));
+        matches!((held, there), (Ok(held), Ok(there)) if held == there)
+    }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
         // Left behind, it would only be found dead and replaced.
-        let _ = fs::remove_file(&self.socket);
+        if self.is_ours() {
+            let _ = fs::remove_file(&self.socket);
+        }
     }
 }
 

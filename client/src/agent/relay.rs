@@ -1,14 +1,19 @@
 //! Frames between a client and the session that is lent to it.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use labsh_proto::frame::{ChannelId, Frame, Kind};
 use labsh_proto::limits;
-use labsh_proto::message::{Body, Pong};
+use labsh_proto::message::{Body, Ping, Pong};
 use labsh_transport::carrier::Carrier;
 use labsh_transport::framing::{self, FrameReader};
-use tokio::io::{ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::net::UnixStream;
+use tokio::sync::Notify;
+use tokio::time::timeout;
+
+use crate::silence::{Silence, Verdict};
 
 /// A session of the agent's, at a moment when no frame is under way on it.
 #[derive(Debug)]
@@ -19,59 +24,141 @@ pub(super) struct Upstream {
     pub highest: ChannelId,
 }
 
-/// The agent's own questions: what still answers one is not for a client, which could leave it unread, and closing with
-/// unread input would reset its connection and destroy its goodbye.
-pub(super) const OWN_PING: u64 = u64::MAX;
+/// What has come is passed on in pieces of about so many bytes.
+const BATCH: usize = 128 << 10;
+
+/// For a client to take the last words of a host.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// The token of the agent's own questions: their answers are not for clients.
+const OWN_PING: u64 = u64::MAX;
+
+pub(super) fn own_ping() -> Frame {
+    Ping { token: OWN_PING }.frame(ChannelId::CONNECTION)
+}
 
 fn answers_us(frame: &Frame) -> bool {
     frame.kind == Kind::Pong && Pong::from_frame(frame).is_ok_and(|pong| pong.token == OWN_PING)
 }
 
-/// Carries frames both ways until either end is through; whether the session can be lent again.
-pub(super) async fn carry(upstream: &mut Upstream, client: UnixStream) -> bool {
+/// Why frames are carried no longer.
+enum End {
+    /// The client has gone; whether it left every channel closed.
+    Client { clean: bool },
+    /// The host has ended the session, or has gone.
+    Host,
+}
+
+/// Carries frames both ways until either end is through; whether the session can be lent again. A host that says nothing
+/// at all within `patience` has gone.
+pub(super) async fn carry(upstream: &mut Upstream, client: UnixStream, patience: Duration) -> bool {
     let (from_client, mut to_client) = client.into_split();
     let mut from_client = FrameReader::new(from_client);
     let Upstream { reader, writer, highest } = upstream;
+    let ask = Notify::new();
+    // It may have gone since it was last heard, and then the client should not wait for long.
+    ask.notify_one();
     // Each way has a loop of its own: one that is full must not hold up the other.
     let up = async {
-        let mut open = BTreeSet::new();
-        // An end without goodbye is a client that was killed: its commands are to lose it.
-        while let Ok(Some(frame)) = from_client.next(limits::BODY).await {
-            match frame.kind {
-                Kind::Goodbye => return open.is_empty(),
-                Kind::Open => {
-                    open.insert(frame.channel);
-                    *highest = (*highest).max(frame.channel);
+        let (mut open, mut batch) = (BTreeSet::new(), Vec::new());
+        loop {
+            let ended = tokio::select! {
+                () = ask.notified() => {
+                    batch.push(own_ping());
+                    false
                 }
-                Kind::Close => {
-                    open.remove(&frame.channel);
+                more = fill(&mut from_client, &mut batch) => !more,
+            };
+            let goodbye = batch.iter().position(|frame| frame.kind == Kind::Goodbye);
+            batch.truncate(goodbye.unwrap_or(batch.len()));
+            for frame in &batch {
+                match frame.kind {
+                    Kind::Open => {
+                        open.insert(frame.channel);
+                        *highest = (*highest).max(frame.channel);
+                    }
+                    Kind::Close => {
+                        open.remove(&frame.channel);
+                    }
+                    _ => {}
                 }
-                _ => {}
             }
-            if framing::write(writer, &[frame]).await.is_err() {
-                return false;
+            if framing::write(writer, &batch).await.is_err() {
+                // What the host said last may still be on its way; the other loop reads it, and then the end.
+                std::future::pending::<()>().await;
+            }
+            batch.clear();
+            if ended || goodbye.is_some() {
+                // A client that was killed leaves its commands open: they lose it with the session.
+                return End::Client { clean: open.is_empty() };
             }
         }
-        false
     };
     let down = async {
-        while let Ok(Some(frame)) = reader.next(limits::BODY).await {
-            if answers_us(&frame) {
-                continue;
+        let (mut unheard, mut silence, mut batch) = (Some(patience), Silence::default(), Vec::new());
+        loop {
+            let next = match unheard.take() {
+                Some(patience) => {
+                    timeout(patience, reader.next(limits::BODY)).await.map_err(|_| Verdict::Gone)
+                }
+                None => silence.next(reader).await,
+            };
+            match next {
+                Ok(Ok(Some(frame))) => gather(reader, frame, &mut batch),
+                Err(Verdict::Wait) => continue,
+                Err(Verdict::Ask) => {
+                    ask.notify_one();
+                    continue;
+                }
+                Ok(_) | Err(Verdict::Gone) => return End::Host,
             }
-            let last =
-                frame.channel == ChannelId::CONNECTION && matches!(frame.kind, Kind::Refuse | Kind::Goodbye);
-            // Where the client is gone, the other loop knows how it went.
-            if framing::write(&mut to_client, &[frame]).await.is_err() {
+            batch.retain(|frame| !answers_us(frame));
+            let last = batch.iter().any(|frame| {
+                frame.channel == ChannelId::CONNECTION && matches!(frame.kind, Kind::Refuse | Kind::Goodbye)
+            });
+            if framing::write(&mut to_client, &batch).await.is_err() {
+                // The client has gone; the other loop knows how.
                 std::future::pending::<()>().await;
             }
             if last {
-                break;
+                return End::Host;
             }
+            batch.clear();
         }
     };
-    tokio::select! {
-        reusable = up => reusable,
-        () = down => false,
+    let end = tokio::select! {
+        end = up => end,
+        end = down => end,
+    };
+    match end {
+        End::Client { clean } => clean,
+        End::Host => {
+            // Closing with unread input would cut off what was written last.
+            let farewell = async {
+                to_client.shutdown().await?;
+                framing::drain(from_client.get_mut()).await
+            };
+            let _ = timeout(LINGER, farewell).await;
+            false
+        }
+    }
+}
+
+/// Waits for a frame and adds it with what has come behind it; false at the end. Cancel safe.
+async fn fill(reader: &mut FrameReader<impl AsyncRead + Unpin>, batch: &mut Vec<Frame>) -> bool {
+    let Ok(Some(frame)) = reader.next(limits::BODY).await else { return false };
+    gather(reader, frame, batch);
+    true
+}
+
+/// Adds a frame and what has come behind it.
+fn gather(reader: &mut FrameReader<impl AsyncRead + Unpin>, first: Frame, batch: &mut Vec<Frame>) {
+    let mut size = first.body.len();
+    batch.push(first);
+    while size < BATCH {
+        // What is no frame is found again at the next read.
+        let Ok(Some(frame)) = reader.buffered(limits::BODY) else { return };
+        size += frame.body.len();
+        batch.push(frame);
     }
 }

@@ -9,8 +9,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// The longest message, in bytes; a list of [`super::kept::MOST`] sessions fits.
-const LONGEST: u32 = 256 << 10;
+/// The longest message, in bytes; a list of [`super::kept::MOST`] sessions fits, with the longest paths that there are.
+const LONGEST: u32 = 1 << 20;
 
 /// Which session a client can use. The name stands for the secret of its key, which never travels.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +23,10 @@ pub(super) struct Route {
     pub plain: bool,
     /// The pseudonym of the pair of key and host: another secret has another.
     pub name: [u8; 16],
+    /// The network namespace of the client: elsewhere, an address is another machine's.
+    pub network: u64,
+    /// What the client takes for granted in a session: those of an agent of another version have other features.
+    pub features: u64,
 }
 
 /// A session that is to be opened and kept.
@@ -46,8 +50,8 @@ impl Wish {
 /// What a client asks.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Ask {
-    /// For a session on this route, now or never.
-    Lend(Route),
+    /// For a session on this route, now or never; it is kept so long without use from now on.
+    Lend { route: Route, keep: Duration },
     /// To keep one from now on; there is no answer.
     Keep(Wish),
     /// What there is.

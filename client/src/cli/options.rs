@@ -287,7 +287,7 @@ pub struct ConnectionFlags {
     /// How long connecting may take [env: LABSH_CONNECT_TIMEOUT] [default: 10s]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub connect_timeout: Option<Duration>,
-    /// Keep the connection so long for the next command, or off [env: LABSH_KEEP] [default: off]
+    /// How long a connection stays open for the next command, or off [env: LABSH_KEEP] [default: 5m]
     #[arg(long, value_name = "DURATION", value_parser = parse_keep)]
     pub keep: Option<Duration>,
 }

@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal};
 use std::path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use labsh_proto::auth::Mode;
@@ -15,7 +16,7 @@ use crate::cli::options::{CommandOptions, ConnectionFlags, RunOptions, TerminalF
 use crate::cli::outcome::{self, Outcome};
 use crate::cli::remote_command::Targets;
 use crate::cli::{many, note, remote};
-use crate::config::{Config, Resolved};
+use crate::config::{Config, DEFAULT_KEEP, Resolved};
 use crate::connect::ConnectOptions;
 use crate::error::CommandError;
 use crate::key_file;
@@ -115,9 +116,14 @@ pub(crate) fn connect_options(resolved: Resolved) -> anyhow::Result<ConnectOptio
     let Resolved { route, key } = resolved;
     // The agent has a directory of its own.
     let file = path::absolute(&key).context("cannot tell the current directory")?;
-    let keeper = Keeper { place: Place::of_user(), key: file, keep: route.keep };
+    let keeper = match route.keep {
+        Some(Duration::ZERO) => None,
+        Some(keep) => Some(Keeper { place: Place::of_user(), key: file, keep }),
+        // Unasked only where a login session says how long processes of the user's may stay.
+        None => Place::of_login().map(|place| Keeper { place, key: file, keep: DEFAULT_KEEP }),
+    };
     Ok(ConnectOptions {
-        keeper: (!route.keep.is_zero()).then_some(keeper),
+        keeper,
         address: route.address,
         key: key_file::load(&key)?.for_host(&route.host_id),
         mode: if route.plain { Mode::Plain } else { Mode::Tls },
