@@ -3,6 +3,7 @@
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used)]
 
 mod agent;
+mod agent_process;
 mod ansible;
 mod as_root;
 mod cli;

@@ -1,6 +1,7 @@
 //! A real labshd in a process of its own, enrolled keys, and ways to ask it things. Nothing here sleeps to be right: what
 //! a test waits for is a line in the log, a process that ends, or bytes that arrive.
 
+pub mod agent;
 pub mod browser;
 pub mod fleet;
 pub mod screen;
