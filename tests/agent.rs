@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
+use std::process::Stdio;
 
 use labsh_proto::frame::{Decoder, Frame, Kind};
 use labsh_proto::limits;
@@ -24,6 +25,19 @@ fn the_second_command_opens_no_connection() {
         assert_eq!(text(&output.stdout), format!("{number}\n"));
         assert_eq!(text(&output.stderr), "err\n");
         assert_eq!(output.status.code(), Some(number));
+    }
+}
+
+#[test]
+fn a_client_whose_input_does_not_end_gives_the_connection_back() {
+    let kept = Kept::warm();
+    for _ in 0..3 {
+        kept.through_the_agent(|| {
+            let mut client = kept.run(&["true"]).stdin(Stdio::piped()).spawn().unwrap();
+            let input = client.stdin.take();
+            assert!(client.wait().unwrap().success());
+            drop(input);
+        });
     }
 }
 
@@ -148,8 +162,8 @@ fn a_client_that_is_killed_takes_its_command_along() {
     let (client, pid) = kept.through_the_agent(|| sleeper(&kept));
     client.signal(9);
     eventually("the command ends", || !is_alive(pid));
-    // Its connection went with it; the next command has another one kept.
-    kept.warm_up();
+    // Its connection stays.
+    kept.through_the_agent(|| assert!(kept.output(&["true"]).status.success()));
 }
 
 #[test]

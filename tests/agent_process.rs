@@ -161,6 +161,7 @@ fn a_place_that_others_could_change_is_not_used() {
         for _ in 0..3 {
             assert!(kept.output(&["true"]).status.success());
         }
+        eventually("the agents end", || kept.agents().is_empty());
         assert!(!kept.socket().exists());
         assert_eq!(kept.agent("status").status.code(), Some(3));
     };

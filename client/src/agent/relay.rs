@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use bytes::Bytes;
 use labsh_proto::frame::{ChannelId, Frame, Kind};
 use labsh_proto::limits;
 use labsh_proto::message::{Body, Ping, Pong};
@@ -27,7 +28,7 @@ pub(super) struct Upstream {
 /// What has come is passed on in pieces of about so many bytes.
 const BATCH: usize = 128 << 10;
 
-/// For a client to take the last words of a host.
+/// For a client to take the last words of a host, or a host those of a client.
 const LINGER: Duration = Duration::from_secs(5);
 
 /// The token of the agent's own questions: their answers are not for clients.
@@ -43,8 +44,8 @@ fn answers_us(frame: &Frame) -> bool {
 
 /// Why frames are carried no longer.
 enum End {
-    /// The client has gone; whether it left every channel closed.
-    Client { clean: bool },
+    /// The client has gone.
+    Client,
     /// The host has ended the session, or has gone.
     Host,
 }
@@ -60,7 +61,7 @@ pub(super) async fn carry(upstream: &mut Upstream, client: UnixStream, patience:
     ask.notify_one();
     // Each way has a loop of its own: one that is full must not hold up the other.
     let up = async {
-        let (mut open, mut batch) = (BTreeSet::new(), Vec::new());
+        let (mut open, mut batch) = (BTreeSet::<ChannelId>::new(), Vec::new());
         loop {
             let ended = tokio::select! {
                 () = ask.notified() => {
@@ -89,13 +90,20 @@ pub(super) async fn carry(upstream: &mut Upstream, client: UnixStream, patience:
             }
             batch.clear();
             if ended || goodbye.is_some() {
-                // A client that was killed leaves its commands open: they lose it with the session.
-                return End::Client { clean: open.is_empty() };
+                break;
             }
+        }
+        // One that was killed, or did not wait, has left channels open: what runs there is to lose its client.
+        let closing: Vec<Frame> =
+            open.into_iter().map(|id| Frame::new(Kind::Close, id, Bytes::new())).collect();
+        match timeout(LINGER, framing::write(writer, &closing)).await {
+            Ok(Ok(())) => End::Client,
+            _ => End::Host,
         }
     };
     let down = async {
         let (mut unheard, mut silence, mut batch) = (Some(patience), Silence::default(), Vec::new());
+        let mut client_is_there = true;
         loop {
             let next = match unheard.take() {
                 Some(patience) => {
@@ -116,13 +124,12 @@ pub(super) async fn carry(upstream: &mut Upstream, client: UnixStream, patience:
             let last = batch.iter().any(|frame| {
                 frame.channel == ChannelId::CONNECTION && matches!(frame.kind, Kind::Refuse | Kind::Goodbye)
             });
-            if framing::write(&mut to_client, &batch).await.is_err() {
-                // The client has gone; the other loop knows how.
-                std::future::pending::<()>().await;
-            }
             if last {
+                let _ = framing::write(&mut to_client, &batch).await;
                 return End::Host;
             }
+            // Where the client has gone, the other loop still reads what it said.
+            client_is_there = client_is_there && framing::write(&mut to_client, &batch).await.is_ok();
             batch.clear();
         }
     };
@@ -131,7 +138,7 @@ pub(super) async fn carry(upstream: &mut Upstream, client: UnixStream, patience:
         end = down => end,
     };
     match end {
-        End::Client { clean } => clean,
+        End::Client => true,
         End::Host => {
             // Closing with unread input would cut off what was written last.
             let farewell = async {
