@@ -110,7 +110,7 @@ fn tools_that_run_ssh_have_it_as_well() {
 #[test]
 fn a_terminal_has_its_sizes_and_signals() {
     let kept = Kept::warm();
-    let session = format!("unset LABSH_KEEP; export XDG_RUNTIME_DIR={}", kept.runtime().display());
+    let session = format!("export LABSH_KEEP=5m XDG_RUNTIME_DIR={}", kept.runtime().display());
     let Some(screen) = Screen::start(&kept.0, &session) else { return };
     let script = "echo [$(stty size)]; trap 'echo [$(stty size)]' WINCH; trap 'exit 5' INT; while :; do read -t 0.1; done";
     fs::write(kept.0.file("script"), script).unwrap();

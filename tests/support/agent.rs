@@ -38,13 +38,13 @@ impl Kept {
         self.0.path().join("run")
     }
 
-    /// `labsh` in the login session, with nothing said about keeping.
+    /// `labsh` in the login session; what the default is depends on who runs the tests, a service for example.
     pub fn labsh(&self) -> Command {
         self.in_session(self.0.labsh())
     }
 
     pub fn in_session(&self, mut command: Command) -> Command {
-        command.env("XDG_RUNTIME_DIR", self.runtime()).env_remove("LABSH_KEEP");
+        command.env("XDG_RUNTIME_DIR", self.runtime()).env("LABSH_KEEP", "5m");
         command
     }
 

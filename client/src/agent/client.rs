@@ -31,6 +31,8 @@ pub struct Keeper {
     pub key: PathBuf,
     /// How long a session is kept without use.
     pub keep: Duration,
+    /// Whether an agent is started where none is there.
+    pub starts: bool,
 }
 
 /// What came of asking.
@@ -46,6 +48,7 @@ pub(crate) enum Borrowed {
 pub(crate) struct Waiting {
     wish: Wish,
     agent: Option<UnixStream>,
+    starts: bool,
 }
 
 /// Asks the agent for a session; `None` where these options cannot or must not use one.
@@ -81,7 +84,8 @@ pub(crate) async fn borrow(options: &ConnectOptions) -> Option<Borrowed> {
     }
     let host_id = options.key.host_id().to_string();
     let (key, connect_timeout, keep) = (keeper.key.clone(), options.timeout, keeper.keep);
-    Some(Borrowed::None(Waiting { wish: Wish { route, host_id, key, connect_timeout, keep }, agent }))
+    let wish = Wish { route, host_id, key, connect_timeout, keep };
+    Some(Borrowed::None(Waiting { wish, agent, starts: keeper.starts }))
 }
 
 impl Waiting {
@@ -92,12 +96,13 @@ impl Waiting {
             Some(mut stream) => {
                 let _ = timeout(ANSWER, wire::write(&mut stream, &ask)).await;
             }
-            None => {
+            None if self.starts => {
                 let (started, told) = oneshot::channel();
                 // A thread of its own: the command does not wait for it.
                 tokio::task::spawn_blocking(move || start(&ask, started));
                 let _ = told.await;
             }
+            None => {}
         }
     }
 }

@@ -15,7 +15,7 @@ mod serve;
 mod wire;
 
 pub use client::{Keeper, Lender};
-pub use place::{Place, PlaceError};
+pub use place::{Place, PlaceError, in_a_service};
 pub use serve::serve;
 pub use wire::Kept;
 

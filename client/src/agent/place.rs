@@ -40,6 +40,16 @@ pub enum PlaceError {
 /// The variable that names what a login session may keep, and loses with its last process.
 pub(super) const RUNTIME: &str = "XDG_RUNTIME_DIR";
 
+/// Whether this process belongs to a service of systemd's (cgroups(7)): at its end everything in it is killed, which a
+/// process that others use should not be.
+pub fn in_a_service() -> bool {
+    fs::read_to_string("/proc/self/cgroup").is_ok_and(|groups| names_a_service(&groups))
+}
+
+fn names_a_service(groups: &str) -> bool {
+    groups.lines().any(|line| line.ends_with(".service"))
+}
+
 /// The directory of a user's agent.
 #[derive(Debug, Clone)]
 pub struct Place(PathBuf);
@@ -137,4 +147,26 @@ impl Drop for Held {
 fn system(path: &Path) -> impl Fn(io::Error) -> PlaceError + use<> {
     let path = path.to_owned();
     move |cause| PlaceError::System { path: path.clone(), cause }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_is_told_from_a_login_session() {
+        for service in
+            ["0::/system.slice/cron.service\n", "2:cpu:/\n1:name=systemd:/system.slice/job.service\n0::/\n"]
+        {
+            assert!(names_a_service(service), "{service}");
+        }
+        for session in [
+            "0::/user.slice/user-1000.slice/session-3.scope\n",
+            "0::/user.slice/user-1000.slice/user@1000.service/app.slice/vte-spawn-1.scope\n",
+            "0::/\n",
+            "",
+        ] {
+            assert!(!names_a_service(session), "{session}");
+        }
+    }
 }

@@ -31,21 +31,26 @@ const BATCH: usize = 128 << 10;
 /// For a client to take the last words of a host, or a host those of a client.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// The token of the agent's own questions: their answers are not for clients.
-const OWN_PING: u64 = u64::MAX;
+/// The tokens of the agent's own questions, whose answers are not for clients: whether the host is there, and whether it
+/// has heard everything.
+const THERE: u64 = u64::MAX;
+const HEARD: u64 = u64::MAX - 1;
 
 pub(super) fn own_ping() -> Frame {
-    Ping { token: OWN_PING }.frame(ChannelId::CONNECTION)
+    Ping { token: THERE }.frame(ChannelId::CONNECTION)
 }
 
-fn answers_us(frame: &Frame) -> bool {
-    frame.kind == Kind::Pong && Pong::from_frame(frame).is_ok_and(|pong| pong.token == OWN_PING)
+fn answers_us(frame: &Frame, question: u64) -> bool {
+    frame.kind == Kind::Pong && Pong::from_frame(frame).is_ok_and(|pong| pong.token == question)
 }
 
 /// Why frames are carried no longer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
-    /// The client has gone.
+    /// The client has gone, with a goodbye.
     Client,
+    /// The client has gone without one: it was killed, or it is no labsh.
+    Abrupt,
     /// The host has ended the session, or has gone.
     Host,
 }
@@ -53,6 +58,30 @@ enum End {
 /// Carries frames both ways until either end is through; whether the session can be lent again. A host that says nothing
 /// at all within `patience` has gone.
 pub(super) async fn carry(upstream: &mut Upstream, client: UnixStream, patience: Duration) -> bool {
+    match join(upstream, client, patience).await {
+        End::Client => true,
+        // The host may be about to end it for what that client said last.
+        End::Abrupt => timeout(patience, settle(upstream)).await.unwrap_or(false),
+        End::Host => false,
+    }
+}
+
+/// Waits until the host has heard everything that was said so far; false where it ends the session for it.
+async fn settle(upstream: &mut Upstream) -> bool {
+    let ask = Ping { token: HEARD }.frame(ChannelId::CONNECTION);
+    if framing::write(&mut upstream.writer, &[ask]).await.is_err() {
+        return false;
+    }
+    loop {
+        match upstream.reader.next(limits::BODY).await {
+            Ok(Some(frame)) if answers_us(&frame, HEARD) => return true,
+            Ok(Some(frame)) if frame.channel != ChannelId::CONNECTION || frame.kind == Kind::Pong => {}
+            _ => return false,
+        }
+    }
+}
+
+async fn join(upstream: &mut Upstream, client: UnixStream, patience: Duration) -> End {
     let (from_client, mut to_client) = client.into_split();
     let mut from_client = FrameReader::new(from_client);
     let Upstream { reader, writer, highest } = upstream;
@@ -62,7 +91,7 @@ pub(super) async fn carry(upstream: &mut Upstream, client: UnixStream, patience:
     // Each way has a loop of its own: one that is full must not hold up the other.
     let up = async {
         let (mut open, mut batch) = (BTreeSet::<ChannelId>::new(), Vec::new());
-        loop {
+        let end = loop {
             let ended = tokio::select! {
                 () = ask.notified() => {
                     batch.push(own_ping());
@@ -89,15 +118,17 @@ pub(super) async fn carry(upstream: &mut Upstream, client: UnixStream, patience:
                 std::future::pending::<()>().await;
             }
             batch.clear();
-            if ended || goodbye.is_some() {
-                break;
+            match (goodbye, ended) {
+                (Some(_), _) => break End::Client,
+                (None, true) => break End::Abrupt,
+                (None, false) => {}
             }
-        }
+        };
         // One that was killed, or did not wait, has left channels open: what runs there is to lose its client.
         let closing: Vec<Frame> =
             open.into_iter().map(|id| Frame::new(Kind::Close, id, Bytes::new())).collect();
         match timeout(LINGER, framing::write(writer, &closing)).await {
-            Ok(Ok(())) => End::Client,
+            Ok(Ok(())) => end,
             _ => End::Host,
         }
     };
@@ -120,7 +151,7 @@ pub(super) async fn carry(upstream: &mut Upstream, client: UnixStream, patience:
                 }
                 Ok(_) | Err(Verdict::Gone) => return End::Host,
             }
-            batch.retain(|frame| !answers_us(frame));
+            batch.retain(|frame| !answers_us(frame, THERE) && !answers_us(frame, HEARD));
             let last = batch.iter().any(|frame| {
                 frame.channel == ChannelId::CONNECTION && matches!(frame.kind, Kind::Refuse | Kind::Goodbye)
             });
@@ -137,18 +168,15 @@ pub(super) async fn carry(upstream: &mut Upstream, client: UnixStream, patience:
         end = up => end,
         end = down => end,
     };
-    match end {
-        End::Client => true,
-        End::Host => {
-            // Closing with unread input would cut off what was written last.
-            let farewell = async {
-                to_client.shutdown().await?;
-                framing::drain(from_client.get_mut()).await
-            };
-            let _ = timeout(LINGER, farewell).await;
-            false
-        }
+    if end == End::Host {
+        // Closing with unread input would cut off what was written last.
+        let farewell = async {
+            to_client.shutdown().await?;
+            framing::drain(from_client.get_mut()).await
+        };
+        let _ = timeout(LINGER, farewell).await;
     }
+    end
 }
 
 /// Waits for a frame and adds it with what has come behind it; false at the end. Cancel safe.

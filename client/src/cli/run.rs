@@ -9,7 +9,7 @@ use anyhow::Context;
 use labsh_proto::auth::Mode;
 use labsh_proto::message::Program;
 
-use crate::agent::{Keeper, Place};
+use crate::agent::{self, Keeper, Place};
 use crate::choices::Choices;
 use crate::cli::interactive::{self, Interaction};
 use crate::cli::options::{CommandOptions, ConnectionFlags, RunOptions, TerminalFlags};
@@ -118,9 +118,12 @@ pub(crate) fn connect_options(resolved: Resolved) -> anyhow::Result<ConnectOptio
     let file = path::absolute(&key).context("cannot tell the current directory")?;
     let keeper = match route.keep {
         Some(Duration::ZERO) => None,
-        Some(keep) => Some(Keeper { place: Place::of_user(), key: file, keep }),
+        Some(keep) => Some(Keeper { place: Place::of_user(), key: file, keep, starts: true }),
         // Unasked only where a login session says how long processes of the user's may stay.
-        None => Place::of_login().map(|place| Keeper { place, key: file, keep: DEFAULT_KEEP }),
+        None => Place::of_login().map(|place| {
+            let starts = !agent::in_a_service();
+            Keeper { place, key: file, keep: DEFAULT_KEEP, starts }
+        }),
     };
     Ok(ConnectOptions {
         keeper,
