@@ -177,6 +177,8 @@ fn a_place_that_others_could_change_is_not_used() {
     };
     fs::set_permissions(&place, Permissions::from_mode(0o777)).unwrap();
     refused();
+    let told = text(&kept.agent("status").stderr);
+    assert!(told.contains("must be a directory of this user with mode 0700"), "{told}");
     fs::remove_dir(&place).unwrap();
     let elsewhere = kept.0.path().join("elsewhere");
     fs::create_dir(&elsewhere).unwrap();

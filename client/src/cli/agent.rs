@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use crate::agent::{self, Kept, Lender, Place};
+use crate::agent::{self, Kept, Lender, Place, PlaceError};
 use crate::cli::options::AgentAction;
 use crate::cli::{note, print};
 
@@ -21,12 +21,20 @@ pub fn execute(action: AgentAction) -> anyhow::Result<ExitCode> {
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let Ok(mut lender) = Lender::meet(&place).await else {
-            if matches!(action, AgentAction::Status) {
-                note("no agent runs; one starts with the next command that keeps its connection (--keep 5m)");
-                return Ok(ExitCode::from(NOT_RUNNING));
+        let mut lender = match Lender::meet(&place).await {
+            Ok(lender) => lender,
+            Err(error) => {
+                let asked = matches!(action, AgentAction::Status);
+                match error {
+                    // Nobody is there.
+                    PlaceError::System { .. } if asked => {
+                        note("no agent runs; one starts with the next command that keeps its connection (--keep 5m)");
+                    }
+                    PlaceError::System { .. } => {}
+                    error => note(&format!("no agent can run: {error}")),
+                }
+                return Ok(if asked { ExitCode::from(NOT_RUNNING) } else { ExitCode::SUCCESS });
             }
-            return Ok(ExitCode::SUCCESS);
         };
         let silent = "the agent does not answer; `labsh run` works without it";
         match action {
@@ -36,7 +44,8 @@ pub fn execute(action: AgentAction) -> anyhow::Result<ExitCode> {
             }
             AgentAction::Status => {
                 let (pid, sessions) = lender.list().await.context(silent)?;
-                print(format!("process {pid}, {} connections\n", sessions.len()).as_bytes())?;
+                let connections = if sessions.len() == 1 { "connection" } else { "connections" };
+                print(format!("process {pid}, {} {connections}\n", sessions.len()).as_bytes())?;
             }
             AgentAction::Stop => lender.stop().await.context(silent)?,
             AgentAction::Serve => {}
