@@ -143,7 +143,7 @@ async fn join(upstream: &mut Upstream, client: UnixStream, patience: Duration) -
                 None => silence.next(reader).await,
             };
             match next {
-                Ok(Ok(Some(frame))) => gather(reader, frame, &mut batch),
+                Ok(Ok(Some(frame))) => gather(reader, frame, &mut batch).await,
                 Err(Verdict::Wait) => continue,
                 Err(Verdict::Ask) => {
                     ask.notify_one();
@@ -182,17 +182,17 @@ async fn join(upstream: &mut Upstream, client: UnixStream, patience: Duration) -
 /// Waits for a frame and adds it with what has come behind it; false at the end. Cancel safe.
 async fn fill(reader: &mut FrameReader<impl AsyncRead + Unpin>, batch: &mut Vec<Frame>) -> bool {
     let Ok(Some(frame)) = reader.next(limits::BODY).await else { return false };
-    gather(reader, frame, batch);
+    gather(reader, frame, batch).await;
     true
 }
 
-/// Adds a frame and what has come behind it.
-fn gather(reader: &mut FrameReader<impl AsyncRead + Unpin>, first: Frame, batch: &mut Vec<Frame>) {
+/// Adds a frame and what has come behind it, without waiting.
+async fn gather(reader: &mut FrameReader<impl AsyncRead + Unpin>, first: Frame, batch: &mut Vec<Frame>) {
     let mut size = first.body.len();
     batch.push(first);
-    while size < BATCH {
-        // What is no frame is found again at the next read.
-        let Ok(Some(frame)) = reader.buffered(limits::BODY) else { return };
+    while size < BATCH && reader.has_next() {
+        // What is no frame is found again by the next call.
+        let Ok(Some(frame)) = reader.next(limits::BODY).await else { return };
         size += frame.body.len();
         batch.push(frame);
     }
