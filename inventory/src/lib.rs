@@ -2,6 +2,12 @@
 //!
 //! This crate reads; it decides nothing. Which of two files wins, and what a flag overrides, is its caller's business.
 
+mod ansible;
+pub mod ansible_ini;
+pub mod ansible_yaml;
+mod names;
 mod source;
+mod text;
+mod yaml;
 
 pub use source::{Group, Mistake, Origin, Room, Settings, Source};
