@@ -7,6 +7,7 @@ pub mod ansible_ini;
 pub mod ansible_yaml;
 mod names;
 mod source;
+pub mod ssh_config;
 mod text;
 mod yaml;
 

@@ -9,19 +9,23 @@ pub(crate) fn host(name: &str) -> Result<(), String> {
     let port = name.contains(':') && !name.starts_with("unix:") && name.parse::<Ipv6Addr>().is_err();
     let why = port.then_some("behind a colon stands a port");
     why.map_or_else(|| check(name), Err)
-        .map_err(|why| format!("{name:?} cannot be the name of a host: {why}; give it another one"))
+        .map_err(|why| format!("{:?} cannot be the name of a host: {why}; give it another one", brief(name)))
 }
 
 /// Says why a group cannot have this name.
 pub(crate) fn group(name: &str) -> Result<(), String> {
     let source = name.contains(':').then_some("what stands in front of a colon is the name of a source");
     let why = source.map_or_else(|| check(name), Err);
-    why.map_err(|why| format!("{name:?} cannot be the name of a group: {why}; give it another one"))
+    why.map_err(|why| format!("{:?} cannot be the name of a group: {why}; give it another one", brief(name)))
 }
 
 fn check(name: &str) -> Result<(), &'static str> {
     if name.is_empty() {
         return Err("it is empty");
+    }
+    // No name in DNS is longer (RFC 1035, section 2.3.4).
+    if name.len() > 255 {
+        return Err("it is longer than 255 bytes");
     }
     if name.chars().any(|sign| sign.is_control() || sign.is_whitespace()) {
         return Err("there are blanks or control characters in it");
@@ -35,4 +39,9 @@ fn check(name: &str) -> Result<(), &'static str> {
         return Err("a sign in it means something in sets of hosts");
     }
     Ok(())
+}
+
+/// Enough of a name to find it by.
+fn brief(name: &str) -> String {
+    if name.len() > 80 { name.chars().take(60).chain(['…']).collect() } else { name.to_owned() }
 }
