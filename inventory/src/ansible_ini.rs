@@ -8,7 +8,7 @@ use std::path::Path;
 
 use crate::ansible::{Inventory, Value};
 use crate::text::Place;
-use crate::{Mistake, Source};
+use crate::{Mistake, Source, words};
 
 /// What a section holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,7 +112,7 @@ fn without_comment(line: &str) -> &str {
 
 /// A host or a range of them, and variables.
 fn host(inventory: &mut Inventory, group: usize, content: &str, line: usize) -> Result<(), Mistake> {
-    let words = words(content).map_err(|reason| inventory.mistake(line, reason))?;
+    let words = words::split(content).map_err(|reason| inventory.mistake(line, reason))?;
     let Some((pattern, variables)) = words.split_first() else { return Ok(()) };
     let hosts = inventory.hosts(group, pattern, line)?;
     for word in variables {
@@ -123,41 +123,6 @@ fn host(inventory: &mut Inventory, group: usize, content: &str, line: usize) -> 
         inventory.host_variable(&hosts, variable, &value_of(value), line)?;
     }
     Ok(())
-}
-
-/// The words of a line, as Python's `shlex` in its POSIX mode tells them apart: quotes, backslashes, comments.
-fn words(line: &str) -> Result<Vec<String>, &'static str> {
-    let mut words = Vec::new();
-    let mut word: Option<String> = None;
-    let mut signs = line.chars();
-    while let Some(sign) = signs.next() {
-        match sign {
-            ' ' | '\t' | '\r' | '\n' => words.extend(word.take()),
-            '#' => break,
-            '\'' | '"' => {
-                let word = word.get_or_insert_default();
-                loop {
-                    match signs.next().ok_or("a quote has no end; write a second one")? {
-                        end if end == sign => break,
-                        '\\' if sign == '"' => {
-                            let escaped = signs.next().ok_or("a quote has no end; write a second one")?;
-                            if !matches!(escaped, '\\' | '"') {
-                                word.push('\\');
-                            }
-                            word.push(escaped);
-                        }
-                        inside => word.push(inside),
-                    }
-                }
-            }
-            '\\' => {
-                word.get_or_insert_default().push(signs.next().ok_or("a backslash has nothing behind it")?)
-            }
-            other => word.get_or_insert_default().push(other),
-        }
-    }
-    words.extend(word);
-    Ok(words)
 }
 
 /// What Python makes of a value: a quoted text is what is between the quotes, `None` is nothing.

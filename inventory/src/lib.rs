@@ -5,10 +5,13 @@
 mod ansible;
 pub mod ansible_ini;
 pub mod ansible_yaml;
+pub mod clustershell;
 mod names;
+mod qualified;
 mod source;
 pub mod ssh_config;
 mod text;
+mod words;
 mod yaml;
 
 pub use source::{Group, Mistake, Origin, Room, Settings, Source};

@@ -28,6 +28,10 @@ impl Place {
         Mistake { origin: self.line(line), reason: reason.into() }
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
     /// What the file holds.
     pub(crate) fn read(&self) -> Result<String, Mistake> {
         self.read_if_there()?.ok_or_else(|| {
