@@ -17,7 +17,7 @@ use crate::yaml::{self, Node, Value};
 use crate::{Group, Mistake, Origin, Source, names};
 
 /// The most that all groups of a file may come to, in hosts, each counted in each line.
-const MOST_WORK: usize = 500_000;
+const MOST_WORK: usize = 300_000;
 
 /// What a configuration names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -19,21 +19,14 @@ use proptest::prelude::*;
 use serde_json::{Map, Value};
 use support::{Told, told, values};
 
-/// Ansible's own view of an inventory, in the same terms as ours.
-fn oracle(tool: &Path, text: &str, ending: &str) -> Told {
+/// What `ansible-inventory` lists of an inventory, in the same terms as ours.
+fn listed(tool: &Path, text: &str, ending: &str) -> Told {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join(format!("hosts.{ending}"));
     fs::write(&file, text).unwrap();
-    let output = Command::new(tool)
-        .args(["--list", "-i"])
-        .arg(&file)
-        .current_dir(&directory)
-        .env("ANSIBLE_HOME", directory.path())
-        .env("ANSIBLE_INVENTORY_UNPARSED_FAILED", "true")
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
-    let list: Map<String, Value> = serde_json::from_slice(&output.stdout).unwrap();
+    let mut command = Command::new(tool);
+    command.args(["--list", "-i"]).arg(&file).env("ANSIBLE_INVENTORY_UNPARSED_FAILED", "true");
+    let list: Map<String, Value> = serde_json::from_str(&output(&mut command, directory.path())).unwrap();
     let names = |group: &Value, what: &str| -> Vec<String> {
         let names = group.get(what).and_then(Value::as_array).into_iter().flatten();
         names.map(|name| name.as_str().unwrap().to_owned()).collect()
@@ -50,11 +43,40 @@ fn oracle(tool: &Path, text: &str, ending: &str) -> Told {
     }
     let groups = list.keys().filter(|name| *name != "_meta");
     let groups = groups.map(|name| (name.clone(), gather(&list, name, &names))).collect();
-    let hosts = list["_meta"]["hostvars"].as_object().unwrap();
-    Told {
-        groups,
-        hosts: hosts.iter().map(|(host, variables)| (host.clone(), settings(host, variables))).collect(),
-    }
+    Told { groups, hosts: hosts(&list["_meta"]["hostvars"]) }
+}
+
+/// What Ansible's library makes of inventories, all of them in one process.
+fn understood(tool: &Path, texts: &[String], ending: &str) -> Vec<Told> {
+    let directory = tempfile::tempdir().unwrap();
+    let file = |index: usize| directory.path().join(format!("{index}.{ending}"));
+    texts.iter().enumerate().for_each(|(index, text)| fs::write(file(index), text).unwrap());
+    // The Python that has the library is the one that the tool begins with.
+    let program = fs::read_to_string(tool).unwrap();
+    let python = program.lines().next().and_then(|line| line.strip_prefix("#!")).unwrap();
+    let mut command = Command::new(python.split(' ').next().unwrap());
+    command
+        .args(python.split(' ').skip(1))
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/oracles/inventories.py"));
+    command.args((0..texts.len()).map(file));
+    let told = output(&mut command, directory.path());
+    let lines = told.lines().map(|line| {
+        let told: Value = serde_json::from_str(line).unwrap();
+        Told { groups: serde_json::from_value(told["groups"].clone()).unwrap(), hosts: hosts(&told["hosts"]) }
+    });
+    lines.collect()
+}
+
+/// Runs a tool of Ansible's, away from the user's own configuration.
+fn output(command: &mut Command, directory: &Path) -> String {
+    let output = command.current_dir(directory).env("ANSIBLE_HOME", directory).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn hosts(variables: &Value) -> BTreeMap<String, BTreeMap<String, String>> {
+    let hosts = variables.as_object().unwrap().iter();
+    hosts.map(|(host, variables)| (host.clone(), settings(host, variables))).collect()
 }
 
 /// What the variables of a host come to, read as the connection plugin's documentation has it.
@@ -102,9 +124,9 @@ fn ours(source: &Source) -> Told {
     told
 }
 
-fn hold_against_ansible(text: &str, ending: &str, tool: &Path, source: Result<Source, Mistake>) {
+fn compare(text: &str, source: Result<Source, Mistake>, theirs: Told) {
     let source = source.unwrap_or_else(|mistake| panic!("{mistake}\n{text}"));
-    let (mut ours, theirs) = (ours(&source), oracle(tool, text, ending));
+    let mut ours = ours(&source);
     ours.groups.retain(|name, hosts| !hosts.is_empty() || theirs.groups.contains_key(name));
     assert_eq!(ours.groups, theirs.groups, "{text}");
     for (host, values) in theirs.hosts {
@@ -246,9 +268,11 @@ impl Sketch {
 #[test]
 fn generated_ini_inventories_mean_what_ansible_means() {
     let Some(tool) = tool() else { return };
-    for sketch in values(20, sketch()) {
-        let text = sketch.ini();
-        hold_against_ansible(&text, "ini", &tool, ansible_ini::parse(&text, Path::new("hosts.ini")));
+    let texts: Vec<String> = values(100, sketch()).iter().map(Sketch::ini).collect();
+    let theirs = understood(&tool, &texts, "ini");
+    assert_eq!(theirs.len(), texts.len());
+    for (text, theirs) in texts.iter().zip(theirs) {
+        compare(text, ansible_ini::parse(text, Path::new("hosts.ini")), theirs);
     }
 }
 
@@ -311,7 +335,7 @@ ansible_port=7022
 #[test]
 fn the_corners_of_the_ini_form_mean_what_ansible_means() {
     let Some(tool) = tool() else { return };
-    hold_against_ansible(INI, "ini", &tool, ansible_ini::parse(INI, Path::new("hosts.ini")));
+    compare(INI, ansible_ini::parse(INI, Path::new("hosts.ini")), listed(&tool, INI, "ini"));
 }
 
 #[test]
@@ -369,9 +393,11 @@ fn mistakes_in_the_ini_form_are_named_with_their_line() {
 #[test]
 fn generated_yaml_inventories_mean_what_ansible_means() {
     let Some(tool) = tool() else { return };
-    for sketch in values(20, sketch()) {
-        let text = sketch.yaml();
-        hold_against_ansible(&text, "yml", &tool, ansible_yaml::parse(&text, Path::new("hosts.yml")));
+    let texts: Vec<String> = values(100, sketch()).iter().map(Sketch::yaml).collect();
+    let theirs = understood(&tool, &texts, "yml");
+    assert_eq!(theirs.len(), texts.len());
+    for (text, theirs) in texts.iter().zip(theirs) {
+        compare(text, ansible_yaml::parse(text, Path::new("hosts.yml")), theirs);
     }
 }
 
@@ -424,7 +450,7 @@ empty:
 #[test]
 fn the_corners_of_the_yaml_form_mean_what_ansible_means() {
     let Some(tool) = tool() else { return };
-    hold_against_ansible(YAML, "yaml", &tool, ansible_yaml::parse(YAML, Path::new("hosts.yaml")));
+    compare(YAML, ansible_yaml::parse(YAML, Path::new("hosts.yaml")), listed(&tool, YAML, "yaml"));
 }
 
 #[test]
@@ -435,8 +461,7 @@ fn what_ansible_lists_can_be_read_back() {
     fs::write(&ini, INI).unwrap();
     let mut command = Command::new(tool);
     command.args(["--list", "--yaml", "--export", "-i"]).arg(&ini).arg("--output").arg(&yaml);
-    let output = command.current_dir(&directory).env("ANSIBLE_HOME", directory.path()).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    output(&mut command, directory.path());
     let (ini, yaml) = (ansible_ini::read(&ini).unwrap(), ansible_yaml::read(&yaml).unwrap());
     assert_eq!(ours(&yaml).hosts, ours(&ini).hosts);
 }
