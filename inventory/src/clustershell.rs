@@ -17,7 +17,7 @@ use crate::yaml::{self, Node, Value};
 use crate::{Group, Mistake, Origin, Source, names};
 
 /// The most that all groups of a file may come to, in hosts, each counted in each line.
-const MOST_WORK: usize = 300_000;
+const MOST_WORK: usize = 500_000;
 
 /// What a configuration names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -383,4 +383,22 @@ fn files(directory: &Path, ending: &str, place: &Place) -> Result<Vec<PathBuf>, 
     }
     files.sort();
     Ok(files)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_is_bounded() {
+        let place = Place::new(Path::new("local.cfg"));
+        let mut work = MOST_WORK - 15;
+        check("n[1-10]", &place, 1, &mut work).unwrap();
+        let mistake = check("n[1-10]", &place, 2, &mut work).unwrap_err();
+        assert_eq!(
+            mistake.to_string(),
+            "local.cfg:2: all groups together have too many hosts; split the file"
+        );
+    }
 }

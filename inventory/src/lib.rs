@@ -4,6 +4,7 @@
 
 mod ansible;
 pub mod ansible_ini;
+mod ansible_pattern;
 pub mod ansible_yaml;
 pub mod clustershell;
 mod names;
