@@ -1,9 +1,10 @@
 //! What Ansible makes of hosts, groups and variables: who belongs where, and whose variable counts.
 //!
 //! Both forms of its inventories, INI and YAML, are read into this. A variable counts for a host as
-//! <https://docs.ansible.com/ansible/latest/inventory_guide/intro_inventory.html> says: the host's own before those of
-//! its groups, a child group's before its parents', `all` last; among groups of the same depth the one with the higher
-//! `ansible_group_priority`, then the one whose name comes later. Within one place, the last line counts.
+//! <https://docs.ansible.com/ansible/latest/playbook_guide/playbooks_variables.html> says. The host's own count before
+//! those of its groups, a child group's before its parents', `all` last; among groups of the same depth the one with the
+//! higher `ansible_group_priority`, then the one whose name comes later. Files in `host_vars` count before all that, files
+//! in `group_vars` before all but the host's own. Within one place, the last line counts.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -38,7 +39,8 @@ pub(crate) enum Value {
 /// An inventory while it is being read.
 #[derive(Debug)]
 pub(crate) struct Inventory {
-    place: Place,
+    /// The inventory itself, and behind it files with variables; the last is the one that is being read.
+    places: Vec<Place>,
     hosts: Vec<String>,
     host_by_name: HashMap<String, usize>,
     groups: Vec<Member>,
@@ -61,6 +63,8 @@ struct Member {
 struct Definition {
     variable: String,
     value: Value,
+    /// Of `places`.
+    file: usize,
     line: usize,
     whose: Whose,
 }
@@ -69,6 +73,15 @@ struct Definition {
 enum Whose {
     Group(usize),
     Hosts(Vec<usize>),
+}
+
+/// A file of `places`, a line in it, and hosts.
+type Line = (usize, usize, Vec<usize>);
+
+impl Definition {
+    fn of(&self, hosts: Vec<usize>) -> Line {
+        (self.file, self.line, hosts)
+    }
 }
 
 /// The hosts for which a definition counts.
@@ -102,7 +115,7 @@ impl Inventory {
     /// One with nothing in it but the groups that are always there.
     pub(crate) fn new(place: Place) -> Self {
         let mut inventory = Self {
-            place,
+            places: vec![place],
             hosts: Vec::new(),
             host_by_name: HashMap::new(),
             groups: Vec::new(),
@@ -119,7 +132,26 @@ impl Inventory {
     }
 
     pub(crate) fn mistake(&self, line: usize, reason: impl Into<String>) -> Mistake {
-        self.place.mistake(line, reason)
+        self.places[self.places.len() - 1].mistake(line, reason)
+    }
+
+    /// What is defined from now on is in this file of variables.
+    pub(crate) fn begin_variables(&mut self, place: Place) {
+        self.places.push(place);
+    }
+
+    /// Whether there is such a host, or such a group.
+    pub(crate) fn has(&self, host: bool, name: &str) -> bool {
+        if host { self.host_by_name.contains_key(name) } else { self.group_by_name.contains_key(name) }
+    }
+
+    /// A variable of a host or of a group that stands in a file of its own.
+    pub(crate) fn variable_of(&mut self, host: bool, name: &str, variable: &str, value: Value, line: usize) {
+        let by_name = if host { &self.host_by_name } else { &self.group_by_name };
+        if let Some(index) = by_name.get(name).copied() {
+            let whose = if host { Whose::Hosts(vec![index]) } else { Whose::Group(index) };
+            self.define(whose, variable, value, line);
+        }
     }
 
     /// The group of this name, which may be new.
@@ -231,7 +263,8 @@ impl Inventory {
     }
 
     fn define(&mut self, whose: Whose, variable: &str, value: Value, line: usize) {
-        self.definitions.push(Definition { variable: variable.to_owned(), value, line, whose });
+        let file = self.places.len() - 1;
+        self.definitions.push(Definition { variable: variable.to_owned(), value, file, line, whose });
     }
 
     /// Everything has been read.
@@ -309,7 +342,7 @@ impl Inventory {
             names.splice(5..names.len() - 1, ["…"]);
         }
         let reason = format!("the groups go round in a circle: {}; take one out", names.join(" ← "));
-        self.mistake(at, reason)
+        self.places[0].mistake(at, reason)
     }
 
     /// The longest way down from `all`.
@@ -354,7 +387,7 @@ impl Inventory {
             members.push('@');
             members.push_str(child);
         }
-        Group { members, origin: self.place.line(group.line) }
+        Group { members, origin: self.places[0].line(group.line) }
     }
 
     /// The settings, each with just those hosts for which its line counts.
@@ -372,10 +405,15 @@ impl Inventory {
         let mut counting: BTreeMap<&str, Vec<Counting>> = BTreeMap::new();
         for (variable, mut definitions) in by_variable {
             definitions.sort_by_key(|index| {
-                let rank = match &self.definitions[*index].whose {
-                    Whose::Hosts(_) => (1, 0, 0, ""),
+                let definition = &self.definitions[*index];
+                let own_file = definition.file > 0;
+                let rank = match &definition.whose {
+                    Whose::Hosts(_) => (3 + usize::from(own_file), 0, 0, ""),
                     Whose::Group(group) => {
-                        (0, depths[*group], self.groups[*group].priority, self.groups[*group].name.as_str())
+                        // Files of variables count more than all groups of the inventory, the one for `all` included.
+                        let layer = if own_file { 1 + usize::from(*group != ALL) } else { 0 };
+                        let Member { name, priority, .. } = &self.groups[*group];
+                        (layer, depths[*group], *priority, name.as_str())
                     }
                 };
                 Reverse((rank, *index))
@@ -392,21 +430,21 @@ impl Inventory {
             }
             counting.insert(variable, each);
         }
-        let mut said: BTreeMap<(usize, Vec<usize>), Settings> = BTreeMap::new();
+        let mut said: BTreeMap<Line, Settings> = BTreeMap::new();
         self.settings(&mut counting, &mut said)?;
         for (variable, each) in counting {
             for Counting { definition, hosts } in each {
                 if let Value::Text(text) | Value::Structure(text) = &self.definitions[definition].value {
-                    let settings = said.entry((self.definitions[definition].line, hosts)).or_default();
+                    let settings = said.entry(self.definitions[definition].of(hosts)).or_default();
                     settings.variables.insert(variable.to_owned(), text.clone());
                 }
             }
         }
-        let rooms = said.into_iter().filter(|((_, hosts), _)| !hosts.is_empty());
-        let room = |((line, hosts), settings): ((usize, Vec<usize>), Settings)| Room {
+        let rooms = said.into_iter().filter(|((_, _, hosts), _)| !hosts.is_empty());
+        let room = |((file, line, hosts), settings): (Line, Settings)| Room {
             hosts: NodeSet::of(hosts.into_iter().map(|host| self.hosts[host].as_str())),
             settings,
-            origin: self.place.line(line),
+            origin: self.places[file].line(line),
         };
         Ok(rooms.map(room).collect())
     }
@@ -415,7 +453,7 @@ impl Inventory {
     fn settings(
         &self,
         counting: &mut BTreeMap<&str, Vec<Counting>>,
-        said: &mut BTreeMap<(usize, Vec<usize>), Settings>,
+        said: &mut BTreeMap<Line, Settings>,
     ) -> Result<(), Mistake> {
         // `ansible_port` is the port of whatever makes the connection.
         let mut other = vec![true; self.hosts.len()];
@@ -434,15 +472,15 @@ impl Inventory {
                     let (hosts, others): (Vec<usize>, Vec<usize>) =
                         hosts.into_iter().partition(|host| *variable != "ansible_port" || !other[*host]);
                     if let (Value::Text(text), false) = (&definition.value, others.is_empty()) {
-                        let settings = said.entry((definition.line, others)).or_default();
+                        let settings = said.entry(definition.of(others)).or_default();
                         settings.variables.insert((*variable).to_owned(), text.clone());
                     }
                     let hosts = take(hosts.into_iter(), &mut taken);
                     if !hosts.is_empty() {
-                        let settings = said.entry((definition.line, hosts)).or_default();
-                        setting
-                            .set(settings, definition)
-                            .map_err(|reason| self.mistake(definition.line, reason))?;
+                        let settings = said.entry(definition.of(hosts)).or_default();
+                        setting.set(settings, definition).map_err(|reason| {
+                            self.places[definition.file].mistake(definition.line, reason)
+                        })?;
                     }
                 }
             }

@@ -1,14 +1,14 @@
 //! Ansible's inventories in their INI form.
 //!
-//! Read are hosts with their variables, ranges and ports, `[group]`, `[group:children]` and `[group:vars]`. What stands
-//! beside the file (`group_vars/`, `host_vars/`) is not, and neither are templates filled in.
+//! Read are hosts with their variables, ranges and ports, `[group]`, `[group:children]` and `[group:vars]`. Templates are
+//! not filled in.
 
 use std::collections::HashMap;
 use std::path::Path;
 
 use crate::ansible::{Inventory, Value};
 use crate::text::Place;
-use crate::{Mistake, Source, words};
+use crate::{Mistake, Source, ansible_vars, words};
 
 /// What a section holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,13 +18,15 @@ enum Section {
     Variables,
 }
 
-/// Reads an inventory from a file.
+/// Reads an inventory from a file, and the variables in `group_vars` and `host_vars` beside it.
 ///
 /// # Errors
 ///
-/// Where the file cannot be read, and wherever [`parse`] finds a mistake.
+/// Where a file cannot be read, and wherever [`parse`] finds a mistake.
 pub fn read(path: &Path) -> Result<Source, Mistake> {
-    parse(&Place::new(path).read()?, path)
+    let mut inventory = groups(&Place::new(path).read()?, path)?;
+    ansible_vars::read(&mut inventory, path)?;
+    inventory.finish()
 }
 
 /// Reads an inventory; the path is for the origins.
@@ -34,6 +36,10 @@ pub fn read(path: &Path) -> Result<Source, Mistake> {
 /// The first line that makes no sense: sections that are no group's, groups that nobody declares or that go round in a
 /// circle, quotes without an end, more than [`labsh_nodeset::MOST`] hosts, names that are a notation elsewhere in labsh.
 pub fn parse(text: &str, path: &Path) -> Result<Source, Mistake> {
+    groups(text, path)?.finish()
+}
+
+fn groups(text: &str, path: &Path) -> Result<Inventory, Mistake> {
     let mut inventory = Inventory::new(Place::new(path));
     let (mut group, mut section) = (inventory.group("ungrouped", 0)?, Section::Hosts);
     // Groups that are spoken of; they have to be declared somewhere.
@@ -88,7 +94,7 @@ pub fn parse(text: &str, path: &Path) -> Result<Source, Mistake> {
         Some((name, line)) => {
             Err(inventory.mistake(line, format!("nobody declares the group {name}; add a section [{name}]")))
         }
-        None => inventory.finish(),
+        None => Ok(inventory),
     }
 }
 

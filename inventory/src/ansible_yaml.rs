@@ -1,22 +1,24 @@
 //! Ansible's inventories in their YAML form; JSON is YAML too.
 //!
-//! Read are groups with `hosts`, `children` and `vars`, anchors and merged tables included. What stands beside the file
-//! (`group_vars/`, `host_vars/`) is not, templates are not filled in, and no plugin is run.
+//! Read are groups with `hosts`, `children` and `vars`, anchors and merged tables included. Templates are not filled in,
+//! and no plugin is run.
 
 use std::path::Path;
 
 use crate::ansible::{self, Inventory};
 use crate::text::Place;
 use crate::yaml::{self, Node, Value};
-use crate::{Mistake, Source};
+use crate::{Mistake, Source, ansible_vars};
 
-/// Reads an inventory from a file.
+/// Reads an inventory from a file, and the variables in `group_vars` and `host_vars` beside it.
 ///
 /// # Errors
 ///
-/// Where the file cannot be read, and wherever [`parse`] finds a mistake.
+/// Where a file cannot be read, and wherever [`parse`] finds a mistake.
 pub fn read(path: &Path) -> Result<Source, Mistake> {
-    parse(&Place::new(path).read()?, path)
+    let mut inventory = groups(&Place::new(path).read()?, path)?;
+    ansible_vars::read(&mut inventory, path)?;
+    inventory.finish()
 }
 
 /// Reads an inventory; the path is for the origins.
@@ -25,6 +27,10 @@ pub fn read(path: &Path) -> Result<Source, Mistake> {
 ///
 /// The first line that makes no sense: where Ansible would warn and pass over a part, this is a mistake.
 pub fn parse(text: &str, path: &Path) -> Result<Source, Mistake> {
+    groups(text, path)?.finish()
+}
+
+fn groups(text: &str, path: &Path) -> Result<Inventory, Mistake> {
     let place = Place::new(path);
     let document = yaml::parse(text, &place)?;
     let mut inventory = Inventory::new(place);
@@ -48,7 +54,7 @@ pub fn parse(text: &str, path: &Path) -> Result<Source, Mistake> {
     for (key, value) in &groups {
         group(&mut inventory, key, value)?;
     }
-    inventory.finish()
+    Ok(inventory)
 }
 
 /// A group, and what stands in it. The depth of this recursion is that of the document.
@@ -115,7 +121,8 @@ fn table_or_name(inventory: &Inventory, node: &Node, what: &str) -> Result<Vec<(
     }
 }
 
-fn of(node: &Node) -> ansible::Value {
+/// A variable's value.
+pub(crate) fn of(node: &Node) -> ansible::Value {
     match &node.value {
         Value::Null => ansible::Value::Nothing,
         Value::Scalar(text) => ansible::Value::Text(text.clone()),

@@ -5,6 +5,7 @@
 mod ansible;
 pub mod ansible_ini;
 mod ansible_pattern;
+mod ansible_vars;
 pub mod ansible_yaml;
 pub mod clustershell;
 mod names;

@@ -8,6 +8,8 @@ use labsh_nodeset::{NoGroups, NodeSet};
 pub(crate) fn host(name: &str) -> Result<(), String> {
     let port = name.contains(':') && !name.starts_with("unix:") && name.parse::<Ipv6Addr>().is_err();
     let why = port.then_some("behind a colon stands a port");
+    let why = why.or(name.contains('@').then_some("what stands in front of an @ is a user"));
+    let why = why.or(name.starts_with('-').then_some("what begins with a dash is an option"));
     why.map_or_else(|| check(name), Err)
         .map_err(|why| format!("{:?} cannot be the name of a host: {why}; give it another one", brief(name)))
 }

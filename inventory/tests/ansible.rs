@@ -24,9 +24,14 @@ fn listed(tool: &Path, text: &str, ending: &str) -> Told {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join(format!("hosts.{ending}"));
     fs::write(&file, text).unwrap();
+    listed_file(tool, &file)
+}
+
+fn listed_file(tool: &Path, file: &Path) -> Told {
+    let home = tempfile::tempdir().unwrap();
     let mut command = Command::new(tool);
-    command.args(["--list", "-i"]).arg(&file).env("ANSIBLE_INVENTORY_UNPARSED_FAILED", "true");
-    let list: Map<String, Value> = serde_json::from_str(&output(&mut command, directory.path())).unwrap();
+    command.args(["--list", "-i"]).arg(file).env("ANSIBLE_INVENTORY_UNPARSED_FAILED", "true");
+    let list: Map<String, Value> = serde_json::from_str(&output(&mut command, home.path())).unwrap();
     let names = |group: &Value, what: &str| -> Vec<String> {
         let names = group.get(what).and_then(Value::as_array).into_iter().flatten();
         names.map(|name| name.as_str().unwrap().to_owned()).collect()
@@ -338,6 +343,72 @@ fn the_corners_of_the_ini_form_mean_what_ansible_means() {
     compare(INI, ansible_ini::parse(INI, Path::new("hosts.ini")), listed(&tool, INI, "ini"));
 }
 
+/// Files of variables beside an inventory, by name.
+const BESIDE: [(&str, &str); 14] = [
+    ("group_vars/all.yml", "---\ncountry: everywhere\nansible_labsh_port: 7200\nmotd: all\n"),
+    ("group_vars/web/main.yml", "http_port: 8080\nansible_user: web\nfrom: main\n"),
+    ("group_vars/web/extra", "from: extra\n"),
+    ("group_vars/web/more/deep.json", "{\"rack\": \"r1\"}\n"),
+    ("group_vars/web/.hidden.yml", "from: hidden\n"),
+    ("group_vars/web/old.yml~", "from: old\n"),
+    ("group_vars/web/notes.txt", "no variables\n"),
+    ("group_vars/web.yml", "from: never, the directory comes first\n"),
+    ("group_vars/atlanta", "ntp_server: atlanta.file\n"),
+    ("group_vars/raleigh.yaml", "# nothing yet\n"),
+    ("group_vars/southeast.json", "{\"ntp_server\": \"southeast.file\", \"ansible_labsh_key\": null}\n"),
+    ("group_vars/nobody.yml", "[not read\n"),
+    ("host_vars/same.yml", "ntp_server: same.file\nansible_host: 192.0.2.9\n"),
+    ("host_vars/www03.example.com", "ansible_user: three\n"),
+];
+
+fn beside(directory: &Path) {
+    for (name, text) in BESIDE {
+        let file = directory.join(name);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, text).unwrap();
+    }
+}
+
+#[test]
+fn files_of_variables_mean_what_ansible_means() {
+    let Some(tool) = tool() else { return };
+    let directory = tempfile::tempdir().unwrap();
+    beside(directory.path());
+    let (ini, yaml) = (directory.path().join("hosts"), directory.path().join("hosts.yml"));
+    fs::write(&ini, INI).unwrap();
+    fs::write(&yaml, YAML).unwrap();
+    compare(INI, ansible_ini::read(&ini), listed_file(&tool, &ini));
+    compare(YAML, ansible_yaml::read(&yaml), listed_file(&tool, &yaml));
+}
+
+#[test]
+fn values_from_files_of_variables_have_their_line_there() {
+    let directory = tempfile::tempdir().unwrap();
+    beside(directory.path());
+    let ini = directory.path().join("hosts");
+    fs::write(&ini, INI).unwrap();
+    let address = |source: &Source| {
+        let room = source.rooms.iter().find(|room| room.settings.address.as_deref() == Some("192.0.2.9"));
+        room.map(|room| (room.hosts.to_string(), room.origin.clone()))
+    };
+    let (hosts, origin) = address(&ansible_ini::read(&ini).unwrap()).unwrap();
+    assert_eq!((hosts.as_str(), origin.line), ("same", 2));
+    assert_eq!(*origin.path, *directory.path().join("host_vars/same.yml"));
+    // What is encrypted as a whole is passed over, what is wrong is not.
+    fs::write(&origin.path, "$ANSIBLE_VAULT;1.1;AES256\n3161\n").unwrap();
+    assert_eq!(address(&ansible_ini::read(&ini).unwrap()), None);
+    for (text, line, part) in [
+        ("a: 1\nb: [\n", 2, "that is no YAML"),
+        ("- a\n", 1, "variables are a table"),
+        ("a: 1\nansible_labsh_port: http\n", 2, "from 1 to 65535"),
+    ] {
+        fs::write(&origin.path, text).unwrap();
+        let mistake = ansible_ini::read(&ini).unwrap_err();
+        assert_eq!((&mistake.origin.path, mistake.origin.line), (&origin.path, line), "{mistake}");
+        assert!(mistake.reason.contains(part), "{mistake}");
+    }
+}
+
 #[test]
 fn each_value_has_its_line() {
     let source = ansible_ini::parse(INI, Path::new("/etc/ansible/hosts")).unwrap();
@@ -370,6 +441,8 @@ fn mistakes_in_the_ini_form_are_named_with_their_line() {
         ("lab1 a=x\\\n", 1, "nothing behind it"),
         ("lab!1\n", 1, "means something in sets of hosts"),
         ("\nlab*\n", 2, "wildcards"),
+        ("root@lab1\n", 1, "is a user"),
+        ("-lab1\n", 1, "is an option"),
         ("lab1:\n", 1, "a colon"),
         ("[a:vars]\nx=1\n", 1, "nobody declares the group a"),
         ("[a:children]\nb\n", 2, "nobody declares the group b"),
