@@ -309,6 +309,9 @@ async fn read_frames(
             Ok(_) => {}
             Err(error) => return lost(format!("the server broke the protocol: {error}")),
         }
+        if !reader.has_next() {
+            multiplexer.wake();
+        }
     }
 }
 
