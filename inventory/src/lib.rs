@@ -2,6 +2,7 @@
 //!
 //! This crate reads; it decides nothing. Which of two files wins, and what a flag overrides, is its caller's business.
 
+pub mod hosts_toml;
 mod source;
 
 pub use source::{Group, Mistake, Origin, Room, Settings, Source};
