@@ -24,8 +24,9 @@ use crate::target::{Target, parse_port};
 const CONFIGURATION: &str = "\
 Settings:
   Options win over the environment (LABSH_KEY, LABSH_HOST_ID, LABSH_PORT,
-  LABSH_CONNECT_TIMEOUT), and that over $XDG_CONFIG_HOME/labsh/config.toml,
-  and that over /etc/labsh/config.toml.
+  LABSH_CONNECT_TIMEOUT), and that over files in $XDG_CONFIG_HOME/labsh and,
+  behind them, /etc/labsh: a host's table in config.toml, then the smallest
+  room it is in in hosts.toml, then [defaults] in config.toml.
 
 First steps:
   labsh try 'echo hello'          nothing to set up
