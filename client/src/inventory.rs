@@ -6,7 +6,7 @@ use std::path::Path;
 
 use labsh_inventory::hosts_toml::{self, HostsToml};
 use labsh_inventory::{Group, Mistake, Origin, Room, Settings};
-use labsh_nodeset::Groups;
+use labsh_nodeset::{Groups, Mistake as BadSet};
 use labsh_proto::key::HostId;
 
 use crate::choices::Choices;
@@ -117,6 +117,24 @@ impl Inventory {
     /// Where a group is defined, and where it is added to.
     pub fn origins(&self, group: &str) -> Vec<&Origin> {
         self.groups.get(group).into_iter().flatten().map(|group| &group.origin).collect()
+    }
+
+    /// The line that brought a mistake about, where it is one of a file and not one of whoever asked.
+    pub fn culprit(&self, mistake: &BadSet) -> Option<&Origin> {
+        match mistake {
+            BadSet::Circle { circle } => {
+                circle.iter().find_map(|name| self.origins(name.strip_prefix('@')?).first().copied())
+            }
+            BadSet::UnknownGroup { group, .. } => {
+                let named = format!("@{group}");
+                let part_of_name = |c: char| !c.is_whitespace() && !",!&^".contains(c);
+                self.groups.values().flatten().find_map(|group| {
+                    let words = group.members.split(|c| !part_of_name(c));
+                    words.into_iter().any(|word| word == named).then_some(&group.origin)
+                })
+            }
+            _ => None,
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use labsh_proto::key::{HostId, KeyId};
 use labsh_proto::message::{Program, Variable};
 
 use crate::choices::{Choices, parse_duration};
+use crate::cli::hosts::HostsOptions;
 use crate::cli::interactive::escapes::EscapeCharacter;
 use crate::cli::last::LastOptions;
 use crate::cli::lesson_options::LessonOptions;
@@ -128,6 +129,8 @@ pub enum Action {
     Try(Box<TryOptions>),
     /// Measure how long a host takes to answer
     Ping(PingOptions),
+    /// List the hosts and groups that are known
+    Hosts(Box<HostsOptions>),
     /// Show what became of the last run on many hosts; its hosts are the targets @last, @last:failed, @last:ok, …
     Last(LastOptions),
     /// Make, show and enrol keys

@@ -27,9 +27,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use crate::choices::Choices;
-use crate::cli::last::{Last, Outcome, WithLast};
+use crate::cli::last::{Last, Outcome};
 use crate::cli::options::{CommandOptions, ConnectionFlags};
-use crate::cli::{note, outcome, print, run};
+use crate::cli::{hosts, note, outcome, print, run};
 use crate::config::Config;
 use crate::fanout::{self, Broadcast, Event, Host, Limits, Wish, Work};
 use crate::inventory::Inventory;
@@ -124,18 +124,11 @@ pub(crate) fn execute(
 
 /// The hosts that are meant, after exclusions and choice.
 fn targets(expression: &str, inventory: &Inventory, options: &ManyOptions) -> anyhow::Result<NodeSet> {
-    let inventory = WithLast(inventory);
-    let mut set = NodeSet::parse(expression, &inventory)?;
-    for excluded in &options.exclude {
-        set = set.difference(&NodeSet::parse(excluded, &inventory).context("--exclude")?);
-    }
+    let mut set = hosts::select(expression, &options.exclude, inventory)?;
     if let Some(count) = options.pick {
         let mut shuffled: Vec<([u8; 8], &str)> = set.iter().map(|name| (random::bytes(), name)).collect();
         shuffled.sort_unstable();
         set = shuffled.into_iter().take(count as usize).map(|(_, name)| name).collect();
-    }
-    if set.is_empty() {
-        anyhow::bail!("{expression:?} is no host at all; nothing was started");
     }
     Ok(set)
 }
