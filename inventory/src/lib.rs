@@ -8,6 +8,7 @@ mod ansible_pattern;
 mod ansible_vars;
 pub mod ansible_yaml;
 pub mod clustershell;
+pub mod hosts_toml;
 mod names;
 mod qualified;
 mod source;

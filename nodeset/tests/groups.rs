@@ -83,6 +83,8 @@ fn addresses_are_hosts() {
 fn what_is_wrong_is_said() {
     assert!(matches!(mistake("@nothere"), Mistake::UnknownGroup { .. }));
     assert!(mistake("@nothere").to_string().contains("there are: a, b, empty"));
+    assert!(mistake("@emty").to_string().contains("perhaps @empty"), "{}", mistake("@emty"));
+    assert!(!mistake("@nothere").to_string().contains("perhaps"));
     assert!(mistake("@x").to_string().contains("@x → @y → @z → @x"));
     assert!(mistake("@itself").to_string().contains("@itself → @itself"));
     assert!(mistake("").to_string().contains("missing at the end"));

@@ -2,6 +2,7 @@
 
 mod diagnostics;
 mod follow;
+pub mod hosts;
 mod interactive;
 pub mod key;
 pub mod last;
@@ -69,6 +70,7 @@ pub fn main(embedded: Embedded) -> ExitCode {
         Action::Rsh(_) => Ok(rsh::main(std::env::args_os().skip(2))),
         Action::Try(options) => try_command::execute(*options, &embedded),
         Action::Ping(options) => ping::execute(options),
+        Action::Hosts(options) => hosts::execute(*options),
         Action::Last(options) => last::execute(&options),
         Action::Key(action) => key::execute(action),
         Action::Lesson(options) => (embedded.lesson)(options),
