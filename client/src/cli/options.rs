@@ -12,6 +12,7 @@ use labsh_proto::key::{HostId, KeyId};
 use labsh_proto::message::{Program, Variable};
 
 use crate::choices::{Choices, parse_duration, parse_keep};
+use crate::cli::hosts::HostsOptions;
 use crate::cli::interactive::escapes::EscapeCharacter;
 use crate::cli::last::LastOptions;
 use crate::cli::lesson_options::LessonOptions;
@@ -24,8 +25,10 @@ use crate::target::{Target, parse_port};
 const CONFIGURATION: &str = "\
 Settings:
   Options win over the environment (LABSH_KEY, LABSH_HOST_ID, LABSH_PORT,
-  LABSH_CONNECT_TIMEOUT, LABSH_KEEP), and that over
-  $XDG_CONFIG_HOME/labsh/config.toml, and that over /etc/labsh/config.toml.
+  LABSH_CONNECT_TIMEOUT, LABSH_KEEP), and that over files in
+  $XDG_CONFIG_HOME/labsh and, behind them, /etc/labsh: a host's table in
+  config.toml, then the smallest room it is in in hosts.toml, then [defaults]
+  in config.toml.
 
 First steps:
   labsh try 'echo hello'          nothing to set up
@@ -127,6 +130,8 @@ pub enum Action {
     Try(Box<TryOptions>),
     /// Measure how long a host takes to answer
     Ping(PingOptions),
+    /// List the hosts and groups that are known
+    Hosts(Box<HostsOptions>),
     /// Show what became of the last run on many hosts; its hosts are the targets @last, @last:failed, @last:ok, …
     Last(LastOptions),
     /// Make, show and enrol keys
