@@ -1,6 +1,7 @@
 //! The program `labsh`: from a command line to an exit status.
 
 mod diagnostics;
+mod enrolment_files;
 mod follow;
 pub mod hosts;
 mod interactive;
