@@ -2,6 +2,7 @@
 
 pub mod agent;
 mod diagnostics;
+mod enrolment_files;
 mod follow;
 pub mod hosts;
 mod interactive;

@@ -17,7 +17,7 @@ use crate::cli::interactive::escapes::EscapeCharacter;
 use crate::cli::last::LastOptions;
 use crate::cli::lesson_options::LessonOptions;
 use crate::cli::many::options::{JsonForm, ManyOptions};
-use crate::cli::remote_command::{RemoteCommand, RemoteShell};
+use crate::cli::remote_command::{RemoteCommand, RemoteShell, Targets};
 use crate::cli::rsh::help::RshOptions;
 use crate::key_store::KeyName;
 use crate::target::{Target, parse_port};
@@ -406,6 +406,8 @@ pub enum KeyAction {
     ///
     /// The host adds it with `labshd key add`, which reads it from standard input:
     /// labsh key enroll alice --host lab07 | ssh lab07 labshd key add
+    ///
+    /// For a set of hosts, --out writes a file for each.
     Enroll(EnrollOptions),
     /// Print what to run on each host so that it forgets a key
     Revoke(RevokeOptions),
@@ -417,12 +419,18 @@ pub struct EnrollOptions {
     /// The key [default: the only one]
     #[arg(value_parser = KeyId::new)]
     pub id: Option<KeyId>,
-    /// The host, as it will be named as a target
+    /// The host, as it will be named as a target; with --out a set of them: lab[01-40], @group
     #[arg(long, value_name = "HOST")]
-    pub host: Target,
+    pub host: Targets,
     /// The name to enrol it under, if it is not HOST's; `labsh run` will need it too [env: LABSH_HOST_ID]
     #[arg(long, value_name = "NAME", value_parser = HostId::new)]
     pub host_id: Option<HostId>,
+    /// Write DIR/HOST.enroll for each host, for its eyes only, and print none
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Replace files that are there
+    #[arg(long, requires = "out")]
+    pub force: bool,
 }
 
 /// `labsh key revoke`.
