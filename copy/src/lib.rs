@@ -54,6 +54,7 @@ pub struct Trouble {
 pub struct Progress {
     announced: AtomicU64,
     moved: AtomicU64,
+    carried: AtomicU64,
     listed: AtomicBool,
     copied: AtomicU64,
     unchanged: AtomicU64,
@@ -67,6 +68,8 @@ pub struct Counts {
     pub announced: u64,
     /// Bytes of these that are done with: copied, found unchanged, or given up.
     pub moved: u64,
+    /// Bytes of contents that went from one side to the other.
+    pub carried: u64,
     /// Whether all files are known of.
     pub listed: bool,
     /// Files, links and directories that were made or changed.
@@ -84,6 +87,7 @@ impl Progress {
         Counts {
             announced: of(&self.announced),
             moved: of(&self.moved),
+            carried: of(&self.carried),
             listed: self.listed.load(Ordering::Relaxed),
             copied: of(&self.copied),
             unchanged: of(&self.unchanged),

@@ -404,6 +404,7 @@ impl<W: Write> Receiver<'_, W> {
         coming.left =
             coming.left.checked_sub(length).ok_or(Error::Protocol("more comes than a file was to have"))?;
         Watch::add(&self.watch.progress.moved, length);
+        Watch::add(&self.watch.progress.carried, length);
         let Some(partial) = &mut coming.partial else { return Ok(()) };
         if let Err(error) = partial.write(bytes) {
             coming.partial = None;

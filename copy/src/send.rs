@@ -303,6 +303,7 @@ impl<W: Write> Sender<'_, W> {
             position += read as u64;
             self.to.put_data(&self.chunk[..read])?;
             Watch::add(&self.watch.progress.moved, read as u64);
+            Watch::add(&self.watch.progress.carried, read as u64);
             self.look_at_answers()?;
             if !self.open.contains_key(&id) {
                 Watch::add(&self.watch.progress.moved, size - position);

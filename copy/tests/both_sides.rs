@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{Cursor, Write};
+use std::io::{Cursor, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixStream;
@@ -564,4 +564,67 @@ proptest! {
             watch,
         );
     }
+}
+
+/// The bytes that one side sends in the example of docs/COPY.md.
+fn example(side: char) -> Vec<u8> {
+    let document = include_str!("../../docs/COPY.md");
+    let example = document.split("```hex\n").nth(1).unwrap().split("```").next().unwrap();
+    let (mut bytes, mut ours) = (Vec::new(), false);
+    for line in example.lines() {
+        if let Some(marked) = line.chars().next().filter(|c| "<>".contains(*c)) {
+            ours = marked == side;
+        }
+        if ours {
+            // What is said about them stands behind two blanks.
+            let digits = line[1..].trim_start().split("  ").next().unwrap();
+            let digits: Vec<u8> = digits.bytes().filter(|byte| *byte != b' ').collect();
+            bytes.extend(
+                digits
+                    .chunks(2)
+                    .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()),
+            );
+        }
+    }
+    bytes
+}
+
+#[test]
+fn the_example_in_the_document_is_what_is_said() {
+    let (ours, theirs) = (example('>'), example('<'));
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let file = from.path().join("hi");
+    fs::write(&file, "hello\n").unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+    let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    File::open(&file).unwrap().set_modified(time).unwrap();
+    // The client, given the other side's answers; the last of these, of ten bytes, when it has said all.
+    let (here, mut there) = UnixStream::pair().unwrap();
+    let (expected, answers) = (ours.clone(), theirs.clone());
+    let server = thread::spawn(move || {
+        let (early, last) = answers.split_at(answers.len() - 10);
+        there.write_all(early).unwrap();
+        let mut said = vec![0; expected.len()];
+        there.read_exact(&mut said).unwrap();
+        assert_eq!(said, expected);
+        there.write_all(last).unwrap();
+    });
+    let source = Source { path: file, shown: Vec::new() };
+    let (progress, names) = (Progress::default(), vec![Name::new(b"hi").unwrap()]);
+    let watch = Watch { progress: &progress, tell: &|_| {} };
+    put(here.try_clone().unwrap(), here, b"", names, &[source], SendOptions::default(), watch).unwrap();
+    server.join().unwrap();
+    // The receiver, given the client's words; the home directory of the example is another here.
+    let inside = to.path().join("inside");
+    fs::create_dir(&inside).unwrap();
+    let mut input = Reader::new(Cursor::new(ours));
+    assert_eq!(input.read().unwrap(), Some(Message::Hello { version: VERSION }));
+    let Some(Message::Put { names, .. }) = input.read().unwrap() else { panic!("no put") };
+    let destination = Destination::resolve(inside.as_os_str().as_bytes(), names).unwrap();
+    let mut answers = encoded(&[Message::Hello { version: VERSION }]);
+    let progress = Progress::default();
+    receive(&mut input, Writer::new(&mut answers), destination, Watch { progress: &progress, tell: &|_| {} })
+        .unwrap();
+    assert_eq!(answers, theirs);
+    assert_eq!(fs::read(inside.join("hi")).unwrap(), b"hello\n");
 }

@@ -1,5 +1,6 @@
 //! The program `labsh`: from a command line to an exit status.
 
+pub mod cp;
 mod diagnostics;
 mod follow;
 mod interactive;
@@ -68,6 +69,7 @@ pub fn main(embedded: Embedded) -> ExitCode {
         Action::Shell(options) => shell::execute(*options),
         Action::Rsh(_) => Ok(rsh::main(std::env::args_os().skip(2))),
         Action::Try(options) => try_command::execute(*options, &embedded),
+        Action::Cp(options) => cp::execute(*options),
         Action::Ping(options) => ping::execute(options),
         Action::Last(options) => last::execute(&options),
         Action::Key(action) => key::execute(action),
