@@ -1,7 +1,9 @@
 //! A file on its way: beside its place under a name of its own, and under its final name only when it is whole.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
 use nix::sys::stat::{SFlag, fstat};
@@ -16,6 +18,9 @@ const SUFFIX: &[u8] = b".labsh-part";
 
 /// A file that was cut off below this size is not worth keeping, in bytes.
 const WORTH_KEEPING: u64 = 1 << 20;
+
+/// How long another copy of the same file is waited for.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Whether this is the name of a file on its way: such are not copied themselves.
 pub(crate) fn is_partial(name: &[u8]) -> bool {
@@ -89,7 +94,15 @@ impl Partial {
         }
         let busy =
             || io::Error::new(io::ErrorKind::ResourceBusy, "another copy is writing this file right now");
-        file.try_lock().map_err(|_| busy())?;
+        let begun = Instant::now();
+        // One that was interrupted a moment ago may still be tidying up.
+        while let Err(error) = file.try_lock() {
+            match error {
+                TryLockError::WouldBlock if begun.elapsed() < PATIENCE => thread::sleep(PATIENCE / 20),
+                TryLockError::WouldBlock => return Err(busy()),
+                TryLockError::Error(error) => return Err(error),
+            }
+        }
         // Between opening and locking, its last writer may have given it its final name.
         match place.look()? {
             Some(found) if (found.st_dev, found.st_ino) == (opened.st_dev, opened.st_ino) => {}

@@ -53,10 +53,14 @@ impl Destination {
             return Ok(Self { folder: open(&path)?, names });
         }
         if names.len() != 1 || shown.ends_with('/') {
-            std::fs::create_dir(&path).map_err(|error| match error.kind() {
-                io::ErrorKind::AlreadyExists => Error::Refused(format!("{shown}: it is no directory")),
-                _ => refused(error),
-            })?;
+            match std::fs::create_dir(&path) {
+                // Another copy may have made it this moment.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && !path.is_dir() => {
+                    return Err(Error::Refused(format!("{shown}: it is no directory")));
+                }
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(refused(error)),
+                _ => {}
+            }
             return Ok(Self { folder: open(&path)?, names });
         }
         let name = path.file_name().and_then(|name| Name::new(name.as_bytes()).ok());
@@ -256,7 +260,11 @@ impl<W: Write> Receiver<'_, W> {
     fn directory(&mut self, path: &Below) -> io::Result<bool> {
         let place = self.destination.folder.place(path)?;
         match place.look()?.as_ref().map(kind_of) {
-            None => place.make_directory().map(|()| false),
+            None => match place.make_directory() {
+                // Another copy may have made it this moment; if it is something else, what goes into it fails.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(true),
+                made => made.map(|()| false),
+            },
             Some(SFlag::S_IFDIR) => Ok(true),
             Some(SFlag::S_IFLNK) => Err(io::Error::other(
                 "a symbolic link stands in the place of this directory; links are not followed",

@@ -23,7 +23,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 
-use crate::child::{Child, ChildStderr};
+use crate::child::{Child, ChildStderr, ExitStatus};
 use crate::cli::cp::display::Display;
 use crate::cli::cp::options::CopyOptions;
 use crate::cli::cp::pipes::{FromCommand, Hold, ToCommand};
@@ -62,7 +62,7 @@ pub(crate) fn execute(options: CopyOptions) -> anyhow::Result<ExitCode> {
     let (reports, ended_by) = runtime.block_on(drive(hosts, room.clone(), &options))?;
     runtime.shutdown_background();
     room.display.clear();
-    finish(&room, &reports, many, &options, began.elapsed());
+    finish(&room, &reports, (many, ended_by.is_some()), &options, began.elapsed());
     Ok(ExitCode::from(match ended_by {
         Some(signal) => 128 + signal,
         None => report::exit_status(&reports),
@@ -203,11 +203,7 @@ impl Companion for Copying {
 }
 
 impl Copying {
-    async fn converse(
-        &self,
-        host: usize,
-        mut child: Child,
-    ) -> Result<crate::child::ExitStatus, CommandError> {
+    async fn converse(&self, host: usize, mut child: Child) -> Result<ExitStatus, CommandError> {
         let lost = |reason: String| CommandError::Lost(reason);
         let streams = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let (Some(stdin), Some(stdout), Some(stderr)) = streams else {
@@ -225,25 +221,43 @@ impl Copying {
             let _ = tell.send(outcome);
         });
         thread.map_err(|error| lost(format!("no thread can be started: {error}")))?;
-        let (outcome, said) = tokio::join!(outcome, said(stderr));
+        let (mut outcome, mut said) = (outcome, std::pin::pin!(said(stderr)));
+        let mut heard = None;
+        let outcome = loop {
+            tokio::select! {
+                outcome = &mut outcome => break outcome,
+                text = &mut said, if heard.is_none() => heard = Some(text),
+            }
+        };
+        // Who breaks the rules is not waited for.
+        if let Ok(Err(error @ Error::Protocol(_))) = outcome {
+            return Err(lost(error.to_string()));
+        }
+        let said = match heard {
+            Some(text) => text,
+            None => said.await,
+        };
         let status = child.exited().await;
+        // What has failed here is not for the far side to call a success.
+        let failure = |status: ExitStatus| if status.success() { status.with_code(1) } else { status };
         match outcome {
+            Ok(Ok(())) if self.room.progress[host].counts().failed > 0 => status.map(failure),
             Ok(Ok(())) => status,
+            Ok(Err(Error::Protocol(text))) => Err(lost(text.into())),
             Ok(Err(Error::Refused(text))) => {
                 self.room.note(host, &text);
-                status
+                status.map(failure)
             }
             Ok(Err(Error::Link(error))) => match status {
                 // It knows best why it has gone, and failed it has.
                 Ok(status) if !status.success() => {
-                    let text = if said.is_empty() { error.to_string() } else { said };
-                    self.room.note(host, &text);
+                    let silent = || format!("the far side has ended without a word ({error})");
+                    self.room.note(host, &if said.is_empty() { silent() } else { said });
                     Ok(status)
                 }
                 Ok(_) => Err(lost(format!("the transfer was cut: {error}"))),
                 Err(error) => Err(error),
             },
-            Ok(Err(error @ Error::Protocol(_))) => Err(lost(error.to_string())),
             Err(_) => Err(lost("the thread that copies has gone".into())),
         }
     }
@@ -330,18 +344,25 @@ async fn drive(
     Ok((reports, ended_by))
 }
 
-/// Says what it has come to.
-fn finish(room: &Room, reports: &[HostReport], many: bool, options: &CopyOptions, took: Duration) {
+/// Says what it has come to, on one host or on many, to its end or until its user left.
+fn finish(
+    room: &Room,
+    reports: &[HostReport],
+    (many, left): (bool, bool),
+    options: &CopyOptions,
+    took: Duration,
+) {
     let program = Program::Subsystem(SUBSYSTEM.to_vec());
     let counts = counted(room.counts());
     if !many {
-        if let Some(HostReport { state: State::Over(end, _), .. }) = reports.first()
-            && let Some(reason) = report::reason(end, &program)
-        {
-            room.display.note(&reason);
-        }
-        if !options.quiet {
-            room.display.note(&format!("{counts}, in {}", report::seconds(took)));
+        let Some(HostReport { state: State::Over(end, _), .. }) = reports.first() else { return };
+        match report::reason(end, &program) {
+            Some(_) if left => {
+                room.display.note("left; a large file that had begun is continued by the next copy")
+            }
+            Some(reason) => room.display.note(&reason),
+            None if options.quiet => {}
+            None => room.display.note(&format!("{counts}, in {}", report::seconds(took))),
         }
         return;
     }
