@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, TryRecvError};
 use std::thread;
+use std::time::Duration;
 
 use nix::fcntl::OFlag;
 use sha2::{Digest as _, Sha256};
@@ -17,6 +18,9 @@ use crate::partial::digest_of;
 use crate::walk::{Found, Step, Walk, modified};
 use crate::wire::{CHUNK, Digest, Entry, Kind, Message, Reader, Writer};
 use crate::{Error, WINDOW, Watch, said};
+
+/// How long the last words of a receiver that reads no more are waited for.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Something that was named to be sent, a directory with all that is in it.
 #[derive(Debug, Clone)]
@@ -90,7 +94,13 @@ pub fn send<R: Read + Send + 'static, W: Write>(
         }
     })?;
     let (open, wanted) = (BTreeMap::new(), VecDeque::new());
-    Sender { sources, options, watch, to, answers, next: 0, open, wanted, chunk: vec![0; CHUNK] }.run()
+    let mut sender =
+        Sender { sources, options, watch, to, answers, next: 0, open, wanted, chunk: vec![0; CHUNK] };
+    match sender.run() {
+        // Whoever could not begin has said why before it closed its ears.
+        Err(Error::Link(error)) => Err(sender.refusal().unwrap_or(Error::Link(error))),
+        outcome => outcome,
+    }
 }
 
 impl<W: Write> Sender<'_, W> {
@@ -128,6 +138,19 @@ impl<W: Write> Sender<'_, W> {
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => return Ok(()),
             }
         }
+    }
+
+    /// What is still to be heard from a receiver that has gone, if it is why.
+    fn refusal(&mut self) -> Option<Error> {
+        // An honest one has no more than this to say.
+        for _ in 0..=2 * WINDOW {
+            match self.answers.recv_timeout(LAST_WORDS) {
+                Ok(Ok(Message::Refused { text })) => return Some(Error::Refused(text)),
+                Ok(Ok(_)) => {}
+                Ok(Err(_)) | Err(_) => break,
+            }
+        }
+        None
     }
 
     fn number(&mut self) -> Result<u32, Error> {

@@ -1,5 +1,6 @@
 //! The program `labsh`: from a command line to an exit status.
 
+pub mod agent;
 pub mod cp;
 mod diagnostics;
 mod follow;
@@ -73,6 +74,7 @@ pub fn main(embedded: Embedded) -> ExitCode {
         Action::Ping(options) => ping::execute(options),
         Action::Last(options) => last::execute(&options),
         Action::Key(action) => key::execute(action),
+        Action::Agent(action) => agent::execute(action),
         Action::Lesson(options) => (embedded.lesson)(options),
         Action::Completions { shell } => completions(shell),
         Action::Man { directory } => man::execute(directory.as_deref()),

@@ -31,6 +31,7 @@ use crate::cli::last::{Last, Outcome, WithLast};
 use crate::cli::options::{CommandOptions, ConnectionFlags};
 use crate::cli::{note, outcome, print, run};
 use crate::config::Config;
+use crate::connect::ConnectOptions;
 use crate::fanout::{self, Broadcast, Event, Host, Limits, Wish, Work};
 use crate::inventory::Inventory;
 use crate::target::Target;
@@ -145,7 +146,10 @@ pub(super) fn targets(expression: &str, options: &ManyOptions) -> anyhow::Result
 
 pub(super) fn host(name: &str, config: &Config, choices: &Choices) -> anyhow::Result<Host> {
     let target: Target = name.parse().with_context(|| format!("{name:?}"))?;
-    Ok(Host { name: name.to_owned(), connection: run::connect_options(config.resolve(&target, choices)?)? })
+    // Thousands of hosts are more than an agent keeps.
+    let connection =
+        ConnectOptions { keeper: None, ..run::connect_options(config.resolve(&target, choices)?)? };
+    Ok(Host { name: name.to_owned(), connection })
 }
 
 /// Two names of one machine are rarely meant: the command would run there twice.
