@@ -29,6 +29,7 @@ use tokio::sync::{mpsc, watch};
 use crate::choices::Choices;
 use crate::cli::last::{Last, Outcome, WithLast};
 use crate::cli::options::{CommandOptions, ConnectionFlags};
+use crate::cli::remote_command::Targets;
 use crate::cli::{note, outcome, print, run};
 use crate::config::Config;
 use crate::fanout::{self, Broadcast, Event, Host, Limits, Wish, Work};
@@ -59,13 +60,13 @@ const NOT_WRITTEN: u8 = 255;
 
 /// Runs it everywhere and returns the exit status that `labsh run --help` documents.
 pub(crate) fn execute(
-    expression: &str,
+    targets: &Targets,
     connection: &ConnectionFlags,
     program: Program,
     command: &CommandOptions,
     options: &ManyOptions,
 ) -> anyhow::Result<ExitCode> {
-    let names = targets(expression, options)?;
+    let names = hosts_of(targets, options)?;
     // Read once: a file that names a thousand hosts takes a while.
     let config = Config::load()?;
     let choices = Choices { user: command.user.clone(), ..connection.choices() };
@@ -109,6 +110,7 @@ pub(crate) fn execute(
         hosts: reports,
         program: work.program.clone(),
         json: command.json.is_some(),
+        keep: matches!(targets, Targets::Set(_)),
         began: Instant::now(),
         unwritten: None,
     };
@@ -124,10 +126,13 @@ pub(crate) fn execute(
 }
 
 /// The hosts that are meant, after exclusions and choice.
-fn targets(expression: &str, options: &ManyOptions) -> anyhow::Result<NodeSet> {
+fn hosts_of(targets: &Targets, options: &ManyOptions) -> anyhow::Result<NodeSet> {
     let inventory = Inventory::load()?;
     let inventory = WithLast(&inventory);
-    let mut set = NodeSet::parse(expression, &inventory)?;
+    let mut set = match targets {
+        Targets::One(target) => NodeSet::of([target.to_string()]),
+        Targets::Set(expression) => NodeSet::parse(expression, &inventory)?,
+    };
     for excluded in &options.exclude {
         set = set.difference(&NodeSet::parse(excluded, &inventory).context("--exclude")?);
     }
@@ -137,7 +142,7 @@ fn targets(expression: &str, options: &ManyOptions) -> anyhow::Result<NodeSet> {
         set = shuffled.into_iter().take(count as usize).map(|(_, name)| name).collect();
     }
     if set.is_empty() {
-        anyhow::bail!("{expression:?} is no host at all; nothing was started");
+        anyhow::bail!("{:?} is no host at all; nothing was started", targets.to_string());
     }
     Ok(set)
 }
@@ -255,7 +260,7 @@ enum Shape {
     Gather(Gather),
     Difference(Gather),
     Files(Files),
-    Events,
+    Events(json::Events),
     Quiet,
 }
 
@@ -272,7 +277,7 @@ impl Shape {
             );
         }
         Ok(match (command.json, &options.out) {
-            (Some(JsonForm::Events), _) => Shape::Events,
+            (Some(JsonForm::Events), _) => Shape::Events(json::Events::new(names.len())),
             (Some(JsonForm::Summary), None) => Shape::Quiet,
             (_, Some(directory)) => Shape::Files(Files::new(directory, names)?),
             _ if options.gather => Shape::Gather(Gather::new(names.len())),
@@ -292,6 +297,8 @@ struct Show {
     /// Whether the summary is for programs.
     json: bool,
     began: Instant,
+    /// Whether it becomes the last run.
+    keep: bool,
     /// Why the output is not complete, if it is not.
     unwritten: Option<anyhow::Error>,
 }
@@ -341,7 +348,7 @@ impl Show {
         match event {
             Event::Begun(host) => self.hosts[host].state = State::Running(Instant::now()),
             Event::Started(host) => {
-                if let (Shape::Events, None) = (&self.shape, &self.unwritten) {
+                if let (Shape::Events(_), None) = (&self.shape, &self.unwritten) {
                     json::started(&mut self.screen, &self.hosts[host].name).context(STDOUT)?;
                 }
             }
@@ -352,8 +359,9 @@ impl Show {
                 }
                 Shape::Gather(gather) | Shape::Difference(gather) => gather.output(host, stream, &bytes)?,
                 Shape::Files(files) => files.output(host, stream, &bytes)?,
-                Shape::Events => {
-                    json::output(&mut self.screen, &self.hosts[host].name, stream, &bytes).context(STDOUT)?;
+                Shape::Events(events) => {
+                    let named = (host, &*self.hosts[host].name);
+                    events.output(&mut self.screen, named, stream, &bytes).context(STDOUT)?;
                 }
                 Shape::Quiet => {}
             },
@@ -361,8 +369,9 @@ impl Show {
                 let shown = match &mut self.shape {
                     _ if self.unwritten.is_some() => Ok(()),
                     Shape::Lines(lines) => lines.over(&mut self.screen, host),
-                    Shape::Events => {
-                        json::over(&mut self.screen, &self.hosts[host].name, &end, &self.program, took)
+                    Shape::Events(events) => {
+                        let named = (host, &*self.hosts[host].name);
+                        events.over(&mut self.screen, named, &end, &self.program, took)
                     }
                     _ => Ok(()),
                 };
@@ -400,7 +409,9 @@ impl Show {
                 note(line);
             }
         }
-        if let Err(error) = self.last(lines).save() {
+        if self.keep
+            && let Err(error) = self.last(lines).save()
+        {
             note(&format!("@last is not this run: {error:#}"));
         }
         Ok(())
@@ -411,7 +422,7 @@ impl Show {
         match &self.shape {
             Shape::Gather(gather) => gather.show(&mut self.screen, &self.hosts)?,
             Shape::Difference(gather) => gather.show_differences(&mut self.screen, &self.hosts)?,
-            Shape::Lines(_) | Shape::Files(_) | Shape::Events | Shape::Quiet => {}
+            Shape::Lines(_) | Shape::Files(_) | Shape::Events(_) | Shape::Quiet => {}
         }
         if self.json {
             json::line(&mut self.screen, summary)?;
