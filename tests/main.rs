@@ -9,6 +9,7 @@ mod clustershell;
 mod crowds;
 mod documents;
 mod exit_status;
+mod explain;
 mod floods;
 mod handshake;
 mod hostile_peer;

@@ -23,6 +23,7 @@ pub mod users;
 mod admission;
 mod authenticate;
 mod dummy;
+mod explain;
 mod fields;
 mod job;
 mod listener;

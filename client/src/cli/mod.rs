@@ -1,6 +1,7 @@
 //! The program `labsh`: from a command line to an exit status.
 
 mod diagnostics;
+pub mod explain;
 mod follow;
 mod interactive;
 pub mod key;
@@ -68,6 +69,7 @@ pub fn main(embedded: Embedded) -> ExitCode {
         Action::Shell(options) => shell::execute(*options),
         Action::Rsh(_) => Ok(rsh::main(std::env::args_os().skip(2))),
         Action::Try(options) => try_command::execute(*options, &embedded),
+        Action::Explain(options) => explain::execute(&options),
         Action::Ping(options) => ping::execute(options),
         Action::Last(options) => last::execute(&options),
         Action::Key(action) => key::execute(action),

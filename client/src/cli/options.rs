@@ -12,6 +12,7 @@ use labsh_proto::key::{HostId, KeyId};
 use labsh_proto::message::{Program, Variable};
 
 use crate::choices::{Choices, parse_duration};
+use crate::cli::explain::ExplainOptions;
 use crate::cli::interactive::escapes::EscapeCharacter;
 use crate::cli::last::LastOptions;
 use crate::cli::lesson_options::LessonOptions;
@@ -88,6 +89,16 @@ Exit status for many hosts, the first that fits:
   0      all succeeded
   --max-status gives the highest status of any host instead of 255, 125 and 1.";
 
+const EXPLAIN_NOTES: &str = "\
+The host goes all the way up to the command: it looks up the user, takes on
+their identity, enters the directory and looks for the program. Then it tells
+what it found. Hosts with the same answer are shown together.
+
+Exit status:
+  0    it would run on every host
+  125  a host would refuse it, or refuses the key
+  255  a host cannot be asked";
+
 const LESSON_NOTES: &str = "\
 Examples:
   labsh lesson                               all lessons, a line each
@@ -125,6 +136,9 @@ pub enum Action {
     /// Run a command through a labshd of its own on this machine: nothing to set up
     #[command(after_help = format!("{TRY_FORMS}\n\n{EXIT_STATUS}"))]
     Try(Box<TryOptions>),
+    /// Ask a host what would become of a command, and why; nothing is started
+    #[command(override_usage = "labsh explain [OPTIONS] <TARGET> [--] <COMMAND>...", after_help = EXPLAIN_NOTES)]
+    Explain(ExplainOptions),
     /// Measure how long a host takes to answer
     Ping(PingOptions),
     /// Show what became of the last run on many hosts; its hosts are the targets @last, @last:failed, @last:ok, …
@@ -347,7 +361,7 @@ pub fn form(words: &[OsString], flags: FormFlags) -> Program {
     }
 }
 
-fn variable(text: OsString) -> Result<Variable, String> {
+pub(crate) fn variable(text: OsString) -> Result<Variable, String> {
     let bytes = text.as_bytes();
     let (name, value) = match bytes.iter().position(|byte| *byte == b'=') {
         Some(at) => (&bytes[..at], bytes[at + 1..].to_vec()),

@@ -5,7 +5,7 @@ mod gather;
 mod json;
 mod lines;
 pub mod options;
-mod report;
+pub(crate) mod report;
 mod screen;
 
 use std::collections::HashMap;
@@ -126,7 +126,7 @@ pub(crate) fn execute(
 }
 
 /// The hosts that are meant, after exclusions and choice.
-fn hosts_of(targets: &Targets, options: &ManyOptions) -> anyhow::Result<NodeSet> {
+pub(crate) fn hosts_of(targets: &Targets, options: &ManyOptions) -> anyhow::Result<NodeSet> {
     let inventory = Inventory::load()?;
     let inventory = WithLast(&inventory);
     let mut set = match targets {
@@ -147,7 +147,7 @@ fn hosts_of(targets: &Targets, options: &ManyOptions) -> anyhow::Result<NodeSet>
     Ok(set)
 }
 
-fn host(name: &str, config: &Config, choices: &Choices) -> anyhow::Result<Host> {
+pub(crate) fn host(name: &str, config: &Config, choices: &Choices) -> anyhow::Result<Host> {
     let target: Target = name.parse().with_context(|| format!("{name:?}"))?;
     Ok(Host { name: name.to_owned(), connection: run::connect_options(config.resolve(&target, choices)?)? })
 }
@@ -188,7 +188,7 @@ fn typed(program: &Program) -> String {
 }
 
 /// A connection is a descriptor; a thousand hosts are more than the usual soft limit.
-fn allow_descriptors() {
+pub(crate) fn allow_descriptors() {
     // Where that is refused, the connections that do not fit say so themselves.
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
         let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
