@@ -2,6 +2,8 @@
 
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used)]
 
+mod agent;
+mod agent_process;
 mod ansible;
 mod as_root;
 mod cli;
@@ -16,10 +18,12 @@ mod hostile_peer;
 mod hostile_server;
 mod inherited;
 mod interactive;
+mod inventory;
 mod large_output;
 mod lesson_pages;
 mod lessons;
 mod limits;
+mod logs;
 mod many_at_once;
 mod many_hosts;
 mod other_client;

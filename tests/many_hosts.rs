@@ -118,7 +118,7 @@ fn the_last_run_is_kept_for_its_user_alone() {
 
     let nothing = room.output(&["@last:failed", "true"]);
     assert_eq!(nothing.status.code(), Some(125));
-    assert!(text(&nothing.stderr).contains("nothing was started"), "{nothing:?}");
+    assert!(text(&nothing.stderr).contains("is no host at all"), "{nothing:?}");
     let unknown = room.output(&["@last:broken", "true"]);
     assert!(text(&unknown.stderr).contains("there is no such outcome"), "{unknown:?}");
     let shown = room.labshd.labsh().arg("last").output().unwrap();
@@ -293,7 +293,7 @@ fn one_host_by_its_plain_name_has_the_shapes_of_a_set() {
     let address = text(&room.output(&["--dry-run", "[::1]:5275", "true"]).stdout);
     assert!(address.starts_with("[::1]:5275 (1)\n[::1]:5275: [::1]:5275, key "), "{address}");
     let nobody = room.output(&["-x", "h03", "h03", "true"]);
-    assert!(text(&nobody.stderr).contains("nothing was started"), "{nobody:?}");
+    assert!(text(&nobody.stderr).contains("is no host at all"), "{nobody:?}");
     let terminal = room.output(&["--gather", "-t", "h03", "true"]);
     assert_eq!(terminal.status.code(), Some(125));
     assert!(text(&terminal.stderr).contains("leave -t out"), "{terminal:?}");

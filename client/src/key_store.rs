@@ -31,6 +31,22 @@ impl FromStr for KeyName {
     }
 }
 
+/// Reads how a configuration file names a key; a file there is named from `/` or from `~/`.
+///
+/// # Errors
+///
+/// What is wrong with it, and how to write it.
+pub fn key_in_file(text: &str) -> Result<KeyName, String> {
+    match text.parse().map_err(|error| format!("{text:?} is no key: {error}"))? {
+        KeyName::Path(path) if path.is_relative() => {
+            // Nobody could say what it is relative to: labsh runs anywhere.
+            let home = std::env::home_dir().zip(text.strip_prefix("~/")).map(|(home, rest)| home.join(rest));
+            home.map(KeyName::Path).ok_or_else(|| format!("{text:?}: write the key's file from / or from ~/"))
+        }
+        name => Ok(name),
+    }
+}
+
 /// One file of the store, good or bad.
 #[derive(Debug)]
 pub struct StoredKey {

@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 
 use crate::choices::Choices;
 use crate::cli::many;
+use crate::cli::many::options::ManyOptions;
 use crate::cli::many::report::anonymous;
 use crate::cli::options::{ConnectionFlags, FormFlags, form, variable};
 use crate::cli::remote_command::RemoteCommand;
@@ -66,8 +67,8 @@ type Answer = Result<Explained, CommandError>;
 /// Asks everywhere at once. The status is 0 if the command would run on all hosts, 125 if one would refuse it, 255 if one
 /// cannot be asked.
 pub(crate) fn execute(options: &ExplainOptions) -> anyhow::Result<ExitCode> {
-    let names = many::hosts_of(&options.remote.target, &many::options::ManyOptions::default())?;
     let config = Config::load()?;
+    let names = many::hosts_of(&options.remote.target, config.inventory(), &ManyOptions::default())?;
     let choices = Choices { user: options.user.clone(), ..options.connection.choices() };
     let hosts = names
         .iter()
@@ -109,7 +110,7 @@ async fn ask(host: &Host, program: Program, options: &ExplainOptions) -> Answer 
     if let Some(directory) = &options.cwd {
         command.current_dir(directory);
     }
-    if let Some(user) = &options.user {
+    if let Some(user) = &host.user {
         command.user(user);
     }
     let answer = command.explain().await;
@@ -282,7 +283,11 @@ mod tests {
         let key = key.unwrap().for_host(&labsh_proto::key::HostId::new("lab07").unwrap());
         let address = crate::Address::Tcp { host: "lab07".into(), port: 5274 };
         let connection = crate::ConnectOptions::new(address, key);
-        let text = would_run(&Host { name: "lab07".into(), connection }, &explained, &Program::LoginShell);
+        let text = would_run(
+            &Host { name: "lab07".into(), connection, user: None },
+            &explained,
+            &Program::LoginShell,
+        );
         assert_eq!(text.lines().count(), 8, "{text}");
         assert!(!text.contains('\x1b'), "{text}");
     }

@@ -130,7 +130,7 @@ fn enrolment(config: &Config, options: EnrollOptions) -> anyhow::Result<(KeyId, 
     let id = options.id.map_or_else(|| store.only(), Ok)?;
     let key = store.load(&id)?;
     let flags = Choices { host_id: options.host_id, ..Choices::default() };
-    let host_key = key.for_host(&config.host_id(&options.host, &flags));
+    let host_key = key.for_host(&config.host_id(&options.host, &flags)?);
     // Before the line leaves: a host that `revoke` does not know of is worse than one too many.
     store.remember_host(&id, host_key.host_id())?;
     Ok((id, Zeroizing::new(host_key.to_line() + "\n")))
@@ -143,7 +143,7 @@ fn revoke(config: &Config, options: RevokeOptions) -> anyhow::Result<()> {
         bail!("nobody can be asked whether to delete the key {id}; say --yes");
     }
     let hosts = match options.host {
-        Some(host) => vec![config.host_id(&host, &Choices::default())],
+        Some(host) => vec![config.host_id(&host, &Choices::default())?],
         None => store.hosts(&id)?,
     };
     if hosts.is_empty() {

@@ -1,8 +1,10 @@
 //! The program `labsh`: from a command line to an exit status.
 
+pub mod agent;
 mod diagnostics;
 pub mod explain;
 mod follow;
+pub mod hosts;
 mod interactive;
 pub mod key;
 pub mod last;
@@ -71,8 +73,10 @@ pub fn main(embedded: Embedded) -> ExitCode {
         Action::Try(options) => try_command::execute(*options, &embedded),
         Action::Explain(options) => explain::execute(&options),
         Action::Ping(options) => ping::execute(options),
+        Action::Hosts(options) => hosts::execute(*options),
         Action::Last(options) => last::execute(&options),
         Action::Key(action) => key::execute(action),
+        Action::Agent(action) => agent::execute(action),
         Action::Lesson(options) => (embedded.lesson)(options),
         Action::Completions { shell } => completions(shell),
         Action::Man { directory } => man::execute(directory.as_deref()),

@@ -11,8 +11,9 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use labsh_proto::key::{HostId, KeyId};
 use labsh_proto::message::{Program, Variable};
 
-use crate::choices::{Choices, parse_duration};
+use crate::choices::{Choices, parse_duration, parse_keep};
 use crate::cli::explain::ExplainOptions;
+use crate::cli::hosts::HostsOptions;
 use crate::cli::interactive::escapes::EscapeCharacter;
 use crate::cli::last::LastOptions;
 use crate::cli::lesson_options::LessonOptions;
@@ -25,8 +26,10 @@ use crate::target::{Target, parse_port};
 const CONFIGURATION: &str = "\
 Settings:
   Options win over the environment (LABSH_KEY, LABSH_HOST_ID, LABSH_PORT,
-  LABSH_CONNECT_TIMEOUT), and that over $XDG_CONFIG_HOME/labsh/config.toml,
-  and that over /etc/labsh/config.toml.
+  LABSH_CONNECT_TIMEOUT, LABSH_KEEP), and that over files in
+  $XDG_CONFIG_HOME/labsh and, behind them, /etc/labsh: a host's table in
+  config.toml, then the smallest room it is in in hosts.toml, then [defaults]
+  in config.toml.
 
 First steps:
   labsh try 'echo hello'          nothing to set up
@@ -141,11 +144,16 @@ pub enum Action {
     Explain(ExplainOptions),
     /// Measure how long a host takes to answer
     Ping(PingOptions),
+    /// List the hosts and groups that are known
+    Hosts(Box<HostsOptions>),
     /// Show what became of the last run on many hosts; its hosts are the targets @last, @last:failed, @last:ok, …
     Last(LastOptions),
     /// Make, show and enrol keys
     #[command(subcommand)]
     Key(KeyAction),
+    /// Show or stop the process that keeps connections (--keep)
+    #[command(subcommand)]
+    Agent(AgentAction),
     /// See the sticky-packet problem (粘包) and its cure on real sockets
     #[command(after_help = LESSON_NOTES)]
     Lesson(LessonOptions),
@@ -159,6 +167,20 @@ pub enum Action {
         /// The directory: a page for each subcommand
         directory: Option<PathBuf>,
     },
+}
+
+/// `labsh agent`.
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub enum AgentAction {
+    /// List the connections that are kept
+    List,
+    /// Say whether it runs; the exit status is 3 where it does not
+    Status,
+    /// End it, once the commands that go through it have ended
+    Stop,
+    /// Be it; labsh starts it by itself
+    #[command(hide = true)]
+    Serve,
 }
 
 /// `labsh run`: its options, its target and its command.
@@ -284,6 +306,9 @@ pub struct ConnectionFlags {
     /// How long connecting may take [env: LABSH_CONNECT_TIMEOUT] [default: 10s]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub connect_timeout: Option<Duration>,
+    /// How long a connection stays open for the next command, or off [env: LABSH_KEEP] [default: 5m]
+    #[arg(long, value_name = "DURATION", value_parser = parse_keep)]
+    pub keep: Option<Duration>,
 }
 
 impl ConnectionFlags {
@@ -295,6 +320,7 @@ impl ConnectionFlags {
             key: self.key.clone(),
             plain: self.plain.then_some(true),
             connect_timeout: self.connect_timeout,
+            keep: self.keep,
             ..Choices::default()
         }
     }
