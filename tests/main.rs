@@ -13,6 +13,7 @@ mod copying_hostile;
 mod crowds;
 mod documents;
 mod exit_status;
+mod explain;
 mod floods;
 mod handshake;
 mod hostile_peer;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use labsh_proto::auth::{ChannelBinding, Mode};
+use labsh_proto::auth::{ChannelBinding, Mode, ServerSays};
 use labsh_proto::frame::{ChannelId, Frame};
 use labsh_proto::handshake::{Client, ClientAnswered, ClientFailure};
 use labsh_proto::key::HostKey;
@@ -180,7 +180,7 @@ pub(crate) async fn welcome(
     options: &ConnectOptions,
     reader: &mut FrameReader<impl tokio::io::AsyncRead + Unpin>,
     handshake: ClientAnswered,
-) -> Result<u32, ConnectError> {
+) -> Result<ServerSays, ConnectError> {
     let frame = match reader.next(limits::BODY_BEFORE_AUTHENTICATION).await {
         Ok(Some(frame)) => frame,
         Ok(None) => return Err(broken(options, io::ErrorKind::UnexpectedEof.into())),
@@ -189,6 +189,5 @@ pub(crate) async fn welcome(
             return Err(ConnectError::Protocol { address: options.address.to_string(), error });
         }
     };
-    let said = handshake.finish(&frame).map_err(|failure| explain(options, failure))?;
-    Ok(said.channels)
+    handshake.finish(&frame).map_err(|failure| explain(options, failure))
 }

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use labsh_proto::auth::Mode;
 use labsh_proto::channel::{Channels, Completeness, Event, OpenError, Role};
+use labsh_proto::explanation::Explained;
 use labsh_proto::flow::{Budget, Growth};
 use labsh_proto::frame::{ChannelId, Frame};
 use labsh_proto::limits;
-use labsh_proto::message::{Exit, Goodbye, Open, Program, Refuse, Status};
+use labsh_proto::message::{Exit, Features, Goodbye, Open, Program, Refuse, RefuseCode, Status};
 use labsh_transport::carrier::Carrier;
 use labsh_transport::framing::{FrameReader, ReadError};
 use labsh_transport::multiplexer::Multiplexer;
@@ -35,6 +36,7 @@ pub(crate) enum Progress {
     Started { pid: u32 },
     Ended { pid: u32, status: Status },
     Refused(Refuse),
+    Explained(Box<Explained>),
     Exited { exit: Exit, completeness: Completeness },
 }
 
@@ -44,7 +46,7 @@ pub struct Session {
     inner: Arc<Inner>,
 }
 
-type Welcomed = Option<Result<(), ConnectError>>;
+type Welcomed = Option<Result<Features, ConnectError>>;
 
 #[derive(Debug)]
 pub(crate) struct Inner {
@@ -123,9 +125,9 @@ impl Session {
                     })
                 });
                 let lost = match welcomed {
-                    Ok(limit) => {
-                        multiplexer.set_slots(limit);
-                        tell.send_replace(Some(Ok(())));
+                    Ok(said) => {
+                        multiplexer.set_slots(said.channels);
+                        tell.send_replace(Some(Ok(said.features)));
                         read_frames(&mut reader, &multiplexer, &commands).await
                     }
                     Err(error) => {
@@ -143,7 +145,7 @@ impl Session {
             let mut welcome = welcome.clone();
             tokio::spawn(async move {
                 let welcomed =
-                    welcome.wait_for(Option::is_some).await.is_ok_and(|said| matches!(*said, Some(Ok(()))));
+                    welcome.wait_for(Option::is_some).await.is_ok_and(|said| matches!(*said, Some(Ok(_))));
                 if welcomed {
                     waiting.keep().await;
                 }
@@ -165,7 +167,8 @@ impl Session {
         channels.resume_behind(highest);
         let multiplexer = Arc::new(Multiplexer::new(channels));
         let commands = Arc::new(Commands::default());
-        let (_, welcome) = watch::channel(Some(Ok(())));
+        // The agent does not tell what the server can do beyond the base.
+        let (_, welcome) = watch::channel(Some(Ok(Features(0))));
         let (mut reader, writer) = reader.split();
         let writing = write_frames(&multiplexer, None, writer);
         let reading = tokio::spawn({
@@ -184,11 +187,16 @@ impl Session {
 
     /// Resolves once the server has let this client in, or said why not.
     pub async fn welcomed(&self) -> Result<(), ConnectError> {
+        self.features().await.map(drop)
+    }
+
+    /// What the server can do, once it has let this client in.
+    async fn features(&self) -> Result<Features, ConnectError> {
         let mut welcome = self.inner.welcome.clone();
         match welcome.wait_for(Option::is_some).await.map(|outcome| outcome.clone()) {
             Ok(Some(outcome)) => outcome,
             // The reading loop always says how the handshake ended, unless the runtime is being torn down.
-            Ok(None) | Err(_) => Ok(()),
+            Ok(None) | Err(_) => Ok(Features(0)),
         }
     }
 
@@ -242,6 +250,28 @@ impl Session {
         &self,
         open: &Open,
     ) -> Result<(ChannelId, watch::Receiver<Progress>), CommandError> {
+        self.channel(|channels| channels.open(open)).await
+    }
+
+    /// Opens a channel to ask what would become of a command.
+    pub(crate) async fn ask(
+        &self,
+        open: &Open,
+    ) -> Result<(ChannelId, watch::Receiver<Progress>), CommandError> {
+        if !self.features().await?.contains(Features::EXPLAIN) {
+            return Err(CommandError::Refused(Refuse::new(
+                RefuseCode::UNSUPPORTED,
+                "it is not known that this labshd can explain commands: it may be older than this labsh",
+                "bring labshd up to date there; `labsh run` with `true` shows whether the key is accepted",
+            )));
+        }
+        self.channel(|channels| channels.ask(open)).await
+    }
+
+    async fn channel(
+        &self,
+        mut opened: impl FnMut(&mut Channels) -> Result<ChannelId, OpenError>,
+    ) -> Result<(ChannelId, watch::Receiver<Progress>), CommandError> {
         loop {
             let slot = self.inner.multiplexer.slot();
             if self.inner.multiplexer.is_lost() {
@@ -249,7 +279,7 @@ impl Session {
             }
             // The lock is held over both, so that no answer can come before someone listens for it.
             let mut commands = self.inner.commands.lock();
-            match self.inner.multiplexer.with(|channels| channels.open(open)) {
+            match self.inner.multiplexer.with(&mut opened) {
                 Ok(id) => {
                     let (sender, receiver) = watch::channel(Progress::Opening);
                     commands.insert(id, sender);
@@ -349,6 +379,9 @@ async fn read_frames(
                 commands.advance(id, Progress::Ended { pid, status });
             }
             Ok(Event::Refused(id, refuse)) => commands.advance(id, Progress::Refused(refuse)),
+            Ok(Event::Explained(id, explained)) => {
+                commands.advance(id, Progress::Explained(Box::new(explained)));
+            }
             Ok(Event::Exited(id, exit, completeness)) => {
                 commands.advance(id, Progress::Exited { exit, completeness });
             }

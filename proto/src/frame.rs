@@ -13,6 +13,9 @@ use crate::limits::HEADER_LENGTH;
 /// The flag of `open`: another `open` frame continues this one.
 pub const FLAG_MORE: u8 = 0x01;
 
+/// The flag of `open`, on its last frame: say what would become of the command, and start nothing.
+pub const FLAG_EXPLAIN: u8 = 0x02;
+
 /// The flag of stdin, stdout and stderr: this frame uses up the credit, so credit is what the sender waits for.
 pub const FLAG_LIMITED: u8 = 0x01;
 
@@ -91,7 +94,7 @@ kinds! {
     /// The sender will send nothing more and closes, with a reason.
     Goodbye = 0x07, "goodbye", Either, 0;
     /// A command to run.
-    Open = 0x10, "open", Client, 0x01;
+    Open = 0x10, "open", Client, 0x03;
     /// The command runs.
     Started = 0x11, "started", Server, 0;
     /// Bytes for the command's standard input.
@@ -116,6 +119,8 @@ kinds! {
     Exit = 0x1b, "exit", Server, 0;
     /// The client gives the channel's slot back.
     Close = 0x1c, "close", Client, 0;
+    /// What would become of a command that was asked about.
+    Explained = 0x1d, "explained", Server, 0;
 }
 
 impl Kind {

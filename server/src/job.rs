@@ -256,7 +256,7 @@ impl Escalation {
 }
 
 /// What stands in the log: the first words, not a megabyte.
-fn describe(program: &Program) -> String {
+pub(crate) fn describe(program: &Program) -> String {
     const MOST: usize = 200;
     let mut text = match program {
         Program::Shell(line) => String::from_utf8_lossy(&line[..line.len().min(MOST)]).into_owned(),
@@ -305,7 +305,8 @@ fn usage(usage: &spawner::Usage) -> Usage {
     }
 }
 
-fn refusal(error: SpawnError) -> Refuse {
+/// What the client is told of it.
+pub(crate) fn refusal(error: SpawnError) -> Refuse {
     let (code, remedy) = match &error {
         SpawnError::NotFound { .. } => (RefuseCode::NOT_FOUND, "check the name and the PATH over there"),
         SpawnError::NotExecutable { .. } => {

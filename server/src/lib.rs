@@ -24,6 +24,7 @@ mod admission;
 mod authenticate;
 mod copying;
 mod dummy;
+mod explain;
 mod fields;
 mod job;
 mod listener;

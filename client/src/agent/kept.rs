@@ -258,9 +258,9 @@ async fn open(wish: &Wish) -> Option<(Upstream, u32)> {
     let options = ConnectOptions { mode, timeout: wish.connect_timeout, ..ConnectOptions::new(address, key) };
     let mut answered = connect::answer(&options).await.ok()?;
     framing::write(answered.reader.get_mut(), &[answered.response]).await.ok()?;
-    let channels = connect::welcome(&options, &mut answered.reader, answered.handshake).await.ok()?;
+    let said = connect::welcome(&options, &mut answered.reader, answered.handshake).await.ok()?;
     let (reader, writer) = answered.reader.split();
-    Some((Upstream { reader, writer, highest: ChannelId::CONNECTION }, channels))
+    Some((Upstream { reader, writer, highest: ChannelId::CONNECTION }, said.channels))
 }
 
 async fn say_goodbye(upstream: &mut Upstream) {

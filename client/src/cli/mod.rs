@@ -4,6 +4,7 @@ pub mod agent;
 pub mod cp;
 mod diagnostics;
 mod enrolment_files;
+pub mod explain;
 mod follow;
 pub mod hosts;
 mod interactive;
@@ -73,6 +74,7 @@ pub fn main(embedded: Embedded) -> ExitCode {
         Action::Rsh(_) => Ok(rsh::main(std::env::args_os().skip(2))),
         Action::Try(options) => try_command::execute(*options, &embedded),
         Action::Cp(options) => cp::execute(*options),
+        Action::Explain(options) => explain::execute(&options),
         Action::Ping(options) => ping::execute(options),
         Action::Hosts(options) => hosts::execute(*options),
         Action::Last(options) => last::execute(&options),

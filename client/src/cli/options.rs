@@ -13,6 +13,7 @@ use labsh_proto::message::{Program, Variable};
 
 use crate::choices::{Choices, parse_duration, parse_keep};
 use crate::cli::cp::options::CopyOptions;
+use crate::cli::explain::ExplainOptions;
 use crate::cli::hosts::HostsOptions;
 use crate::cli::interactive::escapes::EscapeCharacter;
 use crate::cli::last::LastOptions;
@@ -116,6 +117,15 @@ Exit status, the first that fits:
   125  a host refused, or nothing could be begun
   1    a file could not be copied; the others were
   0    all is as it should be";
+const EXPLAIN_NOTES: &str = "\
+The host goes all the way up to the command: it looks up the user, takes on
+their identity, enters the directory and looks for the program. Then it tells
+what it found. Hosts with the same answer are shown together.
+
+Exit status:
+  0    it would run on every host
+  125  a host would refuse it, or refuses the key
+  255  a host cannot be asked";
 
 const LESSON_NOTES: &str = "\
 Examples:
@@ -160,6 +170,9 @@ pub enum Action {
     )]
     #[command(after_help = format!("{COPY_FORMS}\n\n{COPY_EXIT_STATUS}"))]
     Cp(Box<CopyOptions>),
+    /// Ask a host what would become of a command, and why; nothing is started
+    #[command(override_usage = "labsh explain [OPTIONS] <TARGET> [--] <COMMAND>...", after_help = EXPLAIN_NOTES)]
+    Explain(ExplainOptions),
     /// Measure how long a host takes to answer
     Ping(PingOptions),
     /// List the hosts and groups that are known
@@ -405,7 +418,7 @@ pub fn form(words: &[OsString], flags: FormFlags) -> Program {
     }
 }
 
-fn variable(text: OsString) -> Result<Variable, String> {
+pub(crate) fn variable(text: OsString) -> Result<Variable, String> {
     let bytes = text.as_bytes();
     let (name, value) = match bytes.iter().position(|byte| *byte == b'=') {
         Some(at) => (&bytes[..at], bytes[at + 1..].to_vec()),

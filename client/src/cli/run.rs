@@ -30,12 +30,15 @@ pub fn execute(mut options: RunOptions) -> anyhow::Result<ExitCode> {
     let terminal = options.terminal;
     let wants_terminal = options.tty > 0 || terminal.force_tty;
     let target = match &options.remote.target {
-        Targets::One(target) => target,
+        Targets::One(target) if !options.many.concern_one() => target,
+        Targets::One(_) if wants_terminal => anyhow::bail!(
+            "a terminal shows one host as it is; leave -t out, or the options for many hosts (labsh run --help lists them)"
+        ),
         Targets::Set(_) if wants_terminal => {
             anyhow::bail!("a terminal is for one host at a time; name one, or leave -t out")
         }
-        Targets::Set(expression) => {
-            return many::execute(expression, &options.connection, program, &options.command, &options.many);
+        targets => {
+            return many::execute(targets, &options.connection, program, &options.command, &options.many);
         }
     };
     let interaction = wants_terminal.then(|| interaction(target, terminal, options.tty > 1)).transpose()?;

@@ -66,7 +66,7 @@ async fn attempt(crew: &Crew, index: usize, host: &Host, turn: &mut Turn) -> (En
             Err(error @ ConnectError::Broken { .. }) => {
                 return (End::Unreachable(CommandError::Connect(error)), None);
             }
-            Err(error) => return (classify(CommandError::Connect(error)), None),
+            Err(error) => return (End::of(CommandError::Connect(error)), None),
         };
         if turn.is_none() {
             *turn = crew.turn().await;
@@ -132,16 +132,16 @@ async fn command(crew: &Crew, index: usize, host: &Host, session: &Session) -> E
     command.stdin(if piped { Stdio::Piped } else { Stdio::Null });
     let mut child = match command.open().await {
         Ok(child) => child,
-        Err(error) => return classify(error),
+        Err(error) => return End::of(error),
     };
     match child.started().await {
         Ok(_) => {
             let _ = crew.events.send(Event::Started(index)).await;
         }
-        Err(error) => return classify(error),
+        Err(error) => return End::of(error),
     }
     if let Some(companion) = &work.companion {
-        return companion.attend(index, child).await.map_or_else(classify, End::Ended);
+        return companion.attend(index, child).await.map_or_else(End::of, End::Ended);
     }
     let stdin = child.stdin.take().zip(work.stdin.clone());
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
@@ -162,7 +162,7 @@ async fn command(crew: &Crew, index: usize, host: &Host, session: &Session) -> E
             exited = &mut output => {
                 return match exited {
                     Ok(status) => End::Ended(status),
-                    Err(error) => classify(error),
+                    Err(error) => End::of(error),
                 };
             }
             fed = &mut input, if feeding => {
@@ -239,21 +239,4 @@ async fn feed(stdin: Option<(ChildStdin, Broadcast)>) -> io::Result<()> {
     }
     let _ = stdin.shutdown().await;
     Ok(())
-}
-
-fn classify(error: CommandError) -> End {
-    match &error {
-        CommandError::Bad(_) | CommandError::Refused(_) | CommandError::Exhausted => End::Refused(error),
-        CommandError::Connect(connect) => match connect {
-            ConnectError::Unreachable { .. }
-            | ConnectError::Timeout { .. }
-            | ConnectError::PortIsPlain { .. }
-            | ConnectError::Foreign { .. }
-            | ConnectError::Protocol { .. } => End::Unreachable(error),
-            ConnectError::WrongServer { .. } | ConnectError::Refused { .. } => End::Refused(error),
-            // The command may have been on its way.
-            ConnectError::Broken { .. } => End::Lost(error),
-        },
-        CommandError::Lost(_) | CommandError::Incomplete { .. } => End::Lost(error),
-    }
 }

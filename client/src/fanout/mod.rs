@@ -17,7 +17,7 @@ pub use broadcast::Broadcast;
 
 use crate::child::{Child, ExitStatus};
 use crate::connect::ConnectOptions;
-use crate::error::CommandError;
+use crate::error::{CommandError, ConnectError};
 
 /// A host, by the name that people know it by.
 #[derive(Debug, Clone)]
@@ -89,6 +89,24 @@ pub enum End {
 }
 
 impl End {
+    /// What an error means for the host that it is about.
+    pub(crate) fn of(error: CommandError) -> Self {
+        match &error {
+            CommandError::Bad(_) | CommandError::Refused(_) | CommandError::Exhausted => End::Refused(error),
+            CommandError::Connect(connect) => match connect {
+                ConnectError::Unreachable { .. }
+                | ConnectError::Timeout { .. }
+                | ConnectError::PortIsPlain { .. }
+                | ConnectError::Foreign { .. }
+                | ConnectError::Protocol { .. } => End::Unreachable(error),
+                ConnectError::WrongServer { .. } | ConnectError::Refused { .. } => End::Refused(error),
+                // The command may have been on its way.
+                ConnectError::Broken { .. } => End::Lost(error),
+            },
+            CommandError::Lost(_) | CommandError::Incomplete { .. } => End::Lost(error),
+        }
+    }
+
     /// Whether the command ran and said that all is well.
     pub fn success(&self) -> bool {
         matches!(self, End::Ended(status) if status.success() && !status.timed_out())

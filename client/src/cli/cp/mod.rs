@@ -70,21 +70,18 @@ pub(crate) fn execute(options: CopyOptions) -> anyhow::Result<ExitCode> {
 }
 
 fn hosts(targets: &Targets, options: &CopyOptions) -> anyhow::Result<Vec<Host>> {
-    match targets {
-        Targets::One(target) if options.many.exclude.is_empty() => {
-            let (connection, user) = run::connection(target, &options.connection, None)?;
-            Ok(vec![Host { name: target.to_string(), connection, user }])
+    if let Targets::One(target) = targets {
+        if !options.many.exclude.is_empty() {
+            bail!("--exclude is for sets of hosts, and this is one host");
         }
-        Targets::One(_) => bail!("--exclude is for sets of hosts, and this is one host"),
-        Targets::Set(expression) => {
-            let choice = ManyOptions { exclude: options.many.exclude.clone(), ..ManyOptions::default() };
-            let (config, choices) = (Config::load()?, options.connection.choices());
-            many::targets(expression, config.inventory(), &choice)?
-                .iter()
-                .map(|name| many::host(name, &config, &choices))
-                .collect()
-        }
+        // As for a command on one host, a connection that was kept will do.
+        let (connection, user) = run::connection(target, &options.connection, None)?;
+        return Ok(vec![Host { name: target.to_string(), connection, user }]);
     }
+    let choice = ManyOptions { exclude: options.many.exclude.clone(), ..ManyOptions::default() };
+    let (config, choices) = (Config::load()?, options.connection.choices());
+    let names = many::hosts_of(targets, config.inventory(), &choice)?;
+    names.iter().map(|name| many::host(name, &config, &choices)).collect()
 }
 
 /// What the threads that copy share.

@@ -72,12 +72,21 @@ pub(crate) fn select(
     excluded: &[String],
     inventory: &Inventory,
 ) -> anyhow::Result<NodeSet> {
-    let mut set = evaluate(expression, inventory)?;
+    without(evaluate(expression, inventory)?, expression, excluded, inventory)
+}
+
+/// A set, which is called by this name, without others; an error where nothing is left.
+pub(crate) fn without(
+    mut set: NodeSet,
+    name: &str,
+    excluded: &[String],
+    inventory: &Inventory,
+) -> anyhow::Result<NodeSet> {
     for excluded in excluded {
         set = set.difference(&evaluate(excluded, inventory).context("--exclude")?);
     }
     if set.is_empty() {
-        anyhow::bail!("{expression:?} is no host at all; see `labsh hosts` for those that are known");
+        anyhow::bail!("{name:?} is no host at all; see `labsh hosts` for those that are known");
     }
     Ok(set)
 }

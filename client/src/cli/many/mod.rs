@@ -5,7 +5,7 @@ mod gather;
 mod json;
 mod lines;
 pub mod options;
-pub(super) mod report;
+pub(crate) mod report;
 pub(super) mod screen;
 
 use std::collections::HashMap;
@@ -29,6 +29,7 @@ use tokio::sync::{mpsc, watch};
 use crate::choices::Choices;
 use crate::cli::last::{Last, Outcome};
 use crate::cli::options::{CommandOptions, ConnectionFlags};
+use crate::cli::remote_command::Targets;
 use crate::cli::{hosts, note, outcome, print, run};
 use crate::config::Config;
 use crate::connect::ConnectOptions;
@@ -60,7 +61,7 @@ const NOT_WRITTEN: u8 = 255;
 
 /// Runs it everywhere and returns the exit status that `labsh run --help` documents.
 pub(crate) fn execute(
-    expression: &str,
+    targets: &Targets,
     connection: &ConnectionFlags,
     program: Program,
     command: &CommandOptions,
@@ -68,7 +69,7 @@ pub(crate) fn execute(
 ) -> anyhow::Result<ExitCode> {
     // Read once: a file that names a thousand hosts takes a while.
     let config = Config::load()?;
-    let names = targets(expression, config.inventory(), options)?;
+    let names = hosts_of(targets, config.inventory(), options)?;
     let choices = Choices { user: command.user.clone(), ..connection.choices() };
     let hosts =
         names.iter().map(|name| host(name, &config, &choices)).collect::<anyhow::Result<Vec<Host>>>()?;
@@ -110,6 +111,7 @@ pub(crate) fn execute(
         hosts: reports,
         program: work.program.clone(),
         json: command.json.is_some(),
+        keep: matches!(targets, Targets::Set(_)),
         began: Instant::now(),
         unwritten: None,
     };
@@ -125,12 +127,19 @@ pub(crate) fn execute(
 }
 
 /// The hosts that are meant, after exclusions and choice.
-pub(super) fn targets(
-    expression: &str,
+pub(crate) fn hosts_of(
+    targets: &Targets,
     inventory: &Inventory,
     options: &ManyOptions,
 ) -> anyhow::Result<NodeSet> {
-    let mut set = hosts::select(expression, &options.exclude, inventory)?;
+    let mut set = match targets {
+        // Whatever its characters mean elsewhere, it is one host.
+        Targets::One(target) => {
+            let name = target.to_string();
+            hosts::without(NodeSet::of([&*name]), &name, &options.exclude, inventory)?
+        }
+        Targets::Set(expression) => hosts::select(expression, &options.exclude, inventory)?,
+    };
     if let Some(count) = options.pick {
         let mut shuffled: Vec<([u8; 8], &str)> = set.iter().map(|name| (random::bytes(), name)).collect();
         shuffled.sort_unstable();
@@ -139,7 +148,7 @@ pub(super) fn targets(
     Ok(set)
 }
 
-pub(super) fn host(name: &str, config: &Config, choices: &Choices) -> anyhow::Result<Host> {
+pub(crate) fn host(name: &str, config: &Config, choices: &Choices) -> anyhow::Result<Host> {
     let target: Target = name.parse().with_context(|| format!("{name:?}"))?;
     let resolved = config.resolve(&target, choices)?;
     let user = resolved.route.user.clone();
@@ -186,7 +195,7 @@ fn typed(program: &Program) -> String {
 }
 
 /// A connection is a descriptor; a thousand hosts are more than the usual soft limit.
-pub(super) fn allow_descriptors() {
+pub(crate) fn allow_descriptors() {
     // Where that is refused, the connections that do not fit say so themselves.
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
         let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
@@ -258,7 +267,7 @@ enum Shape {
     Gather(Gather),
     Difference(Gather),
     Files(Files),
-    Events,
+    Events(json::Events),
     Quiet,
 }
 
@@ -275,7 +284,7 @@ impl Shape {
             );
         }
         Ok(match (command.json, &options.out) {
-            (Some(JsonForm::Events), _) => Shape::Events,
+            (Some(JsonForm::Events), _) => Shape::Events(json::Events::new(names.len())),
             (Some(JsonForm::Summary), None) => Shape::Quiet,
             (_, Some(directory)) => Shape::Files(Files::new(directory, names)?),
             _ if options.gather => Shape::Gather(Gather::new(names.len())),
@@ -295,6 +304,8 @@ struct Show {
     /// Whether the summary is for programs.
     json: bool,
     began: Instant,
+    /// Whether it becomes the last run.
+    keep: bool,
     /// Why the output is not complete, if it is not.
     unwritten: Option<anyhow::Error>,
 }
@@ -344,7 +355,7 @@ impl Show {
         match event {
             Event::Begun(host) => self.hosts[host].state = State::Running(Instant::now()),
             Event::Started(host) => {
-                if let (Shape::Events, None) = (&self.shape, &self.unwritten) {
+                if let (Shape::Events(_), None) = (&self.shape, &self.unwritten) {
                     json::started(&mut self.screen, &self.hosts[host].name).context(STDOUT)?;
                 }
             }
@@ -355,8 +366,9 @@ impl Show {
                 }
                 Shape::Gather(gather) | Shape::Difference(gather) => gather.output(host, stream, &bytes)?,
                 Shape::Files(files) => files.output(host, stream, &bytes)?,
-                Shape::Events => {
-                    json::output(&mut self.screen, &self.hosts[host].name, stream, &bytes).context(STDOUT)?;
+                Shape::Events(events) => {
+                    let named = (host, &*self.hosts[host].name);
+                    events.output(&mut self.screen, named, stream, &bytes).context(STDOUT)?;
                 }
                 Shape::Quiet => {}
             },
@@ -364,8 +376,9 @@ impl Show {
                 let shown = match &mut self.shape {
                     _ if self.unwritten.is_some() => Ok(()),
                     Shape::Lines(lines) => lines.over(&mut self.screen, host),
-                    Shape::Events => {
-                        json::over(&mut self.screen, &self.hosts[host].name, &end, &self.program, took)
+                    Shape::Events(events) => {
+                        let named = (host, &*self.hosts[host].name);
+                        events.over(&mut self.screen, named, &end, &self.program, took)
                     }
                     _ => Ok(()),
                 };
@@ -403,7 +416,9 @@ impl Show {
                 note(line);
             }
         }
-        keep_as_last(&self.hosts, &self.program, typed(&self.program), lines);
+        if self.keep {
+            keep_as_last(&self.hosts, &self.program, typed(&self.program), lines);
+        }
         Ok(())
     }
 
@@ -412,7 +427,7 @@ impl Show {
         match &self.shape {
             Shape::Gather(gather) => gather.show(&mut self.screen, &self.hosts)?,
             Shape::Difference(gather) => gather.show_differences(&mut self.screen, &self.hosts)?,
-            Shape::Lines(_) | Shape::Files(_) | Shape::Events | Shape::Quiet => {}
+            Shape::Lines(_) | Shape::Files(_) | Shape::Events(_) | Shape::Quiet => {}
         }
         if self.json {
             json::line(&mut self.screen, summary)?;

@@ -180,7 +180,7 @@ pub(crate) fn summary_of(
 }
 
 /// A reason without the name of whom it speaks, where that stands as a word of its own.
-fn anonymous(text: &str, name: &str) -> String {
+pub(crate) fn anonymous(text: &str, name: &str) -> String {
     let part_of_name = |c: char| c.is_alphanumeric() || c == '-' || c == '_';
     let (mut out, mut rest) = (String::new(), text);
     while let Some(at) = rest.find(name).filter(|_| !name.is_empty()) {
