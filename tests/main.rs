@@ -21,6 +21,7 @@ mod large_output;
 mod lesson_pages;
 mod lessons;
 mod limits;
+mod logs;
 mod many_at_once;
 mod many_hosts;
 mod other_client;

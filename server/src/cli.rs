@@ -88,7 +88,7 @@ fn run(source: Source) -> anyhow::Result<ExitCode> {
         Ok((config, _)) => config,
         Err(mistakes) => return Ok(told(mistakes)),
     };
-    logs::init(config.log_format, config.log_level)?;
+    let _log = logs::init(config.log_format, config.log_level)?;
     match daemon::run(source, spawner) {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) => {
