@@ -30,6 +30,7 @@ fn write_all(command: &clap::Command, directory: &Path) -> anyhow::Result<()> {
     let (name, text) = page(command.clone())?;
     let path = directory.join(name);
     fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    // What labsh alone calls is hidden.
     let mut shown = command.get_subcommands().filter(|command| !command.is_hide_set());
     shown.try_for_each(|command| write_all(command, directory))
 }
@@ -70,6 +71,7 @@ mod tests {
                 "labsh-agent-stop.1",
                 "labsh-agent.1",
                 "labsh-completions.1",
+                "labsh-hosts.1",
                 "labsh-key-enroll.1",
                 "labsh-key-list.1",
                 "labsh-key-new.1",

@@ -2,7 +2,9 @@
 
 pub mod agent;
 mod diagnostics;
+mod enrolment_files;
 mod follow;
+pub mod hosts;
 mod interactive;
 pub mod key;
 pub mod last;
@@ -70,6 +72,7 @@ pub fn main(embedded: Embedded) -> ExitCode {
         Action::Rsh(_) => Ok(rsh::main(std::env::args_os().skip(2))),
         Action::Try(options) => try_command::execute(*options, &embedded),
         Action::Ping(options) => ping::execute(options),
+        Action::Hosts(options) => hosts::execute(*options),
         Action::Last(options) => last::execute(&options),
         Action::Key(action) => key::execute(action),
         Action::Agent(action) => agent::execute(action),
