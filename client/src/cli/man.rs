@@ -71,6 +71,7 @@ mod tests {
                 "labsh-agent-stop.1",
                 "labsh-agent.1",
                 "labsh-completions.1",
+                "labsh-cp.1",
                 "labsh-hosts.1",
                 "labsh-key-enroll.1",
                 "labsh-key-list.1",

@@ -1,6 +1,7 @@
 //! The program `labsh`: from a command line to an exit status.
 
 pub mod agent;
+pub mod cp;
 mod diagnostics;
 mod enrolment_files;
 mod follow;
@@ -71,6 +72,7 @@ pub fn main(embedded: Embedded) -> ExitCode {
         Action::Shell(options) => shell::execute(*options),
         Action::Rsh(_) => Ok(rsh::main(std::env::args_os().skip(2))),
         Action::Try(options) => try_command::execute(*options, &embedded),
+        Action::Cp(options) => cp::execute(*options),
         Action::Ping(options) => ping::execute(options),
         Action::Hosts(options) => hosts::execute(*options),
         Action::Last(options) => last::execute(&options),

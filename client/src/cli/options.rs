@@ -12,6 +12,7 @@ use labsh_proto::key::{HostId, KeyId};
 use labsh_proto::message::{Program, Variable};
 
 use crate::choices::{Choices, parse_duration, parse_keep};
+use crate::cli::cp::options::CopyOptions;
 use crate::cli::hosts::HostsOptions;
 use crate::cli::interactive::escapes::EscapeCharacter;
 use crate::cli::last::LastOptions;
@@ -91,6 +92,31 @@ Exit status for many hosts, the first that fits:
   0      all succeeded
   --max-status gives the highest status of any host instead of 255, 125 and 1.";
 
+const COPY_FORMS: &str = "\
+Where to:
+  labsh cp notes.txt data lab07:             into the home directory there
+  labsh cp data lab07:/srv/new               as /srv/new, or into it if it is there
+  labsh cp lab07:results .                   from there to here
+  labsh cp data 'lab[01-40]:/srv/'           to many hosts
+  labsh cp @lab-a:results DIR                from many: DIR/lab01/results, …
+  A word is TARGET:PATH if a colon comes before any slash; ./a:b is a file
+  here. PATH is exact (no ~, no *), and begins in the home directory. The
+  port is said with -p or in the configuration. Of @a:b:PATH, @a:b is the set.
+
+What is copied:
+  Directories with all that is in them, modes (without set-user-ID and the
+  like) and times, links as links. Files of the same size and time are left
+  alone. A file appears under its name only when it is whole and its SHA-256
+  right; a large one that was cut off is continued the next time.";
+
+const COPY_EXIT_STATUS: &str = "\
+Exit status, the first that fits:
+  130  you interrupted it; 143: labsh was terminated
+  255  a host was unreachable or lost
+  125  a host refused, or nothing could be begun
+  1    a file could not be copied; the others were
+  0    all is as it should be";
+
 const LESSON_NOTES: &str = "\
 Examples:
   labsh lesson                               all lessons, a line each
@@ -128,6 +154,12 @@ pub enum Action {
     /// Run a command through a labshd of its own on this machine: nothing to set up
     #[command(after_help = format!("{TRY_FORMS}\n\n{EXIT_STATUS}"))]
     Try(Box<TryOptions>),
+    /// Copy files and directories to hosts, or from them
+    #[command(
+        override_usage = "labsh cp [OPTIONS] <FILE>... <TARGET:PATH>\n       labsh cp [OPTIONS] <TARGET:PATH>... <PATH>"
+    )]
+    #[command(after_help = format!("{COPY_FORMS}\n\n{COPY_EXIT_STATUS}"))]
+    Cp(Box<CopyOptions>),
     /// Measure how long a host takes to answer
     Ping(PingOptions),
     /// List the hosts and groups that are known
