@@ -214,6 +214,23 @@ fn a_host_that_goes_is_a_lost_connection_and_is_forgotten() {
 }
 
 #[test]
+fn a_host_that_hangs_is_given_up_as_soon_as_without_an_agent() {
+    let kept = Kept::start();
+    let attempt =
+        || kept.run(&["true"]).env("LABSH_CONNECT_TIMEOUT", "2s").stdin(Stdio::null()).output().unwrap();
+    assert!(attempt().status.success());
+    kept.idle();
+    kept.0.signal(19);
+    let output = attempt();
+    kept.0.signal(18);
+    let told = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(255), "{told}");
+    // What a client finds out by itself on a connection that is open takes 45 seconds.
+    assert!(!told.contains("was silent for"), "{told}");
+    kept.warm_up();
+}
+
+#[test]
 fn a_host_that_is_told_to_end_does_not_wait_for_idle_connections() {
     let mut kept = Kept::warm();
     kept.0.signal(15);
