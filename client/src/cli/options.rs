@@ -155,7 +155,7 @@ pub enum Action {
     #[command(
         override_usage = "labsh cp [OPTIONS] <FILE>... <TARGET:PATH>\n       labsh cp [OPTIONS] <TARGET:PATH>... <PATH>"
     )]
-    #[command(after_help = format!("{COPY_FORMS}\n\n{COPY_EXIT_STATUS}"))]
+    #[command(after_help = format!("{COPY_FORMS}\n\n{COPY_EXIT_STATUS}"), mut_arg("keep", |arg| arg.hide(true)))]
     Cp(Box<CopyOptions>),
     /// Measure how long a host takes to answer
     Ping(PingOptions),

@@ -39,7 +39,7 @@ use crate::fanout::{self, Attended, Companion, Event, Host, Limits, Wish, Work};
 use crate::terminal_text::shell_word;
 
 /// The far side, by the name that labshd has for it.
-const SUBSYSTEM: &[u8] = b"labsh-copy";
+pub(super) const SUBSYSTEM: &[u8] = b"labsh-copy";
 
 /// How often the progress line is drawn.
 const TICK: Duration = Duration::from_millis(200);
