@@ -170,8 +170,9 @@ impl Room {
     fn counts(&self) -> Counts {
         let mut sum = Counts { listed: true, ..Counts::default() };
         for counts in self.progress.iter().map(Progress::counts) {
-            sum.announced += counts.announced;
-            sum.moved += counts.moved;
+            // The other side says how large its files are.
+            sum.announced = sum.announced.saturating_add(counts.announced);
+            sum.moved = sum.moved.saturating_add(counts.moved);
             sum.carried += counts.carried;
             sum.listed &= counts.listed;
             sum.copied += counts.copied;
