@@ -84,6 +84,7 @@ fn options_in_the_readme_exist() {
         &["lesson"],
         &["key", "enroll"],
         &["key", "revoke"],
+        &["hosts"],
     ] {
         known += &help(LABSH, subcommand);
     }

@@ -19,6 +19,7 @@ mod hostile_peer;
 mod hostile_server;
 mod inherited;
 mod interactive;
+mod inventory;
 mod large_output;
 mod lesson_pages;
 mod lessons;

@@ -3,7 +3,9 @@
 pub mod agent;
 pub mod cp;
 mod diagnostics;
+mod enrolment_files;
 mod follow;
+pub mod hosts;
 mod interactive;
 pub mod key;
 pub mod last;
@@ -72,6 +74,7 @@ pub fn main(embedded: Embedded) -> ExitCode {
         Action::Try(options) => try_command::execute(*options, &embedded),
         Action::Cp(options) => cp::execute(*options),
         Action::Ping(options) => ping::execute(options),
+        Action::Hosts(options) => hosts::execute(*options),
         Action::Last(options) => last::execute(&options),
         Action::Key(action) => key::execute(action),
         Action::Agent(action) => agent::execute(action),

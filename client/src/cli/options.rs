@@ -13,11 +13,12 @@ use labsh_proto::message::{Program, Variable};
 
 use crate::choices::{Choices, parse_duration, parse_keep};
 use crate::cli::cp::options::CopyOptions;
+use crate::cli::hosts::HostsOptions;
 use crate::cli::interactive::escapes::EscapeCharacter;
 use crate::cli::last::LastOptions;
 use crate::cli::lesson_options::LessonOptions;
 use crate::cli::many::options::{JsonForm, ManyOptions};
-use crate::cli::remote_command::{RemoteCommand, RemoteShell};
+use crate::cli::remote_command::{RemoteCommand, RemoteShell, Targets};
 use crate::cli::rsh::help::RshOptions;
 use crate::key_store::KeyName;
 use crate::target::{Target, parse_port};
@@ -25,8 +26,10 @@ use crate::target::{Target, parse_port};
 const CONFIGURATION: &str = "\
 Settings:
   Options win over the environment (LABSH_KEY, LABSH_HOST_ID, LABSH_PORT,
-  LABSH_CONNECT_TIMEOUT, LABSH_KEEP), and that over
-  $XDG_CONFIG_HOME/labsh/config.toml, and that over /etc/labsh/config.toml.
+  LABSH_CONNECT_TIMEOUT, LABSH_KEEP), and that over files in
+  $XDG_CONFIG_HOME/labsh and, behind them, /etc/labsh: a host's table in
+  config.toml, then the smallest room it is in in hosts.toml, then [defaults]
+  in config.toml.
 
 First steps:
   labsh try 'echo hello'          nothing to set up
@@ -159,6 +162,8 @@ pub enum Action {
     Cp(Box<CopyOptions>),
     /// Measure how long a host takes to answer
     Ping(PingOptions),
+    /// List the hosts and groups that are known
+    Hosts(Box<HostsOptions>),
     /// Show what became of the last run on many hosts; its hosts are the targets @last, @last:failed, @last:ok, …
     Last(LastOptions),
     /// Make, show and enrol keys
@@ -433,6 +438,8 @@ pub enum KeyAction {
     ///
     /// The host adds it with `labshd key add`, which reads it from standard input:
     /// labsh key enroll alice --host lab07 | ssh lab07 labshd key add
+    ///
+    /// For a set of hosts, --out writes a file for each.
     Enroll(EnrollOptions),
     /// Print what to run on each host so that it forgets a key
     Revoke(RevokeOptions),
@@ -444,12 +451,18 @@ pub struct EnrollOptions {
     /// The key [default: the only one]
     #[arg(value_parser = KeyId::new)]
     pub id: Option<KeyId>,
-    /// The host, as it will be named as a target
+    /// The host, as it will be named as a target; with --out a set of them: lab[01-40], @group
     #[arg(long, value_name = "HOST")]
-    pub host: Target,
+    pub host: Targets,
     /// The name to enrol it under, if it is not HOST's; `labsh run` will need it too [env: LABSH_HOST_ID]
     #[arg(long, value_name = "NAME", value_parser = HostId::new)]
     pub host_id: Option<HostId>,
+    /// Write DIR/HOST.enroll for each host, for its eyes only, and print none
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Replace files that are there
+    #[arg(long, requires = "out")]
+    pub force: bool,
 }
 
 /// `labsh key revoke`.

@@ -24,7 +24,7 @@ use crate::session::Session;
 use crate::target::Target;
 
 /// Runs it and returns the exit status that `labsh run --help` documents.
-pub fn execute(options: RunOptions) -> anyhow::Result<ExitCode> {
+pub fn execute(mut options: RunOptions) -> anyhow::Result<ExitCode> {
     let program = options.program();
     outcome::check_status_fd(&options.command)?;
     let terminal = options.terminal;
@@ -39,7 +39,8 @@ pub fn execute(options: RunOptions) -> anyhow::Result<ExitCode> {
         }
     };
     let interaction = wants_terminal.then(|| interaction(target, terminal, options.tty > 1)).transpose()?;
-    let connection = connection(target, &options.connection, options.command.user.as_deref())?;
+    let (connection, user) = connection(target, &options.connection, options.command.user.as_deref())?;
+    options.command.user = user;
     drive(&connection, &program, &options.command, interaction.as_ref())
 }
 
@@ -101,14 +102,16 @@ pub(crate) async fn run(
     code
 }
 
-/// What flags, environment and files say about a target, with its key.
+/// What flags, environment and files say about a target, with its key, and the user as whom commands are expected to run.
 pub(crate) fn connection(
     target: &Target,
     flags: &ConnectionFlags,
     user: Option<&str>,
-) -> anyhow::Result<ConnectOptions> {
+) -> anyhow::Result<(ConnectOptions, Option<String>)> {
     let choices = Choices { user: user.map(str::to_owned), ..flags.choices() };
-    connect_options(Config::load()?.resolve(target, &choices)?)
+    let resolved = Config::load()?.resolve(target, &choices)?;
+    let user = resolved.route.user.clone();
+    Ok((connect_options(resolved)?, user))
 }
 
 /// With the key that was resolved, which is read here.

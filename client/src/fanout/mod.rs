@@ -26,6 +26,8 @@ pub struct Host {
     pub name: String,
     /// How to get there.
     pub connection: ConnectOptions,
+    /// The user as whom the command is expected to run there; the host refuses it for anybody else.
+    pub user: Option<String>,
 }
 
 /// What is run on every host.
@@ -39,8 +41,6 @@ pub struct Work {
     pub directory: Option<Vec<u8>>,
     /// After so long each host ends it.
     pub timeout: Option<Duration>,
-    /// The user as whom it is expected to run; a host refuses it for anybody else.
-    pub user: Option<String>,
     /// When it counts as over.
     pub until: Until,
     /// What every command reads; nothing when absent.

@@ -72,14 +72,14 @@ pub(crate) fn execute(options: CopyOptions) -> anyhow::Result<ExitCode> {
 fn hosts(targets: &Targets, options: &CopyOptions) -> anyhow::Result<Vec<Host>> {
     match targets {
         Targets::One(target) if options.many.exclude.is_empty() => {
-            let connection = run::connection(target, &options.connection, None)?;
-            Ok(vec![Host { name: target.to_string(), connection }])
+            let (connection, user) = run::connection(target, &options.connection, None)?;
+            Ok(vec![Host { name: target.to_string(), connection, user }])
         }
         Targets::One(_) => bail!("--exclude is for sets of hosts, and this is one host"),
         Targets::Set(expression) => {
             let choice = ManyOptions { exclude: options.many.exclude.clone(), ..ManyOptions::default() };
             let (config, choices) = (Config::load()?, options.connection.choices());
-            many::targets(expression, &choice)?
+            many::targets(expression, config.inventory(), &choice)?
                 .iter()
                 .map(|name| many::host(name, &config, &choices))
                 .collect()
@@ -279,7 +279,7 @@ async fn drive(
     room: Arc<Room>,
     options: &CopyOptions,
 ) -> anyhow::Result<(Vec<HostReport>, Option<u8>)> {
-    let report = |Host { name, connection }: &Host| HostReport {
+    let report = |Host { name, connection, .. }: &Host| HostReport {
         name: name.clone(),
         address: connection.address.to_string(),
         state: State::Waiting,
@@ -292,7 +292,6 @@ async fn drive(
         environment: Vec::new(),
         directory: None,
         timeout: None,
-        user: None,
         until: Until::StreamsEnd,
         stdin: None,
         companion: Some(Arc::new(companion)),
