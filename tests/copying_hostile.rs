@@ -9,7 +9,7 @@ use std::process::{Output, Stdio};
 use labsh_copy::wire::{Entry, Kind as What, Message, Time, VERSION};
 use labsh_copy::{Below, Name};
 use labsh_proto::frame::Kind;
-use labsh_proto::message::{Eof, Exit, Status, Stream, Usage};
+use labsh_proto::message::{Eof, Exit, Refuse, RefuseCode, Status, Stream, Usage};
 
 use crate::peer::fake_server::{Victim, start, welcome};
 use crate::peer::{bytes, message};
@@ -181,6 +181,25 @@ fn a_wrong_digest_is_no_copy_and_a_text_cannot_steer_the_terminal() {
     assert_eq!(names(&victim.dir.path().join("destination")), [""; 0]);
     // Whatever the far side says of itself.
     assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn a_server_that_cannot_copy_is_called_old() {
+    let victim = Victim::new();
+    let (address, server) = victim.serve(|mut peer, key| {
+        welcome(&mut peer, &key, 8);
+        peer.until(Kind::Open, 1);
+        peer.send(&message(&Refuse::new(RefuseCode::SUBSYSTEM, "no such thing", "ask somebody"), 1));
+        // The client may leave without having read everything.
+        let _ = peer.stream.read_to_end(&mut Vec::new());
+    });
+    let mut labsh = labsh_in(victim.dir.path());
+    labsh.args(["cp", "--plain", "--port", &address.port().to_string()]);
+    let output = labsh.args([&format!("{}:x", address.ip()), "."]).stdin(Stdio::null()).output().unwrap();
+    server.join().unwrap();
+    let errors = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(125), "{errors}");
+    assert!(errors.contains("older than labsh cp") && errors.lines().count() == 1, "{errors}");
 }
 
 #[test]

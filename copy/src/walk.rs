@@ -87,7 +87,11 @@ impl<'a> Walk<'a> {
         let described = metadata.and_then(|metadata| Ok((kind(&path, &metadata)?, metadata)));
         let (kind, metadata) = match described {
             Ok((Ok(kind), metadata)) => (kind, metadata),
-            Ok((Err(what), _)) => return remark(source, below, false, format!("left out: it is {what}")),
+            // What was named outright is missed; what was found on the way is only told.
+            Ok((Err(what), _)) => {
+                let named = below.as_bytes().is_empty();
+                return remark(source, below, named, format!("left out: it is {what}"));
+            }
             Err(error) => return remark(source, below, true, said(&error)),
         };
         if let Kind::Directory = kind {

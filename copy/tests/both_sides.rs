@@ -245,6 +245,9 @@ fn what_cannot_be_copied_is_named_and_the_rest_goes_on() {
         // What would have been in `sub` is counted, not named: missing, taken, sub, b, under, c.
         assert_eq!(told.troubles.len(), 4, "{told:?}");
         assert_eq!(fs::read(to.path().join("top/a")).unwrap(), b"a");
+        // Named outright, it is missed.
+        let told = copy(&[&top.join("pipe")], to.path());
+        assert!(told.troubles[0].failure && matches!(told.served, Ok(false)), "{told:?}");
     }
 }
 
@@ -598,16 +601,20 @@ fn the_example_in_the_document_is_what_is_said() {
     fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
     let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
     File::open(&file).unwrap().set_modified(time).unwrap();
-    // The client, given the other side's answers; the last of these, of ten bytes, when it has said all.
+    // The client, given the other side's answers, each when it is due: behind its greeting a want of 49 bytes, and a done.
     let (here, mut there) = UnixStream::pair().unwrap();
     let (expected, answers) = (ours.clone(), theirs.clone());
     let server = thread::spawn(move || {
-        let (early, last) = answers.split_at(answers.len() - 10);
-        there.write_all(early).unwrap();
+        let (greeting, rest) = answers.split_at(answers.len() - 10 - 49);
+        let (want, done) = rest.split_at(49);
+        let listed = 5 + expected.windows(5).position(|window| window == [0, 0, 0, 0, 23]).unwrap();
         let mut said = vec![0; expected.len()];
-        there.read_exact(&mut said).unwrap();
+        there.write_all(greeting).unwrap();
+        there.read_exact(&mut said[..listed]).unwrap();
+        there.write_all(want).unwrap();
+        there.read_exact(&mut said[listed..]).unwrap();
+        there.write_all(done).unwrap();
         assert_eq!(said, expected);
-        there.write_all(last).unwrap();
     });
     let source = Source { path: file, shown: Vec::new() };
     let (progress, names) = (Progress::default(), vec![Name::new(b"hi").unwrap()]);

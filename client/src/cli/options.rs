@@ -168,7 +168,7 @@ pub enum Action {
     #[command(
         override_usage = "labsh cp [OPTIONS] <FILE>... <TARGET:PATH>\n       labsh cp [OPTIONS] <TARGET:PATH>... <PATH>"
     )]
-    #[command(after_help = format!("{COPY_FORMS}\n\n{COPY_EXIT_STATUS}"))]
+    #[command(after_help = format!("{COPY_FORMS}\n\n{COPY_EXIT_STATUS}"), mut_arg("keep", |arg| arg.hide(true)))]
     Cp(Box<CopyOptions>),
     /// Ask a host what would become of a command, and why; nothing is started
     #[command(override_usage = "labsh explain [OPTIONS] <TARGET> [--] <COMMAND>...", after_help = EXPLAIN_NOTES)]

@@ -39,7 +39,7 @@ use crate::fanout::{self, Attended, Companion, Event, Host, Limits, Wish, Work};
 use crate::terminal_text::shell_word;
 
 /// The far side, by the name that labshd has for it.
-const SUBSYSTEM: &[u8] = b"labsh-copy";
+pub(super) const SUBSYSTEM: &[u8] = b"labsh-copy";
 
 /// How often the progress line is drawn.
 const TICK: Duration = Duration::from_millis(200);
@@ -167,8 +167,9 @@ impl Room {
     fn counts(&self) -> Counts {
         let mut sum = Counts { listed: true, ..Counts::default() };
         for counts in self.progress.iter().map(Progress::counts) {
-            sum.announced += counts.announced;
-            sum.moved += counts.moved;
+            // The other side says how large its files are.
+            sum.announced = sum.announced.saturating_add(counts.announced);
+            sum.moved = sum.moved.saturating_add(counts.moved);
             sum.carried += counts.carried;
             sum.listed &= counts.listed;
             sum.copied += counts.copied;

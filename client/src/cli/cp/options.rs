@@ -22,7 +22,7 @@ pub struct CopyOptions {
     #[command(flatten)]
     pub many: ManyFlags,
     /// What, and where to.
-    #[arg(value_name = "FROM… TO", required = true, num_args = 2.., help_heading = "Arguments")]
+    #[arg(value_names = ["FROM", "TO"], required = true, num_args = 2.., help_heading = "Arguments")]
     #[arg(help = "Files and directories, and behind them where they go; those over there are TARGET:PATH")]
     pub words: Vec<OsString>,
 }
