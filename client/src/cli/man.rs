@@ -65,6 +65,7 @@ mod tests {
             names,
             [
                 "labsh-completions.1",
+                "labsh-hosts-check.1",
                 "labsh-hosts.1",
                 "labsh-key-enroll.1",
                 "labsh-key-list.1",

@@ -5,7 +5,7 @@ mod gather;
 mod json;
 mod lines;
 pub mod options;
-mod report;
+pub(crate) mod report;
 mod screen;
 
 use std::collections::HashMap;
@@ -71,7 +71,7 @@ pub(crate) fn execute(
     let choices = Choices { user: command.user.clone(), ..connection.choices() };
     let hosts =
         names.iter().map(|name| host(name, &config, &choices)).collect::<anyhow::Result<Vec<Host>>>()?;
-    warn_of_doubles(&hosts);
+    warn_of_doubles(&hosts, "runs the command twice");
     if options.dry_run {
         return dry_run(&names, &hosts, &program);
     }
@@ -133,7 +133,8 @@ fn targets(expression: &str, inventory: &Inventory, options: &ManyOptions) -> an
     Ok(set)
 }
 
-fn host(name: &str, config: &Config, choices: &Choices) -> anyhow::Result<Host> {
+/// How a host is reached, with its key.
+pub(crate) fn host(name: &str, config: &Config, choices: &Choices) -> anyhow::Result<Host> {
     let target: Target = name.parse().with_context(|| format!("{name:?}"))?;
     let resolved = config.resolve(&target, choices)?;
     let user = resolved.route.user.clone();
@@ -141,14 +142,11 @@ fn host(name: &str, config: &Config, choices: &Choices) -> anyhow::Result<Host> 
 }
 
 /// Two names of one machine are rarely meant: the command would run there twice.
-fn warn_of_doubles(hosts: &[Host]) {
+pub(crate) fn warn_of_doubles(hosts: &[Host], so: &str) {
     let mut seen: HashMap<String, &str> = HashMap::new();
     for host in hosts {
         if let Some(first) = seen.insert(host.connection.address.to_string(), &host.name) {
-            note(&format!(
-                "{first} and {} are both {}: the command runs there twice",
-                host.name, host.connection.address
-            ));
+            note(&format!("{first} and {} are both {}, which {so}", host.name, host.connection.address));
         }
     }
 }
@@ -178,7 +176,7 @@ fn typed(program: &Program) -> String {
 }
 
 /// A connection is a descriptor; a thousand hosts are more than the usual soft limit.
-fn allow_descriptors() {
+pub(crate) fn allow_descriptors() {
     // Where that is refused, the connections that do not fit say so themselves.
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
         let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
