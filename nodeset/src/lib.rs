@@ -40,6 +40,9 @@ use name::Name;
 /// No expression gives more hosts than this: a slip of the finger must not fill the memory.
 pub const MOST: usize = 100_000;
 
+/// Groups and files stand within each other no deeper than this.
+pub const DEEPEST: usize = 100;
+
 /// Hosts, each once, in the order in which people count: lab2 before lab10.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct NodeSet {
@@ -94,6 +97,12 @@ pub enum Mistake {
     Circle {
         /// The groups on the way, the first again as the last.
         circle: Vec<String>,
+    },
+    /// Groups within groups, more than [`DEEPEST`].
+    #[error("{group}: more than {DEEPEST} groups within groups; name the hosts in fewer steps")]
+    TooDeep {
+        /// The group or the file that would be one too many, as it is written.
+        group: String,
     },
     /// A group or a file cannot be read.
     #[error("{0}")]

@@ -95,7 +95,7 @@ async fn ask(hosts: &[Host], options: &CheckOptions) -> anyhow::Result<u8> {
             hosts.len(),
             report::seconds(start.elapsed())
         ));
-        failures.lines().iter().for_each(|line| note(line));
+        failures.lines(Kind::text).iter().for_each(|line| note(line));
     }
     Ok(status)
 }

@@ -146,8 +146,8 @@ impl<'a> Failures<'a> {
         self.0.entry((Kind::of(end), alike)).or_default().push((name, why));
     }
 
-    /// A line for each way of failing.
-    pub(crate) fn lines(self) -> Vec<String> {
+    /// A line for each way of failing, which has the name that `text` gives it.
+    pub(crate) fn lines(self, text: impl Fn(Kind) -> String) -> Vec<String> {
         let line = |((kind, alike), mut hosts): (Failure, Vec<Failed<'_>>)| {
             let (count, why) = match &mut hosts[..] {
                 [(_, why)] => (String::new(), why.take()),
@@ -155,7 +155,7 @@ impl<'a> Failures<'a> {
             };
             let set: NodeSet = hosts.into_iter().map(|(name, _)| name).collect();
             let why = why.map_or_else(String::new, |why| format!(": {why}"));
-            format!("{}{count}: {set}{why}", kind.text())
+            format!("{}{count}: {set}{why}", text(kind))
         };
         self.0.into_iter().map(line).collect()
     }
@@ -171,6 +171,16 @@ pub(crate) fn spread(times: &mut [(Duration, &str)]) -> String {
 
 /// The closing lines: how many succeeded and how long it took, then a line for each way of failing.
 pub(crate) fn summary(hosts: &[HostReport], program: &Program, took: Duration) -> Vec<String> {
+    summary_of(hosts, program, took, Kind::text)
+}
+
+/// The same, with words of its own for each way of failing.
+pub(crate) fn summary_of(
+    hosts: &[HostReport],
+    program: &Program,
+    took: Duration,
+    text: impl Fn(Kind) -> String,
+) -> Vec<String> {
     let mut times: Vec<(Duration, &str)> = Vec::new();
     let mut failures = Failures::default();
     let mut succeeded = 0;
@@ -187,7 +197,7 @@ pub(crate) fn summary(hosts: &[HostReport], program: &Program, took: Duration) -
     }
     let first = format!("{succeeded} of {} succeeded in {}", hosts.len(), seconds(took));
     let mut lines = vec![first + &spread(&mut times)];
-    lines.extend(failures.lines());
+    lines.extend(failures.lines(text));
     lines
 }
 
