@@ -1,14 +1,17 @@
 //! Hosts as files tell of them: listed, with the place of each value; asked, refused, reached; and given keys.
 
 use std::fs;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 
-use crate::support::{LABSHD, Labshd, am_root, labsh_in, run, text};
+use crate::support::fleet::sorted_lines;
+use crate::support::{HOST, LABSHD, Labshd, am_root, labsh_in, own_account, run, text};
 
 /// A configuration directory with these two files.
 fn world(config: &str, hosts: &str) -> TempDir {
@@ -164,6 +167,118 @@ fn a_mistake_is_named_with_its_file_and_line_and_a_group_with_its_neighbour() {
     assert!(
         refusal(path, &["hosts"]).contains("no hosts are known; write them into ~/.config/labsh/hosts.toml")
     );
+}
+
+/// Hosts h01 to h04 on a labshd with an address for each, `dead` and `dead2`, which refuse connections, and `stranger`, to
+/// which the key says nothing.
+struct Room {
+    labshd: Labshd,
+    _dead: Socket,
+}
+
+impl Room {
+    fn new(more: &str) -> Self {
+        let address = |host: u8| Ipv4Addr::new(127, 1, 9, host);
+        let labshd = Labshd::launch("", |command| {
+            let file = PathBuf::from(command.get_args().last().unwrap());
+            let addresses: String = (1..=4).map(|host| format!("'{}:0', ", address(host))).collect();
+            let configuration = fs::read_to_string(&file).unwrap();
+            fs::write(&file, configuration.replace("listen = [", &format!("listen = [{addresses}"))).unwrap();
+        });
+        let dead = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        dead.bind(&SocketAddrV4::new(address(5), 0).into()).unwrap();
+        let dead_port = dead.local_addr().unwrap().as_socket().unwrap().port();
+        let mut hosts =
+            format!("[hosts.\"h[01-04],dead,dead2\"]\nhost_id = \"{HOST}\"\nkey = \"test\"\n{more}\n");
+        let mut table = |name: &str, address: &str, port: u16| {
+            hosts += &format!("[hosts.{name}]\naddress = \"{address}\"\nport = {port}\n");
+        };
+        for host in 1..=4 {
+            let line = labshd.log().wait_for(&format!("listening address={}:", address(host)));
+            let port = line.rsplit(':').next().unwrap().trim().parse().unwrap();
+            table(&format!("h{host:02}"), &address(host).to_string(), port);
+        }
+        for name in ["dead", "dead2"] {
+            table(name, &address(5).to_string(), dead_port);
+        }
+        table("stranger", &labshd.tls.ip().to_string(), labshd.tls.port());
+        fs::write(labshd.file("config/labsh/hosts.toml"), hosts).unwrap();
+        Self { labshd, _dead: dead }
+    }
+
+    fn path(&self) -> &Path {
+        self.labshd.path()
+    }
+}
+
+#[test]
+fn a_check_tells_who_answers_how_fast_and_why_the_others_do_not() {
+    let room = Room::new("");
+    let good = labsh(room.path(), &["hosts", "check", "h[01-04]"]);
+    assert!(good.status.success(), "{good:?}");
+    let lines = sorted_lines(&good.stdout);
+    assert_eq!(lines.len(), 4);
+    for (line, host) in lines.iter().zip(1..) {
+        assert!(line.starts_with(&format!("h{host:02}  127.1.9.{host}:")), "{line}");
+        let (_, times) = line.split_once("  authenticated in ").unwrap();
+        let times: Vec<f64> = times
+            .trim_end_matches(" ms")
+            .split(" ms, round trip ")
+            .map(|time| time.parse().unwrap())
+            .collect();
+        assert!(times.len() == 2 && times.iter().all(|time| *time > 0.0), "{line}");
+    }
+    let told = text(&good.stderr);
+    assert!(told.starts_with("labsh: 4 of 4 answered in ") && told.contains("slowest h0"), "{told}");
+    assert_eq!(room.labshd.log().count("command started"), 0, "nothing is run");
+
+    // All that are known.
+    let bad = labsh(room.path(), &["hosts", "check", "-x", "h04"]);
+    assert_eq!(bad.status.code(), Some(255), "{bad:?}");
+    let lines = sorted_lines(&bad.stdout);
+    assert_eq!(lines.len(), 6);
+    assert!(lines[0].starts_with("dead ") && lines[0].ends_with("  unreachable"), "{lines:?}");
+    assert!(lines[5].starts_with("stranger  ") && lines[5].ends_with("  refused"), "{lines:?}");
+    let told = text(&bad.stderr);
+    assert!(told.contains("dead and dead2 are both 127.1.9.5:"), "{told}");
+    assert!(told.contains("labsh: 3 of 6 answered in "), "{told}");
+    assert!(told.contains("labsh: unreachable (2): dead,dead2: cannot connect to HOST"), "{told}");
+    assert!(told.contains("labsh: refused: stranger: ") && told.contains("labsh key enroll test"), "{told}");
+
+    let json = labsh(room.path(), &["hosts", "check", "--json", "h01,stranger"]);
+    assert_eq!(json.status.code(), Some(125), "{json:?}");
+    assert!(json.stderr.is_empty(), "{json:?}");
+    let mut lines: Vec<Value> =
+        text(&json.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    lines.sort_by_key(|line| line["host"].to_string());
+    assert_eq!(lines[0]["outcome"], "ok");
+    assert!(lines[0]["authenticated_ms"].as_f64().unwrap() > 0.0 && lines[0]["round_trip_ms"].is_f64());
+    assert_eq!(lines[1]["outcome"], "refused");
+    assert!(lines[1]["reason"].as_str().unwrap().contains("is not the host stranger"), "{json:?}");
+}
+
+#[test]
+fn the_user_that_a_room_names_is_the_one_that_commands_are_to_run_as() {
+    let me = own_account(0);
+    let room = Room::new(&format!("user = \"{me}\"\n[hosts.\"h[02-03]\"]\nuser = \"somebody-else\""));
+    let many = labsh(room.path(), &["run", "-n", "h[01-04]", "id -un"]);
+    assert_eq!(many.status.code(), Some(125), "{many:?}");
+    assert_eq!(sorted_lines(&many.stdout), [format!("h01: {me}"), format!("h04: {me}")]);
+    assert!(text(&many.stderr).contains("labsh: refused (2): h[02-03]: "), "{many:?}");
+    for words in [&["run", "-n", "h02", "id -un"][..], &["rsh", "-n", "h02", "id -un"]] {
+        let refused = labsh(room.path(), words);
+        assert!(!refused.status.success() && refused.stdout.is_empty(), "{refused:?}");
+        assert!(text(&refused.stderr).contains("somebody-else"), "{refused:?}");
+    }
+    // Who is named on the command line is who is meant.
+    assert_eq!(stdout(room.path(), &["run", "-n", "--user", &me, "h02", "id -un"]), format!("{me}\n"));
+    assert_eq!(stdout(room.path(), &["rsh", "-n", "-l", &me, "h02", "id -un"]), format!("{me}\n"));
+    assert!(stdout(room.path(), &["rsh", "-G", "h02"]).contains("\nuser somebody-else\n"));
+    let dry = stdout(room.path(), &["run", "--dry-run", "h[01-02]", "true"]);
+    assert!(dry.contains(", user somebody-else\n"), "{dry}");
+    // A configuration that is brought along counts alone.
+    let alone = labsh(room.path(), &["rsh", "-G", "-F", "none", "h02"]);
+    assert!(alone.status.success() && !text(&alone.stdout).contains("somebody-else"), "{alone:?}");
 }
 
 #[test]

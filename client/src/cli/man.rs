@@ -73,6 +73,7 @@ mod tests {
                 "labsh-completions.1",
                 "labsh-cp.1",
                 "labsh-explain.1",
+                "labsh-hosts-check.1",
                 "labsh-hosts.1",
                 "labsh-key-enroll.1",
                 "labsh-key-list.1",

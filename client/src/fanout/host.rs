@@ -18,7 +18,7 @@ use crate::error::{CommandError, ConnectError};
 use crate::session::Session;
 
 /// After so long a connection that is still being opened makes room for others: it costs nothing but patience.
-const SLOW: Duration = Duration::from_millis(500);
+pub(super) const SLOW: Duration = Duration::from_millis(500);
 
 /// Before the first new attempt; each further one waits twice as long.
 const RETRY_AFTER: Duration = Duration::from_millis(250);
@@ -63,10 +63,7 @@ async fn attempt(crew: &Crew, index: usize, host: &Host, turn: &mut Turn) -> (En
         };
         let session = match connected {
             Ok(session) => session,
-            Err(error @ ConnectError::Broken { .. }) => {
-                return (End::Unreachable(CommandError::Connect(error)), None);
-            }
-            Err(error) => return (End::of(CommandError::Connect(error)), None),
+            Err(error) => return (no_session(error), None),
         };
         if turn.is_none() {
             *turn = crew.turn().await;
@@ -239,4 +236,12 @@ async fn feed(stdin: Option<(ChildStdin, Broadcast)>) -> io::Result<()> {
     }
     let _ = stdin.shutdown().await;
     Ok(())
+}
+
+/// Where no session came about, nothing can have been started.
+pub(super) fn no_session(error: ConnectError) -> End {
+    match error {
+        ConnectError::Broken { .. } => End::Unreachable(CommandError::Connect(error)),
+        _ => End::of(CommandError::Connect(error)),
+    }
 }

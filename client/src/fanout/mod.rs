@@ -1,6 +1,7 @@
 //! One command on many hosts at once: who connects when, who runs when, and what became of each.
 
 mod broadcast;
+mod check;
 mod host;
 
 use std::fmt;
@@ -14,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
 pub use broadcast::Broadcast;
+pub use check::{Answer, check};
 
 use crate::child::{Child, ExitStatus};
 use crate::connect::ConnectOptions;

@@ -1,5 +1,7 @@
 //! `labsh hosts`: which hosts and groups are known, and where each value comes from.
 
+mod check;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -43,7 +45,17 @@ pub struct HostsOptions {
 
 /// What to do with hosts.
 #[derive(Debug, Clone, Subcommand)]
-enum HostsAction {}
+enum HostsAction {
+    /// Connect to all of them: which answer, how fast, and why the others do not
+    #[command(after_help = CHECK_EXIT_STATUS)]
+    Check(check::CheckOptions),
+}
+
+const CHECK_EXIT_STATUS: &str = "\
+Exit status:
+  0    all answered
+  125  a host refused, and all others answered
+  255  a host was unreachable, or its connection was lost";
 
 /// The hosts that are meant.
 #[derive(Debug, Clone, Args)]
@@ -100,6 +112,9 @@ fn evaluate(expression: &str, inventory: &Inventory) -> anyhow::Result<NodeSet> 
 
 /// Shows them.
 pub(crate) fn execute(options: HostsOptions) -> anyhow::Result<ExitCode> {
+    if let Some(HostsAction::Check(options)) = options.action {
+        return check::execute(options);
+    }
     let config = Config::load()?;
     let names = options.which.select(config.inventory())?;
     let groups = groups(config.inventory())?;
@@ -166,6 +181,7 @@ fn hosts_table(hosts: &[Facts]) -> String {
     table(&rows)
 }
 
+/// As a terminal may show it.
 fn shown(text: &str) -> String {
     escape(text).to_string()
 }

@@ -73,7 +73,7 @@ pub(crate) fn execute(
     let choices = Choices { user: command.user.clone(), ..connection.choices() };
     let hosts =
         names.iter().map(|name| host(name, &config, &choices)).collect::<anyhow::Result<Vec<Host>>>()?;
-    warn_of_doubles(&hosts);
+    warn_of_doubles(&hosts, "runs the command twice");
     if options.dry_run {
         return dry_run(&names, &hosts, &program);
     }
@@ -158,14 +158,11 @@ pub(crate) fn host(name: &str, config: &Config, choices: &Choices) -> anyhow::Re
 }
 
 /// Two names of one machine are rarely meant: the command would run there twice.
-fn warn_of_doubles(hosts: &[Host]) {
+pub(crate) fn warn_of_doubles(hosts: &[Host], so: &str) {
     let mut seen: HashMap<String, &str> = HashMap::new();
     for host in hosts {
         if let Some(first) = seen.insert(host.connection.address.to_string(), &host.name) {
-            note(&format!(
-                "{first} and {} are both {}: the command runs there twice",
-                host.name, host.connection.address
-            ));
+            note(&format!("{first} and {} are both {}, which {so}", host.name, host.connection.address));
         }
     }
 }
