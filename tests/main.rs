@@ -23,6 +23,7 @@ mod limits;
 mod many_at_once;
 mod many_hosts;
 mod other_client;
+mod other_inventories;
 mod pdsh;
 mod peer;
 mod recipes;
