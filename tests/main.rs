@@ -2,10 +2,14 @@
 
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used)]
 
+mod agent;
+mod agent_process;
 mod ansible;
 mod as_root;
 mod cli;
 mod clustershell;
+mod copying;
+mod copying_hostile;
 mod crowds;
 mod documents;
 mod exit_status;
@@ -20,6 +24,7 @@ mod large_output;
 mod lesson_pages;
 mod lessons;
 mod limits;
+mod logs;
 mod many_at_once;
 mod many_hosts;
 mod other_client;

@@ -13,7 +13,7 @@ use labsh_inventory::Origin;
 use labsh_proto::key::HostId;
 use labsh_transport::socket::AddressFamily;
 
-use crate::choices::{Choices, parse_duration};
+use crate::choices::{Choices, parse_duration, parse_keep};
 use crate::config_file::{ConfigFile, Mistake, Table};
 use crate::connect::Address;
 use crate::inventory::{Inventory, Said};
@@ -23,6 +23,9 @@ use crate::target::{DEFAULT_PORT, Host, Target, parse_port};
 
 /// How long connecting and authentication may take unless something else is said.
 pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a connection is kept where nothing was said of it and a login session is there.
+pub const DEFAULT_KEEP: Duration = Duration::from_secs(300);
 
 const FILE: &str = "config.toml";
 const SYSTEM_DIRECTORY: &str = "/etc/labsh";
@@ -93,6 +96,8 @@ pub struct Route {
     pub connect_timeout: Duration,
     /// Which of the host's addresses are tried.
     pub family: AddressFamily,
+    /// How long the connection is kept for the next command; 0: it is not; `None`: nothing was said.
+    pub keep: Option<Duration>,
     /// The user as whom commands are expected to run there; a host refuses them for anybody else.
     pub user: Option<String>,
 }
@@ -274,6 +279,7 @@ fn route(target: &Target, flags: &Choices, choices: Choices) -> Result<Route, Co
         host_id: choices.host_id.unwrap_or_else(|| target.default_host_id().clone()),
         connect_timeout: choices.connect_timeout.unwrap_or(DEFAULT_CONNECT_TIMEOUT),
         family: choices.family.unwrap_or_default(),
+        keep: choices.keep,
         user: choices.user,
     })
 }
@@ -298,6 +304,7 @@ fn from_environment(lookup: impl Fn(&str) -> Option<OsString>) -> Result<Choices
         host_id: if by_labshd { None } else { variable(&lookup, "LABSH_HOST_ID", HostId::new)? },
         port: variable(&lookup, "LABSH_PORT", parse_port)?,
         connect_timeout: variable(&lookup, "LABSH_CONNECT_TIMEOUT", parse_duration)?,
+        keep: variable(&lookup, "LABSH_KEEP", parse_keep)?,
         ..Choices::default()
     })
 }

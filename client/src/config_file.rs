@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 use toml::Spanned;
 
-use crate::choices::{Choices, parse_duration};
+use crate::choices::{Choices, parse_duration, parse_keep};
 use crate::key_store::{KeyName, key_in_file};
 use crate::target::{Host, Target};
 
@@ -106,6 +106,8 @@ struct Defaults {
     port: Option<NonZeroU16>,
     #[serde(deserialize_with = "duration")]
     connect_timeout: Option<Duration>,
+    #[serde(deserialize_with = "keep")]
+    keep: Option<Duration>,
 }
 
 impl From<Defaults> for Choices {
@@ -114,6 +116,7 @@ impl From<Defaults> for Choices {
             key: defaults.key,
             port: defaults.port.map(NonZeroU16::get),
             connect_timeout: defaults.connect_timeout,
+            keep: defaults.keep,
             ..Self::default()
         }
     }
@@ -130,6 +133,8 @@ struct Entry {
     #[serde(deserialize_with = "key")]
     key: Option<KeyName>,
     plain: Option<bool>,
+    #[serde(deserialize_with = "keep")]
+    keep: Option<Duration>,
 }
 
 impl From<Entry> for Choices {
@@ -141,6 +146,7 @@ impl From<Entry> for Choices {
             host_id: entry.host_id,
             key: entry.key,
             plain: entry.plain,
+            keep: entry.keep,
             ..Self::default()
         }
     }
@@ -188,6 +194,11 @@ fn host_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<HostId>,
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
     let text = String::deserialize(deserializer)?;
     parse_duration(&text).map(Some).map_err(|error| D::Error::custom(format!("{text:?}: {error}")))
+}
+
+fn keep<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    parse_keep(&text).map(Some).map_err(|error| D::Error::custom(format!("{text:?}: {error}")))
 }
 
 #[cfg(test)]

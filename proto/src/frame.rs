@@ -246,7 +246,8 @@ impl Decoder {
     /// Whether a whole frame is there, so that [`Self::next_frame`] has an answer.
     pub fn has_next(&self) -> bool {
         let announced = self.buffer.first_chunk::<4>().map(|length| u32::from_be_bytes(*length) as usize);
-        announced.is_some_and(|length| self.buffer.len().saturating_sub(HEADER_LENGTH) >= length)
+        let body = self.buffer.len().checked_sub(HEADER_LENGTH);
+        announced.zip(body).is_some_and(|(length, body)| body >= length)
     }
 
     /// Called when the stream has ended: an error unless it ended between two messages.

@@ -191,7 +191,7 @@ pub enum SpawnError {
         source: io::Error,
     },
     /// Processes, memory or descriptors have run out, for now.
-    #[error("the machine is short of processes, memory or descriptors: {source}; try again later")]
+    #[error("the machine is short of processes, memory or descriptors: {source}")]
     Resources {
         /// The kernel's reason.
         source: io::Error,

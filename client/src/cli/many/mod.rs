@@ -5,8 +5,8 @@ mod gather;
 mod json;
 mod lines;
 pub mod options;
-mod report;
-mod screen;
+pub(super) mod report;
+pub(super) mod screen;
 
 use std::collections::HashMap;
 use std::io::{self, IsTerminal};
@@ -31,6 +31,7 @@ use crate::cli::last::{Last, Outcome};
 use crate::cli::options::{CommandOptions, ConnectionFlags};
 use crate::cli::{hosts, note, outcome, print, run};
 use crate::config::Config;
+use crate::connect::ConnectOptions;
 use crate::fanout::{self, Broadcast, Event, Host, Limits, Wish, Work};
 use crate::inventory::Inventory;
 use crate::target::Target;
@@ -94,6 +95,7 @@ pub(crate) fn execute(
         timeout: command.timeout,
         until: if command.no_wait_eof { Until::CommandEnds } else { Until::StreamsEnd },
         stdin: stdin.context("cannot keep standard input in a temporary file; -n gives the commands none")?,
+        companion: None,
     };
     let limits = Limits {
         connecting: options.connecting as usize,
@@ -123,7 +125,11 @@ pub(crate) fn execute(
 }
 
 /// The hosts that are meant, after exclusions and choice.
-fn targets(expression: &str, inventory: &Inventory, options: &ManyOptions) -> anyhow::Result<NodeSet> {
+pub(super) fn targets(
+    expression: &str,
+    inventory: &Inventory,
+    options: &ManyOptions,
+) -> anyhow::Result<NodeSet> {
     let mut set = hosts::select(expression, &options.exclude, inventory)?;
     if let Some(count) = options.pick {
         let mut shuffled: Vec<([u8; 8], &str)> = set.iter().map(|name| (random::bytes(), name)).collect();
@@ -133,11 +139,13 @@ fn targets(expression: &str, inventory: &Inventory, options: &ManyOptions) -> an
     Ok(set)
 }
 
-fn host(name: &str, config: &Config, choices: &Choices) -> anyhow::Result<Host> {
+pub(super) fn host(name: &str, config: &Config, choices: &Choices) -> anyhow::Result<Host> {
     let target: Target = name.parse().with_context(|| format!("{name:?}"))?;
     let resolved = config.resolve(&target, choices)?;
     let user = resolved.route.user.clone();
-    Ok(Host { name: name.to_owned(), connection: run::connect_options(resolved)?, user })
+    // Thousands of hosts are more than an agent keeps.
+    let connection = ConnectOptions { keeper: None, ..run::connect_options(resolved)? };
+    Ok(Host { name: name.to_owned(), connection, user })
 }
 
 /// Two names of one machine are rarely meant: the command would run there twice.
@@ -178,7 +186,7 @@ fn typed(program: &Program) -> String {
 }
 
 /// A connection is a descriptor; a thousand hosts are more than the usual soft limit.
-fn allow_descriptors() {
+pub(super) fn allow_descriptors() {
     // Where that is refused, the connections that do not fit say so themselves.
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
         let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
@@ -395,9 +403,7 @@ impl Show {
                 note(line);
             }
         }
-        if let Err(error) = self.last(lines).save() {
-            note(&format!("@last is not this run: {error:#}"));
-        }
+        keep_as_last(&self.hosts, &self.program, typed(&self.program), lines);
         Ok(())
     }
 
@@ -413,23 +419,26 @@ impl Show {
         }
         self.screen.finish()
     }
+}
 
-    /// This run, as the next one will know it.
-    fn last(&self, summary: Vec<String>) -> Last {
-        let outcome = |host: &HostReport| match &host.state {
-            State::Over(end, took) => {
-                let mut more = json::of_end(end, &self.program, *took);
-                more.remove("outcome");
-                let outcome = report::Kind::of(end).word().to_owned();
-                Some((host.name.clone(), Outcome { outcome, more }))
-            }
-            State::Waiting | State::Running(_) => None,
-        };
-        Last {
-            when: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
-            command: typed(&self.program),
-            summary,
-            hosts: self.hosts.iter().filter_map(outcome).collect(),
+/// Keeps this run for the next one, which may have its hosts for a target.
+pub(super) fn keep_as_last(hosts: &[HostReport], program: &Program, command: String, summary: Vec<String>) {
+    let outcome = |host: &HostReport| match &host.state {
+        State::Over(end, took) => {
+            let mut more = json::of_end(end, program, *took);
+            more.remove("outcome");
+            let outcome = report::Kind::of(end).word().to_owned();
+            Some((host.name.clone(), Outcome { outcome, more }))
         }
+        State::Waiting | State::Running(_) => None,
+    };
+    let last = Last {
+        when: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+        command,
+        summary,
+        hosts: hosts.iter().filter_map(outcome).collect(),
+    };
+    if let Err(error) = last.save() {
+        note(&format!("@last is not this run: {error:#}"));
     }
 }
