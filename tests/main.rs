@@ -29,6 +29,7 @@ mod logs;
 mod many_at_once;
 mod many_hosts;
 mod other_client;
+mod other_inventories;
 mod pdsh;
 mod peer;
 mod recipes;

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use labsh_inventory::hosts_toml::{self, HostsToml};
+use labsh_inventory::others::Others;
 use labsh_inventory::{Group, Mistake, Origin, Room, Settings};
 use labsh_nodeset::{Groups, Mistake as BadSet};
 use labsh_proto::key::HostId;
@@ -26,6 +27,8 @@ pub struct Inventory {
     groups: BTreeMap<String, Vec<Group>>,
     /// Hosts that are known from elsewhere.
     others: Vec<String>,
+    /// Sources of groups that only a program could tell of, which is not run.
+    ignored: BTreeMap<String, Origin>,
 }
 
 /// What a room says of one host.
@@ -46,11 +49,16 @@ impl Inventory {
     ///
     /// The first mistake that is found.
     pub fn load(own: &Path, system: &Path) -> Result<Self, Mistake> {
-        let read = |directory: &Path| hosts_toml::read(&directory.join(FILE));
-        Self::new(vec![read(own)?, read(system)?])
+        let (mut files, mut others) = (Vec::new(), Vec::new());
+        for directory in [own, system] {
+            let file = hosts_toml::read(&directory.join(FILE))?;
+            others.push(file.sources.read(directory)?);
+            files.push(file);
+        }
+        Self::new(files, others)
     }
 
-    fn new(files: Vec<HostsToml>) -> Result<Self, Mistake> {
+    fn new(files: Vec<HostsToml>, others: Vec<Others>) -> Result<Self, Mistake> {
         let mut inventory = Self::default();
         let mut memberships = Vec::new();
         for file in files {
@@ -63,17 +71,43 @@ impl Inventory {
             }
             inventory.rooms.extend(file.rooms);
         }
+        let first_of_others = inventory.rooms.len();
+        for others in others {
+            inventory.take(others)?;
+        }
         // What a room says of itself adds to a group, wherever that is defined.
         for (name, group) in memberships {
             inventory.groups.entry(name).or_default().push(group);
         }
-        inventory.rooms.sort_by_key(|room| room.hosts.len());
+        // What other tools' files say counts behind all that stands in labsh's own, in the order in which it came.
+        inventory.rooms[..first_of_others].sort_by_key(|room| room.hosts.len());
         for (place, room) in inventory.rooms.iter().enumerate() {
             for name in &room.hosts {
                 inventory.by_host.entry(normal(name)).or_default().push(place);
             }
         }
         Ok(inventory)
+    }
+
+    /// Takes up what other tools' files say, behind what is known by now.
+    fn take(&mut self, others: Others) -> Result<(), Mistake> {
+        for (name, source) in others.sources {
+            for (group, content) in source.groups {
+                // Of `all` and its like there may be one in each: @all is the first source's, @source:all any.
+                if others.unnamed.contains(&name) && group != "*" && !self.groups.contains_key(&group) {
+                    let members = format!("@{name}:{group}");
+                    self.groups
+                        .insert(group.clone(), vec![Group { members, origin: content.origin.clone() }]);
+                }
+                self.groups.entry(format!("{name}:{group}")).or_default().push(content);
+            }
+            for room in &source.rooms {
+                check(room)?;
+            }
+            self.rooms.extend(source.rooms);
+        }
+        self.ignored.extend(others.ignored);
+        Ok(())
     }
 
     /// Makes hosts known of which nothing is said here.
@@ -213,6 +247,14 @@ fn choices(room: &Room, host: &str) -> Result<Choices, Mistake> {
 
 impl Groups for Inventory {
     fn group(&self, name: &str) -> Result<Option<String>, String> {
+        if let Some((source, origin)) =
+            name.split_once(':').and_then(|(source, _)| self.ignored.get_key_value(source))
+        {
+            return Err(format!(
+                "@{name}: {origin}: the groups of {source} are told by a program, which labsh does not run; write them \
+                 into a file of groups"
+            ));
+        }
         let parts = self.groups.get(name);
         let members = |parts: &Vec<Group>| {
             parts.iter().map(|part| part.members.as_str()).collect::<Vec<_>>().join("\n")
@@ -240,7 +282,13 @@ impl Groups for Inventory {
     }
 
     fn names(&self) -> Vec<String> {
-        self.groups.keys().cloned().collect()
+        // Each once: by its shorter name where it has two, and without what only `@*` of a source is.
+        let longer = |name: &str| {
+            let Some((_, group)) = name.split_once(':') else { return false };
+            let short = self.groups.get(group).and_then(|parts| parts.first());
+            group == "*" || short.is_some_and(|short| short.members.strip_prefix('@') == Some(name))
+        };
+        self.groups.keys().filter(|name| !longer(name)).cloned().collect()
     }
 }
 
@@ -258,6 +306,7 @@ mod tests {
                 .zip(names)
                 .map(|(text, name)| hosts_toml::parse(text, Path::new(name)).unwrap())
                 .collect(),
+            Vec::new(),
         )
     }
 

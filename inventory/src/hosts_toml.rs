@@ -11,6 +11,7 @@ use labsh_nodeset::{Groups, NodeSet};
 use serde::Deserialize;
 use toml::Spanned;
 
+use crate::others::Wanted;
 use crate::{Group, Mistake, Origin, Room, Settings};
 
 /// What one `hosts.toml` says.
@@ -35,6 +36,8 @@ pub struct HostsToml {
     pub rooms: Vec<Room>,
     /// What tables say with `groups`: a group's name, and hosts that belong to it.
     pub memberships: Vec<(String, Group)>,
+    /// Other tools' files that are to be read too.
+    pub sources: Wanted,
 }
 
 #[derive(Deserialize, Default)]
@@ -42,6 +45,7 @@ pub struct HostsToml {
 struct Tables {
     groups: BTreeMap<Spanned<String>, Spanned<String>>,
     hosts: BTreeMap<Spanned<String>, Table>,
+    sources: Wanted,
 }
 
 #[derive(Deserialize, Default)]
@@ -84,7 +88,7 @@ pub fn parse(text: &str, path: &Path) -> Result<HostsToml, Mistake> {
         let at = error.span().map_or(0, |span| span.start);
         page.mistake(at, &format!("{}; correct that line", error.message().replace('\n', ", ")))
     })?;
-    let mut said = HostsToml::default();
+    let mut said = HostsToml { sources: tables.sources, ..HostsToml::default() };
     for (name, members) in tables.groups {
         page.check_group(&name)?;
         page.check_members(&members)?;

@@ -10,6 +10,7 @@ pub mod ansible_yaml;
 pub mod clustershell;
 pub mod hosts_toml;
 mod names;
+pub mod others;
 mod qualified;
 mod source;
 pub mod ssh_config;
