@@ -2,10 +2,14 @@
 
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used)]
 
+mod agent;
+mod agent_process;
 mod ansible;
 mod as_root;
 mod cli;
 mod clustershell;
+mod copying;
+mod copying_hostile;
 mod crowds;
 mod documents;
 mod exit_status;
@@ -15,6 +19,7 @@ mod hostile_peer;
 mod hostile_server;
 mod inherited;
 mod interactive;
+mod inventory;
 mod large_output;
 mod lesson_pages;
 mod lessons;

@@ -17,6 +17,7 @@ use labsh_transport::framing::{self, FrameReader, ReadError};
 use labsh_transport::socket::{AddressFamily, Socket};
 use labsh_transport::{random, tls};
 
+use crate::agent::Keeper;
 use crate::error::ConnectError;
 use crate::silence::DEAD_PEER_AFTER;
 
@@ -57,6 +58,8 @@ pub struct ConnectOptions {
     pub timeout: Duration,
     /// Which of a host's addresses are tried.
     pub family: AddressFamily,
+    /// Who lends a session that is open already, and keeps one; none: every session is a connection of its own.
+    pub keeper: Option<Keeper>,
 }
 
 impl ConnectOptions {
@@ -66,7 +69,14 @@ impl ConnectOptions {
             Address::Tcp { .. } => Mode::Tls,
             Address::Unix(_) => Mode::Plain,
         };
-        Self { address, key, mode, timeout: Duration::from_secs(10), family: AddressFamily::Any }
+        Self {
+            address,
+            key,
+            mode,
+            timeout: Duration::from_secs(10),
+            family: AddressFamily::Any,
+            keeper: None,
+        }
     }
 }
 

@@ -243,6 +243,13 @@ impl Decoder {
         Ok(Some(Frame { kind: header.kind, flags: header.flags, channel: header.channel, body }))
     }
 
+    /// Whether a whole frame is there, so that [`Self::next_frame`] has an answer.
+    pub fn has_next(&self) -> bool {
+        let announced = self.buffer.first_chunk::<4>().map(|length| u32::from_be_bytes(*length) as usize);
+        let body = self.buffer.len().checked_sub(HEADER_LENGTH);
+        announced.zip(body).is_some_and(|(length, body)| body >= length)
+    }
+
     /// Called when the stream has ended: an error unless it ended between two messages.
     pub fn finish(&self) -> Result<(), ProtocolError> {
         let got = self.buffer.len();

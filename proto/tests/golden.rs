@@ -239,7 +239,11 @@ fn frames_are_sent_as_these_bytes() {
 fn these_bytes_are_read_as_frames() {
     for Case { name, frame, reads_back } in cases() {
         let mut decoder = Decoder::default();
-        decoder.buffer().extend_from_slice(&golden(name));
+        for byte in golden(name) {
+            assert!(!decoder.has_next(), "{name}");
+            decoder.buffer().extend_from_slice(&[byte]);
+        }
+        assert!(decoder.has_next(), "{name}");
         assert_eq!(decoder.next_frame(BODY), Ok(Some(frame)), "{name}");
         assert_eq!(decoder.finish(), Ok(()), "{name}");
         assert!(reads_back, "{name}");

@@ -1,7 +1,7 @@
 //! One command from its request to its exit: spawning, its streams, its signals, and each way that it can end.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use labsh_proto::frame::ChannelId;
 use labsh_proto::message::{Open, Program, Refuse, RefuseCode, Resize, Status, Until, Usage};
@@ -75,6 +75,10 @@ impl Job {
         if self.shared.draining.is_cancelled() {
             return Err(Refuse::new(RefuseCode::STOPPING, "labshd is stopping", "try again in a moment"));
         }
+        // A session may outlive the time for which its key was enrolled.
+        let source = self.origin.peer.map(|peer| peer.ip());
+        let permitted = self.origin.entry.permits(source, SystemTime::now());
+        permitted.map_err(|why| Refuse::new(RefuseCode::NOT_PERMITTED, why.to_string(), why.remedy()))?;
         let request = request::prepare(&self.open, &self.origin, &self.shared.config())?;
         tokio::select! {
             spawned = self.shared.spawner.spawn(request) => spawned.map(Some).map_err(refusal),

@@ -7,6 +7,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use labsh_proto::frame::ChannelId;
 use labsh_proto::message::Stream;
 use labsh_transport::multiplexer::{Lost, Multiplexer, Room};
+use labsh_transport::recycle::Recycler;
 use nix::fcntl::{FcntlArg, fcntl};
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::unix::pipe;
@@ -53,7 +54,7 @@ pub(crate) async fn output(
     source: impl Source,
     ending: &CancellationToken,
 ) -> Carried {
-    let mut buffer = BytesMut::new();
+    let (mut buffer, mut spare) = (BytesMut::new(), Recycler::default());
     let mut left = None;
     loop {
         let room = match multiplexer.room(id, stream).await {
@@ -75,6 +76,7 @@ pub(crate) async fn output(
                 () = ending.cancelled() => {}
             }
         }
+        spare.make_room(&mut buffer, room);
         let read =
             if last { source.read_now(&mut buffer, room) } else { source.read_ready(&mut buffer, room) };
         match read {

@@ -106,10 +106,15 @@ pub(crate) async fn run(shared: Arc<Shared>, client: Client) -> End {
     let end = loop {
         tokio::select! {
             frame = reader.next(limits::BODY) => match frame {
-                Ok(Some(frame)) => match multiplexer.receive(frame) {
-                    Ok(event) => session.handle(event),
-                    Err(error) => break End::Protocol(error),
-                },
+                Ok(Some(frame)) => {
+                    match multiplexer.receive(frame) {
+                        Ok(event) => session.handle(event),
+                        Err(error) => break End::Protocol(error),
+                    }
+                    if !reader.has_next() {
+                        multiplexer.wake();
+                    }
+                }
                 Ok(None) => break End::Closed,
                 // TLS calls an end without its own goodbye an error; it is how a killed client ends.
                 Err(ReadError::Io(error)) if error.kind() == std::io::ErrorKind::UnexpectedEof => break End::Closed,

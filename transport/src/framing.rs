@@ -1,12 +1,17 @@
 //! Frames over async I/O: the reading half and the writing half of a connection.
 
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
+use std::pin::pin;
+use std::task::Poll;
 
 use bytes::BytesMut;
 use labsh_proto::error::ProtocolError;
 use labsh_proto::frame::{Decoder, Frame};
 use labsh_proto::limits::HEADER_LENGTH;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+
+use crate::recycle::Recycler;
 
 /// Room for the next read while little comes: what an idle connection costs.
 const IDLE_READ: usize = 4 << 10;
@@ -35,12 +40,15 @@ pub struct FrameReader<R> {
     decoder: Decoder,
     room: usize,
     received: u64,
+    spare: Recycler,
+    failed: Option<io::Error>,
 }
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// Reads from the start of a connection, or from where another left off with nothing buffered.
     pub fn new(reader: R) -> Self {
-        Self { reader, decoder: Decoder::default(), room: IDLE_READ, received: 0 }
+        let (decoder, spare) = (Decoder::default(), Recycler::default());
+        Self { reader, decoder, room: IDLE_READ, received: 0, spare, failed: None }
     }
 
     /// The next frame; `None` where the stream ended between two frames. Cancel safe.
@@ -56,19 +64,43 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         }
     }
 
+    /// Whether [`Self::next`] has its answer by now, and does not wait.
+    pub fn has_next(&self) -> bool {
+        self.decoder.has_next()
+    }
+
+    /// Reads all that is there, as far as there is room: frames that came together are handed on together.
     async fn fill(&mut self) -> io::Result<usize> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
         let buffer = self.decoder.buffer();
         if buffer.is_empty() && buffer.capacity() > self.room {
             // A burst is over: an idle connection keeps no large buffer.
             *buffer = BytesMut::new();
+            self.spare.forget();
         }
         if buffer.capacity() - buffer.len() < IDLE_READ {
-            buffer.reserve(self.room);
+            self.spare.make_room(buffer, self.room);
         }
-        let count = self.reader.read_buf(buffer).await?;
-        self.received += count as u64;
-        self.room = if count >= IDLE_READ { BUSY_READ } else { IDLE_READ };
-        Ok(count)
+        let mut count = self.reader.read_buf(buffer).await?;
+        let mut sum = count;
+        while count > 0 && buffer.capacity() - buffer.len() >= IDLE_READ {
+            let more = poll_fn(|context| Poll::Ready(pin!(self.reader.read_buf(buffer)).poll(context))).await;
+            count = match more {
+                Poll::Ready(Ok(count)) => count,
+                // What came before the failure comes first.
+                Poll::Ready(Err(error)) => {
+                    self.failed = Some(error);
+                    0
+                }
+                Poll::Pending => 0,
+            };
+            sum += count;
+        }
+        self.received += sum as u64;
+        self.room = if sum >= IDLE_READ { BUSY_READ } else { IDLE_READ };
+        Ok(sum)
     }
 
     /// All bytes that have come so far: any of them is a sign of life, also within a long frame.
@@ -91,7 +123,8 @@ impl<C: AsyncRead + AsyncWrite> FrameReader<C> {
     /// Parts a connection into its halves; what was buffered stays with the reading one.
     pub fn split(self) -> (FrameReader<ReadHalf<C>>, WriteHalf<C>) {
         let (reader, writer) = tokio::io::split(self.reader);
-        (FrameReader { reader, decoder: self.decoder, room: self.room, received: self.received }, writer)
+        let FrameReader { decoder, room, received, spare, failed, .. } = self;
+        (FrameReader { reader, decoder, room, received, spare, failed }, writer)
     }
 }
 

@@ -7,5 +7,6 @@ pub mod carrier;
 pub mod framing;
 pub mod multiplexer;
 pub mod random;
+pub mod recycle;
 pub mod socket;
 pub mod tls;

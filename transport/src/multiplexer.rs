@@ -46,6 +46,8 @@ struct State {
     channels: Channels,
     /// Tasks that wait on a stream. A stream goes one way only, so it has one waiter at most on this side.
     waiting: HashMap<(ChannelId, Stream), Waker>,
+    /// Tasks that have something to do once the frames that came together have all been taken.
+    due: Vec<Waker>,
     lost: bool,
     finishing: bool,
     pings: VecDeque<oneshot::Sender<()>>,
@@ -56,6 +58,11 @@ impl State {
         if let Some(waker) = self.waiting.remove(&(id, stream)) {
             waker.wake();
         }
+    }
+
+    /// Remembers who waits on the stream for [`Multiplexer::wake`].
+    fn wake_later(&mut self, id: ChannelId, stream: Stream) {
+        self.due.extend(self.waiting.remove(&(id, stream)));
     }
 
     fn wake_all(&mut self, id: ChannelId) {
@@ -69,6 +76,7 @@ impl Multiplexer {
         let state = State {
             channels,
             waiting: HashMap::new(),
+            due: Vec::new(),
             lost: false,
             finishing: false,
             pings: VecDeque::new(),
@@ -91,12 +99,13 @@ impl Multiplexer {
         result
     }
 
-    /// Takes a frame from the peer and wakes who waited for it.
+    /// Takes a frame from the peer. Who waited for it learns so at the next [`Self::wake`], to be called before the next
+    /// wait: of many frames that came together, each task is told once, and finds them all.
     pub fn receive(&self, frame: Frame) -> Result<Event, ProtocolError> {
         let mut state = self.lock();
         let event = state.channels.receive(frame)?;
         match &event {
-            Event::Readable(id, stream) | Event::Writable(id, stream) => state.wake(*id, *stream),
+            Event::Readable(id, stream) | Event::Writable(id, stream) => state.wake_later(*id, *stream),
             Event::Exited(id, ..) | Event::Refused(id, _) | Event::Closed(id) => state.wake_all(*id),
             // One pong may answer several pings: they coalesce.
             Event::Pong(_) => {
@@ -111,6 +120,12 @@ impl Multiplexer {
             self.frames.notify_one();
         }
         Ok(event)
+    }
+
+    /// Wakes who waited for the frames that were taken.
+    pub fn wake(&self) {
+        let due = std::mem::take(&mut self.lock().due);
+        due.into_iter().for_each(Waker::wake);
     }
 
     /// Gives a channel's slot back (client), and wakes who waits for one.
@@ -216,6 +231,7 @@ impl Multiplexer {
         let mut state = self.lock();
         state.lost = true;
         state.pings.clear();
+        state.due.drain(..).for_each(Waker::wake);
         state.waiting.drain().for_each(|(_, waker)| waker.wake());
         self.frames.notify_one();
         self.slots.notify_waiters();

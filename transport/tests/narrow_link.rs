@@ -30,6 +30,7 @@ fn end(role: Role, link: DuplexStream) -> (Arc<Multiplexer>, mpsc::UnboundedRece
         while let Some(frame) = reader.next(limits::BODY).await.unwrap() {
             // Nobody listens any more once a test has seen what it wanted.
             let _ = sender.send(reading.receive(frame).unwrap());
+            reading.wake();
         }
         reading.lose();
     });

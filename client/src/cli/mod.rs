@@ -1,7 +1,11 @@
 //! The program `labsh`: from a command line to an exit status.
 
+pub mod agent;
+pub mod cp;
 mod diagnostics;
+mod enrolment_files;
 mod follow;
+pub mod hosts;
 mod interactive;
 pub mod key;
 pub mod last;
@@ -71,9 +75,12 @@ pub fn main(embedded: Embedded) -> ExitCode {
         Action::Shell(options) => shell::execute(*options),
         Action::Rsh(_) => Ok(rsh::main(std::env::args_os().skip(2))),
         Action::Try(options) => try_command::execute(*options, &embedded),
+        Action::Cp(options) => cp::execute(*options),
         Action::Ping(options) => ping::execute(options),
+        Action::Hosts(options) => hosts::execute(*options),
         Action::Last(options) => last::execute(&options),
         Action::Key(action) => key::execute(action),
+        Action::Agent(action) => agent::execute(action),
         Action::Lesson(options) => (embedded.lesson)(options),
         Action::Completions { shell } => completions(shell),
         Action::Man { directory } => man::execute(directory.as_deref()),

@@ -71,7 +71,7 @@ async fn attempt(crew: &Crew, index: usize, host: &Host, turn: &mut Turn) -> (En
         if turn.is_none() {
             *turn = crew.turn().await;
         }
-        (command(crew, index, &session).await, Some(session))
+        (command(crew, index, host, &session).await, Some(session))
     };
     tokio::select! {
         ended = work => ended,
@@ -112,7 +112,7 @@ async fn open(crew: &Crew, host: &Host, turn: &mut Turn) -> Result<Session, Conn
     attempt.await
 }
 
-async fn command(crew: &Crew, index: usize, session: &Session) -> End {
+async fn command(crew: &Crew, index: usize, host: &Host, session: &Session) -> End {
     let work = &crew.work;
     let mut command = session.program(work.program.clone());
     for (name, value) in &work.environment {
@@ -121,14 +121,15 @@ async fn command(crew: &Crew, index: usize, session: &Session) -> End {
     if let Some(directory) = &work.directory {
         command.current_dir(OsStr::from_bytes(directory));
     }
-    if let Some(user) = &work.user {
+    if let Some(user) = &host.user {
         command.user(user);
     }
     if let Some(timeout) = work.timeout {
         command.timeout(timeout);
     }
     command.until(work.until);
-    command.stdin(if work.stdin.is_some() { Stdio::Piped } else { Stdio::Null });
+    let piped = work.stdin.is_some() || work.companion.is_some();
+    command.stdin(if piped { Stdio::Piped } else { Stdio::Null });
     let mut child = match command.open().await {
         Ok(child) => child,
         Err(error) => return classify(error),
@@ -138,6 +139,9 @@ async fn command(crew: &Crew, index: usize, session: &Session) -> End {
             let _ = crew.events.send(Event::Started(index)).await;
         }
         Err(error) => return classify(error),
+    }
+    if let Some(companion) = &work.companion {
+        return companion.attend(index, child).await.map_or_else(classify, End::Ended);
     }
     let stdin = child.stdin.take().zip(work.stdin.clone());
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());

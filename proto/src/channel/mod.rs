@@ -167,6 +167,11 @@ impl Channels {
         self.limit = limit;
     }
 
+    /// Client: goes on where another client of this connection left off; what still comes for its channels is discarded.
+    pub fn resume_behind(&mut self, highest: ChannelId) {
+        self.highest = self.highest.max(highest);
+    }
+
     /// How many slots are taken.
     pub fn len(&self) -> usize {
         self.channels.len()
