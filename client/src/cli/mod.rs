@@ -41,6 +41,9 @@ use crate::cli::options::{Action, CommandLine};
 /// The exit status of everything that was refused or failed before a command ran.
 pub const REFUSED: u8 = 125;
 
+/// The exit status when nobody reads stdout any more: a shell's for SIGPIPE, which Rust's programs ignore.
+const READER_GONE: u8 = 141;
+
 /// What the client cannot bring along itself, for it knows neither the server nor the lessons; the program hands it in.
 #[derive(Debug, Clone, Copy)]
 pub struct Embedded {
@@ -85,6 +88,10 @@ pub fn main(embedded: Embedded) -> ExitCode {
         Action::Man { directory } => man::execute(directory.as_deref()),
     };
     outcome.unwrap_or_else(|error| {
+        if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
+            // `… | head` has seen enough, and a shell's user expects silence.
+            return ExitCode::from(READER_GONE);
+        }
         note(&format!("{error:#}"));
         ExitCode::from(REFUSED)
     })
