@@ -78,6 +78,7 @@ fn options_in_the_readme_exist() {
     for subcommand in [
         &["run"][..],
         &["shell"],
+        &["cp"],
         &["try"],
         &["ping"],
         &["lesson"],

@@ -1,13 +1,14 @@
 //! Hosts as files tell of them: listed, with the place of each value; asked, refused, reached; and given keys.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Output;
+use std::process::{Command, Output};
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::{labsh_in, run, text};
+use crate::support::{LABSHD, Labshd, am_root, labsh_in, run, text};
 
 /// A configuration directory with these two files.
 fn world(config: &str, hosts: &str) -> TempDir {
@@ -162,5 +163,92 @@ fn a_mistake_is_named_with_its_file_and_line_and_a_group_with_its_neighbour() {
     fs::write(&file, "").unwrap();
     assert!(
         refusal(path, &["hosts"]).contains("no hosts are known; write them into ~/.config/labsh/hosts.toml")
+    );
+}
+
+#[test]
+fn a_set_is_enrolled_with_a_file_for_each_host_and_the_line_that_takes_them_there() {
+    let labshd = Labshd::start();
+    let path = labshd.path();
+    let hosts = format!(
+        "[hosts.\"lab[01-03]\"]\naddress = \"{}\"\nport = {}\nhost_id = \"id-of-{{host}}\"\n",
+        labshd.tls.ip(),
+        labshd.tls.port()
+    );
+    fs::write(labshd.file("config/labsh/hosts.toml"), hosts).unwrap();
+    let (set, out) = ("lab[01-03]", labshd.file("to go"));
+    let told = refusal(path, &["key", "enroll", "--host", set]);
+    assert!(told.contains("lab[01-03] are 3 hosts") && told.contains("--out DIR"), "{told}");
+    let told = refusal(path, &["key", "enroll", "--host", set, "--out", &out, "--host-id", "x"]);
+    assert!(told.contains("write host_id into hosts.toml"), "{told}");
+
+    let enroll = ["key", "enroll", "test", "--host", set, "--out", &out];
+    let enrolled = labsh(path, &enroll);
+    assert!(enrolled.status.success() && enrolled.stdout.is_empty(), "{enrolled:?}");
+    let mode = |file: &str| fs::metadata(file).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&out), 0o700);
+    for host in ["lab01", "lab02", "lab03"] {
+        let file = format!("{out}/{host}.enroll");
+        assert_eq!(mode(&file), 0o600);
+        let line = fs::read_to_string(&file).unwrap();
+        assert!(line.starts_with(&format!("labsh-host-1 test id-of-{host} ")) && line.lines().count() == 1);
+    }
+    assert_eq!(fs::read_dir(&out).unwrap().count(), 3);
+
+    // Nothing is replaced unasked, and then nothing at all is written.
+    fs::remove_file(format!("{out}/lab03.enroll")).unwrap();
+    let told = refusal(path, &enroll);
+    assert!(told.contains("there are files for lab[01-02] in ") && told.contains("--force"), "{told}");
+    assert!(!Path::new(&format!("{out}/lab03.enroll")).exists());
+    run(labsh_in(path).args(enroll).arg("--force"));
+
+    // What the note says to run, with an ssh that stays here.
+    let bin = labshd.file("bin");
+    fs::create_dir(&bin).unwrap();
+    let ssh =
+        format!("#!/bin/sh\nshift 3\nexec '{LABSHD}' --config '{}' \"$@\"\n", labshd.file("labshd.toml"));
+    fs::write(format!("{bin}/ssh"), ssh).unwrap();
+    fs::set_permissions(format!("{bin}/ssh"), fs::Permissions::from_mode(0o755)).unwrap();
+    let note = text(&enrolled.stderr);
+    assert_eq!(note.lines().count(), 1, "{note}");
+    let line = &note[note.find("for file in ").unwrap()..];
+    let line = line.replace("--user USER", if am_root() { "--user root" } else { "" });
+    let places = format!("{bin}:{}", std::env::var("PATH").unwrap());
+    run(Command::new("sh").args(["-c", &line]).env("PATH", places));
+    assert_eq!(fs::read_dir(&out).unwrap().count(), 0, "what has arrived is deleted");
+    labshd.reload();
+    let answers = stdout(path, &["run", "--key", "test", set, "echo here"]);
+    let mut answers: Vec<&str> = answers.lines().collect();
+    answers.sort_unstable();
+    assert_eq!(answers, ["lab01: here", "lab02: here", "lab03: here"]);
+
+    let revoked = stdout(path, &["key", "revoke", "test"]);
+    for host in ["lab01", "lab02", "lab03"] {
+        assert!(revoked.contains(&format!("labshd key remove test --host id-of-{host} ")), "{revoked}");
+    }
+}
+
+#[test]
+fn enrolment_files_that_cannot_be_written_are_named() {
+    let world = world("", "");
+    let path = world.path();
+    run(labsh_in(path).args(["key", "new", "alice"]));
+    let out = path.join("out");
+    fs::create_dir_all(out.join("lab02.enroll/full")).unwrap();
+    let out = out.display().to_string();
+    let told = refusal(path, &["key", "enroll", "--host", "lab[01-03]", "--out", &out, "--force"]);
+    assert!(
+        told.contains(&format!("not written to {out}: lab02: ")) && told.contains("all others were"),
+        "{told}"
+    );
+    assert!(
+        Path::new(&format!("{out}/lab01.enroll")).exists()
+            && Path::new(&format!("{out}/lab03.enroll")).exists()
+    );
+    let told = refusal(path, &["key", "enroll", "--host", "lab01:1,lab01:2", "--out", &out, "--force"]);
+    assert!(told.contains("lab01:1 and lab01:2 would be the same file"), "{told}");
+    // A set of one host is one host.
+    assert!(
+        stdout(path, &["key", "enroll", "--host", "lab01,lab01"]).starts_with("labsh-host-1 alice lab01 ")
     );
 }

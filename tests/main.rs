@@ -8,6 +8,8 @@ mod ansible;
 mod as_root;
 mod cli;
 mod clustershell;
+mod copying;
+mod copying_hostile;
 mod crowds;
 mod documents;
 mod exit_status;

@@ -55,6 +55,12 @@ impl ExitStatus {
         self.0.status == Status::Exited(0)
     }
 
+    /// The same with another exit code, where it is known here that the command's own says too much.
+    pub(crate) fn with_code(mut self, code: u8) -> Self {
+        self.0.status = Status::Exited(code);
+        self
+    }
+
     /// Its exit code, unless a signal ended it.
     pub fn code(&self) -> Option<u8> {
         match self.0.status {

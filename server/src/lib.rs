@@ -22,6 +22,7 @@ pub mod users;
 
 mod admission;
 mod authenticate;
+mod copying;
 mod dummy;
 mod explain;
 mod fields;

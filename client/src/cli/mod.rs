@@ -1,7 +1,9 @@
 //! The program `labsh`: from a command line to an exit status.
 
 pub mod agent;
+pub mod cp;
 mod diagnostics;
+mod enrolment_files;
 pub mod explain;
 mod follow;
 pub mod hosts;
@@ -72,6 +74,7 @@ pub fn main(embedded: Embedded) -> ExitCode {
         Action::Rsh(_) => Ok(rsh::main(std::env::args_os().skip(2))),
         Action::Try(options) => try_command::execute(*options, &embedded),
         Action::Explain(options) => explain::execute(&options),
+        Action::Cp(options) => cp::execute(*options),
         Action::Ping(options) => ping::execute(options),
         Action::Hosts(options) => hosts::execute(*options),
         Action::Last(options) => last::execute(&options),

@@ -12,13 +12,14 @@ use labsh_proto::key::{HostId, KeyId};
 use labsh_proto::message::{Program, Variable};
 
 use crate::choices::{Choices, parse_duration, parse_keep};
+use crate::cli::cp::options::CopyOptions;
 use crate::cli::explain::ExplainOptions;
 use crate::cli::hosts::HostsOptions;
 use crate::cli::interactive::escapes::EscapeCharacter;
 use crate::cli::last::LastOptions;
 use crate::cli::lesson_options::LessonOptions;
 use crate::cli::many::options::{JsonForm, ManyOptions};
-use crate::cli::remote_command::{RemoteCommand, RemoteShell};
+use crate::cli::remote_command::{RemoteCommand, RemoteShell, Targets};
 use crate::cli::rsh::help::RshOptions;
 use crate::key_store::KeyName;
 use crate::target::{Target, parse_port};
@@ -101,6 +102,30 @@ Exit status:
   0    it would run on every host
   125  a host would refuse it, or refuses the key
   255  a host cannot be asked";
+const COPY_FORMS: &str = "\
+Where to:
+  labsh cp notes.txt data lab07:             into the home directory there
+  labsh cp data lab07:/srv/new               as /srv/new, or into it if it is there
+  labsh cp lab07:results .                   from there to here
+  labsh cp data 'lab[01-40]:/srv/'           to many hosts
+  labsh cp @lab-a:results DIR                from many: DIR/lab01/results, …
+  A word is TARGET:PATH if a colon comes before any slash; ./a:b is a file
+  here. PATH is exact (no ~, no *), and begins in the home directory. The
+  port is said with -p or in the configuration. Of @a:b:PATH, @a:b is the set.
+
+What is copied:
+  Directories with all that is in them, modes (without set-user-ID and the
+  like) and times, links as links. Files of the same size and time are left
+  alone. A file appears under its name only when it is whole and its SHA-256
+  right; a large one that was cut off is continued the next time.";
+
+const COPY_EXIT_STATUS: &str = "\
+Exit status, the first that fits:
+  130  you interrupted it; 143: labsh was terminated
+  255  a host was unreachable or lost
+  125  a host refused, or nothing could be begun
+  1    a file could not be copied; the others were
+  0    all is as it should be";
 
 const LESSON_NOTES: &str = "\
 Examples:
@@ -142,6 +167,12 @@ pub enum Action {
     /// Ask a host what would become of a command, and why; nothing is started
     #[command(override_usage = "labsh explain [OPTIONS] <TARGET> [--] <COMMAND>...", after_help = EXPLAIN_NOTES)]
     Explain(ExplainOptions),
+    /// Copy files and directories to hosts, or from them
+    #[command(
+        override_usage = "labsh cp [OPTIONS] <FILE>... <TARGET:PATH>\n       labsh cp [OPTIONS] <TARGET:PATH>... <PATH>"
+    )]
+    #[command(after_help = format!("{COPY_FORMS}\n\n{COPY_EXIT_STATUS}"))]
+    Cp(Box<CopyOptions>),
     /// Measure how long a host takes to answer
     Ping(PingOptions),
     /// List the hosts and groups that are known
@@ -420,6 +451,8 @@ pub enum KeyAction {
     ///
     /// The host adds it with `labshd key add`, which reads it from standard input:
     /// labsh key enroll alice --host lab07 | ssh lab07 labshd key add
+    ///
+    /// For a set of hosts, --out writes a file for each.
     Enroll(EnrollOptions),
     /// Print what to run on each host so that it forgets a key
     Revoke(RevokeOptions),
@@ -431,12 +464,18 @@ pub struct EnrollOptions {
     /// The key [default: the only one]
     #[arg(value_parser = KeyId::new)]
     pub id: Option<KeyId>,
-    /// The host, as it will be named as a target
+    /// The host, as it will be named as a target; with --out a set of them: lab[01-40], @group
     #[arg(long, value_name = "HOST")]
-    pub host: Target,
+    pub host: Targets,
     /// The name to enrol it under, if it is not HOST's; `labsh run` will need it too [env: LABSH_HOST_ID]
     #[arg(long, value_name = "NAME", value_parser = HostId::new)]
     pub host_id: Option<HostId>,
+    /// Write DIR/HOST.enroll for each host, for its eyes only, and print none
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Replace files that are there
+    #[arg(long, requires = "out")]
+    pub force: bool,
 }
 
 /// `labsh key revoke`.

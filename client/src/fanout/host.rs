@@ -128,7 +128,8 @@ async fn command(crew: &Crew, index: usize, host: &Host, session: &Session) -> E
         command.timeout(timeout);
     }
     command.until(work.until);
-    command.stdin(if work.stdin.is_some() { Stdio::Piped } else { Stdio::Null });
+    let piped = work.stdin.is_some() || work.companion.is_some();
+    command.stdin(if piped { Stdio::Piped } else { Stdio::Null });
     let mut child = match command.open().await {
         Ok(child) => child,
         Err(error) => return End::of(error),
@@ -138,6 +139,9 @@ async fn command(crew: &Crew, index: usize, host: &Host, session: &Session) -> E
             let _ = crew.events.send(Event::Started(index)).await;
         }
         Err(error) => return End::of(error),
+    }
+    if let Some(companion) = &work.companion {
+        return companion.attend(index, child).await.map_or_else(End::of, End::Ended);
     }
     let stdin = child.stdin.take().zip(work.stdin.clone());
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());

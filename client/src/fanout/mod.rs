@@ -3,6 +3,8 @@
 mod broadcast;
 mod host;
 
+use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +15,7 @@ use tokio::task::JoinSet;
 
 pub use broadcast::Broadcast;
 
-use crate::child::ExitStatus;
+use crate::child::{Child, ExitStatus};
 use crate::connect::ConnectOptions;
 use crate::error::{CommandError, ConnectError};
 
@@ -43,6 +45,18 @@ pub struct Work {
     pub until: Until,
     /// What every command reads; nothing when absent.
     pub stdin: Option<Broadcast>,
+    /// Who speaks with the commands instead, and takes their output.
+    pub companion: Option<Arc<dyn Companion>>,
+}
+
+/// How a command ended, once a [`Companion`] has seen to it.
+pub type Attended<'a> = Pin<Box<dyn Future<Output = Result<ExitStatus, CommandError>> + Send + 'a>>;
+
+/// Somebody who holds a conversation with each command of a run.
+pub trait Companion: fmt::Debug + Send + Sync {
+    /// Speaks with the command of one host, by its place in the list, to its end. The future is dropped where the user
+    /// leaves.
+    fn attend(&self, host: usize, child: Child) -> Attended<'_>;
 }
 
 /// How much happens at once.

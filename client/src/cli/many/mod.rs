@@ -5,8 +5,8 @@ mod gather;
 mod json;
 mod lines;
 pub mod options;
-pub(crate) mod report;
-mod screen;
+pub(super) mod report;
+pub(super) mod screen;
 
 use std::collections::HashMap;
 use std::io::{self, IsTerminal};
@@ -96,6 +96,7 @@ pub(crate) fn execute(
         timeout: command.timeout,
         until: if command.no_wait_eof { Until::CommandEnds } else { Until::StreamsEnd },
         stdin: stdin.context("cannot keep standard input in a temporary file; -n gives the commands none")?,
+        companion: None,
     };
     let limits = Limits {
         connecting: options.connecting as usize,
@@ -126,19 +127,28 @@ pub(crate) fn execute(
 }
 
 /// The hosts that are meant, after exclusions and choice.
-pub(crate) fn hosts_of(
+pub(super) fn hosts_of(
     targets: &Targets,
     inventory: &Inventory,
     options: &ManyOptions,
 ) -> anyhow::Result<NodeSet> {
-    let mut set = match targets {
+    match targets {
         // Whatever its characters mean elsewhere, it is one host.
         Targets::One(target) => {
             let name = target.to_string();
-            hosts::without(NodeSet::of([&*name]), &name, &options.exclude, inventory)?
+            hosts::without(NodeSet::of([&*name]), &name, &options.exclude, inventory)
         }
-        Targets::Set(expression) => hosts::select(expression, &options.exclude, inventory)?,
-    };
+        Targets::Set(expression) => self::targets(expression, inventory, options),
+    }
+}
+
+/// The same for a set by its expression.
+pub(super) fn targets(
+    expression: &str,
+    inventory: &Inventory,
+    options: &ManyOptions,
+) -> anyhow::Result<NodeSet> {
+    let mut set = hosts::select(expression, &options.exclude, inventory)?;
     if let Some(count) = options.pick {
         let mut shuffled: Vec<([u8; 8], &str)> = set.iter().map(|name| (random::bytes(), name)).collect();
         shuffled.sort_unstable();
@@ -147,7 +157,7 @@ pub(crate) fn hosts_of(
     Ok(set)
 }
 
-pub(crate) fn host(name: &str, config: &Config, choices: &Choices) -> anyhow::Result<Host> {
+pub(super) fn host(name: &str, config: &Config, choices: &Choices) -> anyhow::Result<Host> {
     let target: Target = name.parse().with_context(|| format!("{name:?}"))?;
     let resolved = config.resolve(&target, choices)?;
     let user = resolved.route.user.clone();
@@ -194,7 +204,7 @@ fn typed(program: &Program) -> String {
 }
 
 /// A connection is a descriptor; a thousand hosts are more than the usual soft limit.
-pub(crate) fn allow_descriptors() {
+pub(super) fn allow_descriptors() {
     // Where that is refused, the connections that do not fit say so themselves.
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
         let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
@@ -415,10 +425,8 @@ impl Show {
                 note(line);
             }
         }
-        if self.keep
-            && let Err(error) = self.last(lines).save()
-        {
-            note(&format!("@last is not this run: {error:#}"));
+        if self.keep {
+            keep_as_last(&self.hosts, &self.program, typed(&self.program), lines);
         }
         Ok(())
     }
@@ -435,23 +443,26 @@ impl Show {
         }
         self.screen.finish()
     }
+}
 
-    /// This run, as the next one will know it.
-    fn last(&self, summary: Vec<String>) -> Last {
-        let outcome = |host: &HostReport| match &host.state {
-            State::Over(end, took) => {
-                let mut more = json::of_end(end, &self.program, *took);
-                more.remove("outcome");
-                let outcome = report::Kind::of(end).word().to_owned();
-                Some((host.name.clone(), Outcome { outcome, more }))
-            }
-            State::Waiting | State::Running(_) => None,
-        };
-        Last {
-            when: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
-            command: typed(&self.program),
-            summary,
-            hosts: self.hosts.iter().filter_map(outcome).collect(),
+/// Keeps this run for the next one, which may have its hosts for a target.
+pub(super) fn keep_as_last(hosts: &[HostReport], program: &Program, command: String, summary: Vec<String>) {
+    let outcome = |host: &HostReport| match &host.state {
+        State::Over(end, took) => {
+            let mut more = json::of_end(end, program, *took);
+            more.remove("outcome");
+            let outcome = report::Kind::of(end).word().to_owned();
+            Some((host.name.clone(), Outcome { outcome, more }))
         }
+        State::Waiting | State::Running(_) => None,
+    };
+    let last = Last {
+        when: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+        command,
+        summary,
+        hosts: hosts.iter().filter_map(outcome).collect(),
+    };
+    if let Err(error) = last.save() {
+        note(&format!("@last is not this run: {error:#}"));
     }
 }

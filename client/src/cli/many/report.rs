@@ -128,6 +128,16 @@ type Failures<'a> = BTreeMap<(Kind, Option<String>), Vec<(&'a str, Option<String
 
 /// The closing lines: how many succeeded and how long it took, then a line for each way of failing.
 pub(crate) fn summary(hosts: &[HostReport], program: &Program, took: Duration) -> Vec<String> {
+    summary_of(hosts, program, took, Kind::text)
+}
+
+/// The same, with words of its own for each way of failing.
+pub(crate) fn summary_of(
+    hosts: &[HostReport],
+    program: &Program,
+    took: Duration,
+    text: impl Fn(Kind) -> String,
+) -> Vec<String> {
     let mut times: Vec<(Duration, &str)> = Vec::new();
     let mut failures = Failures::new();
     let mut succeeded = 0;
@@ -164,7 +174,7 @@ pub(crate) fn summary(hosts: &[HostReport], program: &Program, took: Duration) -
         };
         let set: NodeSet = hosts.into_iter().map(|(name, _)| name).collect();
         let why = why.map_or_else(String::new, |why| format!(": {why}"));
-        lines.push(format!("{}{count}: {set}{why}", kind.text()));
+        lines.push(format!("{}{count}: {set}{why}", text(kind)));
     }
     lines
 }
