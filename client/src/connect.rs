@@ -198,6 +198,15 @@ fn explain(options: &ConnectOptions, failure: ClientFailure) -> ConnectError {
     }
 }
 
+/// What a server says of itself when it lets somebody in, as far as sessions remember it.
+#[derive(Debug, Clone)]
+pub(crate) struct Server {
+    /// What it can do.
+    pub(crate) features: Features,
+    /// Which version answers, if it says so.
+    pub(crate) version: Option<String>,
+}
+
 /// Waits for `welcome`, or for the reason why not.
 pub(crate) async fn welcome(
     options: &ConnectOptions,
