@@ -1,8 +1,10 @@
 //! The two command lines: what they print, what they refuse, and how they say so.
 
 use std::fs::{self, Permissions};
-use std::net::TcpListener;
+use std::net::{Shutdown, TcpListener};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -306,4 +308,21 @@ fn a_port_of_something_else_is_recognised() {
         assert_refused(&output, 255, &["does not speak labsh", "SSH-2.0", "check the port"]);
     }
     ssh.join().unwrap();
+}
+
+#[test]
+fn who_has_seen_enough_of_what_is_printed_hears_no_complaint() {
+    let (dir, _) = client();
+    for words in [&["lesson"][..], &["lesson", "phone"], &["key", "list"], &["completions", "bash"]] {
+        // Not by closing one end of a pipe: a process that another test starts just then may hold a copy for a moment.
+        let (reader, writer) = UnixStream::pair().unwrap();
+        reader.shutdown(Shutdown::Read).unwrap();
+        let output = labsh_in(dir.path())
+            .args(words)
+            .stdout(OwnedFd::from(writer))
+            .stderr(Stdio::piped())
+            .output()
+            .unwrap();
+        assert_eq!((output.status.code(), text(&output.stderr)), (Some(141), String::new()), "{words:?}");
+    }
 }

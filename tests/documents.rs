@@ -75,9 +75,17 @@ fn the_packaged_client_configuration_is_understood() {
 #[test]
 fn options_in_the_readme_exist() {
     let mut known = String::new();
-    for subcommand in
-        [&["run"][..], &["shell"], &["try"], &["ping"], &["lesson"], &["key", "enroll"], &["key", "revoke"]]
-    {
+    for subcommand in [
+        &["run"][..],
+        &["shell"],
+        &["cp"],
+        &["try"],
+        &["ping"],
+        &["lesson"],
+        &["key", "enroll"],
+        &["key", "revoke"],
+        &["hosts"],
+    ] {
         known += &help(LABSH, subcommand);
     }
     known += &help(LABSHD, &["key", "add"]);

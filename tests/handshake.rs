@@ -7,6 +7,7 @@ use std::process::{Output, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use labsh_client::Session;
 use labsh_proto::auth::{ChannelBinding, Mode};
 use labsh_proto::frame::{ChannelId, Frame, Kind};
 use labsh_proto::handshake::Client;
@@ -16,7 +17,7 @@ use labsh_transport::random;
 
 use crate::peer::proxy::{Cut, Proxy};
 use crate::peer::{Peer, assert_broke, bytes, header, message, open, tls};
-use crate::support::{HOST, Labshd, enroll, labsh_in, pipe_through, run, text};
+use crate::support::{HOST, Labshd, enroll, eventually, labsh_in, pipe_through, run, said, text};
 
 /// Refusals come at once: what is tested is not the delay.
 const PROMPT: &str = "failed_authentication_delay = '0s'";
@@ -306,6 +307,31 @@ fn rules_of_a_key_are_refusals_with_a_remedy() {
         labshd.log().wait_for(reason);
     }
     assert_eq!(labshd.log().count("command started"), 0);
+}
+
+#[test]
+fn a_key_that_expires_while_its_session_is_open_runs_nothing_more() {
+    let labshd = Labshd::start();
+    let entry = labshd.path().join("keys.d/test+127.0.0.1.toml");
+    let plain = fs::read_to_string(&entry).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    // Longer where a busy machine had not connected in time.
+    for seconds in [2, 8, 30, 60] {
+        let end = said("date", &["-u", "-d", &format!("+{seconds} seconds"), "+%Y-%m-%dT%H:%M:%SZ"]);
+        fs::write(&entry, format!("{plain}expires = {end}\n")).unwrap();
+        labshd.reload();
+        let Ok(session) = runtime.block_on(Session::connect(&labshd.options())) else { continue };
+        let mut refusal = None;
+        eventually("a command is refused", || {
+            let outcome = runtime.block_on(session.command("true").status());
+            refusal = outcome.err();
+            refusal.is_some()
+        });
+        let refusal = refusal.unwrap().to_string();
+        assert!(refusal.contains("this key expired"), "{refusal}");
+        return;
+    }
+    panic!("never connected in time");
 }
 
 #[test]

@@ -64,7 +64,10 @@ fn counted(labshd: &Labshd, plain: bool, line: &str) -> (Command, String) {
     let status = labshd.file("status");
     let mut command = Command::new("bash");
     command.args(["-c", &format!("exec \"$@\" 7>{status}"), "bash", LABSH, "run", "--status-fd", "7"]);
-    command.env("XDG_CONFIG_HOME", labshd.path().join("config")).env_remove("LABSH_KEY");
+    command
+        .env("XDG_CONFIG_HOME", labshd.path().join("config"))
+        .env_remove("LABSH_KEY")
+        .env("LABSH_KEEP", "off");
     match plain {
         true => command.arg("--plain").arg(labshd.plain.to_string()),
         false => command.arg(labshd.target()),

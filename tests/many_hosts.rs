@@ -1,10 +1,11 @@
 //! One command on many hosts: whole lines, equal outputs together, every way of failing told apart, and the last run.
 
 use std::fs;
+use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
@@ -117,7 +118,7 @@ fn the_last_run_is_kept_for_its_user_alone() {
 
     let nothing = room.output(&["@last:failed", "true"]);
     assert_eq!(nothing.status.code(), Some(125));
-    assert!(text(&nothing.stderr).contains("nothing was started"), "{nothing:?}");
+    assert!(text(&nothing.stderr).contains("is no host at all"), "{nothing:?}");
     let unknown = room.output(&["@last:broken", "true"]);
     assert!(text(&unknown.stderr).contains("there is no such outcome"), "{unknown:?}");
     let shown = room.labshd.labsh().arg("last").output().unwrap();
@@ -274,4 +275,45 @@ fn no_more_hosts_are_begun_after_a_failure_where_that_is_wanted() {
     assert_eq!(summary["outcomes"]["exited"]["hosts"], "h01");
     assert_eq!(summary["outcomes"]["not-begun"]["hosts"], "h[02-12]");
     assert_eq!(room.labshd.log().count("command started"), 1);
+}
+
+#[test]
+fn one_host_by_its_plain_name_has_the_shapes_of_a_set() {
+    let room = Room::new();
+    assert!(room.output(&["h[01-02]", "true"]).status.success());
+    let gathered = room.output(&["--gather", "h03", "echo well"]);
+    assert_eq!(text(&gathered.stdout), "---- h03 (1 host) ----\nwell\n", "{gathered:?}");
+    assert_eq!(text(&room.output(&["-q", "h03", "echo well"]).stdout), "");
+    let directory = room.labshd.file("one");
+    assert!(room.output(&["--out", &directory, "h03", "echo well"]).status.success());
+    assert_eq!(fs::read(format!("{directory}/h03.stdout")).unwrap(), b"well\n");
+    let planned = text(&room.output(&["--dry-run", "h03", "touch", "a b"]).stdout);
+    assert!(planned.starts_with("h03 (1)\nh03: 127.1.7.3:"), "{planned}");
+    assert!(planned.ends_with("runs exactly: touch 'a b'\n"), "{planned}");
+    let address = text(&room.output(&["--dry-run", "[::1]:5275", "true"]).stdout);
+    assert!(address.starts_with("[::1]:5275 (1)\n[::1]:5275: [::1]:5275, key "), "{address}");
+    let nobody = room.output(&["-x", "h03", "h03", "true"]);
+    assert!(text(&nobody.stderr).contains("is no host at all"), "{nobody:?}");
+    let terminal = room.output(&["--gather", "-t", "h03", "true"]);
+    assert_eq!(terminal.status.code(), Some(125));
+    assert!(text(&terminal.stderr).contains("leave -t out"), "{terminal:?}");
+    // None of these was a run of many hosts.
+    assert!(text(&room.output(&["--dry-run", "@last", "true"]).stdout).starts_with("h[01-02] (2)\n"));
+}
+
+#[test]
+fn a_character_that_comes_in_two_pieces_is_still_text() {
+    let room = Room::new();
+    let mut command =
+        room.command(&["--json", "h[01]", "printf 'a\\344\\275'; read line; printf '\\240b\\303'"]);
+    let mut run = Running::adopt(command.stdin(Stdio::piped()));
+    let event = |run: &mut Running| json(run.line().as_bytes());
+    assert_eq!(event(&mut run)["event"], "started");
+    assert_eq!(event(&mut run)["text"], "a");
+    run.child.stdin.take().unwrap().write_all(b"\n").unwrap();
+    assert_eq!(event(&mut run)["text"], "你b");
+    // What never became a character is no text.
+    assert_eq!(event(&mut run)["bytes"], serde_json::json!([0xc3]));
+    assert_eq!(event(&mut run)["outcome"], "ok");
+    assert!(run.finish().status.success());
 }

@@ -56,7 +56,10 @@ impl Kitchen {
         let path = format!("{programs}:{}", std::env::var("PATH").unwrap());
         command.current_dir(self.dir.path().join("here"));
         command.env("PATH", path).env("HOME", self.dir.path().join("home"));
-        command.env("XDG_CONFIG_HOME", self.labshd.file("config")).env_remove("LABSH_KEY");
+        command
+            .env("XDG_CONFIG_HOME", self.labshd.file("config"))
+            .env_remove("LABSH_KEY")
+            .env("LABSH_KEEP", "off");
         command.env("GIT_CONFIG_NOSYSTEM", "1").env("LC_ALL", "C.UTF-8");
         for role in ["AUTHOR", "COMMITTER"] {
             command.env(format!("GIT_{role}_NAME"), "A Student");

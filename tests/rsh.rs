@@ -15,7 +15,10 @@ use crate::support::{
 /// `labsh-rsh -p PORT …`, with these words behind it, as the enrolled user runs it.
 fn rsh(labshd: &Labshd, words: &[&str]) -> Command {
     let mut command = Command::new(LABSH_RSH);
-    command.env_remove("LABSH_KEY").env("XDG_CONFIG_HOME", labshd.path().join("config"));
+    command
+        .env_remove("LABSH_KEY")
+        .env("LABSH_KEEP", "off")
+        .env("XDG_CONFIG_HOME", labshd.path().join("config"));
     command.arg("-p").arg(labshd.tls.port().to_string()).args(words);
     command
 }

@@ -9,7 +9,9 @@ use std::process::{Command, Stdio};
 use labsh_client::CommandError;
 use labsh_proto::message::RefuseCode;
 
-use crate::support::{LABSHD, Labshd, PATIENCE, Running, eventually, in_shell, is_alive, run, text};
+use crate::support::{
+    LABSHD, Labshd, PATIENCE, Running, children, eventually, in_shell, is_alive, kill, run, text,
+};
 
 const TERM: i32 = 15;
 
@@ -108,6 +110,19 @@ fn a_crash_of_labshd_leaves_no_command_running() {
     let pids = [client.pid_line(), client.pid_line()];
     labshd.signal(9);
     labshd.wait();
+    eventually("all are gone", || !pids.into_iter().any(is_alive));
+    assert_eq!(client.finish().status.code(), Some(255));
+}
+
+#[test]
+fn a_crash_of_the_spawner_leaves_no_command_running_and_ends_labshd() {
+    let mut labshd = Labshd::start();
+    let family = "trap '' HUP TERM; echo $$; bash -c 'echo $$; exec sleep 300' & wait; sleep 300";
+    let mut client = Running::start(&mut labshd.run(&[family]));
+    let pids = [client.pid_line(), client.pid_line()];
+    let [spawner] = children(labshd.pid())[..] else { panic!("labshd has one child, its spawner") };
+    kill(spawner, 9);
+    assert_eq!(labshd.wait(), Some(1));
     eventually("all are gone", || !pids.into_iter().any(is_alive));
     assert_eq!(client.finish().status.code(), Some(255));
 }

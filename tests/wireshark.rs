@@ -225,7 +225,7 @@ fn golden(name: &str) -> Vec<u8> {
 }
 
 /// What the dissector is to say of golden files.
-const VALUES: [(&str, &str, &str); 40] = [
+const VALUES: [(&str, &str, &str); 44] = [
     (
         "challenge",
         "labsh.challenge.server_nonce",
@@ -253,6 +253,10 @@ const VALUES: [(&str, &str, &str); 40] = [
     ("open-login-shell", "labsh.open.program", "2"),
     ("open-login-shell", "labsh.open.user", "bob"),
     ("open-subsystem", "labsh.open.subsystem", "sftp"),
+    ("open-explain", "labsh.flags.explain", "1"),
+    ("open-argv", "labsh.flags.explain", "0"),
+    ("explained", "labsh.explained.program", "/usr/bin/grep"),
+    ("explained", "labsh.explained.accepted", "LC_*"),
     ("started", "labsh.started.pid", "4242"),
     ("stdin", "labsh.data", "00ff0d0a"),
     ("stdin", "labsh.data.preview", "\\x00\\xff\\r\\n"),
@@ -353,7 +357,7 @@ fn mistakes() -> Vec<(&'static str, Vec<Piece>)> {
     long_open.resize(limits::COMMAND + 1, 0);
     vec![
         ("reserved", said(header(4, 0x15, 0, 1, 1))),
-        ("unknown_kind", said(header(4, 0x1d, 0, 0, 1))),
+        ("unknown_kind", said(header(4, 0x1e, 0, 0, 1))),
         ("body_too_long", said(header(limits::BODY + 1, 0x12, 0, 0, 1))),
         ("body_too_long", early),
         ("undefined_flags", said([header(4, 0x15, 2, 0, 1), eof(&[])].concat())),

@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use labsh_proto::channel::Completeness;
+use labsh_proto::explanation::Explained;
 use labsh_proto::frame::ChannelId;
 use labsh_proto::message::{Exit, Resize, Signal, Status, Stream, Usage};
 use labsh_transport::multiplexer::{Lost, Room};
@@ -52,6 +53,12 @@ impl ExitStatus {
     /// Whether it exited with code 0.
     pub fn success(&self) -> bool {
         self.0.status == Status::Exited(0)
+    }
+
+    /// The same with another exit code, where it is known here that the command's own says too much.
+    pub(crate) fn with_code(mut self, code: u8) -> Self {
+        self.0.status = Status::Exited(code);
+        self
     }
 
     /// Its exit code, unless a signal ended it.
@@ -134,7 +141,16 @@ impl Child {
         match self.wait_for(|progress| !matches!(progress, Progress::Opening)).await? {
             Progress::Started { pid } | Progress::Ended { pid, .. } => Ok(pid),
             Progress::Refused(refuse) => Err(CommandError::Refused(refuse)),
-            Progress::Opening | Progress::Exited { .. } => Ok(0),
+            Progress::Opening | Progress::Explained(_) | Progress::Exited { .. } => Ok(0),
+        }
+    }
+
+    /// Of a channel that asks what would become of a command: the answer.
+    pub(crate) async fn explained(&self) -> Result<Explained, CommandError> {
+        match self.wait_for(|progress| !matches!(progress, Progress::Opening)).await? {
+            Progress::Explained(explained) => Ok(*explained),
+            Progress::Refused(refuse) => Err(CommandError::Refused(refuse)),
+            _ => Err(self.slot.session.lost()),
         }
     }
 
@@ -147,7 +163,9 @@ impl Child {
             Progress::Ended { status, .. } => Ok(status),
             Progress::Exited { exit, .. } => Ok(exit.status),
             Progress::Refused(refuse) => Err(CommandError::Refused(refuse)),
-            Progress::Opening | Progress::Started { .. } => Err(self.slot.session.lost()),
+            Progress::Opening | Progress::Explained(_) | Progress::Started { .. } => {
+                Err(self.slot.session.lost())
+            }
         }
     }
 

@@ -27,6 +27,8 @@ pub struct Choices {
     pub user: Option<String>,
     /// Which of the host's addresses are tried.
     pub family: Option<AddressFamily>,
+    /// How long a connection is kept for the next command; 0: it is not.
+    pub keep: Option<Duration>,
 }
 
 impl Choices {
@@ -41,6 +43,7 @@ impl Choices {
             connect_timeout: self.connect_timeout.or(other.connect_timeout),
             user: self.user.or(other.user),
             family: self.family.or(other.family),
+            keep: self.keep.or(other.keep),
         }
     }
 }
@@ -67,6 +70,11 @@ pub fn parse_duration(text: &str) -> Result<Duration, BadDuration> {
         millis if millis > u64::MAX.into() => Err(BadDuration::Long),
         _ => Ok(duration),
     }
+}
+
+/// Reads how long a connection is kept: a duration, or `off`, which is 0.
+pub fn parse_keep(text: &str) -> Result<Duration, BadDuration> {
+    if text == "off" { Ok(Duration::ZERO) } else { parse_duration(text) }
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::time::Duration;
 
+use labsh_proto::explanation::Explained;
 use labsh_proto::message::{CommandId, Open, Program, Terminal, Until, Variable};
 use labsh_transport::random;
 
@@ -163,8 +164,25 @@ impl Command {
         self.open_with(Stdio::Null).await?.wait().await
     }
 
+    /// Asks what would become of the command, with the same refusals that it would meet. Nothing is started.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::spawn`]; [`CommandError::Refused`] as well where that server cannot answer.
+    pub async fn explain(&self) -> Result<Explained, CommandError> {
+        let (id, progress) = self.session.ask(&self.to_open()).await?;
+        Child::new(self.session.inner().clone(), id, progress, [Stdio::Null; 3]).explained().await
+    }
+
     async fn open_with(&self, output: Stdio) -> Result<Child, CommandError> {
-        let open = Open {
+        let (id, progress) = self.session.open(&self.to_open()).await?;
+        let stdin = self.stdin.unwrap_or(Stdio::Null);
+        let (stdout, stderr) = (self.stdout.unwrap_or(output), self.stderr.unwrap_or(output));
+        Ok(Child::new(self.session.inner().clone(), id, progress, [stdin, stdout, stderr]))
+    }
+
+    fn to_open(&self) -> Open {
+        Open {
             command: CommandId(random::bytes()),
             linger: 0,
             timeout: self.timeout.as_nanos().div_ceil(1_000_000).try_into().unwrap_or(u64::MAX),
@@ -174,11 +192,7 @@ impl Command {
             directory: self.directory.clone(),
             user: self.user.clone(),
             terminal: self.terminal.clone(),
-        };
-        let (id, progress) = self.session.open(&open).await?;
-        let stdin = self.stdin.unwrap_or(Stdio::Null);
-        let (stdout, stderr) = (self.stdout.unwrap_or(output), self.stderr.unwrap_or(output));
-        Ok(Child::new(self.session.inner().clone(), id, progress, [stdin, stdout, stderr]))
+        }
     }
 }
 

@@ -1,18 +1,22 @@
 //! Settings: of flags, environment and configuration files, which wins, and what follows for one connection.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use etcetera::base_strategy::{BaseStrategy, Xdg};
+use labsh_inventory::Origin;
 use labsh_proto::key::HostId;
 use labsh_transport::socket::AddressFamily;
 
-use crate::choices::{Choices, parse_duration};
-use crate::config_file::{ConfigFile, Mistake};
+use crate::choices::{Choices, parse_duration, parse_keep};
+use crate::config_file::{ConfigFile, Mistake, Table};
 use crate::connect::Address;
+use crate::inventory::{Inventory, Said};
 use crate::key_file::KeyFileError;
 use crate::key_store::KeyStore;
 use crate::target::{DEFAULT_PORT, Host, Target, parse_port};
@@ -20,7 +24,11 @@ use crate::target::{DEFAULT_PORT, Host, Target, parse_port};
 /// How long connecting and authentication may take unless something else is said.
 pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-const SYSTEM_FILE: &str = "/etc/labsh/config.toml";
+/// How long a connection is kept where nothing was said of it and a login session is there.
+pub const DEFAULT_KEEP: Duration = Duration::from_secs(300);
+
+const FILE: &str = "config.toml";
+const SYSTEM_DIRECTORY: &str = "/etc/labsh";
 
 /// Why nothing can be concluded from what was said.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +51,9 @@ pub enum ConfigError {
         /// What is wrong there.
         reason: String,
     },
+    /// A file that tells of hosts holds a mistake.
+    #[error(transparent)]
+    Inventory(#[from] labsh_inventory::Mistake),
     /// An environment variable says something that cannot be.
     #[error("the environment variable {name} is {value:?}: {reason}; correct or unset it")]
     Environment {
@@ -85,6 +96,34 @@ pub struct Route {
     pub connect_timeout: Duration,
     /// Which of the host's addresses are tried.
     pub family: AddressFamily,
+    /// How long the connection is kept for the next command; 0: it is not; `None`: nothing was said.
+    pub keep: Option<Duration>,
+    /// The user as whom commands are expected to run there; a host refuses them for anybody else.
+    pub user: Option<String>,
+}
+
+/// The place that something was said in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// A flag.
+    Flag,
+    /// The target itself.
+    Target,
+    /// An environment variable.
+    Environment,
+    /// A table of a file.
+    File(Origin),
+}
+
+/// What one place says of a target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layer {
+    /// Where it is said.
+    pub place: Place,
+    /// What is said of connections.
+    pub choices: Choices,
+    /// What else is said of the host.
+    pub variables: BTreeMap<String, String>,
 }
 
 /// Everything that is needed for one connection.
@@ -96,24 +135,32 @@ pub struct Resolved {
     pub key: PathBuf,
 }
 
-/// Everything but the flags: the environment, the configuration files and the store of keys.
+/// Everything but the flags: the environment, the configuration files, the inventory and the store of keys.
 #[derive(Debug, Clone)]
 pub struct Config {
     environment: Choices,
     /// The first wins.
-    files: Vec<ConfigFile>,
+    files: Vec<(Arc<Path>, ConfigFile)>,
+    inventory: Inventory,
     store: KeyStore,
 }
 
 impl Config {
-    /// Reads `LABSH_*`, `$XDG_CONFIG_HOME/labsh/config.toml` and `/etc/labsh/config.toml`; files may be missing.
+    /// Reads `LABSH_*`, and `config.toml` and `hosts.toml` in `$XDG_CONFIG_HOME/labsh` and in `/etc/labsh`; files may be
+    /// missing.
     pub fn load() -> Result<Self, ConfigError> {
-        let base = Xdg::new().map_err(|_| KeyFileError::NoHome)?;
-        let own = base.config_dir().join("labsh").join("config.toml");
-        Self::from_sources(|name| std::env::var_os(name), &[&own, Path::new(SYSTEM_FILE)], KeyStore::open()?)
+        let own = Xdg::new().map_err(|_| KeyFileError::NoHome)?.config_dir().join("labsh");
+        let files = [&own.join(FILE), &Path::new(SYSTEM_DIRECTORY).join(FILE)];
+        let config = Self::from_sources(
+            |name| std::env::var_os(name),
+            &files.map(PathBuf::as_path),
+            KeyStore::open()?,
+        )?;
+        Ok(config.with_inventory(Inventory::load(&own, Path::new(SYSTEM_DIRECTORY))?))
     }
 
-    /// Reads `LABSH_*` and this file alone, which must be there; none at all if the path is empty.
+    /// Reads `LABSH_*` and this file alone, which must be there; none at all if the path is empty. There is no inventory
+    /// then: a tool that brings a configuration along means that and nothing else.
     pub fn load_only(file: &Path) -> Result<Self, ConfigError> {
         let mut config = Self::from_sources(|name| std::env::var_os(name), &[], KeyStore::open()?)?;
         if !file.as_os_str().is_empty() {
@@ -130,7 +177,27 @@ impl Config {
         store: KeyStore,
     ) -> Result<Self, ConfigError> {
         let files = files.iter().filter_map(|path| read(path).transpose()).collect::<Result<_, _>>()?;
-        Ok(Self { environment: from_environment(environment)?, files, store })
+        Ok(Self {
+            environment: from_environment(environment)?,
+            files,
+            inventory: Inventory::default(),
+            store,
+        })
+    }
+
+    /// The same with what is known of hosts and groups.
+    #[must_use]
+    pub fn with_inventory(mut self, mut inventory: Inventory) -> Self {
+        let tables = self.files.iter().flat_map(|(_, file)| file.hosts());
+        // A socket is another way to a host, and not one more.
+        inventory.know(tables.filter(|host| matches!(host, Host::Name(_))).map(ToString::to_string));
+        self.inventory = inventory;
+        self
+    }
+
+    /// What is known of hosts and groups.
+    pub fn inventory(&self) -> &Inventory {
+        &self.inventory
     }
 
     /// The user's keys.
@@ -139,55 +206,91 @@ impl Config {
     }
 
     /// Under which name this target is known to its keys.
-    pub fn host_id(&self, target: &Target, flags: &Choices) -> HostId {
-        self.choices(target, flags).host_id.unwrap_or_else(|| target.default_host_id().clone())
+    pub fn host_id(&self, target: &Target, flags: &Choices) -> Result<HostId, ConfigError> {
+        let said = self.choices(target, flags)?.host_id;
+        Ok(said.unwrap_or_else(|| target.default_host_id().clone()))
     }
 
     /// What follows for a connection to this target.
     pub fn resolve(&self, target: &Target, flags: &Choices) -> Result<Resolved, ConfigError> {
-        let key = self.choices(target, flags).key;
-        Ok(Resolved { route: self.route(target, flags)?, key: self.store.resolve(key.as_ref())? })
+        let choices = self.choices(target, flags)?;
+        let key = self.store.resolve(choices.key.as_ref());
+        Ok(Resolved { route: route(target, flags, choices)?, key: key? })
     }
 
     /// The same, but for the key: there need not be one yet.
     pub fn route(&self, target: &Target, flags: &Choices) -> Result<Route, ConfigError> {
-        if let (Some(target), Some(flag)) = (target.port, flags.port)
-            && target != flag
-        {
-            return Err(ConfigError::TwoPorts { target, flag });
-        }
-        let choices = self.choices(target, flags);
-        let address = match choices.address.unwrap_or_else(|| target.host.clone()) {
-            // A port that is only configured was not meant for a socket; one that was typed is a mistake.
-            Host::Unix(path) if flags.port.or(target.port).is_some() => {
-                return Err(ConfigError::SocketPort { path });
-            }
-            Host::Unix(path) => Address::Unix(path),
-            Host::Name(host) => Address::Tcp { host, port: choices.port.unwrap_or(DEFAULT_PORT) },
-        };
-        Ok(Route {
-            plain: choices.plain == Some(true) || matches!(address, Address::Unix(_)),
-            address,
-            host_id: choices.host_id.unwrap_or_else(|| target.default_host_id().clone()),
-            connect_timeout: choices.connect_timeout.unwrap_or(DEFAULT_CONNECT_TIMEOUT),
-            family: choices.family.unwrap_or_default(),
-        })
+        route(target, flags, self.choices(target, flags)?)
     }
 
-    fn choices(&self, target: &Target, flags: &Choices) -> Choices {
-        let typed = Choices { port: target.port, ..Choices::default() };
-        let said = flags.clone().or(typed).or(self.environment.clone());
-        let user = said.user.clone();
-        self.files.iter().fold(said, |said, file| said.or(file.choices(user.as_deref(), &target.host)))
+    /// What is said of a target, the place that counts most first: flags, the target's own port, the environment, tables
+    /// of configuration files for this very host, the inventory, and the defaults of configuration files.
+    pub fn layers(&self, target: &Target, flags: &Choices) -> Result<Vec<Layer>, ConfigError> {
+        let rooms = self.inventory.rooms(&target.host)?;
+        // A room may name the user whose table it is that counts.
+        let user = flags.user.as_ref().or_else(|| rooms.iter().find_map(|room| room.choices.user.as_ref()));
+        let said = |place, choices| Layer { place, choices, variables: BTreeMap::new() };
+        let table = |(path, table): (&Arc<Path>, &Table)| {
+            said(Place::File(Origin { path: path.clone(), line: table.line }), table.choices.clone())
+        };
+        let mut layers = vec![
+            said(Place::Flag, flags.clone()),
+            said(Place::Target, Choices { port: target.port, ..Choices::default() }),
+            said(Place::Environment, self.environment.clone()),
+        ];
+        for (path, file) in &self.files {
+            let users = user.and_then(|user| file.table(Some(user), &target.host));
+            let tables = users.into_iter().chain(file.table(None, &target.host));
+            layers.extend(tables.map(|found| table((path, found))));
+        }
+        layers.extend(rooms.into_iter().map(|Said { origin, choices, variables }| Layer {
+            place: Place::File(origin),
+            choices,
+            variables,
+        }));
+        layers.extend(self.files.iter().map(|(path, file)| table((path, file.defaults()))));
+        Ok(layers)
+    }
+
+    fn choices(&self, target: &Target, flags: &Choices) -> Result<Choices, ConfigError> {
+        let layers = self.layers(target, flags)?;
+        Ok(layers.into_iter().fold(Choices::default(), |said, layer| said.or(layer.choices)))
     }
 }
 
-fn read(path: &Path) -> Result<Option<ConfigFile>, ConfigError> {
+/// What follows from everything that was said.
+fn route(target: &Target, flags: &Choices, choices: Choices) -> Result<Route, ConfigError> {
+    if let (Some(target), Some(flag)) = (target.port, flags.port)
+        && target != flag
+    {
+        return Err(ConfigError::TwoPorts { target, flag });
+    }
+    let address = match choices.address.unwrap_or_else(|| target.host.clone()) {
+        // A port that is only configured was not meant for a socket; one that was typed is a mistake.
+        Host::Unix(path) if flags.port.or(target.port).is_some() => {
+            return Err(ConfigError::SocketPort { path });
+        }
+        Host::Unix(path) => Address::Unix(path),
+        Host::Name(host) => Address::Tcp { host, port: choices.port.unwrap_or(DEFAULT_PORT) },
+    };
+    Ok(Route {
+        plain: choices.plain == Some(true) || matches!(address, Address::Unix(_)),
+        address,
+        host_id: choices.host_id.unwrap_or_else(|| target.default_host_id().clone()),
+        connect_timeout: choices.connect_timeout.unwrap_or(DEFAULT_CONNECT_TIMEOUT),
+        family: choices.family.unwrap_or_default(),
+        keep: choices.keep,
+        user: choices.user,
+    })
+}
+
+fn read(path: &Path) -> Result<Option<(Arc<Path>, ConfigFile)>, ConfigError> {
     let path = path.to_owned();
     match fs::read_to_string(&path) {
-        Ok(text) => ConfigFile::parse(&text)
-            .map(Some)
-            .map_err(|Mistake { line, reason }| ConfigError::Mistake { path, line, reason }),
+        Ok(text) => match ConfigFile::parse(&text) {
+            Ok(file) => Ok(Some((path.into(), file))),
+            Err(Mistake { line, reason }) => Err(ConfigError::Mistake { path, line, reason }),
+        },
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(cause) => Err(ConfigError::Read { path, cause }),
     }
@@ -201,6 +304,7 @@ fn from_environment(lookup: impl Fn(&str) -> Option<OsString>) -> Result<Choices
         host_id: if by_labshd { None } else { variable(&lookup, "LABSH_HOST_ID", HostId::new)? },
         port: variable(&lookup, "LABSH_PORT", parse_port)?,
         connect_timeout: variable(&lookup, "LABSH_CONNECT_TIMEOUT", parse_duration)?,
+        keep: variable(&lookup, "LABSH_KEEP", parse_keep)?,
         ..Choices::default()
     })
 }
@@ -293,6 +397,51 @@ mod tests {
         assert_eq!(world.resolve("lab07", &Choices::default()).unwrap().route.address, tcp("10.0.0.7", 3));
         fs::write(world.directory.path().join("own"), "").unwrap();
         assert_eq!(world.resolve("lab07", &Choices::default()).unwrap().route.address, tcp("10.0.0.7", 4));
+    }
+
+    #[test]
+    fn tables_win_over_rooms_over_defaults_whichever_file_they_stand_in() {
+        let world = World::new(
+            "[defaults]\nport = 1\nkey = \"own\"\n[hosts.lab07]\nhost_id = \"seven\"\n",
+            "[defaults]\nconnect_timeout = \"4s\"\n[hosts.lab08]\nport = 4\n[hosts.\"bob@lab09\"]\nkey = \"bob\"\n",
+            &[],
+        );
+        let rooms = "[hosts.\"lab[01-40]\"]\naddress = \"{host}.example\"\nport = 3\nhost_id = \"room\"\n\
+                     [hosts.lab09]\nuser = \"bob\"\nvariables = { a = 1 }\n";
+        fs::write(world.directory.path().join("hosts.toml"), rooms).unwrap();
+        let inventory = Inventory::load(world.directory.path(), Path::new("/nowhere")).unwrap();
+        let config = world.config().unwrap().with_inventory(inventory);
+        let route = |target: &str| config.route(&target.parse().unwrap(), &Choices::default()).unwrap();
+        let seven = route("lab07");
+        assert_eq!((seven.address, seven.host_id.as_str()), (tcp("lab07.example", 3), "seven"));
+        assert_eq!(seven.connect_timeout, Duration::from_secs(4));
+        let eight = route("lab08");
+        assert_eq!((eight.address, eight.host_id.as_str()), (tcp("lab08.example", 4), "room"));
+        assert_eq!(route("lab07:9").address, tcp("lab07.example", 9));
+        assert_eq!(route("elsewhere").address, tcp("elsewhere", 1));
+
+        // The user that the room names is the one whose table counts.
+        let nine: Target = "lab09".parse().unwrap();
+        assert_eq!(route("lab09").user.as_deref(), Some("bob"));
+        let bob = config.choices(&nine, &Choices::default()).unwrap();
+        assert_eq!(bob.key, Some("bob".parse().unwrap()));
+        let carol = Choices { user: Some("carol".into()), ..Choices::default() };
+        assert_eq!(config.route(&nine, &carol).unwrap().user.as_deref(), Some("carol"));
+        assert_eq!(config.choices(&nine, &carol).unwrap().key, Some("own".parse().unwrap()));
+
+        let layers = config.layers(&nine, &Choices::default()).unwrap();
+        let said = |say: &dyn Fn(&Layer) -> bool| match &layers.iter().find(|layer| say(layer)).unwrap().place
+        {
+            Place::File(origin) => {
+                format!("{}:{}", origin.path.file_name().unwrap().to_string_lossy(), origin.line)
+            }
+            place => format!("{place:?}"),
+        };
+        assert_eq!(said(&|layer| layer.choices.key.is_some()), "system:5");
+        assert_eq!(said(&|layer| layer.choices.port.is_some()), "hosts.toml:3");
+        assert_eq!(said(&|layer| layer.choices.user.is_some()), "hosts.toml:6");
+        assert_eq!(said(&|layer| layer.choices.connect_timeout.is_some()), "system:1");
+        assert_eq!(said(&|layer| layer.variables.contains_key("a")), "hosts.toml:7");
     }
 
     #[test]

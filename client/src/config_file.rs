@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU16;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use labsh_proto::key::HostId;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
+use toml::Spanned;
 
-use crate::choices::{Choices, parse_duration};
-use crate::key_store::KeyName;
+use crate::choices::{Choices, parse_duration, parse_keep};
+use crate::key_store::{KeyName, key_in_file};
 use crate::target::{Host, Target};
 
 /// One configuration file.
@@ -31,8 +31,17 @@ use crate::target::{Host, Target};
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ConfigFile {
-    defaults: Choices,
-    hosts: BTreeMap<(Option<String>, Host), Choices>,
+    defaults: Table,
+    hosts: BTreeMap<(Option<String>, Host), Table>,
+}
+
+/// What one table says.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Table {
+    /// The line it begins in, from 1.
+    pub line: usize,
+    /// What it says.
+    pub choices: Choices,
 }
 
 /// What is wrong in a configuration file, and in which line.
@@ -47,32 +56,46 @@ pub struct Mistake {
 impl ConfigFile {
     /// Reads the text of a file.
     pub fn parse(text: &str) -> Result<Self, Mistake> {
-        let tables: Tables = toml::from_str(text).map_err(|error| {
-            let at = error.span().map_or(0, |span| span.start.min(text.len()));
-            let line = 1 + text.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count();
-            Mistake { line, reason: error.message().replace('\n', ", ") }
+        let line = |at: usize| {
+            1 + text.as_bytes()[..at.min(text.len())].iter().filter(|byte| **byte == b'\n').count()
+        };
+        let tables: Tables = toml::from_str(text).map_err(|error| Mistake {
+            line: line(error.span().map_or(0, |span| span.start)),
+            reason: error.message().replace('\n', ", "),
         })?;
-        let hosts =
-            tables.hosts.into_iter().map(|(name, entry)| ((name.user, name.host), entry.into())).collect();
-        Ok(Self { defaults: tables.defaults.into(), hosts })
+        let defaults = tables.defaults.map_or_else(Table::default, |defaults| Table {
+            line: line(defaults.span().start),
+            choices: defaults.into_inner().into(),
+        });
+        let table = |(name, entry): (Spanned<HostName>, Entry)| {
+            let line = line(name.span().start);
+            let HostName { user, host } = name.into_inner();
+            ((user, host), Table { line, choices: entry.into() })
+        };
+        Ok(Self { defaults, hosts: tables.hosts.into_iter().map(table).collect() })
     }
 
-    /// What this file says about a host: the table for that user there, the host's own where that says nothing, and the
-    /// defaults where neither does.
-    pub fn choices(&self, user: Option<&str>, host: &Host) -> Choices {
-        let table = |user: Option<&str>| {
-            self.hosts.get(&(user.map(str::to_owned), host.clone())).cloned().unwrap_or_default()
-        };
-        let own = table(None).or(self.defaults.clone());
-        if user.is_some() { table(user).or(own) } else { own }
+    /// The table for a host, or for a user there.
+    pub fn table(&self, user: Option<&str>, host: &Host) -> Option<&Table> {
+        self.hosts.get(&(user.map(str::to_owned), host.clone()))
+    }
+
+    /// What holds where no table says otherwise.
+    pub fn defaults(&self) -> &Table {
+        &self.defaults
+    }
+
+    /// The hosts that have tables.
+    pub fn hosts(&self) -> impl Iterator<Item = &Host> {
+        self.hosts.keys().map(|(_, host)| host)
     }
 }
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 struct Tables {
-    defaults: Defaults,
-    hosts: BTreeMap<HostName, Entry>,
+    defaults: Option<Spanned<Defaults>>,
+    hosts: BTreeMap<Spanned<HostName>, Entry>,
 }
 
 #[derive(Deserialize, Default)]
@@ -83,6 +106,8 @@ struct Defaults {
     port: Option<NonZeroU16>,
     #[serde(deserialize_with = "duration")]
     connect_timeout: Option<Duration>,
+    #[serde(deserialize_with = "keep")]
+    keep: Option<Duration>,
 }
 
 impl From<Defaults> for Choices {
@@ -91,6 +116,7 @@ impl From<Defaults> for Choices {
             key: defaults.key,
             port: defaults.port.map(NonZeroU16::get),
             connect_timeout: defaults.connect_timeout,
+            keep: defaults.keep,
             ..Self::default()
         }
     }
@@ -107,6 +133,8 @@ struct Entry {
     #[serde(deserialize_with = "key")]
     key: Option<KeyName>,
     plain: Option<bool>,
+    #[serde(deserialize_with = "keep")]
+    keep: Option<Duration>,
 }
 
 impl From<Entry> for Choices {
@@ -118,6 +146,7 @@ impl From<Entry> for Choices {
             host_id: entry.host_id,
             key: entry.key,
             plain: entry.plain,
+            keep: entry.keep,
             ..Self::default()
         }
     }
@@ -150,16 +179,7 @@ impl TryFrom<String> for HostName {
 }
 
 fn key<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<KeyName>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    match text.parse().map_err(|error| D::Error::custom(format!("{text:?} is no key: {error}")))? {
-        KeyName::Path(path) if path.is_relative() => {
-            // Nobody could say what it is relative to: labsh runs anywhere.
-            let home = std::env::home_dir().zip(text.strip_prefix("~/")).map(|(home, rest)| home.join(rest));
-            let wrong = || D::Error::custom(format!("{text:?}: write the key's file from / or from ~/"));
-            home.ok_or_else(wrong).map(|path: PathBuf| Some(KeyName::Path(path)))
-        }
-        name => Ok(Some(name)),
-    }
+    key_in_file(&String::deserialize(deserializer)?).map(Some).map_err(D::Error::custom)
 }
 
 fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Target>, D::Error> {
@@ -176,12 +196,24 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duratio
     parse_duration(&text).map(Some).map_err(|error| D::Error::custom(format!("{text:?}: {error}")))
 }
 
+fn keep<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    parse_keep(&text).map(Some).map_err(|error| D::Error::custom(format!("{text:?}: {error}")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn host(text: &str) -> Host {
         text.parse::<Target>().unwrap().host
+    }
+
+    /// What a file says in the end: the table for that user there, the host's own, the defaults.
+    fn choices(file: &ConfigFile, user: Option<&str>, host: &Host) -> Choices {
+        let users = user.and_then(|user| file.table(Some(user), host));
+        let tables = [users, file.table(None, host), Some(file.defaults())];
+        tables.into_iter().flatten().fold(Choices::default(), |said, table| said.or(table.choices.clone()))
     }
 
     #[test]
@@ -192,18 +224,18 @@ mod tests {
              plain = true\n[hosts.lab08]\naddress = \"[::1]:99\"\n[hosts.\"unix:/run/s\"]\nkey = \"bob\"\n",
         )
         .unwrap();
-        let lab07 = file.choices(None, &host("LAB07"));
+        let lab07 = choices(&file, None, &host("LAB07"));
         assert_eq!(lab07.address, Some(host("10.0.0.7")));
         assert_eq!(lab07.port, Some(22));
         assert_eq!(lab07.host_id, Some(HostId::new("old-name").unwrap()));
         assert_eq!(lab07.key, Some(KeyName::Path("/k/x.key".into())));
         assert_eq!(lab07.plain, Some(true));
         assert_eq!(lab07.connect_timeout, Some(Duration::from_secs(3)));
-        let lab08 = file.choices(None, &host("lab08"));
+        let lab08 = choices(&file, None, &host("lab08"));
         assert_eq!((lab08.address, lab08.port), (Some(host("::1")), Some(99)));
         assert_eq!(lab08.key, Some("alice".parse().unwrap()));
-        assert_eq!(file.choices(None, &host("unix:/run/s")).key, Some("bob".parse().unwrap()));
-        assert_eq!(file.choices(None, &host("lab09")).port, Some(5300));
+        assert_eq!(choices(&file, None, &host("unix:/run/s")).key, Some("bob".parse().unwrap()));
+        assert_eq!(choices(&file, None, &host("lab09")).port, Some(5300));
         assert_eq!(ConfigFile::parse("").unwrap(), ConfigFile::default());
     }
 
@@ -221,7 +253,7 @@ mod tests {
             (Some("carol"), "lab08", "carol", 1),
             (Some("bob"), "lab08", "alice", 1),
         ] {
-            let said = file.choices(user, &host(name));
+            let said = choices(&file, user, &host(name));
             assert_eq!((said.key, said.port), (Some(key.parse().unwrap()), Some(port)), "{user:?} {name}");
         }
     }
@@ -230,7 +262,7 @@ mod tests {
     fn a_key_file_may_be_named_from_home() {
         let file = ConfigFile::parse("[defaults]\nkey = \"~/k.key\"\n").unwrap();
         let home = std::env::home_dir().unwrap();
-        assert_eq!(file.choices(None, &host("h")).key, Some(KeyName::Path(home.join("k.key"))));
+        assert_eq!(choices(&file, None, &host("h")).key, Some(KeyName::Path(home.join("k.key"))));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use labsh_proto::auth::{ChannelBinding, Mode};
+use labsh_proto::auth::{ChannelBinding, Mode, ServerSays};
 use labsh_proto::frame::{ChannelId, Frame};
 use labsh_proto::handshake::{Client, ClientAnswered, ClientFailure};
 use labsh_proto::key::HostKey;
@@ -17,6 +17,7 @@ use labsh_transport::framing::{self, FrameReader, ReadError};
 use labsh_transport::socket::{AddressFamily, Socket};
 use labsh_transport::{random, tls};
 
+use crate::agent::Keeper;
 use crate::error::ConnectError;
 use crate::silence::DEAD_PEER_AFTER;
 
@@ -57,6 +58,8 @@ pub struct ConnectOptions {
     pub timeout: Duration,
     /// Which of a host's addresses are tried.
     pub family: AddressFamily,
+    /// Who lends a session that is open already, and keeps one; none: every session is a connection of its own.
+    pub keeper: Option<Keeper>,
 }
 
 impl ConnectOptions {
@@ -66,7 +69,14 @@ impl ConnectOptions {
             Address::Tcp { .. } => Mode::Tls,
             Address::Unix(_) => Mode::Plain,
         };
-        Self { address, key, mode, timeout: Duration::from_secs(10), family: AddressFamily::Any }
+        Self {
+            address,
+            key,
+            mode,
+            timeout: Duration::from_secs(10),
+            family: AddressFamily::Any,
+            keeper: None,
+        }
     }
 }
 
@@ -170,7 +180,7 @@ pub(crate) async fn welcome(
     options: &ConnectOptions,
     reader: &mut FrameReader<impl tokio::io::AsyncRead + Unpin>,
     handshake: ClientAnswered,
-) -> Result<u32, ConnectError> {
+) -> Result<ServerSays, ConnectError> {
     let frame = match reader.next(limits::BODY_BEFORE_AUTHENTICATION).await {
         Ok(Some(frame)) => frame,
         Ok(None) => return Err(broken(options, io::ErrorKind::UnexpectedEof.into())),
@@ -179,6 +189,5 @@ pub(crate) async fn welcome(
             return Err(ConnectError::Protocol { address: options.address.to_string(), error });
         }
     };
-    let said = handshake.finish(&frame).map_err(|failure| explain(options, failure))?;
-    Ok(said.channels)
+    handshake.finish(&frame).map_err(|failure| explain(options, failure))
 }

@@ -1,77 +1,280 @@
-//! The hosts that are known by groups: `hosts.toml`.
+//! What is known of hosts and groups, from all files that tell of them; [`crate::config`] decides what wins over it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use anyhow::Context;
-use etcetera::base_strategy::{BaseStrategy, Xdg};
-use labsh_nodeset::Groups;
-use serde::Deserialize;
+use labsh_inventory::hosts_toml::{self, HostsToml};
+use labsh_inventory::others::Others;
+use labsh_inventory::{Group, Mistake, Origin, Room, Settings};
+use labsh_nodeset::{Groups, Mistake as BadSet};
+use labsh_proto::key::HostId;
 
-/// Groups of hosts by name, each an expression that may name other groups.
-///
-/// ```toml
-/// [groups]
-/// lab-a = "lab[01-40]"
-/// teaching = "@lab-a,@lab-b!lab40"
-/// ```
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+use crate::choices::Choices;
+use crate::key_store::key_in_file;
+use crate::target::{Host, Target};
+
+const FILE: &str = "hosts.toml";
+
+/// Hosts and groups of hosts.
+#[derive(Debug, Clone, Default)]
 pub struct Inventory {
-    groups: BTreeMap<String, String>,
+    /// In the order in which they are asked: the fewer hosts a room is for, the more exactly it says what is meant.
+    rooms: Vec<Room>,
+    /// The places in `rooms` that speak of a host.
+    by_host: HashMap<String, Vec<usize>>,
+    /// What makes up each group: its definition, and the rooms that say that they belong to it.
+    groups: BTreeMap<String, Vec<Group>>,
+    /// Hosts that are known from elsewhere.
+    others: Vec<String>,
+    /// Sources of groups that only a program could tell of, which is not run.
+    ignored: BTreeMap<String, Origin>,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
-struct Tables {
-    groups: BTreeMap<String, String>,
+/// What a room says of one host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Said {
+    /// Where it is said.
+    pub origin: Origin,
+    /// What follows for connections.
+    pub choices: Choices,
+    /// The rest.
+    pub variables: BTreeMap<String, String>,
 }
 
 impl Inventory {
-    /// Reads `$XDG_CONFIG_HOME/labsh/hosts.toml`, and behind it `/etc/labsh/hosts.toml`; either may be missing.
-    pub fn load() -> anyhow::Result<Self> {
-        let own = Xdg::new().context("there is no home directory")?.config_dir().join("labsh/hosts.toml");
+    /// Reads `hosts.toml` in the user's own directory, and behind it in the system's; either may be missing.
+    ///
+    /// # Errors
+    ///
+    /// The first mistake that is found.
+    pub fn load(own: &Path, system: &Path) -> Result<Self, Mistake> {
+        let (mut files, mut others) = (Vec::new(), Vec::new());
+        for directory in [own, system] {
+            let file = hosts_toml::read(&directory.join(FILE))?;
+            others.push(file.sources.read(directory)?);
+            files.push(file);
+        }
+        Self::new(files, others)
+    }
+
+    fn new(files: Vec<HostsToml>, others: Vec<Others>) -> Result<Self, Mistake> {
         let mut inventory = Self::default();
-        for path in [own, PathBuf::from("/etc/labsh/hosts.toml")] {
-            let text = match fs::read_to_string(&path) {
-                Ok(text) => text,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => {
-                    return Err(error)
-                        .with_context(|| format!("cannot read the inventory {}", path.display()));
-                }
-            };
-            inventory.add(&path, &text)?;
+        let mut memberships = Vec::new();
+        for file in files {
+            for (name, group) in file.groups {
+                inventory.groups.entry(name).or_insert_with(|| vec![group]);
+            }
+            memberships.extend(file.memberships);
+            for room in &file.rooms {
+                check(room)?;
+            }
+            inventory.rooms.extend(file.rooms);
+        }
+        let first_of_others = inventory.rooms.len();
+        for others in others {
+            inventory.take(others)?;
+        }
+        // What a room says of itself adds to a group, wherever that is defined.
+        for (name, group) in memberships {
+            inventory.groups.entry(name).or_default().push(group);
+        }
+        // What other tools' files say counts behind all that stands in labsh's own, in the order in which it came.
+        inventory.rooms[..first_of_others].sort_by_key(|room| room.hosts.len());
+        for (place, room) in inventory.rooms.iter().enumerate() {
+            for name in &room.hosts {
+                inventory.by_host.entry(normal(name)).or_default().push(place);
+            }
         }
         Ok(inventory)
     }
 
-    /// Takes up the groups of a file, save those that are known by now.
-    fn add(&mut self, path: &Path, text: &str) -> anyhow::Result<()> {
-        let tables: Tables = toml::from_str(text).map_err(|error| {
-            let at = error.span().map_or(0, |span| span.start.min(text.len()));
-            let line = 1 + text.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count();
-            let reason = error.message().replace('\n', ", ");
-            anyhow::anyhow!("{}:{line}: {reason}; correct that line", path.display())
-        })?;
-        for (name, members) in tables.groups {
-            self.groups.entry(name).or_insert(members);
+    /// Takes up what other tools' files say, behind what is known by now.
+    fn take(&mut self, others: Others) -> Result<(), Mistake> {
+        for (name, source) in others.sources {
+            for (group, content) in source.groups {
+                // Of `all` and its like there may be one in each: @all is the first source's, @source:all any.
+                if others.unnamed.contains(&name) && group != "*" && !self.groups.contains_key(&group) {
+                    let members = format!("@{name}:{group}");
+                    self.groups
+                        .insert(group.clone(), vec![Group { members, origin: content.origin.clone() }]);
+                }
+                self.groups.entry(format!("{name}:{group}")).or_default().push(content);
+            }
+            for room in &source.rooms {
+                check(room)?;
+            }
+            self.rooms.extend(source.rooms);
         }
+        self.ignored.extend(others.ignored);
         Ok(())
     }
+
+    /// Makes hosts known of which nothing is said here.
+    pub fn know(&mut self, hosts: impl IntoIterator<Item = String>) {
+        self.others.extend(hosts);
+    }
+
+    /// What rooms say of a host, the one that counts most first.
+    ///
+    /// # Errors
+    ///
+    /// Where that is of no use, or two rooms of one file contradict each other and neither is more exact.
+    pub fn rooms(&self, host: &Host) -> Result<Vec<Said>, Mistake> {
+        let name = host.to_string();
+        let places = self.by_host.get(&name).map_or(&[][..], Vec::as_slice);
+        let mut decided: HashMap<String, (String, &Room)> = HashMap::new();
+        let mut said = Vec::with_capacity(places.len());
+        for room in places.iter().map(|place| &self.rooms[*place]) {
+            for (what, value) in values(&room.settings) {
+                let (first, by) = decided.entry(what.clone()).or_insert_with(|| (value.clone(), room));
+                let equal = by.hosts.len() == room.hosts.len() && by.origin.path == room.origin.path;
+                if equal && *first != value {
+                    let reason = format!(
+                        "the {what} of {name} is {value:?} here and {first:?} in line {}, and both tables are for {} \
+                         hosts; say it in one of them, or in a table for {name} alone",
+                        by.origin.line,
+                        room.hosts.len(),
+                    );
+                    return Err(Mistake { origin: room.origin.clone(), reason });
+                }
+            }
+            said.push(Said {
+                origin: room.origin.clone(),
+                choices: choices(room, &name)?,
+                variables: room.settings.variables.clone(),
+            });
+        }
+        Ok(said)
+    }
+
+    /// Where a group is defined, and where it is added to.
+    pub fn origins(&self, group: &str) -> Vec<&Origin> {
+        self.groups.get(group).into_iter().flatten().map(|group| &group.origin).collect()
+    }
+
+    /// The line that brought a mistake about, where it is one of a file and not one of whoever asked.
+    pub fn culprit(&self, mistake: &BadSet) -> Option<&Origin> {
+        match mistake {
+            BadSet::Circle { circle } => {
+                circle.iter().find_map(|name| self.origins(name.strip_prefix('@')?).first().copied())
+            }
+            BadSet::UnknownGroup { group, .. } => {
+                let named = format!("@{group}");
+                let part_of_name = |c: char| !c.is_whitespace() && !",!&^".contains(c);
+                self.groups.values().flatten().find_map(|group| {
+                    let words = group.members.split(|c| !part_of_name(c));
+                    words.into_iter().any(|word| word == named).then_some(&group.origin)
+                })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// A name as [`Host`] shows it.
+fn normal(name: &str) -> String {
+    match name.contains(':').then(|| name.parse::<Target>()) {
+        Some(Ok(target)) => target.host.to_string(),
+        _ => name.to_ascii_lowercase(),
+    }
+}
+
+/// What a table says, with a name for each value.
+fn values(settings: &Settings) -> Vec<(String, String)> {
+    let Settings { address, port, host_id, key, user, plain, variables } = settings;
+    let mut values: Vec<(String, String)> = [
+        ("address", address.clone()),
+        ("port", port.map(|port| port.to_string())),
+        ("host id", host_id.clone()),
+        ("key", key.clone()),
+        ("user", user.clone()),
+        ("mode (plain)", plain.map(|plain| plain.to_string())),
+    ]
+    .into_iter()
+    .filter_map(|(what, value)| Some((what.to_owned(), value?)))
+    .collect();
+    values.extend(variables.iter().map(|(name, value)| (format!("variable {name}"), value.clone())));
+    values
+}
+
+/// Finds what cannot be meant before anybody asks for one of the hosts.
+fn check(room: &Room) -> Result<(), Mistake> {
+    let mistake = |reason: String| Mistake { origin: room.origin.clone(), reason };
+    if room.settings != Settings::default() {
+        return room.hosts.iter().take(1).try_for_each(|name| choices(room, &normal(name)).map(drop));
+    }
+    for name in &room.hosts {
+        let target: Target =
+            name.parse().map_err(|error| mistake(format!("{name:?} is no host: {error}")))?;
+        if let Some(port) = target.port {
+            let reason = format!("{name:?} names a port; write it inside the table: port = {port}");
+            return Err(mistake(reason));
+        }
+    }
+    Ok(())
+}
+
+/// What a room means for connections to one of its hosts.
+fn choices(room: &Room, host: &str) -> Result<Choices, Mistake> {
+    let Settings { address, port, host_id, key, user, plain, variables: _ } = &room.settings;
+    let mistake = |reason: String| Mistake { origin: room.origin.clone(), reason };
+    let named = |text: &String| text.replace("{host}", host);
+    let address = address
+        .as_ref()
+        .map(|text| named(text).parse::<Target>())
+        .transpose()
+        .map_err(|error| mistake(format!("the address is none: {error}")))?;
+    let host_id = host_id
+        .as_ref()
+        .map(|text| HostId::new(&named(text)))
+        .transpose()
+        .map_err(|error| mistake(format!("the host id is none: {error}")))?;
+    if user.as_deref().is_some_and(str::is_empty) {
+        return Err(mistake("the user is empty; name one, or leave the line out".to_owned()));
+    }
+    let (address, behind_it) = address.map(|target| (target.host, target.port)).unzip();
+    Ok(Choices {
+        address,
+        port: port.or(behind_it.flatten()),
+        host_id,
+        key: key.as_deref().map(key_in_file).transpose().map_err(mistake)?,
+        user: user.clone(),
+        plain: *plain,
+        ..Choices::default()
+    })
 }
 
 impl Groups for Inventory {
     fn group(&self, name: &str) -> Result<Option<String>, String> {
-        Ok(self.groups.get(name).cloned())
+        if let Some((source, origin)) =
+            name.split_once(':').and_then(|(source, _)| self.ignored.get_key_value(source))
+        {
+            return Err(format!(
+                "@{name}: {origin}: the groups of {source} are told by a program, which labsh does not run; write them \
+                 into a file of groups"
+            ));
+        }
+        let parts = self.groups.get(name);
+        let members = |parts: &Vec<Group>| {
+            parts.iter().map(|part| part.members.as_str()).collect::<Vec<_>>().join("\n")
+        };
+        Ok(parts.map(members))
     }
 
     fn all(&self) -> Result<String, String> {
-        if self.groups.is_empty() {
-            return Err("@*: no groups are known; write them into hosts.toml".to_owned());
+        // Each table once.
+        let tables = self.rooms.iter().filter(|room| room.settings == Settings::default());
+        let mut all: Vec<String> = tables.map(|room| room.hosts.to_string()).collect();
+        all.extend(self.groups.keys().map(|name| format!("@{name}")));
+        all.extend(self.others.iter().cloned());
+        if all.is_empty() {
+            return Err(
+                "no hosts are known; write them into ~/.config/labsh/hosts.toml, as a group or as a table"
+                    .to_owned(),
+            );
         }
-        Ok(self.groups.values().cloned().collect::<Vec<_>>().join("\n"))
+        Ok(all.join("\n"))
     }
 
     fn file(&self, path: &str) -> Result<String, String> {
@@ -79,7 +282,13 @@ impl Groups for Inventory {
     }
 
     fn names(&self) -> Vec<String> {
-        self.groups.keys().cloned().collect()
+        // Each once: by its shorter name where it has two, and without what only `@*` of a source is.
+        let longer = |name: &str| {
+            let Some((_, group)) = name.split_once(':') else { return false };
+            let short = self.groups.get(group).and_then(|parts| parts.first());
+            group == "*" || short.is_some_and(|short| short.members.strip_prefix('@') == Some(name))
+        };
+        self.groups.keys().filter(|name| !longer(name)).cloned().collect()
     }
 }
 
@@ -89,33 +298,116 @@ mod tests {
 
     use super::*;
 
+    fn inventory(files: &[&str]) -> Result<Inventory, Mistake> {
+        let names = ["own", "system"];
+        Inventory::new(
+            files
+                .iter()
+                .zip(names)
+                .map(|(text, name)| hosts_toml::parse(text, Path::new(name)).unwrap())
+                .collect(),
+            Vec::new(),
+        )
+    }
+
+    fn folded(set: &str, inventory: &Inventory) -> String {
+        NodeSet::parse(set, inventory).unwrap().to_string()
+    }
+
+    fn host(text: &str) -> Host {
+        text.parse::<Target>().unwrap().host
+    }
+
+    /// What holds in the end, without its places.
+    fn merged(inventory: &Inventory, name: &str) -> Choices {
+        let rooms = inventory.rooms(&host(name)).unwrap();
+        rooms.into_iter().fold(Choices::default(), |so_far, said| so_far.or(said.choices))
+    }
+
     #[test]
     fn the_packaged_inventory_is_understood() {
-        let mut inventory = Inventory::default();
-        inventory.add(Path::new("hosts.toml"), include_str!("../../packaging/hosts.toml")).unwrap();
-        let folded = |set: &str| NodeSet::parse(set, &inventory).unwrap().to_string();
-        assert_eq!(folded("@lab-a"), "lab[01-40]");
-        assert_eq!(folded("@teaching"), "lab[01-39,52-60]");
-        assert_eq!(folded("@*!@lab-a"), "lab[52-60]");
+        let inventory = inventory(&[include_str!("../../packaging/hosts.toml")]).unwrap();
+        assert_eq!(folded("@lab-a", &inventory), "lab[01-40]");
+        assert_eq!(folded("@teaching", &inventory), "lab[01-39,52-60]");
+        assert_eq!(folded("@*!@lab-a", &inventory), "lab[52-60]");
+        let one = merged(&inventory, "lab07");
+        assert_eq!(one.address, Some(host("lab07.cs.example")));
+        assert_eq!(one.port, Some(5300));
     }
 
     #[test]
-    fn the_first_file_that_knows_a_group_wins() {
-        let mut inventory = Inventory::default();
-        for text in ["[groups]\na = \"own\"\n", "[groups]\na = \"everyones\"\nb = \"other\"\n"] {
-            inventory.add(Path::new("hosts.toml"), text).unwrap();
+    fn the_first_file_that_defines_a_group_wins_and_rooms_add_to_it() {
+        let inventory = inventory(&[
+            "[groups]\na = \"own\"\n[hosts.\"r[1-2]\"]\ngroups = [\"a\", \"b\"]\n",
+            "[groups]\na = \"everyones\"\nb = \"other\"\n[hosts.s]\ngroups = [\"a\"]\n",
+        ])
+        .unwrap();
+        assert_eq!(folded("@a", &inventory), "own,r[1-2],s");
+        assert_eq!(folded("@b", &inventory), "other,r[1-2]");
+        assert_eq!(folded("@*", &inventory), "other,own,r[1-2],s");
+        let origins: Vec<String> = inventory.origins("a").iter().map(ToString::to_string).collect();
+        assert_eq!(origins, ["own:2", "own:4", "system:5"]);
+    }
+
+    #[test]
+    fn fewer_hosts_win_over_more_and_your_file_over_the_systems() {
+        let inventory = inventory(&[
+            "[hosts.\"lab[01-40]\"]\naddress = \"{host}.example\"\nport = 1\nkey = \"k\"\n\
+             [hosts.\"lab[01-10]\"]\nport = 2\nuser = \"u\"\n",
+            "[hosts.LAB07]\nport = 3\n[hosts.\"lab[11-20]\"]\nport = 4\n[hosts.\"x,y\"]\nport = 5\n",
+        ])
+        .unwrap();
+        let seven = merged(&inventory, "Lab07");
+        assert_eq!(seven.address, Some(host("lab07.example")));
+        assert_eq!((seven.port, seven.user.as_deref()), (Some(3), Some("u")));
+        assert_eq!(seven.key, Some("k".parse().unwrap()));
+        assert_eq!(merged(&inventory, "lab08").port, Some(2));
+        assert_eq!(merged(&inventory, "lab11").port, Some(4));
+        assert_eq!(merged(&inventory, "lab40").port, Some(1));
+        assert_eq!(merged(&inventory, "elsewhere"), Choices::default());
+        let origin = &inventory.rooms(&host("lab08")).unwrap()[1].origin;
+        assert_eq!(origin.to_string(), "own:6");
+    }
+
+    #[test]
+    fn a_port_that_is_said_wins_over_one_behind_the_address() {
+        let inventory =
+            inventory(&["[hosts.a]\naddress = \"[::1]:7\"\nport = 8\n[hosts.b]\naddress = \"h:7\"\n"]);
+        let inventory = inventory.unwrap();
+        assert_eq!(merged(&inventory, "a").port, Some(8));
+        assert_eq!(merged(&inventory, "b").port, Some(7));
+    }
+
+    #[test]
+    fn tables_that_contradict_each_other_are_told_unless_a_more_exact_one_decides() {
+        let text = "[hosts.\"a,b\"]\nport = 1\n[hosts.\"b,c\"]\nport = 2\nkey = \"k\"\n";
+        let contradictory = inventory(&[text]).unwrap();
+        assert_eq!(merged(&contradictory, "a").port, Some(1));
+        let told = contradictory.rooms(&host("b")).unwrap_err().to_string();
+        assert!(told.starts_with("own:4: the port of b is \"2\" here and \"1\" in line 2"), "{told}");
+        let decided = inventory(&[&format!("{text}[hosts.b]\nport = 3\n")]).unwrap();
+        assert_eq!(merged(&decided, "b").port, Some(3));
+        // Your own file wins over the system's: that is no contradiction.
+        let two = inventory(&["[hosts.b]\nport = 1\n", "[hosts.b]\nport = 2\n"]).unwrap();
+        assert_eq!(merged(&two, "b").port, Some(1));
+    }
+
+    #[test]
+    fn a_value_that_is_of_no_use_is_named_with_its_line() {
+        for (text, told) in [
+            ("[hosts.a]\naddress = \"x y\"\n", "own:2: the address is none: a target cannot hold ' '"),
+            ("[hosts.a]\nhost_id = \"\"\n", "own:2: the host id is none: "),
+            ("[hosts.a]\nkey = \"a b\"\n", "own:2: \"a b\" is no key"),
+            ("[hosts.a]\nkey = \"keys/a\"\n", "own:2: \"keys/a\": write the key's file from / or from ~/"),
+            ("[hosts.a]\nuser = \"\"\n", "own:2: the user is empty"),
+            (
+                "\n[hosts.\"lab[1-2]:22\"]\n",
+                "own:2: \"lab1:22\" names a port; write it inside the table: port = 22",
+            ),
+            ("[hosts.\"bob@a\"]\n", "own:1: \"bob@a\" is no host: "),
+        ] {
+            let told_here = inventory(&[text]).unwrap_err().to_string();
+            assert!(told_here.starts_with(told), "{told_here}");
         }
-        assert_eq!(NodeSet::parse("@a,@b", &inventory).unwrap().to_string(), "other,own");
-    }
-
-    #[test]
-    fn a_mistake_is_named_with_its_file_and_line() {
-        let mistake = Inventory::default().add(Path::new("/etc/labsh/hosts.toml"), "[groups]\na = 1\n");
-        let said = mistake.unwrap_err().to_string();
-        assert!(
-            said.starts_with("/etc/labsh/hosts.toml:2: ") && said.ends_with("correct that line"),
-            "{said}"
-        );
-        assert!(Inventory::default().add(Path::new("h"), "[rooms]\n").is_err());
     }
 }

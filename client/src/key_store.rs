@@ -31,6 +31,22 @@ impl FromStr for KeyName {
     }
 }
 
+/// Reads how a configuration file names a key; a file there is named from `/` or from `~/`.
+///
+/// # Errors
+///
+/// What is wrong with it, and how to write it.
+pub fn key_in_file(text: &str) -> Result<KeyName, String> {
+    match text.parse().map_err(|error| format!("{text:?} is no key: {error}"))? {
+        KeyName::Path(path) if path.is_relative() => {
+            // Nobody could say what it is relative to: labsh runs anywhere.
+            let home = std::env::home_dir().zip(text.strip_prefix("~/")).map(|(home, rest)| home.join(rest));
+            home.map(KeyName::Path).ok_or_else(|| format!("{text:?}: write the key's file from / or from ~/"))
+        }
+        name => Ok(name),
+    }
+}
+
 /// One file of the store, good or bad.
 #[derive(Debug)]
 pub struct StoredKey {
@@ -220,18 +236,24 @@ impl KeyStore {
         Ok(hosts)
     }
 
-    /// Remembers that this key was enrolled for that host, so that `revoke` can name them all.
-    pub fn remember_host(&self, id: &KeyId, host: &HostId) -> Result<(), KeyFileError> {
+    /// Remembers that this key was enrolled for those hosts, so that `revoke` can name them all.
+    pub fn remember_hosts<'a>(
+        &self,
+        id: &KeyId,
+        new: impl IntoIterator<Item = &'a HostId>,
+    ) -> Result<(), KeyFileError> {
         let cannot = |cause| cannot_write(&self.hosts_path(id), cause);
         // A whole lab is enrolled by a loop, perhaps a parallel one: none may lose another's line.
         let directory = File::open(&self.directory).map_err(cannot)?;
         directory.lock().map_err(cannot)?;
-        let mut hosts = self.hosts(id)?;
-        if hosts.contains(host) {
+        let known = self.hosts(id)?;
+        let mut hosts = known.clone();
+        hosts.extend(new.into_iter().cloned());
+        hosts.sort();
+        hosts.dedup();
+        if hosts == known {
             return Ok(());
         }
-        hosts.push(host.clone());
-        hosts.sort();
         let text: String = hosts.iter().map(|host| format!("{host}\n")).collect();
         let new = self.directory.join(format!("{id}.hosts.new"));
         let write = || -> io::Result<()> {
@@ -330,7 +352,7 @@ mod tests {
             for number in 0..16 {
                 let store = &store;
                 scope.spawn(move || {
-                    store.remember_host(&id("alice"), &host(&format!("lab{:02}", number % 8))).unwrap();
+                    store.remember_hosts(&id("alice"), &[host(&format!("lab{:02}", number % 8))]).unwrap();
                 });
             }
         });
@@ -374,7 +396,7 @@ mod tests {
     fn a_deleted_key_is_gone_with_its_hosts() {
         let (_directory, store) = store();
         let path = store.create(&id("alice")).unwrap();
-        store.remember_host(&id("alice"), &host("lab01")).unwrap();
+        store.remember_hosts(&id("alice"), &[host("lab01")]).unwrap();
         store.delete(&id("alice")).unwrap();
         assert!(!path.exists());
         assert!(store.hosts(&id("alice")).unwrap().is_empty());

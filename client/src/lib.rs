@@ -17,6 +17,7 @@
 //!
 //! One session carries many commands at once; dropping a [`Child`] before it has ended ends its command.
 
+pub mod agent;
 pub mod choices;
 pub mod cli;
 pub mod config;

@@ -7,22 +7,24 @@ use std::time::Duration;
 
 use labsh_proto::auth::Mode;
 use labsh_proto::channel::{Channels, Completeness, Event, OpenError, Role};
+use labsh_proto::explanation::Explained;
 use labsh_proto::flow::{Budget, Growth};
-use labsh_proto::frame::ChannelId;
+use labsh_proto::frame::{ChannelId, Frame};
 use labsh_proto::limits;
-use labsh_proto::message::{Exit, Goodbye, Open, Program, Refuse, Status};
+use labsh_proto::message::{Exit, Features, Goodbye, Open, Program, Refuse, RefuseCode, Status};
 use labsh_transport::carrier::Carrier;
 use labsh_transport::framing::{FrameReader, ReadError};
 use labsh_transport::multiplexer::Multiplexer;
-use tokio::io::ReadHalf;
+use tokio::io::{ReadHalf, WriteHalf};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::agent::{self, Borrowed};
 use crate::command::Command;
 use crate::connect::{self, Answered, ConnectOptions};
 use crate::error::{CommandError, ConnectError};
-use crate::silence::{self, DEAD_PEER_AFTER, Silence, Verdict};
+use crate::silence::{DEAD_PEER_AFTER, Silence, Verdict};
 
 /// What the windows of one session may grow by, in bytes.
 const GROWTH: u64 = 512 << 20;
@@ -34,6 +36,7 @@ pub(crate) enum Progress {
     Started { pid: u32 },
     Ended { pid: u32, status: Status },
     Refused(Refuse),
+    Explained(Box<Explained>),
     Exited { exit: Exit, completeness: Completeness },
 }
 
@@ -43,7 +46,7 @@ pub struct Session {
     inner: Arc<Inner>,
 }
 
-type Welcomed = Option<Result<(), ConnectError>>;
+type Welcomed = Option<Result<Features, ConnectError>>;
 
 #[derive(Debug)]
 pub(crate) struct Inner {
@@ -52,6 +55,8 @@ pub(crate) struct Inner {
     welcome: watch::Receiver<Welcomed>,
     writing: Mutex<Option<JoinHandle<()>>>,
     reading: JoinHandle<()>,
+    /// Tells the agent to keep a session, once the server has let this one in.
+    keeping: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// What the reading loop tells about each command, and why the connection ended.
@@ -91,27 +96,24 @@ impl Session {
     /// Connects, and in TLS mode returns one round trip earlier: the server is authenticated, this client is not yet. A
     /// first command travels with the proof; a refusal shows up as that command's error.
     pub async fn connect_early(options: &ConnectOptions) -> Result<Self, ConnectError> {
+        let waiting = match agent::borrow(options).await {
+            Some(Borrowed::Session { reader, highest, channels }) => {
+                return Ok(Self::borrowed(reader, highest, channels));
+            }
+            Some(Borrowed::None(waiting)) => Some(waiting),
+            None => None,
+        };
         let deadline = Instant::now() + options.timeout;
         let expired =
             || ConnectError::Timeout { address: options.address.to_string(), after: options.timeout };
         let Answered { reader, response, handshake } =
             timeout_at(deadline, connect::answer(options)).await.map_err(|_| expired())??;
 
-        let growth = Growth::new(Budget::new(GROWTH));
-        let channels = Channels::new(Role::Client, limits::CHANNELS_BEFORE_WELCOME, growth);
-        let multiplexer = Arc::new(Multiplexer::new(channels));
+        let multiplexer = Arc::new(Multiplexer::new(channels(limits::CHANNELS_BEFORE_WELCOME)));
         let commands = Arc::new(Commands::default());
         let (tell, welcome) = watch::channel(None);
-        let (mut reader, mut writer) = reader.split();
-
-        let writing = tokio::spawn({
-            let multiplexer = multiplexer.clone();
-            async move {
-                if multiplexer.write_frames(Some(response), &mut writer).await.is_err() {
-                    multiplexer.lose();
-                }
-            }
-        });
+        let (mut reader, writer) = reader.split();
+        let writing = write_frames(&multiplexer, Some(response), writer);
         let reading = tokio::spawn({
             let (multiplexer, commands, options) = (multiplexer.clone(), commands.clone(), options.clone());
             async move {
@@ -123,9 +125,9 @@ impl Session {
                     })
                 });
                 let lost = match welcomed {
-                    Ok(limit) => {
-                        multiplexer.set_slots(limit);
-                        tell.send_replace(Some(Ok(())));
+                    Ok(said) => {
+                        multiplexer.set_slots(said.channels);
+                        tell.send_replace(Some(Ok(said.features)));
                         read_frames(&mut reader, &multiplexer, &commands).await
                     }
                     Err(error) => {
@@ -138,7 +140,19 @@ impl Session {
                 commands.lock().clear();
             }
         });
-        let inner = Inner { multiplexer, commands, welcome, writing: Mutex::new(Some(writing)), reading };
+        // Beside the command, which waits for nothing of it.
+        let keeping = waiting.map(|waiting| {
+            let mut welcome = welcome.clone();
+            tokio::spawn(async move {
+                let welcomed =
+                    welcome.wait_for(Option::is_some).await.is_ok_and(|said| matches!(*said, Some(Ok(_))));
+                if welcomed {
+                    waiting.keep().await;
+                }
+            })
+        });
+        let (writing, keeping) = (Mutex::new(Some(writing)), Mutex::new(keeping));
+        let inner = Inner { multiplexer, commands, welcome, writing, reading, keeping };
         let session = Self { inner: Arc::new(inner) };
         if options.mode == Mode::Plain {
             // Without TLS the server has proven nothing yet: no command may leave before its welcome.
@@ -147,13 +161,42 @@ impl Session {
         Ok(session)
     }
 
+    /// Around a connection on which the agent was let in, and has used channels up to this one.
+    fn borrowed(reader: FrameReader<Carrier>, highest: ChannelId, slots: u32) -> Self {
+        let mut channels = channels(slots);
+        channels.resume_behind(highest);
+        let multiplexer = Arc::new(Multiplexer::new(channels));
+        let commands = Arc::new(Commands::default());
+        // The agent does not tell what the server can do beyond the base.
+        let (_, welcome) = watch::channel(Some(Ok(Features(0))));
+        let (mut reader, writer) = reader.split();
+        let writing = write_frames(&multiplexer, None, writer);
+        let reading = tokio::spawn({
+            let (multiplexer, commands) = (multiplexer.clone(), commands.clone());
+            async move {
+                let lost = read_frames(&mut reader, &multiplexer, &commands).await;
+                let _ = commands.lost.set(lost);
+                multiplexer.lose();
+                commands.lock().clear();
+            }
+        });
+        let (writing, keeping) = (Mutex::new(Some(writing)), Mutex::new(None));
+        let inner = Inner { multiplexer, commands, welcome, writing, reading, keeping };
+        Self { inner: Arc::new(inner) }
+    }
+
     /// Resolves once the server has let this client in, or said why not.
     pub async fn welcomed(&self) -> Result<(), ConnectError> {
+        self.features().await.map(drop)
+    }
+
+    /// What the server can do, once it has let this client in.
+    async fn features(&self) -> Result<Features, ConnectError> {
         let mut welcome = self.inner.welcome.clone();
         match welcome.wait_for(Option::is_some).await.map(|outcome| outcome.clone()) {
             Ok(Some(outcome)) => outcome,
             // The reading loop always says how the handshake ended, unless the runtime is being torn down.
-            Ok(None) | Err(_) => Ok(()),
+            Ok(None) | Err(_) => Ok(Features(0)),
         }
     }
 
@@ -193,9 +236,12 @@ impl Session {
     /// Sends what is queued and ends the connection. Commands that still run lose their client.
     pub async fn close(self) {
         self.inner.say_goodbye();
-        let writing = self.inner.writing.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(writing) = writing {
-            let _ = timeout(Duration::from_secs(5), writing).await;
+        // A session that was over at once has an agent still to tell.
+        for (task, patience) in [(&self.inner.writing, 5), (&self.inner.keeping, 1)] {
+            let task = task.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(task) = task {
+                let _ = timeout(Duration::from_secs(patience), task).await;
+            }
         }
     }
 
@@ -204,6 +250,28 @@ impl Session {
         &self,
         open: &Open,
     ) -> Result<(ChannelId, watch::Receiver<Progress>), CommandError> {
+        self.channel(|channels| channels.open(open)).await
+    }
+
+    /// Opens a channel to ask what would become of a command.
+    pub(crate) async fn ask(
+        &self,
+        open: &Open,
+    ) -> Result<(ChannelId, watch::Receiver<Progress>), CommandError> {
+        if !self.features().await?.contains(Features::EXPLAIN) {
+            return Err(CommandError::Refused(Refuse::new(
+                RefuseCode::UNSUPPORTED,
+                "it is not known that this labshd can explain commands: it may be older than this labsh",
+                "bring labshd up to date there; `labsh run` with `true` shows whether the key is accepted",
+            )));
+        }
+        self.channel(|channels| channels.ask(open)).await
+    }
+
+    async fn channel(
+        &self,
+        mut opened: impl FnMut(&mut Channels) -> Result<ChannelId, OpenError>,
+    ) -> Result<(ChannelId, watch::Receiver<Progress>), CommandError> {
         loop {
             let slot = self.inner.multiplexer.slot();
             if self.inner.multiplexer.is_lost() {
@@ -211,7 +279,7 @@ impl Session {
             }
             // The lock is held over both, so that no answer can come before someone listens for it.
             let mut commands = self.inner.commands.lock();
-            match self.inner.multiplexer.with(|channels| channels.open(open)) {
+            match self.inner.multiplexer.with(&mut opened) {
                 Ok(id) => {
                     let (sender, receiver) = watch::channel(Progress::Opening);
                     commands.insert(id, sender);
@@ -258,6 +326,24 @@ impl Drop for Inner {
     }
 }
 
+fn channels(limit: u32) -> Channels {
+    Channels::new(Role::Client, limit, Growth::new(Budget::new(GROWTH)))
+}
+
+/// Writes `first` and then what becomes due, in a task of its own.
+fn write_frames(
+    multiplexer: &Arc<Multiplexer>,
+    first: Option<Frame>,
+    mut writer: WriteHalf<Carrier>,
+) -> JoinHandle<()> {
+    let multiplexer = multiplexer.clone();
+    tokio::spawn(async move {
+        if multiplexer.write_frames(first, &mut writer).await.is_err() {
+            multiplexer.lose();
+        }
+    })
+}
+
 /// Takes frames until the connection ends; returns why it did.
 async fn read_frames(
     reader: &mut FrameReader<ReadHalf<Carrier>>,
@@ -265,15 +351,9 @@ async fn read_frames(
     commands: &Commands,
 ) -> CommandError {
     let lost = |reason: String| CommandError::Lost(reason);
-    let (mut silence, mut heard) = (Silence::default(), 0);
+    let mut silence = Silence::default();
     loop {
-        let start = Instant::now();
-        let next = timeout(silence::PIECE, reader.next(limits::BODY)).await;
-        if reader.received() > heard {
-            heard = reader.received();
-            silence.broken();
-        }
-        let frame = match next {
+        let frame = match silence.next(reader).await {
             Ok(Ok(Some(frame))) => frame,
             Ok(Ok(None)) => return lost("the server closed it".into()),
             Ok(Err(ReadError::Io(error))) if error.kind() == io::ErrorKind::UnexpectedEof => {
@@ -283,15 +363,13 @@ async fn read_frames(
             Ok(Err(ReadError::Protocol(error))) => {
                 return lost(format!("the server broke the protocol: {error}"));
             }
-            Err(_) => {
-                match silence.lasted(start.elapsed()) {
-                    Verdict::Wait => {}
-                    Verdict::Ask => multiplexer.with(|channels| channels.ping(0)),
-                    Verdict::Gone => {
-                        return lost(format!("the server was silent for {} s", DEAD_PEER_AFTER.as_secs()));
-                    }
-                }
+            Err(Verdict::Wait) => continue,
+            Err(Verdict::Ask) => {
+                multiplexer.with(|channels| channels.ping(0));
                 continue;
+            }
+            Err(Verdict::Gone) => {
+                return lost(format!("the server was silent for {} s", DEAD_PEER_AFTER.as_secs()));
             }
         };
         match multiplexer.receive(frame) {
@@ -301,6 +379,9 @@ async fn read_frames(
                 commands.advance(id, Progress::Ended { pid, status });
             }
             Ok(Event::Refused(id, refuse)) => commands.advance(id, Progress::Refused(refuse)),
+            Ok(Event::Explained(id, explained)) => {
+                commands.advance(id, Progress::Explained(Box::new(explained)));
+            }
             Ok(Event::Exited(id, exit, completeness)) => {
                 commands.advance(id, Progress::Exited { exit, completeness });
             }

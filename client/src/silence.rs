@@ -2,6 +2,12 @@
 
 use std::time::Duration;
 
+use labsh_proto::frame::Frame;
+use labsh_proto::limits;
+use labsh_transport::framing::{FrameReader, ReadError};
+use tokio::io::AsyncRead;
+use tokio::time::{Instant, timeout};
+
 /// Silence is counted in pieces of this length, so that being stopped (job control, a debugger, a sleeping machine) for
 /// however long counts as one piece at most.
 pub(crate) const PIECE: Duration = Duration::from_secs(5);
@@ -28,24 +34,42 @@ pub(crate) enum Verdict {
 
 /// How many pieces of silence there were in a row.
 #[derive(Debug, Default)]
-pub(crate) struct Silence(u32);
+pub(crate) struct Silence {
+    pieces: u32,
+    /// The bytes that had come when it began.
+    heard: u64,
+}
 
 impl Silence {
+    /// The server's next frame, or a verdict for each piece of silence before it. Cancel safe.
+    pub(crate) async fn next<R: AsyncRead + Unpin>(
+        &mut self,
+        reader: &mut FrameReader<R>,
+    ) -> Result<Result<Option<Frame>, ReadError>, Verdict> {
+        let start = Instant::now();
+        let next = timeout(PIECE, reader.next(limits::BODY)).await;
+        if reader.received() > self.heard {
+            self.heard = reader.received();
+            self.broken();
+        }
+        next.map_err(|_| self.lasted(start.elapsed()))
+    }
+
     /// Bytes have come.
-    pub(crate) fn broken(&mut self) {
-        self.0 = 0;
+    fn broken(&mut self) {
+        self.pieces = 0;
     }
 
     /// A wait of [`PIECE`] is over, which in fact took so long, and nothing has come.
-    pub(crate) fn lasted(&mut self, took: Duration) -> Verdict {
+    fn lasted(&mut self, took: Duration) -> Verdict {
         if took > 2 * PIECE {
             // It was this process that did not run. What the server sent meanwhile may not have been read yet, and it is
             // given the time to answer anew.
-            self.0 = ASK_AFTER;
+            self.pieces = ASK_AFTER;
             return Verdict::Ask;
         }
-        self.0 += 1;
-        match self.0 {
+        self.pieces += 1;
+        match self.pieces {
             ASK_AFTER => Verdict::Ask,
             GONE_AFTER.. => Verdict::Gone,
             _ => Verdict::Wait,

@@ -3,6 +3,7 @@
 
 use std::fmt::Debug;
 
+use labsh_proto::explanation::Explained;
 use labsh_proto::frame::{ChannelId, Frame, Kind};
 use labsh_proto::message::{
     Body, Challenge, Credit, Ended, Eof, Exit, Goodbye, Open, Ping, Pong, Refuse, Resize, Response, Signal,
@@ -44,6 +45,7 @@ fuzz_target!(|data: &[u8]| {
         Kind::Resize => check::<Resize>(&frame),
         Kind::Ended => check::<Ended>(&frame),
         Kind::Exit => check::<Exit>(&frame),
+        Kind::Explained => check::<Explained>(&frame),
         Kind::Stdin | Kind::Stdout | Kind::Stderr | Kind::Close => {}
     }
 });

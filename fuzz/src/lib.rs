@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use labsh_proto::channel::{Channels, Event, Read, Role};
+use labsh_proto::explanation::Explained;
 use labsh_proto::flow::{Budget, Growth};
 use labsh_proto::frame::{ChannelId, Decoder};
 use labsh_proto::limits::BODY;
@@ -30,6 +31,7 @@ pub fn converse(role: Role, data: &[u8]) {
                 channels.refuse(id, &Refuse::new(RefuseCode::BAD_COMMAND, "bad", ""));
             }
             Ok(Event::Opened(id, _)) => channels.started(id, 1),
+            Ok(Event::Asked(id, _)) => channels.explained(id, &Explained::default()),
             Ok(_) => {}
             Err(error) => {
                 // What is said about it must be sayable.
@@ -60,7 +62,7 @@ fn act(channels: &mut Channels, role: Role, action: u8) {
         (2, _) => channels.finish(id, stream),
         (3, _) => channels.stop(id, stream),
         (4, Role::Client) => {
-            let _ = channels.open(&command());
+            let _ = if action & 8 == 0 { channels.open(&command()) } else { channels.ask(&command()) };
         }
         (4, Role::Server) => channels.ended(id, Status::Exited(0)),
         (5, Role::Client) => channels.close(id),

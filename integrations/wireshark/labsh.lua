@@ -17,7 +17,7 @@ local SHOWN_ITEMS = 1000
 local PREVIEW = 80
 local INFO_FRAMES = 12
 
--- `sender`: who may send it; nil: both. `flag`: what bit 0x01 means. `sizes`: the shortest and the longest body there can be.
+-- `sender`: who may send it; nil: both. `flag`: what bit 0x01 means, `other_flag`: what 0x02 does. `sizes`: the shortest and the longest body there can be.
 local KINDS = {
     [0x01] = { name = "challenge", sender = "server", connection = true, sizes = { 32, 32 } },
     [0x02] = { name = "response", sender = "client", connection = true, sizes = { 88, 88 } },
@@ -26,7 +26,7 @@ local KINDS = {
     [0x05] = { name = "ping", connection = true, sizes = { 8, 8 } },
     [0x06] = { name = "pong", connection = true, sizes = { 8, 8 } },
     [0x07] = { name = "goodbye", connection = true, sizes = { 8, 8 + TEXT } },
-    [0x10] = { name = "open", sender = "client", flag = "more", sizes = { 1, BODY } },
+    [0x10] = { name = "open", sender = "client", flag = "more", other_flag = "explain", sizes = { 1, BODY } },
     [0x11] = { name = "started", sender = "server", sizes = { 4, 4 } },
     [0x12] = { name = "stdin", sender = "client", flag = "limited", data = true, sizes = { 1, BODY } },
     [0x13] = { name = "stdout", sender = "server", flag = "limited", data = true, sizes = { 1, BODY } },
@@ -39,8 +39,14 @@ local KINDS = {
     [0x1a] = { name = "ended", sender = "server", sizes = { 5, 6 } },
     [0x1b] = { name = "exit", sender = "server", sizes = { 54, 55 } },
     [0x1c] = { name = "close", sender = "client", sizes = { 0, 0 } },
+    [0x1d] = { name = "explained", sender = "server", sizes = { 96, BODY } },
 }
 local OPEN, CLOSE = 0x10, 0x1c
+
+-- All flags that a kind defines.
+local function defined_flags(kind)
+    return (kind.flag and 1 or 0) + (kind.other_flag and 2 or 0)
+end
 
 local KIND_NAMES = {}
 for code, kind in pairs(KINDS) do
@@ -57,7 +63,7 @@ local REFUSE_CODES = {
     [21] = "not-executable", [22] = "resources", [23] = "unsupported", [24] = "internal", [25] = "user",
     [26] = "subsystem",
 }
-local FEATURES = { "TERMINAL", "LINGER", "RESUME" }
+local FEATURES = { "TERMINAL", "LINGER", "RESUME", "EXPLAIN" }
 -- signal(7), on x86 and ARM.
 local SIGNALS = {
     "SIGHUP", "SIGINT", "SIGQUIT", "SIGILL", "SIGTRAP", "SIGABRT", "SIGBUS", "SIGFPE", "SIGKILL", "SIGUSR1", "SIGSEGV",
@@ -72,6 +78,7 @@ local field = {
     kind = ProtoField.uint8("labsh.kind", "Kind", base.HEX, KIND_NAMES),
     flags = ProtoField.uint8("labsh.flags", "Flags", base.HEX),
     more = ProtoField.bool("labsh.flags.more", "MORE: another open frame continues this one", 8, nil, 0x01),
+    explain = ProtoField.bool("labsh.flags.explain", "EXPLAIN: say what would become of it", 8, nil, 0x02),
     limited = ProtoField.bool("labsh.flags.limited", "LIMITED: from here on the sender waits for credit", 8, nil, 0x01),
     reserved = ProtoField.uint16("labsh.reserved", "Reserved", base.HEX),
     channel = ProtoField.uint32("labsh.channel", "Channel", base.DEC, nil, nil, "0: the connection itself"),
@@ -109,6 +116,20 @@ local field = {
     terminal = ProtoField.string("labsh.open.terminal", "Terminal"),
     frames = ProtoField.uint32("labsh.open.frames", "Frames of this open"),
     pid = ProtoField.uint32("labsh.started.pid", "Process id"),
+    entry = ProtoField.string("labsh.explained.entry", "File that grants the key its rights"),
+    networks = ProtoField.uint64("labsh.explained.networks", "Networks"),
+    network = ProtoField.string("labsh.explained.network", "Network"),
+    expires = ProtoField.uint64("labsh.explained.expires", "Expires (s since 1970)"),
+    at_once = ProtoField.uint32("labsh.explained.channels", "Channels at once"),
+    runs_as = ProtoField.string("labsh.explained.user", "User"),
+    uid = ProtoField.uint32("labsh.explained.uid", "User id"),
+    gid = ProtoField.uint32("labsh.explained.gid", "Group id"),
+    home = ProtoField.string("labsh.explained.home", "Home directory"),
+    starts_in = ProtoField.string("labsh.explained.directory", "Directory"),
+    executes = ProtoField.string("labsh.explained.program", "Program"),
+    accepts = ProtoField.uint64("labsh.explained.accepts", "Accepted names"),
+    accepted = ProtoField.string("labsh.explained.accepted", "Accepted name"),
+    left_off = ProtoField.uint32("labsh.explained.left_off", "Items left off"),
     consumed = ProtoField.uint64("labsh.credit.consumed", "Consumed up to"),
     limit = ProtoField.uint64("labsh.credit.limit", "May be sent up to"),
     signal = ProtoField.uint8("labsh.signal.number", "Signal", base.DEC, SIGNALS),
@@ -388,6 +409,28 @@ function Reader:program(tree)
     return PROGRAMS[program]
 end
 
+-- A list of plain strings.
+function Reader:strings(tree, count, item, name, what)
+    self:list(tree, count, 8, name, function(shown)
+        if shown then
+            self:string(tree, item, what)
+        else
+            self:bytes(what)
+        end
+    end)
+end
+
+function Reader:variables(tree)
+    self:list(tree, field.variables, 16, "variables", function(shown)
+        local from = self.at
+        local name, value = self:bytes("a variable's name"), self:bytes("a variable's value")
+        if shown then
+            local text = (name .. "=" .. value):gsub("%z", "\\0")
+            tree:add(field.variable, self.tvb:range(from, self.at - from), text)
+        end
+    end)
+end
+
 -- What follows the channel in the Info column, by kind; everything else goes into the tree.
 local BODIES = {}
 
@@ -433,14 +476,7 @@ function BODIES.open(body, tree)
     body:long(tree, field.timeout, "timeout")
     body:enum(tree, field.until_, UNTILS, "until")
     local said = body:program(tree)
-    body:list(tree, field.variables, 16, "variables", function(shown)
-        local from = body.at
-        local name, value = body:bytes("a variable's name"), body:bytes("a variable's value")
-        if shown then
-            local text = (name .. "=" .. value):gsub("%z", "\\0")
-            tree:add(field.variable, body.tvb:range(from, body.at - from), text)
-        end
-    end)
+    body:variables(tree)
     if body:flag("whether there is a directory") then
         body:string(tree, field.directory, "directory")
     end
@@ -505,6 +541,24 @@ end
 
 function BODIES.close() end
 
+function BODIES.explained(body, tree)
+    body:text(tree, field.entry, "entry")
+    body:strings(tree, field.networks, field.network, "from", "a network")
+    body:long(tree, field.expires, "expires")
+    body:number(tree, field.at_once, 4, "channels")
+    local user = body:text(tree, field.runs_as, "user")
+    body:number(tree, field.uid, 4, "uid")
+    body:number(tree, field.gid, 4, "gid")
+    body:string(tree, field.home, "home")
+    body:string(tree, field.starts_in, "directory")
+    local program = body:string(tree, field.executes, "program")
+    body:strings(tree, field.words, field.word, "words", "a word")
+    body:variables(tree)
+    body:strings(tree, field.accepts, field.accepted, "accepted", "a name")
+    body:number(tree, field.left_off, 4, "left_off")
+    return quoted(program) .. " as " .. quoted(user)
+end
+
 -- Headers -----------------------------------------------------------------------------------------------------------
 
 local function header_at(tvb, at)
@@ -545,14 +599,14 @@ local function plausible(tvb, at, small)
             and header.reserved == 0
             and header.length >= kind.sizes[1]
             and header.length <= kind.sizes[2]
-            and header.flags <= (kind.flag and 1 or 0)
+            and header.flags <= defined_flags(kind)
             and (kind.connection == "either" or (header.channel == 0) == (kind.connection == true))
             and (not small or header.channel < 65536)
     end
     return (byte(0) or 0) == 0
         and (byte(1) or 0) <= 1
         and (byte(4) == nil or KINDS[byte(4)] ~= nil)
-        and (byte(5) or 0) <= 1
+        and (byte(5) or 0) <= 3
         and (byte(6) or 0) == 0
         and (byte(7) or 0) == 0
 end
@@ -743,6 +797,9 @@ local function show_header(tree, tvb, at, header)
     }
     if header.kind and header.kind.flag then
         items.flags:add(field[header.kind.flag], tvb:range(at + 5, 1))
+        if header.kind.other_flag then
+            items.flags:add(field[header.kind.other_flag], tvb:range(at + 5, 1))
+        end
     end
     return items
 end
@@ -762,7 +819,7 @@ local function check_header(items, tvb, frame, header)
         local text = string.format("Before authentication a body has at most %d bytes", frame.known.limit)
         complain(items.length, "body_too_long", tvb:range(at, 4), text)
     end
-    if header.flags > (kind.flag and 1 or 0) then
+    if header.flags > defined_flags(kind) then
         complain(items.flags, "undefined_flags", tvb:range(at + 5, 1), "A flag that " .. kind.name .. " does not define")
     end
     if kind.connection ~= "either" and (header.channel == 0) ~= (kind.connection == true) then

@@ -1,6 +1,8 @@
 //! Expressions: patterns, groups and files, joined by operators.
 
-use crate::{MOST, Mistake, NodeSet, pattern};
+use std::collections::HashMap;
+
+use crate::{DEEPEST, MOST, Mistake, NodeSet, pattern};
 
 /// Where groups and files come from. Everything that is returned is an expression again.
 pub trait Groups {
@@ -41,13 +43,15 @@ impl Groups for NoGroups {
 }
 
 pub(crate) fn evaluate(expression: &str, groups: &dyn Groups) -> Result<NodeSet, Mistake> {
-    Evaluation { groups, inside: Vec::new() }.evaluate(expression)
+    Evaluation { groups, inside: Vec::new(), known: HashMap::new() }.evaluate(expression)
 }
 
 struct Evaluation<'a> {
     groups: &'a dyn Groups,
     /// The groups and files that are being looked up, each inside the one before it.
     inside: Vec<String>,
+    /// What has been looked up: groups that many others share are evaluated once.
+    known: HashMap<String, NodeSet>,
 }
 
 #[derive(Clone, Copy)]
@@ -115,6 +119,10 @@ impl Evaluation<'_> {
         }
         let mut set = NodeSet::default();
         for group in pattern::expand(groups)? {
+            if let Some(known) = self.known.get(&format!("@{group}")) {
+                set = set.union(known.clone());
+                continue;
+            }
             let Some(content) = self.groups.group(&group).map_err(Mistake::Source)? else {
                 return Err(Mistake::UnknownGroup { group, known: self.groups.names() });
             };
@@ -145,9 +153,15 @@ impl Evaluation<'_> {
             circle.push(name.to_owned());
             return Err(Mistake::Circle { circle });
         }
+        if self.inside.len() == DEEPEST {
+            return Err(Mistake::TooDeep { group: name.to_owned() });
+        }
         self.inside.push(name.to_owned());
         let set = look_up(self);
         self.inside.pop();
+        if let Ok(set) = &set {
+            self.known.insert(name.to_owned(), set.clone());
+        }
         set
     }
 }

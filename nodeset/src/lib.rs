@@ -40,6 +40,9 @@ use name::Name;
 /// No expression gives more hosts than this: a slip of the finger must not fill the memory.
 pub const MOST: usize = 100_000;
 
+/// Groups and files stand within each other no deeper than this.
+pub const DEEPEST: usize = 100;
+
 /// Hosts, each once, in the order in which people count: lab2 before lab10.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct NodeSet {
@@ -82,7 +85,7 @@ pub enum Mistake {
         expression: String,
     },
     /// No group has this name.
-    #[error("there is no group {group:?}{}", and_known(.known))]
+    #[error("there is no group {group:?}{}", and_known(.group, .known))]
     UnknownGroup {
         /// The name, as it was written behind the `@`.
         group: String,
@@ -95,16 +98,33 @@ pub enum Mistake {
         /// The groups on the way, the first again as the last.
         circle: Vec<String>,
     },
+    /// Groups within groups, more than [`DEEPEST`].
+    #[error("{group}: more than {DEEPEST} groups within groups; name the hosts in fewer steps")]
+    TooDeep {
+        /// The group or the file that would be one too many, as it is written.
+        group: String,
+    },
     /// A group or a file cannot be read.
     #[error("{0}")]
     Source(String),
 }
 
-fn and_known(names: &[String]) -> String {
-    match names {
-        [] => "; none are configured".to_owned(),
-        names => format!("; there are: {}", names.join(", ")),
+/// More names than these would hide the one that is looked for.
+const NAMES: usize = 12;
+
+fn and_known(group: &str, names: &[String]) -> String {
+    if names.is_empty() {
+        return "; none are configured".to_owned();
     }
+    let mut nearest: Vec<(f64, &str)> =
+        names.iter().map(|name| (strsim::jaro_winkler(group, name), name.as_str())).collect();
+    nearest.sort_by(|one, other| other.0.total_cmp(&one.0));
+    let guess = nearest.first().filter(|(likeness, _)| *likeness > 0.8);
+    let guess = guess.map_or_else(String::new, |(_, name)| format!("; perhaps @{name}"));
+    let mut known: Vec<&str> = nearest.iter().take(NAMES).map(|(_, name)| *name).collect();
+    known.sort_unstable();
+    let more = if names.len() > NAMES { ", …" } else { "" };
+    format!("{guess}; there are: {}{more}", known.join(", "))
 }
 
 impl NodeSet {

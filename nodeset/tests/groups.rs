@@ -83,6 +83,8 @@ fn addresses_are_hosts() {
 fn what_is_wrong_is_said() {
     assert!(matches!(mistake("@nothere"), Mistake::UnknownGroup { .. }));
     assert!(mistake("@nothere").to_string().contains("there are: a, b, empty"));
+    assert!(mistake("@emty").to_string().contains("perhaps @empty"), "{}", mistake("@emty"));
+    assert!(!mistake("@nothere").to_string().contains("perhaps"));
     assert!(mistake("@x").to_string().contains("@x → @y → @z → @x"));
     assert!(mistake("@itself").to_string().contains("@itself → @itself"));
     assert!(mistake("").to_string().contains("missing at the end"));
@@ -101,4 +103,43 @@ fn a_slip_of_the_finger_does_not_fill_the_memory() {
     }
     assert_eq!(NodeSet::parse(&format!("n[1-{MOST}]"), &room()).unwrap().len(), MOST);
     assert!(mistake("n[99999999999999999999]").to_string().contains("too large"));
+}
+
+/// Groups by number: what a group holds is made up when it is asked for.
+struct Numbered(fn(u32) -> String);
+
+impl Groups for Numbered {
+    fn group(&self, name: &str) -> Result<Option<String>, String> {
+        Ok(name.parse().ok().map(self.0))
+    }
+
+    fn all(&self) -> Result<String, String> {
+        Err("nobody asks for all".to_owned())
+    }
+
+    fn file(&self, path: &str) -> Result<String, String> {
+        Err(format!("nobody asks for {path}"))
+    }
+
+    fn names(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+#[test]
+fn groups_within_groups_come_to_an_end() {
+    let endless = Numbered(|number| format!("@{}", number + 1));
+    let mistake = NodeSet::parse("@0", &endless).unwrap_err();
+    assert!(matches!(mistake, Mistake::TooDeep { .. }), "{mistake}");
+    assert!(mistake.to_string().contains("more than 100 groups within groups"), "{mistake}");
+}
+
+#[test]
+fn groups_that_many_others_share_are_evaluated_once() {
+    // Looked up each time they are named, these would be 2 to the power of 90.
+    let shared = Numbered(|number| match number {
+        90.. => "lab01".to_owned(),
+        _ => format!("@{0},@{0}!lab[02-03]", number + 1),
+    });
+    assert_eq!(NodeSet::parse("@0", &shared).unwrap().to_string(), "lab01");
 }

@@ -13,6 +13,9 @@ use crate::limits::HEADER_LENGTH;
 /// The flag of `open`: another `open` frame continues this one.
 pub const FLAG_MORE: u8 = 0x01;
 
+/// The flag of `open`, on its last frame: say what would become of the command, and start nothing.
+pub const FLAG_EXPLAIN: u8 = 0x02;
+
 /// The flag of stdin, stdout and stderr: this frame uses up the credit, so credit is what the sender waits for.
 pub const FLAG_LIMITED: u8 = 0x01;
 
@@ -91,7 +94,7 @@ kinds! {
     /// The sender will send nothing more and closes, with a reason.
     Goodbye = 0x07, "goodbye", Either, 0;
     /// A command to run.
-    Open = 0x10, "open", Client, 0x01;
+    Open = 0x10, "open", Client, 0x03;
     /// The command runs.
     Started = 0x11, "started", Server, 0;
     /// Bytes for the command's standard input.
@@ -116,6 +119,8 @@ kinds! {
     Exit = 0x1b, "exit", Server, 0;
     /// The client gives the channel's slot back.
     Close = 0x1c, "close", Client, 0;
+    /// What would become of a command that was asked about.
+    Explained = 0x1d, "explained", Server, 0;
 }
 
 impl Kind {
@@ -246,7 +251,8 @@ impl Decoder {
     /// Whether a whole frame is there, so that [`Self::next_frame`] has an answer.
     pub fn has_next(&self) -> bool {
         let announced = self.buffer.first_chunk::<4>().map(|length| u32::from_be_bytes(*length) as usize);
-        announced.is_some_and(|length| self.buffer.len().saturating_sub(HEADER_LENGTH) >= length)
+        let body = self.buffer.len().checked_sub(HEADER_LENGTH);
+        announced.zip(body).is_some_and(|(length, body)| body >= length)
     }
 
     /// Called when the stream has ended: an error unless it ended between two messages.

@@ -7,7 +7,7 @@
 //! | --- | --- |
 //! | 0 | [`limits`], [`error`] (which speaks of the types of floor 2 by name, and does nothing with them) |
 //! | 1 | `wire`, the only file that names bincode |
-//! | 2 | [`frame`], [`message`], [`key`], [`auth`] |
+//! | 2 | [`frame`], [`message`], [`explanation`], [`key`], [`auth`] |
 //! | 3 | [`handshake`], [`flow`], `outgoing`, [`channel`] |
 #![no_std]
 
@@ -16,6 +16,7 @@ extern crate alloc;
 pub mod auth;
 pub mod channel;
 pub mod error;
+pub mod explanation;
 pub mod flow;
 pub mod frame;
 pub mod handshake;

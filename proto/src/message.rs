@@ -59,8 +59,10 @@ impl Features {
     pub const LINGER: Self = Self(1 << 1);
     /// A connection may take up commands of an earlier one.
     pub const RESUME: Self = Self(1 << 2);
+    /// An `open` may ask what would become of its command (`explained`).
+    pub const EXPLAIN: Self = Self(1 << 3);
     /// What this code can do beyond the base.
-    pub const SUPPORTED: Self = Self::TERMINAL;
+    pub const SUPPORTED: Self = Self(Self::TERMINAL.0 | Self::EXPLAIN.0);
 
     /// Whether all of `other`'s bits are set.
     pub fn contains(self, other: Self) -> bool {

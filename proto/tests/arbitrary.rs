@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use labsh_proto::channel::{Channels, Role};
 use labsh_proto::error::ProtocolError;
+use labsh_proto::explanation::Explained;
 use labsh_proto::flow::{Budget, Growth};
 use labsh_proto::frame::{ChannelId, Decoder, Frame, Kind};
 use labsh_proto::key::{HostKey, Key};
@@ -21,9 +22,9 @@ fn kind() -> impl Strategy<Value = Kind> {
 
 /// A frame whose header is valid, around any body.
 fn frame(body: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Value = Frame> {
-    (kind(), any::<bool>(), 1..5_u32, body).prop_map(|(kind, flag, channel, body)| {
+    (kind(), 0..4_u8, 1..5_u32, body).prop_map(|(kind, flags, channel, body)| {
         let frame = |flags, channel| Frame { flags, ..Frame::new(kind, ChannelId(channel), body.clone()) };
-        let candidates = [frame(u8::from(flag), channel), frame(0, channel), frame(0, 0)];
+        let candidates = [frame(flags, channel), frame(flags & 1, channel), frame(0, channel), frame(0, 0)];
         let decodes =
             |frame: &&Frame| labsh_proto::frame::Header::decode(&frame.header().encode(), BODY).is_ok();
         candidates.iter().find(decodes).expect("one of them fits").clone()
@@ -48,10 +49,13 @@ fn likely_body() -> impl Strategy<Value = Vec<u8>> {
         terminal: None,
     };
     let open = open.encode().expect("a good command").to_vec();
+    let explained = Explained { user: "alice".into(), words: vec![b"true".to_vec()], ..Explained::default() };
+    let explained = explained.frame(ChannelId(1)).body.to_vec();
     prop_oneof![
         stream.prop_map(|stream| Eof { stream }.frame(ChannelId(1)).body.to_vec()),
         credit,
         Just(open),
+        Just(explained),
         Just(vec![0; 8]),
         Just(vec![0; 4]),
         Just(Vec::new()),
@@ -104,6 +108,7 @@ fn check_every_body(frame: &Frame) {
     check::<Resize>(frame);
     check::<Ended>(frame);
     check::<Exit>(frame);
+    check::<Explained>(frame);
     if let Ok(open) = Open::decode(&frame.body)
         && let Ok(body) = open.encode()
     {
@@ -128,7 +133,8 @@ fn exercise(role: Role, frames: Vec<Frame>) {
                 user: None,
                 terminal: None,
             };
-            channels.open(&open).expect("a free slot");
+            let opened = if word == "a" { channels.open(&open) } else { channels.ask(&open) };
+            opened.expect("a free slot");
         }
     }
     for frame in frames {

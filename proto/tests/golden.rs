@@ -9,7 +9,8 @@ use std::{fs, path::PathBuf};
 
 use bytes::Bytes;
 use labsh_proto::auth::{ChannelBinding, Mode, ServerSays, Transcript};
-use labsh_proto::frame::{ChannelId, Decoder, FLAG_LIMITED, FLAG_MORE, Frame, Kind};
+use labsh_proto::explanation::Explained;
+use labsh_proto::frame::{ChannelId, Decoder, FLAG_EXPLAIN, FLAG_LIMITED, FLAG_MORE, Frame, Kind};
 use labsh_proto::handshake::{Client, Server};
 use labsh_proto::key::{HostId, HostKey, Key, KeyId, Secret, dummy_tls_seed};
 use labsh_proto::limits::BODY;
@@ -187,7 +188,28 @@ fn command_cases() -> Vec<Case> {
         case("signal", ONE, Signal { number: 15 }),
         case("resize", ONE, SIZE),
         raw("close", Kind::Close, 0, ONE, Bytes::new()),
+        raw("open-explain", Kind::Open, FLAG_EXPLAIN, ONE, argv),
+        case("explained", ONE, explained()),
     ]
+}
+
+fn explained() -> Explained {
+    Explained {
+        entry: "alice@desk+lab07.toml".into(),
+        from: vec!["10.0.0.0/8".into()],
+        expires: 1_956_527_999,
+        channels: 256,
+        user: "alice".into(),
+        uid: 1000,
+        gid: 100,
+        home: b"/home/alice".to_vec(),
+        directory: b"/srv".to_vec(),
+        program: b"/usr/bin/grep".to_vec(),
+        words: vec![b"grep".to_vec(), b"a b".to_vec()],
+        environment: vec![(b"LANG".to_vec(), b"C".to_vec())],
+        accepted: vec!["LC_*".into()],
+        left_off: 0,
+    }
 }
 
 fn stream_cases() -> Vec<Case> {
@@ -239,7 +261,11 @@ fn frames_are_sent_as_these_bytes() {
 fn these_bytes_are_read_as_frames() {
     for Case { name, frame, reads_back } in cases() {
         let mut decoder = Decoder::default();
-        decoder.buffer().extend_from_slice(&golden(name));
+        for byte in golden(name) {
+            assert!(!decoder.has_next(), "{name}");
+            decoder.buffer().extend_from_slice(&[byte]);
+        }
+        assert!(decoder.has_next(), "{name}");
         assert_eq!(decoder.next_frame(BODY), Ok(Some(frame)), "{name}");
         assert_eq!(decoder.finish(), Ok(()), "{name}");
         assert!(reads_back, "{name}");

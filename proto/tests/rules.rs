@@ -3,8 +3,9 @@
 use bytes::Bytes;
 use labsh_proto::channel::{Channels, Completeness, Event, OpenError, Read, Role};
 use labsh_proto::error::ProtocolError;
+use labsh_proto::explanation::Explained;
 use labsh_proto::flow::{Budget, Growth};
-use labsh_proto::frame::{ChannelId, FLAG_MORE, Frame, Kind};
+use labsh_proto::frame::{ChannelId, FLAG_EXPLAIN, FLAG_MORE, Frame, Kind};
 use labsh_proto::limits;
 use labsh_proto::message::{
     Body, Challenge, CommandId, Credit, Ended, Eof, Exit, Goodbye, Nonce, Open, Ping, Pong, Program, Refuse,
@@ -437,4 +438,45 @@ fn unfinished_opens_are_bounded_together() {
         (answer.channel, Refuse::from_frame(&answer).expect("a refusal").code),
         (ChannelId(20), RefuseCode::RESOURCES)
     );
+}
+
+#[test]
+fn a_command_that_was_asked_about_is_never_started() {
+    let mut server = channels(Role::Server, 2);
+    let frame = Frame { flags: FLAG_EXPLAIN, ..open_frame(ONE) };
+    assert!(matches!(server.receive(frame), Ok(Event::Asked(ONE, _))));
+    let explained = Explained { user: "alice".into(), ..Explained::default() };
+    server.explained(ONE, &explained);
+    let answer = server.next_frame().expect("an answer");
+
+    let asked = || {
+        let mut client = channels(Role::Client, 2);
+        assert_eq!(client.ask(&command(&["true"])), Ok(ONE));
+        assert_eq!(client.next_frame().map(|frame| frame.flags), Some(FLAG_EXPLAIN));
+        client
+    };
+    let mut client = asked();
+    assert_eq!(client.receive(answer.clone()), Ok(Event::Explained(ONE, explained)));
+    assert_eq!(client.read(ONE, Stream::Stdout), Read::End);
+    // Over: what else comes is discarded.
+    assert_eq!(client.receive(answer.clone()), Ok(Event::None));
+    let refuse = Refuse::new(RefuseCode::NOT_FOUND, "no", "");
+    assert_eq!(asked().receive(refuse.frame(ONE)), Ok(Event::Refused(ONE, refuse)));
+
+    let unexpected = |kind, expected| Err(ProtocolError::Unexpected { kind, expected });
+    assert_eq!(asked().receive(Started { pid: 1 }.frame(ONE)), unexpected(Kind::Started, "explained"));
+    assert_eq!(asked().receive(exit(0).frame(ONE)), unexpected(Kind::Exit, "started"));
+    assert_eq!(waiting_client().receive(answer), unexpected(Kind::Explained, "nobody has asked"));
+}
+
+#[test]
+fn the_last_frame_of_an_open_says_whether_it_asks() {
+    let whole = open_frame(ONE);
+    let part = |flags, body: Bytes| Frame { flags, ..Frame::new(Kind::Open, ONE, body) };
+    for (first, last, asks) in [(FLAG_MORE | FLAG_EXPLAIN, 0, false), (FLAG_MORE, FLAG_EXPLAIN, true)] {
+        let mut server = channels(Role::Server, 2);
+        assert_eq!(server.receive(part(first, whole.body.slice(..9))), Ok(Event::None));
+        let event = server.receive(part(last, whole.body.slice(9..))).expect("a command");
+        assert_eq!(matches!(event, Event::Asked(..)), asks);
+    }
 }

@@ -12,7 +12,7 @@ use crate::keyring::RunsAs;
 use crate::keys_command::{self, KeyCommand, Outcome};
 use crate::mistakes::Mistakes;
 use crate::source::Source;
-use crate::{check, daemon, logs, spawner};
+use crate::{check, copying, daemon, logs, spawner};
 
 const EXIT_STATUSES: &str = "\
 Exit status:
@@ -44,6 +44,9 @@ enum Command {
     /// Add, list and remove the keys that may enter
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Be the far side of labsh cp on stdin and stdout
+    #[command(hide = true)]
+    CopyServe,
 }
 
 /// The command line's definition, for completions and man pages.
@@ -63,20 +66,22 @@ pub fn main() -> ExitCode {
 }
 
 fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
-    let source = Source::new(cli.config)?;
+    let source = || Source::new(cli.config);
     match cli.command.unwrap_or(Command::Run) {
-        Command::Run => run(source),
-        Command::Check => match check::run(&source, &RunsAs::current(), &user_exists) {
+        Command::Run => run(source()?),
+        Command::Check => match check::run(&source()?, &RunsAs::current(), &user_exists) {
             Ok(said) => say(&said),
             Err(mistakes) => Ok(told(mistakes)),
         },
         Command::Key(command) => {
-            let (config, mistakes) = source.read();
+            let (config, mistakes) = source()?.read();
             if !mistakes.is_empty() {
                 return Ok(told(Mistakes(mistakes)));
             }
             key(command, &config.keys_dir)
         }
+        // For whoever it runs as, labshd's files are none of its business.
+        Command::CopyServe => copying::serve(),
     }
 }
 
@@ -88,7 +93,7 @@ fn run(source: Source) -> anyhow::Result<ExitCode> {
         Ok((config, _)) => config,
         Err(mistakes) => return Ok(told(mistakes)),
     };
-    logs::init(config.log_format, config.log_level)?;
+    let _log = logs::init(config.log_format, config.log_level)?;
     match daemon::run(source, spawner) {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) => {

@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::copying;
 use crate::environment::{self, Pattern};
 use crate::fields::Fields;
 pub use crate::listen_address::ListenAddress;
@@ -41,7 +42,7 @@ pub struct Config {
     /// PATH for commands; [`Config::command_path`] has the default.
     pub path: Option<String>,
     /// Programs that clients may ask for by a name, as exact words, no shell; the first is an absolute path. Default:
-    /// `sftp`, where one of the usual places has its server.
+    /// `sftp`, where one of the usual places has its server. `labsh-copy` is always among them.
     pub subsystems: BTreeMap<String, Vec<String>>,
     /// Between SIGHUP, SIGTERM and SIGKILL for a command whose client is gone. Default: 2 s.
     pub termination_grace: Duration,
@@ -119,7 +120,7 @@ impl Config {
             max_channels: 256,
             accept_env: vec![Pattern::any()],
             path: None,
-            subsystems: usual_subsystems(),
+            subsystems: with_copying(usual_subsystems()),
             termination_grace: 2 * SECOND,
             drain_timeout: 30 * SECOND,
             log_format: LogFormat::Text,
@@ -170,6 +171,7 @@ impl Config {
             // What is relative starts where the file is, wherever labshd was started.
             dir => Ok(file.with_file_name(dir)),
         });
+        config.subsystems = with_copying(config.subsystems);
         (config, fields.finish())
     }
 
@@ -230,6 +232,14 @@ const SFTP_SERVERS: [&str; 4] = [
 fn usual_subsystems() -> BTreeMap<String, Vec<String>> {
     let found = SFTP_SERVERS.into_iter().find(|path| Path::new(path).exists());
     found.map(|path| ("sftp".to_owned(), vec![path.to_owned()])).into_iter().collect()
+}
+
+/// The far side of `labsh cp`, which is there whether the table names it or not: it can do nothing that a command cannot.
+fn with_copying(mut subsystems: BTreeMap<String, Vec<String>>) -> BTreeMap<String, Vec<String>> {
+    if let Some(words) = copying::words() {
+        subsystems.entry(copying::SUBSYSTEM.to_owned()).or_insert(words);
+    }
+    subsystems
 }
 
 fn subsystem(name: &str, value: toml::Value) -> Result<Vec<String>, Wrong> {
@@ -321,7 +331,8 @@ mod tests {
             backup = ["/opt/backup", "a word"]
             "#,
         );
-        assert_eq!(config.subsystems.len(), 2);
+        assert_eq!(config.subsystems.len(), 3);
+        assert_eq!(config.subsystems["labsh-copy"].last().unwrap(), "copy-serve");
         assert_eq!(config.subsystems["sftp"], ["/opt/sftp-server"]);
         assert_eq!(config.subsystems["backup"], ["/opt/backup", "a word"]);
         assert_eq!(config.listen.len(), 3);

@@ -1,7 +1,7 @@
 //! One command from its request to its exit: spawning, its streams, its signals, and each way that it can end.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use labsh_proto::frame::ChannelId;
 use labsh_proto::message::{Open, Program, Refuse, RefuseCode, Resize, Status, Until, Usage};
@@ -75,6 +75,10 @@ impl Job {
         if self.shared.draining.is_cancelled() {
             return Err(Refuse::new(RefuseCode::STOPPING, "labshd is stopping", "try again in a moment"));
         }
+        // A session may outlive the time for which its key was enrolled.
+        let source = self.origin.peer.map(|peer| peer.ip());
+        let permitted = self.origin.entry.permits(source, SystemTime::now());
+        permitted.map_err(|why| Refuse::new(RefuseCode::NOT_PERMITTED, why.to_string(), why.remedy()))?;
         let request = request::prepare(&self.open, &self.origin, &self.shared.config())?;
         tokio::select! {
             spawned = self.shared.spawner.spawn(request) => spawned.map(Some).map_err(refusal),
@@ -252,7 +256,7 @@ impl Escalation {
 }
 
 /// What stands in the log: the first words, not a megabyte.
-fn describe(program: &Program) -> String {
+pub(crate) fn describe(program: &Program) -> String {
     const MOST: usize = 200;
     let mut text = match program {
         Program::Shell(line) => String::from_utf8_lossy(&line[..line.len().min(MOST)]).into_owned(),
@@ -301,7 +305,8 @@ fn usage(usage: &spawner::Usage) -> Usage {
     }
 }
 
-fn refusal(error: SpawnError) -> Refuse {
+/// What the client is told of it.
+pub(crate) fn refusal(error: SpawnError) -> Refuse {
     let (code, remedy) = match &error {
         SpawnError::NotFound { .. } => (RefuseCode::NOT_FOUND, "check the name and the PATH over there"),
         SpawnError::NotExecutable { .. } => {

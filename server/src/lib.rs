@@ -22,7 +22,9 @@ pub mod users;
 
 mod admission;
 mod authenticate;
+mod copying;
 mod dummy;
+mod explain;
 mod fields;
 mod job;
 mod listener;

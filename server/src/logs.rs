@@ -1,33 +1,141 @@
 //! How the log is written: to stderr, an event a line, whatever its values hold.
 
 use std::fmt::{self, Write as _};
+use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use std::{mem, thread};
 
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::config::{LogFormat, LogLevel};
 
+/// The bytes of the log that may wait for whoever takes them.
+const WAITING: usize = 1 << 20;
+
+/// How long the end of labshd waits for what is still to be written.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
 /// Sends what is logged from now on to stderr. Without times where stderr is the journal, which has its own.
+///
+/// Whoever logs never waits: a thread writes. Lines that stderr does not take in time are counted and left out, and
+/// what it refuses (a full disk, a pipe without a reader) is lost.
 ///
 /// # Errors
 ///
-/// It has been called before.
-pub fn init(format: LogFormat, level: LogLevel) -> anyhow::Result<()> {
+/// It has been called before; stderr cannot be duplicated; no thread can be started.
+pub fn init(format: LogFormat, level: LogLevel) -> anyhow::Result<Log> {
+    let lines = Arc::<Lines>::default();
+    let writer = lines.clone();
     let builder = tracing_subscriber::fmt()
         .with_max_level(filter(level))
         .with_target(false)
         // Colours are control characters, and none may pass.
         .with_ansi(false)
-        .with_writer(OneLine(io::stderr));
+        // It would tell stderr, and panic if that cannot be told.
+        .log_internal_errors(false)
+        .with_writer(OneLine(move || Queued(writer.clone())));
     let result = match (format, stderr_is_journal()) {
         (LogFormat::Text, false) => builder.try_init(),
         (LogFormat::Text, true) => builder.without_time().try_init(),
         (LogFormat::Json, false) => builder.json().flatten_event(true).try_init(),
         (LogFormat::Json, true) => builder.json().flatten_event(true).without_time().try_init(),
     };
-    result.map_err(|error| anyhow::anyhow!("the log cannot be set up: {error}"))
+    result.map_err(|error| anyhow::anyhow!("the log cannot be set up: {error}"))?;
+    // Past the lock around std's own stderr: while a write waits there, a panic could not be told.
+    let stderr = File::from(io::stderr().as_fd().try_clone_to_owned()?);
+    let log = Log(lines.clone());
+    thread::Builder::new().name("log".into()).spawn(move || lines.write_to(stderr))?;
+    Ok(log)
+}
+
+/// The log as long as labshd runs. Dropping it waits, for five seconds at most, until the last line is written.
+#[must_use = "the last lines are written when it is dropped"]
+#[derive(Debug)]
+pub struct Log(Arc<Lines>);
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        let unwritten = |waiting: &mut Waiting| waiting.writing || !waiting.text.is_empty();
+        // Whoever does not read by then does not want to know.
+        let _ = self.0.changed.wait_timeout_while(self.0.waiting(), LAST_WORDS, unwritten);
+    }
+}
+
+/// Lines between those who log and the one thread that writes.
+#[derive(Debug, Default)]
+struct Lines {
+    waiting: Mutex<Waiting>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    /// Whole lines.
+    text: Vec<u8>,
+    /// How many lines found no room since `text` was last taken.
+    lost: u64,
+    /// What was taken is not written yet.
+    writing: bool,
+}
+
+impl Lines {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, line: &[u8]) {
+        let mut waiting = self.waiting();
+        // Where one is missing all that follow are, until it can be said: a shorter line must not hide the gap.
+        if waiting.lost > 0 || waiting.text.len() + line.len() > WAITING {
+            waiting.lost += 1;
+            return;
+        }
+        waiting.text.extend_from_slice(line);
+        self.changed.notify_all();
+    }
+
+    /// Waits until there is something to write; returns it, and how many lines are missing behind it.
+    fn take(&self) -> (Vec<u8>, u64) {
+        let mut waiting = self.waiting();
+        waiting.writing = false;
+        self.changed.notify_all();
+        let mut waiting = self
+            .changed
+            .wait_while(waiting, |waiting| waiting.text.is_empty())
+            .unwrap_or_else(PoisonError::into_inner);
+        waiting.writing = true;
+        (mem::take(&mut waiting.text), mem::take(&mut waiting.lost))
+    }
+
+    fn write_to(&self, mut stderr: impl Write) {
+        loop {
+            let (text, lost) = self.take();
+            if lost > 0 {
+                tracing::warn!(lines = lost, "lines of the log are missing: nobody took them in time");
+            }
+            // There is nobody who could be told.
+            let _ = stderr.write_all(&text);
+        }
+    }
+}
+
+/// What the formatter writes to: each call is one line.
+struct Queued(Arc<Lines>);
+
+impl Write for Queued {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.0.add(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 fn filter(level: LogLevel) -> LevelFilter {
@@ -159,6 +267,19 @@ mod tests {
         let end = start + log[start..].find("\",\"").unwrap() + 1;
         let value = toml::from_str::<toml::Table>(&format!("v = {}", &log[start..end])).unwrap();
         assert_eq!(value["v"].as_str(), Some(NASTY));
+    }
+
+    #[test]
+    fn lines_that_nobody_takes_are_counted_and_later_ones_wait_for_the_count() {
+        let lines = Lines::default();
+        let long = vec![b'x'; WAITING / 4];
+        (0..6).for_each(|_| lines.add(&long));
+        lines.add(b"short\n");
+        assert_eq!(lines.waiting().text.len(), WAITING);
+        let (text, lost) = lines.take();
+        assert_eq!((text.len(), lost), (WAITING, 3));
+        lines.add(b"next\n");
+        assert_eq!(lines.take(), (b"next\n".to_vec(), 0));
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub(crate) struct Origin {
     pub(crate) local: Option<SocketAddr>,
     /// Whether the feature TERMINAL is in effect.
     pub(crate) terminals: bool,
+    /// Whether the feature EXPLAIN is in effect.
+    pub(crate) explains: bool,
 }
 
 /// What the spawner is to do, or why nothing must be started.
@@ -67,6 +69,7 @@ pub(crate) fn prepare(open: &Open, origin: &Origin, config: &Config) -> Result<S
         env: environment(open, origin, config)?,
         cwd,
         cwd_fallback_root: open.directory.is_none(),
+        rehearse: false,
         identity: origin.changes_user.then(|| Identity {
             uid: user.uid,
             gid: user.gid,

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::authenticate::Client;
+use crate::explain;
 use crate::job::Job;
 use crate::request::Origin;
 use crate::shared::Shared;
@@ -71,8 +72,8 @@ pub(crate) async fn run(shared: Arc<Shared>, client: Client) -> End {
     let channels = shared.config().max_channels;
     let says = ServerSays { instance: shared.instance, features: Features::SUPPORTED, channels };
     let welcome = proof.welcome(says);
-    let terminals =
-        proof.features().contains(Features::TERMINAL) && says.features.contains(Features::TERMINAL);
+    let in_effect = |feature| proof.features().contains(feature) && says.features.contains(feature);
+    let (terminals, explains) = (in_effect(Features::TERMINAL), in_effect(Features::EXPLAIN));
     let growth = Growth::new(shared.growth.clone());
     let multiplexer = Arc::new(Multiplexer::new(Channels::new(Role::Server, channels, growth)));
     let watch = reader.get_ref().socket().watch().ok().flatten();
@@ -95,7 +96,7 @@ pub(crate) async fn run(shared: Arc<Shared>, client: Client) -> End {
     let mut session = Session {
         shared: shared.clone(),
         multiplexer: multiplexer.clone(),
-        origin: Arc::new(Origin { user, changes_user, entry, peer, local, terminals }),
+        origin: Arc::new(Origin { user, changes_user, entry, peer, local, terminals, explains }),
         jobs: HashMap::new(),
         running: TaskTracker::new(),
         gone: CancellationToken::new(),
@@ -170,7 +171,8 @@ pub(crate) async fn run(shared: Arc<Shared>, client: Client) -> End {
 impl Session {
     fn handle(&mut self, event: Event) {
         match event {
-            Event::Opened(id, open) => self.open(id, open),
+            Event::Opened(id, open) => self.open(id, open, Job::run),
+            Event::Asked(id, open) => self.open(id, open, explain::run),
             Event::Closed(id) => {
                 if let Some(job) = self.jobs.remove(&id) {
                     job.client_gone.cancel();
@@ -191,7 +193,11 @@ impl Session {
         }
     }
 
-    fn open(&mut self, id: ChannelId, open: Open) {
+    /// Does with it what is wanted of it, until that is done or the client has gone.
+    fn open<Done>(&mut self, id: ChannelId, open: Open, wanted: impl FnOnce(Job) -> Done)
+    where
+        Done: Future<Output = ()> + Send + 'static,
+    {
         let (signals, receiver) = mpsc::channel(SIGNALS);
         let (size, sizes) = watch::channel(None);
         let client_gone = self.gone.child_token();
@@ -206,7 +212,7 @@ impl Session {
             client_gone: client_gone.clone(),
         };
         self.jobs.insert(id, Handle { signals, size, client_gone });
-        tokio::spawn(self.shared.jobs.track_future(self.running.track_future(job.run())));
+        tokio::spawn(self.shared.jobs.track_future(self.running.track_future(wanted(job))));
     }
 
     fn key_still_holds(&self) -> bool {

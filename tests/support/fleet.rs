@@ -69,7 +69,7 @@ impl Fleet {
         for program in ["labsh", "labsh-rsh"] {
             let file = programs.join(program);
             let script = format!(
-                "#!/bin/sh\nXDG_CONFIG_HOME='{}' exec '{}' \"$@\"\n",
+                "#!/bin/sh\nLABSH_KEEP=off XDG_CONFIG_HOME='{}' exec '{}' \"$@\"\n",
                 config.display(),
                 built.join(program).display()
             );

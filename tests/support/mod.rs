@@ -1,6 +1,7 @@
 //! A real labshd in a process of its own, enrolled keys, and ways to ask it things. Nothing here sleeps to be right: what
 //! a test waits for is a line in the log, a process that ends, or bytes that arrive.
 
+pub mod agent;
 pub mod browser;
 pub mod fleet;
 pub mod screen;
@@ -217,10 +218,10 @@ fn configuration(path: &Path, more: &str) -> String {
     format!("{more}\nlisten = ['127.0.0.1:0', 'plain://127.0.0.1:0', 'unix:{}']\n", socket.display())
 }
 
-/// `labsh` with its files in this directory.
+/// `labsh` with its files in this directory; no agent stays behind.
 pub fn labsh_in(path: &Path) -> Command {
     let mut command = Command::new(LABSH);
-    command.env_remove("LABSH_KEY").env("XDG_CONFIG_HOME", path.join("config"));
+    command.env_remove("LABSH_KEY").env("LABSH_KEEP", "off").env("XDG_CONFIG_HOME", path.join("config"));
     command.env("XDG_STATE_HOME", path.join("state"));
     command
 }

@@ -5,8 +5,12 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// Where `.ci/run` installs what comes from PyPI; looked through before PATH.
-const VENV: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/ansible-venv/bin");
+/// Where `.ci/run` installs what comes from PyPI, seen from the workspace and from a crate in it; looked through before
+/// PATH.
+const VENV: [&str; 2] = [
+    concat!(env!("CARGO_MANIFEST_DIR"), "/target/ansible-venv/bin"),
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../target/ansible-venv/bin"),
+];
 
 /// The path of a program that a test drives (a name, or a path where it has to be in that place), or nothing where the test has to be left out: it then returns at once.
 /// `remedy` says how to install it (`apt-get install pdsh`).
@@ -17,7 +21,9 @@ const VENV: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/ansible-venv/bin
 pub fn need(program: &str, remedy: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let mut places = env::split_paths(&path);
-    let found = std::iter::once(PathBuf::from(VENV))
+    let found = VENV
+        .iter()
+        .map(PathBuf::from)
         .chain(&mut places)
         .map(|place| place.join(program))
         .find(|file| is_executable(file));

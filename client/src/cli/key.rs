@@ -6,6 +6,7 @@ use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
+use labsh_nodeset::NodeSet;
 use labsh_proto::key::{HostId, KeyId};
 use labsh_proto::limits;
 use nix::unistd::{Uid, User, gethostname};
@@ -13,10 +14,11 @@ use zeroize::Zeroizing;
 
 use crate::choices::Choices;
 use crate::cli::options::{EnrollOptions, KeyAction, RevokeOptions};
-use crate::cli::{note, print};
+use crate::cli::remote_command::Targets;
+use crate::cli::{enrolment_files, hosts, note, print};
 use crate::config::Config;
 use crate::key_store::{KeyName, KeyStore};
-use crate::target::Host;
+use crate::target::{Host, Target};
 use crate::terminal_text::{escape, shell_word};
 
 /// Does one of `labsh key`'s subcommands.
@@ -108,8 +110,36 @@ fn show(store: &KeyStore, id: Option<KeyId>) -> anyhow::Result<String> {
 }
 
 fn enroll(config: &Config, options: EnrollOptions) -> anyhow::Result<()> {
-    let target = options.host.clone();
-    let (id, line) = enrolment(config, options)?;
+    let EnrollOptions { id, host, host_id, out, force } = options;
+    if host_id.is_some() && matches!(host, Targets::Set(_)) {
+        bail!(
+            "--host-id is the name of one host; for a set, write host_id into hosts.toml, where {{host}} stands for each"
+        );
+    }
+    let flags = Choices { host_id, ..Choices::default() };
+    let target = match (host, out) {
+        (Targets::One(target), None) => target,
+        (Targets::One(target), Some(out)) => {
+            let one = NodeSet::of([target.to_string()]);
+            return enrolment_files::write(config, id, &one, &flags, &out, force);
+        }
+        (Targets::Set(set), Some(out)) => {
+            let set = hosts::select(&set, &[], config.inventory())?;
+            return enrolment_files::write(config, id, &set, &flags, &out, force);
+        }
+        (Targets::Set(set), None) => {
+            let set = hosts::select(&set, &[], config.inventory())?;
+            let mut names = set.iter();
+            match (names.next(), names.next()) {
+                (Some(only), None) => only.parse().with_context(|| format!("{only:?}"))?,
+                _ => bail!(
+                    "{set} are {} hosts, and each has a secret line of its own; write them to files with --out DIR",
+                    set.len()
+                ),
+            }
+        }
+    };
+    let (id, line) = enrolment(config, id, &target, &flags)?;
     if io::stdout().is_terminal() {
         let host = target.host.to_string();
         let host = shell_word(&host);
@@ -125,14 +155,18 @@ fn enroll(config: &Config, options: EnrollOptions) -> anyhow::Result<()> {
     print(line.as_bytes())
 }
 
-fn enrolment(config: &Config, options: EnrollOptions) -> anyhow::Result<(KeyId, Zeroizing<String>)> {
+fn enrolment(
+    config: &Config,
+    id: Option<KeyId>,
+    target: &Target,
+    flags: &Choices,
+) -> anyhow::Result<(KeyId, Zeroizing<String>)> {
     let store = config.store();
-    let id = options.id.map_or_else(|| store.only(), Ok)?;
+    let id = id.map_or_else(|| store.only(), Ok)?;
     let key = store.load(&id)?;
-    let flags = Choices { host_id: options.host_id, ..Choices::default() };
-    let host_key = key.for_host(&config.host_id(&options.host, &flags));
+    let host_key = key.for_host(&config.host_id(target, flags)?);
     // Before the line leaves: a host that `revoke` does not know of is worse than one too many.
-    store.remember_host(&id, host_key.host_id())?;
+    store.remember_hosts(&id, [host_key.host_id()])?;
     Ok((id, Zeroizing::new(host_key.to_line() + "\n")))
 }
 
@@ -143,7 +177,7 @@ fn revoke(config: &Config, options: RevokeOptions) -> anyhow::Result<()> {
         bail!("nobody can be asked whether to delete the key {id}; say --yes");
     }
     let hosts = match options.host {
-        Some(host) => vec![config.host_id(&host, &Choices::default())],
+        Some(host) => vec![config.host_id(&host, &Choices::default())?],
         None => store.hosts(&id)?,
     };
     if hosts.is_empty() {
@@ -198,12 +232,10 @@ mod tests {
         Config::from_sources(|_| None, &[&directory.join("config.toml")], store).unwrap()
     }
 
-    fn options(id: Option<&str>, host: &str, host_id: Option<&str>) -> EnrollOptions {
-        EnrollOptions {
-            id: id.map(|id| KeyId::new(id).unwrap()),
-            host: host.parse().unwrap(),
-            host_id: host_id.map(|id| HostId::new(id).unwrap()),
-        }
+    fn enrolled(config: &Config, host: &str, host_id: Option<&str>) -> (KeyId, Zeroizing<String>) {
+        let host_id = host_id.map(|id| HostId::new(id).unwrap());
+        let flags = Choices { host_id, ..Choices::default() };
+        enrolment(config, None, &host.parse().unwrap(), &flags).unwrap()
     }
 
     #[test]
@@ -218,7 +250,7 @@ mod tests {
             ("lab08", Some("own"), "own"),
             ("unix:/run/s", None, "localhost"),
         ] {
-            let (used, line) = enrolment(&config, options(None, host, host_id)).unwrap();
+            let (used, line) = enrolled(&config, host, host_id);
             assert_eq!(used, id("alice"));
             let host_key = key.for_host(&HostId::new(expected).unwrap());
             assert_eq!(*line, host_key.to_line() + "\n", "{host}");
@@ -235,7 +267,7 @@ mod tests {
         let path = config.store().create(&id("alice")).unwrap();
         let line = fs::read_to_string(path).unwrap();
         let secret = line.split(' ').nth(2).unwrap();
-        enrolment(&config, options(Some("alice"), "lab07", None)).unwrap();
+        enrolled(&config, "lab07", None);
         let text = show(config.store(), None).unwrap();
         for part in ["id       alice\n", "/keys/alice.key\n", "created  20", "hosts    lab07\n"] {
             assert!(text.contains(part), "{text}");

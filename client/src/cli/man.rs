@@ -30,7 +30,9 @@ fn write_all(command: &clap::Command, directory: &Path) -> anyhow::Result<()> {
     let (name, text) = page(command.clone())?;
     let path = directory.join(name);
     fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
-    command.get_subcommands().try_for_each(|command| write_all(command, directory))
+    // What labsh alone calls is hidden.
+    let mut shown = command.get_subcommands().filter(|command| !command.is_hide_set());
+    shown.try_for_each(|command| write_all(command, directory))
 }
 
 /// A page: the name of its file, and its text.
@@ -64,7 +66,15 @@ mod tests {
         assert_eq!(
             names,
             [
+                "labsh-agent-list.1",
+                "labsh-agent-status.1",
+                "labsh-agent-stop.1",
+                "labsh-agent.1",
                 "labsh-completions.1",
+                "labsh-cp.1",
+                "labsh-explain.1",
+                "labsh-hosts-check.1",
+                "labsh-hosts.1",
                 "labsh-key-enroll.1",
                 "labsh-key-list.1",
                 "labsh-key-new.1",

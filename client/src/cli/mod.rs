@@ -1,7 +1,12 @@
 //! The program `labsh`: from a command line to an exit status.
 
+pub mod agent;
+pub mod cp;
 mod diagnostics;
+mod enrolment_files;
+pub mod explain;
 mod follow;
+pub mod hosts;
 mod interactive;
 pub mod key;
 pub mod last;
@@ -36,6 +41,9 @@ use crate::cli::options::{Action, CommandLine};
 /// The exit status of everything that was refused or failed before a command ran.
 pub const REFUSED: u8 = 125;
 
+/// The exit status when nobody reads stdout any more: a shell's for SIGPIPE, which Rust's programs ignore.
+const READER_GONE: u8 = 141;
+
 /// What the client cannot bring along itself, for it knows neither the server nor the lessons; the program hands it in.
 #[derive(Debug, Clone, Copy)]
 pub struct Embedded {
@@ -68,14 +76,22 @@ pub fn main(embedded: Embedded) -> ExitCode {
         Action::Shell(options) => shell::execute(*options),
         Action::Rsh(_) => Ok(rsh::main(std::env::args_os().skip(2))),
         Action::Try(options) => try_command::execute(*options, &embedded),
+        Action::Cp(options) => cp::execute(*options),
+        Action::Explain(options) => explain::execute(&options),
         Action::Ping(options) => ping::execute(options),
+        Action::Hosts(options) => hosts::execute(*options),
         Action::Last(options) => last::execute(&options),
         Action::Key(action) => key::execute(action),
+        Action::Agent(action) => agent::execute(action),
         Action::Lesson(options) => (embedded.lesson)(options),
         Action::Completions { shell } => completions(shell),
         Action::Man { directory } => man::execute(directory.as_deref()),
     };
     outcome.unwrap_or_else(|error| {
+        if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
+            // `… | head` has seen enough, and a shell's user expects silence.
+            return ExitCode::from(READER_GONE);
+        }
         note(&format!("{error:#}"));
         ExitCode::from(REFUSED)
     })

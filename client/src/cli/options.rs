@@ -11,12 +11,15 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use labsh_proto::key::{HostId, KeyId};
 use labsh_proto::message::{Program, Variable};
 
-use crate::choices::{Choices, parse_duration};
+use crate::choices::{Choices, parse_duration, parse_keep};
+use crate::cli::cp::options::CopyOptions;
+use crate::cli::explain::ExplainOptions;
+use crate::cli::hosts::HostsOptions;
 use crate::cli::interactive::escapes::EscapeCharacter;
 use crate::cli::last::LastOptions;
 use crate::cli::lesson_options::LessonOptions;
 use crate::cli::many::options::{JsonForm, ManyOptions};
-use crate::cli::remote_command::{RemoteCommand, RemoteShell};
+use crate::cli::remote_command::{RemoteCommand, RemoteShell, Targets};
 use crate::cli::rsh::help::RshOptions;
 use crate::key_store::KeyName;
 use crate::target::{Target, parse_port};
@@ -24,8 +27,10 @@ use crate::target::{Target, parse_port};
 const CONFIGURATION: &str = "\
 Settings:
   Options win over the environment (LABSH_KEY, LABSH_HOST_ID, LABSH_PORT,
-  LABSH_CONNECT_TIMEOUT), and that over $XDG_CONFIG_HOME/labsh/config.toml,
-  and that over /etc/labsh/config.toml.
+  LABSH_CONNECT_TIMEOUT, LABSH_KEEP), and that over files in
+  $XDG_CONFIG_HOME/labsh and, behind them, /etc/labsh: a host's table in
+  config.toml, then the smallest room it is in in hosts.toml, then [defaults]
+  in config.toml.
 
 First steps:
   labsh try 'echo hello'          nothing to set up
@@ -88,6 +93,40 @@ Exit status for many hosts, the first that fits:
   0      all succeeded
   --max-status gives the highest status of any host instead of 255, 125 and 1.";
 
+const COPY_FORMS: &str = "\
+Where to:
+  labsh cp notes.txt data lab07:             into the home directory there
+  labsh cp data lab07:/srv/new               as /srv/new, or into it if it is there
+  labsh cp lab07:results .                   from there to here
+  labsh cp data 'lab[01-40]:/srv/'           to many hosts
+  labsh cp @lab-a:results DIR                from many: DIR/lab01/results, …
+  A word is TARGET:PATH if a colon comes before any slash; ./a:b is a file
+  here. PATH is exact (no ~, no *), and begins in the home directory. The
+  port is said with -p or in the configuration. Of @a:b:PATH, @a:b is the set.
+
+What is copied:
+  Directories with all that is in them, modes (without set-user-ID and the
+  like) and times, links as links. Files of the same size and time are left
+  alone. A file appears under its name only when it is whole and its SHA-256
+  right; a large one that was cut off is continued the next time.";
+
+const COPY_EXIT_STATUS: &str = "\
+Exit status, the first that fits:
+  130  you interrupted it; 143: labsh was terminated
+  255  a host was unreachable or lost
+  125  a host refused, or nothing could be begun
+  1    a file could not be copied; the others were
+  0    all is as it should be";
+const EXPLAIN_NOTES: &str = "\
+The host goes all the way up to the command: it looks up the user, takes on
+their identity, enters the directory and looks for the program. Then it tells
+what it found. Hosts with the same answer are shown together.
+
+Exit status:
+  0    it would run on every host
+  125  a host would refuse it, or refuses the key
+  255  a host cannot be asked";
+
 const LESSON_NOTES: &str = "\
 Examples:
   labsh lesson                               all lessons, a line each
@@ -125,13 +164,27 @@ pub enum Action {
     /// Run a command through a labshd of its own on this machine: nothing to set up
     #[command(after_help = format!("{TRY_FORMS}\n\n{EXIT_STATUS}"))]
     Try(Box<TryOptions>),
+    /// Copy files and directories to hosts, or from them
+    #[command(
+        override_usage = "labsh cp [OPTIONS] <FILE>... <TARGET:PATH>\n       labsh cp [OPTIONS] <TARGET:PATH>... <PATH>"
+    )]
+    #[command(after_help = format!("{COPY_FORMS}\n\n{COPY_EXIT_STATUS}"), mut_arg("keep", |arg| arg.hide(true)))]
+    Cp(Box<CopyOptions>),
+    /// Ask a host what would become of a command, and why; nothing is started
+    #[command(override_usage = "labsh explain [OPTIONS] <TARGET> [--] <COMMAND>...", after_help = EXPLAIN_NOTES)]
+    Explain(ExplainOptions),
     /// Measure how long a host takes to answer
     Ping(PingOptions),
+    /// List the hosts and groups that are known
+    Hosts(Box<HostsOptions>),
     /// Show what became of the last run on many hosts; its hosts are the targets @last, @last:failed, @last:ok, …
     Last(LastOptions),
     /// Make, show and enrol keys
     #[command(subcommand)]
     Key(KeyAction),
+    /// Show or stop the process that keeps connections (--keep)
+    #[command(subcommand)]
+    Agent(AgentAction),
     /// See the sticky-packet problem (粘包) and its cure on real sockets
     #[command(after_help = LESSON_NOTES)]
     Lesson(LessonOptions),
@@ -145,6 +198,20 @@ pub enum Action {
         /// The directory: a page for each subcommand
         directory: Option<PathBuf>,
     },
+}
+
+/// `labsh agent`.
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub enum AgentAction {
+    /// List the connections that are kept
+    List,
+    /// Say whether it runs; the exit status is 3 where it does not
+    Status,
+    /// End it, once the commands that go through it have ended
+    Stop,
+    /// Be it; labsh starts it by itself
+    #[command(hide = true)]
+    Serve,
 }
 
 /// `labsh run`: its options, its target and its command.
@@ -270,6 +337,9 @@ pub struct ConnectionFlags {
     /// How long connecting may take [env: LABSH_CONNECT_TIMEOUT] [default: 10s]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub connect_timeout: Option<Duration>,
+    /// How long a connection stays open for the next command, or off [env: LABSH_KEEP] [default: 5m]
+    #[arg(long, value_name = "DURATION", value_parser = parse_keep)]
+    pub keep: Option<Duration>,
 }
 
 impl ConnectionFlags {
@@ -281,6 +351,7 @@ impl ConnectionFlags {
             key: self.key.clone(),
             plain: self.plain.then_some(true),
             connect_timeout: self.connect_timeout,
+            keep: self.keep,
             ..Choices::default()
         }
     }
@@ -347,7 +418,7 @@ pub fn form(words: &[OsString], flags: FormFlags) -> Program {
     }
 }
 
-fn variable(text: OsString) -> Result<Variable, String> {
+pub(crate) fn variable(text: OsString) -> Result<Variable, String> {
     let bytes = text.as_bytes();
     let (name, value) = match bytes.iter().position(|byte| *byte == b'=') {
         Some(at) => (&bytes[..at], bytes[at + 1..].to_vec()),
@@ -380,6 +451,8 @@ pub enum KeyAction {
     ///
     /// The host adds it with `labshd key add`, which reads it from standard input:
     /// labsh key enroll alice --host lab07 | ssh lab07 labshd key add
+    ///
+    /// For a set of hosts, --out writes a file for each.
     Enroll(EnrollOptions),
     /// Print what to run on each host so that it forgets a key
     Revoke(RevokeOptions),
@@ -391,12 +464,18 @@ pub struct EnrollOptions {
     /// The key [default: the only one]
     #[arg(value_parser = KeyId::new)]
     pub id: Option<KeyId>,
-    /// The host, as it will be named as a target
+    /// The host, as it will be named as a target; with --out a set of them: lab[01-40], @group
     #[arg(long, value_name = "HOST")]
-    pub host: Target,
+    pub host: Targets,
     /// The name to enrol it under, if it is not HOST's; `labsh run` will need it too [env: LABSH_HOST_ID]
     #[arg(long, value_name = "NAME", value_parser = HostId::new)]
     pub host_id: Option<HostId>,
+    /// Write DIR/HOST.enroll for each host, for its eyes only, and print none
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Replace files that are there
+    #[arg(long, requires = "out")]
+    pub force: bool,
 }
 
 /// `labsh key revoke`.

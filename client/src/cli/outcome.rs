@@ -198,6 +198,9 @@ pub(crate) fn explain(error: &CommandError, program: &Program) -> String {
         {
             "labsh's own options come before the target".into()
         }
+        CommandError::Refused(refuse) if refuse.code == RefuseCode::SUBSYSTEM && copies(program) => {
+            "its labshd is older than labsh cp: update it; meanwhile tar through a pipe copies as well".into()
+        }
         CommandError::Refused(refuse) => refuse.remedy.clone(),
         CommandError::Connect(error) => error.remedy(),
         CommandError::Lost(_) => {
@@ -211,6 +214,10 @@ pub(crate) fn explain(error: &CommandError, program: &Program) -> String {
         CommandError::Exhausted => String::new(),
     };
     if remedy.is_empty() { error.to_string() } else { format!("{error}; {remedy}") }
+}
+
+fn copies(program: &Program) -> bool {
+    matches!(program, Program::Subsystem(name) if name == crate::cli::cp::SUBSYSTEM)
 }
 
 fn begins_with_option(program: &Program) -> bool {

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::cli::options::PingOptions;
 use crate::cli::{note, print, run};
+use crate::connect::ConnectOptions;
 use crate::error::{CommandError, ConnectError};
 use crate::session::Session;
 
@@ -13,7 +14,9 @@ const CONNECTION: u8 = 255;
 
 /// Prints a line for connecting and one for each answer.
 pub fn execute(options: PingOptions) -> anyhow::Result<ExitCode> {
-    let connection = run::connection(&options.target, &options.connection, None)?;
+    let (connection, _) = run::connection(&options.target, &options.connection, None)?;
+    // What is measured includes connecting.
+    let connection = ConnectOptions { keeper: None, ..connection };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let start = Instant::now();

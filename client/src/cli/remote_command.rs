@@ -1,6 +1,7 @@
 //! Targets and the words behind them, as the command line has them.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::str::FromStr;
 
 use clap::builder::OsStringValueParser;
@@ -42,6 +43,16 @@ impl FromStr for Targets {
             return Ok(Self::Set(text.to_owned()));
         }
         text.parse().map(Self::One)
+    }
+}
+
+impl fmt::Display for Targets {
+    /// As it was written.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Targets::One(target) => target.fmt(formatter),
+            Targets::Set(expression) => formatter.write_str(expression),
+        }
     }
 }
 

@@ -1,18 +1,22 @@
 //! `labsh run`: one command on one host; many hosts are the business of [`crate::cli::many`].
 
 use std::io::{self, IsTerminal};
+use std::path;
 use std::process::ExitCode;
+use std::time::Duration;
 
+use anyhow::Context;
 use labsh_proto::auth::Mode;
 use labsh_proto::message::Program;
 
+use crate::agent::{self, Keeper, Place};
 use crate::choices::Choices;
 use crate::cli::interactive::{self, Interaction};
 use crate::cli::options::{CommandOptions, ConnectionFlags, RunOptions, TerminalFlags};
 use crate::cli::outcome::{self, Outcome};
 use crate::cli::remote_command::Targets;
 use crate::cli::{many, note, remote};
-use crate::config::{Config, Resolved};
+use crate::config::{Config, DEFAULT_KEEP, Resolved};
 use crate::connect::ConnectOptions;
 use crate::error::CommandError;
 use crate::key_file;
@@ -20,22 +24,26 @@ use crate::session::Session;
 use crate::target::Target;
 
 /// Runs it and returns the exit status that `labsh run --help` documents.
-pub fn execute(options: RunOptions) -> anyhow::Result<ExitCode> {
+pub fn execute(mut options: RunOptions) -> anyhow::Result<ExitCode> {
     let program = options.program();
     outcome::check_status_fd(&options.command)?;
     let terminal = options.terminal;
     let wants_terminal = options.tty > 0 || terminal.force_tty;
     let target = match &options.remote.target {
-        Targets::One(target) => target,
+        Targets::One(target) if !options.many.concern_one() => target,
+        Targets::One(_) if wants_terminal => anyhow::bail!(
+            "a terminal shows one host as it is; leave -t out, or the options for many hosts (labsh run --help lists them)"
+        ),
         Targets::Set(_) if wants_terminal => {
             anyhow::bail!("a terminal is for one host at a time; name one, or leave -t out")
         }
-        Targets::Set(expression) => {
-            return many::execute(expression, &options.connection, program, &options.command, &options.many);
+        targets => {
+            return many::execute(targets, &options.connection, program, &options.command, &options.many);
         }
     };
     let interaction = wants_terminal.then(|| interaction(target, terminal, options.tty > 1)).transpose()?;
-    let connection = connection(target, &options.connection, options.command.user.as_deref())?;
+    let (connection, user) = connection(target, &options.connection, options.command.user.as_deref())?;
+    options.command.user = user;
     drive(&connection, &program, &options.command, interaction.as_ref())
 }
 
@@ -97,20 +105,34 @@ pub(crate) async fn run(
     code
 }
 
-/// What flags, environment and files say about a target, with its key.
+/// What flags, environment and files say about a target, with its key, and the user as whom commands are expected to run.
 pub(crate) fn connection(
     target: &Target,
     flags: &ConnectionFlags,
     user: Option<&str>,
-) -> anyhow::Result<ConnectOptions> {
+) -> anyhow::Result<(ConnectOptions, Option<String>)> {
     let choices = Choices { user: user.map(str::to_owned), ..flags.choices() };
-    connect_options(Config::load()?.resolve(target, &choices)?)
+    let resolved = Config::load()?.resolve(target, &choices)?;
+    let user = resolved.route.user.clone();
+    Ok((connect_options(resolved)?, user))
 }
 
 /// With the key that was resolved, which is read here.
 pub(crate) fn connect_options(resolved: Resolved) -> anyhow::Result<ConnectOptions> {
     let Resolved { route, key } = resolved;
+    // The agent has a directory of its own.
+    let file = path::absolute(&key).context("cannot tell the current directory")?;
+    let keeper = match route.keep {
+        Some(Duration::ZERO) => None,
+        Some(keep) => Some(Keeper { place: Place::of_user(), key: file, keep, starts: true }),
+        // Unasked only where a login session says how long processes of the user's may stay.
+        None => Place::of_login().map(|place| {
+            let starts = !agent::in_a_service();
+            Keeper { place, key: file, keep: DEFAULT_KEEP, starts }
+        }),
+    };
     Ok(ConnectOptions {
+        keeper,
         address: route.address,
         key: key_file::load(&key)?.for_host(&route.host_id),
         mode: if route.plain { Mode::Plain } else { Mode::Tls },

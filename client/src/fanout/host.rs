@@ -18,7 +18,7 @@ use crate::error::{CommandError, ConnectError};
 use crate::session::Session;
 
 /// After so long a connection that is still being opened makes room for others: it costs nothing but patience.
-const SLOW: Duration = Duration::from_millis(500);
+pub(super) const SLOW: Duration = Duration::from_millis(500);
 
 /// Before the first new attempt; each further one waits twice as long.
 const RETRY_AFTER: Duration = Duration::from_millis(250);
@@ -63,15 +63,12 @@ async fn attempt(crew: &Crew, index: usize, host: &Host, turn: &mut Turn) -> (En
         };
         let session = match connected {
             Ok(session) => session,
-            Err(error @ ConnectError::Broken { .. }) => {
-                return (End::Unreachable(CommandError::Connect(error)), None);
-            }
-            Err(error) => return (classify(CommandError::Connect(error)), None),
+            Err(error) => return (no_session(error), None),
         };
         if turn.is_none() {
             *turn = crew.turn().await;
         }
-        (command(crew, index, &session).await, Some(session))
+        (command(crew, index, host, &session).await, Some(session))
     };
     tokio::select! {
         ended = work => ended,
@@ -112,7 +109,7 @@ async fn open(crew: &Crew, host: &Host, turn: &mut Turn) -> Result<Session, Conn
     attempt.await
 }
 
-async fn command(crew: &Crew, index: usize, session: &Session) -> End {
+async fn command(crew: &Crew, index: usize, host: &Host, session: &Session) -> End {
     let work = &crew.work;
     let mut command = session.program(work.program.clone());
     for (name, value) in &work.environment {
@@ -121,23 +118,27 @@ async fn command(crew: &Crew, index: usize, session: &Session) -> End {
     if let Some(directory) = &work.directory {
         command.current_dir(OsStr::from_bytes(directory));
     }
-    if let Some(user) = &work.user {
+    if let Some(user) = &host.user {
         command.user(user);
     }
     if let Some(timeout) = work.timeout {
         command.timeout(timeout);
     }
     command.until(work.until);
-    command.stdin(if work.stdin.is_some() { Stdio::Piped } else { Stdio::Null });
+    let piped = work.stdin.is_some() || work.companion.is_some();
+    command.stdin(if piped { Stdio::Piped } else { Stdio::Null });
     let mut child = match command.open().await {
         Ok(child) => child,
-        Err(error) => return classify(error),
+        Err(error) => return End::of(error),
     };
     match child.started().await {
         Ok(_) => {
             let _ = crew.events.send(Event::Started(index)).await;
         }
-        Err(error) => return classify(error),
+        Err(error) => return End::of(error),
+    }
+    if let Some(companion) = &work.companion {
+        return companion.attend(index, child).await.map_or_else(End::of, End::Ended);
     }
     let stdin = child.stdin.take().zip(work.stdin.clone());
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
@@ -158,7 +159,7 @@ async fn command(crew: &Crew, index: usize, session: &Session) -> End {
             exited = &mut output => {
                 return match exited {
                     Ok(status) => End::Ended(status),
-                    Err(error) => classify(error),
+                    Err(error) => End::of(error),
                 };
             }
             fed = &mut input, if feeding => {
@@ -237,19 +238,10 @@ async fn feed(stdin: Option<(ChildStdin, Broadcast)>) -> io::Result<()> {
     Ok(())
 }
 
-fn classify(error: CommandError) -> End {
-    match &error {
-        CommandError::Bad(_) | CommandError::Refused(_) | CommandError::Exhausted => End::Refused(error),
-        CommandError::Connect(connect) => match connect {
-            ConnectError::Unreachable { .. }
-            | ConnectError::Timeout { .. }
-            | ConnectError::PortIsPlain { .. }
-            | ConnectError::Foreign { .. }
-            | ConnectError::Protocol { .. } => End::Unreachable(error),
-            ConnectError::WrongServer { .. } | ConnectError::Refused { .. } => End::Refused(error),
-            // The command may have been on its way.
-            ConnectError::Broken { .. } => End::Lost(error),
-        },
-        CommandError::Lost(_) | CommandError::Incomplete { .. } => End::Lost(error),
+/// Where no session came about, nothing can have been started.
+pub(super) fn no_session(error: ConnectError) -> End {
+    match error {
+        ConnectError::Broken { .. } => End::Unreachable(CommandError::Connect(error)),
+        _ => End::of(CommandError::Connect(error)),
     }
 }

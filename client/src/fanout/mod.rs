@@ -1,8 +1,11 @@
 //! One command on many hosts at once: who connects when, who runs when, and what became of each.
 
 mod broadcast;
+mod check;
 mod host;
 
+use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,10 +15,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
 pub use broadcast::Broadcast;
+pub use check::{Answer, check};
 
-use crate::child::ExitStatus;
+use crate::child::{Child, ExitStatus};
 use crate::connect::ConnectOptions;
-use crate::error::CommandError;
+use crate::error::{CommandError, ConnectError};
 
 /// A host, by the name that people know it by.
 #[derive(Debug, Clone)]
@@ -24,6 +28,8 @@ pub struct Host {
     pub name: String,
     /// How to get there.
     pub connection: ConnectOptions,
+    /// The user as whom the command is expected to run there; the host refuses it for anybody else.
+    pub user: Option<String>,
 }
 
 /// What is run on every host.
@@ -37,12 +43,22 @@ pub struct Work {
     pub directory: Option<Vec<u8>>,
     /// After so long each host ends it.
     pub timeout: Option<Duration>,
-    /// The user as whom it is expected to run; a host refuses it for anybody else.
-    pub user: Option<String>,
     /// When it counts as over.
     pub until: Until,
     /// What every command reads; nothing when absent.
     pub stdin: Option<Broadcast>,
+    /// Who speaks with the commands instead, and takes their output.
+    pub companion: Option<Arc<dyn Companion>>,
+}
+
+/// How a command ended, once a [`Companion`] has seen to it.
+pub type Attended<'a> = Pin<Box<dyn Future<Output = Result<ExitStatus, CommandError>> + Send + 'a>>;
+
+/// Somebody who holds a conversation with each command of a run.
+pub trait Companion: fmt::Debug + Send + Sync {
+    /// Speaks with the command of one host, by its place in the list, to its end. The future is dropped where the user
+    /// leaves.
+    fn attend(&self, host: usize, child: Child) -> Attended<'_>;
 }
 
 /// How much happens at once.
@@ -75,6 +91,24 @@ pub enum End {
 }
 
 impl End {
+    /// What an error means for the host that it is about.
+    pub(crate) fn of(error: CommandError) -> Self {
+        match &error {
+            CommandError::Bad(_) | CommandError::Refused(_) | CommandError::Exhausted => End::Refused(error),
+            CommandError::Connect(connect) => match connect {
+                ConnectError::Unreachable { .. }
+                | ConnectError::Timeout { .. }
+                | ConnectError::PortIsPlain { .. }
+                | ConnectError::Foreign { .. }
+                | ConnectError::Protocol { .. } => End::Unreachable(error),
+                ConnectError::WrongServer { .. } | ConnectError::Refused { .. } => End::Refused(error),
+                // The command may have been on its way.
+                ConnectError::Broken { .. } => End::Lost(error),
+            },
+            CommandError::Lost(_) | CommandError::Incomplete { .. } => End::Lost(error),
+        }
+    }
+
     /// Whether the command ran and said that all is well.
     pub fn success(&self) -> bool {
         matches!(self, End::Ended(status) if status.success() && !status.timed_out())

@@ -12,8 +12,9 @@ use alloc::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 
 use self::state::{Channel, Outbound, Phase};
+use crate::explanation::Explained;
 use crate::flow::Growth;
-use crate::frame::{ChannelId, FLAG_LIMITED, FLAG_MORE, Frame, Kind};
+use crate::frame::{ChannelId, FLAG_EXPLAIN, FLAG_LIMITED, FLAG_MORE, Frame, Kind};
 use crate::limits;
 use crate::message::{
     BadCommand, Body, Credit, Ended, Eof, Exit, Goodbye, Open, Ping, Pong, Refuse, Resize, Signal, Started,
@@ -37,6 +38,10 @@ pub enum Event {
     None,
     /// Server: run this.
     Opened(ChannelId, Open),
+    /// Server: say what would become of this, and start nothing.
+    Asked(ChannelId, Open),
+    /// Client: what would become of it.
+    Explained(ChannelId, Explained),
     /// Client: it runs.
     Started(ChannelId, Started),
     /// Client: it was refused, nothing was started.
@@ -167,6 +172,11 @@ impl Channels {
         self.limit = limit;
     }
 
+    /// Client: goes on where another client of this connection left off; what still comes for its channels is discarded.
+    pub fn resume_behind(&mut self, highest: ChannelId) {
+        self.highest = self.highest.max(highest);
+    }
+
     /// How many slots are taken.
     pub fn len(&self) -> usize {
         self.channels.len()
@@ -257,13 +267,25 @@ impl Channels {
 
     /// Opens a channel and queues its `open`.
     pub fn open(&mut self, open: &Open) -> Result<ChannelId, OpenError> {
+        self.send_open(open, 0)
+    }
+
+    /// Opens a channel and asks what would become of the command; only where [`Features::EXPLAIN`] is in effect.
+    ///
+    /// [`Features::EXPLAIN`]: crate::message::Features::EXPLAIN
+    pub fn ask(&mut self, open: &Open) -> Result<ChannelId, OpenError> {
+        self.send_open(open, FLAG_EXPLAIN)
+    }
+
+    fn send_open(&mut self, open: &Open, last_flags: u8) -> Result<ChannelId, OpenError> {
         if self.channels.len() >= self.limit as usize {
             return Err(OpenError::NoSlot(self.limit));
         }
         let id = ChannelId(self.highest.0.checked_add(1).ok_or(OpenError::NoId)?);
         let mut rest = open.encode()?;
         self.highest = id;
-        let mut channel = Channel::new(self.role, Phase::Opened, &self.growth);
+        let phase = if last_flags & FLAG_EXPLAIN == 0 { Phase::Opened } else { Phase::Asked };
+        let mut channel = Channel::new(self.role, phase, &self.growth);
         if open.terminal.is_some() {
             channel.give_terminal(&self.growth);
         }
@@ -272,6 +294,7 @@ impl Channels {
             let part = rest.split_to(rest.len().min(limits::BULK_BODY));
             let mut frame = Frame::new(Kind::Open, id, part);
             if rest.is_empty() {
+                frame.flags = last_flags;
                 self.outgoing.push(frame);
                 return Ok(id);
             }
@@ -325,6 +348,11 @@ impl Channels {
     /// Nothing was started.
     pub fn refuse(&mut self, id: ChannelId, refuse: &Refuse) {
         self.say(id, Phase::Over, |_| refuse.frame(id));
+    }
+
+    /// What would become of the command. Nothing was started.
+    pub fn explained(&mut self, id: ChannelId, explained: &Explained) {
+        self.say(id, Phase::Over, |_| explained.frame(id));
     }
 
     /// The command itself is over.

@@ -7,7 +7,8 @@ use bytes::BytesMut;
 use super::state::{Channel, Phase};
 use super::{Channels, Completeness, Event, Role};
 use crate::error::ProtocolError;
-use crate::frame::{ChannelId, FLAG_LIMITED, FLAG_MORE, Frame, Kind, Sender};
+use crate::explanation::Explained;
+use crate::frame::{ChannelId, FLAG_EXPLAIN, FLAG_LIMITED, FLAG_MORE, Frame, Kind, Sender};
 use crate::limits;
 use crate::message::{
     Body, Credit, Ended, Eof, Exit, Goodbye, Open, Ping, Pong, Refuse, RefuseCode, Resize, Signal, Started,
@@ -89,13 +90,15 @@ impl Channels {
         if frame.flags & FLAG_MORE != 0 {
             return Ok(Event::None);
         }
-        match core::mem::replace(&mut channel.phase, Phase::Opened) {
+        let asks = frame.flags & FLAG_EXPLAIN != 0;
+        let next = if asks { Phase::Asked } else { Phase::Opened };
+        match core::mem::replace(&mut channel.phase, next) {
             Phase::Assembling(parts) => {
                 let open = Open::decode(&parts)?;
                 if open.terminal.is_some() {
                     channel.give_terminal(&self.growth);
                 }
-                Ok(Event::Opened(id, open))
+                Ok(if asks { Event::Asked(id, open) } else { Event::Opened(id, open) })
             }
             Phase::Rejecting(refuse) => {
                 self.refuse(id, &refuse);
@@ -137,22 +140,28 @@ impl Channels {
         match kind {
             Kind::Started => {
                 let started = Started::from_frame(&frame)?;
-                if channel.phase != Phase::Opened {
-                    return Err(ProtocolError::Unexpected { kind, expected: "it has started already" });
+                match channel.phase {
+                    Phase::Opened => channel.phase = Phase::Started,
+                    Phase::Asked => return Err(ProtocolError::Unexpected { kind, expected: "explained" }),
+                    _ => return Err(ProtocolError::Unexpected { kind, expected: "it has started already" }),
                 }
-                channel.phase = Phase::Started;
                 Ok(Event::Started(id, started))
             }
             Kind::Refuse => {
                 let refuse = Refuse::from_frame(&frame)?;
-                if channel.phase != Phase::Opened {
+                if !matches!(channel.phase, Phase::Opened | Phase::Asked) {
                     return Err(ProtocolError::Unexpected { kind, expected: "it has started already" });
                 }
-                channel.phase = Phase::Over;
-                for stream in [Stream::Stdout, Stream::Stderr] {
-                    channel.inbound(stream).into_iter().for_each(|inbound| inbound.ended = true);
-                }
+                channel.end();
                 Ok(Event::Refused(id, refuse))
+            }
+            Kind::Explained => {
+                let explained = Explained::from_frame(&frame)?;
+                if channel.phase != Phase::Asked {
+                    return Err(ProtocolError::Unexpected { kind, expected: "nobody has asked" });
+                }
+                channel.end();
+                Ok(Event::Explained(id, explained))
             }
             Kind::Ended => {
                 let ended = Ended::from_frame(&frame)?;
@@ -231,7 +240,7 @@ fn live(
 
 /// A client takes no output before `started`: a `refuse`, which says that nothing was started, could still come.
 fn output_is_due(role: Role, channel: &Channel, kind: Kind) -> Result<(), ProtocolError> {
-    if role == Role::Client && channel.phase == Phase::Opened {
+    if role == Role::Client && matches!(channel.phase, Phase::Opened | Phase::Asked) {
         return Err(ProtocolError::Unexpected { kind, expected: "started" });
     }
     Ok(())
@@ -239,7 +248,7 @@ fn output_is_due(role: Role, channel: &Channel, kind: Kind) -> Result<(), Protoc
 
 fn receive_exit(channel: &mut Channel, frame: &Frame) -> Result<Event, ProtocolError> {
     let exit = Exit::from_frame(frame)?;
-    if channel.phase == Phase::Opened {
+    if matches!(channel.phase, Phase::Opened | Phase::Asked) {
         return Err(ProtocolError::Unexpected { kind: frame.kind, expected: "started" });
     }
     channel.phase = Phase::Over;

@@ -66,6 +66,8 @@ pub(super) enum Phase {
     Rejecting(Refuse),
     /// Opened; the client does not know yet what became of it.
     Opened,
+    /// Asked about: nothing will be started.
+    Asked,
     /// Runs.
     Started,
     /// The command itself is over, its streams are not.
@@ -115,6 +117,14 @@ impl Channel {
                 Half::Inbound(inbound) => inbound.window = ReceiveWindow::fixed(limit, growth.clone()),
                 Half::Outbound(outbound) => outbound.window = SendWindow::new(limit),
             }
+        }
+    }
+
+    /// Refused or answered: no output comes.
+    pub(super) fn end(&mut self) {
+        self.phase = Phase::Over;
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            self.inbound(stream).into_iter().for_each(|inbound| inbound.ended = true);
         }
     }
 

@@ -12,6 +12,7 @@ use std::{fs, mem};
 
 use nix::errno::Errno;
 use nix::libc;
+use nix::sys::signal::{Signal, killpg};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recvmsg, socketpair};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork};
@@ -124,6 +125,8 @@ struct Expected {
 
 #[derive(Debug)]
 struct Waiting {
+    /// Once it runs.
+    leader: Option<Pid>,
     /// Taken by the first answer.
     started: Option<oneshot::Sender<Result<Started, Failure>>>,
     ended: oneshot::Sender<Ended>,
@@ -173,7 +176,7 @@ impl Spawner {
         let (started, on_started) = oneshot::channel();
         let (ended, on_ended) = oneshot::channel();
         let expected = &self.shared.expected;
-        expected.commands().insert(id, Waiting { started: Some(started), ended });
+        expected.commands().insert(id, Waiting { leader: None, started: Some(started), ended });
         // From here on its drop cleans up, whatever becomes of this future.
         let mut process = Process {
             id,
@@ -292,13 +295,24 @@ impl Expected {
         self.commands.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Kills the groups of all commands that run, once the spawner cannot. Nobody keeps their leaders' numbers from being
+    /// used again, but the kernel gives out all others before one comes back, and this is the moment of the loss.
+    fn kill_all(&self) {
+        for leader in self.commands().values().filter_map(|waiting| waiting.leader) {
+            // It may have gone with the spawner.
+            let _ = killpg(leader, Signal::SIGKILL);
+        }
+    }
+
     /// Hands an answer to whoever waits for it; to nobody when its command has been let go meanwhile.
     fn deliver(&self, id: u64, answer: Answer, arrived: &mut VecDeque<Vec<OwnedFd>>) {
         let mut commands = self.commands();
         match answer {
             Answer::Spawned(pid) => {
                 let descriptors = arrived.pop_front().unwrap_or_default();
-                if let Some(started) = commands.get_mut(&id).and_then(|waiting| waiting.started.take()) {
+                let Some(waiting) = commands.get_mut(&id) else { return };
+                waiting.leader = i32::try_from(pid).ok().map(Pid::from_raw);
+                if let Some(started) = waiting.started.take() {
                     let _ = started.send(Ok(Started { pid, descriptors }));
                 }
             }
@@ -337,6 +351,8 @@ async fn write_orders(mut writer: OwnedWriteHalf, mut queue: mpsc::UnboundedRece
 
 async fn read_until_lost(reader: OwnedReadHalf, expected: Arc<Expected>, pid: Pid) {
     let result = read_answers(reader, &expected).await;
+    // First of all: labshd ends as soon as the loss is known.
+    expected.kill_all();
     // In this order; see `spawn`.
     expected.lost.cancel();
     let abandoned = mem::take(&mut *expected.commands());

@@ -49,8 +49,36 @@ pub struct SpawnRequest {
     pub cwd_fallback_root: bool,
     /// Who to become; `None` stays who labshd is.
     pub identity: Option<Identity>,
+    /// Go all the way up to the program, but do not execute it: the child writes [`Rehearsed`] to its stdout and ends.
+    pub rehearse: bool,
     /// A terminal for all three streams, which becomes the controlling terminal; `None` means three pipes.
     pub terminal: Option<Terminal>,
+}
+
+/// What a child that only rehearses has found, as the words on its stdout, each ended by a zero byte.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rehearsed {
+    /// The file that would have been executed.
+    pub program: Vec<u8>,
+    /// The working directory that was entered.
+    pub directory: Vec<u8>,
+}
+
+impl Rehearsed {
+    /// Reads what such a child has written; `None` where it is something else.
+    pub fn decode(output: &[u8]) -> Option<Self> {
+        let mut words = output.split(|byte| *byte == 0).map(<[u8]>::to_vec);
+        match (words.next(), words.next(), words.next(), words.next()) {
+            (Some(program), Some(directory), Some(rest), None) if rest.is_empty() => {
+                Some(Self { program, directory })
+            }
+            _ => None,
+        }
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        [&*self.program, &[0], &*self.directory, &[0]].concat()
+    }
 }
 
 /// A terminal as it is asked for. The command finds its path in `LABSH_TTY`.
@@ -191,7 +219,7 @@ pub enum SpawnError {
         source: io::Error,
     },
     /// Processes, memory or descriptors have run out, for now.
-    #[error("the machine is short of processes, memory or descriptors: {source}; try again later")]
+    #[error("the machine is short of processes, memory or descriptors: {source}")]
     Resources {
         /// The kernel's reason.
         source: io::Error,

@@ -57,6 +57,7 @@ pub(super) struct Request<'a> {
     pub(super) env: Vec<&'a CStr>,
     pub(super) cwd: &'a CStr,
     pub(super) cwd_fallback_root: bool,
+    pub(super) rehearse: bool,
     pub(super) identity: Option<Credentials>,
     pub(super) terminal: Option<Terminal>,
 }
@@ -147,6 +148,7 @@ const FALLBACK_ROOT: u8 = 2;
 const HAS_IDENTITY: u8 = 4;
 const HAS_TERMINAL: u8 = 8;
 const HAS_TERMINAL_GROUP: u8 = 16;
+const REHEARSE: u8 = 32;
 
 /// The bytes of a request to spawn, or the reason why no kernel would take it.
 pub(super) fn spawn(id: u64, request: &SpawnRequest) -> Result<Vec<u8>, Unfit> {
@@ -161,6 +163,7 @@ pub(super) fn spawn(id: u64, request: &SpawnRequest) -> Result<Vec<u8>, Unfit> {
     message.u8(if request.program.is_some() { HAS_PROGRAM } else { 0 }
         | if request.cwd_fallback_root { FALLBACK_ROOT } else { 0 }
         | if request.identity.is_some() { HAS_IDENTITY } else { 0 }
+        | if request.rehearse { REHEARSE } else { 0 }
         | if request.terminal.is_some() { HAS_TERMINAL } else { 0 }
         | if request.terminal.is_some_and(|terminal| terminal.group.is_some()) {
             HAS_TERMINAL_GROUP
@@ -362,6 +365,7 @@ impl<'a> Reader<'a> {
             terminal,
             cwd: self.string()?,
             cwd_fallback_root: flags & FALLBACK_ROOT != 0,
+            rehearse: flags & REHEARSE != 0,
             program: if flags & HAS_PROGRAM == 0 { None } else { Some(self.string()?) },
             argv: (0..words).map(|_| self.string()).collect::<Result<_, _>>()?,
             env: (0..variables).map(|_| self.string()).collect::<Result<_, _>>()?,
@@ -453,6 +457,7 @@ mod tests {
             env: vec![(b"A".to_vec(), b"1=2".to_vec())],
             cwd: b"/srv".to_vec(),
             cwd_fallback_root: true,
+            rehearse: true,
             identity: Some(Identity { uid: 1, gid: 2, groups: vec![3, 4] }),
             terminal: Some(Terminal { size: SIZE, group: Some(5) }),
         }
@@ -478,7 +483,7 @@ mod tests {
             assert_eq!(request.program, Some(c"/bin/sh"));
             assert_eq!(request.env, [c"A=1=2"]);
             assert_eq!(request.cwd, c"/srv");
-            assert!(request.cwd_fallback_root);
+            assert!(request.cwd_fallback_root && request.rehearse);
             let credentials = request.identity.unwrap();
             assert_eq!((credentials.uid.as_raw(), credentials.gid.as_raw()), (1, 2));
             assert_eq!(credentials.groups, [Gid::from_raw(3), Gid::from_raw(4)]);

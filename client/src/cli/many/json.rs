@@ -16,8 +16,58 @@ pub(super) fn started(screen: &mut Screen, host: &str) -> io::Result<()> {
     line(screen, &json!({ "event": "started", "host": host }))
 }
 
-/// Output that is no text is given as a list of bytes, under another name.
-pub(super) fn output(screen: &mut Screen, host: &str, stream: Stream, bytes: &Bytes) -> io::Result<()> {
+/// A line for each piece of output and each end.
+pub(super) struct Events {
+    /// Of each host's stdout and stderr, a character that has not come whole yet: at most three bytes.
+    rest: Vec<[Vec<u8>; 2]>,
+}
+
+impl Events {
+    pub(super) fn new(hosts: usize) -> Self {
+        Self { rest: (0..hosts).map(|_| Default::default()).collect() }
+    }
+
+    /// `index` is the host's place in the list. Output that is no text is given as a list of bytes, under another name.
+    pub(super) fn output(
+        &mut self,
+        screen: &mut Screen,
+        (index, host): (usize, &str),
+        stream: Stream,
+        bytes: &Bytes,
+    ) -> io::Result<()> {
+        let rest = &mut self.rest[index][usize::from(stream == Stream::Stderr)];
+        let mut piece = std::mem::take(rest);
+        piece.extend_from_slice(bytes);
+        // Where the connection cuts has no meaning: it must not make bytes of a text.
+        if let Err(error) = str::from_utf8(&piece)
+            && error.error_len().is_none()
+        {
+            *rest = piece.split_off(error.valid_up_to());
+        }
+        if piece.is_empty() { Ok(()) } else { self::output(screen, host, stream, &piece) }
+    }
+
+    pub(super) fn over(
+        &mut self,
+        screen: &mut Screen,
+        (index, host): (usize, &str),
+        end: &End,
+        program: &Program,
+        took: Duration,
+    ) -> io::Result<()> {
+        for (rest, stream) in self.rest[index].iter_mut().zip([Stream::Stdout, Stream::Stderr]) {
+            if !rest.is_empty() {
+                output(screen, host, stream, &std::mem::take(rest))?;
+            }
+        }
+        let mut fields = of_end(end, program, took);
+        fields.insert("event".to_owned(), "over".into());
+        fields.insert("host".to_owned(), host.into());
+        line(screen, &Value::Object(fields))
+    }
+}
+
+fn output(screen: &mut Screen, host: &str, stream: Stream, bytes: &[u8]) -> io::Result<()> {
     let mut fields = Map::from_iter([
         ("event".to_owned(), Value::from("output")),
         ("host".to_owned(), host.into()),
@@ -27,19 +77,6 @@ pub(super) fn output(screen: &mut Screen, host: &str, stream: Stream, bytes: &By
         Ok(text) => fields.insert("text".to_owned(), text.into()),
         Err(_) => fields.insert("bytes".to_owned(), bytes.iter().copied().collect()),
     };
-    line(screen, &Value::Object(fields))
-}
-
-pub(super) fn over(
-    screen: &mut Screen,
-    host: &str,
-    end: &End,
-    program: &Program,
-    took: Duration,
-) -> io::Result<()> {
-    let mut fields = of_end(end, program, took);
-    fields.insert("event".to_owned(), "over".into());
-    fields.insert("host".to_owned(), host.into());
     line(screen, &Value::Object(fields))
 }
 

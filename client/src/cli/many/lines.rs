@@ -44,7 +44,7 @@ impl Lines {
             let rest = &mut self.rest[host][which];
             // A line without end must not fill the memory.
             let end = rest.iter().take(LONGEST).position(|byte| *byte == b'\n').map(|at| at + 1);
-            let Some(end) = end.or((rest.len() > LONGEST).then_some(LONGEST)) else { break };
+            let Some(end) = end.or((rest.len() > LONGEST).then(|| whole(&rest[..LONGEST]))) else { break };
             let line = rest.split_to(end);
             self.write(screen, host, stream, &line)?;
         }
@@ -81,5 +81,13 @@ impl Lines {
             }
             out.write_all(b"\n")
         })
+    }
+}
+
+/// How much of a piece are whole characters; all of it where it is no text.
+fn whole(piece: &[u8]) -> usize {
+    match str::from_utf8(piece) {
+        Err(error) if error.error_len().is_none() => error.valid_up_to(),
+        _ => piece.len(),
     }
 }

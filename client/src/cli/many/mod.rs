@@ -5,8 +5,8 @@ mod gather;
 mod json;
 mod lines;
 pub mod options;
-mod report;
-mod screen;
+pub(crate) mod report;
+pub(super) mod screen;
 
 use std::collections::HashMap;
 use std::io::{self, IsTerminal};
@@ -27,14 +27,16 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use crate::choices::Choices;
-use crate::cli::last::{Last, Outcome, WithLast};
+use crate::cli::last::{Last, Outcome};
 use crate::cli::options::{CommandOptions, ConnectionFlags};
-use crate::cli::{note, outcome, print, run};
+use crate::cli::remote_command::Targets;
+use crate::cli::{hosts, note, outcome, print, run};
 use crate::config::Config;
+use crate::connect::ConnectOptions;
 use crate::fanout::{self, Broadcast, Event, Host, Limits, Wish, Work};
 use crate::inventory::Inventory;
 use crate::target::Target;
-use crate::terminal_text::{escape_json, shell_word};
+use crate::terminal_text::{escape, escape_json, shell_word};
 use files::Files;
 use gather::Gather;
 use lines::Lines;
@@ -59,24 +61,24 @@ const NOT_WRITTEN: u8 = 255;
 
 /// Runs it everywhere and returns the exit status that `labsh run --help` documents.
 pub(crate) fn execute(
-    expression: &str,
+    targets: &Targets,
     connection: &ConnectionFlags,
     program: Program,
     command: &CommandOptions,
     options: &ManyOptions,
 ) -> anyhow::Result<ExitCode> {
-    let names = targets(expression, options)?;
     // Read once: a file that names a thousand hosts takes a while.
     let config = Config::load()?;
+    let names = hosts_of(targets, config.inventory(), options)?;
     let choices = Choices { user: command.user.clone(), ..connection.choices() };
     let hosts =
         names.iter().map(|name| host(name, &config, &choices)).collect::<anyhow::Result<Vec<Host>>>()?;
-    warn_of_doubles(&hosts);
+    warn_of_doubles(&hosts, "runs the command twice");
     if options.dry_run {
         return dry_run(&names, &hosts, &program);
     }
     let texts: Vec<String> = names.iter().map(str::to_owned).collect();
-    let report = |Host { name, connection }: &Host| HostReport {
+    let report = |Host { name, connection, .. }: &Host| HostReport {
         name: name.clone(),
         address: connection.address.to_string(),
         state: State::Waiting,
@@ -92,9 +94,9 @@ pub(crate) fn execute(
         environment: command.env.clone(),
         directory: command.cwd.clone().map(std::ffi::OsString::into_encoded_bytes),
         timeout: command.timeout,
-        user: command.user.clone(),
         until: if command.no_wait_eof { Until::CommandEnds } else { Until::StreamsEnd },
         stdin: stdin.context("cannot keep standard input in a temporary file; -n gives the commands none")?,
+        companion: None,
     };
     let limits = Limits {
         connecting: options.connecting as usize,
@@ -109,6 +111,7 @@ pub(crate) fn execute(
         hosts: reports,
         program: work.program.clone(),
         json: command.json.is_some(),
+        keep: matches!(targets, Targets::Set(_)),
         began: Instant::now(),
         unwritten: None,
     };
@@ -124,47 +127,53 @@ pub(crate) fn execute(
 }
 
 /// The hosts that are meant, after exclusions and choice.
-fn targets(expression: &str, options: &ManyOptions) -> anyhow::Result<NodeSet> {
-    let inventory = Inventory::load()?;
-    let inventory = WithLast(&inventory);
-    let mut set = NodeSet::parse(expression, &inventory)?;
-    for excluded in &options.exclude {
-        set = set.difference(&NodeSet::parse(excluded, &inventory).context("--exclude")?);
-    }
+pub(crate) fn hosts_of(
+    targets: &Targets,
+    inventory: &Inventory,
+    options: &ManyOptions,
+) -> anyhow::Result<NodeSet> {
+    let mut set = match targets {
+        // Whatever its characters mean elsewhere, it is one host.
+        Targets::One(target) => {
+            let name = target.to_string();
+            hosts::without(NodeSet::of([&*name]), &name, &options.exclude, inventory)?
+        }
+        Targets::Set(expression) => hosts::select(expression, &options.exclude, inventory)?,
+    };
     if let Some(count) = options.pick {
         let mut shuffled: Vec<([u8; 8], &str)> = set.iter().map(|name| (random::bytes(), name)).collect();
         shuffled.sort_unstable();
         set = shuffled.into_iter().take(count as usize).map(|(_, name)| name).collect();
     }
-    if set.is_empty() {
-        anyhow::bail!("{expression:?} is no host at all; nothing was started");
-    }
     Ok(set)
 }
 
-fn host(name: &str, config: &Config, choices: &Choices) -> anyhow::Result<Host> {
+pub(crate) fn host(name: &str, config: &Config, choices: &Choices) -> anyhow::Result<Host> {
     let target: Target = name.parse().with_context(|| format!("{name:?}"))?;
-    Ok(Host { name: name.to_owned(), connection: run::connect_options(config.resolve(&target, choices)?)? })
+    let resolved = config.resolve(&target, choices)?;
+    let user = resolved.route.user.clone();
+    // Thousands of hosts are more than an agent keeps.
+    let connection = ConnectOptions { keeper: None, ..run::connect_options(resolved)? };
+    Ok(Host { name: name.to_owned(), connection, user })
 }
 
 /// Two names of one machine are rarely meant: the command would run there twice.
-fn warn_of_doubles(hosts: &[Host]) {
+pub(crate) fn warn_of_doubles(hosts: &[Host], so: &str) {
     let mut seen: HashMap<String, &str> = HashMap::new();
     for host in hosts {
         if let Some(first) = seen.insert(host.connection.address.to_string(), &host.name) {
-            note(&format!(
-                "{first} and {} are both {}: the command runs there twice",
-                host.name, host.connection.address
-            ));
+            note(&format!("{first} and {} are both {}, which {so}", host.name, host.connection.address));
         }
     }
 }
 
 fn dry_run(names: &NodeSet, hosts: &[Host], program: &Program) -> anyhow::Result<ExitCode> {
     let mut text = format!("{names} ({})\n", names.len());
-    for Host { name, connection } in hosts {
+    for Host { name, connection, user } in hosts {
         let key = &connection.key;
-        text += &format!("{name}: {}, key {}, host id {}\n", connection.address, key.key_id(), key.host_id());
+        text += &format!("{name}: {}, key {}, host id {}", connection.address, key.key_id(), key.host_id());
+        text += &user.as_ref().map_or_else(String::new, |user| format!(", user {}", escape(user)));
+        text.push('\n');
     }
     let how = if let Program::Argv(_) = program { "runs exactly" } else { "runs in the shell there" };
     text += &format!("{how}: {}\n", typed(program));
@@ -183,7 +192,7 @@ fn typed(program: &Program) -> String {
 }
 
 /// A connection is a descriptor; a thousand hosts are more than the usual soft limit.
-fn allow_descriptors() {
+pub(crate) fn allow_descriptors() {
     // Where that is refused, the connections that do not fit say so themselves.
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
         let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
@@ -255,7 +264,7 @@ enum Shape {
     Gather(Gather),
     Difference(Gather),
     Files(Files),
-    Events,
+    Events(json::Events),
     Quiet,
 }
 
@@ -272,7 +281,7 @@ impl Shape {
             );
         }
         Ok(match (command.json, &options.out) {
-            (Some(JsonForm::Events), _) => Shape::Events,
+            (Some(JsonForm::Events), _) => Shape::Events(json::Events::new(names.len())),
             (Some(JsonForm::Summary), None) => Shape::Quiet,
             (_, Some(directory)) => Shape::Files(Files::new(directory, names)?),
             _ if options.gather => Shape::Gather(Gather::new(names.len())),
@@ -292,6 +301,8 @@ struct Show {
     /// Whether the summary is for programs.
     json: bool,
     began: Instant,
+    /// Whether it becomes the last run.
+    keep: bool,
     /// Why the output is not complete, if it is not.
     unwritten: Option<anyhow::Error>,
 }
@@ -341,7 +352,7 @@ impl Show {
         match event {
             Event::Begun(host) => self.hosts[host].state = State::Running(Instant::now()),
             Event::Started(host) => {
-                if let (Shape::Events, None) = (&self.shape, &self.unwritten) {
+                if let (Shape::Events(_), None) = (&self.shape, &self.unwritten) {
                     json::started(&mut self.screen, &self.hosts[host].name).context(STDOUT)?;
                 }
             }
@@ -352,8 +363,9 @@ impl Show {
                 }
                 Shape::Gather(gather) | Shape::Difference(gather) => gather.output(host, stream, &bytes)?,
                 Shape::Files(files) => files.output(host, stream, &bytes)?,
-                Shape::Events => {
-                    json::output(&mut self.screen, &self.hosts[host].name, stream, &bytes).context(STDOUT)?;
+                Shape::Events(events) => {
+                    let named = (host, &*self.hosts[host].name);
+                    events.output(&mut self.screen, named, stream, &bytes).context(STDOUT)?;
                 }
                 Shape::Quiet => {}
             },
@@ -361,8 +373,9 @@ impl Show {
                 let shown = match &mut self.shape {
                     _ if self.unwritten.is_some() => Ok(()),
                     Shape::Lines(lines) => lines.over(&mut self.screen, host),
-                    Shape::Events => {
-                        json::over(&mut self.screen, &self.hosts[host].name, &end, &self.program, took)
+                    Shape::Events(events) => {
+                        let named = (host, &*self.hosts[host].name);
+                        events.over(&mut self.screen, named, &end, &self.program, took)
                     }
                     _ => Ok(()),
                 };
@@ -400,8 +413,8 @@ impl Show {
                 note(line);
             }
         }
-        if let Err(error) = self.last(lines).save() {
-            note(&format!("@last is not this run: {error:#}"));
+        if self.keep {
+            keep_as_last(&self.hosts, &self.program, typed(&self.program), lines);
         }
         Ok(())
     }
@@ -411,30 +424,33 @@ impl Show {
         match &self.shape {
             Shape::Gather(gather) => gather.show(&mut self.screen, &self.hosts)?,
             Shape::Difference(gather) => gather.show_differences(&mut self.screen, &self.hosts)?,
-            Shape::Lines(_) | Shape::Files(_) | Shape::Events | Shape::Quiet => {}
+            Shape::Lines(_) | Shape::Files(_) | Shape::Events(_) | Shape::Quiet => {}
         }
         if self.json {
             json::line(&mut self.screen, summary)?;
         }
         self.screen.finish()
     }
+}
 
-    /// This run, as the next one will know it.
-    fn last(&self, summary: Vec<String>) -> Last {
-        let outcome = |host: &HostReport| match &host.state {
-            State::Over(end, took) => {
-                let mut more = json::of_end(end, &self.program, *took);
-                more.remove("outcome");
-                let outcome = report::Kind::of(end).word().to_owned();
-                Some((host.name.clone(), Outcome { outcome, more }))
-            }
-            State::Waiting | State::Running(_) => None,
-        };
-        Last {
-            when: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
-            command: typed(&self.program),
-            summary,
-            hosts: self.hosts.iter().filter_map(outcome).collect(),
+/// Keeps this run for the next one, which may have its hosts for a target.
+pub(super) fn keep_as_last(hosts: &[HostReport], program: &Program, command: String, summary: Vec<String>) {
+    let outcome = |host: &HostReport| match &host.state {
+        State::Over(end, took) => {
+            let mut more = json::of_end(end, program, *took);
+            more.remove("outcome");
+            let outcome = report::Kind::of(end).word().to_owned();
+            Some((host.name.clone(), Outcome { outcome, more }))
         }
+        State::Waiting | State::Running(_) => None,
+    };
+    let last = Last {
+        when: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+        command,
+        summary,
+        hosts: hosts.iter().filter_map(outcome).collect(),
+    };
+    if let Err(error) = last.save() {
+        note(&format!("@last is not this run: {error:#}"));
     }
 }

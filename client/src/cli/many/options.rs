@@ -49,6 +49,16 @@ pub struct ManyOptions {
     pub dry_run: bool,
 }
 
+impl ManyOptions {
+    /// Whether one host by its plain name is to be gone about as if it were a set, because something here asks for what
+    /// only that can do. The rest holds for one host by itself.
+    pub(crate) fn concern_one(&self) -> bool {
+        let chosen = !self.exclude.is_empty() || self.pick.is_some();
+        let shaped = self.gather || self.diff || self.quiet || self.out.is_some();
+        chosen || shaped || self.retries > 0 || self.max_status || self.dry_run
+    }
+}
+
 /// What `--json` prints for many hosts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum JsonForm {

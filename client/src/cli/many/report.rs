@@ -57,6 +57,16 @@ impl Kind {
         }
     }
 
+    /// The exit status of a run in which this is the worst end.
+    pub(crate) fn exit_status(self) -> u8 {
+        match self {
+            Kind::Ok => 0,
+            Kind::Exit(_) | Kind::Signal(_) | Kind::TimedOut => 1,
+            Kind::Refused | Kind::NotBegun => 125,
+            Kind::Unreachable | Kind::Lost => 255,
+        }
+    }
+
     /// For programs: one of a few words.
     pub(crate) fn word(self) -> &'static str {
         match self {
@@ -101,12 +111,7 @@ pub(crate) fn exit_status(hosts: &[HostReport]) -> u8 {
     hosts
         .iter()
         .map(|host| match &host.state {
-            State::Over(end, _) => match Kind::of(end) {
-                Kind::Ok => 0,
-                Kind::Exit(_) | Kind::Signal(_) | Kind::TimedOut => 1,
-                Kind::Refused | Kind::NotBegun => 125,
-                Kind::Unreachable | Kind::Lost => 255,
-            },
+            State::Over(end, _) => Kind::of(end).exit_status(),
             State::Waiting | State::Running(_) => 255,
         })
         .max()
@@ -124,53 +129,80 @@ pub(crate) fn highest_status(hosts: &[HostReport]) -> u8 {
 }
 
 /// Hosts by how they failed and why, each with the reason in its own words.
-type Failures<'a> = BTreeMap<(Kind, Option<String>), Vec<(&'a str, Option<String>)>>;
+#[derive(Debug, Default)]
+pub(crate) struct Failures<'a>(BTreeMap<Failure, Vec<Failed<'a>>>);
+
+/// How, and why in words that are the same for all.
+type Failure = (Kind, Option<String>);
+
+/// A host, and why in its own words.
+type Failed<'a> = (&'a str, Option<String>);
+
+impl<'a> Failures<'a> {
+    pub(crate) fn add(&mut self, name: &'a str, address: &str, end: &End, program: &Program) {
+        let why = reason(end, program);
+        // The same reason on many hosts differs by their names and addresses only.
+        let alike = why.as_ref().map(|why| anonymous(&anonymous(why, address), name));
+        self.0.entry((Kind::of(end), alike)).or_default().push((name, why));
+    }
+
+    /// A line for each way of failing, which has the name that `text` gives it.
+    pub(crate) fn lines(self, text: impl Fn(Kind) -> String) -> Vec<String> {
+        let line = |((kind, alike), mut hosts): (Failure, Vec<Failed<'_>>)| {
+            let (count, why) = match &mut hosts[..] {
+                [(_, why)] => (String::new(), why.take()),
+                several => (format!(" ({})", several.len()), alike),
+            };
+            let set: NodeSet = hosts.into_iter().map(|(name, _)| name).collect();
+            let why = why.map_or_else(String::new, |why| format!(": {why}"));
+            format!("{}{count}: {set}{why}", text(kind))
+        };
+        self.0.into_iter().map(line).collect()
+    }
+}
+
+/// How times are spread, in parentheses; nothing for a single one.
+pub(crate) fn spread(times: &mut [(Duration, &str)]) -> String {
+    times.sort();
+    let Some((slowest, name)) = times.last().filter(|_| times.len() > 1) else { return String::new() };
+    let at = |percent: usize| seconds(times[(times.len() - 1) * percent / 100].0);
+    format!(" (half within {}, 95 % within {}, slowest {name}: {})", at(50), at(95), seconds(*slowest))
+}
 
 /// The closing lines: how many succeeded and how long it took, then a line for each way of failing.
 pub(crate) fn summary(hosts: &[HostReport], program: &Program, took: Duration) -> Vec<String> {
+    summary_of(hosts, program, took, Kind::text)
+}
+
+/// The same, with words of its own for each way of failing.
+pub(crate) fn summary_of(
+    hosts: &[HostReport],
+    program: &Program,
+    took: Duration,
+    text: impl Fn(Kind) -> String,
+) -> Vec<String> {
     let mut times: Vec<(Duration, &str)> = Vec::new();
-    let mut failures = Failures::new();
+    let mut failures = Failures::default();
     let mut succeeded = 0;
     for host in hosts {
         let State::Over(end, time) = &host.state else { continue };
         if end.success() {
             succeeded += 1;
         } else {
-            let why = reason(end, program);
-            // The same reason on many hosts differs by their names and addresses only.
-            let alike = why.as_ref().map(|why| anonymous(&anonymous(why, &host.address), &host.name));
-            failures.entry((Kind::of(end), alike)).or_default().push((&host.name, why));
+            failures.add(&host.name, &host.address, end, program);
         }
         if matches!(end, End::Ended(_)) {
             times.push((*time, &host.name));
         }
     }
-    times.sort();
-    let mut first = format!("{succeeded} of {} succeeded in {}", hosts.len(), seconds(took));
-    if let Some((slowest, name)) = times.last().filter(|_| times.len() > 1) {
-        let at = |percent: usize| seconds(times[(times.len() - 1) * percent / 100].0);
-        first += &format!(
-            " (half within {}, 95 % within {}, slowest {name}: {})",
-            at(50),
-            at(95),
-            seconds(*slowest)
-        );
-    }
-    let mut lines = vec![first];
-    for ((kind, alike), mut hosts) in failures {
-        let (count, why) = match &mut hosts[..] {
-            [(_, why)] => (String::new(), why.take()),
-            several => (format!(" ({})", several.len()), alike),
-        };
-        let set: NodeSet = hosts.into_iter().map(|(name, _)| name).collect();
-        let why = why.map_or_else(String::new, |why| format!(": {why}"));
-        lines.push(format!("{}{count}: {set}{why}", kind.text()));
-    }
+    let first = format!("{succeeded} of {} succeeded in {}", hosts.len(), seconds(took));
+    let mut lines = vec![first + &spread(&mut times)];
+    lines.extend(failures.lines(text));
     lines
 }
 
 /// A reason without the name of whom it speaks, where that stands as a word of its own.
-fn anonymous(text: &str, name: &str) -> String {
+pub(crate) fn anonymous(text: &str, name: &str) -> String {
     let part_of_name = |c: char| c.is_alphanumeric() || c == '-' || c == '_';
     let (mut out, mut rest) = (String::new(), text);
     while let Some(at) = rest.find(name).filter(|_| !name.is_empty()) {

@@ -139,11 +139,13 @@ pub(super) fn still_running(hosts: &[HostReport]) -> NodeSet {
     running.map(|host| host.name.as_str()).collect()
 }
 
-fn columns() -> usize {
+/// How wide the terminal on stderr is.
+pub(in crate::cli) fn columns() -> usize {
     terminal_size::terminal_size_of(io::stderr()).map_or(80, |(width, _)| width.0.max(20).into())
 }
 
-fn cut(text: &str, columns: usize) -> String {
+/// As much of a text as fits.
+pub(in crate::cli) fn cut(text: &str, columns: usize) -> String {
     let mut width = 0;
     text.chars()
         .take_while(|c| {

@@ -21,7 +21,8 @@ Settings (-o):
   HostName, IdentityFile, LogLevel, Port, RemoteCommand, RequestTTY, SendEnv,
   SessionType, SetEnv, StdinNull and User do what they do with ssh.
   ProxyCommand, ProxyJump, forwardings and BindAddress are refused.
-  All others are passed over. -F names a configuration of labsh.
+  All others are passed over. -F names a configuration of labsh, which then
+  counts alone.
 
 Exit status:
   the command's own, or

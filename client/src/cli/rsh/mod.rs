@@ -66,14 +66,16 @@ fn execute(words: impl IntoIterator<Item = OsString>) -> anyhow::Result<ExitCode
         return print_settings::print(&target, &settings, &config).map(|()| ExitCode::SUCCESS);
     }
     let program = program(&settings)?;
-    let options = command_options(&settings);
+    let mut options = command_options(&settings);
     if options.no_stdin {
         let null = File::open("/dev/null").context("cannot open /dev/null")?;
         nix::unistd::dup2_stdin(null).context("cannot replace standard input")?;
     }
     let interaction = wants_terminal(&settings)
         .then(|| Interaction { escape: settings.escape.unwrap_or_default(), host: None });
-    let connection = run::connect_options(config.resolve(&target, &settings.choices)?)?;
+    let resolved = config.resolve(&target, &settings.choices)?;
+    options.user.clone_from(&resolved.route.user);
+    let connection = run::connect_options(resolved)?;
     // One thread drives everything that waits; the streams have threads of their own.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let status =
@@ -148,7 +150,6 @@ fn command_options(settings: &Settings) -> CommandOptions {
         no_wait_eof: settings.no_wait_eof,
         env: settings.set_env.clone(),
         env_where_allowed: settings.sent(std::env::vars_os()),
-        user: settings.choices.user.clone(),
         ..CommandOptions::default()
     }
 }

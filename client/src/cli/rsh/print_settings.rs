@@ -14,7 +14,7 @@ pub(crate) fn print(target: &Target, settings: &Settings, config: &Config) -> an
     let route = config.route(target, &settings.choices)?;
     let mut lines = vec![format!("host {}", target.host)];
     // ssh falls back on the local user's name. Here it is the key's entry on the host that decides.
-    lines.extend(settings.choices.user.as_ref().map(|user| format!("user {user}")));
+    lines.extend(route.user.as_ref().map(|user| format!("user {user}")));
     match &route.address {
         Address::Tcp { host, port } => lines.extend([format!("hostname {host}"), format!("port {port}")]),
         Address::Unix(_) => lines.push(format!("hostname {}", route.address)),

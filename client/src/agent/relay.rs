@@ -1,0 +1,199 @@
+//! Frames between a client and the session that is lent to it.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use bytes::Bytes;
+use labsh_proto::frame::{ChannelId, Frame, Kind};
+use labsh_proto::limits;
+use labsh_proto::message::{Body, Ping, Pong};
+use labsh_transport::carrier::Carrier;
+use labsh_transport::framing::{self, FrameReader};
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::net::UnixStream;
+use tokio::sync::Notify;
+use tokio::time::timeout;
+
+use crate::silence::{Silence, Verdict};
+
+/// A session of the agent's, at a moment when no frame is under way on it.
+#[derive(Debug)]
+pub(super) struct Upstream {
+    pub reader: FrameReader<ReadHalf<Carrier>>,
+    pub writer: WriteHalf<Carrier>,
+    /// The highest channel that was used on it.
+    pub highest: ChannelId,
+}
+
+/// What has come is passed on in pieces of about so many bytes.
+const BATCH: usize = 128 << 10;
+
+/// For a client to take the last words of a host, or a host those of a client.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// The tokens of the agent's own questions, whose answers are not for clients: whether the host is there, and whether it
+/// has heard everything.
+const THERE: u64 = u64::MAX;
+const HEARD: u64 = u64::MAX - 1;
+
+pub(super) fn own_ping() -> Frame {
+    Ping { token: THERE }.frame(ChannelId::CONNECTION)
+}
+
+fn answers_us(frame: &Frame, question: u64) -> bool {
+    frame.kind == Kind::Pong && Pong::from_frame(frame).is_ok_and(|pong| pong.token == question)
+}
+
+/// Why frames are carried no longer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// The client has gone, with a goodbye.
+    Client,
+    /// The client has gone without one: it was killed, or it is no labsh.
+    Abrupt,
+    /// The host has ended the session, or has gone.
+    Host,
+}
+
+/// Carries frames both ways until either end is through; whether the session can be lent again. A host that says nothing
+/// at all within `patience` has gone.
+pub(super) async fn carry(upstream: &mut Upstream, client: UnixStream, patience: Duration) -> bool {
+    match join(upstream, client, patience).await {
+        End::Client => true,
+        // The host may be about to end it for what that client said last.
+        End::Abrupt => timeout(patience, settle(upstream)).await.unwrap_or(false),
+        End::Host => false,
+    }
+}
+
+/// Waits until the host has heard everything that was said so far; false where it ends the session for it.
+async fn settle(upstream: &mut Upstream) -> bool {
+    let ask = Ping { token: HEARD }.frame(ChannelId::CONNECTION);
+    if framing::write(&mut upstream.writer, &[ask]).await.is_err() {
+        return false;
+    }
+    loop {
+        match upstream.reader.next(limits::BODY).await {
+            Ok(Some(frame)) if answers_us(&frame, HEARD) => return true,
+            Ok(Some(frame)) if frame.channel != ChannelId::CONNECTION || frame.kind == Kind::Pong => {}
+            _ => return false,
+        }
+    }
+}
+
+async fn join(upstream: &mut Upstream, client: UnixStream, patience: Duration) -> End {
+    let (from_client, mut to_client) = client.into_split();
+    let mut from_client = FrameReader::new(from_client);
+    let Upstream { reader, writer, highest } = upstream;
+    let ask = Notify::new();
+    // It may have gone since it was last heard, and then the client should not wait for long.
+    ask.notify_one();
+    // Each way has a loop of its own: one that is full must not hold up the other.
+    let up = async {
+        let (mut open, mut batch) = (BTreeSet::<ChannelId>::new(), Vec::new());
+        let end = loop {
+            let ended = tokio::select! {
+                () = ask.notified() => {
+                    batch.push(own_ping());
+                    false
+                }
+                more = fill(&mut from_client, &mut batch) => !more,
+            };
+            let goodbye = batch.iter().position(|frame| frame.kind == Kind::Goodbye);
+            batch.truncate(goodbye.unwrap_or(batch.len()));
+            for frame in &batch {
+                match frame.kind {
+                    Kind::Open => {
+                        open.insert(frame.channel);
+                        *highest = (*highest).max(frame.channel);
+                    }
+                    Kind::Close => {
+                        open.remove(&frame.channel);
+                    }
+                    _ => {}
+                }
+            }
+            if framing::write(writer, &batch).await.is_err() {
+                // What the host said last may still be on its way; the other loop reads it, and then the end.
+                std::future::pending::<()>().await;
+            }
+            batch.clear();
+            match (goodbye, ended) {
+                (Some(_), _) => break End::Client,
+                (None, true) => break End::Abrupt,
+                (None, false) => {}
+            }
+        };
+        // One that was killed, or did not wait, has left channels open: what runs there is to lose its client.
+        let closing: Vec<Frame> =
+            open.into_iter().map(|id| Frame::new(Kind::Close, id, Bytes::new())).collect();
+        match timeout(LINGER, framing::write(writer, &closing)).await {
+            Ok(Ok(())) => end,
+            _ => End::Host,
+        }
+    };
+    let down = async {
+        let (mut unheard, mut silence, mut batch) = (Some(patience), Silence::default(), Vec::new());
+        let mut client_is_there = true;
+        loop {
+            let next = match unheard.take() {
+                Some(patience) => {
+                    timeout(patience, reader.next(limits::BODY)).await.map_err(|_| Verdict::Gone)
+                }
+                None => silence.next(reader).await,
+            };
+            match next {
+                Ok(Ok(Some(frame))) => gather(reader, frame, &mut batch).await,
+                Err(Verdict::Wait) => continue,
+                Err(Verdict::Ask) => {
+                    ask.notify_one();
+                    continue;
+                }
+                Ok(_) | Err(Verdict::Gone) => return End::Host,
+            }
+            batch.retain(|frame| !answers_us(frame, THERE) && !answers_us(frame, HEARD));
+            let last = batch.iter().any(|frame| {
+                frame.channel == ChannelId::CONNECTION && matches!(frame.kind, Kind::Refuse | Kind::Goodbye)
+            });
+            if last {
+                let _ = framing::write(&mut to_client, &batch).await;
+                return End::Host;
+            }
+            // Where the client has gone, the other loop still reads what it said.
+            client_is_there = client_is_there && framing::write(&mut to_client, &batch).await.is_ok();
+            batch.clear();
+        }
+    };
+    let end = tokio::select! {
+        end = up => end,
+        end = down => end,
+    };
+    if end == End::Host {
+        // Closing with unread input would cut off what was written last.
+        let farewell = async {
+            to_client.shutdown().await?;
+            framing::drain(from_client.get_mut()).await
+        };
+        let _ = timeout(LINGER, farewell).await;
+    }
+    end
+}
+
+/// Waits for a frame and adds it with what has come behind it; false at the end. Cancel safe.
+async fn fill(reader: &mut FrameReader<impl AsyncRead + Unpin>, batch: &mut Vec<Frame>) -> bool {
+    let Ok(Some(frame)) = reader.next(limits::BODY).await else { return false };
+    gather(reader, frame, batch).await;
+    true
+}
+
+/// Adds a frame and what has come behind it, without waiting.
+async fn gather(reader: &mut FrameReader<impl AsyncRead + Unpin>, first: Frame, batch: &mut Vec<Frame>) {
+    let mut size = first.body.len();
+    batch.push(first);
+    while size < BATCH && reader.has_next() {
+        // What is no frame is found again by the next call.
+        let Ok(Some(frame)) = reader.next(limits::BODY).await else { return };
+        size += frame.body.len();
+        batch.push(frame);
+    }
+}

@@ -1,0 +1,319 @@
+//! `labsh hosts`: which hosts and groups are known, and where each value comes from.
+
+mod check;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, Subcommand};
+use labsh_inventory::Origin;
+use labsh_nodeset::{Groups, NodeSet};
+use serde_json::json;
+
+use crate::choices::Choices;
+use crate::cli::last::WithLast;
+use crate::cli::print;
+use crate::config::{Config, Layer, Place, Route};
+use crate::connect::Address;
+use crate::inventory::Inventory;
+use crate::key_store::KeyName;
+use crate::target::Target;
+use crate::terminal_text::{escape, escape_json};
+
+/// `labsh hosts`: its options.
+#[derive(Debug, Clone, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct HostsOptions {
+    /// What else than listing them.
+    #[command(subcommand)]
+    action: Option<HostsAction>,
+    /// List the groups: how many hosts each has, and which
+    #[arg(long, conflicts_with = "origin")]
+    groups: bool,
+    /// Show each value on a line of its own, with the file and line that it comes from
+    #[arg(long)]
+    origin: bool,
+    /// Print a line of JSON for each host, or each group
+    #[arg(long, conflicts_with = "origin")]
+    json: bool,
+    /// Which.
+    #[command(flatten)]
+    which: Which,
+}
+
+/// What to do with hosts.
+#[derive(Debug, Clone, Subcommand)]
+enum HostsAction {
+    /// Connect to all of them: which answer, how fast, and why the others do not
+    #[command(after_help = CHECK_EXIT_STATUS)]
+    Check(check::CheckOptions),
+}
+
+const CHECK_EXIT_STATUS: &str = "\
+Exit status:
+  0    all answered
+  125  a host refused, and all others answered
+  255  a host was unreachable, or its connection was lost";
+
+/// The hosts that are meant.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Which {
+    /// Leave these hosts out: a set like SET (repeatable)
+    #[arg(short = 'x', long, value_name = "HOSTS")]
+    exclude: Vec<String>,
+    /// The hosts: lab[01-40,52], @group, @last:failed [default: all that are known]
+    #[arg(value_name = "SET", help_heading = "Arguments")]
+    set: Option<String>,
+}
+
+impl Which {
+    fn select(&self, inventory: &Inventory) -> anyhow::Result<NodeSet> {
+        select(self.set.as_deref().unwrap_or("@*"), &self.exclude, inventory)
+    }
+}
+
+/// The hosts of an expression, without those of others.
+///
+/// # Errors
+///
+/// Where an expression is none, or nothing is left.
+pub(crate) fn select(
+    expression: &str,
+    excluded: &[String],
+    inventory: &Inventory,
+) -> anyhow::Result<NodeSet> {
+    without(evaluate(expression, inventory)?, expression, excluded, inventory)
+}
+
+/// A set, which is called by this name, without others; an error where nothing is left.
+pub(crate) fn without(
+    mut set: NodeSet,
+    name: &str,
+    excluded: &[String],
+    inventory: &Inventory,
+) -> anyhow::Result<NodeSet> {
+    for excluded in excluded {
+        set = set.difference(&evaluate(excluded, inventory).context("--exclude")?);
+    }
+    if set.is_empty() {
+        anyhow::bail!("{name:?} is no host at all; see `labsh hosts` for those that are known");
+    }
+    Ok(set)
+}
+
+fn evaluate(expression: &str, inventory: &Inventory) -> anyhow::Result<NodeSet> {
+    NodeSet::parse(expression, &WithLast(inventory)).map_err(|mistake| match inventory.culprit(&mistake) {
+        Some(origin) => anyhow::anyhow!("{origin}: {mistake}; correct that line"),
+        None => mistake.into(),
+    })
+}
+
+/// Shows them.
+pub(crate) fn execute(options: HostsOptions) -> anyhow::Result<ExitCode> {
+    if let Some(HostsAction::Check(options)) = options.action {
+        return check::execute(options);
+    }
+    let config = Config::load()?;
+    let names = options.which.select(config.inventory())?;
+    let groups = groups(config.inventory())?;
+    let text = if options.groups {
+        // A set that was named leaves the groups that have hosts in it, and of each only those.
+        let chosen: Vec<(String, NodeSet)> = groups
+            .into_iter()
+            .map(|(name, hosts)| (name, hosts.intersection(&names)))
+            .filter(|(_, hosts)| !hosts.is_empty() || options.which.set.is_none())
+            .collect();
+        if options.json { groups_json(&chosen) } else { groups_table(&chosen) }
+    } else {
+        let facts = names
+            .iter()
+            .map(|name| Facts::of(name, &config, &groups))
+            .collect::<anyhow::Result<Vec<Facts>>>()?;
+        match (options.origin, options.json) {
+            (true, _) => facts.iter().map(Facts::origins).collect(),
+            (_, true) => facts.iter().map(Facts::json).collect(),
+            _ => hosts_table(&facts),
+        }
+    };
+    print(text.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Every group with its hosts.
+fn groups(inventory: &Inventory) -> anyhow::Result<Vec<(String, NodeSet)>> {
+    let with_hosts = |name: String| evaluate(&format!("@{name}"), inventory).map(|hosts| (name, hosts));
+    inventory.names().into_iter().map(with_hosts).collect()
+}
+
+fn groups_table(groups: &[(String, NodeSet)]) -> String {
+    let mut rows = vec![["GROUP", "COUNT", "HOSTS"].map(str::to_owned)];
+    rows.extend(
+        groups.iter().map(|(name, hosts)| [shown(name), hosts.len().to_string(), shown(&hosts.to_string())]),
+    );
+    table(&rows)
+}
+
+fn groups_json(groups: &[(String, NodeSet)]) -> String {
+    let line = |(name, hosts): &(String, NodeSet)| {
+        let all: Vec<&str> = hosts.iter().collect();
+        escape_json(
+            &json!({ "group": name, "count": all.len(), "set": hosts.to_string(), "hosts": all }).to_string(),
+        ) + "\n"
+    };
+    groups.iter().map(line).collect()
+}
+
+fn hosts_table(hosts: &[Facts]) -> String {
+    let mut rows = vec![["HOST", "ADDRESS", "KEY", "USER", "GROUPS"].map(str::to_owned)];
+    rows.extend(hosts.iter().map(|host| {
+        let plain = matches!(host.route.address, Address::Tcp { .. }) && host.route.plain;
+        let address = format!("{}{}", host.route.address, if plain { " (plain)" } else { "" });
+        [
+            shown(&host.name),
+            shown(&address),
+            shown(host.key.as_deref().unwrap_or("-")),
+            shown(host.route.user.as_deref().unwrap_or("-")),
+            shown(&host.groups.keys().map(String::as_str).collect::<Vec<_>>().join(" ")),
+        ]
+    }));
+    table(&rows)
+}
+
+/// As a terminal may show it.
+fn shown(text: &str) -> String {
+    escape(text).to_string()
+}
+
+/// Rows with every column but the last as wide as its widest cell.
+pub(crate) fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..COLUMNS).map(width).collect();
+    let line = |row: &[String; COLUMNS]| {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
+    };
+    rows.iter().map(line).collect()
+}
+
+/// All that is known of one host.
+struct Facts {
+    name: String,
+    route: Route,
+    /// The key by its name, or its file; nothing where there is none to use, or too many.
+    key: Option<String>,
+    /// Each with the places that say so.
+    groups: BTreeMap<String, String>,
+    /// Each with the place that says so.
+    variables: BTreeMap<String, (String, String)>,
+    /// Where the values of `route` and `key` come from.
+    origins: BTreeMap<&'static str, String>,
+}
+
+impl Facts {
+    fn of(name: &str, config: &Config, groups: &[(String, NodeSet)]) -> anyhow::Result<Self> {
+        let target: Target = name.parse().with_context(|| format!("{name:?}"))?;
+        let layers = config.layers(&target, &Choices::default())?;
+        let route = config.route(&target, &Choices::default()).with_context(|| name.to_owned())?;
+        let named = layers.iter().find_map(|layer| layer.choices.key.clone());
+        let key = match named {
+            Some(KeyName::Id(id)) => Some(id.to_string()),
+            Some(KeyName::Path(path)) => Some(path.display().to_string()),
+            None => config.store().only().ok().map(|id| id.to_string()),
+        };
+        let of_group = |(group, hosts): &(String, NodeSet)| {
+            let origins = config.inventory().origins(group).into_iter().map(Origin::to_string);
+            hosts.contains(name).then(|| (group.clone(), origins.collect::<Vec<_>>().join(", ")))
+        };
+        let mut variables = BTreeMap::new();
+        for layer in &layers {
+            for (variable, value) in &layer.variables {
+                variables.entry(variable.clone()).or_insert_with(|| (value.clone(), place(&layer.place)));
+            }
+        }
+        let origins = [
+            ("address", origin(&layers, |said| said.address.is_some())),
+            ("port", origin(&layers, |said| said.port.is_some())),
+            ("host_id", origin(&layers, |said| said.host_id.is_some())),
+            ("key", origin(&layers, |said| said.key.is_some())),
+            ("user", origin(&layers, |said| said.user.is_some())),
+            ("plain", origin(&layers, |said| said.plain.is_some())),
+            ("connect_timeout", origin(&layers, |said| said.connect_timeout.is_some())),
+        ]
+        .into();
+        let groups = groups.iter().filter_map(of_group).collect();
+        Ok(Self { name: name.to_owned(), route, key, groups, variables, origins })
+    }
+
+    /// Address and port, or the path of a socket.
+    fn address(&self) -> (String, Option<u16>) {
+        match &self.route.address {
+            Address::Tcp { host, port } => (host.clone(), Some(*port)),
+            Address::Unix(path) => (format!("unix:{}", PathBuf::from(path).display()), None),
+        }
+    }
+
+    /// The host's name, and below it each value and its place.
+    fn origins(&self) -> String {
+        let (address, port) = self.address();
+        let timeout = humantime::format_duration(self.route.connect_timeout).to_string();
+        let values = [
+            ("address", Some(address)),
+            ("port", port.map(|port| port.to_string())),
+            ("host_id", Some(self.route.host_id.to_string())),
+            ("key", self.key.clone()),
+            ("user", self.route.user.clone()),
+            ("plain", Some(self.route.plain.to_string())),
+            ("connect_timeout", Some(timeout)),
+        ];
+        let mut rows: Vec<[String; 3]> = Vec::new();
+        for (what, value) in values {
+            let Some(value) = value else { continue };
+            let origin = self.origins.get(what).map_or("default", String::as_str);
+            rows.push([format!("  {what}"), shown(&value), shown(origin)]);
+        }
+        for (group, origin) in &self.groups {
+            rows.push(["  group".to_owned(), shown(group), shown(origin)]);
+        }
+        for (name, (value, origin)) in &self.variables {
+            rows.push([format!("  variable {}", shown(name)), shown(value), shown(origin)]);
+        }
+        format!("{}\n{}", shown(&self.name), table(&rows))
+    }
+
+    fn json(&self) -> String {
+        let (address, port) = self.address();
+        let variables: BTreeMap<&String, &String> =
+            self.variables.iter().map(|(name, (value, _))| (name, value)).collect();
+        let line = json!({
+            "host": self.name,
+            "address": address,
+            "port": port,
+            "host_id": self.route.host_id.as_str(),
+            "key": self.key,
+            "user": self.route.user,
+            "plain": self.route.plain,
+            "connect_timeout_ms": self.route.connect_timeout.as_millis() as u64,
+            "groups": self.groups.keys().collect::<Vec<_>>(),
+            "variables": variables,
+            "origins": self.origins,
+        });
+        escape_json(&line.to_string()) + "\n"
+    }
+}
+
+/// The place of a value: that of the first layer that has one.
+fn origin(layers: &[Layer], says: fn(&Choices) -> bool) -> String {
+    let layer = layers.iter().find(|layer| says(&layer.choices));
+    layer.map_or_else(|| "default".to_owned(), |layer| place(&layer.place))
+}
+
+fn place(place: &Place) -> String {
+    match place {
+        Place::Flag => "option".to_owned(),
+        Place::Target => "target".to_owned(),
+        Place::Environment => "environment".to_owned(),
+        Place::File(origin) => origin.to_string(),
+    }
+}

@@ -1,0 +1,92 @@
+//! Patterns of hosts as Ansible writes them: ranges, and the port behind a colon.
+
+use labsh_nodeset::MOST;
+
+/// `name:22`, `[address]:22`: what stands in front, and the port.
+pub(crate) fn split_port(pattern: &str) -> (&str, Option<&str>) {
+    let Some((host, port)) = pattern.rsplit_once(':') else { return (pattern, None) };
+    if port.is_empty() || !port.bytes().all(|byte| byte.is_ascii_digit()) {
+        return (pattern, None);
+    }
+    if let Some(address) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'))
+        && !address.contains(['[', ']'])
+        && address.matches(':').count() > 1
+    {
+        return (address, Some(port));
+    }
+    // More colons than those of ranges are those of an address.
+    let mut inside = false;
+    let mut outside = host.chars().filter(|sign| {
+        inside = *sign == '[' || (inside && *sign != ']');
+        *sign == ':' && !inside
+    });
+    if outside.next().is_some() || host.is_empty() { (pattern, None) } else { (host, Some(port)) }
+}
+
+/// `www[01:50:2].example`, `db-[a:f]`: all names of a pattern.
+pub(crate) fn expand(pattern: &str) -> Result<Vec<String>, String> {
+    let mut names = vec![String::new()];
+    let mut rest = pattern;
+    while let Some((literal, behind)) = rest.split_once('[') {
+        let (range, behind) = behind
+            .split_once(']')
+            .ok_or_else(|| format!("{pattern:?}: a bracket has no partner; write a range like [01:50]"))?;
+        let wrong =
+            |reason: &str| format!("[{range}]: {reason}; write a range like [01:50], [1:9:2] or [a:f]");
+        let values = values(range, MOST / names.len()).map_err(wrong)?;
+        names = names
+            .iter()
+            .flat_map(|name| values.iter().map(move |value| format!("{name}{literal}{value}")))
+            .collect();
+        rest = behind;
+    }
+    names.iter_mut().for_each(|name| name.push_str(rest));
+    Ok(names)
+}
+
+/// What a range counts, at most so much.
+fn values(range: &str, most: usize) -> Result<Vec<String>, &'static str> {
+    let mut bounds = range.split(':');
+    let (first, last) = (bounds.next().unwrap_or_default(), bounds.next().unwrap_or_default());
+    let step = match (bounds.next(), bounds.next()) {
+        (None, _) => 1,
+        (Some(step), None) => {
+            step.parse::<usize>().ok().filter(|step| *step > 0).ok_or("the step is a whole number from 1")?
+        }
+        (Some(_), Some(_)) => return Err("there are more than three parts"),
+    };
+    if last.is_empty() {
+        return Err("the end is missing");
+    }
+    let letter = |text: &str| {
+        let letters = || ('a'..='z').chain('A'..='Z');
+        letters().position(|letter| letter.to_string() == text)
+    };
+    if let (Some(first), Some(last)) = (letter(first), letter(last)) {
+        if first > last {
+            return Err("it counts backwards");
+        }
+        let letters = ('a'..='z').chain('A'..='Z').take(last + 1).skip(first).step_by(step);
+        let letters: Vec<String> = letters.take(most + 1).map(String::from).collect();
+        return if letters.len() > most { Err("that is too many hosts") } else { Ok(letters) };
+    }
+    let number = |text: &str| {
+        if !text.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err("that is no number");
+        }
+        text.parse::<u64>().map_err(|_| "that number is too large")
+    };
+    let padded = first.len() > 1 && first.starts_with('0');
+    if padded && first.len() != last.len() {
+        return Err("the first and the last number have different widths");
+    }
+    let (start, end) = (if first.is_empty() { 0 } else { number(first)? }, number(last)?);
+    if start > end {
+        return Err("it counts backwards");
+    }
+    if (end - start) / step as u64 >= most as u64 {
+        return Err("that is too many hosts");
+    }
+    let width = if padded { first.len() } else { 0 };
+    Ok((start..=end).step_by(step).map(|number| format!("{number:0width$}")).collect())
+}

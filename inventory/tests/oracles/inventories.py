@@ -1,0 +1,21 @@
+# What Ansible makes of inventories: for each file a line of JSON with the hosts of each group, and each host's variables.
+import json
+import sys
+
+from ansible.inventory.manager import InventoryManager
+from ansible.parsing.dataloader import DataLoader
+from ansible.vars.manager import VariableManager
+
+# What every host has, whatever the inventory says.
+MAGIC = {"inventory_file", "inventory_dir", "inventory_hostname", "inventory_hostname_short", "group_names", "groups", "omit"}
+MAGIC |= {"playbook_dir", "ansible_playbook_python", "ansible_config_file", "ansible_facts", "ansible_version"}
+
+loader = DataLoader()
+for path in sys.argv[1:]:
+    inventory = InventoryManager(loader=loader, sources=[path])
+    manager = VariableManager(loader=loader, inventory=inventory)
+    hosts = {}
+    for host in inventory.get_hosts():
+        variables = manager.get_vars(host=host, include_hostvars=False)
+        hosts[host.name] = {name: value for name, value in variables.items() if name not in MAGIC}
+    print(json.dumps({"groups": inventory.get_groups_dict(), "hosts": hosts}))

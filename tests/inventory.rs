@@ -1,0 +1,369 @@
+//! Hosts as files tell of them: listed, with the place of each value; asked, refused, reached; and given keys.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use socket2::{Domain, Socket, Type};
+use tempfile::TempDir;
+
+use crate::support::fleet::sorted_lines;
+use crate::support::{HOST, LABSHD, Labshd, am_root, labsh_in, own_account, run, text};
+
+/// A configuration directory with these two files.
+fn world(config: &str, hosts: &str) -> TempDir {
+    let directory = tempfile::Builder::new().prefix("labsh-inventory-").tempdir().unwrap();
+    let files = directory.path().join("config/labsh");
+    fs::create_dir_all(&files).unwrap();
+    fs::write(files.join("config.toml"), config).unwrap();
+    fs::write(files.join("hosts.toml"), hosts).unwrap();
+    directory
+}
+
+fn labsh(path: &Path, words: &[&str]) -> Output {
+    let mut command = labsh_in(path);
+    for variable in ["LABSH_PORT", "LABSH_HOST_ID", "LABSH_CONNECT_TIMEOUT"] {
+        command.env_remove(variable);
+    }
+    command.args(words).output().unwrap()
+}
+
+fn stdout(path: &Path, words: &[&str]) -> String {
+    let output = labsh(path, words);
+    assert!(output.status.success(), "{words:?}: {output:?}");
+    text(&output.stdout)
+}
+
+/// What is said of wrong use.
+fn refusal(path: &Path, words: &[&str]) -> String {
+    let output = labsh(path, words);
+    assert_eq!(output.status.code(), Some(125), "{words:?}: {output:?}");
+    text(&output.stderr)
+}
+
+const ROOMS: &str = "[groups]
+lab-a = \"lab[01-04]\"
+some = \"@lab-a!lab04\"
+
+[hosts.\"@lab-a\"]
+address = \"{host}.cs.example\"
+port = 5300
+groups = [\"cs\"]
+variables = { floor = 2 }
+
+[hosts.lab03]
+user = \"bob\"
+";
+
+#[test]
+fn hosts_are_listed_with_what_is_known_of_them() {
+    let world = world(
+        "[hosts.lab02]\naddress = \"10.0.0.2\"\nplain = true\n[hosts.\"bob@lab03\"]\nkey = \"bobs\"\n",
+        ROOMS,
+    );
+    let path = world.path();
+    run(labsh_in(path).args(["key", "new", "alice"]));
+    let listed = stdout(path, &["hosts"]);
+    let rows: Vec<Vec<&str>> = listed.lines().map(|line| line.split("  ").collect::<Vec<_>>()).collect();
+    assert_eq!(rows.len(), 5, "{listed}");
+    assert!(listed.starts_with("HOST   ADDRESS                "), "{listed}");
+    for line in [
+        "lab01  lab01.cs.example:5300  alice  -     cs lab-a some",
+        "lab02  10.0.0.2:5300 (plain)  alice  -     cs lab-a some",
+        "lab03  lab03.cs.example:5300  bobs   bob   cs lab-a some",
+        "lab04  lab04.cs.example:5300  alice  -     cs lab-a",
+    ] {
+        assert!(listed.lines().any(|listed| listed == line), "{line}\n{listed}");
+    }
+    let some = stdout(path, &["hosts", "-x", "lab01", "@some"]);
+    let names: Vec<&str> = some.lines().skip(1).filter_map(|line| line.split(' ').next()).collect();
+    assert_eq!(names, ["lab02", "lab03"]);
+
+    let groups = stdout(path, &["hosts", "--groups"]);
+    assert_eq!(
+        groups,
+        "GROUP  COUNT  HOSTS\ncs     4      lab[01-04]\nlab-a  4      lab[01-04]\nsome   3      lab[01-03]\n"
+    );
+    let of_one: Vec<Value> = stdout(path, &["hosts", "--groups", "--json", "lab04"])
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(
+        of_one.iter().map(|group| group["group"].as_str().unwrap()).collect::<Vec<_>>(),
+        ["cs", "lab-a"]
+    );
+    assert_eq!(of_one[0]["hosts"], serde_json::json!(["lab04"]));
+}
+
+#[test]
+fn every_value_is_shown_with_the_line_it_comes_from() {
+    let world = world("[defaults]\nconnect_timeout = \"3s\"\n\n[hosts.lab03]\nkey = \"alice\"\n", ROOMS);
+    let path = world.path();
+    let files = path.join("config/labsh");
+    let mut command = labsh_in(path);
+    let output = run(command.env("LABSH_PORT", "77").args(["hosts", "--origin", "lab03"]));
+    let shown = text(&output.stdout);
+    let line_of = |what: &str| {
+        let line = shown.lines().find(|line| line.trim_start().starts_with(what)).unwrap();
+        line[what.len() + 2..].split_whitespace().map(str::to_owned).collect::<Vec<_>>().join(" ")
+    };
+    let (config, hosts) = (files.join("config.toml"), files.join("hosts.toml"));
+    let (config, hosts) = (config.display(), hosts.display());
+    assert_eq!(shown.lines().next(), Some("lab03"));
+    assert_eq!(line_of("address"), format!("lab03.cs.example {hosts}:6"));
+    assert_eq!(line_of("port"), "77 environment");
+    assert_eq!(line_of("host_id"), "lab03 default");
+    assert_eq!(line_of("key"), format!("alice {config}:4"));
+    assert_eq!(line_of("user"), format!("bob {hosts}:12"));
+    assert_eq!(line_of("connect_timeout"), format!("3s {config}:1"));
+    assert_eq!(line_of("group     "), format!("cs {hosts}:8"));
+    assert_eq!(line_of("variable floor"), format!("2 {hosts}:9"));
+
+    let line: Value = serde_json::from_str(&stdout(path, &["hosts", "--json", "lab03"])).unwrap();
+    assert_eq!(line["address"], "lab03.cs.example");
+    assert_eq!(line["port"], 5300);
+    assert_eq!(line["user"], "bob");
+    assert_eq!(line["variables"]["floor"], "2");
+    assert_eq!(line["groups"], serde_json::json!(["cs", "lab-a", "some"]));
+    assert_eq!(line["origins"]["port"], format!("{hosts}:7"));
+    assert_eq!(line["origins"]["plain"], "default");
+}
+
+#[test]
+fn a_mistake_is_named_with_its_file_and_line_and_a_group_with_its_neighbour() {
+    let world = world("", ROOMS);
+    let path = world.path();
+    let file = path.join("config/labsh/hosts.toml");
+    let told = refusal(path, &["hosts", "@lab-aa"]);
+    assert!(
+        told.contains("there is no group \"lab-aa\"; perhaps @lab-a; there are: cs, lab-a, some"),
+        "{told}"
+    );
+    assert!(refusal(path, &["run", "@som", "true"]).contains("perhaps @some"));
+    assert!(refusal(path, &["hosts", "lab01!lab01"]).contains("is no host at all"));
+    assert!(refusal(path, &["hosts", "lab[0-999999999]"]).contains("is there a digit too many?"));
+    for (hosts, told) in [
+        ("[groups]\na = \"@b\"\nb = \"@a\"\n", ":2: the groups go round in a circle: @a → @b → @a"),
+        ("[groups]\na = \"@nowhere\"\n", ":2: there is no group \"nowhere\""),
+        ("[groups]\na = \"lab[01-\"\n", ":2: \"lab[01-\": the bracket at position 4 has no partner"),
+        ("[hosts.\"lab[0-999999999]\"]\n", ":1: \"lab[0-999999999]\" are more than 100000 hosts"),
+        ("\n[hosts.a]\nprot = 1\n", ":3: unknown field `prot`"),
+        ("[hosts.\"a!a\"]\n", ":1: \"a!a\" is no host at all"),
+        (
+            "[hosts.\"a,b\"]\nport = 1\n[hosts.\"b,c\"]\nport = 2\n",
+            ":4: the port of b is \"2\" here and \"1\" in line 2, and both tables are for 2 hosts",
+        ),
+    ] {
+        fs::write(&file, hosts).unwrap();
+        let expected = format!("labsh: {}{told}", file.display());
+        let refused = refusal(path, &["hosts"]);
+        assert!(refused.contains(&expected), "{expected}\n{refused}");
+        assert_eq!(refused.lines().count(), 1, "{refused}");
+    }
+    fs::write(&file, "").unwrap();
+    assert!(
+        refusal(path, &["hosts"]).contains("no hosts are known; write them into ~/.config/labsh/hosts.toml")
+    );
+}
+
+/// Hosts h01 to h04 on a labshd with an address for each, `dead` and `dead2`, which refuse connections, and `stranger`, to
+/// which the key says nothing.
+struct Room {
+    labshd: Labshd,
+    _dead: Socket,
+}
+
+impl Room {
+    fn new(more: &str) -> Self {
+        let address = |host: u8| Ipv4Addr::new(127, 1, 9, host);
+        let labshd = Labshd::launch("", |command| {
+            let file = PathBuf::from(command.get_args().last().unwrap());
+            let addresses: String = (1..=4).map(|host| format!("'{}:0', ", address(host))).collect();
+            let configuration = fs::read_to_string(&file).unwrap();
+            fs::write(&file, configuration.replace("listen = [", &format!("listen = [{addresses}"))).unwrap();
+        });
+        let dead = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        dead.bind(&SocketAddrV4::new(address(5), 0).into()).unwrap();
+        let dead_port = dead.local_addr().unwrap().as_socket().unwrap().port();
+        let mut hosts =
+            format!("[hosts.\"h[01-04],dead,dead2\"]\nhost_id = \"{HOST}\"\nkey = \"test\"\n{more}\n");
+        let mut table = |name: &str, address: &str, port: u16| {
+            hosts += &format!("[hosts.{name}]\naddress = \"{address}\"\nport = {port}\n");
+        };
+        for host in 1..=4 {
+            let line = labshd.log().wait_for(&format!("listening address={}:", address(host)));
+            let port = line.rsplit(':').next().unwrap().trim().parse().unwrap();
+            table(&format!("h{host:02}"), &address(host).to_string(), port);
+        }
+        for name in ["dead", "dead2"] {
+            table(name, &address(5).to_string(), dead_port);
+        }
+        table("stranger", &labshd.tls.ip().to_string(), labshd.tls.port());
+        fs::write(labshd.file("config/labsh/hosts.toml"), hosts).unwrap();
+        Self { labshd, _dead: dead }
+    }
+
+    fn path(&self) -> &Path {
+        self.labshd.path()
+    }
+}
+
+#[test]
+fn a_check_tells_who_answers_how_fast_and_why_the_others_do_not() {
+    let room = Room::new("");
+    let good = labsh(room.path(), &["hosts", "check", "h[01-04]"]);
+    assert!(good.status.success(), "{good:?}");
+    let lines = sorted_lines(&good.stdout);
+    assert_eq!(lines.len(), 4);
+    for (line, host) in lines.iter().zip(1..) {
+        assert!(line.starts_with(&format!("h{host:02}  127.1.9.{host}:")), "{line}");
+        let (_, times) = line.split_once("  authenticated in ").unwrap();
+        let times: Vec<f64> = times
+            .trim_end_matches(" ms")
+            .split(" ms, round trip ")
+            .map(|time| time.parse().unwrap())
+            .collect();
+        assert!(times.len() == 2 && times.iter().all(|time| *time > 0.0), "{line}");
+    }
+    let told = text(&good.stderr);
+    assert!(told.starts_with("labsh: 4 of 4 answered in ") && told.contains("slowest h0"), "{told}");
+    assert_eq!(room.labshd.log().count("command started"), 0, "nothing is run");
+
+    // All that are known.
+    let bad = labsh(room.path(), &["hosts", "check", "-x", "h04"]);
+    assert_eq!(bad.status.code(), Some(255), "{bad:?}");
+    let lines = sorted_lines(&bad.stdout);
+    assert_eq!(lines.len(), 6);
+    assert!(lines[0].starts_with("dead ") && lines[0].ends_with("  unreachable"), "{lines:?}");
+    assert!(lines[5].starts_with("stranger  ") && lines[5].ends_with("  refused"), "{lines:?}");
+    let told = text(&bad.stderr);
+    assert!(told.contains("dead and dead2 are both 127.1.9.5:"), "{told}");
+    assert!(told.contains("labsh: 3 of 6 answered in "), "{told}");
+    assert!(told.contains("labsh: unreachable (2): dead,dead2: cannot connect to HOST"), "{told}");
+    assert!(told.contains("labsh: refused: stranger: ") && told.contains("labsh key enroll test"), "{told}");
+
+    let json = labsh(room.path(), &["hosts", "check", "--json", "h01,stranger"]);
+    assert_eq!(json.status.code(), Some(125), "{json:?}");
+    assert!(json.stderr.is_empty(), "{json:?}");
+    let mut lines: Vec<Value> =
+        text(&json.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    lines.sort_by_key(|line| line["host"].to_string());
+    assert_eq!(lines[0]["outcome"], "ok");
+    assert!(lines[0]["authenticated_ms"].as_f64().unwrap() > 0.0 && lines[0]["round_trip_ms"].is_f64());
+    assert_eq!(lines[1]["outcome"], "refused");
+    assert!(lines[1]["reason"].as_str().unwrap().contains("is not the host stranger"), "{json:?}");
+}
+
+#[test]
+fn the_user_that_a_room_names_is_the_one_that_commands_are_to_run_as() {
+    let me = own_account(0);
+    let room = Room::new(&format!("user = \"{me}\"\n[hosts.\"h[02-03]\"]\nuser = \"somebody-else\""));
+    let many = labsh(room.path(), &["run", "-n", "h[01-04]", "id -un"]);
+    assert_eq!(many.status.code(), Some(125), "{many:?}");
+    assert_eq!(sorted_lines(&many.stdout), [format!("h01: {me}"), format!("h04: {me}")]);
+    assert!(text(&many.stderr).contains("labsh: refused (2): h[02-03]: "), "{many:?}");
+    for words in [&["run", "-n", "h02", "id -un"][..], &["rsh", "-n", "h02", "id -un"]] {
+        let refused = labsh(room.path(), words);
+        assert!(!refused.status.success() && refused.stdout.is_empty(), "{refused:?}");
+        assert!(text(&refused.stderr).contains("somebody-else"), "{refused:?}");
+    }
+    // Who is named on the command line is who is meant.
+    assert_eq!(stdout(room.path(), &["run", "-n", "--user", &me, "h02", "id -un"]), format!("{me}\n"));
+    assert_eq!(stdout(room.path(), &["rsh", "-n", "-l", &me, "h02", "id -un"]), format!("{me}\n"));
+    assert!(stdout(room.path(), &["rsh", "-G", "h02"]).contains("\nuser somebody-else\n"));
+    let dry = stdout(room.path(), &["run", "--dry-run", "h[01-02]", "true"]);
+    assert!(dry.contains(", user somebody-else\n"), "{dry}");
+    // A configuration that is brought along counts alone.
+    let alone = labsh(room.path(), &["rsh", "-G", "-F", "none", "h02"]);
+    assert!(alone.status.success() && !text(&alone.stdout).contains("somebody-else"), "{alone:?}");
+}
+
+#[test]
+fn a_set_is_enrolled_with_a_file_for_each_host_and_the_line_that_takes_them_there() {
+    let labshd = Labshd::start();
+    let path = labshd.path();
+    let hosts = format!(
+        "[hosts.\"lab[01-03]\"]\naddress = \"{}\"\nport = {}\nhost_id = \"id-of-{{host}}\"\n",
+        labshd.tls.ip(),
+        labshd.tls.port()
+    );
+    fs::write(labshd.file("config/labsh/hosts.toml"), hosts).unwrap();
+    let (set, out) = ("lab[01-03]", labshd.file("to go"));
+    let told = refusal(path, &["key", "enroll", "--host", set]);
+    assert!(told.contains("lab[01-03] are 3 hosts") && told.contains("--out DIR"), "{told}");
+    let told = refusal(path, &["key", "enroll", "--host", set, "--out", &out, "--host-id", "x"]);
+    assert!(told.contains("write host_id into hosts.toml"), "{told}");
+
+    let enroll = ["key", "enroll", "test", "--host", set, "--out", &out];
+    let enrolled = labsh(path, &enroll);
+    assert!(enrolled.status.success() && enrolled.stdout.is_empty(), "{enrolled:?}");
+    let mode = |file: &str| fs::metadata(file).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&out), 0o700);
+    for host in ["lab01", "lab02", "lab03"] {
+        let file = format!("{out}/{host}.enroll");
+        assert_eq!(mode(&file), 0o600);
+        let line = fs::read_to_string(&file).unwrap();
+        assert!(line.starts_with(&format!("labsh-host-1 test id-of-{host} ")) && line.lines().count() == 1);
+    }
+    assert_eq!(fs::read_dir(&out).unwrap().count(), 3);
+
+    // Nothing is replaced unasked, and then nothing at all is written.
+    fs::remove_file(format!("{out}/lab03.enroll")).unwrap();
+    let told = refusal(path, &enroll);
+    assert!(told.contains("there are files for lab[01-02] in ") && told.contains("--force"), "{told}");
+    assert!(!Path::new(&format!("{out}/lab03.enroll")).exists());
+    run(labsh_in(path).args(enroll).arg("--force"));
+
+    // What the note says to run, with an ssh that stays here.
+    let bin = labshd.file("bin");
+    fs::create_dir(&bin).unwrap();
+    let ssh =
+        format!("#!/bin/sh\nshift 3\nexec '{LABSHD}' --config '{}' \"$@\"\n", labshd.file("labshd.toml"));
+    fs::write(format!("{bin}/ssh"), ssh).unwrap();
+    fs::set_permissions(format!("{bin}/ssh"), fs::Permissions::from_mode(0o755)).unwrap();
+    let note = text(&enrolled.stderr);
+    assert_eq!(note.lines().count(), 1, "{note}");
+    let line = &note[note.find("for file in ").unwrap()..];
+    let line = line.replace("--user USER", if am_root() { "--user root" } else { "" });
+    let places = format!("{bin}:{}", std::env::var("PATH").unwrap());
+    run(Command::new("sh").args(["-c", &line]).env("PATH", places));
+    assert_eq!(fs::read_dir(&out).unwrap().count(), 0, "what has arrived is deleted");
+    labshd.reload();
+    let answers = stdout(path, &["run", "--key", "test", set, "echo here"]);
+    let mut answers: Vec<&str> = answers.lines().collect();
+    answers.sort_unstable();
+    assert_eq!(answers, ["lab01: here", "lab02: here", "lab03: here"]);
+
+    let revoked = stdout(path, &["key", "revoke", "test"]);
+    for host in ["lab01", "lab02", "lab03"] {
+        assert!(revoked.contains(&format!("labshd key remove test --host id-of-{host} ")), "{revoked}");
+    }
+}
+
+#[test]
+fn enrolment_files_that_cannot_be_written_are_named() {
+    let world = world("", "");
+    let path = world.path();
+    run(labsh_in(path).args(["key", "new", "alice"]));
+    let out = path.join("out");
+    fs::create_dir_all(out.join("lab02.enroll/full")).unwrap();
+    let out = out.display().to_string();
+    let told = refusal(path, &["key", "enroll", "--host", "lab[01-03]", "--out", &out, "--force"]);
+    assert!(
+        told.contains(&format!("not written to {out}: lab02: ")) && told.contains("all others were"),
+        "{told}"
+    );
+    assert!(
+        Path::new(&format!("{out}/lab01.enroll")).exists()
+            && Path::new(&format!("{out}/lab03.enroll")).exists()
+    );
+    let told = refusal(path, &["key", "enroll", "--host", "lab01:1,lab01:2", "--out", &out, "--force"]);
+    assert!(told.contains("lab01:1 and lab01:2 would be the same file"), "{told}");
+    // A set of one host is one host.
+    assert!(
+        stdout(path, &["key", "enroll", "--host", "lab01,lab01"]).starts_with("labsh-host-1 alice lab01 ")
+    );
+}
