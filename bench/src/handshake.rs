@@ -14,8 +14,11 @@ use tokio::net::UnixStream;
 
 const SERVER_NONCE: Nonce = Nonce([1; 32]);
 const CLIENT_NONCE: Nonce = Nonce([2; 32]);
-const SAYS: ServerSays =
-    ServerSays { instance: InstanceId([3; 16]), features: Features::SUPPORTED, channels: 256 };
+
+fn says() -> ServerSays {
+    let version = Some("labshd 0.1.0".to_owned());
+    ServerSays { instance: InstanceId([3; 16]), features: Features::SUPPORTED, channels: 256, version }
+}
 
 /// A user's key, always the same.
 ///
@@ -53,7 +56,7 @@ pub fn plain(key: &HostKey, dummy: &HostKey) -> anyhow::Result<ServerSays> {
     let (response, answered) = client(key, Mode::Plain, ChannelBinding::PLAIN).answer(&server.challenge())?;
     let response = server.read(&response)?;
     let authenticated = server.verify(&response, Some(key), dummy, None, ChannelBinding::PLAIN)?;
-    Ok(answered.finish(&authenticated.welcome(SAYS))?)
+    Ok(answered.finish(&authenticated.welcome(says()))?)
 }
 
 /// The key that stands in for unknown ones.
@@ -100,7 +103,7 @@ pub async fn tls(acceptor: &tls::Acceptor, key: &HostKey, dummy: &HostKey) -> an
         let response = server.read(&frame)?;
         let authenticated =
             server.verify(&response, Some(key), dummy, Some(accepted.name), accepted.binding)?;
-        framing::write(reader.get_mut(), &[authenticated.welcome(SAYS)]).await?;
+        framing::write(reader.get_mut(), &[authenticated.welcome(says())]).await?;
         anyhow::Ok(reader)
     };
     let client = async {
@@ -124,7 +127,7 @@ mod tests {
     async fn both_handshakes_come_to_their_end() {
         let (pair, name, seed) = key_schedule(&key().unwrap(), &host().unwrap());
         assert_eq!((pair.name(), pair.tls_seed()), (name, seed));
-        assert_eq!(plain(&pair, &dummy()).unwrap(), SAYS);
-        assert_eq!(tls(&acceptor(&pair).unwrap(), &pair, &dummy()).await.unwrap(), SAYS);
+        assert_eq!(plain(&pair, &dummy()).unwrap(), says());
+        assert_eq!(tls(&acceptor(&pair).unwrap(), &pair, &dummy()).await.unwrap(), says());
     }
 }
