@@ -22,7 +22,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::agent::{self, Borrowed};
 use crate::command::Command;
-use crate::connect::{self, Answered, ConnectOptions, Server};
+use crate::connect::{self, Answered, ConnectOptions, Intake, Server};
 use crate::error::{CommandError, ConnectError};
 use crate::silence::{DEAD_PEER_AFTER, Silence, Verdict};
 
@@ -129,7 +129,7 @@ impl Session {
                         multiplexer.set_slots(said.channels);
                         let server = Server { features: said.features, version: said.version };
                         tell.send_replace(Some(Ok(server)));
-                        read_frames(&mut reader, &multiplexer, &commands).await
+                        read_frames(&mut reader, &multiplexer, &commands, options.intake.as_ref()).await
                     }
                     Err(error) => {
                         tell.send_replace(Some(Err(error.clone())));
@@ -174,7 +174,7 @@ impl Session {
         let reading = tokio::spawn({
             let (multiplexer, commands) = (multiplexer.clone(), commands.clone());
             async move {
-                let lost = read_frames(&mut reader, &multiplexer, &commands).await;
+                let lost = read_frames(&mut reader, &multiplexer, &commands, None).await;
                 let _ = commands.lost.set(lost);
                 multiplexer.lose();
                 commands.lock().clear();
@@ -355,8 +355,13 @@ async fn read_frames(
     reader: &mut FrameReader<ReadHalf<Carrier>>,
     multiplexer: &Multiplexer,
     commands: &Commands,
+    intake: Option<&Intake>,
 ) -> CommandError {
     let lost = |reason: String| CommandError::Lost(reason);
+    let mut turn = None;
+    if intake.is_some() {
+        reader.take_little();
+    }
     let mut silence = Silence::default();
     loop {
         let frame = match silence.next(reader).await {
@@ -396,8 +401,23 @@ async fn read_frames(
             Ok(_) => {}
             Err(error) => return lost(format!("the server broke the protocol: {error}")),
         }
-        if !reader.has_next() {
-            multiplexer.wake();
+        if reader.has_next() {
+            continue;
+        }
+        multiplexer.wake();
+        if turn.is_some() {
+            multiplexer.all_consumed().await;
+            reader.hold_little();
+            turn = None;
+        }
+        // Not while waiting for the server: that it is silent must be its own doing, and nobody should wait for it.
+        while let Some(intake) = intake.filter(|_| reader.has_more() && !reader.has_next()) {
+            let mine = intake.turn().await;
+            reader.take_much().await;
+            turn = Some(mine).filter(|_| reader.has_next());
+            if turn.is_none() {
+                reader.hold_little();
+            }
         }
     }
 }
