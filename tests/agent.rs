@@ -308,6 +308,11 @@ fn borrow(kept: &Kept) -> (UnixStream, u32) {
         let mut body = vec![0; u32::from_be_bytes(length) as usize];
         stream.read_exact(&mut body)?;
         let answer: serde_json::Value = serde_json::from_slice(&body)?;
+        if let Some(lent) = answer.get("Lent") {
+            // Clients go by it as if the host had told them.
+            assert_eq!(lent["features"], Features::SUPPORTED.0);
+            assert_eq!(lent["version"], concat!("labshd ", env!("CARGO_PKG_VERSION")));
+        }
         std::io::Result::Ok(answer["Lent"]["highest"].as_u64().map(|highest| (stream, highest as u32)))
     };
     let mut lent = None;

@@ -10,7 +10,7 @@ use labsh_proto::message::{
     Ended, Eof, Exit, Goodbye, Refuse, RefuseCode, Started, Status, Stop, Stream, Usage,
 };
 
-use crate::peer::fake_server::{Victim, start, welcome};
+use crate::peer::fake_server::{Victim, start, welcome, welcome_from};
 use crate::peer::{Peer, bytes, credit, header, message};
 use crate::support::{bytes_read, eventually, memory, settled, text};
 
@@ -207,6 +207,15 @@ fn nonsense_in_the_welcome_is_not_believed() {
     });
     let said = complaint(&output, 255);
     assert!(said.contains("a limit of 0 channels"), "{said}");
+    for version in ["\u{1b}[2Jlabshd 9", "labshd \u{202e}1.0", "", &"9".repeat(65)] {
+        let version = version.to_owned();
+        let output = victim.meet_bare(move |mut peer, key| {
+            welcome_from(&mut peer, &key, 8, Some(&version));
+            let _ = peer.stream.read_to_end(&mut Vec::new());
+        });
+        let said = complaint(&output, 255);
+        assert!(said.contains("a version that is not 1 to 64 printable ASCII characters"), "{said}");
+    }
 }
 
 #[test]

@@ -13,6 +13,9 @@ use tempfile::TempDir;
 use crate::support::fleet::sorted_lines;
 use crate::support::{HOST, LABSHD, Labshd, am_root, labsh_in, own_account, run, text};
 
+/// What labshd says of itself.
+const VERSION: &str = concat!("labshd ", env!("CARGO_PKG_VERSION"));
+
 /// A configuration directory with these two files.
 fn world(config: &str, hosts: &str) -> TempDir {
     let directory = tempfile::Builder::new().prefix("labsh-inventory-").tempdir().unwrap();
@@ -222,7 +225,8 @@ fn a_check_tells_who_answers_how_fast_and_why_the_others_do_not() {
         assert!(line.starts_with(&format!("h{host:02}  127.1.9.{host}:")), "{line}");
         let (_, times) = line.split_once("  authenticated in ").unwrap();
         let times: Vec<f64> = times
-            .trim_end_matches(" ms")
+            .strip_suffix(&format!(" ms, {VERSION}"))
+            .unwrap()
             .split(" ms, round trip ")
             .map(|time| time.parse().unwrap())
             .collect();
@@ -230,6 +234,7 @@ fn a_check_tells_who_answers_how_fast_and_why_the_others_do_not() {
     }
     let told = text(&good.stderr);
     assert!(told.starts_with("labsh: 4 of 4 answered in ") && told.contains("slowest h0"), "{told}");
+    assert_eq!(told.lines().count(), 1, "all are of one version: {told}");
     assert_eq!(room.labshd.log().count("command started"), 0, "nothing is run");
 
     // All that are known.
@@ -251,7 +256,7 @@ fn a_check_tells_who_answers_how_fast_and_why_the_others_do_not() {
     let mut lines: Vec<Value> =
         text(&json.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     lines.sort_by_key(|line| line["host"].to_string());
-    assert_eq!(lines[0]["outcome"], "ok");
+    assert_eq!((&lines[0]["outcome"], &lines[0]["version"]), (&"ok".into(), &VERSION.into()));
     assert!(lines[0]["authenticated_ms"].as_f64().unwrap() > 0.0 && lines[0]["round_trip_ms"].is_f64());
     assert_eq!(lines[1]["outcome"], "refused");
     assert!(lines[1]["reason"].as_str().unwrap().contains("is not the host stranger"), "{json:?}");

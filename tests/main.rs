@@ -42,5 +42,6 @@ mod streams;
 mod subsystems;
 mod support;
 mod terminals;
+mod versions;
 mod wireshark;
 mod wrong_port;

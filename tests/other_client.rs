@@ -65,6 +65,16 @@ fn it_learns_the_version_of_labshd() {
 }
 
 #[test]
+fn a_client_that_knows_nothing_of_versions_works_as_before() {
+    let labshd = Labshd::start();
+    let words = ["--features", "0", "--say-version", "--", "true"];
+    let Some(mut command) = over_tcp(&labshd, HOST, &words) else { return };
+    let output = pipe_through(&mut command, b"");
+    let said = "labsh_client: answered by nobody who says it\n".to_owned();
+    assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), said));
+}
+
+#[test]
 fn a_wrong_host_id_is_refused() {
     let labshd = Labshd::start();
     let Some(mut command) = over_tcp(&labshd, "elsewhere", &["--", "true"]) else { return };

@@ -70,6 +70,11 @@ impl Victim {
 
 /// The server's half of the handshake, done right.
 pub fn welcome(peer: &mut Peer, key: &HostKey, channels: u32) {
+    welcome_from(peer, key, channels, Some("a fake server 1.0"));
+}
+
+/// The same from a server that says this version, or none.
+pub fn welcome_from(peer: &mut Peer, key: &HostKey, channels: u32, version: Option<&str>) {
     let server = Server::new(Mode::Plain, Nonce(random::bytes()));
     peer.send_frame(&server.challenge());
     peer.until(Kind::Ping, 0);
@@ -77,7 +82,7 @@ pub fn welcome(peer: &mut Peer, key: &HostKey, channels: u32) {
     let dummy = HostKey::dummy(Secret::new([0; 32]));
     let proven = server.verify(&response, Some(key), &dummy, None, ChannelBinding::PLAIN).unwrap();
     let instance = InstanceId([3; 16]);
-    let (features, version) = (Features::SUPPORTED, Some("a fake server 1.0".into()));
+    let (features, version) = (Features::SUPPORTED, version.map(Into::into));
     peer.send_frame(&proven.welcome(ServerSays { instance, features, channels, version }));
 }
 

@@ -174,6 +174,7 @@ pub enum Action {
     #[command(override_usage = "labsh explain [OPTIONS] <TARGET> [--] <COMMAND>...", after_help = EXPLAIN_NOTES)]
     Explain(ExplainOptions),
     /// Measure how long a host takes to answer
+    #[command(mut_arg("keep", |arg| arg.hide(true)))]
     Ping(PingOptions),
     /// List the hosts and groups that are known
     Hosts(Box<HostsOptions>),

@@ -11,13 +11,15 @@ use super::host::{SLOW, no_session};
 use super::{End, Host};
 use crate::session::Session;
 
-/// How fast a host answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Who answered, and how fast.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     /// From the first packet until both ends had proven themselves.
     pub authenticated: Duration,
     /// One question and its answer after that.
     pub round_trip: Duration,
+    /// Which version answered, if it says so ([`Session::server_version`]).
+    pub version: Option<String>,
 }
 
 /// Connects to all hosts, at most `connecting` at once; one that takes long stops counting, so that a dead host delays
@@ -55,8 +57,12 @@ async fn ask(places: &Semaphore, host: &Host) -> (Result<Answer, End>, Option<Se
         Ok(session) => session,
         Err(error) => return (Err(no_session(error)), None),
     };
+    let version = match session.server_version().await {
+        Ok(version) => version,
+        Err(error) => return (Err(no_session(error)), None),
+    };
     let answer = match session.ping().await {
-        Ok(round_trip) => Ok(Answer { authenticated, round_trip }),
+        Ok(round_trip) => Ok(Answer { authenticated, round_trip, version }),
         Err(error) => Err(End::Lost(error)),
     };
     (answer, Some(session))

@@ -46,7 +46,7 @@ pub struct HostsOptions {
 /// What to do with hosts.
 #[derive(Debug, Clone, Subcommand)]
 enum HostsAction {
-    /// Connect to all of them: which answer, how fast, and why the others do not
+    /// Connect to all of them: which answer, how fast, which version, and why the others do not
     #[command(after_help = CHECK_EXIT_STATUS)]
     Check(check::CheckOptions),
 }

@@ -13,7 +13,7 @@ use crate::terminal_text::escape;
 /// The progress line is drawn no more often than this.
 const REDRAW: Duration = Duration::from_millis(100);
 
-pub(super) struct Screen {
+pub(in crate::cli) struct Screen {
     stdout: BufWriter<io::Stdout>,
     stdout_is_terminal: bool,
     stderr_is_terminal: bool,
@@ -26,7 +26,7 @@ pub(super) struct Screen {
 
 impl Screen {
     /// The progress line is for a terminal on stderr only, and only if it is wanted.
-    pub(super) fn new(progress: bool) -> Self {
+    pub(in crate::cli) fn new(progress: bool) -> Self {
         let (stdout, stderr) = (io::stdout().is_terminal(), io::stderr().is_terminal());
         Self {
             stdout: BufWriter::with_capacity(64 << 10, io::stdout()),
@@ -40,7 +40,7 @@ impl Screen {
     }
 
     /// Writes to one of the two; tells whether that is a terminal, which must not be steered by what hosts say.
-    pub(super) fn write(
+    pub(in crate::cli) fn write(
         &mut self,
         stream: Stream,
         write: impl FnOnce(&mut dyn Write, bool) -> io::Result<()>,
@@ -60,16 +60,21 @@ impl Screen {
     }
 
     /// Says a line of our own on stderr.
-    pub(super) fn note(&mut self, text: &str) -> io::Result<()> {
+    pub(in crate::cli) fn note(&mut self, text: &str) -> io::Result<()> {
         self.write(Stream::Stderr, |out, _| writeln!(out, "labsh: {}", escape(text)))
     }
 
     /// Lets everything be seen that was written, and the progress line below it.
     pub(super) fn settle(&mut self, hosts: &[HostReport]) -> io::Result<()> {
+        self.settle_on(|| progress(hosts))
+    }
+
+    /// The same with a progress line of the caller's, already safe for a terminal.
+    pub(in crate::cli) fn settle_on(&mut self, progress: impl FnOnce() -> String) -> io::Result<()> {
         self.stdout.flush()?;
         if self.progress && (!self.shown || self.due()) {
             self.drawn = Some(Instant::now());
-            let (text, columns) = (progress(hosts), columns());
+            let (text, columns) = (progress(), columns());
             let mut stderr = io::stderr();
             let _ = write!(stderr, "\r\x1b[K{}", cut(&text, columns.saturating_sub(1)))
                 .and_then(|()| stderr.flush());
@@ -79,12 +84,12 @@ impl Screen {
     }
 
     /// Whether the progress line was last drawn long enough ago to be drawn in the middle of a flood.
-    pub(super) fn due(&self) -> bool {
+    pub(in crate::cli) fn due(&self) -> bool {
         self.progress && self.drawn.is_none_or(|drawn| drawn.elapsed() >= REDRAW)
     }
 
     /// Removes the progress line for good.
-    pub(super) fn finish(&mut self) -> io::Result<()> {
+    pub(in crate::cli) fn finish(&mut self) -> io::Result<()> {
         self.clear();
         self.progress = false;
         self.stdout.flush()
