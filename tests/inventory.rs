@@ -349,6 +349,19 @@ fn a_set_is_enrolled_with_a_file_for_each_host_and_the_line_that_takes_them_ther
 }
 
 #[test]
+fn enrolment_files_do_not_go_where_everybody_may_add_one() {
+    let world = world("", "");
+    let path = world.path();
+    run(labsh_in(path).args(["key", "new", "alice"]));
+    let out = path.join("out");
+    fs::create_dir(&out).unwrap();
+    fs::set_permissions(&out, fs::Permissions::from_mode(0o1777)).unwrap();
+    let told = refusal(path, &["key", "enroll", "--host", "lab[01-03]", "--out", out.to_str().unwrap()]);
+    assert!(told.contains("everybody may put files into"), "{told}");
+    assert_eq!(fs::read_dir(&out).unwrap().count(), 0);
+}
+
+#[test]
 fn enrolment_files_that_cannot_be_written_are_named() {
     let world = world("", "");
     let path = world.path();

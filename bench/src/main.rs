@@ -3,6 +3,9 @@
 //! The server's address and the enrolment line of its key come in `LABSH_BENCH_ADDRESS` and `LABSH_BENCH_KEY`; results
 //! go to stdout as `name value` lines.
 
+mod channels;
+mod connections;
+mod flights;
 mod proxy;
 mod refusals;
 
@@ -21,13 +24,23 @@ async fn main() -> anyhow::Result<()> {
     match words[..] {
         ["commands", count] => commands(count.parse()?).await,
         ["flooded", count] => flooded(count.parse()?).await,
-        ["idle", count] => idle(count.parse()?).await,
+        ["idle", count] => connections::idle(&options()?, count.parse()?).await,
+        ["connections", count] => connections::rate(&options()?, count.parse()?).await,
+        ["half-open", count] => connections::half_open(&options()?, address()?, count.parse()?).await,
+        ["channels", count, mebibytes] => {
+            channels::run(&options()?, count.parse()?, mebibytes.parse()?).await
+        }
         ["refusals", count] => refusals::run(address()?, &key()?, count.parse()?).await,
+        ["flights", target, times, ref words @ ..] => {
+            flights::run(target.parse()?, times.parse()?, words).await
+        }
         ["proxy", listen, target, delay] => {
             proxy::run(listen.parse()?, target.parse()?, Duration::from_millis(delay.parse()?)).await
         }
         _ => bail!(
-            "usage: labsh-bench commands N | flooded N | idle N | refusals N | proxy LISTEN TARGET MILLISECONDS"
+            "usage: labsh-bench commands N | flooded N | idle N | connections N | half-open N | \
+             channels N MEBIBYTES | refusals N | flights TARGET TIMES COMMAND… | \
+             proxy LISTEN TARGET MILLISECONDS"
         ),
     }
 }
@@ -95,15 +108,9 @@ fn median(times: &mut [Duration]) -> Duration {
     times[times.len() / 2]
 }
 
-/// Holds authenticated sessions open until stdin ends.
-async fn idle(count: usize) -> anyhow::Result<()> {
-    let options = options()?;
-    let mut sessions = Vec::with_capacity(count);
-    for _ in 0..count {
-        sessions.push(Session::connect(&options).await?);
-    }
-    println!("open {}", sessions.len());
-    let mut nothing = String::new();
-    tokio::task::spawn_blocking(move || std::io::stdin().read_line(&mut nothing)).await??;
+/// Waits until a line comes on stdin, or its end.
+async fn line() -> anyhow::Result<()> {
+    let mut line = String::new();
+    tokio::task::spawn_blocking(move || std::io::stdin().read_line(&mut line)).await??;
     Ok(())
 }

@@ -10,6 +10,7 @@ mod partial;
 mod receive;
 mod send;
 mod serve;
+pub mod stream;
 mod walk;
 pub mod wire;
 

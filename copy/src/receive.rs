@@ -13,7 +13,8 @@ use sha2::{Digest as _, Sha256};
 use crate::folder::{self, Folder, Place};
 use crate::name::{Below, Name};
 use crate::partial::{self, Partial};
-use crate::wire::{Digest, Entry, Kind, Message, Reader, Time, Writer};
+use crate::stream::{Reader, Writer};
+use crate::wire::{Digest, Entry, Kind, Message, Time};
 use crate::{Error, WINDOW, Watch, said};
 
 /// So many beginnings of files are held open at once; further ones are sent again from their start.

@@ -15,8 +15,9 @@ use sha2::{Digest as _, Sha256};
 
 use crate::name::Below;
 use crate::partial::digest_of;
+use crate::stream::{Reader, Writer};
 use crate::walk::{Found, Step, Walk, modified};
-use crate::wire::{CHUNK, Digest, Entry, Kind, Message, Reader, Writer};
+use crate::wire::{CHUNK, Digest, Entry, Kind, Message};
 use crate::{Error, WINDOW, Watch, said};
 
 /// How long the last words of a receiver that reads no more are waited for.

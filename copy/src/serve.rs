@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use crate::name::Name;
 use crate::receive::{Destination, receive};
 use crate::send::{SendOptions, Source, send};
-use crate::wire::{Message, Reader, VERSION, Writer};
+use crate::stream::{Reader, Writer};
+use crate::wire::{Message, VERSION};
 use crate::{Error, Progress, Watch};
 
 /// The client's part of sending: to `destination` over there, under these names.

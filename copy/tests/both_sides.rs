@@ -14,7 +14,8 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use labsh_copy::wire::{Digest, Entry, Kind, Message, Reader, Time, VERSION, Writer};
+use labsh_copy::stream::{Reader, Writer};
+use labsh_copy::wire::{Digest, Entry, Kind, Message, Time, VERSION};
 use labsh_copy::{
     Below, Counts, Destination, Error, Name, Progress, SendOptions, Source, Trouble, Watch, get, put,
     receive, serve,

@@ -1,7 +1,8 @@
 //! Messages of a transfer of files: a stream of any bytes, and every message that is read says the same when written again.
 #![no_main]
 
-use labsh_copy::wire::{Message, Reader};
+use labsh_copy::stream::Reader;
+use labsh_copy::wire::Message;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {

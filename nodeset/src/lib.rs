@@ -165,6 +165,10 @@ impl NodeSet {
     /// Those that are in one of the two or in both.
     #[must_use]
     pub fn union(mut self, other: Self) -> Self {
+        if self.is_empty() {
+            // Every expression begins so: what is in order already need not be put in order name by name.
+            return other;
+        }
         self.names.extend(other.names);
         self
     }

@@ -1,9 +1,9 @@
 //! `labsh key enroll --out`: a file for each host of a set, ready to be taken there.
 
 use std::collections::BTreeMap;
-use std::fs::DirBuilder;
+use std::fs::{self, DirBuilder};
 use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -31,7 +31,8 @@ struct Enrolment {
 ///
 /// # Errors
 ///
-/// Where files are there already and not to be replaced, and nothing was written; or which could not be written.
+/// Where files are there already and not to be replaced, or everybody may write in the directory, and nothing was written;
+/// or which could not be written.
 pub(crate) fn write(
     config: &Config,
     id: Option<KeyId>,
@@ -49,6 +50,15 @@ pub(crate) fn write(
         .mode(0o700)
         .create(directory)
         .with_context(|| format!("cannot make the directory {}", directory.display()))?;
+    let about = fs::metadata(directory).with_context(|| format!("cannot look at {}", directory.display()))?;
+    // What they put there would be taken to the hosts as well, and let their key in.
+    if about.mode() & 0o002 != 0 {
+        bail!(
+            "everybody may put files into {}, so nothing was written; name a directory of your own, or one that is not \
+             there yet",
+            directory.display()
+        );
+    }
     let there: NodeSet = enrolments
         .iter()
         .filter(|enrolment| enrolment.file.symlink_metadata().is_ok())
