@@ -30,7 +30,7 @@ use crate::choices::Choices;
 use crate::cli::last::{Last, Outcome};
 use crate::cli::options::{CommandOptions, ConnectionFlags};
 use crate::cli::remote_command::Targets;
-use crate::cli::{hosts, note, outcome, print, run};
+use crate::cli::{hosts, note, outcome, print, run, survive_file_size_limit};
 use crate::config::Config;
 use crate::connect::ConnectOptions;
 use crate::fanout::{self, Broadcast, Event, Host, Limits, Wish, Work};
@@ -55,6 +55,9 @@ const SIGTERM: i32 = 15;
 
 /// What went wrong where our stdout cannot be written.
 const STDOUT: &str = "cannot write to standard output";
+
+/// So many pairs of hosts at one address are named.
+const DOUBLES: usize = 3;
 
 /// The exit status where the output could not be written.
 const NOT_WRITTEN: u8 = 255;
@@ -160,10 +163,17 @@ pub(crate) fn host(name: &str, config: &Config, choices: &Choices) -> anyhow::Re
 /// Two names of one machine are rarely meant: the command would run there twice.
 pub(crate) fn warn_of_doubles(hosts: &[Host], so: &str) {
     let mut seen: HashMap<String, &str> = HashMap::new();
+    let mut doubles = 0;
     for host in hosts {
         if let Some(first) = seen.insert(host.connection.address.to_string(), &host.name) {
-            note(&format!("{first} and {} are both {}, which {so}", host.name, host.connection.address));
+            doubles += 1;
+            if doubles <= DOUBLES {
+                note(&format!("{first} and {} are both {}, which {so}", host.name, host.connection.address));
+            }
         }
+    }
+    if doubles > DOUBLES {
+        note(&format!("and so on: {doubles} hosts are at the address of another; `labsh hosts` shows them"));
     }
 }
 
@@ -210,6 +220,7 @@ async fn drive(
 ) -> anyhow::Result<(Show, Option<i32>)> {
     let (events, incoming) = mpsc::channel(EVENTS);
     let (wish, wished) = watch::channel(Wish::Finish);
+    survive_file_size_limit()?;
     let mut interrupts = signal(SignalKind::interrupt())?;
     let mut terminations = signal(SignalKind::terminate())?;
     let asked = Arc::new(AtomicBool::new(false));
