@@ -90,7 +90,7 @@ fn options_in_the_readme_exist() {
     }
     known += &help(LABSHD, &["key", "add"]);
     // Those of other programs, in commands that the README tells people to run.
-    known += "--release --bin --example --workspace --path --locked --now";
+    known += "--release --bin --example --workspace --path --locked --now --list";
     for readme in READMES {
         let readme = read(readme);
         let words = readme.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'));

@@ -1,13 +1,14 @@
 //! Output far larger than every buffer on its way arrives whole and in order.
 
 use std::fmt::Write;
+use std::fs;
 use std::io::Read;
 use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 
 use sha2::{Digest, Sha256};
 
-use crate::support::{LABSH, Labshd, text};
+use crate::support::{HOST, LABSH, Labshd, text};
 
 const GIB: u64 = 1 << 30;
 const QUARTER: u64 = 256 << 20;
@@ -110,6 +111,32 @@ fn both_outputs_at_once_arrive_over_tls() {
 #[test]
 fn both_outputs_at_once_arrive_in_plain_mode() {
     both_outputs_arrive(true);
+}
+
+/// 384 MiB come from 96 sessions, each of which may have one under way, to a client that may have as many in all.
+#[test]
+fn a_room_that_writes_much_at_once_costs_its_client_little_memory() {
+    let labshd = Labshd::start();
+    let host = format!("address = \"{HOST}\"\nport = {}\nhost_id = \"{HOST}\"\n", labshd.tls.port());
+    let hosts = format!("[hosts.\"m[01-96]\"]\n{host}");
+    fs::write(labshd.file("config/labsh/hosts.toml"), hosts).unwrap();
+    let mut run = labshd.labsh();
+    run.args(["run", "--gather", "m[01-96]", "head -c 4194304 /dev/zero | tr '\\0' x"]);
+    // What is private and can be written (RLIMIT_DATA in getrlimit(2)).
+    let mut limited = Command::new("prlimit");
+    limited.arg(format!("--data={}", 96 << 20)).arg(run.get_program()).args(run.get_args());
+    for (name, value) in run.get_envs() {
+        match value {
+            Some(value) => limited.env(name, value),
+            None => limited.env_remove(name),
+        };
+    }
+    let output = limited.stdin(Stdio::null()).output().unwrap();
+    let said = text(&output.stderr);
+    assert!(output.status.success() && said.contains("96 of 96 succeeded"), "{said}");
+    let heading = output.stdout.iter().position(|byte| *byte == b'\n').unwrap();
+    assert_eq!(&output.stdout[..heading], b"---- m[01-96] (96 hosts) ----");
+    assert_eq!(output.stdout.iter().filter(|byte| **byte == b'x').count(), 4 << 20);
 }
 
 #[test]

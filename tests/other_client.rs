@@ -56,6 +56,15 @@ fn it_sees_refusals_signals_and_timeouts_as_labsh_does() {
 }
 
 #[test]
+fn it_learns_the_version_of_labshd() {
+    let labshd = Labshd::start();
+    let Some(mut command) = over_tcp(&labshd, HOST, &["--say-version", "--", "true"]) else { return };
+    let output = pipe_through(&mut command, b"");
+    let said = format!("labsh_client: answered by labshd {}\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), said));
+}
+
+#[test]
 fn a_wrong_host_id_is_refused() {
     let labshd = Labshd::start();
     let Some(mut command) = over_tcp(&labshd, "elsewhere", &["--", "true"]) else { return };

@@ -225,7 +225,7 @@ fn golden(name: &str) -> Vec<u8> {
 }
 
 /// What the dissector is to say of golden files.
-const VALUES: [(&str, &str, &str); 44] = [
+const VALUES: [(&str, &str, &str); 47] = [
     (
         "challenge",
         "labsh.challenge.server_nonce",
@@ -235,6 +235,9 @@ const VALUES: [(&str, &str, &str); 44] = [
     ("response", "labsh.response.features", "0x0000000000000000"),
     ("welcome", "labsh.welcome.channels", "64"),
     ("welcome", "labsh.welcome.instance", "e0e1e2e3e4e5e6e7e8e9eaebecedeeef"),
+    ("response-version", "labsh.response.features", "0x0000000000000019"),
+    ("welcome-version", "labsh.welcome.features", "0x0000000000000019"),
+    ("welcome-version", "labsh.welcome.version", "labshd 0.1.0"),
     ("refuse-command", "labsh.refuse.code", "20"),
     ("refuse-command", "labsh.refuse.reason", "“pyhton”: not found"),
     ("refuse-command", "labsh.channel", "3"),
@@ -349,6 +352,17 @@ fn said(client: Vec<u8>) -> Vec<Piece> {
     ]
 }
 
+/// A connection up to a welcome with this version.
+fn welcomed(version: &[u8]) -> Vec<Piece> {
+    let before = &golden("welcome-version")[12..12 + 60];
+    let body = [before, &(version.len() as u64).to_be_bytes(), version].concat();
+    vec![
+        (Side::Server, golden("challenge")),
+        (Side::Client, golden("response-version")),
+        (Side::Server, bytes(Kind::Welcome, 0, &body)),
+    ]
+}
+
 /// What can be wrong, and the name of the objection. Behind the first three no boundary can be trusted.
 fn mistakes() -> Vec<(&'static str, Vec<Piece>)> {
     let eof = |extra: &[u8]| [&[0, 0, 0, 0][..], extra].concat();
@@ -374,6 +388,10 @@ fn mistakes() -> Vec<(&'static str, Vec<Piece>)> {
         ("malformed", said(bytes(Kind::Open, 1, &[]))),
         ("malformed", said(bytes(Kind::Goodbye, 0, &[0, 0, 0, 0, 0, 0, 0, 1, 0xff]))),
         ("malformed", said(bytes(Kind::Goodbye, 0, &[0xff; 8]))),
+        ("malformed", welcomed(b"")),
+        ("malformed", welcomed(&[b'x'; 65])),
+        ("malformed", welcomed(b"\x1b[2J")),
+        ("malformed", welcomed("labshd \u{202e}1".as_bytes())),
         ("empty", said(bytes(Kind::Stdin, 1, &[]))),
         ("command_too_long", said(open_frames(1, &long_open))),
     ]
@@ -400,11 +418,11 @@ fn what_is_wrong_is_said() {
     let mut objections: BTreeSet<&str> = mistakes.iter().map(|mistake| mistake.0).collect();
     objections.insert("boundary_lost");
     let names: Vec<String> = objections.iter().map(|name| format!("labsh.expert.{name}")).collect();
-    let mut asked = vec!["tcp.srcport", "labsh.kind"];
+    let mut asked = vec!["tcp.port", "labsh.kind"];
     asked.extend(names.iter().map(String::as_str));
     let packets = fields(&file, &asked, &[]);
     let said = |port: usize| -> BTreeSet<&str> {
-        let ours = packets.iter().filter(|packet| packet[0][0] == port.to_string());
+        let ours = packets.iter().filter(|packet| packet[0].contains(&port.to_string()));
         ours.flat_map(|packet| objections.iter().zip(&packet[2..]))
             .filter(|(_, values)| !values.is_empty())
             .map(|(name, _)| *name)

@@ -125,7 +125,8 @@ fn welcome_with_the_proof_of(peer: &mut crate::peer::Peer, right: &HostKey, wron
     peer.until(Kind::Ping, 0);
     let response = Response::from_frame(&peer.next().unwrap()).unwrap();
     assert_eq!(response.name, right.name());
-    let said = ServerSays { instance: InstanceId([1; 16]), features: Features(0), channels: 8 };
+    let said =
+        ServerSays { instance: InstanceId([1; 16]), features: Features(0), channels: 8, version: None };
     let transcript = Transcript {
         mode: Mode::Plain,
         features: response.features,
@@ -134,8 +135,8 @@ fn welcome_with_the_proof_of(peer: &mut crate::peer::Peer, right: &HostKey, wron
         binding: ChannelBinding::PLAIN,
     };
     let proof = transcript.server_proof(wrong, &said);
-    let welcome =
-        Welcome { instance: said.instance, features: said.features, channels: said.channels, proof };
+    let ServerSays { instance, features, channels, version } = said;
+    let welcome = Welcome { instance, features, channels, proof, version };
     peer.send_frame(&welcome.frame(crate::peer::CONNECTION));
 }
 
@@ -149,7 +150,8 @@ fn a_plain_server_that_sends_the_clients_own_proof_back_is_not_given_a_command()
         peer.send_frame(&Challenge { server_nonce: Nonce([1; 32]) }.frame(crate::peer::CONNECTION));
         peer.until(Kind::Ping, 0);
         let proof = Response::from_frame(&peer.next().unwrap()).unwrap().proof;
-        let welcome = Welcome { instance: InstanceId([1; 16]), features: Features(0), channels: 8, proof };
+        let (instance, features) = (InstanceId([1; 16]), Features(0));
+        let welcome = Welcome { instance, features, channels: 8, proof, version: None };
         peer.send_frame(&welcome.frame(crate::peer::CONNECTION));
         assert_eq!(peer.rest(), b"");
     });

@@ -16,6 +16,7 @@ use labsh_transport::carrier::Carrier;
 use labsh_transport::framing::{self, FrameReader, ReadError};
 use labsh_transport::socket::{AddressFamily, Socket};
 use labsh_transport::{random, tls};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::agent::Keeper;
 use crate::error::ConnectError;
@@ -58,8 +59,29 @@ pub struct ConnectOptions {
     pub timeout: Duration,
     /// Which of a host's addresses are tried.
     pub family: AddressFamily,
+    /// Whose turn it is to take in much output, where many connections share a program's memory; none: always ours. Only where
+    /// every output is read without waiting for another.
+    pub intake: Option<Intake>,
     /// Who lends a session that is open already, and keeps one; none: every session is a connection of its own.
     pub keeper: Option<Keeper>,
+}
+
+/// How many connections may take in much output at a time, and which: what each of a thousand may hold in memory, all of
+/// them together may not. What the others have been sent waits in the kernel, and with the hosts.
+#[derive(Debug, Clone)]
+pub struct Intake(Arc<Semaphore>);
+
+impl Intake {
+    /// So many at a time, each with some 256 KiB.
+    pub fn new(at_once: usize) -> Self {
+        Self(Arc::new(Semaphore::new(at_once)))
+    }
+
+    /// Waits for a turn, which lasts as long as what is returned; turns come in the order of asking.
+    pub(crate) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        // It is never closed.
+        self.0.acquire().await.ok()
+    }
 }
 
 impl ConnectOptions {
@@ -75,6 +97,7 @@ impl ConnectOptions {
             mode,
             timeout: Duration::from_secs(10),
             family: AddressFamily::Any,
+            intake: None,
             keeper: None,
         }
     }
@@ -173,6 +196,15 @@ fn explain(options: &ConnectOptions, failure: ClientFailure) -> ConnectError {
         },
         ClientFailure::Protocol(error) => ConnectError::Protocol { address, error },
     }
+}
+
+/// What a server says of itself when it lets somebody in, as far as sessions remember it.
+#[derive(Debug, Clone)]
+pub(crate) struct Server {
+    /// What it can do.
+    pub(crate) features: Features,
+    /// Which version answers, if it says so.
+    pub(crate) version: Option<String>,
 }
 
 /// Waits for `welcome`, or for the reason why not.

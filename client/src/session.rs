@@ -22,7 +22,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::agent::{self, Borrowed};
 use crate::command::Command;
-use crate::connect::{self, Answered, ConnectOptions};
+use crate::connect::{self, Answered, ConnectOptions, Intake, Server};
 use crate::error::{CommandError, ConnectError};
 use crate::silence::{DEAD_PEER_AFTER, Silence, Verdict};
 
@@ -46,7 +46,7 @@ pub struct Session {
     inner: Arc<Inner>,
 }
 
-type Welcomed = Option<Result<Features, ConnectError>>;
+type Welcomed = Option<Result<Server, ConnectError>>;
 
 #[derive(Debug)]
 pub(crate) struct Inner {
@@ -97,8 +97,8 @@ impl Session {
     /// first command travels with the proof; a refusal shows up as that command's error.
     pub async fn connect_early(options: &ConnectOptions) -> Result<Self, ConnectError> {
         let waiting = match agent::borrow(options).await {
-            Some(Borrowed::Session { reader, highest, channels }) => {
-                return Ok(Self::borrowed(reader, highest, channels));
+            Some(Borrowed::Session { reader, highest, channels, server }) => {
+                return Ok(Self::borrowed(reader, highest, channels, server));
             }
             Some(Borrowed::None(waiting)) => Some(waiting),
             None => None,
@@ -127,8 +127,9 @@ impl Session {
                 let lost = match welcomed {
                     Ok(said) => {
                         multiplexer.set_slots(said.channels);
-                        tell.send_replace(Some(Ok(said.features)));
-                        read_frames(&mut reader, &multiplexer, &commands).await
+                        let server = Server { features: said.features, version: said.version };
+                        tell.send_replace(Some(Ok(server)));
+                        read_frames(&mut reader, &multiplexer, &commands, options.intake.as_ref()).await
                     }
                     Err(error) => {
                         tell.send_replace(Some(Err(error.clone())));
@@ -162,19 +163,18 @@ impl Session {
     }
 
     /// Around a connection on which the agent was let in, and has used channels up to this one.
-    fn borrowed(reader: FrameReader<Carrier>, highest: ChannelId, slots: u32) -> Self {
+    fn borrowed(reader: FrameReader<Carrier>, highest: ChannelId, slots: u32, server: Server) -> Self {
         let mut channels = channels(slots);
         channels.resume_behind(highest);
         let multiplexer = Arc::new(Multiplexer::new(channels));
         let commands = Arc::new(Commands::default());
-        // The agent does not tell what the server can do beyond the base.
-        let (_, welcome) = watch::channel(Some(Ok(Features(0))));
+        let (_, welcome) = watch::channel(Some(Ok(server)));
         let (mut reader, writer) = reader.split();
         let writing = write_frames(&multiplexer, None, writer);
         let reading = tokio::spawn({
             let (multiplexer, commands) = (multiplexer.clone(), commands.clone());
             async move {
-                let lost = read_frames(&mut reader, &multiplexer, &commands).await;
+                let lost = read_frames(&mut reader, &multiplexer, &commands, None).await;
                 let _ = commands.lost.set(lost);
                 multiplexer.lose();
                 commands.lock().clear();
@@ -187,16 +187,22 @@ impl Session {
 
     /// Resolves once the server has let this client in, or said why not.
     pub async fn welcomed(&self) -> Result<(), ConnectError> {
-        self.features().await.map(drop)
+        self.server().await.map(drop)
     }
 
-    /// What the server can do, once it has let this client in.
-    async fn features(&self) -> Result<Features, ConnectError> {
+    /// Which version answers, such as `labshd 0.1.0`, once the server has let this client in: 1 to 64 printable ASCII
+    /// characters. None from a server that does not say it.
+    pub async fn server_version(&self) -> Result<Option<String>, ConnectError> {
+        self.server().await.map(|server| server.version)
+    }
+
+    /// What the server says of itself, once it has let this client in.
+    async fn server(&self) -> Result<Server, ConnectError> {
         let mut welcome = self.inner.welcome.clone();
         match welcome.wait_for(Option::is_some).await.map(|outcome| outcome.clone()) {
             Ok(Some(outcome)) => outcome,
             // The reading loop always says how the handshake ended, unless the runtime is being torn down.
-            Ok(None) | Err(_) => Ok(Features(0)),
+            Ok(None) | Err(_) => Ok(Server { features: Features(0), version: None }),
         }
     }
 
@@ -258,7 +264,7 @@ impl Session {
         &self,
         open: &Open,
     ) -> Result<(ChannelId, watch::Receiver<Progress>), CommandError> {
-        if !self.features().await?.contains(Features::EXPLAIN) {
+        if !self.server().await?.features.contains(Features::EXPLAIN) {
             return Err(CommandError::Refused(Refuse::new(
                 RefuseCode::UNSUPPORTED,
                 "it is not known that this labshd can explain commands: it may be older than this labsh",
@@ -349,8 +355,13 @@ async fn read_frames(
     reader: &mut FrameReader<ReadHalf<Carrier>>,
     multiplexer: &Multiplexer,
     commands: &Commands,
+    intake: Option<&Intake>,
 ) -> CommandError {
     let lost = |reason: String| CommandError::Lost(reason);
+    let mut turn = None;
+    if intake.is_some() {
+        reader.take_little();
+    }
     let mut silence = Silence::default();
     loop {
         let frame = match silence.next(reader).await {
@@ -390,8 +401,23 @@ async fn read_frames(
             Ok(_) => {}
             Err(error) => return lost(format!("the server broke the protocol: {error}")),
         }
-        if !reader.has_next() {
-            multiplexer.wake();
+        if reader.has_next() {
+            continue;
+        }
+        multiplexer.wake();
+        if turn.is_some() {
+            multiplexer.all_consumed().await;
+            reader.hold_little();
+            turn = None;
+        }
+        // Not while waiting for the server: that it is silent must be its own doing, and nobody should wait for it.
+        while let Some(intake) = intake.filter(|_| reader.has_more() && !reader.has_next()) {
+            let mine = intake.turn().await;
+            reader.take_much().await;
+            turn = Some(mine).filter(|_| reader.has_next());
+            if turn.is_none() {
+                reader.hold_little();
+            }
         }
     }
 }

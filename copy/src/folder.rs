@@ -11,7 +11,7 @@ use std::rc::Rc;
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, readlinkat, renameat};
-use nix::sys::stat::{FileStat, Mode, UtimensatFlags, fstatat, futimens, mkdirat, utimensat};
+use nix::sys::stat::{FileStat, Mode, UtimensatFlags, fstat, fstatat, futimens, mkdirat, utimensat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{UnlinkatFlags, symlinkat, unlinkat};
 
@@ -89,6 +89,16 @@ impl Place {
         let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
         let opened = openat(&*self.directory, self.name(), flags, Mode::S_IRUSR | Mode::S_IWUSR);
         Ok(File::from(opened?))
+    }
+
+    /// Gives the file that was found there its rights and its time, and no other that has taken its place since.
+    pub(crate) fn dress_file(&self, found: &FileStat, mode: u16, modified: Time) -> io::Result<()> {
+        let file = self.file(OFlag::O_RDONLY)?;
+        let opened = fstat(&file)?;
+        if (opened.st_dev, opened.st_ino) != (found.st_dev, found.st_ino) {
+            return Err(io::Error::other("another file took its place meanwhile; copy it again"));
+        }
+        dress(&file, mode, modified)
     }
 
     /// Makes a directory, for nobody else yet.

@@ -319,7 +319,7 @@ impl<W: Write> Receiver<'_, W> {
                     let current =
                         found.st_mode & 0o7777 == u32::from(mode) && folder::modified(&found) == modified;
                     if !current {
-                        folder::dress(&place.file(OFlag::O_RDONLY)?, mode, modified)?;
+                        place.dress_file(&found, mode, modified)?;
                     }
                     return Ok(None);
                 }

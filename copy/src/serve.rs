@@ -26,9 +26,7 @@ pub fn put<R: Read + Send + 'static, W: Write>(
     watch: Watch<'_>,
 ) -> Result<(), Error> {
     let (mut from, mut to) = (Reader::new(from), Writer::new(to));
-    to.put(&Message::Hello { version: VERSION })?;
-    to.put(&Message::Put { destination: destination.to_vec(), names })?;
-    to.flush()?;
+    ask(&mut to, &Message::Put { destination: destination.to_vec(), names })?;
     hear_hello(&mut from)?;
     send(from, to, sources, options, watch)
 }
@@ -47,11 +45,23 @@ pub fn get<R: Read, W: Write>(
     watch: Watch<'_>,
 ) -> Result<(), Error> {
     let (mut from, mut to) = (Reader::new(from), Writer::new(to));
-    to.put(&Message::Hello { version: VERSION })?;
-    to.put(&Message::Get { checksum: options.checksum, paths })?;
-    to.flush()?;
+    ask(&mut to, &Message::Get { checksum: options.checksum, paths })?;
     hear_hello(&mut from)?;
     receive(&mut from, to, destination, watch)
+}
+
+/// Greets, and says what is wanted.
+fn ask(to: &mut Writer<impl Write>, wanted: &Message) -> Result<(), Error> {
+    if !wanted.fits() {
+        return Err(Error::Refused(
+            "so many names are more than one request holds (1 MiB); copy the directory that they are in, or some of \
+             them at a time"
+                .into(),
+        ));
+    }
+    to.put(&Message::Hello { version: VERSION })?;
+    to.put(wanted)?;
+    Ok(to.flush()?)
 }
 
 /// The other side's part, whatever it is. Tells whether every file is as it should be.

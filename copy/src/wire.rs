@@ -175,10 +175,17 @@ impl Message {
         let start = out.len();
         out.extend_from_slice(&[0; HEADER]);
         let kind = self.put_body(out);
-        // No body is longer than BODY: names are bounded, and so is their number by what a command line holds.
+        // Only what names the files of a transfer can be longer than BODY, and that is looked at before: `fits`.
         let length = (out.len() - start - HEADER) as u32;
         out[start..start + 4].copy_from_slice(&length.to_be_bytes());
         out[start + 4] = kind;
+    }
+
+    /// Whether the other side takes it: its body has at most [`BODY`] bytes.
+    pub(crate) fn fits(&self) -> bool {
+        let mut body = Vec::new();
+        self.put_body(&mut body);
+        body.len() <= BODY
     }
 
     fn put_body(&self, out: &mut Vec<u8>) -> u8 {
@@ -474,8 +481,14 @@ impl<R: Read> Reader<R> {
     ///
     /// [`Error::Link`] for a stream that fails, or ends inside a message, and [`Error::Protocol`].
     pub fn read(&mut self) -> Result<Option<Message>, Error> {
-        if self.from.fill_buf()?.is_empty() {
-            return Ok(None);
+        loop {
+            match self.from.fill_buf() {
+                Ok([]) => return Ok(None),
+                Ok(_) => break,
+                // As `read_exact` below has it.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         let mut header = [0; HEADER];
         self.from.read_exact(&mut header)?;

@@ -505,6 +505,18 @@ fn a_directory_that_is_missing_is_told_with_its_path() {
     assert_eq!(fs::read(from.path().join("made/file")).unwrap(), b"x");
 }
 
+#[test]
+fn more_names_than_one_request_holds_are_refused_here_and_not_over_there() {
+    let names = (0..20_000).map(|number| Name::new(format!("{number:0>60}").as_bytes()).unwrap()).collect();
+    let progress = Progress::default();
+    let watch = Watch { progress: &progress, tell: &|_| {} };
+    let mut sent = Vec::new();
+    let outcome =
+        labsh_copy::put(Cursor::new(Vec::new()), &mut sent, b"x", names, &[], SendOptions::default(), watch);
+    assert!(matches!(&outcome, Err(Error::Refused(text)) if text.contains("1 MiB")), "{outcome:?}");
+    assert!(sent.is_empty(), "{} bytes were sent", sent.len());
+}
+
 fn messages() -> impl Strategy<Value = Message> {
     let path = prop_oneof![Just(&b""[..]), Just(&b"a"[..]), Just(&b"a/b"[..]), Just(&b"b"[..])];
     let id = 0..4_u32;

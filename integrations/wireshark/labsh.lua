@@ -10,6 +10,7 @@ local BODY_BEFORE_AUTHENTICATION = 512
 local COMMAND = 1048576
 local TEXT = 2048
 local TEXT_BEFORE_AUTHENTICATION = 240
+local VERSION = 64
 
 -- No more items of one list than this are shown: a tree of a hundred thousand words helps nobody.
 local SHOWN_ITEMS = 1000
@@ -21,7 +22,7 @@ local INFO_FRAMES = 12
 local KINDS = {
     [0x01] = { name = "challenge", sender = "server", connection = true, sizes = { 32, 32 } },
     [0x02] = { name = "response", sender = "client", connection = true, sizes = { 88, 88 } },
-    [0x03] = { name = "welcome", sender = "server", connection = true, sizes = { 60, 60 } },
+    [0x03] = { name = "welcome", sender = "server", connection = true, sizes = { 60, 60 + 8 + VERSION } },
     [0x04] = { name = "refuse", sender = "server", connection = "either", sizes = { 18, 18 + 2 * TEXT } },
     [0x05] = { name = "ping", connection = true, sizes = { 8, 8 } },
     [0x06] = { name = "pong", connection = true, sizes = { 8, 8 } },
@@ -63,7 +64,7 @@ local REFUSE_CODES = {
     [21] = "not-executable", [22] = "resources", [23] = "unsupported", [24] = "internal", [25] = "user",
     [26] = "subsystem",
 }
-local FEATURES = { "TERMINAL", "LINGER", "RESUME", "EXPLAIN" }
+local FEATURES = { "TERMINAL", "LINGER", "RESUME", "EXPLAIN", "VERSION" }
 -- signal(7), on x86 and ARM.
 local SIGNALS = {
     "SIGHUP", "SIGINT", "SIGQUIT", "SIGILL", "SIGTRAP", "SIGABRT", "SIGBUS", "SIGFPE", "SIGKILL", "SIGUSR1", "SIGSEGV",
@@ -95,6 +96,7 @@ local field = {
     welcome_features = ProtoField.uint64("labsh.welcome.features", "Features", base.HEX),
     channels = ProtoField.uint32("labsh.welcome.channels", "Channels at once"),
     welcome_proof = ProtoField.bytes("labsh.welcome.proof", "Server's proof"),
+    version = ProtoField.string("labsh.welcome.version", "Version"),
     refuse_code = ProtoField.uint16("labsh.refuse.code", "Code", base.DEC, REFUSE_CODES),
     refuse_reason = ProtoField.string("labsh.refuse.reason", "Reason"),
     refuse_remedy = ProtoField.string("labsh.refuse.remedy", "Remedy"),
@@ -356,15 +358,18 @@ function Reader:list(tree, item, smallest, what, each)
     return count
 end
 
+-- Shows the features; returns a table whose keys are the names of those that are set.
 function Reader:features(tree, item)
     local range, line = self:add(tree, item, 8, "features")
-    local bits, names = range:range(7, 1):uint(), {}
+    local bits, names, set = range:range(7, 1):uint(), {}, {}
     for index, name in ipairs(FEATURES) do
         if math.floor(bits / 2 ^ (index - 1)) % 2 == 1 then
             names[#names + 1] = name
+            set[name] = true
         end
     end
     line:append_text(#names > 0 and " (" .. table.concat(names, ", ") .. ")" or "")
+    return set
 end
 
 function Reader:size_fields(tree)
@@ -447,10 +452,17 @@ end
 
 function BODIES.welcome(body, tree)
     body:add(tree, field.instance, 16, "instance")
-    body:features(tree, field.welcome_features)
+    local features = body:features(tree, field.welcome_features)
     local channels = body:number(tree, field.channels, 4, "channels")
     body:add(tree, field.welcome_proof, 32, "proof")
-    return counted(channels, "channel")
+    if not features.VERSION then
+        return counted(channels, "channel")
+    end
+    local version = body:string(tree, field.version, "version")
+    if #version < 1 or #version > VERSION or version:find("[^ -~]") then
+        malformed("version is not 1 to %d printable ASCII characters", VERSION)
+    end
+    return counted(channels, "channel") .. ", " .. version
 end
 
 function BODIES.refuse(body, tree)

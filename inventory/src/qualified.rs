@@ -23,15 +23,13 @@ fn qualified(members: &str, source: &str) -> String {
         text.push(sign);
         if sign == '@' && begins {
             let end = |sign: char| sign.is_whitespace() || ",!&^:".contains(sign);
-            let behind = &members[at + 1..];
-            // What is in brackets may have commas, but no colon.
-            let named = behind.find(':').is_some_and(|colon| {
-                let mut open = false;
-                !behind[..colon].chars().any(|sign| {
-                    open = sign == '[' || (open && sign != ']');
-                    !open && end(sign)
-                })
+            // Not further than to the end of this name: there may be very many of them. What is in brackets may have commas.
+            let mut open = false;
+            let end_of_name = members[at + 1..].chars().find(|sign| {
+                open = *sign == '[' || (open && *sign != ']');
+                !open && end(*sign)
             });
+            let named = end_of_name == Some(':');
             if !named {
                 text.push_str(source);
                 text.push(':');
@@ -59,6 +57,7 @@ mod tests {
             ("@*", "@racks:*"),
             ("@r[1,3]n[1-2],@x:r[1,2]", "@racks:r[1,3]n[1-2],@x:r[1,2]"),
             ("@r[1,2]:x", "@r[1,2]:x"),
+            ("@r[1:2],x:y", "@racks:r[1:2],x:y"),
             ("@a,[::1]", "@racks:a,[::1]"),
             ("root@lab1", "root@lab1"),
         ] {

@@ -10,8 +10,11 @@ use crate::text::Place;
 /// How deep lists and tables may stand within each other.
 const DEEPEST: usize = 64;
 
-/// How many parts a file may have. What an alias stands for counts each time.
+/// How many parts a file may have. What an alias stands for counts each time, and a long text as several.
 const MOST_NODES: usize = 1_000_000;
+
+/// Every so many bytes of a text count as a part more.
+const TEXT: usize = 64;
 
 /// A part of a document.
 #[derive(Debug, Clone)]
@@ -69,7 +72,7 @@ struct Open {
 /// The one document of a text; [`Value::Null`] where it is empty.
 pub(crate) fn parse(text: &str, place: &Place) -> Result<Node, Mistake> {
     let mut open: Vec<Open> = Vec::new();
-    let mut anchors: HashMap<usize, (Node, usize)> = HashMap::new();
+    let mut anchors: HashMap<usize, (Node, Extent)> = HashMap::new();
     let mut document: Option<Node> = None;
     let mut left = MOST_NODES;
     for event in Parser::new_from_str(text) {
@@ -111,13 +114,20 @@ pub(crate) fn parse(text: &str, place: &Place) -> Result<Node, Mistake> {
                     _ if tag.is_some_and(|tag| tag.suffix.starts_with("vault")) => Value::Secret,
                     _ => Value::Scalar(text.into_owned()),
                 };
-                (Node { line, value }, anchor)
+                let node = Node { line, value };
+                size = extent(&node).size;
+                (node, anchor)
             }
             Event::Alias(anchor) => {
-                let Some((node, nodes)) = anchors.get(&anchor) else {
+                let Some((node, extent)) = anchors.get(&anchor) else {
                     return Err(place.mistake(line, "this alias stands for what it is part of; write it out"));
                 };
-                size = *nodes;
+                // Aliases of what holds aliases can nest without any bracket that does.
+                if open.len() + extent.depth > DEEPEST {
+                    let reason = format!("more than {DEEPEST} levels, aliases written out; flatten them");
+                    return Err(place.mistake(line, reason));
+                }
+                size = extent.size;
                 (node.clone(), 0)
             }
         };
@@ -126,11 +136,11 @@ pub(crate) fn parse(text: &str, place: &Place) -> Result<Node, Mistake> {
         })?;
         if anchor > 0 {
             // Aliases of large parts are dear; what is kept for them is counted like an alias.
-            let nodes = count(&node);
+            let extent = extent(&node);
             left = left
-                .checked_sub(nodes)
+                .checked_sub(extent.size)
                 .ok_or_else(|| place.mistake(line, "too many anchors; split the file"))?;
-            anchors.insert(anchor, (node.clone(), nodes));
+            anchors.insert(anchor, (node.clone(), extent));
         }
         match open.last_mut() {
             None => document = Some(node),
@@ -145,11 +155,29 @@ pub(crate) fn parse(text: &str, place: &Place) -> Result<Node, Mistake> {
     Ok(document.unwrap_or(Node { line: 1, value: Value::Null }))
 }
 
-fn count(node: &Node) -> usize {
+/// What a part costs wherever it stands.
+#[derive(Debug, Clone, Copy)]
+struct Extent {
+    /// In parts, as [`MOST_NODES`] counts them.
+    size: usize,
+    /// Lists and tables within each other.
+    depth: usize,
+}
+
+fn extent(node: &Node) -> Extent {
+    let around = |inside: &mut dyn Iterator<Item = &Node>| {
+        let whole = Extent { size: 1, depth: 0 };
+        let whole = inside.map(extent).fold(whole, |whole, part| Extent {
+            size: whole.size + part.size,
+            depth: whole.depth.max(part.depth),
+        });
+        Extent { depth: whole.depth + 1, ..whole }
+    };
     match &node.value {
-        Value::List(nodes) => 1 + nodes.iter().map(count).sum::<usize>(),
-        Value::Table(pairs) => 1 + pairs.iter().map(|(key, value)| count(key) + count(value)).sum::<usize>(),
-        Value::Null | Value::Scalar(_) | Value::Secret => 1,
+        Value::List(nodes) => around(&mut nodes.iter()),
+        Value::Table(pairs) => around(&mut pairs.iter().flat_map(|(key, value)| [key, value])),
+        Value::Scalar(text) => Extent { size: 1 + text.len() / TEXT, depth: 0 },
+        Value::Null | Value::Secret => Extent { size: 1, depth: 0 },
     }
 }
 
@@ -190,4 +218,31 @@ fn finish(pairs: &mut Vec<(Node, Node)>, place: &Place) -> Result<(), Mistake> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn refused(text: &str) -> String {
+        parse(text, &Place::new(Path::new("i.yml"))).unwrap_err().reason
+    }
+
+    #[test]
+    fn aliases_of_a_long_text_are_counted_by_its_length() {
+        let text = format!("a: &a {}\nb: [{}]\n", "x".repeat(1 << 20), "*a, ".repeat(100));
+        assert!(refused(&text).contains("aliases written out"), "{}", refused(&text));
+    }
+
+    #[test]
+    fn aliases_nest_no_deeper_than_brackets() {
+        let mut text = String::from("a0: &a0 x\n");
+        for step in 1..10 {
+            let (open, close) = ("[".repeat(20), "]".repeat(20));
+            text += &format!("a{step}: &a{step} {open}*a{}{close}\n", step - 1);
+        }
+        assert!(refused(&text).contains("levels, aliases written out"), "{}", refused(&text));
+    }
 }

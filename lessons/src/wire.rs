@@ -270,7 +270,10 @@ fn meaning(frame: &Frame) -> String {
     match frame.kind {
         Kind::Challenge => "server_nonce: 32 random bytes".to_owned(),
         Kind::Response => "client_nonce, proof: HMAC-SHA256".to_owned(),
-        Kind::Welcome => of(frame, |welcome: Welcome| format!("proof, up to {} channels", welcome.channels)),
+        Kind::Welcome => of(frame, |welcome: Welcome| {
+            let version = welcome.version.map_or_else(String::new, |version| format!(", from {version}"));
+            format!("proof, up to {} channels{version}", welcome.channels)
+        }),
         Kind::Open => Open::decode(&frame.body).map_or_else(|error| error.to_string(), |open| program(&open)),
         Kind::Started => of(frame, |started: Started| format!("pid {}", started.pid)),
         Kind::Eof => of(frame, |eof: Eof| format!("{} has ended", eof.stream)),

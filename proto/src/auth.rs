@@ -1,5 +1,7 @@
 //! The transcript of a handshake and the two proofs over it (PROTOCOL.md, "Authentication").
 
+use alloc::string::String;
+
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use zeroize::Zeroizing;
@@ -79,6 +81,10 @@ impl Transcript {
         mac.update(&said.instance.0);
         mac.update(&said.features.0.to_be_bytes());
         mac.update(&said.channels.to_be_bytes());
+        if let Some(version) = &said.version {
+            mac.update(&length_prefix(version));
+            mac.update(version.as_bytes());
+        }
         mac
     }
 
@@ -102,7 +108,7 @@ impl Transcript {
 }
 
 /// What `welcome` says besides its proof.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerSays {
     /// This run of this server.
     pub instance: InstanceId,
@@ -110,6 +116,8 @@ pub struct ServerSays {
     pub features: Features,
     /// How many channels the client may hold at once.
     pub channels: u32,
+    /// Which version answers: 1 to [`crate::limits::VERSION`] printable ASCII characters.
+    pub version: Option<String>,
 }
 
 fn finish(mac: Hmac<Sha256>) -> Proof {

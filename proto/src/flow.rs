@@ -158,6 +158,11 @@ impl ReceiveWindow {
         self.received
     }
 
+    /// Whether everything that was received has been handed on for good.
+    pub fn all_consumed(&self) -> bool {
+        self.consumed == self.received
+    }
+
     /// Counts arrived bytes; `limited` is the frame's flag: its sender now waits for credit. Past the limit, the
     /// error is the position they would have reached.
     pub fn receive(&mut self, bytes: u64, limited: bool) -> Result<(), u64> {
@@ -181,7 +186,7 @@ impl ReceiveWindow {
     /// longer than the window: the window doubles.
     pub fn consume(&mut self, bytes: u64) -> bool {
         self.consumed = (self.consumed + bytes).min(self.received);
-        if self.sender_waits && self.consumed == self.received {
+        if self.sender_waits && self.all_consumed() {
             self.sender_waits = false;
             self.widen();
         }

@@ -73,11 +73,14 @@ impl ClientAnswered {
         if refuses_connection(frame) {
             return Err(ClientFailure::Refused(Refuse::from_frame(frame)?));
         }
-        let welcome = Welcome::from_frame(frame)?;
-        let said =
-            ServerSays { instance: welcome.instance, features: welcome.features, channels: welcome.channels };
+        let Welcome { instance, features, channels, proof, version } = Welcome::from_frame(frame)?;
+        if version.is_some() && !self.transcript.features.contains(Features::VERSION) {
+            let detail = "a version for a client that does not know of versions".into();
+            return Err(ProtocolError::Malformed { kind: Kind::Welcome, detail }.into());
+        }
+        let said = ServerSays { instance, features, channels, version };
         self.transcript
-            .verify_server(&self.key, &said, &welcome.proof)
+            .verify_server(&self.key, &said, &proof)
             .map_err(|WrongProof| ClientFailure::ServerProof)?;
         Ok(said)
     }
@@ -168,11 +171,13 @@ impl Authenticated {
         self.transcript.features
     }
 
-    /// The `welcome` to send.
-    pub fn welcome(&self, said: ServerSays) -> Frame {
+    /// The `welcome` to send. It holds the version if there is one and the client knows of versions.
+    pub fn welcome(&self, mut said: ServerSays) -> Frame {
+        said.version = said.version.filter(|_| self.features().contains(Features::VERSION));
+        said.features = said.features.with(Features::VERSION, said.version.is_some());
         let proof = self.transcript.server_proof(&self.key, &said);
-        Welcome { instance: said.instance, features: said.features, channels: said.channels, proof }
-            .frame(ChannelId::CONNECTION)
+        let ServerSays { instance, features, channels, version } = said;
+        Welcome { instance, features, channels, proof, version }.frame(ChannelId::CONNECTION)
     }
 }
 
@@ -183,10 +188,22 @@ mod tests {
     use crate::message::InstanceId;
 
     const SAID: ServerSays =
-        ServerSays { instance: InstanceId([9; 16]), features: Features(0), channels: 10 };
+        ServerSays { instance: InstanceId([9; 16]), features: Features(0), channels: 10, version: None };
 
     fn key(byte: u8, host: &str) -> HostKey {
         Key::new(KeyId::new("k").unwrap(), Secret::new([byte; 32])).for_host(&HostId::new(host).unwrap())
+    }
+
+    /// The same from a server that has a version to say.
+    fn said_with(version: &str) -> ServerSays {
+        ServerSays { features: Features::VERSION, version: Some(version.into()), ..SAID }
+    }
+
+    /// A client and a server that have proven themselves, as far as the server knows.
+    fn proven(features: Features) -> (ClientAnswered, Authenticated) {
+        let key = key(1, "lab07");
+        let client = Client { features, ..client(&key) };
+        attempt(client, Mode::Plain, Some(&key), ChannelBinding::PLAIN).unwrap()
     }
 
     fn client(key: &HostKey) -> Client {
@@ -263,5 +280,53 @@ mod tests {
         welcome.features = Features(1);
         let frame = welcome.frame(ChannelId::CONNECTION);
         assert_eq!(answered.finish(&frame).unwrap_err(), ClientFailure::ServerProof);
+    }
+
+    #[test]
+    fn the_version_is_told_to_whom_knows_of_versions_and_to_nobody_else() {
+        let (answered, authenticated) = proven(Features::VERSION);
+        let frame = authenticated.welcome(said_with("labshd 0.1.0"));
+        assert_eq!(frame.body.len(), 60 + 8 + 12);
+        assert_eq!(answered.finish(&frame).unwrap(), said_with("labshd 0.1.0"));
+
+        let (answered, authenticated) = proven(Features::TERMINAL);
+        let frame = authenticated.welcome(said_with("labshd 0.1.0"));
+        assert_eq!(frame.body.len(), 60);
+        assert_eq!(answered.finish(&frame).unwrap(), SAID);
+
+        // A server without one announces none.
+        let (answered, authenticated) = proven(Features::VERSION);
+        let said = ServerSays { features: Features::VERSION, ..SAID };
+        assert_eq!(answered.finish(&authenticated.welcome(said)).unwrap(), SAID);
+    }
+
+    #[test]
+    fn a_changed_version_is_not_believed() {
+        let (answered, authenticated) = proven(Features::VERSION);
+        let mut welcome = Welcome::from_frame(&authenticated.welcome(said_with("labshd 0.1.0"))).unwrap();
+        welcome.version = Some("labshd 0.1.1".into());
+        let frame = welcome.frame(ChannelId::CONNECTION);
+        assert_eq!(answered.finish(&frame).unwrap_err(), ClientFailure::ServerProof);
+    }
+
+    #[test]
+    fn a_version_that_nobody_may_show_or_asked_for_is_a_violation() {
+        let malformed = |features, version: &str| {
+            let (answered, authenticated) = proven(features);
+            let said = said_with(version);
+            let proof = authenticated.transcript.server_proof(&authenticated.key, &said);
+            let ServerSays { instance, features, channels, version } = said;
+            let frame = Welcome { instance, features, channels, proof, version }.frame(ChannelId::CONNECTION);
+            let error = answered.finish(&frame).unwrap_err();
+            matches!(error, ClientFailure::Protocol(ProtocolError::Malformed { kind: Kind::Welcome, .. }))
+        };
+        for version in ["", &"x".repeat(65), "labshd\n0.1", "\u{1b}[2J", "labshd \u{202e}1.0", "\u{7f}"] {
+            assert!(malformed(Features::VERSION, version), "{version:?}");
+        }
+        assert!(malformed(Features(0), "labshd 0.1.0"));
+
+        let (answered, authenticated) = proven(Features::VERSION);
+        let longest = said_with(&"~".repeat(64));
+        assert_eq!(answered.finish(&authenticated.welcome(longest.clone())).unwrap(), longest);
     }
 }

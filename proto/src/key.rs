@@ -160,7 +160,7 @@ impl Key {
 
 /// The 16-bit length that goes before a string wherever strings are hashed.
 pub(crate) fn length_prefix(text: &str) -> [u8; 2] {
-    // Identifiers are at most 255 bytes long.
+    // Identifiers and versions are at most 255 bytes long.
     (text.len() as u16).to_be_bytes()
 }
 

@@ -43,6 +43,9 @@ pub const TEXT: usize = 2_048;
 /// The same before authentication: two of these fit into [`BODY_BEFORE_AUTHENTICATION`].
 pub const TEXT_BEFORE_AUTHENTICATION: usize = 240;
 
+/// The longest text in which a server says its version, in bytes.
+pub const VERSION: usize = 64;
+
 /// The longest identifier of a key, in bytes.
 pub const KEY_ID: usize = 64;
 

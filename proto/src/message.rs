@@ -6,12 +6,12 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use bytes::Bytes;
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::de::{DeserializeOwned, Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::ProtocolError;
 use crate::frame::{ChannelId, Frame, Kind, cut};
-use crate::limits::{TEXT, TEXT_BEFORE_AUTHENTICATION, WORD};
+use crate::limits::{TEXT, TEXT_BEFORE_AUTHENTICATION, VERSION, WORD};
 use crate::wire;
 
 macro_rules! opaque {
@@ -61,12 +61,19 @@ impl Features {
     pub const RESUME: Self = Self(1 << 2);
     /// An `open` may ask what would become of its command (`explained`).
     pub const EXPLAIN: Self = Self(1 << 3);
+    /// `welcome` says which version answers; a server announces it to clients that have.
+    pub const VERSION: Self = Self(1 << 4);
     /// What this code can do beyond the base.
-    pub const SUPPORTED: Self = Self(Self::TERMINAL.0 | Self::EXPLAIN.0);
+    pub const SUPPORTED: Self = Self(Self::TERMINAL.0 | Self::EXPLAIN.0 | Self::VERSION.0);
 
     /// Whether all of `other`'s bits are set.
     pub fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
+    }
+
+    /// The same with all of `other`'s bits set, or with none of them.
+    pub fn with(self, other: Self, set: bool) -> Self {
+        if set { Self(self.0 | other.0) } else { Self(self.0 & !other.0) }
     }
 }
 
@@ -91,7 +98,7 @@ pub struct Response {
 }
 
 /// `welcome`: the client is in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Welcome {
     /// This run of this server.
     pub instance: InstanceId,
@@ -101,6 +108,49 @@ pub struct Welcome {
     pub channels: u32,
     /// Under the server-proof key.
     pub proof: Proof,
+    /// Which program answers, such as `labshd 0.1.0`: there if, and only if, `features` holds [`Features::VERSION`].
+    pub version: Option<String>,
+}
+
+impl Serialize for Welcome {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let always = (self.instance, self.features, self.channels, self.proof);
+        match &self.version {
+            Some(version) => (always, version).serialize(serializer),
+            None => always.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Welcome {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_tuple(WelcomeFields::COUNT, WelcomeFields)
+    }
+}
+
+/// Reads a [`Welcome`], whose features say whether its last field is there.
+struct WelcomeFields;
+
+impl WelcomeFields {
+    const COUNT: usize = 5;
+}
+
+impl<'de> Visitor<'de> for WelcomeFields {
+    type Value = Welcome;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("the fields of a welcome")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut fields: A) -> Result<Welcome, A::Error> {
+        fn next<'de, T: Deserialize<'de>, A: SeqAccess<'de>>(fields: &mut A) -> Result<T, A::Error> {
+            fields.next_element()?.ok_or_else(|| A::Error::custom("a field is missing"))
+        }
+        let (instance, features): (_, Features) = (next(&mut fields)?, next(&mut fields)?);
+        let (channels, proof) = (next(&mut fields)?, next(&mut fields)?);
+        let version = features.contains(Features::VERSION).then(|| next(&mut fields)).transpose()?;
+        Ok(Welcome { instance, features, channels, proof, version })
+    }
 }
 
 /// Why something was refused. Codes that this version does not know pass through.
@@ -520,7 +570,16 @@ impl Body for Welcome {
     const KIND: Kind = Kind::Welcome;
 
     fn bounds(&self) -> Result<(), &'static str> {
-        if self.channels == 0 { Err("a limit of 0 channels") } else { Ok(()) }
+        let shown = |text: &String| {
+            (1..=VERSION).contains(&text.len()) && text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
+        };
+        match &self.version {
+            _ if self.channels == 0 => Err("a limit of 0 channels"),
+            Some(version) if !shown(version) => {
+                Err("a version that is not 1 to 64 printable ASCII characters")
+            }
+            _ => Ok(()),
+        }
     }
 }
 

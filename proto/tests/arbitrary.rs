@@ -9,10 +9,11 @@ use labsh_proto::frame::{ChannelId, Decoder, Frame, Kind};
 use labsh_proto::key::{HostKey, Key};
 use labsh_proto::limits::BODY;
 use labsh_proto::message::{
-    Body, Challenge, CommandId, Credit, Ended, Eof, Exit, Goodbye, Open, Ping, Pong, Program, Refuse, Resize,
-    Response, Signal, Started, Stop, Stream, Until, Welcome,
+    Body, Challenge, CommandId, Credit, Ended, Eof, Exit, Features, Goodbye, InstanceId, Open, Ping, Pong,
+    Program, Proof, Refuse, Resize, Response, Signal, Started, Stop, Stream, Until, Welcome,
 };
 use proptest::collection::vec;
+use proptest::option::of;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
@@ -159,6 +160,22 @@ fn exercise(role: Role, frames: Vec<Frame>) {
 }
 
 proptest! {
+    #[test]
+    fn a_welcome_holds_a_good_version_exactly_where_its_features_say_so(
+        announced in any::<bool>(),
+        version in of("[ -~é\n]{0,66}"),
+    ) {
+        let features = Features::TERMINAL.with(Features::VERSION, announced);
+        let (instance, proof) = (InstanceId([1; 16]), Proof([2; 32]));
+        let good = version.as_ref().is_none_or(|text| {
+            (1..=64).contains(&text.len()) && text.chars().all(|c| c == ' ' || c.is_ascii_graphic())
+        });
+        let good = good && announced == version.is_some();
+        let welcome = Welcome { instance, features, channels: 3, proof, version };
+        let read = Welcome::from_frame(&welcome.frame(ChannelId::CONNECTION)).ok();
+        prop_assert_eq!(read, good.then_some(welcome));
+    }
+
     #[test]
     fn frames_come_out_whole_however_they_were_cut(
         frames in vec(frame(vec(any::<u8>(), 0..2_000)), 0..12),

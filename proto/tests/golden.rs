@@ -73,7 +73,17 @@ fn transcript(mode: Mode) -> Transcript {
 }
 
 fn says(features: u64, channels: u32) -> ServerSays {
-    ServerSays { instance: InstanceId(counting(0xe0)), features: Features(features), channels }
+    ServerSays { instance: InstanceId(counting(0xe0)), features: Features(features), channels, version: None }
+}
+
+/// A server that can do all that this version can, and says which one it is.
+fn says_version() -> ServerSays {
+    ServerSays { version: Some("labshd 0.1.0".into()), ..says(0x19, 64) }
+}
+
+/// The transcript of a client that can do as much.
+fn knows_versions() -> Transcript {
+    Transcript { features: Features(0x19), ..transcript(Mode::Plain) }
 }
 
 /// One golden file, the frame it holds, and whether the frame's body reads back as the value it was made from.
@@ -147,10 +157,12 @@ fn handshake_cases() -> Vec<Case> {
     };
     let said = says(0, 64);
     let proof = plain.server_proof(&host_key(), &said);
-    let welcome =
-        Welcome { instance: said.instance, features: said.features, channels: said.channels, proof };
+    let ServerSays { instance, features, channels, version } = said;
+    let welcome = Welcome { instance, features, channels, proof, version };
     let with_terminals = says(Features::TERMINAL.0, 64);
-    let with = Welcome { features: with_terminals.features, ..welcome };
+    let with = Welcome { features: with_terminals.features, ..welcome.clone() };
+    let knows = knows_versions();
+    let with_version = says_version();
     vec![
         case("challenge", CONNECTION, Challenge { server_nonce: plain.server_nonce }),
         case("response", CONNECTION, response),
@@ -158,7 +170,22 @@ fn handshake_cases() -> Vec<Case> {
         case(
             "welcome-terminal",
             CONNECTION,
-            Welcome { proof: plain.server_proof(&host_key(), &with_terminals), ..with },
+            Welcome { proof: plain.server_proof(&host_key(), &with_terminals), ..with.clone() },
+        ),
+        case(
+            "response-version",
+            CONNECTION,
+            Response { features: knows.features, proof: knows.client_proof(&host_key()), ..response },
+        ),
+        case(
+            "welcome-version",
+            CONNECTION,
+            Welcome {
+                features: with_version.features,
+                proof: knows.server_proof(&host_key(), &with_version),
+                version: with_version.version,
+                ..with
+            },
         ),
     ]
 }
@@ -325,21 +352,27 @@ fn proofs_are_these_bytes_and_verify() {
 
 #[test]
 fn the_handshake_exchanges_these_bytes() {
+    exchange(transcript(Mode::Plain), "response", says(0, 64), "welcome");
+    exchange(knows_versions(), "response-version", says_version(), "welcome-version");
+}
+
+fn exchange(transcript: Transcript, response_file: &str, said: ServerSays, welcome_file: &str) {
     let frame = |name: &str| {
         let mut decoder = Decoder::default();
         decoder.buffer().extend_from_slice(&golden(name));
-        decoder.next_frame(BODY).unwrap().unwrap()
+        decoder.next_frame(BODY).expect(name).expect(name)
     };
-    let Transcript { mode, features, server_nonce, client_nonce, binding } = transcript(Mode::Plain);
+    let Transcript { mode, features, server_nonce, client_nonce, binding } = transcript;
     let client = Client { mode, key: host_key(), nonce: client_nonce, features, binding };
-    let (response, answered) = client.answer(&frame("challenge")).unwrap();
-    assert_eq!(response, frame("response"));
+    let (response, answered) = client.answer(&frame("challenge")).expect(welcome_file);
+    assert_eq!(response, frame(response_file));
 
     let server = Server::new(mode, server_nonce);
     assert_eq!(server.challenge(), frame("challenge"));
-    let response = server.read(&response).unwrap();
+    let response = server.read(&response).expect(welcome_file);
     let dummy = HostKey::dummy(Secret::new([0; 32]));
-    let authenticated = server.verify(&response, Some(&host_key()), &dummy, None, binding).unwrap();
-    assert_eq!(authenticated.welcome(says(0, 64)), frame("welcome"));
-    assert_eq!(answered.finish(&frame("welcome")).unwrap(), says(0, 64));
+    let authenticated =
+        server.verify(&response, Some(&host_key()), &dummy, None, binding).expect(welcome_file);
+    assert_eq!(authenticated.welcome(said.clone()), frame(welcome_file));
+    assert_eq!(answered.finish(&frame(welcome_file)).expect(welcome_file), said);
 }

@@ -80,7 +80,9 @@ fn serve(socket: UnixStream) {
         link.send(&Refuse::new(RefuseCode::AUTHENTICATION, "no", "").frame(ChannelId::CONNECTION));
         return;
     };
-    let said = ServerSays { instance: InstanceId([6; 16]), features: Features::SUPPORTED, channels: 2 };
+    let version = Some("a small server 1.0".into());
+    let said =
+        ServerSays { instance: InstanceId([6; 16]), features: Features::SUPPORTED, channels: 2, version };
     link.send(&authenticated.welcome(said));
     run(&mut link);
 }
@@ -295,6 +297,21 @@ fn long_commands_arrive_in_several_frames() {
     let word = "w".repeat(100_000);
     let output = server.run(&key(1), &["--", "long", &word, &word]);
     assert_eq!((output.status.code(), output.stdout.len()), (Some(0), 200_004));
+}
+
+#[test]
+fn whoever_asks_learns_the_version_and_nobody_else_stumbles_over_it() {
+    if tools::python().is_none() {
+        return;
+    }
+    let server = Listening::new("version");
+    let said = |features: &str| {
+        let words = ["--say-version", "--features", features, "--", "killed"];
+        let output = server.run(&key(1), &words);
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    assert_eq!(said("16"), (Some(137), "labsh_client: answered by a small server 1.0\n".into()));
+    assert_eq!(said("0"), (Some(137), "labsh_client: answered by nobody who says it\n".into()));
 }
 
 #[test]

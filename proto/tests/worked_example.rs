@@ -15,9 +15,10 @@ use labsh_proto::message::{
 const DOCUMENT: &str = include_str!("../../docs/PROTOCOL.md");
 const ONE: ChannelId = ChannelId(1);
 
-/// The bytes of the document's only block of hex, and who sends each.
-fn documented() -> Vec<(char, u8)> {
-    let block = DOCUMENT.split("```hex\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a block");
+/// The bytes of one of the document's blocks of hex, counted from 1, and who sends each.
+fn documented(block: usize) -> Vec<(char, u8)> {
+    let block =
+        DOCUMENT.split("```hex\n").nth(block).and_then(|rest| rest.split("```").next()).expect("a block");
     let line = |line: &'static str| {
         let mut words = line.split('#').next().unwrap_or_default().split_whitespace();
         let sender = words.next().map_or('?', |word| word.chars().next().unwrap_or('?'));
@@ -43,14 +44,14 @@ impl Session {
         decoder.next_frame(BODY).expect("a good frame").expect("a whole frame")
     }
 
-    fn authenticate(&mut self) {
+    fn authenticate(&mut self, features: Features, version: Option<&str>) {
         let key = Key::new(KeyId::new("alice").expect("a key id"), Secret::new(counting(0x00)));
         let key = key.for_host(&HostId::new("lab07").expect("a host id"));
         let client = Client {
             mode: Mode::Plain,
             key: key.clone(),
             nonce: Nonce(counting(0xc0)),
-            features: Features(0),
+            features,
             binding: ChannelBinding::PLAIN,
         };
         let server = Server::new(Mode::Plain, Nonce(counting(0xa0)));
@@ -60,8 +61,9 @@ impl Session {
         let dummy = HostKey::dummy(Secret::new([0; 32]));
         let authenticated =
             server.verify(&response, Some(&key), &dummy, None, ChannelBinding::PLAIN).expect("a right proof");
-        let said = ServerSays { instance: InstanceId(counting(0xe0)), features: Features(0), channels: 64 };
-        let welcome = self.carry('S', &authenticated.welcome(said));
+        let instance = InstanceId(counting(0xe0));
+        let said = ServerSays { instance, features, channels: 64, version: version.map(Into::into) };
+        let welcome = self.carry('S', &authenticated.welcome(said.clone()));
         assert_eq!(answered.finish(&welcome), Ok(said));
     }
 
@@ -82,7 +84,7 @@ fn channels(role: Role) -> Channels {
 #[test]
 fn the_documented_bytes_are_those_of_a_session() {
     let mut session = Session::default();
-    session.authenticate();
+    session.authenticate(Features(0), None);
 
     let (mut client, mut server) = (channels(Role::Client), channels(Role::Server));
     let open = Open {
@@ -116,5 +118,13 @@ fn the_documented_bytes_are_those_of_a_session() {
     assert_eq!(session.exchange('C', &mut client, &mut server), [Event::Closed(ONE)]);
     session.carry('C', &Goodbye::new("").frame(ChannelId::CONNECTION));
 
-    assert_eq!(session.0, documented());
+    assert_eq!(session.0, documented(1));
+}
+
+#[test]
+fn the_documented_bytes_of_a_version_are_those_of_a_handshake() {
+    let mut session = Session::default();
+    session.authenticate(Features(0x19), Some("labshd 0.1.0"));
+    let challenge = 12 + 32;
+    assert_eq!(session.0[challenge..], documented(2));
 }

@@ -29,15 +29,12 @@ pub(crate) fn words() -> Option<Vec<String>> {
 
 /// Does a client's bidding until it has gone. The exit status is 0 if every file is as it should be.
 pub(crate) fn serve() -> anyhow::Result<ExitCode> {
-    let mut ending: SigSet = ENDING.into_iter().collect();
-    let signals = {
-        // A file that grows beyond RLIMIT_FSIZE is an error of that file, and not the end of this process.
-        let mut blocked = ending;
-        blocked.add(Signal::SIGXFSZ);
-        blocked.thread_block()?;
-        ending.remove(Signal::SIGXFSZ);
-        SignalFd::new(&ending)?
-    };
+    let ending: SigSet = ENDING.into_iter().collect();
+    let mut blocked = ending;
+    // A file that grows beyond RLIMIT_FSIZE is an error of that file, and not the end of this process.
+    blocked.add(Signal::SIGXFSZ);
+    blocked.thread_block()?;
+    let signals = SignalFd::new(&ending)?;
     Ok(match labsh_copy::serve(Stdin { signals }, io::stdout())? {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,

@@ -60,9 +60,16 @@ pub struct Log(Arc<Lines>);
 
 impl Drop for Log {
     fn drop(&mut self) {
-        let unwritten = |waiting: &mut Waiting| waiting.writing || !waiting.text.is_empty();
+        let unwritten = |waiting: &mut Waiting| waiting.writing || !waiting.is_empty();
         // Whoever does not read by then does not want to know.
         let _ = self.0.changed.wait_timeout_while(self.0.waiting(), LAST_WORDS, unwritten);
+    }
+}
+
+impl Waiting {
+    /// Whether there is nothing to write and nothing to tell.
+    fn is_empty(&self) -> bool {
+        self.text.is_empty() && self.lost == 0
     }
 }
 
@@ -93,20 +100,20 @@ impl Lines {
         // Where one is missing all that follow are, until it can be said: a shorter line must not hide the gap.
         if waiting.lost > 0 || waiting.text.len() + line.len() > WAITING {
             waiting.lost += 1;
-            return;
+        } else {
+            waiting.text.extend_from_slice(line);
         }
-        waiting.text.extend_from_slice(line);
         self.changed.notify_all();
     }
 
-    /// Waits until there is something to write; returns it, and how many lines are missing behind it.
+    /// Waits until there is something to write or to tell; returns it, and how many lines are missing behind it.
     fn take(&self) -> (Vec<u8>, u64) {
         let mut waiting = self.waiting();
         waiting.writing = false;
         self.changed.notify_all();
         let mut waiting = self
             .changed
-            .wait_while(waiting, |waiting| waiting.text.is_empty())
+            .wait_while(waiting, |waiting| waiting.is_empty())
             .unwrap_or_else(PoisonError::into_inner);
         waiting.writing = true;
         (mem::take(&mut waiting.text), mem::take(&mut waiting.lost))
@@ -278,6 +285,16 @@ mod tests {
         assert_eq!(lines.waiting().text.len(), WAITING);
         let (text, lost) = lines.take();
         assert_eq!((text.len(), lost), (WAITING, 3));
+        lines.add(b"next\n");
+        assert_eq!(lines.take(), (b"next\n".to_vec(), 0));
+    }
+
+    #[test]
+    fn a_line_that_never_fits_is_counted_and_silences_nothing() {
+        let lines = Lines::default();
+        lines.add(&vec![b'x'; WAITING + 1]);
+        assert!(!lines.waiting().is_empty(), "nobody would come to tell of it");
+        assert_eq!(lines.take(), (Vec::new(), 1));
         lines.add(b"next\n");
         assert_eq!(lines.take(), (b"next\n".to_vec(), 0));
     }

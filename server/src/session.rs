@@ -26,6 +26,10 @@ use crate::shared::Shared;
 /// How often the kernel is asked whether the peer still acknowledges.
 const WATCH_EVERY: Duration = Duration::from_secs(15);
 
+/// What clients are told about who answers.
+const VERSION: &str = concat!("labshd ", env!("CARGO_PKG_VERSION"));
+const _: () = assert!(VERSION.len() <= limits::VERSION);
+
 /// For the last frames to leave and the peer to close.
 const LINGER: Duration = Duration::from_secs(5);
 
@@ -70,9 +74,9 @@ struct Handle {
 pub(crate) async fn run(shared: Arc<Shared>, client: Client) -> End {
     let Client { proof, entry, user, changes_user, reader, peer, local, place: _place } = client;
     let channels = shared.config().max_channels;
-    let says = ServerSays { instance: shared.instance, features: Features::SUPPORTED, channels };
-    let welcome = proof.welcome(says);
-    let in_effect = |feature| proof.features().contains(feature) && says.features.contains(feature);
+    let (features, version) = (Features::SUPPORTED, Some(VERSION.into()));
+    let welcome = proof.welcome(ServerSays { instance: shared.instance, features, channels, version });
+    let in_effect = |feature| proof.features().contains(feature) && features.contains(feature);
     let (terminals, explains) = (in_effect(Features::TERMINAL), in_effect(Features::EXPLAIN));
     let growth = Growth::new(shared.growth.clone());
     let multiplexer = Arc::new(Multiplexer::new(Channels::new(Role::Server, channels, growth)));

@@ -77,7 +77,8 @@ pub fn welcome(peer: &mut Peer, key: &HostKey, channels: u32) {
     let dummy = HostKey::dummy(Secret::new([0; 32]));
     let proven = server.verify(&response, Some(key), &dummy, None, ChannelBinding::PLAIN).unwrap();
     let instance = InstanceId([3; 16]);
-    peer.send_frame(&proven.welcome(ServerSays { instance, features: Features::SUPPORTED, channels }));
+    let (features, version) = (Features::SUPPORTED, Some("a fake server 1.0".into()));
+    peer.send_frame(&proven.welcome(ServerSays { instance, features, channels, version }));
 }
 
 /// Takes the client's command and says that it runs.

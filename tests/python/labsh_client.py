@@ -212,6 +212,8 @@ def parse_arguments(arguments):
     parser.add_argument("--shell", action="store_true", help="one string for the user's shell")
     parser.add_argument("--timeout", type=int, default=0, metavar="MS")
     parser.add_argument("--until-command-ends", action="store_true")
+    parser.add_argument("--features", type=int, default=wire.VERSION, metavar="BITS", help="what is announced")
+    parser.add_argument("--say-version", action="store_true", help="say on stderr which version answers")
     parser.add_argument("address", nargs="*", metavar="HOST PORT")
     options = parser.parse_args(arguments[:split])
     options.words = [os.fsencode(word) for word in arguments[split + 1:]]
@@ -238,7 +240,9 @@ def read_key(options):
 def run(options):
     key = read_key(options)
     connection = Connection.unix(options.unix) if options.unix else Connection.tcp(*options.address)
-    connection.authenticate(key)
+    welcome = connection.authenticate(key, options.features)
+    if options.say_version:
+        say("answered by " + (welcome.version or "nobody who says it"))
     until = wire.COMMAND_ENDS if options.until_command_ends else wire.STREAMS_END
     body = wire.encode_open(options.words, options.shell, timeout=options.timeout, until=until)
     reason = ""

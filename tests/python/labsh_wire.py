@@ -24,6 +24,9 @@ CHALLENGE, RESPONSE, WELCOME, REFUSE, PING, PONG, GOODBYE = range(0x01, 0x08)
  CREDIT, SIGNAL, RESIZE, ENDED, EXIT, CLOSE) = range(0x10, 0x1D)
 MORE = LIMITED = 0x01
 
+# 4. Features: the server is asked to say its version.
+VERSION = 1 << 4
+
 # 3. Enums: stream, until, program.
 STDIN, STDOUT, STDERR = range(3)
 STREAMS_END, COMMAND_ENDS = range(2)
@@ -36,7 +39,7 @@ PLAIN_MODE = 2
 NO_BINDING = bytes(32)
 
 Frame = namedtuple("Frame", "kind flags channel body")
-Welcome = namedtuple("Welcome", "instance features channels proof")
+Welcome = namedtuple("Welcome", "instance features channels proof version")
 Exit = namedtuple("Exit", "code signal core_dumped timed_out stdout stderr wall user system peak_memory")
 
 
@@ -207,6 +210,8 @@ class HostKey:
 
     def server_proof(self, transcript, welcome):
         said = welcome.instance + struct.pack(">QI", welcome.features, welcome.channels)
+        if welcome.version is not None:
+            said += length_prefixed(welcome.version)
         return mac(self.server_key, b"labsh/1 server" + transcript + said)
 
 
@@ -303,7 +308,7 @@ class Connection:
             raise ProtocolError("kind 0x%02x where 0x%02x was due" % (frame.kind, kind))
         return frame
 
-    def authenticate(self, key):
+    def authenticate(self, key, features=VERSION):
         """6. Proves who we are, and believes the server only once it has done the same."""
         self.receive_some()
         if self.incoming[:2] in (b"\x15\x03", b"\x16\x03"):
@@ -312,13 +317,21 @@ class Connection:
         if len(challenge) != 32:
             raise ProtocolError("a challenge of %d bytes" % len(challenge))
         client_nonce = os.urandom(32)
-        transcript = key.transcript(0, challenge, client_nonce)
-        self.send_frame(RESPONSE, key.name + client_nonce + bytes(8) + key.client_proof(transcript))
+        transcript = key.transcript(features, challenge, client_nonce)
+        said = key.name + client_nonce + struct.pack(">Q", features)
+        self.send_frame(RESPONSE, said + key.client_proof(transcript))
         body = Body(self.expect(WELCOME).body)
-        welcome = Welcome(body.raw(16), body.integer(8), body.integer(4), body.raw(32))
+        always = body.raw(16), body.integer(8), body.integer(4), body.raw(32)
+        version = body.text() if always[1] & VERSION else None
         body.finish()
+        welcome = Welcome(*always, version)
         if not hmac.compare_digest(welcome.proof, key.server_proof(transcript, welcome)):
             raise ProtocolError("the server could not prove that it holds this key")
+        if version is not None:
+            if not features & VERSION:
+                raise ProtocolError("the server says a version that nobody asked for")
+            if not (1 <= len(version) <= 64 and all(" " <= c <= "~" for c in version)):
+                raise ProtocolError("the server's version is not 1 to 64 printable ASCII characters")
         if welcome.channels == 0:
             raise ProtocolError("the server offers no channels")
         self.body_limit = BODY_LIMIT

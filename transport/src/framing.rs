@@ -42,13 +42,14 @@ pub struct FrameReader<R> {
     received: u64,
     spare: Recycler,
     failed: Option<io::Error>,
+    little: bool,
 }
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// Reads from the start of a connection, or from where another left off with nothing buffered.
     pub fn new(reader: R) -> Self {
         let (decoder, spare) = (Decoder::default(), Recycler::default());
-        Self { reader, decoder, room: IDLE_READ, received: 0, spare, failed: None }
+        Self { reader, decoder, room: IDLE_READ, received: 0, spare, failed: None, little: false }
     }
 
     /// The next frame; `None` where the stream ended between two frames. Cancel safe.
@@ -69,38 +70,73 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         self.decoder.has_next()
     }
 
+    /// From now on takes little by itself: much comes by [`Self::take_much`] only.
+    pub fn take_little(&mut self) {
+        self.little = true;
+    }
+
+    /// Gives back what room there is beside what waits here: a part of a frame, if that.
+    pub fn hold_little(&mut self) {
+        let buffer = self.decoder.buffer();
+        if buffer.capacity() - buffer.len() > IDLE_READ {
+            *buffer = BytesMut::from(&buffer[..]);
+        }
+        self.spare.forget();
+    }
+
+    /// Whether more has probably come than was taken.
+    pub fn has_more(&self) -> bool {
+        self.room == BUSY_READ
+    }
+
+    /// Takes what has come by now, up to 256 KiB, and does not wait for more.
+    pub async fn take_much(&mut self) {
+        self.spare.make_room(self.decoder.buffer(), BUSY_READ);
+        let filled = self.fill_up().await >= BUSY_READ - IDLE_READ;
+        self.room = if filled { BUSY_READ } else { IDLE_READ };
+    }
+
     /// Reads all that is there, as far as there is room: frames that came together are handed on together.
     async fn fill(&mut self) -> io::Result<usize> {
         if let Some(error) = self.failed.take() {
             return Err(error);
         }
+        let room = if self.little { IDLE_READ } else { self.room };
         let buffer = self.decoder.buffer();
-        if buffer.is_empty() && buffer.capacity() > self.room {
+        if buffer.is_empty() && buffer.capacity() > room {
             // A burst is over: an idle connection keeps no large buffer.
             *buffer = BytesMut::new();
             self.spare.forget();
         }
         if buffer.capacity() - buffer.len() < IDLE_READ {
-            self.spare.make_room(buffer, self.room);
+            if self.little { buffer.reserve(room) } else { self.spare.make_room(buffer, room) }
         }
-        let mut count = self.reader.read_buf(buffer).await?;
-        let mut sum = count;
-        while count > 0 && buffer.capacity() - buffer.len() >= IDLE_READ {
-            let more = poll_fn(|context| Poll::Ready(pin!(self.reader.read_buf(buffer)).poll(context))).await;
-            count = match more {
-                Poll::Ready(Ok(count)) => count,
-                // What came before the failure comes first.
-                Poll::Ready(Err(error)) => {
-                    self.failed = Some(error);
-                    0
-                }
-                Poll::Pending => 0,
-            };
-            sum += count;
+        let mut sum = self.reader.read_buf(buffer).await?;
+        if sum > 0 {
+            sum += self.fill_up().await;
         }
         self.received += sum as u64;
         self.room = if sum >= IDLE_READ { BUSY_READ } else { IDLE_READ };
         Ok(sum)
+    }
+
+    /// Reads without waiting, as far as there is room; an end shows at the next read.
+    async fn fill_up(&mut self) -> usize {
+        let buffer = self.decoder.buffer();
+        let before = buffer.len();
+        while buffer.capacity() - buffer.len() >= IDLE_READ {
+            let read = poll_fn(|context| Poll::Ready(pin!(self.reader.read_buf(buffer)).poll(context))).await;
+            match read {
+                Poll::Ready(Ok(0)) | Poll::Pending => break,
+                Poll::Ready(Ok(_)) => {}
+                // What came before the failure comes first.
+                Poll::Ready(Err(error)) => {
+                    self.failed = Some(error);
+                    break;
+                }
+            }
+        }
+        buffer.len() - before
     }
 
     /// All bytes that have come so far: any of them is a sign of life, also within a long frame.
@@ -123,8 +159,8 @@ impl<C: AsyncRead + AsyncWrite> FrameReader<C> {
     /// Parts a connection into its halves; what was buffered stays with the reading one.
     pub fn split(self) -> (FrameReader<ReadHalf<C>>, WriteHalf<C>) {
         let (reader, writer) = tokio::io::split(self.reader);
-        let FrameReader { decoder, room, received, spare, failed, .. } = self;
-        (FrameReader { reader, decoder, room, received, spare, failed }, writer)
+        let FrameReader { decoder, room, received, spare, failed, little, .. } = self;
+        (FrameReader { reader, decoder, room, received, spare, failed, little }, writer)
     }
 }
 

@@ -48,6 +48,8 @@ struct State {
     waiting: HashMap<(ChannelId, Stream), Waker>,
     /// Tasks that have something to do once the frames that came together have all been taken.
     due: Vec<Waker>,
+    /// The reading loop, where it waits until all that came was consumed.
+    full: Option<Waker>,
     lost: bool,
     finishing: bool,
     pings: VecDeque<oneshot::Sender<()>>,
@@ -77,6 +79,7 @@ impl Multiplexer {
             channels,
             waiting: HashMap::new(),
             due: Vec::new(),
+            full: None,
             lost: false,
             finishing: false,
             pings: VecDeque::new(),
@@ -93,6 +96,9 @@ impl Multiplexer {
     pub fn with<T>(&self, action: impl FnOnce(&mut Channels) -> T) -> T {
         let mut state = self.lock();
         let result = action(&mut state.channels);
+        if state.full.is_some() && state.channels.all_consumed() {
+            state.full.take().into_iter().for_each(Waker::wake);
+        }
         if state.channels.has_frame() {
             self.frames.notify_one();
         }
@@ -211,6 +217,19 @@ impl Multiplexer {
         .await;
     }
 
+    /// Resolves once everything that came has been handed on for good, or the connection was lost. For one reading loop.
+    pub async fn all_consumed(&self) {
+        poll_fn(|context| {
+            let mut state = self.lock();
+            if state.lost || state.channels.all_consumed() {
+                return Poll::Ready(());
+            }
+            state.full = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
     /// Asks whether the peer is there, and resolves with its answer.
     pub async fn ping(&self) -> Result<(), Lost> {
         let (sender, answer) = oneshot::channel();
@@ -232,6 +251,7 @@ impl Multiplexer {
         state.lost = true;
         state.pings.clear();
         state.due.drain(..).for_each(Waker::wake);
+        state.full.take().into_iter().for_each(Waker::wake);
         state.waiting.drain().for_each(|(_, waker)| waker.wake());
         self.frames.notify_one();
         self.slots.notify_waiters();

@@ -17,7 +17,7 @@ use tokio::time::timeout;
 
 use crate::agent::place::{self, Place, PlaceError};
 use crate::agent::wire::{self, Answer, Ask, Kept, Route, Wish};
-use crate::connect::{Address, ConnectOptions};
+use crate::connect::{Address, ConnectOptions, Server};
 
 /// An agent that has not answered by then is not worth waiting for; nothing is lost by connecting without it.
 const ANSWER: Duration = Duration::from_secs(1);
@@ -38,7 +38,7 @@ pub struct Keeper {
 /// What came of asking.
 pub(crate) enum Borrowed {
     /// A session that is authenticated already.
-    Session { reader: FrameReader<Carrier>, highest: ChannelId, channels: u32 },
+    Session { reader: FrameReader<Carrier>, highest: ChannelId, channels: u32, server: Server },
     /// None; once a connection of our own is there, the agent can be told.
     None(Waiting),
 }
@@ -74,13 +74,16 @@ pub(crate) async fn borrow(options: &ConnectOptions) -> Option<Borrowed> {
         Some((stream, answer))
     };
     let (agent, lent) = match timeout(ANSWER, asked).await {
-        Ok(Some((stream, Answer::Lent { highest, channels }))) => (None, Some((stream, highest, channels))),
+        Ok(Some((stream, Answer::Lent { highest, channels, features, version }))) => {
+            let server = Server { features: Features(features), version };
+            (None, Some((stream, highest, channels, server)))
+        }
         Ok(Some((stream, Answer::Nothing))) => (Some(stream), None),
         _ => (None, None),
     };
-    if let Some((stream, highest, channels)) = lent {
+    if let Some((stream, highest, channels, server)) = lent {
         let reader = FrameReader::new(Carrier::Plain(Socket::unix(stream)));
-        return Some(Borrowed::Session { reader, highest: ChannelId(highest), channels });
+        return Some(Borrowed::Session { reader, highest: ChannelId(highest), channels, server });
     }
     let host_id = options.key.host_id().to_string();
     let (key, connect_timeout, keep) = (keeper.key.clone(), options.timeout, keeper.keep);

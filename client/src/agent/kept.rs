@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use labsh_proto::auth::Mode;
+use labsh_proto::auth::{Mode, ServerSays};
 use labsh_proto::frame::{ChannelId, Kind};
 use labsh_proto::limits;
 use labsh_proto::message::{Body, Goodbye};
@@ -169,7 +169,7 @@ impl Place {
 
     /// The life of one session.
     async fn live(&self, wish: &Wish) {
-        let Ok(Some((mut upstream, channels))) = timeout(wish.connect_timeout, open(wish)).await else {
+        let Ok(Some((mut upstream, said))) = timeout(wish.connect_timeout, open(wish)).await else {
             return;
         };
         let born = now();
@@ -189,7 +189,12 @@ impl Place {
             };
             // A client that is handed over at this very moment finds its connection closed, and goes its own way.
             let Some(mut client) = lent else { break };
-            let lent = Answer::Lent { highest: upstream.highest.0, channels };
+            let lent = Answer::Lent {
+                highest: upstream.highest.0,
+                channels: said.channels,
+                features: said.features.0,
+                version: said.version.clone(),
+            };
             if !matches!(timeout(WRITE, wire::write(&mut client, &lent)).await, Ok(Ok(()))) {
                 // It had not waited, and the host has heard nothing of it.
                 continue;
@@ -247,7 +252,7 @@ async fn ask(upstream: &mut Upstream) -> ControlFlow<()> {
 }
 
 /// Connects as any client does; the key must still be the one that the client had.
-async fn open(wish: &Wish) -> Option<(Upstream, u32)> {
+async fn open(wish: &Wish) -> Option<(Upstream, ServerSays)> {
     let (path, host_id) = (wish.key.clone(), wish.host_id()?);
     let key = tokio::task::spawn_blocking(move || key_file::load(&path)).await.ok()?.ok()?.for_host(&host_id);
     if key.name().0 != wish.route.name {
@@ -260,7 +265,7 @@ async fn open(wish: &Wish) -> Option<(Upstream, u32)> {
     framing::write(answered.reader.get_mut(), &[answered.response]).await.ok()?;
     let said = connect::welcome(&options, &mut answered.reader, answered.handshake).await.ok()?;
     let (reader, writer) = answered.reader.split();
-    Some((Upstream { reader, writer, highest: ChannelId::CONNECTION }, said.channels))
+    Some((Upstream { reader, writer, highest: ChannelId::CONNECTION }, said))
 }
 
 async fn say_goodbye(upstream: &mut Upstream) {

@@ -63,8 +63,8 @@ pub(super) enum Ask {
 /// What the agent answers.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Answer {
-    /// Frames follow, for channels behind this id, so many at once.
-    Lent { highest: u32, channels: u32 },
+    /// Frames follow, for channels behind this id, so many at once; and what else the host's `welcome` said.
+    Lent { highest: u32, channels: u32, features: u64, version: Option<String> },
     /// There is no such session.
     Nothing,
     /// What there is.

@@ -9,6 +9,7 @@ use anyhow::Context;
 use crate::agent::{self, Kept, Lender, Place, PlaceError};
 use crate::cli::options::AgentAction;
 use crate::cli::{note, print};
+use crate::terminal_text::escape;
 
 /// The exit status of `status` where no agent runs, as for services.
 const NOT_RUNNING: u8 = 3;
@@ -62,8 +63,9 @@ fn table(sessions: &[Kept]) -> String {
             format!("idle for {}", humantime::format_duration(Duration::from_secs(idle)))
         });
         let key = key.file_stem().unwrap_or_default().to_string_lossy();
+        let line = format!("{address}  host id {host_id}  key {key}  open for {since}, {idle}");
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "{address}  host id {host_id}  key {key}  open for {since}, {idle}");
+        let _ = writeln!(text, "{}", escape(&line));
     }
     text
 }

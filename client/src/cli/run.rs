@@ -133,6 +133,7 @@ pub(crate) fn connect_options(resolved: Resolved) -> anyhow::Result<ConnectOptio
     };
     Ok(ConnectOptions {
         keeper,
+        intake: None,
         address: route.address,
         key: key_file::load(&key)?.for_host(&route.host_id),
         mode: if route.plain { Mode::Plain } else { Mode::Tls },

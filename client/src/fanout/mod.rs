@@ -18,7 +18,7 @@ pub use broadcast::Broadcast;
 pub use check::{Answer, check};
 
 use crate::child::{Child, ExitStatus};
-use crate::connect::ConnectOptions;
+use crate::connect::{ConnectOptions, Intake};
 use crate::error::{CommandError, ConnectError};
 
 /// A host, by the name that people know it by.
@@ -142,6 +142,9 @@ pub enum Wish {
     Leave,
 }
 
+/// As many hosts may send much at a time: what a thousand may have under way would fill the memory.
+const INTAKE: usize = 32;
+
 /// Runs it. Events go to `events`, whose reader sets the pace: what it has not taken is not asked for.
 ///
 /// Returns when every host is over; every host then has had exactly one [`Event::Over`].
@@ -162,10 +165,13 @@ pub async fn run(
         events,
         wish,
     });
+    // A companion may take one stream only after another.
+    let intake = crew.work.companion.is_none().then(|| Intake::new(INTAKE));
     let mut tasks = JoinSet::new();
-    for (index, host) in hosts.into_iter().enumerate() {
+    for (index, mut host) in hosts.into_iter().enumerate() {
         // In the order of the list: who is waiting for a turn costs nothing but its place in it.
         let turn = crew.turn().await;
+        host.connection.intake = intake.clone();
         let crew = crew.clone();
         tasks.spawn(async move { host::run(&crew, index, host, turn).await });
     }

@@ -215,6 +215,11 @@ impl Channels {
         }
     }
 
+    /// Whether everything that came on any stream has been handed on for good.
+    pub fn all_consumed(&self) -> bool {
+        self.channels.values().all(Channel::all_consumed)
+    }
+
     /// Nobody reads this stream any more: the peer is told once, what comes is discarded.
     pub fn stop(&mut self, id: ChannelId, stream: Stream) {
         let Some(channel) = self.channels.get_mut(&id) else { return };

@@ -143,6 +143,14 @@ impl Channel {
         }
     }
 
+    /// Whether nothing that came waits for its reader.
+    pub(super) fn all_consumed(&self) -> bool {
+        self.streams.iter().all(|half| match half {
+            Half::Inbound(inbound) => inbound.stopped || inbound.window.all_consumed(),
+            Half::Outbound(_) => true,
+        })
+    }
+
     pub(super) fn outbound(&mut self, stream: Stream) -> Option<&mut Outbound> {
         match &mut self.streams[stream as usize] {
             Half::Outbound(outbound) => Some(outbound),

@@ -85,7 +85,7 @@ fn hosts(targets: &Targets, options: &CopyOptions) -> anyhow::Result<Vec<Host>> 
         .iter()
         .map(|name| many::host(name, &config, &choices))
         .collect::<anyhow::Result<Vec<Host>>>()?;
-    many::warn_of_doubles(&hosts, "copies twice");
+    many::warn_of_doubles(&hosts, "copies once for each");
     Ok(hosts)
 }
 

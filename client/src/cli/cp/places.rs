@@ -1,5 +1,6 @@
 //! What is copied where: the words of the command line, each a path here or one on other hosts.
 
+use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -46,8 +47,9 @@ impl Job {
             Place::There { target, path } => put(from, target, path)?,
             Place::Here(to) => get(from, to)?,
         };
-        for (index, name) in job.names.iter().enumerate() {
-            if job.names[..index].contains(name) {
+        let mut taken = HashSet::new();
+        for name in &job.names {
+            if !taken.insert(name) {
                 let name = String::from_utf8_lossy(name.as_bytes());
                 bail!(
                     "two of them are called {name}: one would replace the other; copy them one after the other"

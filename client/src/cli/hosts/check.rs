@@ -44,7 +44,7 @@ pub(crate) fn execute(options: CheckOptions) -> anyhow::Result<ExitCode> {
     let flags = options.connection.choices();
     let hosts =
         names.iter().map(|name| host(name, &config, &flags)).collect::<anyhow::Result<Vec<Host>>>()?;
-    warn_of_doubles(&hosts, "is asked twice");
+    warn_of_doubles(&hosts, "is asked once for each");
     allow_descriptors();
     // One thread: what is measured is how long hosts take, and threads would only contend.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -8,7 +8,7 @@ pub mod options;
 pub(crate) mod report;
 pub(super) mod screen;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
 use std::os::fd::RawFd;
 use std::process::ExitCode;
@@ -50,14 +50,14 @@ const EVENTS: usize = 64;
 /// How often the progress line is looked after when nothing happens.
 const TICK: Duration = Duration::from_millis(200);
 
+/// Addresses with several names that are told one by one.
+const DOUBLES: usize = 3;
+
 const SIGINT: i32 = 2;
 const SIGTERM: i32 = 15;
 
 /// What went wrong where our stdout cannot be written.
 const STDOUT: &str = "cannot write to standard output";
-
-/// So many pairs of hosts at one address are named.
-const DOUBLES: usize = 3;
 
 /// The exit status where the output could not be written.
 const NOT_WRITTEN: u8 = 255;
@@ -76,7 +76,7 @@ pub(crate) fn execute(
     let choices = Choices { user: command.user.clone(), ..connection.choices() };
     let hosts =
         names.iter().map(|name| host(name, &config, &choices)).collect::<anyhow::Result<Vec<Host>>>()?;
-    warn_of_doubles(&hosts, "runs the command twice");
+    warn_of_doubles(&hosts, "runs the command once for each");
     if options.dry_run {
         return dry_run(&names, &hosts, &program);
     }
@@ -162,18 +162,18 @@ pub(crate) fn host(name: &str, config: &Config, choices: &Choices) -> anyhow::Re
 
 /// Two names of one machine are rarely meant: the command would run there twice.
 pub(crate) fn warn_of_doubles(hosts: &[Host], so: &str) {
-    let mut seen: HashMap<String, &str> = HashMap::new();
-    let mut doubles = 0;
+    let mut names: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     for host in hosts {
-        if let Some(first) = seen.insert(host.connection.address.to_string(), &host.name) {
-            doubles += 1;
-            if doubles <= DOUBLES {
-                note(&format!("{first} and {} are both {}, which {so}", host.name, host.connection.address));
-            }
-        }
+        names.entry(host.connection.address.to_string()).or_default().push(&host.name);
     }
-    if doubles > DOUBLES {
-        note(&format!("and so on: {doubles} hosts are at the address of another; `labsh hosts` shows them"));
+    names.retain(|_, names| names.len() > 1);
+    let shared = names.len();
+    for (address, names) in names.into_iter().take(DOUBLES) {
+        let all: NodeSet = names.into_iter().collect();
+        note(&format!("{all} have one address, {address}, which {so}"));
+    }
+    if shared > DOUBLES {
+        note(&format!("the same is true of {} more addresses", shared - DOUBLES));
     }
 }
 

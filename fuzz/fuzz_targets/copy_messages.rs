@@ -1,0 +1,21 @@
+//! Messages of a transfer of files: a stream of any bytes, and every message that is read says the same when written again.
+#![no_main]
+
+use labsh_copy::wire::{Message, Reader};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    let mut reader = Reader::new(data);
+    loop {
+        match reader.read() {
+            Ok(Some(message)) => {
+                let mut bytes = Vec::new();
+                message.encode(&mut bytes);
+                let again = Message::decode(bytes[4], &bytes[5..]);
+                assert!(again.is_ok_and(|again| again == message));
+            }
+            Ok(None) => return,
+            Err(error) => return drop(error.to_string()),
+        }
+    }
+});
