@@ -28,6 +28,7 @@ mod limits;
 mod logs;
 mod many_at_once;
 mod many_hosts;
+mod many_hosts_bad_input;
 mod other_client;
 mod other_inventories;
 mod pdsh;

@@ -17,50 +17,55 @@ const HOSTS: u8 = 12;
 
 /// Hosts h01 to h12, each at an address of its own, and three that are of no use: `dead` refuses connections, `mute`
 /// accepts them and says nothing, and to `stranger` the key says nothing.
-struct Room {
-    labshd: Labshd,
+pub struct Room {
+    pub labshd: Labshd,
     _dead: Socket,
     _mute: TcpListener,
 }
 
 impl Room {
-    fn new() -> Self {
+    pub fn new() -> Self {
+        Self::of(HOSTS)
+    }
+
+    /// With so many hosts instead of twelve.
+    pub fn of(hosts: u8) -> Self {
         let labshd = Labshd::launch("", |command| {
             let file = PathBuf::from(command.get_args().last().unwrap());
-            let addresses: String = (1..=HOSTS).map(|host| format!("'{}:0', ", address(host))).collect();
+            let addresses: String = (1..=hosts).map(|host| format!("'{}:0', ", address(host))).collect();
             let configuration = fs::read_to_string(&file).unwrap();
             fs::write(&file, configuration.replace("listen = [", &format!("listen = [{addresses}"))).unwrap();
         });
         let dead = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        dead.bind(&SocketAddrV4::new(address(HOSTS + 1), 0).into()).unwrap();
+        dead.bind(&SocketAddrV4::new(address(hosts + 1), 0).into()).unwrap();
         let dead_port = dead.local_addr().unwrap().as_socket().unwrap().port();
-        let mute = TcpListener::bind((address(HOSTS + 2), 0)).unwrap();
+        let mute = TcpListener::bind((address(hosts + 2), 0)).unwrap();
 
         let mut configuration = String::from("[defaults]\nkey = \"test\"\n");
         let mut host = |name: &str, address: Ipv4Addr, port: u16, id: &str| {
             configuration +=
                 &format!("[hosts.{name}]\naddress = \"{address}\"\nport = {port}\nhost_id = \"{id}\"\n");
         };
-        for number in 1..=HOSTS {
+        for number in 1..=hosts {
             let line = labshd.log().wait_for(&format!("listening address={}:", address(number)));
             let port = line.rsplit(':').next().unwrap().trim().parse().unwrap();
             host(&format!("h{number:02}"), address(number), port, HOST);
         }
-        host("dead", address(HOSTS + 1), dead_port, HOST);
+        host("dead", address(hosts + 1), dead_port, HOST);
         let mute_port = mute.local_addr().unwrap().port();
-        host("mute", address(HOSTS + 2), mute_port, HOST);
+        host("mute", address(hosts + 2), mute_port, HOST);
         host("stranger", labshd.tls.ip().to_string().parse().unwrap(), labshd.tls.port(), "elsewhere");
         fs::write(labshd.file("config/labsh/config.toml"), configuration).unwrap();
         Self { labshd, _dead: dead, _mute: mute }
     }
 
-    fn command(&self, words: &[&str]) -> Command {
+    pub fn command(&self, words: &[&str]) -> Command {
         let mut command = self.labshd.labsh();
         command.arg("run").args(words);
         command
     }
 
-    fn output(&self, words: &[&str]) -> Output {
+    pub fn output(&self, words: &[&str]) -> Output {
         pipe_through(&mut self.command(words), b"")
     }
 }
@@ -69,7 +74,7 @@ fn address(host: u8) -> Ipv4Addr {
     Ipv4Addr::new(127, 1, 7, host)
 }
 
-fn json(bytes: &[u8]) -> Value {
+pub fn json(bytes: &[u8]) -> Value {
     serde_json::from_slice(bytes).unwrap()
 }
 

@@ -33,6 +33,8 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{CommandFactory, Parser};
 use labsh_proto::key::HostKey;
+use nix::sys::signal::Signal;
+use tokio::signal::unix::{SignalKind, signal};
 
 pub use crate::cli::diagnostics::note;
 use crate::cli::lesson_options::LessonOptions;
@@ -56,6 +58,12 @@ pub struct Embedded {
 
 /// Starts a server that was prepared; needs a runtime with more than one thread.
 pub type StartServer = Pin<Box<dyn Future<Output = anyhow::Result<SocketAddr>> + Send>>;
+
+/// Lets a write beyond the limit for a file's size (RLIMIT_FSIZE) fail with an error that is told, instead of ending labsh
+/// without a word by SIGXFSZ (setrlimit(2)). Needs a runtime; what labsh starts has the signal as it was.
+fn survive_file_size_limit() -> io::Result<()> {
+    signal(SignalKind::from_raw(Signal::SIGXFSZ as i32)).map(drop)
+}
 
 /// Does what the command line says.
 pub fn main(embedded: Embedded) -> ExitCode {

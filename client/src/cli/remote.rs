@@ -11,6 +11,7 @@ use crate::cli::follow::{self, End, Here, follow};
 use crate::cli::local_streams::read_in;
 use crate::cli::options::CommandOptions;
 use crate::cli::outcome::Outcome;
+use crate::cli::survive_file_size_limit;
 use crate::command::Stdio;
 use crate::error::CommandError;
 use crate::session::Session;
@@ -65,6 +66,7 @@ struct Signals {
 
 impl Signals {
     fn new() -> io::Result<Self> {
+        survive_file_size_limit()?;
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,

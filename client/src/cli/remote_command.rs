@@ -38,7 +38,10 @@ impl FromStr for Targets {
 
     fn from_str(text: &str) -> Result<Self, BadTarget> {
         let brackets = text.contains('[') && !text.starts_with('[');
-        let set = text.starts_with('@') || brackets || text.contains([',', '!', '&', '^', ' ']);
+        // A bracket that nothing opens belongs to no name: the set's own error says so best.
+        let lone_bracket = text.contains(']') && !text.contains('[');
+        let set =
+            text.starts_with('@') || brackets || text.contains([',', '!', '&', '^', ' ']) || lone_bracket;
         if set && !text.starts_with('-') && !text.contains(char::is_control) {
             return Ok(Self::Set(text.to_owned()));
         }

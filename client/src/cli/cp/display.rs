@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use labsh_copy::Counts;
 
-use crate::cli::many::screen::{columns, cut};
+use crate::cli::many::screen::{CLEAR, bottom_line, columns, cut};
 use crate::terminal_text::escape;
 
 /// Over so long the rate is taken: a moment's stop does not show, a slower link soon does.
@@ -37,7 +37,7 @@ impl Display {
     /// Says a line.
     pub(super) fn note(&self, text: &str) {
         let mut state = self.lock();
-        let clear = if std::mem::take(&mut state.shown) { "\r\x1b[K" } else { "" };
+        let clear = if std::mem::take(&mut state.shown) { CLEAR } else { "" };
         // With stderr closed there is nobody to tell.
         let _ = io::stderr().write_all(format!("{clear}labsh: {}\n", escape(text)).as_bytes());
     }
@@ -56,14 +56,15 @@ impl Display {
         let (since, before) = state.moments[0];
         let rate = (counts.moved.saturating_sub(before)) as f64 / (now - since).as_secs_f64().max(0.001);
         let text = line(counts, rate, done, hosts);
-        let _ = write!(io::stderr(), "\r\x1b[K{}", cut(&text, columns().saturating_sub(1)));
+        let line = bottom_line(cut(&text, columns().saturating_sub(1)));
+        let _ = io::stderr().write_all(line.as_bytes());
         state.shown = true;
     }
 
     /// Removes it.
     pub(super) fn clear(&self) {
         if std::mem::take(&mut self.lock().shown) {
-            let _ = write!(io::stderr(), "\r\x1b[K");
+            let _ = io::stderr().write_all(CLEAR.as_bytes());
         }
     }
 }

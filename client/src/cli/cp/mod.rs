@@ -32,7 +32,7 @@ use crate::cli::many::options::ManyOptions;
 use crate::cli::many::report::{self, HostReport, Kind, State};
 use crate::cli::many::{self, keep_as_last};
 use crate::cli::remote_command::Targets;
-use crate::cli::run;
+use crate::cli::{run, survive_file_size_limit};
 use crate::config::Config;
 use crate::error::CommandError;
 use crate::fanout::{self, Attended, Companion, Event, Host, Limits, Wish, Work};
@@ -81,7 +81,12 @@ fn hosts(targets: &Targets, options: &CopyOptions) -> anyhow::Result<Vec<Host>> 
     let choice = ManyOptions { exclude: options.many.exclude.clone(), ..ManyOptions::default() };
     let (config, choices) = (Config::load()?, options.connection.choices());
     let names = many::hosts_of(targets, config.inventory(), &choice)?;
-    names.iter().map(|name| many::host(name, &config, &choices)).collect()
+    let hosts = names
+        .iter()
+        .map(|name| many::host(name, &config, &choices))
+        .collect::<anyhow::Result<Vec<Host>>>()?;
+    many::warn_of_doubles(&hosts, "copies once for each");
+    Ok(hosts)
 }
 
 /// What the threads that copy share.
@@ -299,6 +304,7 @@ async fn drive(
         retries: options.many.retries,
         stop_at_failure: false,
     };
+    survive_file_size_limit()?;
     let mut interrupts = signal(SignalKind::interrupt())?;
     let mut terminations = signal(SignalKind::terminate())?;
     let (events, mut incoming) = mpsc::channel(64);

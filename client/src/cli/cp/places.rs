@@ -122,8 +122,14 @@ fn place(word: &OsStr) -> anyhow::Result<Place> {
             Some(at) => Some(at + b"unix:/".len()),
             None => bail!("{}: a path is missing; write unix:/SOCKET:PATH", word.display()),
         },
+        // The path of a file with hosts, ^rooms/hosts, ends at the colon.
+        None if bytes.starts_with(b"^") => bytes.iter().position(|byte| *byte == b':'),
         None => colon(bytes),
     };
+    if open_bracket(bytes) {
+        let shown = word.display();
+        bail!("{shown}: the bracket has no partner; write lab[01-40]:PATH, or ./{shown} for a file here");
+    }
     let Some(mut at) = colon else {
         if word.is_empty() {
             bail!("a path is empty; name a file or directory, or . for the directory that you are in");
@@ -136,6 +142,13 @@ fn place(word: &OsStr) -> anyhow::Result<Place> {
     }
     let target = String::from_utf8_lossy(&bytes[..at]).into_owned();
     Ok(Place::There { target, path: bytes[at + 1..].to_vec() })
+}
+
+/// Whether it looks like a set of hosts whose last bracket was forgotten: no slash, and a colon behind that bracket.
+fn open_bracket(bytes: &[u8]) -> bool {
+    let first = bytes.split(|byte| *byte == b'/').next().unwrap_or_default();
+    let opened = first.iter().rposition(|byte| *byte == b'[').map(|at| &first[at..]);
+    opened.is_some_and(|rest| rest.contains(&b':') && !rest.contains(&b']'))
 }
 
 /// Where the first colon stands that is neither in brackets nor behind a slash.
@@ -168,16 +181,17 @@ mod tests {
             ("lab[01-40,50]:x", "lab[01-40,50]", "x"),
             ("@lab-a!lab07:x", "@lab-a!lab07", "x"),
             ("@last:failed:x/y", "@last:failed", "x/y"),
+            ("^rooms/hosts:/srv/x", "^rooms/hosts", "/srv/x"),
             ("@last:x/y:z", "@last", "x/y:z"),
             ("unix:/run/labshd.sock:x:y", "unix:/run/labshd.sock", "x:y"),
         ] {
             let there = Place::There { target: target.into(), path: path.into() };
             assert_eq!(place(OsStr::new(word)).unwrap(), there, "{word}");
         }
-        for word in ["x", "./a:b", "/a:b", "a/b:c", ".", "[a:b]"] {
+        for word in ["x", "./a:b", "/a:b", "a/b:c", ".", "[a:b]", "^x/y", "./lab[1:x", "a[b"] {
             assert_eq!(place(OsStr::new(word)).unwrap(), Place::Here(word.into()), "{word}");
         }
-        for word in ["", "unix:/run/labshd.sock"] {
+        for word in ["", "unix:/run/labshd.sock", "lab[01-40:x", "lab[01-40:/srv/x"] {
             assert!(place(OsStr::new(word)).is_err(), "{word}");
         }
     }

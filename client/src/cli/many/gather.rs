@@ -86,6 +86,9 @@ impl Gather {
         for (texts, report) in self.hosts.iter().zip(reports) {
             let State::Over(end, _) = &report.state else { continue };
             let kind = Some(Kind::of(end)).filter(|kind| *kind != Kind::Ok);
+            if kind.is_some() && texts.iter().all(Text::is_empty) {
+                continue; // the summary says what is wrong with it
+            }
             groups.entry((kind, texts)).or_default().push(&report.name);
         }
         let mut groups: Vec<_> = groups
@@ -99,9 +102,6 @@ impl Gather {
     /// Every group with its hosts above it, and their number.
     pub(super) fn show(&self, screen: &mut Screen, reports: &[HostReport]) -> io::Result<()> {
         for (texts, kind, set) in self.groups(reports) {
-            if texts.iter().all(Text::is_empty) && kind.is_some() {
-                continue; // the summary says what is wrong with it
-            }
             heading(screen, &set, kind)?;
             body(screen, Stream::Stdout, &texts[0].bytes())?;
             errors(screen, &set, &texts[1])?;

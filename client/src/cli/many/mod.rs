@@ -30,7 +30,7 @@ use crate::choices::Choices;
 use crate::cli::last::{Last, Outcome};
 use crate::cli::options::{CommandOptions, ConnectionFlags};
 use crate::cli::remote_command::Targets;
-use crate::cli::{hosts, note, outcome, print, run};
+use crate::cli::{hosts, note, outcome, print, run, survive_file_size_limit};
 use crate::config::Config;
 use crate::connect::ConnectOptions;
 use crate::fanout::{self, Broadcast, Event, Host, Limits, Wish, Work};
@@ -220,6 +220,7 @@ async fn drive(
 ) -> anyhow::Result<(Show, Option<i32>)> {
     let (events, incoming) = mpsc::channel(EVENTS);
     let (wish, wished) = watch::channel(Wish::Finish);
+    survive_file_size_limit()?;
     let mut interrupts = signal(SignalKind::interrupt())?;
     let mut terminations = signal(SignalKind::terminate())?;
     let asked = Arc::new(AtomicBool::new(false));

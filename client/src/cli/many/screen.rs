@@ -1,10 +1,12 @@
 //! Our stdout and stderr, and the line at the bottom of a terminal that shows how far the run has come.
 
 use std::io::{self, BufWriter, IsTerminal, Write};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use labsh_nodeset::NodeSet;
 use labsh_proto::message::Stream;
+use nix::sys::stat::{SFlag, fstat};
 use unicode_width::UnicodeWidthChar;
 
 use super::report::{HostReport, Kind, State, seconds};
@@ -12,6 +14,21 @@ use crate::terminal_text::escape;
 
 /// The progress line is drawn no more often than this.
 const REDRAW: Duration = Duration::from_millis(100);
+
+/// Removes the line at the bottom, of which a window made narrower may have made several.
+pub(in crate::cli) const CLEAR: &str = "\r\x1b[J";
+
+/// What draws a text as the line at the bottom. The cursor goes back to its beginning: where a window made narrower breaks
+/// the line, the cursor stays there, so that all of it can be removed. Meanwhile the terminal does not begin new lines by
+/// itself (DECAWM): the window may have become narrower on the way there.
+pub(in crate::cli) fn bottom_line(text: String) -> String {
+    format!("{CLEAR}\x1b[?7l{text}\x1b[?7h\r")
+}
+
+fn is_pipe(stream: impl AsFd) -> bool {
+    // What cannot be asked about is no pipe.
+    fstat(stream).is_ok_and(|stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFIFO)
+}
 
 pub(in crate::cli) struct Screen {
     stdout: BufWriter<io::Stdout>,
@@ -25,7 +42,8 @@ pub(in crate::cli) struct Screen {
 }
 
 impl Screen {
-    /// The progress line is for a terminal on stderr only, and only if it is wanted.
+    /// The progress line is for a terminal on stderr only, and only if it is wanted. Where stdout is a pipe, whoever reads
+    /// it may well write to the same terminal (`| head`, `| less`), in the middle of that line.
     pub(in crate::cli) fn new(progress: bool) -> Self {
         let (stdout, stderr) = (io::stdout().is_terminal(), io::stderr().is_terminal());
         Self {
@@ -33,7 +51,7 @@ impl Screen {
             stdout_is_terminal: stdout,
             stderr_is_terminal: stderr,
             colour: stdout && colours(),
-            progress: progress && stderr,
+            progress: progress && stderr && !is_pipe(io::stdout()),
             shown: false,
             drawn: None,
         }
@@ -76,7 +94,8 @@ impl Screen {
             self.drawn = Some(Instant::now());
             let (text, columns) = (progress(), columns());
             let mut stderr = io::stderr();
-            let _ = write!(stderr, "\r\x1b[K{}", cut(&text, columns.saturating_sub(1)))
+            let _ = stderr
+                .write_all(bottom_line(cut(&text, columns.saturating_sub(1))).as_bytes())
                 .and_then(|()| stderr.flush());
             self.shown = true;
         }
@@ -98,7 +117,7 @@ impl Screen {
     fn clear(&mut self) {
         if self.shown {
             let mut stderr = io::stderr();
-            let _ = write!(stderr, "\r\x1b[K").and_then(|()| stderr.flush());
+            let _ = stderr.write_all(CLEAR.as_bytes()).and_then(|()| stderr.flush());
             self.shown = false;
         }
     }
