@@ -16,7 +16,7 @@ RELEASE = ROOT / "target" / "release"
 LABSH, LABSHD, TOOL = (str(RELEASE / name) for name in ("labsh", "labshd", "labsh-bench"))
 SYSTEM_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 PACKAGES = {"sshd": "openssh-server", "ssh": "openssh-client", "dropbear": "dropbear-bin", "socat": "socat",
-            "hyperfine": "hyperfine", "pdsh": "pdsh", "clush": "clustershell"}
+            "hyperfine": "hyperfine", "valgrind": "valgrind", "pdsh": "pdsh", "clush": "clustershell"}
 USER_PREFIX = "labsh-bench-"
 
 
