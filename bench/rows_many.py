@@ -3,13 +3,15 @@
 import contextlib
 import json
 import os
+import pathlib
 import socket
 import subprocess
+import tempfile
 import time
 
-from measure import Figure
+from measure import Figure, process_times
 from report import row
-from world import LABSH, LABSHD, free_port
+from world import LABSH, LABSHD, free_port, program
 
 HOSTS, FAULTS = 1000, 20
 
@@ -18,8 +20,8 @@ HOSTS, FAULTS = 1000, 20
 def room(world):
     """Hosts n0001 and on; of each of dead, mute and stranger twenty more, that refuse connections, say nothing, or know
     nothing of the key. Gives the environment of a labsh that knows them."""
-    home, port = world.scratch / "room", free_port()
-    (home / "labsh").mkdir(parents=True)
+    home, port = pathlib.Path(tempfile.mkdtemp(dir=world.scratch)), free_port()
+    (home / "labsh").mkdir()
     addresses = [f"127.31.{index // 250}.{index % 250 + 1}" for index in range(HOSTS)]
     environment = dict(world.environment, XDG_CONFIG_HOME=str(home), XDG_STATE_HOME=str(home))
     config = home / "labshd.toml"
@@ -102,4 +104,42 @@ def many_hosts(world):
                   gathered[2] == 0 and memory.middle <= 200)
 
 
-ROWS = [many_hosts]
+def sixteen_hosts(world):
+    """`true` on 16 hosts in turns, whole programs: labsh, and pdsh and clush over OpenSSH to as many addresses. Five
+    rounds."""
+    peers = {}
+    if world.ssh:
+        # sshd listens on 16 addresses at most; its first is in its command.
+        addresses, port = "127.0.0.1,127.33.0.[1-15]", free_port()
+        listen = [word for number in range(1, 16) for word in ("-o", f"ListenAddress=127.33.0.{number}")]
+        server = world.spawn([*world.sshd_command, str(port), *listen, "-o", "MaxStartups=100"], port)
+        options = [word if word != str(world.ssh_port) else str(port) for word in world.ssh[1:-1]]
+        if program("pdsh"):
+            peers["pdsh, OpenSSH"] = [program("pdsh"), "-R", "exec", "-w", addresses, "ssh", *options, "%h", "true"]
+        if program("clush"):
+            peers["clush, OpenSSH"] = [program("clush"), "-w", addresses, "-o", " ".join(options), "true"]
+    with room(world) as environment:
+        commands = {"labsh": [LABSH, "run", "n[0001-0016]", "true", "x"], **peers}
+        times = process_times(commands, environment, rounds=5, runs=2)
+        ours = times.pop("labsh")
+        yield row("`true` on 16 hosts", ours, times, "faster than any peer",
+                  all(ours.middle < other.middle for other in times.values()) if times else None)
+    if peers:
+        server.terminate()
+        server.wait()
+
+
+def copying(world):
+    """`labsh cp` of 10 MiB from each of 100 hosts to here, each into a directory of its own: they are one machine, and the
+    other way round they would be one file. Three rounds."""
+    with room(world) as environment, tempfile.TemporaryDirectory() as place:
+        os.chmod(place, 0o755)
+        file = pathlib.Path(place) / "random"
+        file.write_bytes(os.urandom(10 << 20))
+        runs = [taken(["cp", f"n[0001-0100]:{file}", f"{place}/{number}"], environment) for number in range(3)]
+        whole = all(len(list(pathlib.Path(place).glob(f"{number}/*/random"))) == 100 for number in range(3))
+        times = Figure([run[0] for run in runs], "s")
+        yield row("10 MiB from each of 100 hosts", times, {}, "all whole", whole and all(run[2] == 0 for run in runs))
+
+
+ROWS = [many_hosts, sixteen_hosts, copying]
