@@ -34,7 +34,7 @@ const AT_ONCE: usize = 64;
 /// The exit status where a host could not be asked.
 const CONNECTION: u8 = 255;
 
-/// `labsh explain`: its options, its targets and the command in question.
+/// Ask a host what would become of a command, and why; nothing is started
 #[derive(Debug, Clone, Args)]
 pub struct ExplainOptions {
     /// How to get there.

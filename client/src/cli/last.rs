@@ -20,7 +20,7 @@ use crate::terminal_text::{escape, escape_json};
 const OUTCOMES: [&str; 8] =
     ["ok", "exited", "signaled", "timed-out", "not-begun", "refused", "unreachable", "lost"];
 
-/// `labsh last`: its options.
+/// Show what became of the last run on many hosts; its hosts are the targets @last, @last:failed, @last:ok, …
 #[derive(Debug, Clone, Args)]
 pub struct LastOptions {
     /// Print all that is known of it, each host's end with it, as one line of JSON

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-/// `labsh lesson`: which ones, and what is varied in them.
+/// See the sticky-packet problem (粘包) and its cure on real sockets
 #[derive(Debug, Clone, Args)]
 pub struct LessonOptions {
     /// The lessons, in this order, or `all`; without any they are listed

@@ -148,8 +148,10 @@ pub struct CommandLine {
     pub action: Action,
 }
 
-/// The subcommands.
+/// The subcommands. Only the one that was called defines its options, for defining all of them cost a tenth of a short
+/// command. What it says of itself then stands at its options, here again for the list of all.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub enum Action {
     /// Run a command on a host
     #[command(override_usage = "labsh run [OPTIONS] <TARGET> [--] <COMMAND>...")]
@@ -157,7 +159,7 @@ pub enum Action {
     Run(Box<RunOptions>),
     /// Work in a terminal on a host: a login shell, or a command
     #[command(override_usage = "labsh shell [OPTIONS] <TARGET> [[--] <COMMAND>...]")]
-    #[command(after_help = format!("{SHELL_FORMS}\n\n{EXIT_STATUS}"), mut_arg("no_stdin", |arg| arg.hide(true)))]
+    #[command(after_help = format!("{SHELL_FORMS}\n\n{EXIT_STATUS}"))]
     Shell(Box<ShellOptions>),
     /// Run a command behind ssh's command line, for tools that run ssh
     Rsh(RshOptions),
@@ -168,13 +170,12 @@ pub enum Action {
     #[command(
         override_usage = "labsh cp [OPTIONS] <FILE>... <TARGET:PATH>\n       labsh cp [OPTIONS] <TARGET:PATH>... <PATH>"
     )]
-    #[command(after_help = format!("{COPY_FORMS}\n\n{COPY_EXIT_STATUS}"), mut_arg("keep", |arg| arg.hide(true)))]
+    #[command(after_help = format!("{COPY_FORMS}\n\n{COPY_EXIT_STATUS}"))]
     Cp(Box<CopyOptions>),
     /// Ask a host what would become of a command, and why; nothing is started
     #[command(override_usage = "labsh explain [OPTIONS] <TARGET> [--] <COMMAND>...", after_help = EXPLAIN_NOTES)]
     Explain(ExplainOptions),
     /// Measure how long a host takes to answer
-    #[command(mut_arg("keep", |arg| arg.hide(true)))]
     Ping(PingOptions),
     /// List the hosts and groups that are known
     Hosts(Box<HostsOptions>),
@@ -215,7 +216,7 @@ pub enum AgentAction {
     Serve,
 }
 
-/// `labsh run`: its options, its target and its command.
+/// Run a command on a host
 #[derive(Debug, Clone, Args)]
 pub struct RunOptions {
     /// How to get there.
@@ -246,8 +247,9 @@ impl RunOptions {
     }
 }
 
-/// `labsh shell`: its options, its target and its command, if there is one.
+/// Work in a terminal on a host: a login shell, or a command
 #[derive(Debug, Clone, Args)]
+#[command(mut_arg("no_stdin", |arg| arg.hide(true)))]
 pub struct ShellOptions {
     /// How to get there.
     #[command(flatten)]
@@ -285,7 +287,7 @@ pub struct TerminalFlags {
     pub force_tty: bool,
 }
 
-/// `labsh try`: its options and its command.
+/// Run a command through a labshd of its own on this machine: nothing to set up
 #[derive(Debug, Clone, Args)]
 pub struct TryOptions {
     /// How it is run.
@@ -303,8 +305,9 @@ impl TryOptions {
     }
 }
 
-/// `labsh ping`: its options and its target.
+/// Measure how long a host takes to answer
 #[derive(Debug, Clone, Args)]
+#[command(mut_arg("keep", |arg| arg.hide(true)))]
 pub struct PingOptions {
     /// How many times to ask
     #[arg(short, long, value_name = "COUNT", default_value_t = 4)]

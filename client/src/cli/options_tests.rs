@@ -35,6 +35,17 @@ fn the_definitions_hold_together() {
 }
 
 #[test]
+fn a_subcommand_says_of_itself_what_the_list_of_all_says() {
+    let (listed, mut built) = (CommandLine::command(), CommandLine::command());
+    built.build();
+    for subcommand in listed.get_subcommands() {
+        let about = |command: &clap::Command| command.get_about().map(ToString::to_string);
+        let own = built.find_subcommand(subcommand.get_name()).unwrap();
+        assert_eq!(about(own), about(subcommand), "{}", subcommand.get_name());
+    }
+}
+
+#[test]
 fn one_word_is_for_the_shell_and_several_are_exact() {
     assert_eq!(run(&["lab07", "ps aux | wc -l"]).program(), shell("ps aux | wc -l"));
     assert_eq!(run(&["lab07", "uptime"]).program(), shell("uptime"));

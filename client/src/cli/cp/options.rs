@@ -6,8 +6,9 @@ use clap::Args;
 
 use crate::cli::options::ConnectionFlags;
 
-/// `labsh cp`: its options, and what is copied where.
+/// Copy files and directories to hosts, or from them
 #[derive(Debug, Clone, Args)]
+#[command(mut_arg("keep", |arg| arg.hide(true)))]
 pub struct CopyOptions {
     /// Compare files of the same size and time by their contents (SHA-256) as well
     #[arg(short, long)]

@@ -22,7 +22,7 @@ use crate::key_store::KeyName;
 use crate::target::Target;
 use crate::terminal_text::{escape, escape_json};
 
-/// `labsh hosts`: its options.
+/// List the hosts and groups that are known
 #[derive(Debug, Clone, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct HostsOptions {
