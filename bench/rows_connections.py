@@ -11,9 +11,10 @@ from world import LABSH, on_port
 
 
 def new_connection(world):
-    """One short command, connection and client process included."""
+    """One short command, connection and client process included. Plain mode, on the same server, shows what TLS costs."""
     times = process_times({
         "labsh": world.labsh("true", "x"),
+        "labsh, plain mode": [LABSH, "run", "--plain", f"127.0.0.1:{world.plain_port}", "true", "x"],
         "OpenSSH": world.ssh and [*world.ssh, "true"],
         "dropbear": world.dbclient and [*world.dbclient, "true"],
         "socat EXEC": world.socat("/bin/true"),
