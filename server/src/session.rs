@@ -121,6 +121,8 @@ pub(crate) async fn run(shared: Arc<Shared>, client: Client) -> End {
                     if !reader.has_next() {
                         multiplexer.wake();
                     }
+                    // Tiny frames without end must not keep this thread from everybody else.
+                    tokio::task::consume_budget().await;
                 }
                 Ok(None) => break End::Closed,
                 // TLS calls an end without its own goodbye an error; it is how a killed client ends.
