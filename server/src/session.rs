@@ -23,7 +23,7 @@ use crate::job::Job;
 use crate::request::Origin;
 use crate::shared::Shared;
 
-/// How often the kernel is asked whether the peer still acknowledges.
+/// How often the kernel is asked whether the peer still acknowledges; more often where it counts as gone sooner.
 const WATCH_EVERY: Duration = Duration::from_secs(15);
 
 /// What clients are told about who answers.
@@ -105,7 +105,7 @@ pub(crate) async fn run(shared: Arc<Shared>, client: Client) -> End {
         running: TaskTracker::new(),
         gone: CancellationToken::new(),
     };
-    let mut ticks = interval(WATCH_EVERY.min(dead_after));
+    let mut ticks = interval(WATCH_EVERY.min(dead_after / 3));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
 
     let end = loop {
