@@ -204,12 +204,14 @@ fn a_descriptor_of_ones_own_gets_the_status_alone() {
 }
 
 #[test]
-fn a_descriptor_that_is_not_open_is_noticed_before_anything_starts() {
+fn a_descriptor_that_cannot_be_written_to_is_noticed_before_anything_starts() {
     let labshd = Labshd::start();
     let words = ["touch", &labshd.file("marker")];
-    let mut command = in_shell("exec \"$@\" 7>&-", &labshd.run_with(&["--status-fd", "7"], &words));
-    let output = command.stdin(Stdio::null()).output().unwrap();
-    assert_ends(&output, 125, &["--status-fd 7", "not open"]);
+    for script in ["exec \"$@\" 7>&-", "exec \"$@\" 7</dev/null"] {
+        let mut command = in_shell(script, &labshd.run_with(&["--status-fd", "7"], &words));
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        assert_ends(&output, 125, &["--status-fd 7", "not open for writing"]);
+    }
     assert!(!labshd.path().join("marker").exists());
     assert_eq!(labshd.log().count("authenticated"), 0);
 }

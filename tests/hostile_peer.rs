@@ -8,14 +8,14 @@ use labsh_proto::auth::{ChannelBinding, Mode};
 use labsh_proto::frame::{FLAG_MORE, Kind};
 use labsh_proto::limits;
 use labsh_proto::message::{
-    Body, CommandId, Eof, Open, Program, RefuseCode, Started, Status, Stop, Stream, Until,
+    Body, CommandId, Eof, Goodbye, Open, Program, RefuseCode, Started, Status, Stop, Stream, Until,
 };
 
 use crate::peer::{
     Peer, assert_broke, assert_well, bytes, close, credit, eof, header, message, open, open_body, signal,
     stdin,
 };
-use crate::support::Labshd;
+use crate::support::{Labshd, eventually, is_alive};
 
 #[test]
 fn the_hand_made_open_is_what_the_protocol_writes() {
@@ -100,9 +100,9 @@ fn each_broken_rule_is_refused_by_name_and_logged() {
         (trailing(Kind::Eof, 1, &[0; 4]), "malformed eof"),
         (trailing(Kind::Close, 1, b""), "malformed close"),
         (trailing(Kind::Open, 2, &open_body(&[b"true"])), "malformed open: 1 bytes left over"),
-        (bytes(Kind::Ping, 0, &[0; 7]), "malformed ping"),
+        (bytes(Kind::Ping, 0, &[0; 7]), "malformed ping: it ends early"),
         (bytes(Kind::Eof, 1, &[0, 0, 0, 3]), "malformed eof"),
-        (bytes(Kind::Open, 2, b""), "malformed open"),
+        (bytes(Kind::Open, 2, b""), "malformed open: it ends early"),
         (bytes(Kind::Open, 2, &[0xff; 300]), "malformed open"),
         (bytes(Kind::Open, 2, &[&[0; 40][..], &[0x0f; 8], &[0; 64]].concat()), "malformed open"),
         (signal(1, 0), "malformed signal"),
@@ -243,6 +243,20 @@ fn a_client_that_is_refused_while_it_feeds_a_command_hears_why() {
     assert_eq!(peer.refused(1).code, RefuseCode::NOT_FOUND);
     peer.send(&[eof(1), close(1)].concat());
     peer.check(2);
+}
+
+#[test]
+fn a_goodbye_ends_the_connection_although_the_client_keeps_it_open() {
+    let labshd = Labshd::start();
+    let mut peer = Peer::authenticated(&labshd);
+    peer.send(&open(1, &["sleep", "1000"]));
+    let pid = peer.started(1);
+    peer.send(&[message(&Goodbye::new(""), 0), open(2, &["true"])].concat());
+    while let Some(frame) = peer.next() {
+        assert_ne!(frame.channel.0, 2, "{} for what came behind goodbye", frame.kind);
+    }
+    labshd.log().wait_for("session ended");
+    eventually("the command has been ended", || !is_alive(pid));
 }
 
 #[test]

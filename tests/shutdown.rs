@@ -162,6 +162,19 @@ fn a_unix_socket_that_is_in_use_is_not_taken_away() {
 }
 
 #[test]
+fn a_file_in_the_place_of_a_unix_socket_is_kept_and_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let (config, file) = (dir.path().join("labshd.toml"), dir.path().join("precious"));
+    fs::write(&config, format!("listen = ['unix:{}']\n", file.display())).unwrap();
+    fs::write(&file, "data").unwrap();
+    let labshd = Command::new(crate::support::LABSHD).arg("--config").arg(&config).output().unwrap();
+    let said = text(&labshd.stderr);
+    assert_eq!(labshd.status.code(), Some(1), "{said}");
+    assert!(said.contains(&file.display().to_string()) && said.contains("is no socket"), "{said}");
+    assert_eq!(fs::read_to_string(&file).unwrap(), "data");
+}
+
+#[test]
 fn the_service_manager_is_told_what_happens() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("notify");

@@ -84,6 +84,9 @@ impl ConnectError {
     /// What to do next, for the person at the client.
     pub fn remedy(&self) -> String {
         match self {
+            Self::Unreachable { address, .. } if address.starts_with("unix:") => {
+                "check the path, and that labshd listens there".into()
+            }
             Self::Unreachable { .. } => "check the name, the port, and that labshd runs there".into(),
             Self::Timeout { .. } => {
                 "check that the machine is up, or allow more with --connect-timeout".into()

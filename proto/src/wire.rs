@@ -5,6 +5,7 @@
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
+use bincode::error::DecodeError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -29,9 +30,22 @@ pub(crate) fn encode<T: Serialize>(body: &T) -> Result<Vec<u8>, String> {
 /// Decodes a whole body; bytes left over are an error.
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     let (body, used) =
-        bincode::serde::decode_from_slice(bytes, format()).map_err(|error| error.to_string())?;
+        bincode::serde::decode_from_slice(bytes, format()).map_err(|error| describe(&error))?;
     if used != bytes.len() {
         return Err(alloc::format!("{} bytes left over", bytes.len() - used));
     }
     Ok(body)
+}
+
+/// In words for whoever wrote the other end: bincode's own are those of its types.
+fn describe(error: &DecodeError) -> String {
+    match error {
+        DecodeError::UnexpectedEnd { .. } => "it ends early".to_string(),
+        DecodeError::LimitExceeded => "it claims more than 1 MiB".to_string(),
+        DecodeError::Utf8 { .. } => "a text is not UTF-8".to_string(),
+        DecodeError::InvalidBooleanValue(found) => alloc::format!("{found} where 0 or 1 is due"),
+        DecodeError::UnexpectedVariant { found, .. } => alloc::format!("{found} where 0 or 1 is due"),
+        DecodeError::OtherString(words) => words.clone(),
+        other => other.to_string(),
+    }
 }

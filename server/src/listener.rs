@@ -67,7 +67,11 @@ pub(crate) async fn bind(address: &ListenAddress, config: &Config) -> anyhow::Re
     let backlog = config.backlog;
     let explain = |error: io::Error| {
         let remedy = match error.kind() {
+            io::ErrorKind::AddrInUse if matches!(address, ListenAddress::Unix { .. }) => {
+                "another program listens there, or that file is no socket; stop it, remove it or choose another path"
+            }
             io::ErrorKind::AddrInUse => "another program listens there; stop it or choose another port",
+            io::ErrorKind::NotFound => "make the directory, or choose another path",
             io::ErrorKind::PermissionDenied => {
                 "choose a port from 1024 on, or a directory that you may write to"
             }

@@ -23,7 +23,7 @@ use crate::job::Job;
 use crate::request::Origin;
 use crate::shared::Shared;
 
-/// How often the kernel is asked whether the peer still acknowledges.
+/// How often the kernel is asked whether the peer still acknowledges; more often where it counts as gone sooner.
 const WATCH_EVERY: Duration = Duration::from_secs(15);
 
 /// What clients are told about who answers.
@@ -105,7 +105,7 @@ pub(crate) async fn run(shared: Arc<Shared>, client: Client) -> End {
         running: TaskTracker::new(),
         gone: CancellationToken::new(),
     };
-    let mut ticks = interval(WATCH_EVERY.min(dead_after));
+    let mut ticks = interval(WATCH_EVERY.min(dead_after / 3));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
 
     let end = loop {
@@ -113,12 +113,16 @@ pub(crate) async fn run(shared: Arc<Shared>, client: Client) -> End {
             frame = reader.next(limits::BODY) => match frame {
                 Ok(Some(frame)) => {
                     match multiplexer.receive(frame) {
+                        // Whether it closes its end or not.
+                        Ok(Event::Goodbye(_)) => break End::Closed,
                         Ok(event) => session.handle(event),
                         Err(error) => break End::Protocol(error),
                     }
                     if !reader.has_next() {
                         multiplexer.wake();
                     }
+                    // Tiny frames without end must not keep this thread from everybody else.
+                    tokio::task::consume_budget().await;
                 }
                 Ok(None) => break End::Closed,
                 // TLS calls an end without its own goodbye an error; it is how a killed client ends.

@@ -163,16 +163,24 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 pub struct Watch(std::os::fd::OwnedFd);
 
 impl Watch {
-    /// For how long data in flight has gone without any acknowledgement: a sign that the peer has vanished. A peer that
+    /// For how long the peer has acknowledged nothing, where it owes an answer: a sign that it has vanished. A peer that
     /// is only stopped still acknowledges. (TCP_USER_TIMEOUT would end that one too: it counts a full receive window
     /// as silence, tcp(7).)
     pub fn silence(&self) -> Option<Duration> {
-        silence(&self.0)
+        information(&self.0).and_then(|information| silence(&information))
     }
 }
 
+/// An answer is owed once data was sent again, or two probes in a row were for nothing: those are sent where the
+/// peer's window is full, or where the kernel finds no way to it.
+fn silence(information: &libc::tcp_info) -> Option<Duration> {
+    let owes = information.tcpi_retransmits > 0 || information.tcpi_probes > 1;
+    // What was sent last is no measure: the kernel counts what it sends again, at longer and longer intervals.
+    owes.then(|| Duration::from_millis(information.tcpi_last_ack_recv.into()))
+}
+
 #[allow(unsafe_code)]
-fn silence(socket: &impl AsRawFd) -> Option<Duration> {
+fn information(socket: &impl AsRawFd) -> Option<libc::tcp_info> {
     let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
     // SAFETY: tcp_info is plain integers, for which all zeros is a value.
     let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
@@ -186,8 +194,7 @@ fn silence(socket: &impl AsRawFd) -> Option<Duration> {
             &raw mut length,
         )
     };
-    let waits = result == 0 && info.tcpi_unacked > 0;
-    waits.then(|| Duration::from_millis(u64::from(info.tcpi_last_ack_recv.min(info.tcpi_last_data_sent))))
+    (result == 0).then_some(info)
 }
 
 impl AsyncRead for Socket {
@@ -253,6 +260,30 @@ impl AsyncWrite for Socket {
 mod tests {
     use super::*;
     use tokio::io::AsyncWriteExt;
+
+    /// As the kernel tells it (Linux 6.18) half a minute after data could last arrive.
+    #[allow(unsafe_code)]
+    fn told(retransmits: u8, probes: u8, unacked: u32, last_data_sent: u32) -> libc::tcp_info {
+        // SAFETY: tcp_info is plain integers, for which all zeros is a value.
+        let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+        (info.tcpi_retransmits, info.tcpi_probes, info.tcpi_unacked) = (retransmits, probes, unacked);
+        (info.tcpi_last_data_sent, info.tcpi_last_ack_recv) = (last_data_sent, 30_600);
+        info
+    }
+
+    #[test]
+    fn a_peer_that_has_vanished_is_silent_however_often_data_is_sent_again() {
+        let half_a_minute = Some(Duration::from_millis(30_600));
+        assert_eq!(silence(&told(13, 0, 1, 836)), half_a_minute, "its link is down");
+        assert_eq!(silence(&told(0, 7, 0, 104)), half_a_minute, "our link is down");
+    }
+
+    #[test]
+    fn a_peer_that_owes_nothing_is_not_silent() {
+        assert_eq!(silence(&told(0, 0, 0, 30_600)), None, "nothing was sent");
+        assert_eq!(silence(&told(0, 0, 1, 1)), None, "something was sent just now");
+        assert_eq!(silence(&told(0, 1, 0, 30_600)), None, "its window is full, and it is being asked");
+    }
 
     #[tokio::test]
     async fn a_peer_that_acknowledges_is_not_silent() {

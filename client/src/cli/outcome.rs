@@ -1,7 +1,9 @@
 //! How it ended: as an exit status for shells, a line for people, and JSON for programs.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::fd::{BorrowedFd, RawFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::process::ExitCode;
 
 use labsh_proto::message::{BadCommand, Program, Refuse, RefuseCode};
@@ -235,15 +237,17 @@ pub(crate) fn signal_name(signal: u8) -> String {
         .map_or_else(|_| "unknown".into(), |signal| signal.as_str().to_owned())
 }
 
-/// Whether a descriptor is open, so that a wrong number is noticed before anything is started.
+/// Whether a descriptor can be written to, so that a wrong number is noticed before anything is started.
 pub(crate) fn check_status_fd(options: &CommandOptions) -> anyhow::Result<()> {
     let Some(number) = options.status_fd else { return Ok(()) };
-    if std::path::Path::new(&format!("/proc/self/fd/{number}")).symlink_metadata().is_err() {
-        anyhow::bail!(
-            "--status-fd {number}: that descriptor is not open; open it, as in {number}>status.json"
-        );
+    // The link's own mode says for what the descriptor is open.
+    let link = Path::new(&format!("/proc/self/fd/{number}")).symlink_metadata();
+    if link.is_ok_and(|link| link.mode() & 0o200 != 0) {
+        return Ok(());
     }
-    Ok(())
+    anyhow::bail!(
+        "--status-fd {number}: that descriptor is not open for writing; open it, as in {number}>status.json"
+    )
 }
 
 /// Writes a line to a descriptor that the user named.
@@ -253,6 +257,6 @@ pub(crate) fn write_status(number: RawFd, line: &str) {
     // borrow lasts for the write alone and nothing is closed. Were it closed meanwhile, the write would fail.
     let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
     if let Err(error) = nix::unistd::write(descriptor, line.as_bytes()) {
-        note(&format!("cannot write to descriptor {number}: {error}"));
+        note(&format!("cannot write to descriptor {number}: {}", io::Error::from(error)));
     }
 }
