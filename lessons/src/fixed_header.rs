@@ -44,11 +44,11 @@ fn four_bytes(stage: &mut Stage, command: &str, output: &[u8]) -> Taught {
     let received = thread::scope(|scope| {
         let sending = scope.spawn(|| -> io::Result<()> {
             let mut out = flow.writer(&server);
-            flow.message("length");
+            flow.message(("length", "长度"));
             out.write_all(&length)?;
-            flow.message("description");
+            flow.message(("description", "描述"));
             out.write_all(description.as_bytes())?;
-            flow.message("data");
+            flow.message(("data", "数据"));
             out.write_all(output) // and no waiting in between
         });
         let received = receive(&flow, &client);
@@ -151,7 +151,10 @@ fn field<'a>(description: &'a str, name: &str) -> Option<&'a str> {
 
 /// The answers to two commands at once, as labshd would send them.
 fn glued_and_yet_apart(stage: &mut Stage) -> Taught {
-    stage.scene("labsh's header: 12 bytes in front of everything", "labsh 的消息头：每条消息前 12 字节")?;
+    stage.scene(
+        "labsh's header: 12 bytes in front of everything",
+        "labsh 的消息头（也叫报头，header）：每条消息前 12 字节",
+    )?;
     let frames = [frame(1, answer_of("seq 3")?), frame(2, Vec::new()), frame(2, answer_of("echo labsh")?)];
     let (client, server) = pair()?;
     let flow = Flow::new(DOWN);
@@ -159,7 +162,8 @@ fn glued_and_yet_apart(stage: &mut Stage) -> Taught {
     for frame in &frames {
         let bytes = encode(frame);
         total += bytes.len();
-        flow.message(format!("channel {}", frame.channel));
+        let channel = frame.channel;
+        flow.message((format!("channel {channel}"), format!("通道 {channel}")));
         flow.writer(&server).write_all(&bytes)?;
     }
     wait_until("all frames have arrived", "所有帧都已到达", || Ok(queued(&client)? == total))?;
