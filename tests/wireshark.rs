@@ -484,6 +484,9 @@ fn no_bytes_are_too_wrong_to_be_shown() {
         }
         capture.connection(port, PORT, &pieces);
     }
+    // A hello over TLS that ends too early: what is wrong with it is for the dissector of TLS to say.
+    let hello = [0x16, 3, 1, 0, 5, 1, 0, 0, 1, 0];
+    capture.connection(44_400, PORT, &[(Side::Client, hello.to_vec())]);
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("mangled.pcap");
     capture.write(&file);

@@ -966,7 +966,9 @@ function labsh.dissector(tvb, pinfo, tree)
     end
     local chunk = plan(tvb, pinfo)
     if chunk.verdict == "tls" then
-        return Dissector.get("tls"):call(tvb, pinfo, tree)
+        -- It gives up by raising an error where a record is malformed, and has then shown that itself.
+        local read, size = pcall(function() return Dissector.get("tls"):call(tvb, pinfo, tree) end)
+        return read and size or tvb:len()
     elseif chunk.verdict == "other" then
         return 0
     end
