@@ -171,7 +171,7 @@ fn glued_by_the_sender(stage: &mut Stage, messages: &[(String, Vec<u8>)]) -> Tau
             send them in one segment. On loopback acknowledgements come at once, so we hold the bytes \
             back ourselves, with TCP_CORK; the gluing is the same.",
             "只要之前的字节还没有被确认（ACK），Nagle 算法就会攒着后面的小数据，合成一个报文段\
-            （segment）再发。环回（loopback）上确认来得太快，看不出来，所以我们用 TCP_CORK 亲手攒着；粘\
+            （segment）再发。环回（loopback）上确认来得太快，看不出来，所以我们用 TCP_CORK 自己把数据攒住；粘\
             合的过程是一样的。",
         )?;
         stage.say(
