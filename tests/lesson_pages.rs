@@ -48,7 +48,15 @@ fn pages_of_lessons_do_in_a_browser_what_they_are_for() {
     let sticky = dir.path().join("en/sticky.html");
     assert_film_runs_to_the_end(&browser, &sticky);
     assert_blocks_tell_what_they_are(&browser, &sticky);
+    assert_headers_are_digits(&browser, &dir.path().join("en/fixed-header.html"));
     assert_what_is_received_stays_text(&browser, &dir.path().join("hostile.html"));
+}
+
+/// Bytes that are hardly text are shown as digits, so that one sees the length in front.
+fn assert_headers_are_digits(browser: &Browser, page: &Path) {
+    browser.visit(page);
+    let got = browser.eval("return document.querySelector('#flow-2 .got .chunks').textContent;");
+    assert!(got.as_str().unwrap().starts_with("A│00000006 13000000 00000001 "), "{got}");
 }
 
 /// What holds for every page, on a projector and on a phone, light and dark.

@@ -23,6 +23,14 @@ function visible(bytes) {
   return text;
 }
 
+const hex = (bytes, gap) => Array.from(bytes, byte => byte.toString(16).padStart(2, '0')).join(gap);
+// The same where there is little room: mostly \x.. would say less than the digits alone, four bytes together.
+function brief(bytes) {
+  const text = visible(bytes);
+  const strange = (text.match(/\\x/g) ?? []).length;
+  return strange * 3 > bytes.length ? hex(bytes, '').replace(/.{8}(?=.)/g, '$& ') : text;
+}
+
 function element(name, className, text) {
   const made = document.createElement(name);
   made.className = className;
@@ -34,8 +42,8 @@ const time = micros => micros < 1000 ? `${micros} µs` : micros < 1e6 ? `${(micr
 
 function flow(figure) {
   const { messages, steps: rows, stream, names, nth, returns } = JSON.parse(figure.querySelector('script').textContent);
-  const steps = rows.map(([kind, number, start, end, at, hex]) => {
-    const bytes = Uint8Array.from(hex.match(/../g) ?? [], pair => parseInt(pair, 16));
+  const steps = rows.map(([kind, number, start, end, at, digits]) => {
+    const bytes = Uint8Array.from(digits.match(/../g) ?? [], pair => parseInt(pair, 16));
     return { kind, number, start, end, at, bytes };
   });
   const find = selector => figure.querySelector(selector);
@@ -62,7 +70,7 @@ function flow(figure) {
     const holder = steps.find(step => step.start <= start && start < step.start + step.bytes.length);
     if (!holder) return '';
     const most = Math.min(end, start + 40, holder.start + holder.bytes.length);
-    return visible(holder.bytes.subarray(start - holder.start, most - holder.start)) + (most < end ? '…' : '');
+    return brief(holder.bytes.subarray(start - holder.start, most - holder.start)) + (most < end ? '…' : '');
   }
   const MOST = 14;
   function fill(place, stretches, nothing, told) {
@@ -95,10 +103,9 @@ function flow(figure) {
     const where = step.start === step.end ? '' : ` · ${range}`;
     const kept = step.bytes.length < step.end - step.start
       ? say(` (the first ${step.bytes.length} are kept)`, `（只保留了前 ${step.bytes.length} 字节）`) : '';
-    const hex = Array.from(step.bytes, byte => byte.toString(16).padStart(2, '0')).join(' ');
     detail.replaceChildren(
       element('b', '', describe(step)), element('small', '', time(step.at) + where + kept),
-      element('div', 'code', visible(step.bytes)), element('div', 'code hex', hex));
+      element('div', 'code', visible(step.bytes)), element('div', 'code hex', hex(step.bytes, ' ')));
   }
 
   function draw() {
