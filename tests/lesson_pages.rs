@@ -48,7 +48,15 @@ fn pages_of_lessons_do_in_a_browser_what_they_are_for() {
     let sticky = dir.path().join("en/sticky.html");
     assert_film_runs_to_the_end(&browser, &sticky);
     assert_blocks_tell_what_they_are(&browser, &sticky);
+    assert_headers_are_digits(&browser, &dir.path().join("en/fixed-header.html"));
     assert_what_is_received_stays_text(&browser, &dir.path().join("hostile.html"));
+}
+
+/// Bytes that are hardly text are shown as digits, so that one sees the length in front.
+fn assert_headers_are_digits(browser: &Browser, page: &Path) {
+    browser.visit(page);
+    let got = browser.eval("return document.querySelector('#flow-2 .got .chunks').textContent;");
+    assert!(got.as_str().unwrap().starts_with("A│00000006 13000000 00000001 "), "{got}");
 }
 
 /// What holds for every page, on a projector and on a phone, light and dark.
@@ -168,17 +176,17 @@ fn assert_steps_move_the_bytes(browser: &Browser, page: &Path) {
 fn assert_film_runs_to_the_end(browser: &Browser, page: &Path) {
     browser.visit(page);
     let steps = number(&state(browser), "at");
-    let pressed = format!("document.querySelector('{FIGURE} .play').getAttribute('aria-pressed')");
+    let playing = format!("document.querySelector('{FIGURE}').dataset.playing");
     let at = format!("Number(document.querySelector('{FIGURE}').dataset.at)");
     // Both clicks in one turn of the page, so that no step can come between them.
     let seen = browser.eval(&format!(
-        "const play = document.querySelector('{FIGURE} .play'); const seen = [{pressed}]; \
-         play.click(); seen.push({pressed}, {at}); play.click(); seen.push({pressed}, {at}); return seen;"
+        "const play = document.querySelector('{FIGURE} .play'); const seen = [{playing}]; \
+         play.click(); seen.push({playing}, {at}); play.click(); seen.push({playing}, {at}); return seen;"
     ));
     assert_eq!(seen, json!(["false", "true", 0, "false", 0]));
     browser.click(&format!("{FIGURE} .play"));
     browser.wait_until(&format!("{at} > 0"));
-    browser.wait_until(&format!("{at} === {steps} && {pressed} === 'false'"));
+    browser.wait_until(&format!("{at} === {steps} && {playing} === 'false'"));
 }
 
 /// A click on a block goes to that call and shows its bytes.

@@ -102,6 +102,9 @@ fn every_lesson_shows_what_it_is_about_in_chinese() {
         {
             assert!(line.contains(is_chinese), "{name}: {line}");
         }
+        for english in ["question", "answers client", "is free", "at most", "lines "] {
+            assert!(!shown.contains(english), "{name}: {english}: {shown}");
+        }
     }
 }
 
@@ -195,9 +198,12 @@ fn wrong_use_is_refused_with_what_to_do_instead() {
     assert_refused(&["sticky", "nosuch\u{1b}[2J"], &["\\u{1b}"]);
     assert_refused(&["sticky", "--recv", "0"], &["--recv", "end of the connection", "write 1 or more"]);
     assert_refused(&["sticky", "--recv", "many"], &["a number of bytes from 1"]);
+    assert_refused(&["sticky", "--recv", "-5"], &["a number of bytes from 1"]);
     assert_refused(&["sticky", "--sizes", "5,0"], &["--sizes", "empty message", "labsh lesson loop"]);
     assert_refused(&["sticky", "--sizes", "5"], &["two messages"]);
     assert_refused(&["sticky", "--command", " "], &["--command", "empty"]);
+    assert_refused(&["sticky", "--command", "seq 5000\nps"], &["--command", "one line"]);
+    assert_refused(&["sticky", "--command", &"#".repeat(5000)], &["--command", "at most 1000 bytes"]);
     assert_refused(&["sticky", "--lang", "fr"], &["--lang", "en", "zh"]);
     for (command, reason) in [
         ("true", "prints nothing"),
@@ -208,9 +214,12 @@ fn wrong_use_is_refused_with_what_to_do_instead() {
     ] {
         assert_refused(&["sticky", "--command", command], &[reason]);
     }
-    for name in ["length-first", "fixed-header"] {
+    for name in ["length-first", "fixed-header", "wire"] {
         assert_refused(&[name, "--command", "true"], &["prints nothing", "seq 5000"]);
     }
+    assert_refused(&["wire", "--command", "yes"], &["prints more than"]);
+    assert_refused(&["wire", "--command", "echo $$"], &["does something else each time"]);
+    assert_refused(&["sticky", "--lang", "zh", "--command", "true"], &["什么也没有输出", "seq 5000"]);
 }
 
 #[test]

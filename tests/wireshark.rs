@@ -367,6 +367,10 @@ fn welcomed(version: &[u8]) -> Vec<Piece> {
 fn mistakes() -> Vec<(&'static str, Vec<Piece>)> {
     let eof = |extra: &[u8]| [&[0, 0, 0, 0][..], extra].concat();
     let early = vec![(Side::Server, golden("challenge")), (Side::Client, bytes(Kind::Stdin, 1, &[0; 513]))];
+    // Of one network, which is no UTF-8; all else in it is empty or 0.
+    let network = [&[0; 15][..], &[1], &[0; 7], &[1, 0xff], &[0; 80]].concat();
+    let mut explained = said(open_frames(1, &open_body(&[b"true"])));
+    explained.push((Side::Server, bytes(Kind::Explained, 1, &network)));
     let mut long_open = open_body(&[b"true"]);
     long_open.resize(limits::COMMAND + 1, 0);
     vec![
@@ -388,6 +392,7 @@ fn mistakes() -> Vec<(&'static str, Vec<Piece>)> {
         ("malformed", said(bytes(Kind::Open, 1, &[]))),
         ("malformed", said(bytes(Kind::Goodbye, 0, &[0, 0, 0, 0, 0, 0, 0, 1, 0xff]))),
         ("malformed", said(bytes(Kind::Goodbye, 0, &[0xff; 8]))),
+        ("malformed", explained),
         ("malformed", welcomed(b"")),
         ("malformed", welcomed(&[b'x'; 65])),
         ("malformed", welcomed(b"\x1b[2J")),
@@ -484,6 +489,9 @@ fn no_bytes_are_too_wrong_to_be_shown() {
         }
         capture.connection(port, PORT, &pieces);
     }
+    // A hello over TLS that ends too early: what is wrong with it is for the dissector of TLS to say.
+    let hello = [0x16, 3, 1, 0, 5, 1, 0, 0, 1, 0];
+    capture.connection(44_400, PORT, &[(Side::Client, hello.to_vec())]);
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("mangled.pcap");
     capture.write(&file);

@@ -336,7 +336,14 @@ function Reader:text(tree, item, what)
     local value = self:string(tree, item, what)
     if not is_utf8(value) then
         malformed("%s is not UTF-8", what)
-    elseif #value > self.text_limit then
+    end
+    return value
+end
+
+-- A text for people.
+function Reader:sentence(tree, item, what)
+    local value = self:text(tree, item, what)
+    if #value > self.text_limit then
         malformed("%s has %d bytes, the limit is %d", what, #value, self.text_limit)
     end
     return value
@@ -414,13 +421,12 @@ function Reader:program(tree)
     return PROGRAMS[program]
 end
 
--- A list of plain strings.
-function Reader:strings(tree, count, item, name, what)
+-- A list of strings; `is_text`: of which each must be UTF-8.
+function Reader:strings(tree, count, item, name, what, is_text)
     self:list(tree, count, 8, name, function(shown)
-        if shown then
-            self:string(tree, item, what)
-        else
-            self:bytes(what)
+        local value = shown and self:string(tree, item, what) or self:bytes(what)
+        if is_text and not is_utf8(value) then
+            malformed("%s is not UTF-8", what)
         end
     end)
 end
@@ -467,13 +473,13 @@ end
 
 function BODIES.refuse(body, tree)
     local code = body:number(tree, field.refuse_code, 2, "code")
-    local reason = body:text(tree, field.refuse_reason, "reason")
-    body:text(tree, field.refuse_remedy, "remedy")
+    local reason = body:sentence(tree, field.refuse_reason, "reason")
+    body:sentence(tree, field.refuse_remedy, "remedy")
     return (REFUSE_CODES[code] or "code " .. code) .. ": " .. readable(reason)
 end
 
 function BODIES.goodbye(body, tree)
-    local reason = body:text(tree, field.goodbye_reason, "reason")
+    local reason = body:sentence(tree, field.goodbye_reason, "reason")
     return reason ~= "" and readable(reason) or nil
 end
 
@@ -496,12 +502,7 @@ function BODIES.open(body, tree)
         body:string(tree, field.user, "user")
     end
     if body:flag("whether there is a terminal") then
-        local name = body:bytes("the terminal's name")
-        body.at = body.at - 8 - #name
-        body:string(tree, field.terminal, "the terminal's name")
-        if not is_utf8(name) then
-            malformed("the terminal's name is not UTF-8")
-        end
+        body:text(tree, field.terminal, "the terminal's name")
         body:size_fields(tree)
     end
     return said
@@ -555,7 +556,7 @@ function BODIES.close() end
 
 function BODIES.explained(body, tree)
     body:text(tree, field.entry, "entry")
-    body:strings(tree, field.networks, field.network, "from", "a network")
+    body:strings(tree, field.networks, field.network, "from", "a network", true)
     body:long(tree, field.expires, "expires")
     body:number(tree, field.at_once, 4, "channels")
     local user = body:text(tree, field.runs_as, "user")
@@ -566,7 +567,7 @@ function BODIES.explained(body, tree)
     local program = body:string(tree, field.executes, "program")
     body:strings(tree, field.words, field.word, "words", "a word")
     body:variables(tree)
-    body:strings(tree, field.accepts, field.accepted, "accepted", "a name")
+    body:strings(tree, field.accepts, field.accepted, "accepted", "a name", true)
     body:number(tree, field.left_off, 4, "left_off")
     return quoted(program) .. " as " .. quoted(user)
 end
@@ -966,7 +967,9 @@ function labsh.dissector(tvb, pinfo, tree)
     end
     local chunk = plan(tvb, pinfo)
     if chunk.verdict == "tls" then
-        return Dissector.get("tls"):call(tvb, pinfo, tree)
+        -- It gives up by raising an error where a record is malformed, and has then shown that itself.
+        local read, size = pcall(function() return Dissector.get("tls"):call(tvb, pinfo, tree) end)
+        return read and size or tvb:len()
     elseif chunk.verdict == "other" then
         return 0
     end

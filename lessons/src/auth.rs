@@ -10,6 +10,7 @@ use crate::flow::Flow;
 use crate::random::random;
 use crate::sockets::pair;
 use crate::stage::{Stage, Taught, Trouble};
+use crate::words::Words;
 
 /// A key, a challenge and an answer are all of this size: a fixed size needs no header.
 type Block = [u8; 32];
@@ -71,12 +72,12 @@ impl Wire {
         Ok(Self { client, server, up, down })
     }
 
-    fn client_says(&mut self, label: &str, bytes: &[u8]) -> io::Result<()> {
+    fn client_says(&mut self, label: impl Into<Words>, bytes: &[u8]) -> io::Result<()> {
         self.up.message(label);
         self.up.writer(&mut self.client).write_all(bytes)
     }
 
-    fn server_says(&mut self, label: &str, bytes: &[u8]) -> io::Result<()> {
+    fn server_says(&mut self, label: impl Into<Words>, bytes: &[u8]) -> io::Result<()> {
         self.down.message(label);
         self.down.writer(&mut self.server).write_all(bytes)
     }
@@ -97,9 +98,9 @@ impl Wire {
 /// One log-in: the server's challenge, the client's answer, and whether it is right.
 fn log_in(wire: &mut Wire, servers_key: &Block, clients_key: &Block) -> io::Result<bool> {
     let challenge: Block = random()?; // New each time, and nobody can guess it.
-    wire.server_says("challenge", &challenge)?;
+    wire.server_says(("challenge", "挑战"), &challenge)?;
     let heard: Block = wire.client_hears()?;
-    wire.client_says("answer", &answer(clients_key, &[&heard])?)?;
+    wire.client_says(("answer", "应答"), &answer(clients_key, &[&heard])?)?;
     is_right(servers_key, &[&challenge], &wire.server_hears()?)
 }
 
@@ -117,8 +118,9 @@ fn challenge_and_response(stage: &mut Stage, key: &Block) -> Result<Block, Troub
     stage.draw(&wire.up)?;
     let (up, down) = (wire.up.record(), wire.down.record());
     let seen = [&down.steps[0].bytes[..], &up.steps[0].bytes].concat();
-    let told = format!("challenge {}\nanswer    {}", hex(&seen[..32]), hex(&seen[32..]));
-    stage.show("All that an eavesdropper saw", "窃听者看到的全部内容", told.as_bytes())?;
+    let (first, second) = (hex(&seen[..32]), hex(&seen[32..]));
+    let told = (format!("challenge {first}\nanswer    {second}"), format!("挑战 {first}\n应答 {second}"));
+    stage.list("All that an eavesdropper saw", "窃听者看到的全部内容", told)?;
     stage.fact(admitted, "the legitimate client is let in", "合法的客户端通过")?;
     stage.fact(
         !seen.windows(key.len()).any(|bytes| bytes == key),
@@ -141,9 +143,9 @@ fn replay(stage: &mut Stage, key: &Block, recorded: &Block) -> Taught {
     // Whoever attacks has no key: only `server_says` and `is_right` below are the server's.
     let replayed = |challenge: &Block, recorded: &Block| {
         let mut wire = Wire::new(ATTACKER, SERVER)?;
-        wire.server_says("challenge", challenge)?;
+        wire.server_says(("challenge", "挑战"), challenge)?;
         let _: Block = wire.client_hears()?;
-        wire.client_says("recorded answer", recorded)?;
+        wire.client_says(("recorded answer", "录下的应答"), recorded)?;
         is_right(key, &[challenge], &wire.server_hears()?)
     };
     let constant = [7; 32];
@@ -206,23 +208,23 @@ fn reflect(key: &Block, client: &[u8], server: &[u8]) -> io::Result<(Wire, Wire,
     // The server's half, the same on every connection: it proves itself and asks for a proof.
     let serve = |wire: &mut Wire| {
         let asked: Block = wire.server_hears()?;
-        wire.server_says("answer", &answer(key, &[server, &asked])?)?;
+        wire.server_says(("answer", "应答"), &answer(key, &[server, &asked])?)?;
         let challenge: Block = random()?;
-        wire.server_says("challenge", &challenge)?;
+        wire.server_says(("challenge", "挑战"), &challenge)?;
         Ok::<_, io::Error>(challenge)
     };
     let mut one = Wire::new(ATTACKER, FIRST)?;
-    one.client_says("challenge", &random::<32>()?)?;
+    one.client_says(("challenge", "挑战"), &random::<32>()?)?;
     let challenge = serve(&mut one)?;
     let _: Block = one.client_hears()?;
     let heard: Block = one.client_hears()?;
 
     let mut two = Wire::new(ATTACKER, SECOND)?;
-    two.client_says("the 1st's challenge", &heard)?;
+    two.client_says(("the 1st's challenge", "第一个连接的挑战"), &heard)?;
     serve(&mut two)?;
     let reflected: Block = two.client_hears()?;
 
-    one.client_says("reflected answer", &reflected)?;
+    one.client_says(("reflected answer", "反射的应答"), &reflected)?;
     let admitted = is_right(key, &[client, &challenge], &one.server_hears()?)?;
     Ok((one, two, admitted))
 }
@@ -279,14 +281,14 @@ fn relay(key: &Block, bind: bool) -> io::Result<(Wire, Wire, bool)> {
     let ends = |client, server| if bind { format!("{client} {server}") } else { String::new() };
 
     let challenge: Block = random()?;
-    right.server_says("challenge", &challenge)?;
+    right.server_says(("challenge", "挑战"), &challenge)?;
     let passed: Block = right.client_hears()?;
-    left.server_says("challenge", &passed)?;
+    left.server_says(("challenge", "挑战"), &passed)?;
     let heard: Block = left.client_hears()?;
     let seen = ends(left.client.local_addr()?, left.client.peer_addr()?); // As the client sees its connection.
-    left.client_says("answer", &answer(key, &[&heard, seen.as_bytes()])?)?;
+    left.client_says(("answer", "应答"), &answer(key, &[&heard, seen.as_bytes()])?)?;
     let passed: Block = left.server_hears()?;
-    right.client_says("answer", &passed)?;
+    right.client_says(("answer", "应答"), &passed)?;
     let seen = ends(right.server.peer_addr()?, right.server.local_addr()?); // As the server sees its own.
     let admitted = is_right(key, &[&challenge, seen.as_bytes()], &right.server_hears()?)?;
     Ok((left, right, admitted))

@@ -4,7 +4,7 @@ use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
@@ -29,11 +29,36 @@ pub(crate) fn teach(stage: &mut Stage) -> Taught {
     the_same_work_timed(stage)
 }
 
+/// Something that a client, which is numbered, or the server did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Event {
+    Asks(usize),
+    Leaves(usize),
+    Accepts(usize),
+    Answers(usize, ThreadId),
+}
+
+impl Event {
+    fn words(self) -> (String, String) {
+        match self {
+            Self::Asks(client) => (format!("client {client} asks"), format!("客户端 {client} 提问")),
+            Self::Leaves(client) => (format!("client {client} leaves"), format!("客户端 {client} 离开")),
+            Self::Accepts(client) => {
+                (format!("server accepts client {client}"), format!("服务器 accept 客户端 {client}"))
+            }
+            Self::Answers(client, thread) => (
+                format!("server answers client {client} in {thread:?}"),
+                format!("服务器在线程 {thread:?} 里答复客户端 {client}"),
+            ),
+        }
+    }
+}
+
 /// What clients and server have in common: what is to be done, and a journal of what happened, in that order.
 struct Job {
     flows: Vec<Flow>,
     work: Duration,
-    journal: Mutex<Vec<String>>,
+    journal: Mutex<Vec<Event>>,
     busy: AtomicUsize,
     most_busy: AtomicUsize,
 }
@@ -49,11 +74,11 @@ impl Job {
         Arc::new(Self { flows, work, journal, busy, most_busy })
     }
 
-    fn note(&self, event: String) {
+    fn note(&self, event: Event) {
         self.journal.lock().unwrap_or_else(PoisonError::into_inner).push(event);
     }
 
-    fn journal(&self) -> Vec<String> {
+    fn journal(&self) -> Vec<Event> {
         self.journal.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -65,8 +90,7 @@ impl Job {
     /// The work is done; gives the answer.
     fn end(&self, number: usize, word: &str) -> Vec<u8> {
         self.busy.fetch_sub(1, Ordering::SeqCst);
-        let thread = thread::current().id();
-        self.note(format!("server answers client {number} in {thread:?}"));
+        self.note(Event::Answers(number, thread::current().id()));
         format!("{word}\n").into_bytes()
     }
 }
@@ -97,7 +121,7 @@ fn threads(listener: &TcpListener, job: &Arc<Job>) -> io::Result<()> {
 
 /// Answers each line with itself, until the client leaves.
 fn talk(socket: TcpStream, job: &Job, number: usize) -> io::Result<()> {
-    job.note(format!("server accepts client {number}"));
+    job.note(Event::Accepts(number));
     let socket = patient(socket)?;
     for line in BufReader::new(job.flows[number - 1].reader(&socket)).lines() {
         let word = line?;
@@ -142,7 +166,7 @@ async fn talk_in_task(
     number: usize,
     block: bool,
 ) -> io::Result<()> {
-    job.note(format!("server accepts client {number}"));
+    job.note(Event::Accepts(number));
     let (input, mut out) = socket.split();
     let mut lines = tokio::io::BufReader::new(input).lines();
     while let Some(word) = timeout(PATIENCE, lines.next_line()).await?? {
@@ -170,7 +194,7 @@ impl Client {
     }
 
     fn ask(&self, word: &str) -> io::Result<()> {
-        self.job.note(format!("client {} asks", self.number));
+        self.job.note(Event::Asks(self.number));
         let flow = &self.job.flows[self.number - 1];
         flow.message(word);
         flow.writer(self.socket.get_ref()).write_all(format!("{word}\n").as_bytes())
@@ -184,7 +208,7 @@ impl Client {
     }
 
     fn leave(self) {
-        self.job.note(format!("client {} leaves", self.number));
+        self.job.note(Event::Leaves(self.number));
     }
 }
 
@@ -227,23 +251,34 @@ fn two_clients(server: Server, second_is_answered_first: bool) -> Result<Arc<Job
     Ok(job)
 }
 
-/// Where an event is in the journal.
-fn when(journal: &[String], event: &str) -> Option<usize> {
-    journal.iter().position(|line| line.starts_with(event))
-}
-
 /// In which thread this client was answered.
-fn answered_in(journal: &[String], number: usize) -> Option<&str> {
-    journal.iter().find_map(|line| line.strip_prefix(&format!("server answers client {number} in ")))
+fn answered_in(journal: &[Event], number: usize) -> Option<ThreadId> {
+    journal.iter().find_map(|event| match event {
+        Event::Answers(client, thread) if *client == number => Some(*thread),
+        _ => None,
+    })
 }
 
-fn is_before(journal: &[String], one: &str, other: &str) -> bool {
-    matches!((when(journal, one), when(journal, other)), (Some(one), Some(other)) if one < other)
+/// Whether one thing happened, and later the other.
+fn is_before(journal: &[Event], one: Event, other: Event) -> bool {
+    let when = |event| journal.iter().position(|noted| *noted == event);
+    matches!((when(one), when(other)), (Some(one), Some(other)) if one < other)
 }
 
-fn show(stage: &mut Stage, job: &Job) -> Result<Vec<String>, Trouble> {
+/// Whether the second client had its answer while the first was still there.
+fn answered_meanwhile(journal: &[Event]) -> bool {
+    answered_in(journal, 2)
+        .is_some_and(|thread| is_before(journal, Event::Answers(2, thread), Event::Leaves(1)))
+}
+
+fn show(stage: &mut Stage, job: &Job) -> Result<Vec<Event>, Trouble> {
     let journal = job.journal();
-    stage.show("What happened, in this order", "按先后次序发生的事", journal.join("\n").as_bytes())?;
+    let (english, chinese): (Vec<_>, Vec<_>) = journal.iter().map(|event| event.words()).unzip();
+    stage.list(
+        "What happened, in this order",
+        "按先后次序发生的事",
+        (english.join("\n"), chinese.join("\n")),
+    )?;
     Ok(journal)
 }
 
@@ -265,8 +300,8 @@ fn one_after_the_other(stage: &mut Stage) -> Taught {
             accept，更谈不上答复。",
     )?;
     stage.fact(
-        is_before(&journal, "client 2 asks", "client 1 leaves")
-            && is_before(&journal, "client 1 leaves", "server accepts client 2"),
+        is_before(&journal, Event::Asks(2), Event::Leaves(1))
+            && is_before(&journal, Event::Leaves(1), Event::Accepts(2)),
         "one silent client blocked the other",
         "一个沉默的客户端阻塞（block）了另一个",
     )
@@ -277,7 +312,7 @@ fn a_thread_for_each(stage: &mut Stage) -> Taught {
     let job = two_clients(threads, true)?;
     let journal = show(stage, &job)?;
     stage.fact(
-        is_before(&journal, "server answers client 2", "client 1 leaves"),
+        answered_meanwhile(&journal),
         "client 2 has its answer while client 1 is still there",
         "客户端 1 还在，客户端 2 就已得到答复",
     )?;
@@ -293,7 +328,7 @@ fn a_task_for_each(stage: &mut Stage) -> Taught {
     let job = two_clients(tasks, true)?;
     let journal = show(stage, &job)?;
     stage.fact(
-        is_before(&journal, "server answers client 2", "client 1 leaves"),
+        answered_meanwhile(&journal),
         "client 2 has its answer while client 1 is still there",
         "客户端 1 还在，客户端 2 就已得到答复",
     )?;
@@ -319,23 +354,25 @@ fn the_same_work_timed(stage: &mut Stage) -> Taught {
             WORK.as_millis()
         ),
     )?;
-    let servers: [(&str, Server); 4] = [
-        ("sequential", sequential),
-        ("threads", threads),
-        ("async tasks", tasks),
-        ("async, blocking", blocking_tasks),
+    let servers: [(&str, &str, Server); 4] = [
+        ("sequential:     ", "顺序：          ", sequential),
+        ("threads:        ", "线程：          ", threads),
+        ("async tasks:    ", "异步任务：      ", tasks),
+        ("async, blocking:", "阻塞的异步任务：", blocking_tasks),
     ];
-    let mut table = format!("{:<17}{:>8}{:>15}", "server", "time", "most at once");
+    let (mut english, mut chinese) = (Vec::new(), Vec::new());
     let mut measured = Vec::new();
-    for (name, server) in servers {
+    for (name, translated, server) in servers {
         let job = Job::new(CLIENTS, WORK);
         let began = Instant::now();
         with_server(server, &job, |address| crowd(address, &job))?;
         let (time, most) = (began.elapsed(), job.most_busy.load(Ordering::SeqCst));
-        table += &format!("\n{name:<17}{:>5} ms{most:>15}", time.as_millis());
+        let millis = time.as_millis();
+        english.push(format!("{name}{millis:>6} ms, served at most {most} at once"));
+        chinese.push(format!("{translated}{millis:>6} 毫秒，同时服务最多 {most} 个"));
         measured.push((time, most));
     }
-    stage.show("Measured just now", "刚才实测的结果", table.as_bytes())?;
+    stage.list("Measured just now", "刚才实测的结果", (english.join("\n"), chinese.join("\n")))?;
     let alone = WORK * CLIENTS as u32;
     let slow = |(time, most): (Duration, usize)| most == 1 && time >= alone;
     stage.fact(

@@ -44,11 +44,11 @@ fn four_bytes(stage: &mut Stage, command: &str, output: &[u8]) -> Taught {
     let received = thread::scope(|scope| {
         let sending = scope.spawn(|| -> io::Result<()> {
             let mut out = flow.writer(&server);
-            flow.message("length");
+            flow.message(("length", "长度"));
             out.write_all(&length)?;
-            flow.message("description");
+            flow.message(("description", "描述"));
             out.write_all(description.as_bytes())?;
-            flow.message("data");
+            flow.message(("data", "数据"));
             out.write_all(output) // and no waiting in between
         });
         let received = receive(&flow, &client);
@@ -151,7 +151,10 @@ fn field<'a>(description: &'a str, name: &str) -> Option<&'a str> {
 
 /// The answers to two commands at once, as labshd would send them.
 fn glued_and_yet_apart(stage: &mut Stage) -> Taught {
-    stage.scene("labsh's header: 12 bytes in front of everything", "labsh 的消息头：每条消息前 12 字节")?;
+    stage.scene(
+        "labsh's header: 12 bytes in front of everything",
+        "labsh 的消息头（也叫报头，header）：每条消息前 12 字节",
+    )?;
     let frames = [frame(1, answer_of("seq 3")?), frame(2, Vec::new()), frame(2, answer_of("echo labsh")?)];
     let (client, server) = pair()?;
     let flow = Flow::new(DOWN);
@@ -159,36 +162,40 @@ fn glued_and_yet_apart(stage: &mut Stage) -> Taught {
     for frame in &frames {
         let bytes = encode(frame);
         total += bytes.len();
-        flow.message(format!("channel {}", frame.channel));
+        let channel = frame.channel;
+        flow.message((format!("channel {channel}"), format!("通道 {channel}")));
         flow.writer(&server).write_all(&bytes)?;
     }
     wait_until("all frames have arrived", "所有帧都已到达", || Ok(queued(&client)? == total))?;
     let mut buffer = [0; 1024];
     let count = flow.reader(&client).read(&mut buffer)?; // glued together, as in the lesson sticky
-    let header = frames[0].header().encode();
     stage.say(
-        format!(
-            "The header of the first message, in hexadecimal: {}\nlength {} (4 bytes) | kind {:02x} \
-            `{}` (1) | flags {} (1) | reserved (2) | channel {} \
-            (4)",
-            spaced(&header),
-            frames[0].body.len(),
-            frames[0].kind as u8,
-            frames[0].kind,
-            frames[0].flags,
-            frames[0].channel
+        "Three messages, the second of them empty, are sent at once, as labshd would send them. In front of each are \
+        the 12 bytes that labsh puts in front of everything.",
+        "三条消息一口气发出，其中第二条是空的，和 labshd 发的一样。每条前面都是 labsh 的 12 字节消息头。",
+    )?;
+    let (length, channel) = (frames[0].body.len(), frames[0].channel);
+    let (kind, flags, header) = (frames[0].kind, frames[0].flags, frames[0].header().encode());
+    let fields = [
+        (
+            &header[..4],
+            format!("length: {length} bytes follow the header"),
+            format!("长度：后面还有 {length} 字节"),
         ),
-        format!(
-            "第一条消息的头，十六进制：{}\n长度 {}（4 字节）| 类型 {:02x} `{}`（1）| 标志 {}（1）| 保留\
-            （2）| 通道（channel）\
-            {}（4）",
-            spaced(&header),
-            frames[0].body.len(),
-            frames[0].kind as u8,
-            frames[0].kind,
-            frames[0].flags,
-            frames[0].channel
-        ),
+        (&header[4..5], format!("kind: {kind}"), format!("类型：{kind}")),
+        (&header[5..6], format!("flags: {flags}"), format!("标志：{flags}")),
+        (&header[6..8], "reserved: always 0".to_owned(), "保留：总是 0".to_owned()),
+        (&header[8..], format!("channel: {channel}"), format!("通道（channel）：{channel}")),
+    ];
+    let rows = fields.into_iter().map(|(bytes, english, chinese)| {
+        let digits = spaced(bytes);
+        (format!("{digits:<8}  {english}"), format!("{digits:<8}  {chinese}"))
+    });
+    let (english, chinese): (Vec<_>, Vec<_>) = rows.unzip();
+    stage.list(
+        "the header of the first message, in hexadecimal",
+        "第一条消息的头，十六进制",
+        (english.join("\n"), chinese.join("\n")),
     )?;
     stage.show("one recv() returned", "一次 recv() 返回", &buffer[..count])?;
     stage.draw(&flow)?;
@@ -200,13 +207,15 @@ fn glued_and_yet_apart(stage: &mut Stage) -> Taught {
     while let Some(frame) = decoder.next_frame(BODY).map_err(wrong)? {
         decoded.push(frame);
     }
-    for frame in &decoded {
-        stage.show(
-            format!("a message on channel {}", frame.channel),
-            format!("通道 {} 上的一条消息", frame.channel),
-            &frame.body,
-        )?;
-    }
+    let apart = decoded.iter().map(|frame| {
+        let (header, body) = (frame.header().encode(), String::from_utf8_lossy(&frame.body).into_owned());
+        format!("{} | {body:?}", spaced(&header))
+    });
+    stage.list(
+        "and the decoder found in it: header | body",
+        "解码器从中找到：消息头 | 正文",
+        apart.collect::<Vec<_>>().join("\n"),
+    )?;
     stage.notice(
         "The second message is empty. Its header arrived all the same: here nobody hangs, as in the \
         lesson loop.",

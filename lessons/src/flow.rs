@@ -27,6 +27,8 @@ pub enum Carrier {
     Pair,
     /// UDP datagrams, to and from an address; some may be lost.
     Udp,
+    /// A proxy: what is written are the messages that came to it, what is read are the pieces that it passed on.
+    Proxy,
 }
 
 /// One system call, or one packet.
@@ -51,7 +53,7 @@ pub const KEPT: usize = 256;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
     /// What it is, in a word or two: `ls -l`, `PING 1`.
-    pub label: String,
+    pub label: Words,
     /// Its first byte, counted from the beginning of the flow.
     pub start: u64,
     /// The byte behind its last one.
@@ -93,7 +95,7 @@ impl Flow {
     }
 
     /// Begins a message: what is written from now on belongs to it.
-    pub fn message(&self, label: impl Into<String>) {
+    pub fn message(&self, label: impl Into<Words>) {
         let mut record = self.lock();
         let start = record.written;
         record.messages.push(Message { label: label.into(), start, end: start });

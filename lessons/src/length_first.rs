@@ -123,13 +123,13 @@ fn serve(socket: &TcpStream, up: &Flow, down: &Flow) -> Result<Vec<[u8; 32]>, Tr
         }
         let answer = answer_of(&String::from_utf8_lossy(&buffer[..count]))?;
         digests.push(digest(&answer));
-        down.message("length");
+        down.message(("length", "长度"));
         down.writer(socket).write_all(answer.len().to_string().as_bytes())?;
         let count = up.reader(socket).read(&mut buffer)?; // wait: is the client ready?
         if &buffer[..count] != READY {
             return Err(io::Error::other("the client is not ready").into());
         }
-        down.message("data");
+        down.message(("data", "数据"));
         down.writer(socket).write_all(&answer)?;
     }
 }
@@ -140,9 +140,9 @@ fn without_waiting(stage: &mut Stage) -> Taught {
     let (client, server) = pair()?;
     let flow = Flow::new(DOWN);
     let length = data.len().to_string();
-    flow.message("length");
+    flow.message(("length", "长度"));
     flow.writer(&server).write_all(length.as_bytes())?;
-    flow.message("data");
+    flow.message(("data", "数据"));
     flow.writer(&server).write_all(&data)?;
     let all = length.len() + data.len();
     wait_until("length and data have arrived", "长度和数据都已到达", || Ok(queued(&client)? == all))?;
@@ -182,7 +182,7 @@ fn the_acknowledgement_sticks(stage: &mut Stage) -> Taught {
     flow.message("ready");
     flow.writer(&client).write_all(READY)?;
     // A client that wants to save time, and asks for the next thing at once.
-    flow.message("next command");
+    flow.message(("next command", "下一条命令"));
     flow.writer(&client).write_all(b"pwd")?;
     let all = READY.len() + 3;
     wait_until("both have arrived", "两者都已到达", || Ok(queued(&server)? == all))?;

@@ -5,11 +5,9 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use socket2::SockRef;
-
 use crate::flow::Flow;
 use crate::kernel::segments_sent;
-use crate::sockets::{UP, pair, patient, queued, recv, unacknowledged};
+use crate::sockets::{UP, pair, patient, queued, recv, unacknowledged, wait_until};
 use crate::stage::{Stage, Taught, Trouble};
 
 pub(crate) fn teach(stage: &mut Stage) -> Taught {
@@ -86,8 +84,8 @@ fn an_empty_message(stage: &mut Stage) -> Taught {
         "an empty message puts nothing on the wire",
         "空消息不会在线路上产生任何东西",
     )?;
-    // Now both do what their loops say: the server waits for the message, the client for the answer. A time limit is
-    // the referee; without it they would wait for ever.
+    // Now both do what their loops say: the server waits for the message, the client for the answer. Without a time
+    // limit they would wait for ever.
     let limit = Duration::from_millis(200);
     client.set_read_timeout(Some(limit))?;
     server.set_read_timeout(Some(limit))?;
@@ -106,11 +104,11 @@ fn an_empty_message(stage: &mut Stage) -> Taught {
     stage.fact(
         client_waited == Err(ErrorKind::WouldBlock) && server_waited == Err(ErrorKind::WouldBlock),
         format!(
-            "after {} ms the referee ended both recv(): neither had received a \
+            "only a time limit of {} ms ended both recv(): neither had received a \
             byte",
             limit.as_millis()
         ),
-        format!("{} 毫秒后由超时（timeout）裁判叫停：两个 recv() 一个字节都没收到", limit.as_millis()),
+        format!("两个 recv() 都靠 {} 毫秒的超时（timeout）才结束，一个字节也没收到", limit.as_millis()),
     )?;
     Ok(stage.say(
         "The cure of beginners: do not send empty messages. The real cure: a header in front of every \
@@ -158,7 +156,7 @@ fn the_end(stage: &mut Stage) -> Taught {
         ),
         format!(
             "这 {empty} 次调用没有一次在等待：流（stream）到了尽头，recv() 立刻返回 0 字节。不做判断\
-            的服务器会空转（busy loop），白白占满一个处理器核。"
+            的服务器会空转（busy loop），白白占满一个 CPU 核。"
         ),
     )?;
     stage.fact(
@@ -215,15 +213,17 @@ fn greet(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(client)
 }
 
-/// Goes away without a word: with SO_LINGER of 0 seconds, close() sends RST instead of FIN (socket(7)).
-fn reset(client: TcpStream) -> io::Result<()> {
-    SockRef::from(&client).set_linger(Some(Duration::ZERO))
+/// Is ended before it has read its answer. Where bytes lie unread, close() sends RST instead of FIN (RFC 2525, 2.17).
+fn crash(address: SocketAddr) -> Taught {
+    let mut client = patient(TcpStream::connect(address)?)?;
+    client.write_all(b"hello")?;
+    wait_until("the answer waits to be read", "回答已到，还没有读", || Ok(queued(&client)? == 5))
 }
 
 fn a_reset(stage: &mut Stage) -> Taught {
     stage.scene("The client has crashed: connection reset", "客户端崩溃了：连接被重置")?;
     let (address, server) = sequential(true)?;
-    reset(greet(address)?)?;
+    crash(address)?;
     let died = joined(server);
     let kind = match &died {
         Err(Trouble::Io(error)) => error.kind(),
@@ -238,12 +238,14 @@ fn a_reset(stage: &mut Stage) -> Taught {
     };
     stage.say(
         format!(
-            "The client's kernel sent RST. The naive server's recv() failed: {kind} (ECONNRESET). \
-            Nobody caught it, so the server's loop ended, and its listening socket was closed."
+            "The client ended before it had read its answer: bytes lay unread, so its kernel sent RST instead of \
+            FIN. The naive server's recv() failed: {kind} (ECONNRESET). Nobody caught it, so the server's loop \
+            ended, and its listening socket was closed."
         ),
         format!(
-            "客户端的内核发出了 RST。不做处理的服务器，recv() 报错：{kind}（ECONNRESET，连接被重\
-            置）。没人捕获这个错误，循环结束，监听套接字也随之关闭。"
+            "客户端没读回答就退出了：缓冲区里还有没读的字节，所以它的内核发出的不是 FIN，而是 RST。不做处理的\
+            服务器，recv() 报错：{kind}（ECONNRESET，连接被重置）。没人捕获这个错误，循环结束，监听套接字也随\
+            之关闭。"
         ),
     )?;
     stage.fact(
@@ -257,7 +259,7 @@ fn the_next_client(stage: &mut Stage) -> Taught {
     stage.scene("The server goes on to the next client", "服务器继续为下一个客户端服务")?;
     let (address, server) = sequential(false)?;
     drop(greet(address)?); // leaves politely
-    reset(greet(address)?)?; // crashes
+    crash(address)?;
     let mut third = greet(address)?; // and is answered all the same
     third.write_all(b"shutdown")?;
     let ends = joined(server)?;

@@ -43,7 +43,7 @@ fn the_naive_program(stage: &mut Stage, data: &[u8]) -> Taught {
     let flow = Flow::new(("naive sender → receiver", "粗心的发送方 → 接收方"));
     let (mut out, mut input) = (flow.writer(&sender), flow.reader(&receiver));
 
-    flow.message("lines");
+    flow.message(("lines", "数字行"));
     let taken = out.write(data)?; // write(2), send(2): they return how much they took.
     stage.say(
         format!(
@@ -103,11 +103,10 @@ fn full(stage: &mut Stage, data: &[u8]) -> Taught {
             Err(error) => break error,
         }
     };
-    let told = format!("send: {calls:?}, then: {error}");
-    stage.show(
+    stage.list(
         "What send returned, call after call, while nobody read",
         "没有人读取时，send 各次的返回值",
-        told.as_bytes(),
+        (format!("{calls:?}, then: {error}"), format!("{calls:?}，然后：{error}")),
     )?;
     stage.fact(
         error.kind() == ErrorKind::WouldBlock,
@@ -176,7 +175,7 @@ fn send_all(stage: &mut Stage, data: &[u8]) -> Taught {
     let (sender, mut receiver) = small_pair()?;
     sender.set_nonblocking(true)?;
     let flow = Flow::new(("careful sender → receiver", "细心的发送方 → 接收方"));
-    flow.message("lines");
+    flow.message(("lines", "数字行"));
     let mut out = flow.writer(&sender);
     let mut rest = &data[out.write(data)?..]; // Before anybody reads, so that it takes only part.
     let mut waits = 0;

@@ -22,7 +22,7 @@ struct Served {
 }
 
 pub(crate) fn teach(stage: &mut Stage) -> Taught {
-    stage.scene("The server gets a phone, a number, and a line", "服务器：买电话、装号码、等来电")?;
+    stage.scene("The server gets a phone, a number, and a line", "服务器：买电话、办号码、等来电")?;
     // socket(): a telephone. SOCK_STREAM over IPv4 is TCP.
     let listener = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     // bind(): its number. Port 0 lets the kernel choose a free one.
@@ -47,7 +47,7 @@ pub(crate) fn teach(stage: &mut Stage) -> Taught {
     let server = thread::spawn(move || serve(listener, &server_up, &server_down));
 
     let client = patient(TcpStream::connect(number)?)?; // connect(): dial, and wait until somebody picks up
-    up.message("question");
+    up.message(("question", "问题"));
     up.writer(&client).write_all(QUESTION)?; // send(): speak
     let mut buffer = [0; 1024];
     let count = down.reader(&client).read(&mut buffer)?; // recv(): listen to what is said; blocks until something is
@@ -58,12 +58,13 @@ pub(crate) fn teach(stage: &mut Stage) -> Taught {
 
     stage.say(
         format!(
-            "`connect()` dialled {theirs}. The client's own socket is {mine}: nobody bound it, the \
-            kernel gave it a port as well."
+            "`connect()` dialled {theirs}, and the server's `accept()` picked up. Each side called `send()` and \
+            `recv()` once, then the client hung up: `close()`. The client's own socket was {mine}: nobody bound it, \
+            the kernel gave it a port as well."
         ),
         format!(
-            "`connect()` 拨通了 {theirs}。客户端自己的套接字是 {mine}：没人给它 bind，端口也是内核分\
-            配的。"
+            "`connect()` 拨通 {theirs}，服务器用 `accept()` 接听。双方各 `send()`、`recv()` 一次，然后客户端挂\
+            断：`close()`。客户端自己的套接字是 {mine}：没人给它 bind，端口也是内核分配的。"
         ),
     )?;
     stage.show("the client received", "客户端收到", &buffer[..count])?;
@@ -116,7 +117,7 @@ fn serve(listener: Socket, up: &Flow, down: &Flow) -> Result<Served, Trouble> {
     let connected = patient(connected.into())?;
     let mut buffer = [0; 1024];
     let count = up.reader(&connected).read(&mut buffer)?;
-    down.message("answer");
+    down.message(("answer", "回答"));
     let answer: &[u8] = if &buffer[..count] == QUESTION { ANSWER } else { b"What?" };
     down.writer(&connected).write_all(answer)?;
     let accepted = (connected.local_addr()?, connected.peer_addr()?);

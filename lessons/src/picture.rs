@@ -2,7 +2,7 @@
 
 use unicode_width::UnicodeWidthChar;
 
-use crate::flow::{Message, Record, What};
+use crate::flow::{Carrier, Message, Record, What};
 use crate::layout::{self, Block, Line, Track};
 use crate::print::{Look, Style, counted};
 use crate::words::{Language, Words};
@@ -79,10 +79,26 @@ impl Picture<'_> {
 
     fn name(&self, what: What) -> &'static str {
         match what {
+            What::Write if self.is_passed_on() => self.say("came", "到来"),
+            What::Read if self.is_passed_on() => self.say("went on", "转发"),
             What::Write => self.say("written", "写入"),
             What::Segment => self.say("segments", "报文段"),
             What::Read => self.say("read", "读出"),
         }
+    }
+
+    fn is_passed_on(&self) -> bool {
+        self.record.carrier == Carrier::Proxy
+    }
+
+    /// So many writes and reads, or what stands for them at a proxy.
+    fn count(&self, writes: usize, reads: usize) -> Words {
+        if self.is_passed_on() {
+            let english = format!("{}, {}", counted(writes, "message"), counted(reads, "piece"));
+            return Words::new(english, format!("{writes} 条消息，{reads} 块"));
+        }
+        let english = format!("{}, {}", counted(writes, "write"), counted(reads, "read"));
+        Words::new(english, format!("写 {writes} 次，读 {reads} 次"))
     }
 
     /// From whom to whom, and how many calls it took.
@@ -90,9 +106,10 @@ impl Picture<'_> {
         let of = |what| self.record.steps.iter().filter(move |step| step.what == what);
         let bytes = of(What::Write).map(|step| step.end - step.start).sum::<u64>() as usize;
         let (writes, reads) = (of(What::Write).count(), of(What::Read).count());
+        let calls = self.count(writes, reads);
         let words = Words::new(
-            format!("{}, {}, {}", counted(bytes, "byte"), counted(writes, "write"), counted(reads, "read")),
-            format!("{bytes} 字节，写 {writes} 次，读 {reads} 次"),
+            format!("{}, {}", counted(bytes, "byte"), calls.of(Language::English)),
+            format!("{bytes} 字节，{}", calls.of(Language::Chinese)),
         );
         let counts = words.of(self.language);
         let label = escape(self.record.label.of(self.language).as_bytes());
@@ -204,7 +221,7 @@ impl Picture<'_> {
     /// A message's letter and, if there is room, what it is called, in the middle of these columns.
     fn label(&self, row: &mut [Cell], from: usize, to: usize, message: Option<usize>, paint: Paint) {
         let Some(index) = message.filter(|_| to > from) else { return };
-        let name = escape(self.record.messages[index].label.as_bytes());
+        let name = escape(self.record.messages[index].label.of(self.language).as_bytes());
         let long = if self.look.color { format!("{} {name}", letter(index)) } else { format!(" {name} ") };
         // At least one letter of the filling must remain on either side of a name in plain text.
         let room = to - from;
@@ -258,13 +275,9 @@ impl Picture<'_> {
                 };
                 blocks.flatten().filter(hidden).map(|block| block.calls).sum()
             };
-            let (writes, reads) = (behind(What::Write), behind(What::Read));
-            let english = format!(
-                "not drawn: {} and {} from byte {end} on",
-                counted(writes, "write"),
-                counted(reads, "read")
-            );
-            let chinese = format!("第 {end} 字节以后的 {writes} 次写、{reads} 次读没有画出");
+            let calls = self.count(behind(What::Write), behind(What::Read));
+            let english = format!("not drawn: {}, from byte {end} on", calls.of(Language::English));
+            let chinese = format!("第 {end} 字节以后没有画出：{}", calls.of(Language::Chinese));
             notes.push(Words::new(english, chinese));
         }
         if lines.iter().any(|line| !line.to_scale) {
@@ -317,7 +330,7 @@ impl Picture<'_> {
                 if self.look.color { self.paint(&[space, sign, space]) } else { letter(index).to_string() };
             let bytes = (message.end - message.start) as usize;
             let words = Words::new(format!(" ({})", counted(bytes, "byte")), format!("（{bytes} 字节）"));
-            let name = fit(&escape(message.label.as_bytes()), self.look.width / 2);
+            let name = fit(&escape(message.label.of(self.language).as_bytes()), self.look.width / 2);
             let text = format!(" {name}{}", words.of(self.language));
             let columns = width(&text) + if self.look.color { 3 } else { 1 };
             add(&format!("{sign}{text}"), columns);

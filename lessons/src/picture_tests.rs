@@ -68,13 +68,26 @@ fn reads_that_brought_nothing_are_counted_in_one_block() {
 }
 
 #[test]
+fn what_a_proxy_passed_on_is_not_called_a_read() {
+    let flow = Flow::over(Carrier::Proxy, "a → b");
+    for label in ["one", "two"] {
+        flow.message(label);
+        flow.wrote(b"xxxx");
+    }
+    flow.read(b"xxxxxxxx");
+    let drawn = english(&flow, PLAIN);
+    assert_eq!(drawn[0], "a → b  8 bytes, 2 messages, 1 piece");
+    assert!(drawn[2].starts_with("came    [") && drawn[3].starts_with("went on ["), "{drawn:#?}");
+}
+
+#[test]
 fn what_is_left_out_is_counted() {
     let flow = messages(&[300]);
     (0..300).for_each(|_| flow.read(b"x"));
     let drawn = english(&flow, PLAIN).join("\n");
     let blocks = drawn.matches("[A").count() - 1;
     assert!(
-        drawn.contains(&format!("not drawn: 0 writes and {} reads from byte {blocks} on", 300 - blocks)),
+        drawn.contains(&format!("not drawn: 0 writes, {} reads, from byte {blocks} on", 300 - blocks)),
         "{drawn}"
     );
 }

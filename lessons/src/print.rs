@@ -125,7 +125,7 @@ impl<'a> Printer<'a> {
             Item::Say(_) => Before::Text,
             Item::Scene(_) => Before::Title,
             Item::Picture(_) => Before::Blank,
-            Item::Notice(_) | Item::Fact(_) | Item::Shown { .. } => Before::Mark,
+            Item::Notice(_) | Item::Fact(_) | Item::Shown { .. } | Item::Listed { .. } => Before::Mark,
         };
         // Scenes, pictures and paragraphs stand apart.
         let apart = match item {
@@ -145,7 +145,14 @@ impl<'a> Printer<'a> {
             Item::Say(words) => self.text("", self.of(words), None)?,
             Item::Notice(words) => self.text("▶ ", self.of(words), Some(Style::Notice))?,
             Item::Fact(words) => self.text("✓ ", self.of(words), Some(Style::Good))?,
-            Item::Shown { what, bytes } => self.shown(self.of(what), bytes)?,
+            Item::Shown { what, bytes } => {
+                let size = Words::new(
+                    format!("{} ({})", what.of(Language::English), counted(bytes.len(), "byte")),
+                    format!("{}（{} 字节）", what.of(Language::Chinese), bytes.len()),
+                );
+                self.lines(self.of(&size), bytes)?;
+            }
+            Item::Listed { what, lines } => self.lines(self.of(what), self.of(lines).as_bytes())?,
             Item::Picture(record) => {
                 for line in picture::draw(record, self.language, self.look) {
                     writeln!(self.out, "{line}")?;
@@ -201,13 +208,9 @@ impl<'a> Printer<'a> {
         Ok(())
     }
 
-    /// Received bytes, line by line behind a bar.
-    fn shown(&mut self, what: &str, bytes: &[u8]) -> io::Result<()> {
-        let size = match self.language {
-            Language::English => format!("{what} ({})", counted(bytes.len(), "byte")),
-            Language::Chinese => format!("{what}（{} 字节）", bytes.len()),
-        };
-        self.text("", &size, None)?;
+    /// Received bytes or noted lines, line by line behind a bar.
+    fn lines(&mut self, what: &str, bytes: &[u8]) -> io::Result<()> {
+        self.text("", what, None)?;
         let mut lines = bytes.split_inclusive(|byte| *byte == b'\n');
         let bar = Style::Faint.on("  │ ", self.look);
         for line in lines.by_ref().take(LINES) {
@@ -237,7 +240,10 @@ pub(crate) fn trouble(trouble: &Trouble) -> Words {
         Trouble::Io(error) => {
             Words::new(format!("A system call failed: {error}"), format!("系统调用失败：{error}"))
         }
-        Trouble::Wish(wish) => Words::new(format!("That cannot be done: {wish}"), format!("做不到：{wish}")),
+        Trouble::Wish(wish) => Words::new(
+            format!("That cannot be done: {}", wish.of(Language::English)),
+            format!("做不到：{}", wish.of(Language::Chinese)),
+        ),
     }
 }
 

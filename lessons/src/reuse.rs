@@ -83,10 +83,10 @@ fn the_server_closes_first(stage: &mut Stage, free: SocketAddr) -> Result<Socket
     )?;
     let row = connection(server, other)?;
     if let Some(row) = &row {
-        stage.show(
+        stage.list(
             "What the kernel still lists (/proc/net/tcp)",
             "内核仍然列着这个连接（/proc/net/tcp）",
-            row.line.as_bytes(),
+            row.line.as_str(),
         )?;
     }
     let seconds = row.as_ref().map_or(0.0, |row| row.seconds);
@@ -122,7 +122,7 @@ fn the_server_closes_first(stage: &mut Stage, free: SocketAddr) -> Result<Socket
     let again = listen(server, false, 5);
     if let Err(error) = &again {
         let told = format!("bind({server}): {error}");
-        stage.show("And yet, when the server starts again", "然而服务器重新启动时", told.as_bytes())?;
+        stage.list("And yet, when the server starts again", "然而服务器重新启动时", told)?;
     }
     stage.fact(
         again.is_err_and(|error| error.kind() == ErrorKind::AddrInUse),
@@ -163,7 +163,7 @@ fn reuse_address(stage: &mut Stage, free: SocketAddr, forsaken: SocketAddr) -> T
     stage.say(
         "A server that sets SO_REUSEADDR before bind goes through the same again: it closes first and \
             leaves a TIME_WAIT.",
-        "另一台服务器在 bind 之前设置了 SO_REUSEADDR，然后同样的过程再来一遍：它先关闭，留下 TIME_WAIT。",
+        "另一个服务器在 bind 之前设置了 SO_REUSEADDR，然后同样的过程再来一遍：它先关闭，留下 TIME_WAIT。",
     )?;
     let again = listen(server, true, 5);
     stage.fact(
@@ -220,7 +220,7 @@ fn backlog(stage: &mut Stage, free: SocketAddr) -> Taught {
         inside.push(client);
     };
     let began = Instant::now();
-    let states: String = inside
+    let states: Vec<(String, String)> = inside
         .iter()
         .chain([&outside])
         .enumerate()
@@ -233,13 +233,15 @@ fn backlog(stage: &mut Stage, free: SocketAddr) -> Taught {
             } else {
                 "?"
             };
-            Ok(format!("client {}: {name}\n", number + 1))
+            let number = number + 1;
+            Ok((format!("client {number}: {name}"), format!("客户端 {number}：{name}")))
         })
         .collect::<io::Result<_>>()?;
-    stage.show(
+    let (english, chinese): (Vec<_>, Vec<_>) = states.into_iter().unzip();
+    stage.list(
         "How the clients' kernels see it (TCP_INFO)",
         "客户端看到的状态（TCP_INFO）",
-        states.as_bytes(),
+        (english.join("\n"), chinese.join("\n")),
     )?;
     let (waiting, asked) = (queue(&listener)?, tcp_info(&listener)?.tcpi_sacked);
     stage.notice(

@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 
 use crate::sockets::PATIENCE;
 use crate::stage::Trouble;
+use crate::words::{Language, Words};
 
 /// Most that a command may print: enough for a lesson, and read byte by byte in no time.
 pub(crate) const MOST: usize = 1 << 20;
@@ -21,16 +22,22 @@ pub(crate) const MOST: usize = 1 << 20;
 /// [`Trouble::Wish`] if it fails, prints nothing, prints more than [`MOST`] bytes or does not end.
 pub(crate) fn output_of(line: &str) -> Result<Vec<u8>, Trouble> {
     let (output, status, complaint) = run(line)?;
-    let advice = "choose a command that prints something and ends, such as 'seq 5000'";
-    if !status.success() {
+    let why = if !status.success() {
         let complaint = complaint.lines().next().unwrap_or_default().to_owned();
         let said = if complaint.is_empty() { complaint } else { format!(" ({complaint})") };
-        return Err(Trouble::Wish(format!("the command '{line}' failed: {status}{said}; {advice}")));
-    }
-    if output.is_empty() {
-        return Err(Trouble::Wish(format!("the command '{line}' prints nothing; {advice}")));
-    }
-    Ok(output)
+        (format!("failed: {status}{said}"), format!("失败了：{status}{said}"))
+    } else if output.is_empty() {
+        ("prints nothing".to_owned(), "什么也没有输出".to_owned())
+    } else {
+        return Ok(output);
+    };
+    Err(Trouble::Wish(Words::new(
+        format!(
+            "the command '{line}' {}; choose a command that prints something and ends, such as 'seq 5000'",
+            why.0
+        ),
+        format!("命令 '{line}' {}；请换一条有输出、会自己结束的命令，例如 'seq 5000'", why.1),
+    )))
 }
 
 /// What a command answers to whoever asks: all that it prints on either stream, however it ends.
@@ -51,24 +58,40 @@ fn run(line: &str) -> Result<(Vec<u8>, ExitStatus, String), Trouble> {
     let status = child.wait()?;
     match result {
         Ok((output, complaint)) => Ok((output, status, complaint)),
-        Err(why) => {
-            let advice = "choose one that ends by itself, or cut it short with | head -c 100000";
-            Err(Trouble::Wish(format!("the command '{line}' {why}; {advice}")))
-        }
+        Err(why) => Err(Trouble::Wish(Words::new(
+            format!(
+                "the command '{line}' {}; choose one that ends by itself, or cut it short with \
+                | head -c 100000",
+                why.of(Language::English)
+            ),
+            format!(
+                "命令 '{line}' {}；请换一条会自己结束的命令，或者用 | head -c 100000 截短",
+                why.of(Language::Chinese)
+            ),
+        ))),
     }
 }
 
 /// Both streams to their ends, or why they were not read so far.
-fn read_both(child: &mut Child) -> Result<(Vec<u8>, String), String> {
+fn read_both(child: &mut Child) -> Result<(Vec<u8>, String), Words> {
     let (sender, output) = mpsc::channel();
     read_in_thread(child.stdout.take(), sender);
     let (sender, complaint) = mpsc::channel();
     read_in_thread(child.stderr.take(), sender);
     let end = |receiver: mpsc::Receiver<io::Result<Vec<u8>>>| {
         let read = receiver.recv_timeout(PATIENCE);
-        let read = read.map_err(|_| format!("did not end within {} s", PATIENCE.as_secs()))?;
-        let bytes = read.map_err(|error| format!("could not be read: {error}"))?;
-        if bytes.len() > MOST { Err(format!("prints more than {MOST} bytes")) } else { Ok(bytes) }
+        let seconds = PATIENCE.as_secs();
+        let read = read.map_err(|_| {
+            Words::new(format!("did not end within {seconds} s"), format!("在 {seconds} 秒内没有结束"))
+        })?;
+        let bytes = read.map_err(|error| {
+            Words::new(format!("could not be read: {error}"), format!("的输出读不出来：{error}"))
+        })?;
+        if bytes.len() > MOST {
+            let chinese = format!("的输出超过 {MOST} 字节");
+            return Err(Words::new(format!("prints more than {MOST} bytes"), chinese));
+        }
+        Ok(bytes)
     };
     Ok((end(output)?, String::from_utf8_lossy(&end(complaint)?).into_owned()))
 }

@@ -19,8 +19,8 @@ pub enum Trouble {
     #[error(transparent)]
     Io(#[from] io::Error),
     /// What the teacher asked for cannot be done.
-    #[error("{0}")]
-    Wish(String),
+    #[error("{}", .0.of(crate::words::Language::English))]
+    Wish(Words),
 }
 
 impl From<nix::errno::Errno> for Trouble {
@@ -44,6 +44,13 @@ pub enum Item {
         what: Words,
         /// The bytes, as they were.
         bytes: Vec<u8>,
+    },
+    /// What the lesson noted while it went on, line by line: a journal, a table, what a call returned.
+    Listed {
+        /// What it is.
+        what: Words,
+        /// The lines.
+        lines: Words,
     },
     /// Writes and reads as blocks.
     Picture(Record),
@@ -92,6 +99,16 @@ impl<'a> Stage<'a> {
         bytes: &[u8],
     ) -> io::Result<()> {
         self.add(Item::Shown { what: Words::new(english, chinese), bytes: bytes.to_vec() })
+    }
+
+    /// Shows what was noted, line by line.
+    pub fn list(
+        &mut self,
+        english: impl Into<String>,
+        chinese: impl Into<String>,
+        lines: impl Into<Words>,
+    ) -> io::Result<()> {
+        self.add(Item::Listed { what: Words::new(english, chinese), lines: lines.into() })
     }
 
     /// Draws what a flow has recorded.

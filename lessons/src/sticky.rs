@@ -17,6 +17,7 @@ use crate::segments::Segments;
 use crate::shell::{answer_of, output_of};
 use crate::sockets::{DOWN, PATIENCE, UP, pair, queued, recv, unsent, wait_until};
 use crate::stage::{Stage, Taught, Trouble};
+use crate::words::Words;
 
 /// What every first program uses: `recv(1024)`.
 const RECV: usize = 1024;
@@ -26,9 +27,10 @@ const ALL_AT_ONCE: usize = 32 << 10;
 
 pub(crate) fn teach(stage: &mut Stage) -> Taught {
     let small = small_messages(stage)?;
+    let (command, size) = large_answer(stage)?;
     glued_by_the_receiver(stage, &small)?;
     glued_by_the_sender(stage, &small)?;
-    the_rest_of_a_large_answer(stage)?;
+    the_rest_of_a_large_answer(stage, &command, size)?;
     Ok(stage.say(
         "TCP has done nothing wrong: it promised a stream of bytes in order, and kept that. The mistake \
         is the application's, which took one recv() for one message. It must say itself where a message \
@@ -47,15 +49,37 @@ fn small_messages(stage: &Stage) -> Result<Vec<(String, Vec<u8>)>, Trouble> {
     }
     let total: usize = sizes.iter().map(|size| size.get()).sum();
     if sizes.len() < 2 || total > ALL_AT_ONCE {
-        let wish =
-            format!("--sizes must name at least two messages, of {ALL_AT_ONCE} bytes together at most");
-        return Err(Trouble::Wish(wish));
+        return Err(Trouble::Wish(Words::new(
+            format!("--sizes must name at least two messages, of {ALL_AT_ONCE} bytes together at most"),
+            format!("--sizes 至少要写两条消息，加起来不超过 {ALL_AT_ONCE} 字节"),
+        )));
     }
     let message = |(index, size): (usize, &std::num::NonZeroUsize)| {
         let letter = b'a' + (index % 26) as u8;
         (format!("{size} × {}", letter as char), vec![letter; size.get()])
     };
     Ok(sizes.iter().enumerate().map(message).collect())
+}
+
+/// A command and a read size that does not take its whole answer; told at once if there is no such thing.
+fn large_answer(stage: &Stage) -> Result<(String, usize), Trouble> {
+    let recv_size = stage.options().recv.map_or(RECV, |size| size.get());
+    let command = stage.options().command.clone().unwrap_or_else(|| "ls -l /usr/bin".to_owned());
+    let size = output_of(&command)?.len();
+    if size > recv_size {
+        return Ok((command, recv_size));
+    }
+    Err(Trouble::Wish(Words::new(
+        format!(
+            "'{command}' prints {} and one recv of {recv_size} takes them all; choose a command that prints \
+            more, or a smaller --recv",
+            counted(size, "byte")
+        ),
+        format!(
+            "'{command}' 只输出 {size} 字节，一次 {recv_size} 字节的 recv 就全部取走；请换一条输出更多的命\
+            令，或把 --recv 改小"
+        ),
+    )))
 }
 
 fn glued_by_the_receiver(stage: &mut Stage, messages: &[(String, Vec<u8>)]) -> Taught {
@@ -108,7 +132,7 @@ fn send_each(
     segments: &mut Segments,
 ) -> io::Result<()> {
     for (label, bytes) in messages {
-        flow.message(label);
+        flow.message(label.as_str());
         flow.writer(client).write_all(bytes)?;
         segments.look()?; // What has left the kernel, and in how many segments?
     }
@@ -147,7 +171,7 @@ fn glued_by_the_sender(stage: &mut Stage, messages: &[(String, Vec<u8>)]) -> Tau
             send them in one segment. On loopback acknowledgements come at once, so we hold the bytes \
             back ourselves, with TCP_CORK; the gluing is the same.",
             "只要之前的字节还没有被确认（ACK），Nagle 算法就会攒着后面的小数据，合成一个报文段\
-            （segment）再发。环回（loopback）上确认来得太快，看不出来，所以我们用 TCP_CORK 亲手攒着；粘\
+            （segment）再发。环回（loopback）上确认来得太快，看不出来，所以我们用 TCP_CORK 自己把数据攒住；粘\
             合的过程是一样的。",
         )?;
         stage.say(
@@ -181,14 +205,12 @@ fn glued_by_the_sender(stage: &mut Stage, messages: &[(String, Vec<u8>)]) -> Tau
     stage.fact(false, "the kernel held small writes back", "内核攒住了小数据")
 }
 
-fn the_rest_of_a_large_answer(stage: &mut Stage) -> Taught {
+fn the_rest_of_a_large_answer(stage: &mut Stage, first: &str, size: usize) -> Taught {
     stage.scene(
         "A large answer comes apart, and its rest answers the next command",
-        "大消息被拆开，剩下的部分冒充下一条命令的结果",
+        "大消息被拆开（半包），剩下的部分冒充下一条命令的结果",
     )?;
-    let size = stage.options().recv.map_or(RECV, |size| size.get());
-    let first = stage.options().command.clone().unwrap_or_else(|| "ls -l /usr/bin".to_owned());
-    let commands = [first.as_str(), "ps", "seq 5"];
+    let commands = [first, "ps", "seq 5"];
 
     let (client, server) = pair()?;
     let (up, down) = (Flow::new(UP), Flow::new(DOWN));
@@ -200,10 +222,8 @@ fn the_rest_of_a_large_answer(stage: &mut Stage) -> Taught {
     client.shutdown(Shutdown::Write)?;
     io::copy(&mut &client, &mut io::sink())?;
     let served = server.join().map_err(|_| io::Error::other("the server's thread panicked"))?;
-    let received = match (asked, served) {
-        (_, Err(Trouble::Wish(wish))) => return Err(Trouble::Wish(wish)), // the command itself was no good
-        (asked, _) => asked?,
-    };
+    served?;
+    let received = asked?;
 
     stage.say(
         format!(
@@ -276,21 +296,19 @@ fn answer_all(
     answers: &Sender<(String, Vec<u8>)>,
 ) -> Taught {
     let mut buffer = [0; 4096];
-    for number in 0.. {
+    loop {
         let count = recv(socket, &mut buffer)?; // a command: the client waits for the answer, so nothing follows it yet
         up.read(&buffer[..count]);
         if count == 0 {
-            break;
+            return Ok(());
         }
         let command = String::from_utf8_lossy(&buffer[..count]).into_owned();
-        // The teacher's command must be of use; the others may print what they like.
-        let answer = if number == 0 { output_of(&command)? } else { answer_of(&command)? };
+        let answer = answer_of(&command)?;
         let size = answer.len();
         if answers.send((command, answer)).is_err() || sizes.send(size).is_err() {
-            break; // the connection or the client is gone
+            return Ok(()); // the connection or the client is gone
         }
     }
-    Ok(())
 }
 
 /// The naive client: one recv for one answer. What each brought.
@@ -309,12 +327,6 @@ fn ask_naively(
         up.writer(socket).write_all(command.as_bytes())?;
         let size =
             sizes.recv_timeout(PATIENCE).map_err(|_| io::Error::other("the server has not answered"))?;
-        if received.is_empty() && size <= recv_size {
-            return Err(Trouble::Wish(format!(
-                "'{command}' prints {size} bytes, and one recv of {recv_size} takes them all; choose a \
-                command that prints more, or a smaller --recv"
-            )));
-        }
         left += size;
         // So that a recv() brings as much as it can, and not by chance less.
         wait_until("the answer has arrived", "回答已到达", || {

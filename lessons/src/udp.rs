@@ -42,7 +42,7 @@ fn receive(
     Ok(buffer)
 }
 
-fn send(socket: &UdpSocket, to: &UdpSocket, flow: &Flow, label: &str, bytes: &[u8]) -> Taught {
+fn send(socket: &UdpSocket, to: &UdpSocket, flow: &Flow, label: impl Into<Words>, bytes: &[u8]) -> Taught {
     flow.message(label);
     socket.send_to(bytes, to.local_addr()?)?;
     flow.wrote(bytes);
@@ -53,13 +53,13 @@ fn boundaries(stage: &mut Stage) -> Taught {
     stage.scene("One send, one datagram, one recvfrom", "一次发送，一个数据报，一次 recvfrom")?;
     stage.say(
         "Three messages: first three times sendto, and only then three times recvfrom(1024).",
-        "三个消息：先是三次 sendto，然后才是三次 recvfrom(1024)。",
+        "三条消息：先是三次 sendto，然后才是三次 recvfrom(1024)。",
     )?;
     let messages: [&[u8]; 3] = [b"PING", b"a longer message", b"BYE"];
     let (sender, receiver) = (datagrams()?, datagrams()?);
     let flow = Flow::over(Carrier::Udp, "UDP");
     for message in messages {
-        send(&sender, &receiver, &flow, &String::from_utf8_lossy(message), message)?;
+        send(&sender, &receiver, &flow, String::from_utf8_lossy(message).into_owned(), message)?;
     }
     let mut received = Vec::new();
     for _ in messages {
@@ -79,16 +79,16 @@ fn boundaries(stage: &mut Stage) -> Taught {
 
     stage.say(
         "Now the same three over TCP, all of them sent before the first recv(1024).",
-        "现在让同样三个消息走 TCP，也是全部发完之后才第一次 recv(1024)。",
+        "现在让同样三条消息走 TCP，也是全部发完之后才第一次 recv(1024)。",
     )?;
     let (mut client, mut server) = pair()?;
     let flow = Flow::new("TCP");
     for message in messages {
-        flow.message(String::from_utf8_lossy(message));
+        flow.message(String::from_utf8_lossy(message).into_owned());
         flow.writer(&mut client).write_all(message)?;
     }
     let total: usize = messages.iter().map(|message| message.len()).sum();
-    wait_until("all three messages have arrived", "三个消息都已到达", || {
+    wait_until("all three messages have arrived", "三条消息都已到达", || {
         Ok(queued(&server)? == total)
     })?;
     let read = flow.reader(&mut server).read(&mut [0; 1024])?;
@@ -104,7 +104,7 @@ fn boundaries(stage: &mut Stage) -> Taught {
     stage.fact(
         size == 0,
         "even an empty datagram arrives: here 0 bytes are a message, not the end as with TCP",
-        "连空数据报也会到达：这里的 0 字节是一个消息，不像 TCP 那样表示结束",
+        "连空数据报也会到达：这里的 0 字节是一条消息，不像 TCP 那样表示结束",
     )
 }
 
@@ -122,7 +122,7 @@ fn cut(stage: &mut Stage) -> Taught {
         b"next" => Some(1),
         _ => alphabet.starts_with(bytes).then_some(0),
     };
-    send(&sender, &receiver, &flow, "alphabet", alphabet)?;
+    send(&sender, &receiver, &flow, ("alphabet", "字母表"), alphabet)?;
     wait_until("the first datagram has arrived", "第一个数据报到了", || {
         Ok(queued(&receiver)? == alphabet.len())
     })?;
@@ -135,7 +135,7 @@ fn cut(stage: &mut Stage) -> Taught {
     stage.notice(
         "The second call does not go on with K: with TCP it would. What did not fit is gone, and no error \
             says so.",
-        "第二次调用并没有从 K 接着读——换作 TCP 就会。装不下的部分没有了，也没有报错。",
+        "第二次调用并没有从 K 接着读——换成 TCP 才会。装不下的部分没有了，也没有报错。",
     )?;
     stage.fact(
         first == alphabet[..10] && second == b"next",
@@ -226,20 +226,23 @@ fn loss(stage: &mut Stage) -> Taught {
     let (sender, receiver) = (datagrams()?, datagrams()?);
     SockRef::from(&receiver).set_recv_buffer_size(4096)?; // Room for a few, whatever this machine's default is.
     let flow = Flow::over(Carrier::Udp, ("UDP into a small receive buffer", "UDP，接收缓冲区很小"));
-    for number in 0..COUNT {
-        let datagram = format!("{number:0>1000}"); // 1,000 bytes, the number at the end.
-        send(&sender, &receiver, &flow, &(number + 1).to_string(), datagram.as_bytes())?;
+    for number in 1..=COUNT {
+        let datagram = format!("{number:.<1000}"); // 1,000 bytes: the number, and dots behind it.
+        send(&sender, &receiver, &flow, number.to_string(), datagram.as_bytes())?;
     }
     receiver.set_nonblocking(true)?;
     let mut arrived = Vec::new();
     let mut lost = 0;
-    let number = |bytes: &[u8]| String::from_utf8_lossy(bytes).parse::<usize>().ok().filter(|n| *n < COUNT);
+    let number = |bytes: &[u8]| {
+        let text = String::from_utf8_lossy(bytes);
+        text.trim_end_matches('.').parse::<usize>().ok().filter(|number| (1..=COUNT).contains(number))
+    };
     wait_until(
         "every datagram has arrived or was dropped",
         "每个数据报不是到达就是被丢弃",
         || {
             loop {
-                match receive(&receiver, &flow, 1024, number) {
+                match receive(&receiver, &flow, 1024, |bytes| Some(number(bytes)? - 1)) {
                     Ok(datagram) => arrived.extend(number(&datagram)),
                     Err(Trouble::Io(error)) if error.kind() == ErrorKind::WouldBlock => break,
                     Err(trouble) => return Err(std::io::Error::other(trouble)),
@@ -250,8 +253,8 @@ fn loss(stage: &mut Stage) -> Taught {
         },
     )?;
     stage.draw(&flow)?;
-    let numbers: Vec<String> = arrived.iter().map(|number| (number + 1).to_string()).collect();
-    stage.show("The datagrams that arrived", "到达的数据报", numbers.join(" ").as_bytes())?;
+    let numbers: Vec<String> = arrived.iter().map(usize::to_string).collect();
+    stage.list("The datagrams that arrived", "到达的数据报", numbers.join(" "))?;
     stage.say(
         format!(
             "{COUNT} sends, and every one of them succeeded. Nobody was reading, the receive buffer \
@@ -313,6 +316,6 @@ fn order(stage: &mut Stage) -> Taught {
         received.concat() == messages.concat().as_bytes(),
         "a number in front of each message lets the receiver restore the order and see gaps; TCP's \
             sequence numbers do just that",
-        "在每个消息前加上序号，接收方就能恢复次序、发现缺口；TCP 的序号（sequence number）做的正是这件事",
+        "在每条消息前加上序号，接收方就能恢复次序、发现缺口；TCP 的序号（sequence number）做的正是这件事",
     )
 }

@@ -239,7 +239,7 @@ fn datagram(stage: &mut Stage, path: &Path) -> Taught {
         format!(
             "process {theirs} wrote twice, and exactly two messages arrived, each with its writer's number"
         ),
-        format!("进程 {theirs} 写了两次，到达的正好是两个消息，而且都带着写者的进程号"),
+        format!("进程 {theirs} 写了两次，到达的正好是两条消息，而且都带着写者的进程号"),
     )
 }
 
@@ -254,7 +254,7 @@ fn boundaries(stage: &mut Stage) -> Taught {
         stream.message(message);
         stream.writer(&mut ours).write_all(message.as_bytes())?;
     }
-    wait_until("all three messages are there", "三个消息都到了", || Ok(queued(&theirs)? == total))?;
+    wait_until("all three messages are there", "三条消息都到了", || Ok(queued(&theirs)? == total))?;
     let glued = stream.reader(&mut theirs).read(&mut [0; 1024])?;
 
     let (ours, theirs) = UnixDatagram::pair()?;
@@ -280,7 +280,7 @@ fn boundaries(stage: &mut Stage) -> Taught {
             "the stream glued three messages together: one read of {glued} bytes. Not only TCP does \
             so: every stream does"
         ),
-        format!("流把三个消息粘在了一起：一次读到 {glued} 字节。不只是 TCP，凡是字节流都如此"),
+        format!("流把三条消息粘在了一起：一次读到 {glued} 字节。不只是 TCP，凡是字节流都如此"),
     )?;
     stage.fact(
         messages.iter().map(|message| message.len()).eq(apart),

@@ -10,10 +10,13 @@ use labsh_proto::limits::{BODY, HEADER_LENGTH};
 use labsh_proto::message::{Body, Credit, Ended, Eof, Exit, Open, Program, Started, Status, Welcome};
 use sha2::{Digest, Sha256};
 
-use crate::flow::Flow;
+use crate::flow::{Carrier, Flow};
+use crate::print::counted;
 use crate::real::{Ran, RealSession};
+use crate::shell::output_of;
 use crate::sockets::{patient, recv};
 use crate::stage::{Stage, Taught, Trouble};
+use crate::words::{Language, Words};
 
 /// What the proxy does with the bytes on their way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,9 +34,13 @@ const BLOCK: usize = 64 << 10;
 
 pub(crate) fn teach(stage: &mut Stage) -> Taught {
     let Some(real) = stage.options().real.clone() else {
-        return Err(Trouble::Wish("this program has no labshd to show; run `labsh lesson wire`".to_owned()));
+        return Err(Trouble::Wish(Words::new(
+            "this program has no labshd to show; run `labsh lesson wire`",
+            "这个程序没有可供观察的 labshd；请运行 `labsh lesson wire`",
+        )));
     };
     let line = stage.options().command.clone().unwrap_or_else(|| "seq 3".to_owned());
+    output_of(&line)?; // tells at once if the command is of no use
     let straight = straight(stage, &*real, &line)?;
     cut(stage, &*real, &line, &straight, Wire::Chopped)?;
     cut(stage, &*real, &line, &straight, Wire::Glued)
@@ -53,15 +60,15 @@ fn straight(stage: &mut Stage, real: &dyn RealSession, line: &str) -> Result<Ran
         ),
     )?;
     let watched = watch(real, line, Wire::Straight)?;
-    let table: Vec<String> = watched.frames.iter().map(|(arrow, frame)| describe(arrow, frame)).collect();
-    let (before, behind) =
-        table.split_at(watched.frames.iter().take_while(|(_, frame)| frame.kind != Kind::Open).count());
-    stage.show(
+    let (before, behind) = watched
+        .frames
+        .split_at(watched.frames.iter().take_while(|(_, frame)| frame.kind != Kind::Open).count());
+    stage.list(
         "who is there? → from labsh, ← from labshd; kind, (channel), bytes of header + body",
         "对方是谁？→ 来自 labsh，← 来自 labshd；类型、（通道）、消息头 + 正文的字节数",
-        before.join("\n").as_bytes(),
+        table(before),
     )?;
-    stage.show("the command", "命令", behind.join("\n").as_bytes())?;
+    stage.list("the command", "命令", table(behind))?;
     stage.show("what labsh received from the command", "labsh 收到的命令输出", &watched.ran.stdout)?;
     stage.draw(&watched.up)?;
     stage.draw(&watched.down)?;
@@ -72,19 +79,11 @@ fn straight(stage: &mut Stage, real: &dyn RealSession, line: &str) -> Result<Ran
          多少字节：少了一个字节也看得出来。",
     )?;
     let count = |kind| watched.frames.iter().filter(|(_, frame)| frame.kind == kind).count();
-    let data: usize = watched
-        .frames
-        .iter()
-        .filter(|(_, frame)| frame.kind == Kind::Stdout)
-        .map(|(_, frame)| frame.body.len())
-        .sum();
+    let (messages, data) = (watched.frames.len(), watched.ran.stdout.len());
     stage.fact(
-        count(Kind::Open) == 1 && count(Kind::Exit) == 1 && data == watched.ran.stdout.len(),
-        format!(
-            "{} messages passed, and their stdout bodies are the {data} bytes of the output",
-            table.len()
-        ),
-        format!("经过了 {} 条消息，其中 stdout 消息的正文正是输出的 {data} 字节", table.len()),
+        count(Kind::Open) == 1 && count(Kind::Exit) == 1 && watched.sent() == watched.ran.stdout,
+        format!("{messages} messages passed, and their stdout bodies are the {data} bytes of the output"),
+        format!("经过了 {messages} 条消息，其中 stdout 消息的正文正是输出的 {data} 字节"),
     )?;
     Ok(watched.ran)
 }
@@ -117,24 +116,24 @@ fn cut(stage: &mut Stage, real: &dyn RealSession, line: &str, straight: &Ran, wi
     stage.fact(
         holds,
         format!(
-            "labshd's {messages} messages were passed on in {writes} pieces, the largest of {largest} bytes"
+            "labshd's {messages} messages were passed on in {writes} pieces, the largest of {}",
+            counted(largest as usize, "byte")
         ),
         format!("labshd 的 {messages} 条消息被分成 {writes} 块转发，最大的一块 {largest} 字节"),
     )?;
+    let whole = watched.sent() == watched.ran.stdout;
+    if whole && watched.ran != *straight {
+        // Not the wire's doing: labshd itself sent something else than before.
+        return Err(Trouble::Wish(Words::new(
+            format!("`{line}` does something else each time; choose a command that always prints the same"),
+            format!("`{line}` 每次的结果都不一样；请换一条输出固定的命令"),
+        )));
+    }
+    let (size, digest) = (watched.ran.stdout.len(), digest(&watched.ran.stdout));
     stage.fact(
-        watched.ran == *straight,
-        format!(
-            "the result is the same: exit code {:?}, {} bytes, SHA-256 {}…",
-            watched.ran.code.unwrap_or_default(),
-            watched.ran.stdout.len(),
-            digest(&watched.ran.stdout)
-        ),
-        format!(
-            "结果相同：退出码 {:?}，{} 字节，SHA-256 {}…",
-            watched.ran.code.unwrap_or_default(),
-            watched.ran.stdout.len(),
-            digest(&watched.ran.stdout)
-        ),
+        whole,
+        format!("the result is the same: {}, SHA-256 {digest}…", counted(size, "byte")),
+        format!("结果相同：{size} 字节，SHA-256 {digest}…"),
     )?;
     if wire == Wire::Glued {
         stage.notice(
@@ -154,13 +153,22 @@ struct Watched {
     down: Flow,
 }
 
+impl Watched {
+    /// What labshd sent of the command's stdout, whatever became of it behind the proxy.
+    fn sent(&self) -> Vec<u8> {
+        let stdout = self.frames.iter().filter(|(_, frame)| frame.kind == Kind::Stdout);
+        stdout.flat_map(|(_, frame)| frame.body.to_vec()).collect()
+    }
+}
+
 type Passed = Arc<Mutex<Vec<(char, Frame)>>>;
 
 /// Runs a command through a proxy.
 fn watch(real: &dyn RealSession, line: &str, wire: Wire) -> Result<Watched, Trouble> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let address = listener.local_addr()?;
-    let (up, down) = (Flow::new("labsh → labshd"), Flow::new("labshd → labsh"));
+    let flow = |label: &str| Flow::over(Carrier::Proxy, label);
+    let (up, down) = (flow("labsh → labshd"), flow("labshd → labsh"));
     let passed = Passed::default();
     let ran = thread::scope(|scope| {
         let proxy = scope.spawn(|| proxy(&listener, real.labshd(), wire, &passed, [&up, &down]));
@@ -170,13 +178,10 @@ fn watch(real: &dyn RealSession, line: &str, wire: Wire) -> Result<Watched, Trou
             let _ = TcpStream::connect(address);
         }
         let proxied = proxy.join().map_err(|_| io::Error::other("the proxy's thread panicked"))?;
-        let ran = ran.map_err(|error| Trouble::Wish(format!("`{line}`: {error}")))?;
+        let ran = ran.map_err(|error| Trouble::Wish(format!("`{line}`: {error}").into()))?;
         proxied?;
         Ok::<_, Trouble>(ran)
     })?;
-    if ran.stdout.is_empty() {
-        return Err(Trouble::Wish(format!("`{line}` prints nothing; name a command that prints something")));
-    }
     let frames = passed.lock().unwrap_or_else(PoisonError::into_inner).clone();
     Ok(Watched { ran, frames, up, down })
 }
@@ -251,44 +256,59 @@ fn is_waited_for(arrow: char, kind: Kind) -> bool {
     }
 }
 
-/// A message in one line: direction, kind, channel, bytes of header and body, and what it says.
-fn describe(arrow: &char, frame: &Frame) -> String {
-    format!(
-        "{arrow} {:<9} ({})  {HEADER_LENGTH} + {:<5}  {}",
-        frame.kind.name(),
-        frame.channel,
-        frame.body.len(),
-        meaning(frame)
-    )
+/// A message a line: direction, kind, channel, bytes of header and body, and what it says.
+fn table(frames: &[(char, Frame)]) -> Words {
+    let row = |(arrow, frame): &(char, Frame), language| {
+        let (kind, size, meaning) = (frame.kind.name(), frame.body.len(), meaning(frame));
+        let meaning = meaning.of(language);
+        let row = format!("{arrow} {kind:<9} ({})  {HEADER_LENGTH} + {size:<5}  {meaning}", frame.channel);
+        row.trim_end().to_owned()
+    };
+    let rows = |language| frames.iter().map(|passed| row(passed, language)).collect::<Vec<_>>().join("\n");
+    Words::new(rows(Language::English), rows(Language::Chinese))
 }
 
 /// What stands in the body, by the names of docs/PROTOCOL.md.
-fn meaning(frame: &Frame) -> String {
-    fn of<B: Body>(frame: &Frame, text: impl Fn(B) -> String) -> String {
-        B::from_frame(frame).map_or_else(|error| error.to_string(), text)
+fn meaning(frame: &Frame) -> Words {
+    fn of<B: Body>(frame: &Frame, words: impl Fn(B) -> Words) -> Words {
+        B::from_frame(frame).map_or_else(|error| error.to_string().into(), words)
     }
     match frame.kind {
-        Kind::Challenge => "server_nonce: 32 random bytes".to_owned(),
-        Kind::Response => "client_nonce, proof: HMAC-SHA256".to_owned(),
+        Kind::Challenge => ("server_nonce: 32 random bytes", "server_nonce：32 个随机字节").into(),
+        Kind::Response => ("client_nonce, proof: HMAC-SHA256", "client_nonce、proof（HMAC-SHA256）").into(),
+        Kind::Ping => ("a sign of life", "报个到").into(),
         Kind::Welcome => of(frame, |welcome: Welcome| {
-            let version = welcome.version.map_or_else(String::new, |version| format!(", from {version}"));
-            format!("proof, up to {} channels{version}", welcome.channels)
+            let version = welcome.version.unwrap_or_else(|| "labshd".to_owned());
+            let channels = welcome.channels;
+            let english = format!("proof, up to {channels} channels, from {version}");
+            (english, format!("proof，最多 {channels} 个通道，来自 {version}")).into()
         }),
-        Kind::Open => Open::decode(&frame.body).map_or_else(|error| error.to_string(), |open| program(&open)),
-        Kind::Started => of(frame, |started: Started| format!("pid {}", started.pid)),
-        Kind::Eof => of(frame, |eof: Eof| format!("{} has ended", eof.stream)),
-        Kind::Credit => of(frame, |credit: Credit| {
-            format!("{}: {} consumed, up to {}", credit.stream, credit.consumed, credit.limit)
+        Kind::Open => {
+            Open::decode(&frame.body).map_or_else(|error| error.to_string(), |open| program(&open)).into()
+        }
+        Kind::Started => of(frame, |started: Started| format!("pid {}", started.pid).into()),
+        Kind::Eof => of(frame, |eof: Eof| {
+            (format!("{} has ended", eof.stream), format!("{} 到此为止", eof.stream)).into()
+        }),
+        Kind::Credit => of(frame, |Credit { stream, consumed, limit }| {
+            let english = format!("{stream}: {consumed} consumed, up to {limit}");
+            (english, format!("{stream}：已取走 {consumed}，可以发到 {limit}")).into()
         }),
         Kind::Ended => of(frame, |ended: Ended| status(ended.status)),
         Kind::Exit => of(frame, |exit: Exit| {
-            format!("{}, stdout {} bytes, stderr {} bytes", status(exit.status), exit.stdout, exit.stderr)
+            let (status, stdout, stderr) = (status(exit.status), exit.stdout, exit.stderr);
+            let english =
+                format!("{}, stdout {stdout} bytes, stderr {stderr} bytes", status.of(Language::English));
+            let chinese =
+                format!("{}，stdout {stdout} 字节，stderr {stderr} 字节", status.of(Language::Chinese));
+            (english, chinese).into()
         }),
+        Kind::Close => ("the channel's slot is free again", "交还通道").into(),
         Kind::Stdin | Kind::Stdout | Kind::Stderr => {
             let text = String::from_utf8_lossy(&frame.body[..frame.body.len().min(24)]).into_owned();
-            format!("{text:?}{}", if frame.body.len() > 24 { "…" } else { "" })
+            format!("{text:?}{}", if frame.body.len() > 24 { "…" } else { "" }).into()
         }
-        _ => String::new(),
+        _ => Words::default(),
     }
 }
 
@@ -303,10 +323,12 @@ fn program(open: &Open) -> String {
     }
 }
 
-fn status(status: Status) -> String {
+fn status(status: Status) -> Words {
     match status {
-        Status::Exited(code) => format!("exited {code}"),
-        Status::Signaled { signal, .. } => format!("ended by signal {signal}"),
+        Status::Exited(code) => (format!("exited {code}"), format!("退出码 {code}")).into(),
+        Status::Signaled { signal, .. } => {
+            (format!("ended by signal {signal}"), format!("被信号 {signal} 终止")).into()
+        }
     }
 }
 

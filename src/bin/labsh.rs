@@ -54,7 +54,9 @@ fn give_lessons(options: LessonOptions) -> anyhow::Result<ExitCode> {
         match given.outcome {
             Ok(()) => {}
             // Of several lessons each has told already what went wrong; the only one leaves its refusal to us.
-            Err(Trouble::Wish(wish)) if lessons.len() == 1 => return Err(anyhow::anyhow!(wish)),
+            Err(Trouble::Wish(wish)) if lessons.len() == 1 => {
+                return Err(anyhow::anyhow!(wish.of(language).to_owned()));
+            }
             Err(_) => status = ExitCode::from(NOT_SHOWN),
         }
     }

@@ -14,11 +14,11 @@ pub struct LessonOptions {
     /// The language [default: the locale's]
     #[arg(long, value_name = "en|zh", hide_possible_values = true)]
     pub lang: Option<LessonLanguage>,
-    /// The command whose output is sent in sticky, length-first and fixed-header: one line for /bin/sh
+    /// The command whose output is sent in sticky, length-first, fixed-header and wire: one line for /bin/sh
     #[arg(long, value_name = "COMMAND", value_parser = command_line)]
     pub command: Option<String>,
     /// How many bytes a naive program reads at once, in sticky
-    #[arg(long, value_name = "BYTES", value_parser = read_size)]
+    #[arg(long, value_name = "BYTES", allow_negative_numbers = true, value_parser = read_size)]
     pub recv: Option<NonZeroUsize>,
     /// The sizes of the small messages in sticky, in bytes: 5,7,100
     #[arg(long, value_name = "SIZES", value_delimiter = ',', value_parser = message_size)]
@@ -57,6 +57,9 @@ const MOST_READ: usize = 1 << 20;
 /// Most that a small message may have.
 const MOST_SMALL: usize = 4096;
 
+/// Longer than any line that one would project; a lesson's server takes it with one read.
+const LONGEST_COMMAND: usize = 1000;
+
 fn read_size(text: &str) -> Result<NonZeroUsize, String> {
     bounded(text, MOST_READ, "a read of 0 bytes returns 0, which looks like the end of the connection")
 }
@@ -77,6 +80,9 @@ fn bounded(text: &str, most: usize, why_not_zero: &str) -> Result<NonZeroUsize, 
 fn command_line(text: &str) -> Result<String, String> {
     if text.trim().is_empty() {
         return Err("it is empty; write a command that prints something, such as 'seq 5000'".to_owned());
+    }
+    if text.contains('\n') || text.len() > LONGEST_COMMAND {
+        return Err(format!("it is not one line of at most {LONGEST_COMMAND} bytes; put it into a script"));
     }
     Ok(text.to_owned())
 }

@@ -14,7 +14,7 @@ const COLUMNS: usize = 72;
 const UNIT: usize = 10;
 
 /// Room on the left for the names of the lanes, in units of the drawing.
-const MARGIN: usize = 96;
+const MARGIN: usize = 112;
 
 /// Lines of blocks that one figure may have; what comes behind them is counted.
 const LINES: usize = 6;
@@ -94,6 +94,12 @@ impl Figure<'_> {
         let (writes, reads) = (self.steps(What::Write).count(), self.steps(What::Read).count());
         let (send, recv) = (self.name(What::Write), self.name(What::Read));
         match self.language {
+            Language::English if self.record.carrier == Carrier::Proxy => {
+                format!("{bytes} bytes · {writes} messages came · {reads} pieces went on")
+            }
+            Language::Chinese if self.record.carrier == Carrier::Proxy => {
+                format!("{bytes} 字节 · 到来 {writes} 条消息 · 转发 {reads} 块")
+            }
             Language::English => {
                 format!("{bytes} bytes · {send} called {writes}× · {recv} called {reads}×")
             }
@@ -109,7 +115,7 @@ impl Figure<'_> {
                 "<li><span class=\"chip m{}\">{}</span> <span>{}</span> <small>{}</small></li>",
                 index % PAINTS,
                 letter(index),
-                escape_html(&visible(&message.label)),
+                escape_html(&visible(message.label.of(self.language))),
                 self.bytes(message.end - message.start),
             );
         }
@@ -146,16 +152,23 @@ impl Figure<'_> {
                 "Sent, not read: in the kernels' buffers, or lost",
                 "已发送、未读取：在内核缓冲区里，或已丢失",
             ),
+            Carrier::Proxy => self.say("Held by the proxy", "攒在代理手里"),
         };
-        let last_call = match self.language {
-            Language::English => format!("Receiver: the last {recv}"),
-            Language::Chinese => format!("接收方：最近一次 {recv}"),
+        let (first, last_call) = match self.language {
+            Language::English if self.record.carrier == Carrier::Proxy => {
+                ("The last message that came", "The last piece that went on".to_owned())
+            }
+            Language::Chinese if self.record.carrier == Carrier::Proxy => {
+                ("最近到来的消息", "最近转发的一块".to_owned())
+            }
+            Language::English => ("Sender", format!("Receiver: the last {recv}")),
+            Language::Chinese => ("发送方", format!("接收方：最近一次 {recv}")),
         };
-        let places = [("sent", self.say("Sender", "发送方")), ("kernel", waiting), ("got", &last_call)];
+        let places = [("sent", first), ("kernel", waiting), ("got", &last_call)];
         let mut html = format!(
             "<div class=\"player\" hidden><div class=\"controls\">\
              <button type=\"button\" class=\"back\" aria-label=\"{back}\" title=\"{back}\">◀</button>\
-             <button type=\"button\" class=\"play\" aria-label=\"{play}\" title=\"{play}\">▶ {play}</button>\
+             <button type=\"button\" class=\"play\">▶ {play}</button>\
              <button type=\"button\" class=\"forth\" aria-label=\"{forth}\" title=\"{forth}\">▶</button>\
              <input type=\"range\" min=\"0\" max=\"{last}\" step=\"1\" value=\"{last}\" aria-label=\"{slide}\" \
              id=\"slider-{number}\"></div>\
@@ -164,7 +177,7 @@ impl Figure<'_> {
         for (class, name) in places {
             let _ = write!(
                 html,
-                "<div class=\"place {class}\"><h4>{name}</h4><div class=\"chunks\"></div><p></p></div>"
+                "<div class=\"place {class}\"><h3>{name}</h3><div class=\"chunks\"></div><p></p></div>"
             );
         }
         html + "</div></div>"
@@ -172,11 +185,29 @@ impl Figure<'_> {
 
     fn name(&self, what: What) -> &'static str {
         match what {
+            What::Write if self.record.carrier == Carrier::Proxy => self.say("message", "消息"),
+            What::Read if self.record.carrier == Carrier::Proxy => self.say("piece", "块"),
             What::Write if self.record.carrier == Carrier::Udp => "sendto()",
             What::Write => "send()",
             What::Segment => self.say("segment", "报文段"),
             What::Read if self.record.carrier == Carrier::Udp => "recvfrom()",
             What::Read => "recv()",
+        }
+    }
+
+    /// Which of its kind a step is; `#` stands for the number.
+    fn nth(&self, what: What) -> String {
+        let name = self.name(what);
+        match (self.language, what) {
+            (Language::English, _) => format!("{name} no. #"),
+            (Language::Chinese, What::Segment) => format!("第 # 个{name}"),
+            (Language::Chinese, What::Write) if self.record.carrier == Carrier::Proxy => {
+                format!("第 # 条{name}")
+            }
+            (Language::Chinese, What::Read) if self.record.carrier == Carrier::Proxy => {
+                format!("第 # {name}")
+            }
+            (Language::Chinese, _) => format!("第 # 次 {name}"),
         }
     }
 
@@ -250,24 +281,11 @@ impl Figure<'_> {
         let (left, right) = (x(line.columns[*first]) + 1, x(line.columns[*last + 1]) - 1);
         let step = self.step_of(track.what, block.number);
         let _ = write!(svg, "<g class=\"block\" data-step=\"{step}\" data-calls=\"{}\">", block.calls);
+        // As far as the same message goes, in one piece.
+        let mut stretches: Vec<(Option<usize>, usize, usize)> = Vec::new();
         for index in own.iter().copied() {
             let segment = line.segments[index];
-            let (from, to) = (x(line.columns[index]).max(left), x(line.columns[index + 1]).min(right));
-            let paint = self.message_at(segment.start).filter(|_| segment.start < segment.end);
-            let class = paint.map_or("nobody".to_owned(), |message| format!("p{}", message % PAINTS));
-            let width = to.saturating_sub(from);
-            let _ = write!(
-                svg,
-                "<rect class=\"{class}\" x=\"{from}\" y=\"{y}\" width=\"{width}\" height=\"{BLOCK}\"/>"
-            );
-        }
-        // One letter for each stretch of one message.
-        let mut stretches: Vec<(usize, usize, usize)> = Vec::new();
-        for index in own.iter().copied().filter(|index| {
-            let segment = line.segments[*index];
-            segment.start < segment.end
-        }) {
-            let Some(message) = self.message_at(line.segments[index].start) else { continue };
+            let message = self.message_at(segment.start).filter(|_| segment.start < segment.end);
             let (from, to) = (x(line.columns[index]), x(line.columns[index + 1]));
             match stretches.last_mut() {
                 Some(before) if before.0 == message => before.2 = to,
@@ -275,13 +293,17 @@ impl Figure<'_> {
             }
         }
         for (message, from, to) in stretches {
+            let class = message.map_or("nobody".to_owned(), |message| format!("p{}", message % PAINTS));
+            let (edge, width) = (from.max(left), to.min(right).saturating_sub(from.max(left)));
             let _ = write!(
                 svg,
-                "<text class=\"letter\" x=\"{}\" y=\"{}\">{}</text>",
-                (from + to) / 2,
-                y + BLOCK / 2 + 7,
-                letter(message)
+                "<rect class=\"{class}\" x=\"{edge}\" y=\"{y}\" width=\"{width}\" height=\"{BLOCK}\"/>"
             );
+            if let Some(message) = message {
+                let (middle, base) = ((from + to) / 2, y + BLOCK / 2 + 7);
+                let letter = letter(message);
+                let _ = write!(svg, "<text class=\"letter\" x=\"{middle}\" y=\"{base}\">{letter}</text>");
+            }
         }
         let _ = write!(
             svg,
@@ -342,14 +364,10 @@ impl Figure<'_> {
                 .to_owned(),
             );
         }
-        if self.steps(What::Segment).next().is_none() {
-            notes.push(
-                self.say(
-                    "What travelled between the two sockets was not recorded here; only calls are shown.",
-                    "这里没有记录两个套接字之间实际传输的内容，只画出系统调用。",
-                )
-                .to_owned(),
-            );
+        if self.steps(What::Segment).next().is_none() && self.record.carrier != Carrier::Proxy {
+            let only =
+                self.say("Only calls are drawn here, no segments.", "这里只画出系统调用，没有画报文段。");
+            notes.push(only.to_owned());
         }
         notes
     }
@@ -381,9 +399,13 @@ impl Figure<'_> {
             .enumerate()
             .map(|(index, message)| json!([letter(index), message.start, message.end, index % PAINTS]))
             .collect();
-        let names = [What::Write, What::Segment, What::Read].map(|what| self.name(what));
-        let stream = self.record.carrier == Carrier::Stream;
-        json!({ "messages": messages, "steps": steps, "stream": stream, "names": names })
+        let kinds = [What::Write, What::Segment, What::Read];
+        let (names, nth) = (kinds.map(|what| self.name(what)), kinds.map(|what| self.nth(what)));
+        let returns = self.record.carrier != Carrier::Proxy;
+        let stream = matches!(self.record.carrier, Carrier::Stream | Carrier::Proxy);
+        json!({
+            "messages": messages, "steps": steps, "stream": stream, "names": names, "nth": nth, "returns": returns
+        })
     }
 }
 

@@ -177,25 +177,16 @@ fn sections(given: &Given, language: Language) -> String {
                 let _ = write!(row.texts, "<p class=\"fact\">✓ {}</p>", escape_html(words.of(language)));
             }
             Item::Shown { what, bytes } => {
-                let (text, left_out) = received(bytes);
                 let size = match language {
-                    Language::English if bytes.len() == 1 => "1 byte".to_owned(),
-                    Language::English => format!("{} bytes", bytes.len()),
+                    Language::English => print::counted(bytes.len(), "byte"),
                     Language::Chinese => format!("{} 字节", bytes.len()),
                 };
-                let _ = write!(
-                    row.shown,
-                    "<figure class=\"received\"><figcaption>{} <small>{size}</small></figcaption><pre tabindex=\"0\">{text}</pre>",
-                    escape_html(what.of(language))
-                );
-                if left_out > 0 {
-                    let note = match language {
-                        Language::English => format!("… {left_out} more bytes are not shown."),
-                        Language::Chinese => format!("…… 另有 {left_out} 字节没有显示。"),
-                    };
-                    let _ = write!(row.shown, "<p class=\"note\">{note}</p>");
-                }
-                row.shown += "</figure>";
+                let caption = format!("{} <small>{size}</small>", escape_html(what.of(language)));
+                row.shown += &lines(&caption, bytes, language);
+            }
+            Item::Listed { what, lines: noted } => {
+                let caption = escape_html(what.of(language));
+                row.shown += &lines(&caption, noted.of(language).as_bytes(), language);
             }
             Item::Picture(record) => {
                 figures += 1;
@@ -208,6 +199,22 @@ fn sections(given: &Given, language: Language) -> String {
         html += "</section>\n";
     }
     html
+}
+
+/// What was received or noted, line by line.
+fn lines(caption: &str, bytes: &[u8], language: Language) -> String {
+    let (text, left_out) = received(bytes);
+    let mut html = format!(
+        "<figure class=\"received\"><figcaption>{caption}</figcaption><pre tabindex=\"0\">{text}</pre>"
+    );
+    if left_out > 0 {
+        let note = match language {
+            Language::English => format!("… {left_out} more bytes are not shown."),
+            Language::Chinese => format!("…… 另有 {left_out} 字节没有显示。"),
+        };
+        let _ = write!(html, "<p class=\"note\">{note}</p>");
+    }
+    html + "</figure>"
 }
 
 #[cfg(test)]
@@ -230,7 +237,7 @@ mod tests {
             Item::Notice(words()),
             Item::Fact(words()),
         ];
-        let given = Given { lesson: LESSONS[0], items, outcome: Err(crate::Trouble::Wish(evil.to_owned())) };
+        let given = Given { lesson: LESSONS[0], items, outcome: Err(crate::Trouble::Wish(words())) };
         page(&given, language, None)
     }
 

@@ -23,6 +23,14 @@ function visible(bytes) {
   return text;
 }
 
+const hex = (bytes, gap) => Array.from(bytes, byte => byte.toString(16).padStart(2, '0')).join(gap);
+// The same where there is little room: mostly \x.. would say less than the digits alone, four bytes together.
+function brief(bytes) {
+  const text = visible(bytes);
+  const strange = (text.match(/\\x/g) ?? []).length;
+  return strange * 3 > bytes.length ? hex(bytes, '').replace(/.{8}(?=.)/g, '$& ') : text;
+}
+
 function element(name, className, text) {
   const made = document.createElement(name);
   made.className = className;
@@ -33,9 +41,9 @@ const count = bytes => chinese ? `${bytes} 字节` : bytes === 1 ? '1 byte' : `$
 const time = micros => micros < 1000 ? `${micros} µs` : micros < 1e6 ? `${(micros / 1000).toFixed(2)} ms` : `${(micros / 1e6).toFixed(2)} s`;
 
 function flow(figure) {
-  const { messages, steps: rows, stream, names } = JSON.parse(figure.querySelector('script').textContent);
-  const steps = rows.map(([kind, number, start, end, at, hex]) => {
-    const bytes = Uint8Array.from(hex.match(/../g) ?? [], pair => parseInt(pair, 16));
+  const { messages, steps: rows, stream, names, nth, returns } = JSON.parse(figure.querySelector('script').textContent);
+  const steps = rows.map(([kind, number, start, end, at, digits]) => {
+    const bytes = Uint8Array.from(digits.match(/../g) ?? [], pair => parseInt(pair, 16));
     return { kind, number, start, end, at, bytes };
   });
   const find = selector => figure.querySelector(selector);
@@ -62,7 +70,7 @@ function flow(figure) {
     const holder = steps.find(step => step.start <= start && start < step.start + step.bytes.length);
     if (!holder) return '';
     const most = Math.min(end, start + 40, holder.start + holder.bytes.length);
-    return visible(holder.bytes.subarray(start - holder.start, most - holder.start)) + (most < end ? '…' : '');
+    return brief(holder.bytes.subarray(start - holder.start, most - holder.start)) + (most < end ? '…' : '');
   }
   const MOST = 14;
   function fill(place, stretches, nothing, told) {
@@ -80,14 +88,13 @@ function flow(figure) {
     find(`.${place} p`).textContent = told;
   }
   function describe(step) {
-    const name = `${names[step.kind]} ${say('no.', '第')} ${step.number}${say('', ' 次')}`;
+    const name = nth[step.kind].replace('#', step.number);
     const size = count(step.end - step.start);
     const whose = parts(step.start, step.end).map(part => (part.letter ?? '?') + (part.whole === false ? say(' (a part)', '（一部分）') : ''));
-    const of = whose.length > 8 ? whose.slice(0, 8).join(', ') + ` … +${whose.length - 8}` : whose.join(', ');
-    const what = step.start === step.end
-      ? (step.kind === 2 ? say('returned 0 bytes', '返回 0 字节') : say('no bytes', '0 字节'))
-      : step.kind === 2 ? say(`returned ${size}: ${of}`, `返回 ${size}：${of}`) : say(`${size}: ${of}`, `${size}：${of}`);
-    return `${name}: ${what}`;
+    const of = whose.slice(0, 8).join(say(', ', '、')) + (whose.length > 8 ? ` … +${whose.length - 8}` : '');
+    const returned = step.kind === 2 && returns ? say('returned ', '返回 ') : '';
+    const colon = say(': ', '：');
+    return name + colon + returned + size + (step.start === step.end ? '' : colon + of);
   }
   function inspect(step) {
     detail.hidden = !step;
@@ -96,10 +103,9 @@ function flow(figure) {
     const where = step.start === step.end ? '' : ` · ${range}`;
     const kept = step.bytes.length < step.end - step.start
       ? say(` (the first ${step.bytes.length} are kept)`, `（只保留了前 ${step.bytes.length} 字节）`) : '';
-    const hex = Array.from(step.bytes, byte => byte.toString(16).padStart(2, '0')).join(' ');
     detail.replaceChildren(
       element('b', '', describe(step)), element('small', '', time(step.at) + where + kept),
-      element('div', 'code', visible(step.bytes)), element('div', 'code hex', hex));
+      element('div', 'code', visible(step.bytes)), element('div', 'code hex', hex(step.bytes, ' ')));
   }
 
   function draw() {
@@ -119,10 +125,10 @@ function flow(figure) {
     const held = waiting.reduce((total, [from, to]) => total + to - from, 0);
     const last = reads.at(-1);
     const write = writes.at(-1);
-    const calls = list => say(`${sum(list)} bytes in ${list.length} ${list.length === 1 ? 'call' : 'calls'}`, `${list.length} 次调用，共 ${sum(list)} 字节`);
-    fill('sent', write ? [[write.start, write.end]] : [], '—', calls(writes));
+    const calls = (kind, list) => `${list.length} × ${names[kind]} · ${count(sum(list))}`;
+    fill('sent', write ? [[write.start, write.end]] : [], '—', calls(0, writes));
     fill('kernel', waiting, say('empty', '空'), count(held));
-    fill('got', last ? [[last.start, last.end]] : [], last ? say('0 bytes', '0 字节') : '—', calls(reads));
+    fill('got', last ? [[last.start, last.end]] : [], last ? say('0 bytes', '0 字节') : '—', calls(2, reads));
     for (const block of blocks) {
       const first = Number(block.dataset.step);
       block.classList.toggle('later', first > at);
@@ -152,8 +158,8 @@ function flow(figure) {
   function stop() {
     clearInterval(film);
     film = 0;
-    play.textContent = '▶ ' + play.title;
-    play.setAttribute('aria-pressed', 'false');
+    play.textContent = say('▶ Play', '▶ 播放');
+    figure.dataset.playing = false;
   }
   slider.addEventListener('input', () => { stop(); go(Number(slider.value)); });
   back.addEventListener('click', () => { stop(); go(Number(slider.value) - 1); });
@@ -162,7 +168,7 @@ function flow(figure) {
     if (film) { stop(); return; }
     if (Number(slider.value) === steps.length) go(0);
     play.textContent = say('❚❚ Pause', '❚❚ 暂停');
-    play.setAttribute('aria-pressed', 'true');
+    figure.dataset.playing = true;
     film = setInterval(() => {
       go(Number(slider.value) + 1);
       if (Number(slider.value) === steps.length) stop();
