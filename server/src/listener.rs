@@ -226,11 +226,12 @@ impl Listener {
     async fn accept(&self, dead_peer_after: Duration) -> io::Result<Socket> {
         match &self.socket {
             ListeningSocket::Tcp(listener) => {
-                let (stream, _) = listener.accept().await?;
+                let (stream, peer) = listener.accept().await?;
                 // A connection that takes no options is gone already; that is no reason to pause.
-                Socket::tcp(stream, dead_peer_after).map_err(|_| io::ErrorKind::ConnectionAborted.into())
+                Socket::tcp(stream, peer, dead_peer_after)
+                    .map_err(|_| io::ErrorKind::ConnectionAborted.into())
             }
-            ListeningSocket::Unix(listener, _) => Ok(Socket::unix(listener.accept().await?.0)),
+            ListeningSocket::Unix(_, listener) => Ok(Socket::unix(listener.accept().await?.0)),
         }
     }
 
