@@ -3,7 +3,11 @@
 use std::fs;
 use std::process::{Command, Output, Stdio};
 
-use crate::support::{LABSHD, Labshd, am_root, feed, labsh_in, pipe_through, run, said, text};
+use nix::libc;
+
+use crate::support::{
+    LABSHD, Labshd, am_root, feed, in_shell, labsh_in, pipe_through, run, said, text, tools,
+};
 
 /// A line of passwd(5).
 struct Account {
@@ -36,14 +40,19 @@ fn is_no_shell(shell: &str) -> bool {
 /// A labshd that runs the commands of a second key as this user, and what a command of that key comes to.
 fn run_as(user: &str, words: &[&str]) -> (Labshd, Output) {
     let labshd = Labshd::start();
+    let output = run_on(&labshd, user, words);
+    (labshd, output)
+}
+
+/// The same on a labshd that runs already.
+fn run_on(labshd: &Labshd, user: &str, words: &[&str]) -> Output {
     run(labsh_in(labshd.path()).args(["key", "new", "other"]));
     let line = run(labsh_in(labshd.path()).args(["key", "enroll", "other", "--host", "127.0.0.1"])).stdout;
     let mut add = Command::new(LABSHD);
     add.arg("--config").arg(labshd.path().join("labshd.toml")).args(["key", "add", "--user", user]);
     feed(&mut add, &line);
     labshd.reload();
-    let output = labshd.run_with(&["--key", "other"], words).stdin(Stdio::null()).output().unwrap();
-    (labshd, output)
+    labshd.run_with(&["--key", "other"], words).stdin(Stdio::null()).output().unwrap()
 }
 
 #[test]
@@ -101,6 +110,44 @@ fn a_users_commands_run_as_that_user_for_good() {
     assert!([home.as_str(), user.home.as_str()].contains(&tail[1]), "started in {}", tail[1]);
     assert_eq!(tail[2], said("id", &["-G", name]), "root's groups are not handed on");
     assert!(text(&output.stderr).contains("setpriv:"), "{}", text(&output.stderr));
+}
+
+/// As systemd starts a service: in a session keyring of its own, and with something in it.
+fn in_a_keyring(key: &str) -> Option<Labshd> {
+    let python = tools::python()?;
+    let program = format!(
+        "import ctypes, os, sys; call = ctypes.CDLL(None).syscall; call({}, 1, 0); \
+         call({}, b'user', b'{key}', b'x', 1, -3); os.execv(sys.argv[1], sys.argv[1:])",
+        libc::SYS_keyctl,
+        libc::SYS_add_key
+    );
+    let script = r#"exec "$PYTHON" -c "$PROGRAM" "$@""#;
+    Some(Labshd::launch("", |labshd| {
+        *labshd = in_shell(script, labshd);
+        labshd.env("PYTHON", python).env("PROGRAM", program);
+        labshd.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    }))
+}
+
+#[test]
+fn what_one_user_keeps_in_the_session_keyring_is_no_other_users() {
+    if !am_root() {
+        return nobody_else_can_be_named();
+    }
+    let key = format!("labsh-test-{}", std::process::id());
+    let Some(labshd) = in_a_keyring(&key) else { return };
+    let keys = fs::read_to_string("/proc/keys").unwrap_or_default();
+    if !keys.contains(&key) {
+        // Not every kernel has keyrings, and not every container may use them.
+        return;
+    }
+    let usable = |shell: &str, password: &str| !is_no_shell(shell) && !password.starts_with('!');
+    let user = account(usable).expect("an account that may run commands");
+    let output = run_on(&labshd, &user.name, &["cat", "/proc/keys"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    // Keys that one may not see are not there.
+    let seen = text(&output.stdout);
+    assert!(seen.contains("_ses") && !seen.contains(&key), "{seen}");
 }
 
 /// `!` in front of something; alone it stands for a password that never was.

@@ -5,7 +5,7 @@ use std::thread;
 
 use labsh_proto::frame::{FLAG_MORE, Kind};
 use labsh_proto::limits;
-use labsh_proto::message::{Body, Ping, Pong, RefuseCode, Status, Stream};
+use labsh_proto::message::{Body, CommandId, Open, Ping, Pong, Program, RefuseCode, Status, Stream, Until};
 
 use crate::peer::{
     Peer, assert_well, bytes, close, commands, credit, header, message, open, open_body, open_frames, signal,
@@ -203,5 +203,32 @@ fn a_flood_on_one_connection_does_not_stop_another() {
     greedy.stream.shutdown(std::net::Shutdown::Both).unwrap();
     flood.join().unwrap();
     drop(greedy);
+    assert_well(&labshd);
+}
+
+#[test]
+fn commands_with_very_many_variables_keep_nobody_waiting() {
+    let labshd = Labshd::start();
+    let mut peer = Peer::authenticated(&labshd);
+    let open = Open {
+        command: CommandId([7; 16]),
+        linger: 0,
+        timeout: 0,
+        until: Until::StreamsEnd,
+        program: Program::Argv(vec![b"env".to_vec()]),
+        environment: (0..40_000).map(|number| (format!("A{number}").into(), Vec::new())).collect(),
+        directory: None,
+        user: None,
+        terminal: None,
+    };
+    let body = open.encode().unwrap();
+    // As many as can be worked at, and as many that wait.
+    let last = 2 * thread::available_parallelism().unwrap().get() as u32;
+    (1..=last).for_each(|id| peer.send(&open_frames(id, &body)));
+    round_trip(&mut peer, 1);
+    assert_eq!(labshd.output(&["true"]).status.code(), Some(0));
+    let said = text(&peer.finish(last).stdout);
+    assert!(said.lines().filter(|line| line.starts_with('A')).count() == 40_000, "variables are missing");
+    drop(peer);
     assert_well(&labshd);
 }

@@ -17,7 +17,7 @@ use labsh_transport::random;
 
 use crate::peer::proxy::{Cut, Proxy};
 use crate::peer::{Peer, assert_broke, bytes, header, message, open, tls};
-use crate::support::{HOST, Labshd, enroll, eventually, labsh_in, pipe_through, run, said, text};
+use crate::support::{HOST, Labshd, enroll, eventually, labsh_in, pipe_through, run, said, stop, text};
 
 /// Refusals come at once: what is tested is not the delay.
 const PROMPT: &str = "failed_authentication_delay = '0s'";
@@ -367,4 +367,16 @@ fn a_proof_of_zeros_is_as_wrong_as_any() {
         response.frame(ChannelId::CONNECTION)
     });
     assert_authentication(&answer);
+}
+
+#[test]
+fn a_client_that_leaves_before_it_is_accepted_is_known_by_its_address() {
+    let labshd = Labshd::start();
+    stop(labshd.pid());
+    let client = Peer::connect(labshd.plain).stream;
+    let from = format!("not authenticated from={}", client.local_addr().unwrap());
+    socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(client);
+    labshd.signal(18);
+    labshd.log().wait_for(&from);
 }

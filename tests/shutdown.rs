@@ -3,14 +3,17 @@
 use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::process::{Command, Stdio};
 
 use labsh_client::CommandError;
-use labsh_proto::message::RefuseCode;
+use labsh_proto::frame::Kind;
+use labsh_proto::message::{Ping, RefuseCode};
+use socket2::{Domain, SockAddr, Socket, Type};
 
+use crate::peer::{Peer, message, open};
 use crate::support::{
-    LABSHD, Labshd, PATIENCE, Running, children, eventually, in_shell, is_alive, kill, run, text,
+    LABSHD, Labshd, PATIENCE, Running, children, eventually, in_shell, is_alive, kill, run, stop, text,
 };
 
 const TERM: i32 = 15;
@@ -140,7 +143,7 @@ fn a_unix_sockets_file_is_removed_at_the_end_and_taken_over_after_a_crash() {
     labshd.wait();
     assert!(labshd.unix_path().exists(), "a crash leaves it behind");
 
-    let mut again = Command::new(crate::support::LABSHD);
+    let mut again = Command::new(LABSHD);
     again.arg("--config").arg(labshd.path().join("labshd.toml"));
     labshd.child = again.stderr(Stdio::null()).spawn().unwrap();
     eventually("it listens again", || over_socket(&labshd).status.success());
@@ -154,7 +157,7 @@ fn a_unix_socket_that_is_in_use_is_not_taken_away() {
     let labshd = Labshd::start();
     let config = labshd.path().join("second.toml");
     fs::write(&config, format!("listen = ['unix:{}']\n", labshd.unix_path().display())).unwrap();
-    let second = Command::new(crate::support::LABSHD).arg("--config").arg(&config).output().unwrap();
+    let second = Command::new(LABSHD).arg("--config").arg(&config).output().unwrap();
     assert_eq!(second.status.code(), Some(1));
     assert!(text(&second.stderr).contains("another program listens there"), "{}", text(&second.stderr));
     let target = format!("unix:{}", labshd.unix_path().display());
@@ -167,11 +170,58 @@ fn a_file_in_the_place_of_a_unix_socket_is_kept_and_named() {
     let (config, file) = (dir.path().join("labshd.toml"), dir.path().join("precious"));
     fs::write(&config, format!("listen = ['unix:{}']\n", file.display())).unwrap();
     fs::write(&file, "data").unwrap();
-    let labshd = Command::new(crate::support::LABSHD).arg("--config").arg(&config).output().unwrap();
+    let labshd = Command::new(LABSHD).arg("--config").arg(&config).output().unwrap();
     let said = text(&labshd.stderr);
     assert_eq!(labshd.status.code(), Some(1), "{said}");
     assert!(said.contains(&file.display().to_string()) && said.contains("is no socket"), "{said}");
     assert_eq!(fs::read_to_string(&file).unwrap(), "data");
+}
+
+#[test]
+fn a_unix_socket_in_the_place_of_labshds_own_is_left_alone() {
+    let mut labshd = Labshd::start();
+    fs::remove_file(labshd.unix_path()).unwrap();
+    let _other = UnixListener::bind(labshd.unix_path()).unwrap();
+    labshd.signal(TERM);
+    assert_eq!(labshd.wait(), Some(0));
+    assert!(labshd.unix_path().exists(), "it is somebody else's");
+}
+
+#[test]
+fn a_unix_socket_that_somebody_holds_and_does_not_serve_does_not_hold_up_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("socket");
+    let _busy = UnixListener::bind(&path).unwrap();
+    let mut waiting = Vec::new();
+    eventually("its queue is full", || {
+        let client = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        client.set_nonblocking(true).unwrap();
+        let outcome = client.connect(&SockAddr::unix(&path).unwrap());
+        waiting.push(client);
+        outcome.is_err()
+    });
+    let config = dir.path().join("labshd.toml");
+    fs::write(&config, format!("listen = ['unix:{}']\n", path.display())).unwrap();
+    let output = Command::new(LABSHD).arg("--config").arg(&config).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("another program listens there"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn a_command_that_does_not_come_to_its_start_does_not_hold_up_the_end() {
+    let mut labshd = Labshd::with("drain_timeout = '1h'");
+    let mut peer = Peer::authenticated(&labshd);
+    let [spawner] = children(labshd.pid())[..] else { panic!("labshd has one child, its spawner") };
+    stop(spawner);
+    peer.send(&[open(1, &["true"]), message(&Ping { token: 1 }, 0)].concat());
+    peer.until(Kind::Pong, 0);
+    labshd.signal(TERM);
+    labshd.log().wait_for("running commands may end first");
+    labshd.signal(TERM);
+    assert_eq!(peer.refused(1).code, RefuseCode::STOPPING);
+    let status = labshd.wait();
+    kill(spawner, 18);
+    assert_eq!(status, Some(0));
 }
 
 #[test]

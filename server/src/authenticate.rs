@@ -19,7 +19,7 @@ use labsh_transport::tls::FIRST_BYTE;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::keyring::Entry;
-use crate::shared::{SessionPlace, Shared};
+use crate::shared::{self, SessionPlace, Shared};
 use crate::users::{self, User, UserError};
 
 /// For a refusal to arrive: the peer may still be sending.
@@ -219,7 +219,7 @@ async fn admit(
         }
     };
     if shared.draining.is_cancelled() {
-        return Err(Refuse::new(RefuseCode::STOPPING, "labshd is stopping", "try again in a moment"));
+        return Err(shared::stopping());
     }
     let place = shared.enter().ok_or_else(|| {
         Refuse::new(

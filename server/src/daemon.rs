@@ -21,7 +21,11 @@ pub fn run(source: Source, spawner: SpawnerProcess) -> anyhow::Result<()> {
     let outcome = runtime.block_on(async {
         let mut signals = Signals::new()?;
         let entries = keyring.entries().len();
-        let server = Server::start(config, keyring, spawner).await?;
+        let server = tokio::select! {
+            server = Server::start(config, keyring, spawner) => server?,
+            // A name to listen on may take long to look up.
+            () = stop_asked(&mut signals.terminate, &mut signals.interrupt) => return Ok(()),
+        };
         if entries == 0 {
             tracing::warn!("no key is enrolled yet: nobody can get in; see `labshd key add`");
         }

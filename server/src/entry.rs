@@ -1,6 +1,6 @@
 //! What one file in `keys.d` grants: which key may enter, as whom, from where, until when.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -15,6 +15,9 @@ use crate::private_file::{self, Holds};
 
 /// The last second that RFC 3339 can write, 9999-12-31T23:59:59Z.
 const LAST_SECOND: u64 = 253_402_300_799;
+
+/// Where a connection over a unix socket counts as coming from.
+const LOOPBACK: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
 
 /// Whether a user exists; if not, the text says what is wrong.
 pub type UserExists<'a> = &'a dyn Fn(&str) -> Result<(), String>;
@@ -114,7 +117,7 @@ impl Entry {
         let source = source.map(|address| address.to_canonical());
         let inside = |net: &IpNet| match source {
             Some(address) => net.contains(&address),
-            None => net.addr().is_loopback(),
+            None => net.addr().is_loopback() || LOOPBACK.iter().any(|address| net.contains(address)),
         };
         if !self.from.is_empty() && !self.from.iter().any(inside) {
             return Err(NotPermitted::Source(source));
@@ -304,7 +307,13 @@ pub(crate) mod tests {
     fn a_unix_socket_counts_as_loopback() {
         let now = SystemTime::now();
         assert_eq!(parse("").unwrap().permits(None, now), Ok(()));
-        assert_eq!(parse("from = ['127.0.0.1']").unwrap().permits(None, now), Ok(()));
+        for network in ["127.0.0.1", "127.0.0.0/8", "127.0.0.2", "::1", "0.0.0.0/0", "::/0"] {
+            assert_eq!(
+                parse(&format!("from = ['{network}']")).unwrap().permits(None, now),
+                Ok(()),
+                "{network}"
+            );
+        }
         let error = parse("from = ['10.0.0.0/8']").unwrap().permits(None, now).unwrap_err();
         assert!(error.to_string().contains("unix socket"));
     }

@@ -11,6 +11,7 @@ use nix::unistd;
 use crate::job::{self, Job};
 use crate::logs::Escaped;
 use crate::request;
+use crate::shared;
 use crate::spawner::{Rehearsed, SpawnRequest, Streams};
 
 /// The most that a rehearsal tells, in bytes: two paths (`PATH_MAX`), each with its end.
@@ -46,7 +47,7 @@ async fn explain(job: &Job) -> Result<Option<Explained>, Refuse> {
         ));
     }
     if job.shared.draining.is_cancelled() {
-        return Err(Refuse::new(RefuseCode::STOPPING, "labshd is stopping", "try again in a moment"));
+        return Err(shared::stopping());
     }
     // A terminal changes nothing of what is asked.
     let request =
@@ -56,6 +57,7 @@ async fn explain(job: &Job) -> Result<Option<Explained>, Refuse> {
         found = rehearse(job, request) => found?,
         // The rehearsal ends with its future.
         () = job.client_gone.cancelled() => return Ok(None),
+        () = job.shared.stopping.cancelled() => return Err(shared::stopping()),
     };
     let (entry, user) = (&origin.entry, &origin.user);
     let expires = entry.expires.and_then(|end| end.duration_since(UNIX_EPOCH).ok());

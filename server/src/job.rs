@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::logs::Escaped;
 use crate::request::{self, Origin};
-use crate::shared::Shared;
+use crate::shared::{self, Shared};
 use crate::spawner::{self, Process, SpawnError, Spawned};
 use crate::streams;
 
@@ -73,7 +73,7 @@ impl Job {
     /// `None` when the client has gone meanwhile: the spawner then ends what it may have started.
     async fn spawn(&self) -> Result<Option<Spawned>, Refuse> {
         if self.shared.draining.is_cancelled() {
-            return Err(Refuse::new(RefuseCode::STOPPING, "labshd is stopping", "try again in a moment"));
+            return Err(shared::stopping());
         }
         // A session may outlive the time for which its key was enrolled.
         let source = self.origin.peer.map(|peer| peer.ip());
@@ -83,6 +83,8 @@ impl Job {
         tokio::select! {
             spawned = self.shared.spawner.spawn(request) => spawned.map(Some).map_err(refusal),
             () = self.client_gone.cancelled() => Ok(None),
+            // A child can hang before it becomes the command, in a directory whose file server does not answer.
+            () = self.shared.stopping.cancelled() => Err(shared::stopping()),
         }
     }
 

@@ -1,11 +1,11 @@
 //! Where connections come in: binding, accepting, and what happens when descriptors run out.
 
 use std::fmt;
-use std::fs::File;
+use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{FromRawFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,17 +41,43 @@ pub(crate) struct Listener {
 #[derive(Debug)]
 enum ListeningSocket {
     Tcp(TcpListener),
-    /// With the file to remove afterwards, if it is ours.
-    Unix(UnixListener, #[expect(dead_code, reason = "kept for its drop")] Option<UnixPath>),
+    /// With the file to remove, if it is ours: first, as whoever finds nobody listening on it may take its place.
+    Unix(#[expect(dead_code, reason = "kept for its drop")] Option<UnixFile>, UnixListener),
 }
 
 /// The file of a unix socket; removed with its listener.
 #[derive(Debug)]
-struct UnixPath(PathBuf);
+struct UnixFile {
+    path: PathBuf,
+    /// Device and inode, by which it is told from what somebody else may have put in its place.
+    identity: (u64, u64),
+}
 
-impl Drop for UnixPath {
+impl UnixFile {
+    /// The file of a socket that was just bound, opened to everyone: the key decides who gets in, as on a TCP port.
+    fn new(path: &Path) -> io::Result<Self> {
+        let flags = libc::O_PATH | libc::O_NOFOLLOW;
+        let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+        let metadata = file.metadata()?;
+        if !metadata.file_type().is_socket() {
+            return Err(io::Error::other("somebody has put something else in its place"));
+        }
+        // Not by its path, where there may be a link by now.
+        let held = format!("/proc/self/fd/{}", file.as_raw_fd());
+        fs::set_permissions(held, Permissions::from_mode(0o666))?;
+        Ok(Self { path: path.to_owned(), identity: identity(&metadata) })
+    }
+}
+
+fn identity(metadata: &Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
+}
+
+impl Drop for UnixFile {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
+        if self.path.symlink_metadata().is_ok_and(|metadata| identity(&metadata) == self.identity) {
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -132,13 +158,11 @@ fn bind_unix(path: &Path, backlog: u32) -> io::Result<Listener> {
     let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     socket.bind(&socket2::SockAddr::unix(path)?)?;
-    // Everyone may connect: the key decides who gets in, as on a TCP port.
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))?;
+    let file = UnixFile::new(path)?;
     socket.listen(backlog.try_into().unwrap_or(i32::MAX))?;
     let listener = UnixListener::from_std(OwnedFd::from(socket).into())?;
-    let file = UnixPath(path.to_owned());
     let address = format!("unix:{}", path.display());
-    Ok(Listener { socket: ListeningSocket::Unix(listener, Some(file)), mode: Mode::Plain, address })
+    Ok(Listener { socket: ListeningSocket::Unix(Some(file), listener), mode: Mode::Plain, address })
 }
 
 /// A socket file that nobody listens on is left over from a crash; anything else is not ours to remove.
@@ -147,8 +171,11 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     if !is_socket {
         return Ok(());
     }
-    match std::os::unix::net::UnixStream::connect(path) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path),
+    let probe = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    // A listener with a full queue would keep us waiting.
+    probe.set_nonblocking(true)?;
+    match probe.connect(&socket2::SockAddr::unix(path)?) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
         _ => Err(io::ErrorKind::AddrInUse.into()),
     }
 }
@@ -169,7 +196,7 @@ pub(crate) fn from_service_manager(config: &Config) -> anyhow::Result<Vec<Listen
         let mode = if unix || named_plain { Mode::Plain } else { Mode::Tls };
         let (socket, address) = if unix {
             let listener = UnixListener::from_std(OwnedFd::from(socket).into())?;
-            (ListeningSocket::Unix(listener, None), "unix socket from the service manager".to_owned())
+            (ListeningSocket::Unix(None, listener), "unix socket from the service manager".to_owned())
         } else {
             let listener = TcpListener::from_std(socket.into())?;
             let address = listener.local_addr()?;
@@ -230,11 +257,12 @@ impl Listener {
     async fn accept(&self, dead_peer_after: Duration) -> io::Result<Socket> {
         match &self.socket {
             ListeningSocket::Tcp(listener) => {
-                let (stream, _) = listener.accept().await?;
+                let (stream, peer) = listener.accept().await?;
                 // A connection that takes no options is gone already; that is no reason to pause.
-                Socket::tcp(stream, dead_peer_after).map_err(|_| io::ErrorKind::ConnectionAborted.into())
+                Socket::tcp(stream, peer, dead_peer_after)
+                    .map_err(|_| io::ErrorKind::ConnectionAborted.into())
             }
-            ListeningSocket::Unix(listener, _) => Ok(Socket::unix(listener.accept().await?.0)),
+            ListeningSocket::Unix(_, listener) => Ok(Socket::unix(listener.accept().await?.0)),
         }
     }
 

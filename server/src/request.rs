@@ -1,5 +1,6 @@
 //! From what a client asks for to what the spawner is told: words, environment, directory, identity.
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
@@ -128,11 +129,14 @@ fn remedy_for_length() -> &'static str {
 fn environment(open: &Open, origin: &Origin, config: &Config) -> Result<Vec<Variable>, Refuse> {
     let user = &origin.user;
     let mut environment: Vec<Variable> = Vec::new();
-    let mut set = |name: &[u8], value: &[u8]| {
-        match environment.iter_mut().find(|(known, _)| known == name) {
-            Some((_, known)) => *known = value.to_vec(),
-            None => environment.push((name.to_vec(), value.to_vec())),
-        };
+    // A client may send tens of thousands, so they are not searched one by one.
+    let mut places: HashMap<Vec<u8>, usize> = HashMap::new();
+    let mut set = |name: &[u8], value: &[u8]| match places.get(name) {
+        Some(&place) => environment[place].1 = value.to_vec(),
+        None => {
+            places.insert(name.to_vec(), environment.len());
+            environment.push((name.to_vec(), value.to_vec()));
+        }
     };
     set(b"PATH", config.command_path(user.uid == 0).as_bytes());
     if let Some(language) = std::env::var_os("LANG") {

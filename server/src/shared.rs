@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use labsh_proto::flow::Budget;
 use labsh_proto::key::{HostKey, Secret, dummy_tls_seed};
-use labsh_proto::message::{InstanceId, Name};
+use labsh_proto::message::{InstanceId, Name, Refuse, RefuseCode};
 use labsh_transport::random;
 use labsh_transport::tls::{Acceptor, Identities, TlsError};
 use tokio::sync::watch;
@@ -86,6 +86,11 @@ impl Shared {
         let place = SessionPlace(self.clone());
         (before < limit).then_some(place)
     }
+}
+
+/// What is answered once labshd takes nothing new.
+pub(crate) fn stopping() -> Refuse {
+    Refuse::new(RefuseCode::STOPPING, "labshd is stopping", "try again in a moment")
 }
 
 /// One session's place; dropping it gives the place back.

@@ -278,6 +278,18 @@ pub fn kill(pid: i32, signal: i32) {
     assert_eq!(sent, Ok(()), "kill -{signal} {pid}");
 }
 
+/// Stops a process, and waits until each of its threads stands still.
+pub fn stop(pid: i32) {
+    kill(pid, 19);
+    let stands = |task: fs::DirEntry| {
+        let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        stat.rsplit(") ").next().is_some_and(|state| state.starts_with('T'))
+    };
+    eventually("it is stopped", || {
+        fs::read_dir(format!("/proc/{pid}/task")).unwrap().all(|task| stands(task.unwrap()))
+    });
+}
+
 /// Waits until a condition holds; for things that the kernel does in its own time and reports nowhere.
 pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;

@@ -57,6 +57,7 @@ impl fmt::Display for AddressFamily {
 #[derive(Debug)]
 pub struct Socket {
     stream: Stream,
+    peer: Option<SocketAddr>,
     first_bytes: Vec<u8>,
 }
 
@@ -67,21 +68,22 @@ enum Stream {
 }
 
 impl Socket {
-    /// Takes a TCP connection over and sets its options: no delay, little unsent data, keepalive such that an idle peer
-    /// that has vanished is noticed within `dead_peer_after`.
-    pub fn tcp(stream: TcpStream, dead_peer_after: Duration) -> io::Result<Self> {
+    /// Takes a TCP connection with this peer over and sets its options: no delay, little unsent data, keepalive such that
+    /// an idle peer that has vanished is noticed within `dead_peer_after`.
+    pub fn tcp(stream: TcpStream, peer: SocketAddr, dead_peer_after: Duration) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         let socket = SockRef::from(&stream);
         socket.set_tcp_notsent_lowat(NOT_SENT_LOW_WATER)?;
-        let third = (dead_peer_after / 3).max(Duration::from_secs(1));
-        let keepalive = TcpKeepalive::new().with_time(third).with_interval(third / 2).with_retries(4);
+        // The kernel counts whole seconds, and takes no 0.
+        let [time, interval] = [3, 6].map(|part| (dead_peer_after / part).max(Duration::from_secs(1)));
+        let keepalive = TcpKeepalive::new().with_time(time).with_interval(interval).with_retries(4);
         socket.set_tcp_keepalive(&keepalive)?;
-        Ok(Self { stream: Stream::Tcp(stream), first_bytes: Vec::new() })
+        Ok(Self { stream: Stream::Tcp(stream), peer: Some(canonical(peer)), first_bytes: Vec::new() })
     }
 
     /// Takes a unix connection over.
     pub fn unix(stream: UnixStream) -> Self {
-        Self { stream: Stream::Unix(stream), first_bytes: Vec::new() }
+        Self { stream: Stream::Unix(stream), peer: None, first_bytes: Vec::new() }
     }
 
     /// Connects to a host by name or address, trying its addresses of that family in turn.
@@ -105,7 +107,8 @@ impl Socket {
                 TcpStream::connect(&*fitting).await?
             }
         };
-        Self::tcp(stream, dead_peer_after)
+        let peer = stream.peer_addr()?;
+        Self::tcp(stream, peer, dead_peer_after)
     }
 
     /// Connects to a unix socket.
@@ -113,12 +116,9 @@ impl Socket {
         Ok(Self::unix(UnixStream::connect(path).await?))
     }
 
-    /// The peer's address; none for a unix socket.
+    /// The peer's address, also once it has gone; none for a unix socket.
     pub fn peer_address(&self) -> Option<SocketAddr> {
-        match &self.stream {
-            Stream::Tcp(stream) => stream.peer_addr().ok().map(canonical),
-            Stream::Unix(_) => None,
-        }
+        self.peer
     }
 
     /// This end's address; none for a unix socket.
@@ -299,5 +299,14 @@ mod tests {
         tokio::io::AsyncReadExt::read_exact(&mut client, &mut buffer).await.unwrap();
         assert_eq!(client.first_bytes(), b"SSH-2.0-somethin");
         assert_eq!(client.watch().unwrap().unwrap().silence(), None);
+    }
+    #[tokio::test]
+    async fn every_patience_that_can_be_configured_is_taken() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        for seconds in [0, 1, 5, 6, 45, 3600] {
+            let patience = Duration::from_secs(seconds);
+            Socket::connect_tcp("127.0.0.1", port, AddressFamily::Any, patience).await.unwrap();
+        }
     }
 }

@@ -40,7 +40,8 @@ async fn listener() -> (TcpListener, u16) {
 async fn connect(ours: &HostKey, theirs: HostKey) -> Result<bool, ConnectError> {
     let (listener, port) = listener().await;
     let server = tokio::spawn(async move {
-        let socket = Socket::tcp(listener.accept().await.unwrap().0, PATIENCE).unwrap();
+        let (stream, peer) = listener.accept().await.unwrap();
+        let socket = Socket::tcp(stream, peer, PATIENCE).unwrap();
         let challenge = Server::new(Mode::Tls, Nonce([5; 32])).challenge();
         let accepted = Acceptor::new(One(theirs)).unwrap().accept(socket, &challenge).await.ok()?;
         Some((accepted.binding, accepted.name))

@@ -109,8 +109,10 @@ fn close_range(first: u32, last: u32) -> nix::Result<()> {
     Errno::result(result).map(drop)
 }
 
-/// Groups first, then the group, then the user: each step needs the rights that the last one gives up.
+/// Groups first, then the group, then the user: each step needs the rights that the last one gives up. The keyring comes
+/// before all, so that it counts for root and not against what the user may have.
 fn take_on(who: &Credentials) -> nix::Result<()> {
+    leave_keyring()?;
     unistd::setgroups(&who.groups)?;
     unistd::setresgid(who.gid, who.gid, who.gid)?;
     unistd::setresuid(who.uid, who.uid, who.uid)?;
@@ -118,7 +120,31 @@ fn take_on(who: &Credentials) -> nix::Result<()> {
     let regained = !who.uid.is_root()
         && (unistd::setuid(root).is_ok()
             || who.gid.as_raw() != 0 && unistd::setgid(unistd::Gid::from_raw(0)).is_ok());
-    if regained { Err(Errno::ENOTRECOVERABLE) } else { Ok(()) }
+    if regained {
+        return Err(Errno::ENOTRECOVERABLE);
+    }
+    // As where login sets a session up; without it, a program that looks for the user's keys finds none.
+    let _ = keyctl(libc::KEYCTL_LINK, libc::KEY_SPEC_USER_KEYRING, libc::KEY_SPEC_SESSION_KEYRING);
+    Ok(())
+}
+
+/// Exchanges the session keyring for an empty one. labshd may have been given one (systemd does that), and whoever
+/// has the same keyring can read what others put into it, whichever user they are (session-keyring(7)).
+fn leave_keyring() -> nix::Result<()> {
+    match keyctl(libc::KEYCTL_JOIN_SESSION_KEYRING, 0, 0) {
+        // No kernel that has keyrings, or a container that lets nobody use them.
+        Err(Errno::ENOSYS | Errno::EPERM) => Ok(()),
+        result => result,
+    }
+}
+
+fn keyctl(operation: u32, first: i32, second: i32) -> nix::Result<()> {
+    // SAFETY: these operations take serial numbers; where one takes a name, 0 is the null pointer for "none".
+    #[allow(unsafe_code)]
+    let result = unsafe {
+        libc::syscall(libc::SYS_keyctl, operation, libc::c_long::from(first), libc::c_long::from(second))
+    };
+    Errno::result(result).map(drop)
 }
 
 fn enter(request: &Request<'_>) -> nix::Result<()> {
