@@ -49,6 +49,20 @@ fn targets_that_could_be_tricks_are_refused() {
 }
 
 #[test]
+fn what_is_left_out_or_too_many_is_said_for_the_very_subcommand() {
+    let (dir, _) = client();
+    for (words, reason) in [
+        (&["explain", "lab07"][..], "labsh explain lab07 uname -a"),
+        (&["run", "lab07"], "labsh run lab07 uname -a"),
+        (&["ping", "@lab-a"], "a set of hosts; name one host here"),
+        (&["shell", "lab[01-40]"], "a set of hosts; name one host here"),
+        (&["key", "revoke", "--host", "lab01,lab02"], "a set of hosts; name one host here"),
+    ] {
+        assert_refused(&labsh(dir.path(), words), 125, &[reason]);
+    }
+}
+
+#[test]
 fn without_a_key_the_remedy_is_named() {
     let dir = tempfile::tempdir().unwrap();
     assert_refused(&labsh(dir.path(), &["run", "lab07", "true"]), 125, &["no key", "labsh key new"]);

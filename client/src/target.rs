@@ -65,6 +65,9 @@ pub enum BadTarget {
     /// A blank, a control character, or bytes that are no text.
     #[error("a target cannot hold {0:?}")]
     Character(char),
+    /// A set of hosts where one is meant.
+    #[error("that is a set of hosts; name one host here")]
+    Set,
     /// `user@host`, as ssh has it.
     #[error(
         "the user is not the client's to choose: the key's entry on the host decides it; write {host} (and \
@@ -112,6 +115,10 @@ impl FromStr for Target {
             }
             let host_id = HostId::new("localhost").map_err(BadTarget::Name)?;
             return Ok(Self { host: Host::Unix(PathBuf::from(path)), port: None, host_id });
+        }
+        // A bracket that begins it is that of an address.
+        if text.starts_with('@') || text.contains(',') || text.find('[').is_some_and(|at| at > 0) {
+            return Err(BadTarget::Set);
         }
         if let Some((user, host)) = text.rsplit_once('@') {
             return Err(BadTarget::User { user: user.to_owned(), host: host.to_owned() });
@@ -232,6 +239,9 @@ mod tests {
             (":22", BadTarget::Name(BadId::Empty)),
             ("lab07:22:33", BadTarget::Colons),
             ("[lab07]:22", BadTarget::Brackets),
+            ("@lab-a", BadTarget::Set),
+            ("lab[01-40]", BadTarget::Set),
+            ("lab01,lab02", BadTarget::Set),
             ("[::1", BadTarget::Brackets),
             ("[::1]22", BadTarget::Brackets),
             ("[::1]:x", BadTarget::Port("x".into())),
