@@ -84,9 +84,12 @@ impl ConnectError {
     /// What to do next, for the person at the client.
     pub fn remedy(&self) -> String {
         match self {
+            Self::Unreachable { address, .. } if address.starts_with("unix:") => {
+                "check the path, and that labshd runs here and listens on it".into()
+            }
             Self::Unreachable { .. } => "check the name, the port, and that labshd runs there".into(),
             Self::Timeout { .. } => {
-                "check that the machine is up, or allow more with --connect-timeout".into()
+                "check that the machine is up and that labshd listens there, or allow more with --connect-timeout".into()
             }
             Self::WrongServer { key_id, host_id, .. } => format!(
                 "check the address and --host-id, and over there `labshd key list`; to enrol: \
