@@ -104,6 +104,11 @@ impl ConnectError {
     }
 }
 
+/// No signal that a command can be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{0} is no signal; a signal is a number from 1 to 31")]
+pub struct BadSignal(pub u8);
+
 /// A command did not run, or its end is not known.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum CommandError {

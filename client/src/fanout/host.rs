@@ -175,7 +175,7 @@ async fn command(crew: &Crew, index: usize, host: &Host, session: &Session) -> E
             }
             now = next(&mut wish, told) => {
                 told = now;
-                child.signal(if now == Wish::Interrupt { SIGINT } else { SIGTERM });
+                let _ = child.signal(if now == Wish::Interrupt { SIGINT } else { SIGTERM });
             }
         }
     }
