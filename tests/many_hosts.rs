@@ -343,6 +343,23 @@ fn one_host_by_its_plain_name_has_the_shapes_of_a_set() {
 }
 
 #[test]
+fn shapes_that_contradict_each_other_are_refused_before_anything_is_started() {
+    let room = Room::of(1);
+    let directory = room.labshd.file("out");
+    for (words, said) in [
+        (&["--json", "-q"][..], "--json=summary goes with -q"),
+        (&["--json", "--out", &directory], "--json=summary goes with --out"),
+        (&["--json=summary", "--gather"], "leave one of them out"),
+        (&["--gather", "--diff"], "cannot be used with"),
+    ] {
+        let output = room.output(&[words, &["h01", "true"]].concat());
+        assert_eq!(output.status.code(), Some(125), "{output:?}");
+        assert!(text(&output.stderr).contains(said), "{output:?}");
+    }
+    assert_eq!(room.labshd.log().count("command started"), 0);
+}
+
+#[test]
 fn a_character_that_comes_in_two_pieces_is_still_text() {
     let room = Room::new();
     let mut command =

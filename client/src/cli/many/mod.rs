@@ -286,6 +286,9 @@ impl Shape {
                 "--gather and --diff are for people, --json is for programs; leave one of them out"
             );
         }
+        if command.json == Some(JsonForm::Events) && options.quiet {
+            anyhow::bail!("--json prints the output, and -q shows none; --json=summary goes with -q");
+        }
         if command.json == Some(JsonForm::Events) && options.out.is_some() {
             anyhow::bail!(
                 "--json prints the output, and --out writes it to files; --json=summary goes with --out"
