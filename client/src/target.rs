@@ -7,6 +7,8 @@ use std::str::FromStr;
 
 use labsh_proto::key::{BadId, HostId};
 
+use crate::terminal_text::is_obeyed;
+
 /// The port that labshd listens on unless it is told otherwise.
 pub const DEFAULT_PORT: u16 = 5274;
 
@@ -62,7 +64,7 @@ pub enum BadTarget {
     /// It would be taken for an option by the next program it is handed to.
     #[error("a target cannot begin with '-'; options come before the target")]
     Dash,
-    /// A blank, a control character, or bytes that are no text.
+    /// A blank, a control character, what is invisible or turns the direction of writing, or bytes that are no text.
     #[error("a target cannot hold {0:?}")]
     Character(char),
     /// A set of hosts where one is meant.
@@ -106,7 +108,7 @@ impl FromStr for Target {
         if text.starts_with('-') {
             return Err(BadTarget::Dash);
         }
-        if let Some(bad) = text.chars().find(|c| c.is_control() || c.is_whitespace() || *c == '\u{fffd}') {
+        if let Some(bad) = text.chars().find(|c| is_obeyed(*c) || c.is_whitespace() || *c == '\u{fffd}') {
             return Err(BadTarget::Character(bad));
         }
         if let Some(path) = text.strip_prefix("unix:") {
@@ -231,6 +233,9 @@ mod tests {
             ("lab07\n", BadTarget::Character('\n')),
             ("lab\x1b[2J", BadTarget::Character('\x1b')),
             ("lab\u{a0}07", BadTarget::Character('\u{a0}')),
+            ("lab\u{202e}07", BadTarget::Character('\u{202e}')),
+            ("lab07\u{200b}", BadTarget::Character('\u{200b}')),
+            ("unix:/run/\u{2066}s", BadTarget::Character('\u{2066}')),
             ("lab07:", BadTarget::Port(String::new())),
             ("lab07:0", BadTarget::Port("0".into())),
             ("lab07:+22", BadTarget::Port("+22".into())),

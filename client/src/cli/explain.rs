@@ -231,7 +231,7 @@ fn would_run(host: &Host, explained: &Explained, program: &Program) -> String {
     let words: Vec<String> = explained.words.iter().map(|word| shown(word)).collect();
     text += &format!("  words      {}\n", words.join(" "));
     let key = &host.connection.key;
-    text += &format!("  key        {} for host {}, ", key.key_id(), key.host_id());
+    text += &format!("  key        {} for host {}, ", key.key_id(), escape(key.host_id().as_str()));
     text += &format!("granted by {} in keys.d there\n", escape(&explained.entry));
     let from = if explained.from.is_empty() { "anywhere".to_owned() } else { explained.from.join(", ") };
     let until = expires(explained).map_or_else(|| "without end".to_owned(), |end| format!("until {end}"));

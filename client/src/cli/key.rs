@@ -91,7 +91,7 @@ fn list(store: &KeyStore) -> anyhow::Result<String> {
 }
 
 fn joined(hosts: &[HostId], between: &str) -> String {
-    hosts.iter().map(HostId::as_str).collect::<Vec<_>>().join(between)
+    hosts.iter().map(|host| escape(host.as_str()).to_string()).collect::<Vec<_>>().join(between)
 }
 
 fn show(store: &KeyStore, id: Option<KeyId>) -> anyhow::Result<String> {

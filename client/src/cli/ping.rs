@@ -8,6 +8,7 @@ use crate::cli::{note, print, run};
 use crate::connect::ConnectOptions;
 use crate::error::{CommandError, ConnectError};
 use crate::session::Session;
+use crate::terminal_text::escape;
 
 const REFUSED: u8 = 125;
 const CONNECTION: u8 = 255;
@@ -35,7 +36,7 @@ async fn ask(connection: &ConnectOptions, count: u32) -> anyhow::Result<ExitCode
         }
     };
     let (key, address) = (&connection.key, &connection.address);
-    let (key_id, host_id) = (key.key_id(), key.host_id());
+    let (key_id, host_id) = (key.key_id(), escape(key.host_id().as_str()));
     let took = milliseconds(start.elapsed());
     print(format!("{address}: key {key_id}, host id {host_id}: authenticated in {took}\n").as_bytes())?;
     for number in 1..=count {
