@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use crate::support::{LABSHD, Labshd, am_root, enroll, labsh_in, run, text};
+use crate::support::{LABSHD, Labshd, am_root, enroll, in_shell, labsh_in, run, text, tools};
 
 /// Asserts that a command line was refused, for these reasons and without a word on stdout.
 fn assert_refused(output: &Output, status: i32, reasons: &[&str]) {
@@ -45,6 +45,20 @@ fn targets_that_could_be_tricks_are_refused() {
         let output = labsh(dir.path(), &["run", "--", target, "true"]);
         assert_refused(&output, 125, &[reason]);
         assert!(!text(&output.stderr).contains('\u{1b}'), "a terminal would obey it");
+    }
+}
+
+#[test]
+fn what_is_left_out_or_too_many_is_said_for_the_very_subcommand() {
+    let (dir, _) = client();
+    for (words, reason) in [
+        (&["explain", "lab07"][..], "labsh explain lab07 uname -a"),
+        (&["run", "lab07"], "labsh run lab07 uname -a"),
+        (&["ping", "@lab-a"], "a set of hosts; name one host here"),
+        (&["shell", "lab[01-40]"], "a set of hosts; name one host here"),
+        (&["key", "revoke", "--host", "lab01,lab02"], "a set of hosts; name one host here"),
+    ] {
+        assert_refused(&labsh(dir.path(), words), 125, &[reason]);
     }
 }
 
@@ -134,6 +148,38 @@ fn ping_tells_how_long_the_host_takes() {
     assert!(lines[3].contains("answer 3 in ") && lines[3].ends_with(" ms"), "{stdout}");
     let wrong = labshd.labsh().args(["ping", "--host-id", "x", &labshd.target()]).output().unwrap();
     assert_refused(&wrong, 255, &["host x of key test"]);
+}
+
+/// What Python runs: a server of names that never answers, and beside it the program that is asked about.
+const SILENT_NAMES: &str = "import socket, subprocess, sys
+names = socket.socket(type=socket.SOCK_DGRAM)
+names.bind(('127.0.0.1', 53))
+sys.exit(subprocess.run(sys.argv[1:], timeout=60).returncode)";
+
+#[test]
+fn a_name_that_nobody_resolves_does_not_hold_ping_up() {
+    let (Some(python), Some(_)) = (tools::python(), tools::need("ip", "apt-get install iproute2")) else {
+        return;
+    };
+    let mut elsewhere = Command::new("unshare");
+    elsewhere.args(["--net", "--mount", "true"]);
+    if !am_root() || !elsewhere.status().is_ok_and(|status| status.success()) {
+        return;
+    }
+    let (dir, _) = client();
+    // The system's own patience with it is more than two minutes.
+    let names = dir.path().join("resolv.conf");
+    fs::write(&names, "nameserver 127.0.0.1\noptions timeout:30 attempts:5\n").unwrap();
+    let mut ping = labsh_in(dir.path());
+    ping.args(["ping", "--connect-timeout", "100ms", "somewhere.example"]);
+    let script = format!(
+        "unshare --net --mount sh -c 'ip link set lo up && mount --bind \"$0\" /etc/resolv.conf && exec \"$@\"' \
+         {} {} -c \"{SILENT_NAMES}\" \"$@\"",
+        names.display(),
+        python.display(),
+    );
+    let output = in_shell(&script, &ping).output().unwrap();
+    assert_refused(&output, 255, &["no answer from somewhere.example:5274 within 100ms"]);
 }
 
 #[test]

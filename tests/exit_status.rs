@@ -123,7 +123,12 @@ fn what_is_not_found_is_127_and_shell_characters_suggest_a_shell() {
     let output = labshd.output(&["no-such-program", "x"]);
     assert_ends(&output, 127, &["no-such-program", "not found", "PATH"]);
     assert!(!text(&output.stderr).contains("--shell"));
-    for words in [vec!["no-such-program", "|", "wc"], vec!["cd /tmp", ";", "ls"], vec!["A=1", "true"]] {
+    for words in [
+        vec!["no-such-program", "|", "wc"],
+        vec!["cd /tmp", ";", "ls"],
+        vec!["A=1", "true"],
+        vec!["cd", "/tmp"],
+    ] {
         assert_ends(&labshd.output(&words), 127, &["not found", "--shell"]);
     }
     // With a shell it is that shell which says so.

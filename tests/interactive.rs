@@ -247,6 +247,17 @@ fn a_signal_to_labsh_restores_the_terminal() {
 }
 
 #[test]
+fn a_limit_for_files_restores_the_terminal_and_is_told() {
+    let labshd = Labshd::start();
+    let Some(screen) = Screen::start(&labshd, "") else { return };
+    // 16 KiB and no more (in bash's units of 1 KiB).
+    let big = labshd.file("big");
+    screen.line(&format!("checked bash -c \"ulimit -f 16; labsh run -t $T seq 100000 >{big}\""));
+    let shown = is_over(&screen, 255);
+    assert!(shown.contains("File too large"), "{shown}");
+}
+
+#[test]
 fn a_server_that_dies_restores_the_terminal() {
     let labshd = Labshd::start();
     let Some(screen) = there(&labshd) else { return };

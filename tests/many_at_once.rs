@@ -117,7 +117,7 @@ async fn a_flood_on_one_channel_does_not_delay_commands_on_another() {
         let status = timeout(Duration::from_secs(5), session.command("true").status()).await;
         assert!(status.expect("stuck behind the flood").unwrap().success());
     }
-    flood.signal(15);
+    flood.signal(15).unwrap();
     assert_eq!(soon(flood.wait()).await.unwrap().signal(), Some(15));
     assert!(soon(reading).await.unwrap() > 1 << 20, "there was no flood");
 }
@@ -181,9 +181,22 @@ async fn signals_reach_the_command() {
     let labshd = Labshd::start();
     let session = labshd.session().await;
     let mut child = session.command("sleep").arg("300").spawn().await.unwrap();
-    child.signal(9);
+    child.signal(9).unwrap();
     let status = soon(child.wait()).await.unwrap();
     assert_eq!((status.signal(), status.code(), status.success()), (Some(9), None, false));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_signal_is_not_sent_and_harms_no_command() {
+    let labshd = Labshd::start();
+    let session = labshd.session().await;
+    let mut child = session.command("sleep").arg("300").spawn().await.unwrap();
+    for number in [0, 32, 255] {
+        assert!(child.signal(number).unwrap_err().to_string().contains("from 1 to 31"));
+    }
+    assert!(soon(session.command("true").status()).await.unwrap().success());
+    child.signal(15).unwrap();
+    assert_eq!(soon(child.wait()).await.unwrap().signal(), Some(15));
 }
 
 #[tokio::test(flavor = "multi_thread")]

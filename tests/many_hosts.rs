@@ -1,11 +1,13 @@
 //! One command on many hosts: whole lines, equal outputs together, every way of failing told apart, and the last run.
 
-use std::fs;
-use std::io::Write;
-use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
+use std::sync::mpsc;
+use std::thread;
 
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
@@ -236,6 +238,40 @@ fn ctrl_c_shows_who_runs_then_interrupts_then_leaves() {
 }
 
 #[test]
+fn a_host_that_waits_for_its_turn_is_not_begun_once_the_run_is_interrupted() {
+    let room = Room::of(1);
+    // A network on which connections hang until they are let through.
+    let (held, labshd) = (TcpListener::bind("127.0.0.1:0").unwrap(), room.labshd.tls);
+    let (let_through, gate) = mpsc::channel::<()>();
+    let slow = held.local_addr().unwrap();
+    thread::spawn(move || {
+        let (mut client, _) = held.accept().unwrap();
+        gate.recv().unwrap();
+        let mut server = TcpStream::connect(labshd).unwrap();
+        let (mut from, mut to) = (server.try_clone().unwrap(), client.try_clone().unwrap());
+        thread::spawn(move || io::copy(&mut from, &mut to));
+        let _ = io::copy(&mut client, &mut server);
+    });
+    let config = room.labshd.file("config/labsh/config.toml");
+    let line = format!("[hosts.a]\naddress = \"{slow}\"\nhost_id = \"{HOST}\"\n");
+    File::options().append(true).open(config).unwrap().write_all(line.as_bytes()).unwrap();
+
+    let words = ["--parallel", "1", "--connect-timeout", "1m", "a,h01", "exec sleep 300"];
+    let mut run = Running::start(&mut room.command(&words));
+    // The first one in the list has made room while its connection hangs.
+    room.labshd.log().wait_for_nth("command started", 1);
+    let_through.send(()).unwrap();
+    room.labshd.log().wait_for_nth(" authenticated ", 2);
+    run.signal(2);
+    run.error_line();
+    run.signal(2);
+    let output = run.finish();
+    assert_eq!(output.status.code(), Some(130));
+    assert!(text(&output.stderr).contains("labsh: not begun: a\n"), "{output:?}");
+    assert_eq!(room.labshd.log().count("command started"), 1);
+}
+
+#[test]
 fn a_termination_reaches_every_command() {
     let room = Room::new();
     let run = Running::start(&mut room.command(&["h[01-03]", "exec sleep 300"]));
@@ -304,6 +340,23 @@ fn one_host_by_its_plain_name_has_the_shapes_of_a_set() {
     assert!(text(&terminal.stderr).contains("leave -t out"), "{terminal:?}");
     // None of these was a run of many hosts.
     assert!(text(&room.output(&["--dry-run", "@last", "true"]).stdout).starts_with("h[01-02] (2)\n"));
+}
+
+#[test]
+fn shapes_that_contradict_each_other_are_refused_before_anything_is_started() {
+    let room = Room::of(1);
+    let directory = room.labshd.file("out");
+    for (words, said) in [
+        (&["--json", "-q"][..], "--json=summary goes with -q"),
+        (&["--json", "--out", &directory], "--json=summary goes with --out"),
+        (&["--json=summary", "--gather"], "leave one of them out"),
+        (&["--gather", "--diff"], "cannot be used with"),
+    ] {
+        let output = room.output(&[words, &["h01", "true"]].concat());
+        assert_eq!(output.status.code(), Some(125), "{output:?}");
+        assert!(text(&output.stderr).contains(said), "{output:?}");
+    }
+    assert_eq!(room.labshd.log().count("command started"), 0);
 }
 
 #[test]

@@ -398,6 +398,9 @@ fn a_host_that_does_not_answer_is_given_up() {
     }
     let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
     assert_fails(&alone(&["-p", &gone, HOST, "true"]), &["cannot connect", "check the name, the port"]);
+    // One that no clock holds is for ever.
+    let patient = alone(&["-oConnectTimeout=18446744073709551615", "-p", &gone, HOST, "true"]);
+    assert_fails(&patient, &["cannot connect"]);
 }
 
 #[test]

@@ -168,7 +168,7 @@ async fn jobs_are_stopped_and_taken_up_again() {
     // By a message rather than by a key: to the foreground as well, not to the shell.
     screen.type_in("bash -c 'echo fore''ground; exec sleep 1000'\n").await;
     screen.until("foreground").await;
-    screen.child.signal(2);
+    screen.child.signal(2).unwrap();
     screen.type_in("exit 5\n").await;
     assert_eq!(screen.finish().await.1.code(), Some(5));
 }

@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 
 use crate::command::Stdio;
-use crate::error::CommandError;
+use crate::error::{BadSignal, CommandError};
 use crate::session::{Inner, Progress};
 
 /// The slot of a command: given back when the child and all its streams have been dropped.
@@ -202,9 +202,17 @@ impl Child {
     }
 
     /// Sends a signal (signal(7), 1 to 31) to the command's process group.
-    pub fn signal(&self, number: u8) {
+    ///
+    /// # Errors
+    ///
+    /// For any other number. It is not sent: the server would end the session, with all its commands.
+    pub fn signal(&self, number: u8) -> Result<(), BadSignal> {
+        if !(1..=31).contains(&number) {
+            return Err(BadSignal(number));
+        }
         let slot = &self.slot;
         slot.session.multiplexer.with(|channels| channels.signal(slot.id, Signal { number }));
+        Ok(())
     }
 
     /// Tells the new size of the terminal that the command was given.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU16;
+use std::str::FromStr;
 use std::time::Duration;
 
 use labsh_proto::key::HostId;
@@ -67,12 +68,20 @@ impl ConfigFile {
             line: line(defaults.span().start),
             choices: defaults.into_inner().into(),
         });
-        let table = |(name, entry): (Spanned<HostName>, Entry)| {
+        let mut hosts = BTreeMap::<_, Table>::new();
+        for (name, entry) in tables.hosts {
             let line = line(name.span().start);
-            let HostName { user, host } = name.into_inner();
-            ((user, host), Table { line, choices: entry.into() })
-        };
-        Ok(Self { defaults, hosts: tables.hosts.into_iter().map(table).collect() })
+            let mistake = |reason| Mistake { line, reason };
+            let HostName { user, host } = name.get_ref().parse().map_err(mistake)?;
+            if let Some(other) = hosts.insert((user, host), Table { line, choices: entry.into() }) {
+                // Written in another way, it is the same host all the same.
+                let (first, line) = (line.min(other.line), line.max(other.line));
+                let reason =
+                    format!("{:?} has a table in line {first} already; make one of the two", name.get_ref());
+                return Err(Mistake { line, reason });
+            }
+        }
+        Ok(Self { defaults, hosts })
     }
 
     /// The table for a host, or for a user there.
@@ -95,7 +104,7 @@ impl ConfigFile {
 #[serde(deny_unknown_fields, default)]
 struct Tables {
     defaults: Option<Spanned<Defaults>>,
-    hosts: BTreeMap<Spanned<HostName>, Entry>,
+    hosts: BTreeMap<Spanned<String>, Entry>,
 }
 
 #[derive(Deserialize, Default)]
@@ -152,23 +161,21 @@ impl From<Entry> for Choices {
     }
 }
 
-#[derive(PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-#[serde(try_from = "String")]
 struct HostName {
     user: Option<String>,
     host: Host,
 }
 
-impl TryFrom<String> for HostName {
-    type Error = String;
+impl FromStr for HostName {
+    type Err = String;
 
-    fn try_from(text: String) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, String> {
         if let Some(c) = text.chars().find(|c| "*?{},".contains(*c)) {
             return Err(format!("{text:?} holds {c:?}, but tables are for one host each, by its exact name"));
         }
         let (user, host) = match text.rsplit_once('@') {
             Some((user, host)) if !text.starts_with("unix:") && !user.is_empty() => (Some(user), host),
-            _ => (None, &*text),
+            _ => (None, text),
         };
         let target: Target = host.parse().map_err(|error| format!("{text:?} is no host: {error}"))?;
         match target.port {
@@ -278,6 +285,8 @@ mod tests {
             ("[defaults]\nkey = \"keys/a\"\n", 2, "from / or from ~/"),
             ("[hosts.\"lab*\"]\n", 1, "exact name"),
             ("\n[hosts.\"lab07:22\"]\n", 2, "port = 22"),
+            ("[hosts.Lab07]\n\n[hosts.lab07]\n", 3, "has a table in line 1 already"),
+            ("[hosts.\"bob@[::1]\"]\n[hosts.\"bob@::1\"]\n", 2, "has a table in line 1 already"),
             ("[hosts.lab07]\nplain = \"yes\"\n", 2, "boolean"),
             ("[hosts.lab07]\naddress = \"me@lab07\"\n", 2, "key's entry on the host"),
             ("[hosts.lab07]\nhost_id = \"\"\n", 2, "is no host id"),

@@ -85,11 +85,11 @@ impl ConnectError {
     pub fn remedy(&self) -> String {
         match self {
             Self::Unreachable { address, .. } if address.starts_with("unix:") => {
-                "check the path, and that labshd listens there".into()
+                "check the path, and that labshd runs here and listens on it".into()
             }
             Self::Unreachable { .. } => "check the name, the port, and that labshd runs there".into(),
             Self::Timeout { .. } => {
-                "check that the machine is up, or allow more with --connect-timeout".into()
+                "check that the machine is up and that labshd listens there, or allow more with --connect-timeout".into()
             }
             Self::WrongServer { key_id, host_id, .. } => format!(
                 "check the address and --host-id, and over there `labshd key list`; to enrol: \
@@ -103,6 +103,11 @@ impl ConnectError {
         }
     }
 }
+
+/// No signal that a command can be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{0} is no signal; a signal is a number from 1 to 31")]
+pub struct BadSignal(pub u8);
 
 /// A command did not run, or its end is not known.
 #[derive(Debug, Clone, thiserror::Error)]

@@ -39,7 +39,7 @@ mod silence;
 pub use child::{Child, ChildStderr, ChildStdin, ChildStdout, ExitStatus, Output};
 pub use command::{Command, Stdio};
 pub use connect::{Address, ConnectOptions};
-pub use error::{CommandError, ConnectError};
+pub use error::{BadSignal, CommandError, ConnectError};
 pub use labsh_proto as proto;
 pub use labsh_transport::socket::AddressFamily;
 pub use session::Session;

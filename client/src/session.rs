@@ -29,6 +29,8 @@ use crate::silence::{DEAD_PEER_AFTER, Silence, Verdict};
 /// What the windows of one session may grow by, in bytes.
 const GROWTH: u64 = 512 << 20;
 
+const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// How far a command has come, as the server told it.
 #[derive(Debug, Clone)]
 pub(crate) enum Progress {
@@ -103,7 +105,9 @@ impl Session {
             Some(Borrowed::None(waiting)) => Some(waiting),
             None => None,
         };
-        let deadline = Instant::now() + options.timeout;
+        let now = Instant::now();
+        // One that lies beyond what a clock can say is a year away, and nobody waits for as long.
+        let deadline = now.checked_add(options.timeout).unwrap_or(now + YEAR);
         let expired =
             || ConnectError::Timeout { address: options.address.to_string(), after: options.timeout };
         let Answered { reader, response, handshake } =

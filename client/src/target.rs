@@ -7,6 +7,8 @@ use std::str::FromStr;
 
 use labsh_proto::key::{BadId, HostId};
 
+use crate::terminal_text::is_obeyed;
+
 /// The port that labshd listens on unless it is told otherwise.
 pub const DEFAULT_PORT: u16 = 5274;
 
@@ -62,9 +64,12 @@ pub enum BadTarget {
     /// It would be taken for an option by the next program it is handed to.
     #[error("a target cannot begin with '-'; options come before the target")]
     Dash,
-    /// A blank, a control character, or bytes that are no text.
+    /// A blank, a control character, what is invisible or turns the direction of writing, or bytes that are no text.
     #[error("a target cannot hold {0:?}")]
     Character(char),
+    /// A set of hosts where one is meant.
+    #[error("that is a set of hosts; name one host here")]
+    Set,
     /// `user@host`, as ssh has it.
     #[error(
         "the user is not the client's to choose: the key's entry on the host decides it; write {host} (and \
@@ -103,7 +108,7 @@ impl FromStr for Target {
         if text.starts_with('-') {
             return Err(BadTarget::Dash);
         }
-        if let Some(bad) = text.chars().find(|c| c.is_control() || c.is_whitespace() || *c == '\u{fffd}') {
+        if let Some(bad) = text.chars().find(|c| is_obeyed(*c) || c.is_whitespace() || *c == '\u{fffd}') {
             return Err(BadTarget::Character(bad));
         }
         if let Some(path) = text.strip_prefix("unix:") {
@@ -112,6 +117,10 @@ impl FromStr for Target {
             }
             let host_id = HostId::new("localhost").map_err(BadTarget::Name)?;
             return Ok(Self { host: Host::Unix(PathBuf::from(path)), port: None, host_id });
+        }
+        // A bracket that begins it is that of an address.
+        if text.starts_with('@') || text.contains(',') || text.find('[').is_some_and(|at| at > 0) {
+            return Err(BadTarget::Set);
         }
         if let Some((user, host)) = text.rsplit_once('@') {
             return Err(BadTarget::User { user: user.to_owned(), host: host.to_owned() });
@@ -224,6 +233,9 @@ mod tests {
             ("lab07\n", BadTarget::Character('\n')),
             ("lab\x1b[2J", BadTarget::Character('\x1b')),
             ("lab\u{a0}07", BadTarget::Character('\u{a0}')),
+            ("lab\u{202e}07", BadTarget::Character('\u{202e}')),
+            ("lab07\u{200b}", BadTarget::Character('\u{200b}')),
+            ("unix:/run/\u{2066}s", BadTarget::Character('\u{2066}')),
             ("lab07:", BadTarget::Port(String::new())),
             ("lab07:0", BadTarget::Port("0".into())),
             ("lab07:+22", BadTarget::Port("+22".into())),
@@ -232,6 +244,9 @@ mod tests {
             (":22", BadTarget::Name(BadId::Empty)),
             ("lab07:22:33", BadTarget::Colons),
             ("[lab07]:22", BadTarget::Brackets),
+            ("@lab-a", BadTarget::Set),
+            ("lab[01-40]", BadTarget::Set),
+            ("lab01,lab02", BadTarget::Set),
             ("[::1", BadTarget::Brackets),
             ("[::1]22", BadTarget::Brackets),
             ("[::1]:x", BadTarget::Port("x".into())),

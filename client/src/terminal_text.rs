@@ -23,7 +23,8 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
-fn is_obeyed(c: char) -> bool {
+/// Whether a terminal would obey this character rather than show it.
+pub(crate) fn is_obeyed(c: char) -> bool {
     c.is_control()
         || matches!(c,
             // Marks, embeddings, overrides and isolates of writing direction ("Trojan Source").

@@ -133,7 +133,8 @@ impl Numbers {
 
 /// The next number of the same width; 99 is followed by 100. `None` where a range could not say it.
 fn successor(digits: &Digits) -> Option<Digits> {
-    let width = digits.0.len();
-    let next = digits.0.parse::<u64>().ok()?.checked_add(1)?;
-    Some(Digits(format!("{next:0width$}")))
+    let next = digits.0.parse::<u64>().ok()?.checked_add(1)?.to_string();
+    // Names that nobody has measured come here: format! would panic where they are very wide.
+    let zeros = "0".repeat(digits.0.len().saturating_sub(next.len()));
+    Some(Digits(zeros + &next))
 }

@@ -40,6 +40,9 @@ use name::Name;
 /// No expression gives more hosts than this: a slip of the finger must not fill the memory.
 pub const MOST: usize = 100_000;
 
+/// No name, and no name of a group, has more bytes than this: [`MOST`] of them must not fill the memory either.
+pub const LONGEST: usize = 1000;
+
 /// Groups and files stand within each other no deeper than this.
 pub const DEEPEST: usize = 100;
 
@@ -83,6 +86,12 @@ pub enum Mistake {
     TooMany {
         /// What was being read.
         expression: String,
+    },
+    /// A name of more than [`LONGEST`] bytes.
+    #[error("a name that begins with {beginning:?} is longer than {LONGEST} bytes; shorten it")]
+    TooLong {
+        /// Enough of it to find it by.
+        beginning: String,
     },
     /// No group has this name.
     #[error("there is no group {group:?}{}", and_known(.group, .known))]

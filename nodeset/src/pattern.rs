@@ -1,16 +1,24 @@
 //! One pattern such as `rack[1-2]n[01-04]`, and the names that it stands for.
 
-use crate::{MOST, Mistake};
+use crate::{LONGEST, MOST, Mistake};
 
 /// All names of a pattern, in the order in which it writes them.
 pub(crate) fn expand(pattern: &str) -> Result<Vec<String>, Mistake> {
     let mut names = vec![String::new()];
     let mut rest = pattern;
+    // Of the longest of them, so that what is too much is known before it is made.
+    let mut length = 0;
+    let mut grow = |by: usize| {
+        length += by;
+        let too_long = || Mistake::TooLong { beginning: pattern.chars().take(40).collect() };
+        (length <= LONGEST).then_some(()).ok_or_else(too_long)
+    };
     while !rest.is_empty() {
         let position = |at: &str| pattern[..pattern.len() - at.len()].chars().count() + 1;
         let unpaired = |at: &str| Mistake::Bracket { expression: pattern.to_owned(), position: position(at) };
         let literal_end = rest.find(['[', ']']).unwrap_or(rest.len());
         let (literal, behind) = rest.split_at(literal_end);
+        grow(literal.len())?;
         names.iter_mut().for_each(|name| name.push_str(literal));
         rest = behind;
         let Some(inner) = rest.strip_prefix('[') else {
@@ -24,8 +32,10 @@ pub(crate) fn expand(pattern: &str) -> Result<Vec<String>, Mistake> {
             return Err(unpaired(rest));
         }
         if is_ipv6(list) {
+            grow(list.len() + 2)?;
             names.iter_mut().for_each(|name| *name = format!("{name}[{list}]"));
         } else {
+            grow(list.split([',', '-', '/']).map(str::len).max().unwrap_or(0))?;
             let numbers = numbers(list, MOST / names.len()).map_err(|wrong| {
                 wrong.unwrap_or_else(|| Mistake::TooMany { expression: pattern.to_owned() })
             })?;

@@ -105,6 +105,23 @@ fn a_slip_of_the_finger_does_not_fill_the_memory() {
     assert!(mistake("n[99999999999999999999]").to_string().contains("too large"));
 }
 
+#[test]
+fn names_longer_than_any_name_are_refused_before_they_are_made() {
+    let zeros = "0".repeat(70_000);
+    for long in [
+        format!("lab[{zeros}0-{zeros}9]"),
+        format!("{zeros}[0-99999]"),
+        format!("lab{}", "[1]".repeat(1000)),
+        format!("[::{zeros}]"),
+    ] {
+        let told = mistake(&long).to_string();
+        assert!(told.ends_with("is longer than 1000 bytes; shorten it") && told.len() < 200, "{told}");
+    }
+    // Whoever has such names all the same is shown them.
+    let wide = NodeSet::of([format!("lab{zeros}1"), format!("lab{zeros}2")]);
+    assert_eq!(wide.to_string(), format!("lab[{zeros}1-{zeros}2]"));
+}
+
 /// Groups by number: what a group holds is made up when it is asked for.
 struct Numbered(fn(u32) -> String);
 

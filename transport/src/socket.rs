@@ -14,12 +14,16 @@ use nix::libc;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::task::JoinSet;
 
 /// Unsent data that the kernel takes before it says "full": little, so that what waits can still be re-ordered.
 const NOT_SENT_LOW_WATER: u32 = 256 << 10;
 
 /// The first bytes from a peer are remembered, to tell what it speaks when it is not labsh.
 const REMEMBERED: usize = 16;
+
+/// So long an address is waited for alone before the next is tried as well (RFC 8305, section 5).
+const HEAD_START: Duration = Duration::from_millis(250);
 
 /// Which of a host's addresses are tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -86,27 +90,23 @@ impl Socket {
         Self { stream: Stream::Unix(stream), peer: None, first_bytes: Vec::new() }
     }
 
-    /// Connects to a host by name or address, trying its addresses of that family in turn.
+    /// Connects to a host by name or address. Its addresses of that family are tried in their order, each a moment behind
+    /// the one before it: one that swallows everything (often IPv6) must not keep the others from answering in time.
     pub async fn connect_tcp(
         host: &str,
         port: u16,
         family: AddressFamily,
         dead_peer_after: Duration,
     ) -> io::Result<Self> {
-        let stream = match family {
-            AddressFamily::Any => TcpStream::connect((host, port)).await?,
-            family => {
-                let found = tokio::net::lookup_host((host, port)).await?;
-                let fitting: Vec<SocketAddr> = found.filter(|address| family.holds(address)).collect();
-                if fitting.is_empty() {
-                    return Err(io::Error::new(
-                        io::ErrorKind::AddrNotAvailable,
-                        format!("it has no {family} address"),
-                    ));
-                }
-                TcpStream::connect(&*fitting).await?
-            }
-        };
+        let found = tokio::net::lookup_host((host, port)).await?;
+        let fitting: Vec<SocketAddr> = found.filter(|address| family.holds(address)).collect();
+        if fitting.is_empty() {
+            return Err(io::Error::new(
+                io::ErrorKind::AddrNotAvailable,
+                format!("it has no {family} address"),
+            ));
+        }
+        let stream = first_of(fitting).await?;
         let peer = stream.peer_addr()?;
         Self::tcp(stream, peer, dead_peer_after)
     }
@@ -149,6 +149,28 @@ impl Socket {
         match &self.stream {
             Stream::Tcp(stream) => Ok(Some(Watch(stream.as_fd().try_clone_to_owned()?))),
             Stream::Unix(_) => Ok(None),
+        }
+    }
+}
+
+/// The connection to the first of these addresses that takes one; the error of the last that refused where none does.
+async fn first_of(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
+    let mut addresses = addresses.into_iter();
+    let mut attempts = JoinSet::new();
+    let mut refused = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    loop {
+        if let Some(address) = addresses.next() {
+            attempts.spawn(TcpStream::connect(address));
+        }
+        tokio::select! {
+            ended = attempts.join_next() => match ended {
+                Some(Ok(Ok(stream))) => return Ok(stream),
+                Some(Ok(Err(error))) => refused = error,
+                // Not before the runtime ends.
+                Some(Err(_)) => {}
+                None => return Err(refused),
+            },
+            () = tokio::time::sleep(HEAD_START), if addresses.len() > 0 => {}
         }
     }
 }
@@ -300,6 +322,7 @@ mod tests {
         assert_eq!(client.first_bytes(), b"SSH-2.0-somethin");
         assert_eq!(client.watch().unwrap().unwrap().silence(), None);
     }
+
     #[tokio::test]
     async fn every_patience_that_can_be_configured_is_taken() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -308,5 +331,23 @@ mod tests {
             let patience = Duration::from_secs(seconds);
             Socket::connect_tcp("127.0.0.1", port, AddressFamily::Any, patience).await.unwrap();
         }
+    }
+
+    #[tokio::test]
+    async fn an_address_that_swallows_everything_does_not_hide_one_that_answers() {
+        // Where as many wait as it lets wait, a listener takes no notice of anybody else.
+        let deaf = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        deaf.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
+        deaf.listen(0).unwrap();
+        let silent = deaf.local_addr().unwrap().as_socket().unwrap();
+        let _waiting = TcpStream::connect(silent).await.unwrap();
+
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let answers = listener.local_addr().unwrap();
+        let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let stream = first_of(vec![gone, silent, answers]).await.unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), answers);
+        let error = first_of(vec![gone]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
     }
 }

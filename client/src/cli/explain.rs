@@ -20,7 +20,7 @@ use crate::cli::many;
 use crate::cli::many::options::ManyOptions;
 use crate::cli::many::report::anonymous;
 use crate::cli::options::{ConnectionFlags, FormFlags, form, variable};
-use crate::cli::remote_command::RemoteCommand;
+use crate::cli::remote_command::RemoteQuestion;
 use crate::cli::{REFUSED, outcome, print};
 use crate::config::Config;
 use crate::error::CommandError;
@@ -58,7 +58,7 @@ pub struct ExplainOptions {
     pub json: bool,
     /// Where, and what.
     #[command(flatten)]
-    pub remote: RemoteCommand,
+    pub remote: RemoteQuestion,
 }
 
 /// What a host has said.
@@ -68,14 +68,15 @@ type Answer = Result<Explained, CommandError>;
 /// cannot be asked.
 pub(crate) fn execute(options: &ExplainOptions) -> anyhow::Result<ExitCode> {
     let config = Config::load()?;
-    let names = many::hosts_of(&options.remote.target, config.inventory(), &ManyOptions::default())?;
+    let RemoteQuestion(remote) = &options.remote;
+    let names = many::hosts_of(&remote.target, config.inventory(), &ManyOptions::default())?;
     let choices = Choices { user: options.user.clone(), ..options.connection.choices() };
     let hosts = names
         .iter()
         .map(|name| many::host(name, &config, &choices))
         .collect::<anyhow::Result<Vec<Host>>>()?;
     many::allow_descriptors();
-    let program = form(&options.remote.words, options.form);
+    let program = form(&remote.words, options.form);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let answers = runtime.block_on(ask_all(hosts, &program, options));
     runtime.shutdown_background();
@@ -230,7 +231,7 @@ fn would_run(host: &Host, explained: &Explained, program: &Program) -> String {
     let words: Vec<String> = explained.words.iter().map(|word| shown(word)).collect();
     text += &format!("  words      {}\n", words.join(" "));
     let key = &host.connection.key;
-    text += &format!("  key        {} for host {}, ", key.key_id(), key.host_id());
+    text += &format!("  key        {} for host {}, ", key.key_id(), escape(key.host_id().as_str()));
     text += &format!("granted by {} in keys.d there\n", escape(&explained.entry));
     let from = if explained.from.is_empty() { "anywhere".to_owned() } else { explained.from.join(", ") };
     let until = expires(explained).map_or_else(|| "without end".to_owned(), |end| format!("until {end}"));

@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::fs;
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
 use labsh_nodeset::NodeSet;
@@ -20,6 +21,9 @@ use crate::config::Config;
 use crate::key_store::{KeyName, KeyStore};
 use crate::target::{Host, Target};
 use crate::terminal_text::{escape, shell_word};
+
+/// In seconds since 1970.
+const YEAR_10000: u64 = 253_402_300_800;
 
 /// Does one of `labsh key`'s subcommands.
 pub fn execute(action: KeyAction) -> anyhow::Result<ExitCode> {
@@ -87,7 +91,7 @@ fn list(store: &KeyStore) -> anyhow::Result<String> {
 }
 
 fn joined(hosts: &[HostId], between: &str) -> String {
-    hosts.iter().map(HostId::as_str).collect::<Vec<_>>().join(between)
+    hosts.iter().map(|host| escape(host.as_str()).to_string()).collect::<Vec<_>>().join(between)
 }
 
 fn show(store: &KeyStore, id: Option<KeyId>) -> anyhow::Result<String> {
@@ -101,12 +105,21 @@ fn show(store: &KeyStore, id: Option<KeyId>) -> anyhow::Result<String> {
     let mut text = String::new();
     writeln!(text, "id       {id}")?;
     writeln!(text, "file     {}", escape(&path.to_string_lossy()))?;
-    writeln!(text, "created  {}", humantime::format_rfc3339_seconds(created))?;
+    writeln!(text, "created  {}", moment(created))?;
     match hosts.as_slice() {
         [] => writeln!(text, "hosts    none yet")?,
         hosts => writeln!(text, "hosts    {}", joined(hosts, "\n         "))?,
     }
     Ok(text)
+}
+
+/// A moment as RFC 3339 has it. Files can be of times that no calendar of four digits holds.
+fn moment(time: SystemTime) -> String {
+    let since_1970 = time.duration_since(UNIX_EPOCH).ok().filter(|since| since.as_secs() < YEAR_10000);
+    match since_1970 {
+        Some(_) => humantime::format_rfc3339_seconds(time).to_string(),
+        None => "at a time that the file does not tell".to_owned(),
+    }
 }
 
 fn enroll(config: &Config, options: EnrollOptions) -> anyhow::Result<()> {
@@ -216,6 +229,7 @@ fn confirmed(id: &KeyId) -> anyhow::Result<bool> {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+    use std::time::Duration;
 
     use labsh_proto::key_text::BadLine;
     use tempfile::TempDir;
@@ -258,6 +272,14 @@ mod tests {
             assert!(host_id.is_some() || resolved.route.host_id.as_str() == expected);
         }
         assert_eq!(joined(&config.store().hosts(&id("alice")).unwrap(), " "), "lab07 localhost own shared");
+    }
+
+    #[test]
+    fn a_file_of_any_time_is_shown() {
+        assert_eq!(moment(UNIX_EPOCH), "1970-01-01T00:00:00Z");
+        for strange in [UNIX_EPOCH - Duration::from_secs(1), UNIX_EPOCH + Duration::from_secs(YEAR_10000)] {
+            assert!(moment(strange).starts_with("at a time"), "{strange:?}");
+        }
     }
 
     #[test]

@@ -229,8 +229,14 @@ fn begins_with_option(program: &Program) -> bool {
 fn looks_like_shell(program: &Program) -> bool {
     let Program::Argv(words) = program else { return false };
     words.iter().flatten().any(|byte| b"|&;<>()$`*?[#~={}".contains(byte))
-        || words.first().is_some_and(|word| word.contains(&b' '))
+        || words.first().is_some_and(|word| word.contains(&b' ') || BUILTINS.contains(&&word[..]))
 }
+
+/// Commands that only a shell has: no program of that name is found.
+const BUILTINS: [&[u8]; 12] = [
+    b"alias", b"cd", b"eval", b"exec", b"exit", b"export", b"set", b"source", b"trap", b"ulimit", b"umask",
+    b"unset",
+];
 
 pub(crate) fn signal_name(signal: u8) -> String {
     nix::sys::signal::Signal::try_from(i32::from(signal))

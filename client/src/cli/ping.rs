@@ -8,6 +8,7 @@ use crate::cli::{note, print, run};
 use crate::connect::ConnectOptions;
 use crate::error::{CommandError, ConnectError};
 use crate::session::Session;
+use crate::terminal_text::escape;
 
 const REFUSED: u8 = 125;
 const CONNECTION: u8 = 255;
@@ -18,35 +19,38 @@ pub fn execute(options: PingOptions) -> anyhow::Result<ExitCode> {
     // What is measured includes connecting.
     let connection = ConnectOptions { keeper: None, ..connection };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let start = Instant::now();
-        let session = match Session::connect(&connection).await {
-            Ok(session) => session,
-            Err(error) => {
-                note(&format!("{error}; {}", error.remedy()));
-                let refused = matches!(error, ConnectError::Refused { .. });
-                return Ok(ExitCode::from(if refused { REFUSED } else { CONNECTION }));
-            }
-        };
-        let (key, address) = (&connection.key, &connection.address);
-        let (key_id, host_id) = (key.key_id(), key.host_id());
-        let took = milliseconds(start.elapsed());
-        print(format!("{address}: key {key_id}, host id {host_id}: authenticated in {took}\n").as_bytes())?;
-        for number in 1..=options.count {
-            match session.ping().await {
-                Ok(took) => {
-                    print(format!("{address}: answer {number} in {}\n", milliseconds(took)).as_bytes())?
-                }
-                Err(error @ (CommandError::Lost(_) | CommandError::Connect(_))) => {
-                    note(&error.to_string());
-                    return Ok(ExitCode::from(CONNECTION));
-                }
-                Err(error) => return Err(error.into()),
-            }
+    let code = runtime.block_on(ask(&connection, options.count));
+    // A thread may wait for an answer about the host's name long after the time for connecting is over.
+    runtime.shutdown_background();
+    code
+}
+
+async fn ask(connection: &ConnectOptions, count: u32) -> anyhow::Result<ExitCode> {
+    let start = Instant::now();
+    let session = match Session::connect(connection).await {
+        Ok(session) => session,
+        Err(error) => {
+            note(&format!("{error}; {}", error.remedy()));
+            let refused = matches!(error, ConnectError::Refused { .. });
+            return Ok(ExitCode::from(if refused { REFUSED } else { CONNECTION }));
         }
-        session.close().await;
-        Ok(ExitCode::SUCCESS)
-    })
+    };
+    let (key, address) = (&connection.key, &connection.address);
+    let (key_id, host_id) = (key.key_id(), escape(key.host_id().as_str()));
+    let took = milliseconds(start.elapsed());
+    print(format!("{address}: key {key_id}, host id {host_id}: authenticated in {took}\n").as_bytes())?;
+    for number in 1..=count {
+        match session.ping().await {
+            Ok(took) => print(format!("{address}: answer {number} in {}\n", milliseconds(took)).as_bytes())?,
+            Err(error @ (CommandError::Lost(_) | CommandError::Connect(_))) => {
+                note(&error.to_string());
+                return Ok(ExitCode::from(CONNECTION));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    session.close().await;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn milliseconds(duration: Duration) -> String {

@@ -88,14 +88,14 @@ impl Here for Signals {
                     2 => remark("the command was told again; once more leaves it to the host, which ends it"),
                     _ => return Some(Outcome::Left { signal: SIGINT }),
                 }
-                child.signal(SIGINT);
+                let _ = child.signal(SIGINT);
             }
             _ = self.terminate.recv() => {
                 self.terminations += 1;
                 if self.terminations > 1 {
                     return Some(Outcome::Left { signal: SIGTERM });
                 }
-                child.signal(SIGTERM);
+                let _ = child.signal(SIGTERM);
             }
         }
         None

@@ -59,6 +59,10 @@ impl fmt::Display for Targets {
     }
 }
 
+/// What is asked about rather than run; parsed as [`RemoteCommand`].
+#[derive(Debug, Clone)]
+pub struct RemoteQuestion(pub RemoteCommand);
+
 /// A target and, if there are any, the words behind it; parsed as [`RemoteCommand`].
 #[derive(Debug, Clone)]
 pub struct RemoteShell {
@@ -68,7 +72,7 @@ pub struct RemoteShell {
     pub words: Vec<OsString>,
 }
 
-/// The one positional argument of both.
+/// The one positional argument of all of them.
 fn target_and_command(help: &'static str) -> Arg {
     Arg::new("words")
         .value_names(["TARGET", "COMMAND"])
@@ -100,63 +104,74 @@ fn target_and_words<T: FromStr<Err = BadTarget>>(
     Ok((target, words))
 }
 
-impl Args for RemoteCommand {
-    fn augment_args(command: clap::Command) -> clap::Command {
-        command.arg(target_and_command(
-            "The host (name, name:port, [IPv6]:port or unix:/path) or a set of hosts (lab[01-40,52], @group), and the \
-             command: one word for your shell there, or several exact words",
-        ))
-    }
+/// What clap asks of a type that is read by its `of`.
+macro_rules! positional {
+    ($name:ident, $help:expr) => {
+        impl Args for $name {
+            fn augment_args(command: clap::Command) -> clap::Command {
+                command.arg(target_and_command($help))
+            }
 
-    fn augment_args_for_update(command: clap::Command) -> clap::Command {
-        Self::augment_args(command)
-    }
+            fn augment_args_for_update(command: clap::Command) -> clap::Command {
+                Self::augment_args(command)
+            }
+        }
+
+        impl FromArgMatches for $name {
+            fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+                Self::of(matches)
+            }
+
+            fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+                *self = Self::of(matches)?;
+                Ok(())
+            }
+        }
+    };
 }
 
-impl FromArgMatches for RemoteCommand {
-    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let (target, words) = target_and_words(matches, "run")?;
+const HOSTS_AND_COMMAND: &str = "The host (name, name:port, [IPv6]:port or unix:/path) or a set of hosts (lab[01-40,52], @group), and the \
+     command: one word for your shell there, or several exact words";
+
+positional!(RemoteCommand, HOSTS_AND_COMMAND);
+positional!(RemoteQuestion, HOSTS_AND_COMMAND);
+positional!(
+    RemoteShell,
+    "The host (name, name:port, [IPv6]:port or unix:/path), and a command instead of a login shell: one word \
+     for your shell there, or several exact words"
+);
+
+impl RemoteCommand {
+    fn of(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        Self::with_command(matches, "run")
+    }
+
+    fn with_command(matches: &ArgMatches, subcommand: &str) -> Result<Self, clap::Error> {
+        let (target, words) = target_and_words(matches, subcommand)?;
         if words.is_empty() {
             let message = match &target {
                 Targets::One(target) => format!(
-                    "there is no command; write it behind the target: labsh run {target} uname -a; \
+                    "there is no command; write it behind the target: labsh {subcommand} {target} uname -a; \
                      for a shell: labsh shell {target}"
                 ),
                 Targets::Set(_) => "there is no command; write it behind the targets".to_owned(),
             };
-            return Err(refused("run", ErrorKind::MissingRequiredArgument, &message));
+            return Err(refused(subcommand, ErrorKind::MissingRequiredArgument, &message));
         }
         Ok(Self { target, words })
     }
+}
 
-    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
-        *self = Self::from_arg_matches(matches)?;
-        Ok(())
+impl RemoteQuestion {
+    fn of(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        RemoteCommand::with_command(matches, "explain").map(Self)
     }
 }
 
-impl Args for RemoteShell {
-    fn augment_args(command: clap::Command) -> clap::Command {
-        command.arg(target_and_command(
-            "The host (name, name:port, [IPv6]:port or unix:/path), and a command instead of a login shell: one word \
-             for your shell there, or several exact words",
-        ))
-    }
-
-    fn augment_args_for_update(command: clap::Command) -> clap::Command {
-        Self::augment_args(command)
-    }
-}
-
-impl FromArgMatches for RemoteShell {
-    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+impl RemoteShell {
+    fn of(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let (target, words) = target_and_words(matches, "shell")?;
         Ok(Self { target, words })
-    }
-
-    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
-        *self = Self::from_arg_matches(matches)?;
-        Ok(())
     }
 }
 

@@ -66,7 +66,11 @@ async fn attempt(crew: &Crew, index: usize, host: &Host, turn: &mut Turn) -> (En
             Err(error) => return (no_session(error), None),
         };
         if turn.is_none() {
-            *turn = crew.turn().await;
+            tokio::select! {
+                biased;
+                Ok(_) = stop.wait_for(|wish| *wish != Wish::Finish) => return (End::NotBegun, Some(session)),
+                next = crew.turn() => *turn = next,
+            }
         }
         (command(crew, index, host, &session).await, Some(session))
     };
@@ -171,7 +175,7 @@ async fn command(crew: &Crew, index: usize, host: &Host, session: &Session) -> E
             }
             now = next(&mut wish, told) => {
                 told = now;
-                child.signal(if now == Wish::Interrupt { SIGINT } else { SIGTERM });
+                let _ = child.signal(if now == Wish::Interrupt { SIGINT } else { SIGTERM });
             }
         }
     }

@@ -19,9 +19,9 @@ use crate::cli::follow::{self, End, Here, follow};
 use crate::cli::interactive::escapes::{EscapeCharacter, Escapes, Request};
 use crate::cli::interactive::input::{Input, read_keys};
 use crate::cli::interactive::raw_mode::RawMode;
-use crate::cli::note;
 use crate::cli::options::CommandOptions;
 use crate::cli::outcome::Outcome;
+use crate::cli::{note, survive_file_size_limit};
 use crate::command::Stdio;
 use crate::error::CommandError;
 use crate::session::Session;
@@ -219,6 +219,7 @@ struct Signals {
 
 impl Signals {
     fn new(is_terminal: bool) -> io::Result<Self> {
+        survive_file_size_limit()?;
         Ok(Self {
             hangup: signal(SignalKind::hangup())?,
             interrupt: signal(SignalKind::interrupt())?,

@@ -16,7 +16,8 @@ use crate::terminal_text::escape_line;
 /// Output is kept in pieces of this size, in bytes; equal pieces are kept once.
 const PIECE: usize = 16 << 10;
 
-/// The most that is kept, in bytes of different pieces: a host that never stops writing must not fill the memory.
+/// The most that is kept, in bytes of different pieces, and the most of one output, which is put together to be shown: a
+/// host that never stops writing must not fill the memory.
 const MOST: usize = 1 << 30;
 
 /// A difference is looked for this long; then a longer one, which is right as well, has to do.
@@ -26,6 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub(super) struct Gather {
     pieces: HashMap<Arc<[u8]>, ()>,
     hosts: Vec<[Text; 2]>,
+    /// In pieces.
+    most: usize,
 }
 
 #[derive(Default, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -48,7 +51,8 @@ impl Text {
 
 impl Gather {
     pub(super) fn new(hosts: usize) -> Self {
-        Self { pieces: HashMap::new(), hosts: (0..hosts).map(|_| Default::default()).collect() }
+        let hosts = (0..hosts).map(|_| Default::default()).collect();
+        Self { pieces: HashMap::new(), hosts, most: MOST / PIECE }
     }
 
     /// # Errors
@@ -72,7 +76,7 @@ impl Gather {
                 text.rest.clear();
             }
         }
-        if self.pieces.len() > MOST / PIECE {
+        if self.pieces.len() > self.most || text.whole.len() > self.most {
             anyhow::bail!(
                 "the outputs that --gather and --diff keep in memory are more than 1 GiB; use --out DIR instead"
             );
@@ -163,4 +167,21 @@ fn body(screen: &mut Screen, stream: Stream, bytes: &[u8]) -> io::Result<()> {
         }
         Ok(())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neither_many_different_outputs_nor_a_long_one_of_equal_pieces_fills_the_memory() {
+        let piece = |byte: u8| Bytes::from(vec![byte; PIECE]);
+        let gathered = |pieces: [(usize, u8); 3]| {
+            let mut gather = Gather { most: 2, ..Gather::new(2) };
+            pieces.map(|(host, byte)| gather.output(host, Stream::Stdout, &piece(byte)).is_ok())
+        };
+        assert_eq!(gathered([(0, 0), (1, 0), (1, 0)]), [true; 3]);
+        assert_eq!(gathered([(0, 0), (0, 1), (1, 2)]), [true, true, false]);
+        assert_eq!(gathered([(0, 0), (0, 0), (0, 0)]), [true, true, false]);
+    }
 }

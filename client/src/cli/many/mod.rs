@@ -181,9 +181,10 @@ fn dry_run(names: &NodeSet, hosts: &[Host], program: &Program) -> anyhow::Result
     let mut text = format!("{names} ({})\n", names.len());
     for Host { name, connection, user } in hosts {
         let key = &connection.key;
-        text += &format!("{name}: {}, key {}, host id {}", connection.address, key.key_id(), key.host_id());
-        text += &user.as_ref().map_or_else(String::new, |user| format!(", user {}", escape(user)));
-        text.push('\n');
+        let mut line =
+            format!("{name}: {}, key {}, host id {}", connection.address, key.key_id(), key.host_id());
+        line += &user.as_ref().map_or_else(String::new, |user| format!(", user {user}"));
+        text += &format!("{}\n", escape(&line));
     }
     let how = if let Program::Argv(_) = program { "runs exactly" } else { "runs in the shell there" };
     text += &format!("{how}: {}\n", typed(program));
@@ -285,6 +286,9 @@ impl Shape {
             anyhow::bail!(
                 "--gather and --diff are for people, --json is for programs; leave one of them out"
             );
+        }
+        if command.json == Some(JsonForm::Events) && options.quiet {
+            anyhow::bail!("--json prints the output, and -q shows none; --json=summary goes with -q");
         }
         if command.json == Some(JsonForm::Events) && options.out.is_some() {
             anyhow::bail!(
