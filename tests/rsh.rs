@@ -214,7 +214,7 @@ fn variables_are_set_and_sent_where_the_host_lets_them_in() {
         (&["-o", "SetEnv=LAB_ONE=\"a b\" LAB_TWO=2", "-o", "SendEnv=LAB_ONE"], "a b/2/\n"),
         // What the host does not let in is left out, as sshd leaves it out.
         (&["-o", "SendEnv=OTHER"], "//\n"),
-        (&["-o", "SetEnv=LAB_TWO=2", "-o", "SendEnv=OTHER LAB_ONE"], "/2/\n"),
+        (&["-o", "SetEnv=LAB_TWO=2", "-o", "SendEnv=OTHER LAB_ONE"], "mine/2/\n"),
     ] {
         let output = with(words);
         assert_eq!(
