@@ -274,7 +274,7 @@ fn a_table_for_a_user_at_a_host_chooses_the_key() {
     assert_eq!(said(&labshd, &["-F", &other, HOST, key]), "second\n");
     fs::write(&other, "Host *\n  Port 22\n").unwrap();
     assert_fails(&output(&labshd, &["-F", &other, HOST, key]), &["not ssh's", "other.toml:1"]);
-    assert_fails(&output(&labshd, &["-F", "/nonexistent", HOST, key]), &["/nonexistent"]);
+    assert_fails(&output(&labshd, &["-F", "/nonexistent", HOST, key]), &["/nonexistent: No such file"]);
 }
 
 #[test]
