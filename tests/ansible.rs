@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 
 use sha2::{Digest, Sha256};
 
-use crate::recipes::recipe;
+use crate::recipes::{has_openssh, recipe};
 use crate::support::fleet::Fleet;
 use crate::support::{am_root, run, text, tools};
 
@@ -111,6 +111,26 @@ fn a_playbook_runs_by_the_plugin() {
 fn a_playbook_runs_by_the_stock_ssh_plugin() {
     // To that plugin 255 is a lost connection, whoever said it.
     a_playbook_runs(SSH, "[0, 3, 127]");
+}
+
+#[test]
+fn the_stock_ssh_plugin_carries_files_by_sftp_and_scp_as_well() {
+    for way in ["sftp", "scp"] {
+        if !has_openssh(way) {
+            return;
+        }
+        let Some(control) = Control::new("lab01", &SSH.replace("piped", way)) else { return };
+        fs::write(control.path("a file"), "carried").unwrap();
+        let there = control.path("there");
+        let script = format!(
+            "ansible -i hosts.ini -e \"ansible_{way}_extra_args='-S labsh-rsh'\" \
+             lab -m copy -a \"src='$PWD/a file' dest={}\"",
+            there.display()
+        );
+        let output = control.output(&script);
+        assert!(output.status.success(), "{way}: {}{}", text(&output.stdout), text(&output.stderr));
+        assert_eq!(fs::read(there).unwrap(), b"carried");
+    }
 }
 
 #[test]

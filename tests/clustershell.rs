@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use crate::recipes::recipe;
+use crate::recipes::{has_openssh, recipe};
 use crate::support::fleet::{Fleet, sorted_lines};
 use crate::support::{feed, run, text, tools};
 
@@ -71,6 +71,30 @@ fn clush_hands_stdin_to_every_host_and_collects_large_outputs() {
     assert!(text(&output.stdout).contains(&expected), "{}", text(&output.stdout));
     let output = run(&mut fleet.shell(&clush, "clush -S -N -w lab[01-08] seq 100000 | sort -n | uniq -c | awk '$1 != 8' | wc -l; clush -S -N -w lab[01-08] seq 100000 | wc -l"));
     assert_eq!(text(&output.stdout), "0\n800000\n");
+}
+
+#[test]
+fn clush_copies_to_every_host_and_back() {
+    let Some(clush) = clush() else { return };
+    if !has_openssh("scp") {
+        return;
+    }
+    let fleet = fleet();
+    let bytes: Vec<u8> = (0..300_000_u32).map(|at| (at ^ (at >> 8)) as u8).collect();
+    fs::create_dir_all(fleet.path().join("folder")).unwrap();
+    fs::write(fleet.path().join("folder/a file"), &bytes).unwrap();
+    let there = fleet.path().join("there").display().to_string();
+    run(&mut fleet.shell(
+        &clush,
+        &format!(
+            "mkdir there back; clush -S -w lab01 --copy folder --dest {there}; \
+             clush -S -w lab[01-08] --rcopy {there}/folder --dest back"
+        ),
+    ));
+    for host in 1..=8 {
+        let copy = fleet.path().join(format!("back/folder.lab{host:02}/a file"));
+        assert_eq!(fs::read(copy).unwrap(), bytes);
+    }
 }
 
 #[test]

@@ -200,7 +200,7 @@ fn a_failed_rsync_says_why() {
 }
 
 /// Whether this program of OpenSSH's is there, and the server that it talks to.
-fn has_openssh(program: &str) -> bool {
+pub fn has_openssh(program: &str) -> bool {
     tools::need(program, "apt-get install openssh-client").is_some()
         && tools::need(SFTP_SERVER, "apt-get install openssh-sftp-server").is_some()
 }

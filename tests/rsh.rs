@@ -214,7 +214,7 @@ fn variables_are_set_and_sent_where_the_host_lets_them_in() {
         (&["-o", "SetEnv=LAB_ONE=\"a b\" LAB_TWO=2", "-o", "SendEnv=LAB_ONE"], "a b/2/\n"),
         // What the host does not let in is left out, as sshd leaves it out.
         (&["-o", "SendEnv=OTHER"], "//\n"),
-        (&["-o", "SetEnv=LAB_TWO=2", "-o", "SendEnv=OTHER LAB_ONE"], "/2/\n"),
+        (&["-o", "SetEnv=LAB_TWO=2", "-o", "SendEnv=OTHER LAB_ONE"], "mine/2/\n"),
     ] {
         let output = with(words);
         assert_eq!(
@@ -274,7 +274,7 @@ fn a_table_for_a_user_at_a_host_chooses_the_key() {
     assert_eq!(said(&labshd, &["-F", &other, HOST, key]), "second\n");
     fs::write(&other, "Host *\n  Port 22\n").unwrap();
     assert_fails(&output(&labshd, &["-F", &other, HOST, key]), &["not ssh's", "other.toml:1"]);
-    assert_fails(&output(&labshd, &["-F", "/nonexistent", HOST, key]), &["/nonexistent"]);
+    assert_fails(&output(&labshd, &["-F", "/nonexistent", HOST, key]), &["/nonexistent: No such file"]);
 }
 
 #[test]
@@ -384,8 +384,28 @@ fn what_matters_and_cannot_be_honoured_is_refused_and_the_rest_is_passed_over() 
     let mut words: Vec<&str> = passed.split_whitespace().collect();
     words.extend([HOST, "echo", "x"]);
     assert_eq!(said(&labshd, &words), "x\n");
-    let told = output(&labshd, &["-v", "-X", "-oNoSuchKeyword=x", HOST, "true"]);
-    assert!(text(&told.stderr).contains("-X is passed over") && text(&told.stderr).contains("nosuchkeyword"));
+    let told = output(&labshd, &["-v", "-C", "-oNoSuchKeyword=x", HOST, "true"]);
+    assert!(text(&told.stderr).contains("-C is passed over") && text(&told.stderr).contains("nosuchkeyword"));
+}
+
+#[test]
+fn what_the_command_goes_without_is_told_once() {
+    let labshd = Labshd::start();
+    for (words, expected) in [
+        (&["-X"][..], &["-X: the command runs without a display"][..]),
+        (&["-Y", "-oForwardX11=yes"], &["-Y: the command runs without a display"]),
+        (&["-oForwardAgent=yes", "-AX"], &["-o forwardagent: the command runs without your", "-X: "]),
+        (&["-qAX"], &[]),
+        (&["-xa", "-oForwardAgent=no", "-oForwardX11=no"], &[]),
+    ] {
+        let output = output(&labshd, &[words, &[HOST, "echo x"]].concat());
+        let told = text(&output.stderr);
+        assert_eq!((output.status.code(), text(&output.stdout)), (Some(0), "x\n".into()), "{told}");
+        assert_eq!(told.lines().count(), expected.len(), "{told}");
+        for (line, expected) in told.lines().zip(expected) {
+            assert!(line.starts_with(&format!("labsh: {expected}")), "{line}");
+        }
+    }
 }
 
 #[test]

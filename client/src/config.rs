@@ -12,6 +12,7 @@ use etcetera::base_strategy::{BaseStrategy, Xdg};
 use labsh_inventory::Origin;
 use labsh_proto::key::HostId;
 use labsh_transport::socket::AddressFamily;
+use nix::errno::Errno;
 
 use crate::choices::{Choices, parse_duration, parse_keep};
 use crate::config_file::{ConfigFile, Mistake, Table};
@@ -164,7 +165,7 @@ impl Config {
     pub fn load_only(file: &Path) -> Result<Self, ConfigError> {
         let mut config = Self::from_sources(|name| std::env::var_os(name), &[], KeyStore::open()?)?;
         if !file.as_os_str().is_empty() {
-            let missing = || ConfigError::Read { path: file.into(), cause: io::ErrorKind::NotFound.into() };
+            let missing = || ConfigError::Read { path: file.into(), cause: Errno::ENOENT.into() };
             config.files.push(read(file)?.ok_or_else(missing)?);
         }
         Ok(config)

@@ -90,6 +90,9 @@ pub enum BadTarget {
     /// Brackets that do not enclose an IPv6 address.
     #[error("brackets enclose an IPv6 address, as in [::1] or [::1]:5300")]
     Brackets,
+    /// What makes a set of hosts, where one is to be named.
+    #[error("one host is meant here; {0:?} belongs to a set of them")]
+    Set(char),
     /// Not `unix:` and an absolute path that fits into a socket's address.
     #[error("a unix socket is written unix:/path, from the root, the path at most {SOCKET_PATH} bytes long")]
     Socket,
@@ -126,6 +129,9 @@ impl FromStr for Target {
             return Err(BadTarget::User { user: user.to_owned(), host: host.to_owned() });
         }
         let (name, port) = split(text)?;
+        if let Some(set) = name.chars().find(|c| "[],!&^*".contains(*c)) {
+            return Err(BadTarget::Set(set));
+        }
         let host_id = HostId::new(&name).map_err(BadTarget::Name)?;
         let port =
             port.map(|text| parse_port(text).map_err(|_| BadTarget::Port(text.to_owned()))).transpose()?;
@@ -249,6 +255,8 @@ mod tests {
             ("lab01,lab02", BadTarget::Set),
             ("[::1", BadTarget::Brackets),
             ("[::1]22", BadTarget::Brackets),
+            ("lab0[1-2]", BadTarget::Set('[')),
+            ("lab01,lab02:22", BadTarget::Set(',')),
             ("[::1]:x", BadTarget::Port("x".into())),
             ("unix:", BadTarget::Socket),
             ("unix:run/labsh", BadTarget::Socket),

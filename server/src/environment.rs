@@ -24,15 +24,22 @@ const NEVER: &[&str] = &[
     "RESOLV_HOST_CONF",
     "RES_OPTIONS",
     "TZDIR",
-    // What shells and interpreters run or obey before they come to the command.
+    // What shells and interpreters run or obey before they come to the command, and what gives a line's words another
+    // meaning: where `cd`, `*` or a name leads.
     "BASHOPTS",
     "BASH_ENV",
     "BASH_FUNC_*",
+    "CDPATH",
     "ENV",
+    "EXECIGNORE",
+    "FPATH",
+    "GLOBIGNORE",
     "IFS",
+    "NULLCMD",
     "PROMPT_COMMAND",
     "PS4",
     "PYTHONSTARTUP",
+    "READNULLCMD",
     "SHELLOPTS",
     "ZDOTDIR",
 ];
@@ -146,9 +153,18 @@ mod tests {
 
     #[test]
     fn what_would_run_before_the_command_is_never_allowed() {
-        for name in
-            ["LD_PRELOAD", "BASH_ENV", "ENV", "IFS", "GLIBC_TUNABLES", "HOME", "SHELL", "LABSH_SOURCE"]
-        {
+        for name in [
+            "LD_PRELOAD",
+            "BASH_ENV",
+            "ENV",
+            "IFS",
+            "CDPATH",
+            "GLOBIGNORE",
+            "GLIBC_TUNABLES",
+            "HOME",
+            "SHELL",
+            "LABSH_SOURCE",
+        ] {
             assert!(verdict(&patterns(&["*"]), name.as_bytes()).is_err(), "{name}");
             assert!(name.parse::<Pattern>().is_err(), "{name}");
         }

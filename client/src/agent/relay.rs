@@ -1,6 +1,7 @@
 //! Frames between a client and the session that is lent to it.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -86,6 +87,9 @@ async fn join(upstream: &mut Upstream, client: UnixStream, patience: Duration) -
     let mut from_client = FrameReader::new(from_client);
     let Upstream { reader, writer, highest } = upstream;
     let ask = Notify::new();
+    // Of several pings a host need answer only the last: while one of the client's is unanswered none of ours is sent behind
+    // it, and the answer to the client is our answer as well.
+    let client_asks = AtomicBool::new(false);
     // It may have gone since it was last heard, and then the client should not wait for long.
     ask.notify_one();
     // Each way has a loop of its own: one that is full must not hold up the other.
@@ -94,10 +98,13 @@ async fn join(upstream: &mut Upstream, client: UnixStream, patience: Duration) -
         let end = loop {
             let ended = tokio::select! {
                 () = ask.notified() => {
-                    batch.push(own_ping());
+                    batch.extend((!client_asks.load(Ordering::Relaxed)).then(own_ping));
                     false
                 }
-                more = fill(&mut from_client, &mut batch) => !more,
+                more = fill(&mut from_client, &mut batch) => {
+                    client_asks.fetch_or(batch.iter().any(|frame| frame.kind == Kind::Ping), Ordering::Relaxed);
+                    !more
+                }
             };
             let goodbye = batch.iter().position(|frame| frame.kind == Kind::Goodbye);
             batch.truncate(goodbye.unwrap_or(batch.len()));
@@ -152,6 +159,7 @@ async fn join(upstream: &mut Upstream, client: UnixStream, patience: Duration) -
                 Ok(_) | Err(Verdict::Gone) => return End::Host,
             }
             batch.retain(|frame| !answers_us(frame, THERE) && !answers_us(frame, HEARD));
+            client_asks.fetch_and(batch.iter().all(|frame| frame.kind != Kind::Pong), Ordering::Relaxed);
             let last = batch.iter().any(|frame| {
                 frame.channel == ChannelId::CONNECTION && matches!(frame.kind, Kind::Refuse | Kind::Goodbye)
             });
@@ -195,5 +203,38 @@ async fn gather(reader: &mut FrameReader<impl AsyncRead + Unpin>, first: Frame, 
         let Ok(Some(frame)) = reader.next(limits::BODY).await else { return };
         size += frame.body.len();
         batch.push(frame);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use labsh_transport::socket::Socket;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_clients_question_is_never_followed_by_the_agents_own() {
+        // Which of the two is there first is a matter of chance.
+        for _ in 0..64 {
+            let (host, ours) = UnixStream::pair().unwrap();
+            let (reader, writer) = FrameReader::new(Carrier::Plain(Socket::unix(ours))).split();
+            let mut upstream = Upstream { reader, writer, highest: ChannelId::CONNECTION };
+            let (mut client, lent) = UnixStream::pair().unwrap();
+            let question = Ping { token: 1 }.frame(ChannelId::CONNECTION);
+            framing::write(&mut client, std::slice::from_ref(&question)).await.unwrap();
+            lent.readable().await.unwrap();
+            let asked = async {
+                let mut host = FrameReader::new(host);
+                while host.next(limits::BODY).await.unwrap().unwrap() != question {}
+                let last = Frame::new(Kind::Close, ChannelId(1), Bytes::new());
+                framing::write(&mut client, std::slice::from_ref(&last)).await.unwrap();
+                // Of several pings the host may answer the last alone.
+                assert_eq!(host.next(limits::BODY).await.unwrap(), Some(last));
+            };
+            tokio::select! {
+                () = asked => {}
+                _ = carry(&mut upstream, lent, LINGER) => panic!("nobody has gone"),
+            }
+        }
     }
 }

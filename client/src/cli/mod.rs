@@ -24,6 +24,7 @@ pub mod run;
 pub mod shell;
 #[path = "try.rs"]
 pub mod try_command;
+mod wishes;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use labsh_proto::message::{Program, RefuseCode};
+use labsh_proto::message::Program;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::child::Child;
@@ -11,7 +11,7 @@ use crate::cli::follow::{self, End, Here, follow};
 use crate::cli::local_streams::read_in;
 use crate::cli::options::CommandOptions;
 use crate::cli::outcome::Outcome;
-use crate::cli::survive_file_size_limit;
+use crate::cli::{survive_file_size_limit, wishes};
 use crate::command::Stdio;
 use crate::error::CommandError;
 use crate::session::Session;
@@ -45,15 +45,8 @@ async fn start(
     if options.env_where_allowed.is_empty() {
         return command.open().await;
     }
-    let mut wishful = command.clone();
-    wishful.environment_before(&options.env_where_allowed);
-    let child = wishful.open().await?;
-    // Our stdin is not touched before it is known which of the two runs.
-    match child.started().await {
-        Ok(_) => Ok(child),
-        Err(CommandError::Refused(refuse)) if refuse.code == RefuseCode::ENVIRONMENT => command.open().await,
-        Err(error) => Err(error),
-    }
+    // Our stdin is not touched before it is known which of them run.
+    wishes::open(&command, options.env_where_allowed.clone()).await
 }
 
 /// Interrupts and terminations are the command's first, and ours where it does not heed them.

@@ -11,7 +11,7 @@ mod suspend;
 use std::io::{self, IsTerminal, Write};
 use std::os::unix::ffi::OsStrExt;
 
-use labsh_proto::message::{Program, RefuseCode, Resize, Terminal, Variable};
+use labsh_proto::message::{Program, Resize, Terminal, Variable};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::child::Child;
@@ -21,7 +21,7 @@ use crate::cli::interactive::input::{Input, read_keys};
 use crate::cli::interactive::raw_mode::RawMode;
 use crate::cli::options::CommandOptions;
 use crate::cli::outcome::Outcome;
-use crate::cli::{note, survive_file_size_limit};
+use crate::cli::{note, survive_file_size_limit, wishes};
 use crate::command::Stdio;
 use crate::error::CommandError;
 use crate::session::Session;
@@ -93,19 +93,9 @@ async fn start(
     options: &CommandOptions,
     size: Resize,
 ) -> Result<Child, CommandError> {
-    let open = async |environment: &[Variable]| {
-        let mut command = follow::command(session, program, options);
-        command.terminal(Terminal { name: terminal_name(), size }).stdin(Stdio::Piped);
-        command.environment_before(environment);
-        let child = command.open().await?;
-        child.started().await?;
-        Ok(child)
-    };
-    match open(&[locale(), options.env_where_allowed.clone()].concat()).await {
-        // Nothing was started; what was typed with --env is refused again.
-        Err(CommandError::Refused(refuse)) if refuse.code == RefuseCode::ENVIRONMENT => open(&[]).await,
-        result => result,
-    }
+    let mut command = follow::command(session, program, options);
+    command.terminal(Terminal { name: terminal_name(), size }).stdin(Stdio::Piped);
+    wishes::open(&command, [locale(), options.env_where_allowed.clone()].concat()).await
 }
 
 /// The value of TERM; `dumb` promises nothing, for those who have none that can be passed on.

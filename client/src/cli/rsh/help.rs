@@ -20,7 +20,8 @@ Settings (-o):
   AddressFamily, ConnectTimeout, EscapeChar, HostKeyAlias (the host id),
   HostName, IdentityFile, LogLevel, Port, RemoteCommand, RequestTTY, SendEnv,
   SessionType, SetEnv, StdinNull and User do what they do with ssh.
-  ProxyCommand, ProxyJump, forwardings and BindAddress are refused.
+  ProxyCommand, ProxyJump, forwardings and BindAddress are refused;
+  ForwardAgent and ForwardX11 have no effect, which is said.
   All others are passed over. -F names a configuration of labsh, which then
   counts alone.
 
@@ -38,7 +39,7 @@ impl Args for RshOptions {
         let shorts = SHORT_OPTIONS.iter().map(|option| {
             let heading = match option.treatment {
                 Treatment::Honoured => "Options",
-                Treatment::Passed => "Options of ssh that have no effect",
+                Treatment::Passed | Treatment::Missed(_) => "Options of ssh that have no effect",
                 Treatment::Refused(_) => "Options of ssh that are refused",
             };
             let arg = Arg::new(option.letter).short(option.letter.chars().next());

@@ -2,20 +2,21 @@
 
 use std::time::Duration;
 
-use crate::cli::rsh::options::{NO_BACKGROUND, NO_BINDING, NO_FORWARDING, NO_PROXY, Treatment};
+use crate::cli::rsh::options::{
+    NO_AGENT, NO_BACKGROUND, NO_BINDING, NO_FORWARDING, NO_PROXY, NO_X11, Treatment,
+};
 
-use Treatment::{Honoured, Refused};
+use Treatment::{Honoured, Missed, Refused};
 
-/// What makes a value harmless that is refused otherwise.
+/// What makes a value harmless that is refused or missed otherwise.
 const OFF: &[&str] = &["no", "none", "false"];
 
-/// Keywords, in lower case, that are honoured or refused; all others are passed over, also those that ssh does not know.
+/// Keywords, in lower case, that are honoured, missed or refused; all others are passed over, also those that ssh does not know.
 ///
 /// Passed over are, among those that tools send: batchmode (labsh never asks anything), stricthostkeychecking,
 /// userknownhostsfile and checkhostip (a host proves that it knows the key), controlmaster, controlpath and controlpersist
 /// (each command has a connection of its own), serveraliveinterval (labsh watches the connection anyway), compression,
-/// ciphers, ipqos, forwardagent and forwardx11 (ssh goes on as well where the server grants neither), and everything about
-/// methods of authentication.
+/// ciphers, ipqos, and everything about methods of authentication.
 pub(crate) const KEYWORDS: &[(&str, Treatment)] = &[
     ("addressfamily", Honoured),
     ("connecttimeout", Honoured),
@@ -35,6 +36,8 @@ pub(crate) const KEYWORDS: &[(&str, Treatment)] = &[
     ("bindaddress", Refused(NO_BINDING)),
     ("bindinterface", Refused(NO_BINDING)),
     ("dynamicforward", Refused(NO_FORWARDING)),
+    ("forwardagent", Missed(NO_AGENT)),
+    ("forwardx11", Missed(NO_X11)),
     ("forkafterauthentication", Refused(NO_BACKGROUND)),
     ("localforward", Refused(NO_FORWARDING)),
     ("permitlocalcommand", Refused("labsh runs nothing on this machine; run it yourself")),
@@ -90,7 +93,9 @@ impl Setting {
     pub(crate) fn treatment(&self) -> Treatment {
         let found = KEYWORDS.iter().find(|(keyword, _)| *keyword == self.keyword);
         match found.map_or(Treatment::Passed, |(_, treatment)| *treatment) {
-            Refused(_) if OFF.contains(&self.value.to_ascii_lowercase().as_str()) => Treatment::Passed,
+            Refused(_) | Missed(_) if OFF.contains(&self.value.to_ascii_lowercase().as_str()) => {
+                Treatment::Passed
+            }
             treatment => treatment,
         }
     }

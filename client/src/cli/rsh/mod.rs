@@ -55,6 +55,9 @@ fn execute(words: impl IntoIterator<Item = OsString>) -> anyhow::Result<ExitCode
     for passed in &settings.passed_over {
         remark(&format!("{passed} is passed over"));
     }
+    if settings.instead.is_none() {
+        settings.missed.iter().for_each(|missed| note(missed));
+    }
     let target = settings.target.take().context(
         "there is no host; write labsh rsh [OPTIONS] [USER@]HOST [COMMAND…], or see `labsh rsh --help`",
     )?;

@@ -8,11 +8,13 @@ pub(crate) enum Treatment {
     /// It is taken without a word and without effect: there is nothing here that it could concern, or ssh itself goes on
     /// where it has no effect.
     Passed,
+    /// The command runs without it, which is said: with what is missing.
+    Missed(&'static str),
     /// Without it the command would not do what was meant; with what to do instead.
     Refused(&'static str),
 }
 
-use Treatment::{Honoured, Passed, Refused};
+use Treatment::{Honoured, Missed, Passed, Refused};
 
 /// An option that is a letter.
 #[derive(Debug, PartialEq, Eq)]
@@ -52,6 +54,8 @@ const fn valued(
 }
 
 pub(crate) const NO_FORWARDING: &str = "labsh forwards no ports; use ssh for that";
+pub(crate) const NO_X11: &str = "the command runs without a display: labsh forwards no X11; use ssh for that";
+pub(crate) const NO_AGENT: &str = "the command runs without your ssh agent, which labsh does not forward";
 pub(crate) const NO_PROXY: &str =
     "labsh connects directly; run labsh on the host in between: labsh rsh BETWEEN labsh rsh HOST …";
 pub(crate) const NO_BINDING: &str = "the system chooses the address here; leave it out";
@@ -78,8 +82,10 @@ pub(crate) const SHORT_OPTIONS: &[ShortOption] = &[
     flag("t", Honoured, "A terminal if stdin is one; twice, always"),
     flag("V", Honoured, "Print the version on stderr"),
     flag("v", Honoured, "Say what is being done"),
+    flag("A", Missed(NO_AGENT), "No agent is forwarded, which is said"),
+    flag("X", Missed(NO_X11), "No X11 is forwarded, which is said"),
+    flag("Y", Missed(NO_X11), "No X11 is forwarded, which is said"),
     flag("2", Passed, "There is one protocol"),
-    flag("A", Passed, "No agent is forwarded"),
     flag("a", Passed, "No agent is forwarded"),
     flag("C", Passed, "Nothing is compressed"),
     valued("c", "CIPHERS", Passed, "TLS 1.3 chooses"),
@@ -90,9 +96,7 @@ pub(crate) const SHORT_OPTIONS: &[ShortOption] = &[
     valued("m", "MACS", Passed, "TLS 1.3 chooses"),
     valued("P", "TAG", Passed, "The configuration has no tags"),
     valued("S", "PATH", Passed, "Each command has a connection of its own"),
-    flag("X", Passed, "No X11 is forwarded"),
     flag("x", Passed, "No X11 is forwarded"),
-    flag("Y", Passed, "No X11 is forwarded"),
     flag("y", Passed, "Nothing is written to syslog"),
     valued("B", "INTERFACE", Refused(NO_BINDING), "The system chooses it"),
     valued("b", "ADDRESS", Refused(NO_BINDING), "The system chooses it"),

@@ -76,6 +76,8 @@ pub(crate) struct Settings {
     pub(crate) instead: Option<Instead>,
     /// What was passed over, for `-v`.
     pub(crate) passed_over: Vec<String>,
+    /// What the command does without, in the words for it.
+    pub(crate) missed: Vec<String>,
     /// The words of the command.
     pub(crate) command: Vec<OsString>,
     /// Where the host really is, as it was written.
@@ -97,6 +99,7 @@ impl Settings {
                     match option.treatment {
                         Treatment::Honoured => settings.short(option.letter, value)?,
                         Treatment::Passed => settings.passed_over.push(format!("-{}", option.letter)),
+                        Treatment::Missed(what) => settings.missed(&format!("-{}", option.letter), what),
                         Treatment::Refused(remedy) => {
                             bail!("-{} cannot be honoured: {remedy}", option.letter)
                         }
@@ -173,6 +176,13 @@ impl Settings {
         Ok(())
     }
 
+    /// Once, however many options ask for it.
+    fn missed(&mut self, option: &str, what: &str) {
+        if !self.missed.iter().any(|told| told.ends_with(what)) {
+            self.missed.push(format!("{option}: {what}"));
+        }
+    }
+
     fn instead(&mut self, what: Instead) {
         first(&mut self.instead, Some(what));
     }
@@ -184,6 +194,10 @@ impl Settings {
             }
             Treatment::Passed => {
                 self.passed_over.push(format!("-o {}", setting.keyword));
+                Ok(())
+            }
+            Treatment::Missed(what) => {
+                self.missed(&format!("-o {}", setting.keyword), what);
                 Ok(())
             }
             Treatment::Refused(remedy) => bail!("-o {} cannot be honoured: {remedy}", setting.keyword),
