@@ -262,6 +262,8 @@ fn a_reader_who_has_seen_enough_ends_the_run() {
 fn the_exit_status_can_be_the_highest_one_and_the_summary_goes_to_a_descriptor() {
     let room = Room::new();
     assert_eq!(room.output(&["--max-status", "h[01-03]", "exit 7"]).status.code(), Some(7));
+    // What one host alone would have given.
+    assert_eq!(room.output(&["--max-status", "h[01-03]", "no-such-program", "x"]).status.code(), Some(127));
     let command = room.command(&["--status-fd", "3", "h[01-03]", "exit 7"]);
     let output = in_shell("\"$@\" 3>&1 >/dev/null 2>&1 </dev/null", &command).output().unwrap();
     assert_eq!(output.status.code(), Some(1));

@@ -104,6 +104,16 @@ pub enum Mistake {
         /// The group or the file that would be one too many, as it is written.
         group: String,
     },
+    /// A file holds a line that is none of these.
+    #[error("{path}:{line}: {mistake}")]
+    InFile {
+        /// The file, as it is written behind the `^`.
+        path: String,
+        /// Counted from 1.
+        line: usize,
+        /// What is wrong with it.
+        mistake: Box<Mistake>,
+    },
     /// A group or a file cannot be read.
     #[error("{0}")]
     Source(String),

@@ -19,6 +19,8 @@ impl Groups for Room {
     fn file(&self, path: &str) -> Result<String, String> {
         match path {
             "rooms/a.txt" => Ok("# the first row\nlab01\nlab02 lab03 # and the rest\n\n".to_owned()),
+            "typed.txt" => Ok("lab01\nlab[02-\n".to_owned()),
+            "nested.txt" => Ok("\n^typed.txt".to_owned()),
             _ => Err(format!("{path}: No such file or directory")),
         }
     }
@@ -94,6 +96,9 @@ fn what_is_wrong_is_said() {
     assert!(mistake("lab01]").to_string().contains("position 6"));
     assert!(mistake("lab[3-1]").to_string().contains("counts backwards"));
     assert!(mistake("^missing.txt").to_string().contains("No such file"));
+    for file in ["^typed.txt", "^nested.txt"] {
+        assert!(mistake(file).to_string().starts_with("typed.txt:2: \"lab[02-\": "), "{}", mistake(file));
+    }
 }
 
 #[test]
