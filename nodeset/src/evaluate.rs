@@ -13,6 +13,11 @@ pub trait Groups {
     /// What `@*` stands for: every host that is known.
     fn all(&self) -> Result<String, String>;
 
+    /// Refuses names with wildcards where they are not to be looked for among all hosts.
+    fn check_wildcard(&self, _name: &str) -> Result<(), String> {
+        Ok(())
+    }
+
     /// The content of a file of hosts.
     fn file(&self, path: &str) -> Result<String, String>;
 
@@ -111,11 +116,17 @@ impl Evaluation<'_> {
             return self.within(operand, |inner| inner.lines(&text, Some(path)));
         }
         let Some(groups) = operand.strip_prefix('@') else {
-            return Ok(NodeSet::of(pattern::expand(operand)?));
+            let names = pattern::expand(operand)?;
+            if !pattern::has_wildcard(operand) {
+                return Ok(NodeSet::of(names));
+            }
+            self.groups.check_wildcard(operand).map_err(Mistake::Source)?;
+            let all = self.all()?;
+            let meant = |host: &&str| names.iter().any(|name| pattern::matches(name, host));
+            return Ok(all.iter().filter(meant).collect());
         };
         if groups == "*" {
-            let all = self.groups.all().map_err(Mistake::Source)?;
-            return self.within(operand, |inner| inner.lines(&all, None));
+            return self.all();
         }
         let mut set = NodeSet::default();
         for group in pattern::expand(groups)? {
@@ -129,6 +140,15 @@ impl Evaluation<'_> {
             set = set.union(self.within(&format!("@{group}"), |inner| inner.lines(&content, None))?);
         }
         Ok(set)
+    }
+
+    /// Every host that is known.
+    fn all(&mut self) -> Result<NodeSet, Mistake> {
+        if let Some(known) = self.known.get("@*") {
+            return Ok(known.clone());
+        }
+        let all = self.groups.all().map_err(Mistake::Source)?;
+        self.within("@*", |inner| inner.lines(&all, None))
     }
 
     /// Each line is an expression; an empty group or file is an empty set. Of a file, mistakes are told with their place.

@@ -8,6 +8,7 @@
 //! | --- | --- |
 //! | `lab[01-03,07]` | lab01, lab02, lab03, lab07; `[1-9/2]` takes every second |
 //! | `rack[1-2]n[1-4]` | every pair: several dimensions |
+//! | `lab*`, `node?[1-2]` | those of the known hosts (`@*`) that are called so |
 //! | `A,B` or `A B` | union |
 //! | `A!B` | difference |
 //! | `A&B` | intersection |

@@ -65,6 +65,15 @@ fn groups_are_sets_like_any_other() {
 }
 
 #[test]
+fn wildcards_are_for_hosts_that_are_known() {
+    assert_eq!(folded("lab*"), "lab[01-10]");
+    assert_eq!(folded("lab0?!lab0[1-3]"), "lab[04-09]");
+    assert_eq!(folded("*[1-2]"), "lab[01-02]");
+    assert_eq!(folded("x*,lab01"), "lab01");
+    assert_eq!(folded("unix:/run/*.sock"), "unix:/run/*.sock");
+}
+
+#[test]
 fn files_are_sets_too_and_the_sign_in_the_middle_is_an_operator() {
     assert_eq!(folded("^rooms/a.txt"), "lab[01-03]");
     assert!(
