@@ -216,7 +216,11 @@ fn a_disk_that_fills_leaves_nothing_half_written() {
     fs::write(room.path("small"), "small").unwrap();
     let out = room.copy(&["large", "small", &room.there("h01", "there/")]);
     assert_eq!(out.status.code(), Some(1));
-    assert!(lines(&out).contains("labsh: large: File too large\n"), "{}", lines(&out));
+    assert!(
+        lines(&out).contains("labsh: large: its copy cannot be written: File too large\n"),
+        "{}",
+        lines(&out)
+    );
     let there: Vec<_> =
         fs::read_dir(room.path("there")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(there, ["small"]);

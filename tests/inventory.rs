@@ -148,11 +148,18 @@ fn a_mistake_is_named_with_its_file_and_line_and_a_group_with_its_neighbour() {
     assert!(refusal(path, &["run", "@som", "true"]).contains("perhaps @some"));
     assert!(refusal(path, &["hosts", "lab01!lab01"]).contains("is no host at all"));
     assert!(refusal(path, &["hosts", "lab[0-999999999]"]).contains("is there a digit too many?"));
+    let list = path.join("list");
+    fs::write(&list, "lab01 # the first\nlab[02-\n").unwrap();
+    let told = refusal(path, &["hosts", &format!("^{}", list.display())]);
+    assert!(told.contains(&format!("labsh: {}:2: \"lab[02-\": the bracket", list.display())), "{told}");
+    assert!(refusal(path, &["hosts", "^/dev/zero"]).contains("larger than 16 MiB; is it a list of hosts?"));
     for (hosts, told) in [
         ("[groups]\na = \"@b\"\nb = \"@a\"\n", ":2: the groups go round in a circle: @a → @b → @a"),
         ("[groups]\na = \"@nowhere\"\n", ":2: there is no group \"nowhere\""),
         ("[groups]\na = \"lab[01-\"\n", ":2: \"lab[01-\": the bracket at position 4 has no partner"),
         ("[hosts.\"lab[0-999999999]\"]\n", ":1: \"lab[0-999999999]\" are more than 100000 hosts"),
+        ("[groups]\na = \"lab*\"\n", ":2: \"lab*\": wildcards are not looked up here"),
+        ("[hosts.\"lab?\"]\n", ":1: \"lab?\": wildcards are not looked up here"),
         ("\n[hosts.a]\nprot = 1\n", ":3: unknown field `prot`"),
         ("[hosts.\"a!a\"]\n", ":1: \"a!a\" is no host at all"),
         (
@@ -166,6 +173,10 @@ fn a_mistake_is_named_with_its_file_and_line_and_a_group_with_its_neighbour() {
         assert!(refused.contains(&expected), "{expected}\n{refused}");
         assert_eq!(refused.lines().count(), 1, "{refused}");
     }
+    fs::write(&file, "[hosts.\"lab[01-02]\"]\naddress = \"{hots}.example\"\n").unwrap();
+    let expected =
+        format!("{}:2: \"{{hots}}.example\": of what stands in braces, only {{host}}", file.display());
+    assert!(refusal(path, &["hosts"]).contains(&expected));
     fs::write(&file, "").unwrap();
     assert!(
         refusal(path, &["hosts"]).contains("no hosts are known; write them into ~/.config/labsh/hosts.toml")

@@ -298,6 +298,8 @@ fn a_reader_who_has_seen_enough_ends_the_run() {
 fn the_exit_status_can_be_the_highest_one_and_the_summary_goes_to_a_descriptor() {
     let room = Room::new();
     assert_eq!(room.output(&["--max-status", "h[01-03]", "exit 7"]).status.code(), Some(7));
+    // What one host alone would have given.
+    assert_eq!(room.output(&["--max-status", "h[01-03]", "no-such-program", "x"]).status.code(), Some(127));
     let command = room.command(&["--status-fd", "3", "h[01-03]", "exit 7"]);
     let output = in_shell("\"$@\" 3>&1 >/dev/null 2>&1 </dev/null", &command).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
@@ -333,6 +335,8 @@ fn one_host_by_its_plain_name_has_the_shapes_of_a_set() {
     assert!(planned.ends_with("runs exactly: touch 'a b'\n"), "{planned}");
     let address = text(&room.output(&["--dry-run", "[::1]:5275", "true"]).stdout);
     assert!(address.starts_with("[::1]:5275 (1)\n[::1]:5275: [::1]:5275, key "), "{address}");
+    let known = text(&room.output(&["--dry-run", "h0?!h0[4-9]", "true"]).stdout);
+    assert!(known.starts_with("h[01-03] (3)\n"), "{known}");
     let nobody = room.output(&["-x", "h03", "h03", "true"]);
     assert!(text(&nobody.stderr).contains("is no host at all"), "{nobody:?}");
     let terminal = room.output(&["--gather", "-t", "h03", "true"]);

@@ -1,7 +1,8 @@
 //! What is known of hosts and groups, from all files that tell of them; [`crate::config`] decides what wins over it.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs;
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use labsh_inventory::hosts_toml::{self, HostsToml};
@@ -15,6 +16,9 @@ use crate::key_store::key_in_file;
 use crate::target::{Host, Target};
 
 const FILE: &str = "hosts.toml";
+
+/// The largest list of hosts (`^file`) that is read, in bytes.
+const LARGEST_LIST: u64 = 16 << 20;
 
 /// Hosts and groups of hosts.
 #[derive(Debug, Clone, Default)]
@@ -167,6 +171,7 @@ impl Inventory {
                     words.into_iter().any(|word| word == named).then_some(&group.origin)
                 })
             }
+            BadSet::InFile { mistake, .. } => self.culprit(mistake),
             _ => None,
         }
     }
@@ -219,15 +224,25 @@ fn check(room: &Room) -> Result<(), Mistake> {
 fn choices(room: &Room, host: &str) -> Result<Choices, Mistake> {
     let Settings { address, port, host_id, key, user, plain, variables: _ } = &room.settings;
     let mistake = |reason: String| Mistake { origin: room.origin.clone(), reason };
-    let named = |text: &String| text.replace("{host}", host);
+    let named = |text: &String| {
+        let named = text.replace("{host}", host);
+        match named.contains(['{', '}']) {
+            true => Err(mistake(format!("{text:?}: of what stands in braces, only {{host}} is filled in"))),
+            false => Ok(named),
+        }
+    };
     let address = address
         .as_ref()
-        .map(|text| named(text).parse::<Target>())
+        .map(named)
+        .transpose()?
+        .map(|text| text.parse::<Target>())
         .transpose()
         .map_err(|error| mistake(format!("the address is none: {error}")))?;
     let host_id = host_id
         .as_ref()
-        .map(|text| HostId::new(&named(text)))
+        .map(named)
+        .transpose()?
+        .map(|text| HostId::new(&text))
         .transpose()
         .map_err(|error| mistake(format!("the host id is none: {error}")))?;
     if user.as_deref().is_some_and(str::is_empty) {
@@ -278,7 +293,16 @@ impl Groups for Inventory {
     }
 
     fn file(&self, path: &str) -> Result<String, String> {
-        fs::read_to_string(path).map_err(|error| format!("cannot read the hosts in {path}: {error}"))
+        let mut text = String::new();
+        let read = File::open(path).and_then(|file| file.take(LARGEST_LIST + 1).read_to_string(&mut text));
+        match read {
+            Ok(_) if text.len() as u64 <= LARGEST_LIST => Ok(text),
+            Ok(_) => Err(format!(
+                "cannot read the hosts in {path}: it is larger than {} MiB; is it a list of hosts?",
+                LARGEST_LIST >> 20
+            )),
+            Err(error) => Err(format!("cannot read the hosts in {path}: {error}")),
+        }
     }
 
     fn names(&self) -> Vec<String> {

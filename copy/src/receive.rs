@@ -471,7 +471,11 @@ impl<W: Write> Receiver<'_, W> {
     }
 
     fn failed(&mut self, id: u32, path: &Below, error: &io::Error) -> Result<(), Error> {
-        let text = said(error);
+        // What the system says would be taken for a trouble of the file that is read.
+        let text = match error.raw_os_error() {
+            Some(_) => format!("its copy cannot be written: {}", said(error)),
+            None => said(error),
+        };
         self.watch.trouble(path.as_bytes().to_vec(), text.clone(), true);
         Ok(self.answers.put(&Message::Failed { id, text })?)
     }

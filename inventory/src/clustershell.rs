@@ -148,6 +148,10 @@ impl Groups for AnyGroups {
         Ok(String::new())
     }
 
+    fn check_wildcard(&self, name: &str) -> Result<(), String> {
+        crate::names::check_wildcard(name)
+    }
+
     fn file(&self, path: &str) -> Result<String, String> {
         Err(format!("^{path}: a group cannot name a file; write the hosts"))
     }
@@ -169,11 +173,6 @@ fn check(members: &str, place: &Place, line: usize, work: &mut usize) -> Result<
         *work += set.len();
         if *work > MOST_WORK {
             return Err(place.mistake(line, "all groups together have too many hosts; split the file"));
-        }
-        if let Some(name) = set.iter().find(|name| name.contains(['*', '?'])) {
-            let reason =
-                format!("{name:?}: wildcards are not looked up here; write the hosts, or a range of them");
-            return Err(place.mistake(line, reason));
         }
     }
     Ok(())

@@ -218,6 +218,10 @@ impl Groups for AnyGroup {
         Ok(String::new())
     }
 
+    fn check_wildcard(&self, name: &str) -> Result<(), String> {
+        crate::names::check_wildcard(name)
+    }
+
     fn file(&self, _: &str) -> Result<String, String> {
         Ok(String::new())
     }
@@ -237,6 +241,10 @@ impl Groups for InFile<'_> {
 
     fn all(&self) -> Result<String, String> {
         Err("@* is made of the tables, so none can be for it; name the hosts".to_owned())
+    }
+
+    fn check_wildcard(&self, name: &str) -> Result<(), String> {
+        crate::names::check_wildcard(name)
     }
 
     fn file(&self, path: &str) -> Result<String, String> {

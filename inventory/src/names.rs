@@ -21,6 +21,11 @@ pub(crate) fn group(name: &str) -> Result<(), String> {
     why.map_err(|why| format!("{:?} cannot be the name of a group: {why}; give it another one", brief(name)))
 }
 
+/// Refuses names with wildcards in what files say: all hosts are known only once every file is read.
+pub(crate) fn check_wildcard(name: &str) -> Result<(), String> {
+    Err(format!("{name:?}: wildcards are not looked up here; write the hosts, or a range of them"))
+}
+
 fn check(name: &str) -> Result<(), &'static str> {
     if name.is_empty() {
         return Err("it is empty");

@@ -13,6 +13,11 @@ pub trait Groups {
     /// What `@*` stands for: every host that is known.
     fn all(&self) -> Result<String, String>;
 
+    /// Refuses names with wildcards where they are not to be looked for among all hosts.
+    fn check_wildcard(&self, _name: &str) -> Result<(), String> {
+        Ok(())
+    }
+
     /// The content of a file of hosts.
     fn file(&self, path: &str) -> Result<String, String>;
 
@@ -108,14 +113,20 @@ impl Evaluation<'_> {
     fn operand(&mut self, operand: &str) -> Result<NodeSet, Mistake> {
         if let Some(path) = operand.strip_prefix('^') {
             let text = self.groups.file(path).map_err(Mistake::Source)?;
-            return self.within(operand, |inner| inner.lines(&text));
+            return self.within(operand, |inner| inner.lines(&text, Some(path)));
         }
         let Some(groups) = operand.strip_prefix('@') else {
-            return Ok(NodeSet::of(pattern::expand(operand)?));
+            let names = pattern::expand(operand)?;
+            if !pattern::has_wildcard(operand) {
+                return Ok(NodeSet::of(names));
+            }
+            self.groups.check_wildcard(operand).map_err(Mistake::Source)?;
+            let all = self.all()?;
+            let meant = |host: &&str| names.iter().any(|name| pattern::matches(name, host));
+            return Ok(all.iter().filter(meant).collect());
         };
         if groups == "*" {
-            let all = self.groups.all().map_err(Mistake::Source)?;
-            return self.within(operand, |inner| inner.lines(&all));
+            return self.all();
         }
         let mut set = NodeSet::default();
         for group in pattern::expand(groups)? {
@@ -126,18 +137,27 @@ impl Evaluation<'_> {
             let Some(content) = self.groups.group(&group).map_err(Mistake::Source)? else {
                 return Err(Mistake::UnknownGroup { group, known: self.groups.names() });
             };
-            set = set.union(self.within(&format!("@{group}"), |inner| inner.lines(&content))?);
+            set = set.union(self.within(&format!("@{group}"), |inner| inner.lines(&content, None))?);
         }
         Ok(set)
     }
 
-    /// Each line is an expression; an empty group or file is an empty set.
-    fn lines(&mut self, text: &str) -> Result<NodeSet, Mistake> {
+    /// Every host that is known.
+    fn all(&mut self) -> Result<NodeSet, Mistake> {
+        if let Some(known) = self.known.get("@*") {
+            return Ok(known.clone());
+        }
+        let all = self.groups.all().map_err(Mistake::Source)?;
+        self.within("@*", |inner| inner.lines(&all, None))
+    }
+
+    /// Each line is an expression; an empty group or file is an empty set. Of a file, mistakes are told with their place.
+    fn lines(&mut self, text: &str, file: Option<&str>) -> Result<NodeSet, Mistake> {
         let mut set = NodeSet::default();
-        for line in text.lines() {
+        for (line, number) in text.lines().zip(1..) {
             let line = line.split('#').next().unwrap_or_default();
             if !line.trim().is_empty() {
-                set = set.union(self.evaluate(line)?);
+                set = set.union(self.evaluate(line).map_err(|mistake| in_file(mistake, file, number))?);
             }
         }
         Ok(set)
@@ -163,6 +183,17 @@ impl Evaluation<'_> {
             self.known.insert(name.to_owned(), set.clone());
         }
         set
+    }
+}
+
+/// With the file and the line, where none are told yet.
+fn in_file(mistake: Mistake, file: Option<&str>, line: usize) -> Mistake {
+    match (file, &mistake) {
+        (Some(path), Mistake::Missing { .. } | Mistake::Bracket { .. } | Mistake::Range { .. })
+        | (Some(path), Mistake::TooMany { .. } | Mistake::UnknownGroup { .. }) => {
+            Mistake::InFile { path: path.to_owned(), line, mistake: Box::new(mistake) }
+        }
+        _ => mistake,
     }
 }
 

@@ -8,6 +8,7 @@
 //! | --- | --- |
 //! | `lab[01-03,07]` | lab01, lab02, lab03, lab07; `[1-9/2]` takes every second |
 //! | `rack[1-2]n[1-4]` | every pair: several dimensions |
+//! | `lab*`, `node?[1-2]` | those of the known hosts (`@*`) that are called so |
 //! | `A,B` or `A B` | union |
 //! | `A!B` | difference |
 //! | `A&B` | intersection |
@@ -112,6 +113,16 @@ pub enum Mistake {
     TooDeep {
         /// The group or the file that would be one too many, as it is written.
         group: String,
+    },
+    /// A file holds a line that is none of these.
+    #[error("{path}:{line}: {mistake}")]
+    InFile {
+        /// The file, as it is written behind the `^`.
+        path: String,
+        /// Counted from 1.
+        line: usize,
+        /// What is wrong with it.
+        mistake: Box<Mistake>,
     },
     /// A group or a file cannot be read.
     #[error("{0}")]

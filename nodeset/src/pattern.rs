@@ -49,6 +49,37 @@ pub(crate) fn expand(pattern: &str) -> Result<Vec<String>, Mistake> {
     Ok(names)
 }
 
+/// Whether this stands for those of the known hosts that are called so. A path may hold these signs itself.
+pub(crate) fn has_wildcard(pattern: &str) -> bool {
+    pattern.contains(['*', '?']) && !pattern.starts_with("unix:")
+}
+
+/// Whether a host is called so: `*` is anything, `?` is one character.
+pub(crate) fn matches(pattern: &str, host: &str) -> bool {
+    let (pattern, host): (Vec<char>, Vec<char>) = (pattern.chars().collect(), host.chars().collect());
+    let (mut at, mut position) = (0, 0);
+    // The last `*`, and where what it stands for ends so far.
+    let mut star: Option<(usize, usize)> = None;
+    while position < host.len() {
+        match (pattern.get(at), star) {
+            (Some('*'), _) => {
+                star = Some((at, position));
+                at += 1;
+            }
+            (Some(sign), _) if *sign == '?' || *sign == host[position] => {
+                at += 1;
+                position += 1;
+            }
+            (_, Some((star_at, end))) => {
+                star = Some((star_at, end + 1));
+                (at, position) = (star_at + 1, end + 1);
+            }
+            (_, None) => return false,
+        }
+    }
+    pattern[at..].iter().all(|sign| *sign == '*')
+}
+
 /// `[::1]` is an address with its brackets, not a range.
 fn is_ipv6(list: &str) -> bool {
     list.contains(':')
@@ -94,4 +125,29 @@ fn numbers(list: &str, most: usize) -> Result<Vec<String>, Option<Mistake>> {
         }
     }
     Ok(numbers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wildcards_stand_for_any_text_and_for_any_character() {
+        for (pattern, host) in [
+            ("*", "a"),
+            ("*", ""),
+            ("lab*", "lab07"),
+            ("*07", "lab07"),
+            ("l?b*7", "lab07"),
+            ("*a*a*", "banana"),
+            ("??", "ü1"),
+        ] {
+            assert!(matches(pattern, host), "{pattern} {host}");
+        }
+        for (pattern, host) in
+            [("?", ""), ("lab", "lab07"), ("lab*8", "lab07"), ("*a*a*a*a", "banana"), ("b*", "lab")]
+        {
+            assert!(!matches(pattern, host), "{pattern} {host}");
+        }
+    }
 }

@@ -19,6 +19,8 @@ impl Groups for Room {
     fn file(&self, path: &str) -> Result<String, String> {
         match path {
             "rooms/a.txt" => Ok("# the first row\nlab01\nlab02 lab03 # and the rest\n\n".to_owned()),
+            "typed.txt" => Ok("lab01\nlab[02-\n".to_owned()),
+            "nested.txt" => Ok("\n^typed.txt".to_owned()),
             _ => Err(format!("{path}: No such file or directory")),
         }
     }
@@ -63,6 +65,15 @@ fn groups_are_sets_like_any_other() {
 }
 
 #[test]
+fn wildcards_are_for_hosts_that_are_known() {
+    assert_eq!(folded("lab*"), "lab[01-10]");
+    assert_eq!(folded("lab0?!lab0[1-3]"), "lab[04-09]");
+    assert_eq!(folded("*[1-2]"), "lab[01-02]");
+    assert_eq!(folded("x*,lab01"), "lab01");
+    assert_eq!(folded("unix:/run/*.sock"), "unix:/run/*.sock");
+}
+
+#[test]
 fn files_are_sets_too_and_the_sign_in_the_middle_is_an_operator() {
     assert_eq!(folded("^rooms/a.txt"), "lab[01-03]");
     assert!(
@@ -94,6 +105,9 @@ fn what_is_wrong_is_said() {
     assert!(mistake("lab01]").to_string().contains("position 6"));
     assert!(mistake("lab[3-1]").to_string().contains("counts backwards"));
     assert!(mistake("^missing.txt").to_string().contains("No such file"));
+    for file in ["^typed.txt", "^nested.txt"] {
+        assert!(mistake(file).to_string().starts_with("typed.txt:2: \"lab[02-\": "), "{}", mistake(file));
+    }
 }
 
 #[test]

@@ -27,6 +27,11 @@ pub(crate) fn words() -> Option<Vec<String>> {
     Some(vec![program.clone()?, SUBCOMMAND.to_owned()])
 }
 
+/// Whether that is what copies files.
+pub(crate) fn is_own_program(program: &str) -> bool {
+    words().is_some_and(|words| words.first().is_some_and(|own| own == program))
+}
+
 /// Does a client's bidding until it has gone. The exit status is 0 if every file is as it should be.
 pub(crate) fn serve() -> anyhow::Result<ExitCode> {
     let ending: SigSet = ENDING.into_iter().collect();

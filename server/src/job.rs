@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use crate::copying;
 use crate::logs::Escaped;
 use crate::request::{self, Origin};
 use crate::shared::{self, Shared};
@@ -310,6 +311,10 @@ fn usage(usage: &spawner::Usage) -> Usage {
 /// What the client is told of it.
 pub(crate) fn refusal(error: SpawnError) -> Refuse {
     let (code, remedy) = match &error {
+        SpawnError::NotFound { program } if copying::is_own_program(program) => (
+            RefuseCode::NOT_FOUND,
+            "that is labshd itself, which copies files, and it was moved or removed: put it back there, or restart it",
+        ),
         SpawnError::NotFound { .. } => (RefuseCode::NOT_FOUND, "check the name and the PATH over there"),
         SpawnError::NotExecutable { .. } => {
             (RefuseCode::NOT_EXECUTABLE, "check that it is a program, and that it may be executed")
@@ -322,4 +327,17 @@ pub(crate) fn refusal(error: SpawnError) -> Refuse {
         }
     };
     Refuse::new(code, error.to_string(), remedy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_labshd_that_was_removed_while_it_runs_is_told_as_such() {
+        let missing = |program: &str| refusal(SpawnError::NotFound { program: program.to_owned() }).remedy;
+        let own = copying::words().unwrap_or_default().remove(0);
+        assert!(missing(&own).contains("labshd itself"), "{}", missing(&own));
+        assert!(missing("/bin/other").contains("check the name"));
+    }
 }

@@ -80,7 +80,7 @@ Exit status:
 
 const MANY_HOSTS: &str = "\
 Many hosts:
-  lab[01-40,52]  @group  @lab-a!lab07  @last:failed  ^file
+  lab[01-40,52]  @group  @lab-a!lab07  @last:failed  ^file  'lab*'
   Ctrl-C shows who still runs, a second one interrupts the commands, a third
   leaves. stdin goes to all, unless it is a terminal. labsh last shows it again.";
 

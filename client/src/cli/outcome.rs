@@ -178,7 +178,8 @@ pub(crate) fn status_of(status: &ExitStatus) -> u8 {
     }
 }
 
-fn exit_status(error: &CommandError) -> u8 {
+/// What a shell is told of a command that did not run, or of which it is not known what became.
+pub(crate) fn exit_status(error: &CommandError) -> u8 {
     match error {
         CommandError::Refused(refuse) if refuse.code == RefuseCode::NOT_FOUND => NOT_FOUND,
         CommandError::Refused(refuse) if refuse.code == RefuseCode::NOT_EXECUTABLE => NOT_EXECUTABLE,

@@ -40,8 +40,12 @@ impl FromStr for Targets {
         let brackets = text.contains('[') && !text.starts_with('[');
         // A bracket that nothing opens belongs to no name: the set's own error says so best.
         let lone_bracket = text.contains(']') && !text.contains('[');
-        let set =
-            text.starts_with('@') || brackets || text.contains([',', '!', '&', '^', ' ']) || lone_bracket;
+        let wildcard = text.contains(['*', '?']) && !text.starts_with("unix:");
+        let set = text.starts_with('@')
+            || brackets
+            || text.contains([',', '!', '&', '^', ' '])
+            || lone_bracket
+            || wildcard;
         if set && !text.starts_with('-') && !text.contains(char::is_control) {
             return Ok(Self::Set(text.to_owned()));
         }

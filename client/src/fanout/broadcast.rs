@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 
 use bytes::Bytes;
@@ -11,6 +11,40 @@ use tokio::sync::watch;
 
 /// The most that is read at once, in bytes.
 const CHUNK: usize = 64 << 10;
+
+/// So far is read ahead of the reader that is furthest, in bytes: an input without end must not fill the disk while all of
+/// them are busy with its beginning.
+const AHEAD: u64 = 64 << 20;
+
+/// How far the reader has come that is furthest.
+#[derive(Debug, Default)]
+struct Furthest(Mutex<u64>, Condvar);
+
+impl Furthest {
+    fn reached(&self, position: u64) {
+        let mut furthest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if position > *furthest {
+            *furthest = position;
+            self.1.notify_one();
+        }
+    }
+
+    /// Waits until somebody is near.
+    fn wait(&self, length: u64) {
+        let furthest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.1.wait_while(furthest, |furthest| length.saturating_sub(*furthest) >= AHEAD));
+    }
+}
+
+/// All who read. When the last has gone, nobody waits any more.
+#[derive(Debug)]
+struct Readers(Arc<Furthest>);
+
+impl Drop for Readers {
+    fn drop(&mut self) {
+        self.0.reached(u64::MAX);
+    }
+}
 
 /// What is known of the input's end.
 #[derive(Debug, Clone)]
@@ -28,6 +62,7 @@ enum Known {
 pub struct Broadcast {
     file: Arc<File>,
     known: watch::Receiver<Known>,
+    readers: Arc<Readers>,
 }
 
 impl Broadcast {
@@ -39,11 +74,13 @@ impl Broadcast {
     pub fn new(mut input: impl Read + Send + 'static) -> io::Result<Self> {
         let file = Arc::new(tempfile::tempfile()?);
         let (tell, known) = watch::channel(Known::Growing(0));
-        let spool = file.clone();
+        let (spool, furthest) = (file.clone(), Arc::new(Furthest::default()));
+        let reached = furthest.clone();
         thread::Builder::new().name("broadcast".into()).spawn(move || {
             let mut chunk = vec![0; CHUNK];
             let mut length = 0;
             loop {
+                reached.wait(length);
                 let copied = match input.read(&mut chunk) {
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                     Ok(read) => (&*spool).write_all(&chunk[..read]).map(|()| read),
@@ -63,7 +100,7 @@ impl Broadcast {
                 }
             }
         })?;
-        Ok(Self { file, known })
+        Ok(Self { file, known, readers: Arc::new(Readers(furthest)) })
     }
 
     /// What follows from `position` on; `None` at the end.
@@ -84,6 +121,7 @@ impl Broadcast {
         let mut chunk = vec![0; CHUNK.min((length - position) as usize)];
         // The page cache has it: it was written a moment ago.
         self.file.read_exact_at(&mut chunk, position)?;
+        self.readers.0.reached(position + chunk.len() as u64);
         Ok(Some(chunk.into()))
     }
 }
@@ -91,6 +129,33 @@ impl Broadcast {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// An input without end, which tells how much was read of it.
+    struct Endless(std::sync::mpsc::Sender<()>);
+
+    impl Read for Endless {
+        fn read(&mut self, chunk: &mut [u8]) -> io::Result<usize> {
+            self.0.send(()).map_err(io::Error::other)?;
+            Ok(chunk.len())
+        }
+    }
+
+    #[tokio::test]
+    async fn an_input_without_end_is_not_read_far_ahead() {
+        let (tell, reads) = std::sync::mpsc::channel();
+        let mut broadcast = Broadcast::new(Endless(tell)).unwrap();
+        let pieces = AHEAD / CHUNK as u64;
+        for _ in 0..pieces {
+            reads.recv().unwrap();
+        }
+        broadcast.known.wait_for(|known| matches!(known, Known::Growing(AHEAD))).await.unwrap();
+        assert!(reads.try_recv().is_err());
+        broadcast.read(0).await.unwrap();
+        reads.recv().unwrap();
+        // Nor is it for nobody.
+        drop(broadcast);
+        while reads.recv().is_ok() {}
+    }
 
     #[tokio::test]
     async fn every_reader_gets_everything() {

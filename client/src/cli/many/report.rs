@@ -122,8 +122,11 @@ pub(crate) fn exit_status(hosts: &[HostReport]) -> u8 {
 pub(crate) fn highest_status(hosts: &[HostReport]) -> u8 {
     let of = |host: &HostReport| match &host.state {
         State::Over(End::Ended(status), _) => outcome::status_of(status),
-        State::Over(End::Refused(_) | End::NotBegun, _) => crate::cli::REFUSED,
-        _ => 255,
+        State::Over(End::Refused(error) | End::Unreachable(error) | End::Lost(error), _) => {
+            outcome::exit_status(error)
+        }
+        State::Over(End::NotBegun, _) => crate::cli::REFUSED,
+        State::Waiting | State::Running(_) => 255,
     };
     hosts.iter().map(of).max().unwrap_or(0)
 }
@@ -165,7 +168,8 @@ impl<'a> Failures<'a> {
 pub(crate) fn spread(times: &mut [(Duration, &str)]) -> String {
     times.sort();
     let Some((slowest, name)) = times.last().filter(|_| times.len() > 1) else { return String::new() };
-    let at = |percent: usize| seconds(times[(times.len() - 1) * percent / 100].0);
+    // At least so many of a hundred took no longer.
+    let at = |percent: usize| seconds(times[(times.len() * percent).div_ceil(100) - 1].0);
     format!(" (half within {}, 95 % within {}, slowest {name}: {})", at(50), at(95), seconds(*slowest))
 }
 
@@ -223,5 +227,22 @@ pub(crate) fn seconds(time: Duration) -> String {
         _ if seconds < 9.95 => format!("{seconds:.1} s"),
         _ if seconds < 120.0 => format!("{seconds:.0} s"),
         _ => humantime::format_duration(Duration::from_secs(time.as_secs())).to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ninety_five_of_a_hundred_are_no_fewer() {
+        let told = |count: u64| {
+            let mut times: Vec<_> = (1..=count).map(|time| (Duration::from_secs(time), "h")).collect();
+            spread(&mut times)
+        };
+        assert_eq!(told(1), "");
+        assert_eq!(told(2), " (half within 1.0 s, 95 % within 2.0 s, slowest h: 2.0 s)");
+        assert_eq!(told(3), " (half within 2.0 s, 95 % within 3.0 s, slowest h: 3.0 s)");
+        assert_eq!(told(40), " (half within 20 s, 95 % within 38 s, slowest h: 40 s)");
     }
 }
