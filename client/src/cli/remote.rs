@@ -82,8 +82,9 @@ impl Here for Signals {
             _ = self.interrupt.recv() => {
                 self.interrupts += 1;
                 match self.interrupts {
-                    // The command has ended already; only the wait for what it left behind can be cut short.
-                    _ if only_leftovers => return Some(Outcome::Left { signal: SIGINT }),
+                    // The command has ended already, and only the wait for what it left behind can be cut short; or a
+                    // host that does not answer has not started it.
+                    _ if only_leftovers || child.is_opening() => return Some(Outcome::Left { signal: SIGINT }),
                     1 => {}
                     2 => remark("the command was told again; once more leaves it to the host, which ends it"),
                     _ => return Some(Outcome::Left { signal: SIGINT }),
@@ -92,7 +93,7 @@ impl Here for Signals {
             }
             _ = self.terminate.recv() => {
                 self.terminations += 1;
-                if self.terminations > 1 {
+                if self.terminations > 1 || child.is_opening() {
                     return Some(Outcome::Left { signal: SIGTERM });
                 }
                 child.signal(SIGTERM);
