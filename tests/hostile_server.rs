@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Output, Stdio};
 
 use labsh_proto::frame::Kind;
@@ -12,7 +13,7 @@ use labsh_proto::message::{
 
 use crate::peer::fake_server::{Victim, start, welcome, welcome_from};
 use crate::peer::{Peer, bytes, credit, header, message};
-use crate::support::{bytes_read, eventually, memory, settled, text};
+use crate::support::{Running, bytes_read, eventually, memory, settled, text};
 
 fn exit(stdout: u64, stderr: u64) -> Vec<u8> {
     let status = Status::Exited(0);
@@ -165,6 +166,27 @@ fn what_comes_before_started_is_no_output() {
         });
         let said = complaint(&output, 255);
         assert!(said.contains("started") && output.stdout.is_empty(), "{said}");
+    }
+}
+
+#[test]
+fn a_host_that_starts_nothing_can_be_left() {
+    let victim = Victim::new();
+    for signal in [2, 15] {
+        let (asked, was_asked) = std::sync::mpsc::channel();
+        let (address, server) = victim.serve(move |mut peer, key| {
+            welcome(&mut peer, &key, 8);
+            peer.until(Kind::Open, 1);
+            asked.send(()).unwrap();
+            peer.stream.read_to_end(&mut Vec::new()).unwrap();
+        });
+        let labsh = Running::start(victim.run(address, &["cat"]).stdin(Stdio::null()));
+        was_asked.recv().unwrap();
+        labsh.signal(signal);
+        let status = labsh.finish().status;
+        // Just behind its `open` it may not have a say in it yet.
+        assert!(status.code() == Some(128 + signal) || status.signal() == Some(signal), "{status}");
+        server.join().unwrap();
     }
 }
 

@@ -221,6 +221,11 @@ impl Child {
         slot.session.multiplexer.with(|channels| channels.resize(slot.id, size));
     }
 
+    /// Whether the host has not said yet what became of it.
+    pub(crate) fn is_opening(&self) -> bool {
+        matches!(*self.progress.borrow(), Progress::Opening)
+    }
+
     async fn wait_for(&self, ready: impl FnMut(&Progress) -> bool) -> Result<Progress, CommandError> {
         let mut progress = self.progress.clone();
         match progress.wait_for(ready).await {

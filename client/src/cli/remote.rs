@@ -75,8 +75,9 @@ impl Here for Signals {
             _ = self.interrupt.recv() => {
                 self.interrupts += 1;
                 match self.interrupts {
-                    // The command has ended already; only the wait for what it left behind can be cut short.
-                    _ if only_leftovers => return Some(Outcome::Left { signal: SIGINT }),
+                    // The command has ended already, and only the wait for what it left behind can be cut short; or a
+                    // host that does not answer has not started it.
+                    _ if only_leftovers || child.is_opening() => return Some(Outcome::Left { signal: SIGINT }),
                     1 => {}
                     2 => remark("the command was told again; once more leaves it to the host, which ends it"),
                     _ => return Some(Outcome::Left { signal: SIGINT }),
@@ -85,7 +86,7 @@ impl Here for Signals {
             }
             _ = self.terminate.recv() => {
                 self.terminations += 1;
-                if self.terminations > 1 {
+                if self.terminations > 1 || child.is_opening() {
                     return Some(Outcome::Left { signal: SIGTERM });
                 }
                 let _ = child.signal(SIGTERM);
