@@ -8,7 +8,7 @@ use labsh_proto::auth::{ChannelBinding, Mode};
 use labsh_proto::frame::{FLAG_MORE, Kind};
 use labsh_proto::limits;
 use labsh_proto::message::{
-    Body, CommandId, Eof, Open, Program, RefuseCode, Started, Status, Stop, Stream, Until,
+    Body, CommandId, Eof, Goodbye, Open, Program, RefuseCode, Started, Status, Stop, Stream, Until,
 };
 
 use crate::peer::{
@@ -278,4 +278,15 @@ fn a_client_that_reads_late_still_gets_everything_when_labshd_stops() {
         }
     }
     assert_eq!((output, exits, goodbye), (8_000_000, 8, true));
+}
+
+#[test]
+fn after_a_goodbye_nothing_is_taken_and_the_connection_ends() {
+    let labshd = Labshd::start();
+    let mut peer = Peer::authenticated(&labshd);
+    peer.send(&[message(&Goodbye::new(""), 0), open(1, &["true"])].concat());
+    // It waits for the other end, which has to close by itself.
+    assert_eq!(peer.next(), None);
+    assert_eq!(labshd.log().count("command started"), 0);
+    assert_well(&labshd);
 }

@@ -114,6 +114,7 @@ pub(crate) async fn run(shared: Arc<Shared>, client: Client) -> End {
             frame = reader.next(limits::BODY) => match frame {
                 Ok(Some(frame)) => {
                     match multiplexer.receive(frame) {
+                        Ok(Event::Goodbye(_)) => break End::Closed,
                         Ok(event) => session.handle(event),
                         Err(error) => break End::Protocol(error),
                     }
