@@ -232,3 +232,31 @@ fn commands_with_very_many_variables_keep_nobody_waiting() {
     drop(peer);
     assert_well(&labshd);
 }
+
+#[test]
+fn small_frames_without_end_keep_nobody_waiting() {
+    // With one thread, whoever does not let go of it is alone.
+    let labshd = Labshd::launch("", |labshd| {
+        labshd.env("TOKIO_WORKER_THREADS", "1");
+    });
+    let mut peer = Peer::authenticated(&labshd);
+    peer.send(&[open(1, &["true"]), close(1)].concat());
+    let mut writer = peer.writer();
+    let (under_way, begun) = std::sync::mpsc::channel();
+    let flood = thread::spawn(move || {
+        let frames = close(1).repeat(100_000);
+        for _ in 0..40 {
+            if writer.write_all(&frames).is_err() {
+                return;
+            }
+            let _ = under_way.send(());
+        }
+    });
+    begun.recv().unwrap();
+    assert_eq!(labshd.output(&["true"]).status.code(), Some(0));
+    assert!(!flood.is_finished(), "the flood was dealt with first");
+    peer.stream.shutdown(std::net::Shutdown::Both).unwrap();
+    flood.join().unwrap();
+    drop(peer);
+    assert_well(&labshd);
+}

@@ -293,3 +293,33 @@ fn a_client_that_reads_late_still_gets_everything_when_labshd_stops() {
     }
     assert_eq!((output, exits, goodbye), (8_000_000, 8, true));
 }
+
+#[test]
+fn of_signals_that_undo_each_other_the_last_one_counts() {
+    const CONT: u8 = 18;
+    const STOP: u8 = 19;
+    let labshd = Labshd::start();
+    let mut peer = Peer::authenticated(&labshd);
+    peer.send(&open(1, &["cat"]));
+    peer.started(1);
+    for _ in 0..20 {
+        peer.send(&[signal(1, CONT), signal(1, STOP), signal(1, CONT), stdin(1, b"x")].concat());
+        // Whoever is stopped copies nothing.
+        peer.until(Kind::Stdout, 1);
+    }
+    peer.send(&signal(1, 9));
+    peer.finish(1);
+    drop(peer);
+    assert_well(&labshd);
+}
+
+#[test]
+fn after_a_goodbye_nothing_is_taken_and_the_connection_ends() {
+    let labshd = Labshd::start();
+    let mut peer = Peer::authenticated(&labshd);
+    peer.send(&[message(&Goodbye::new(""), 0), open(1, &["true"])].concat());
+    // It waits for the other end, which has to close by itself.
+    assert_eq!(peer.next(), None);
+    assert_eq!(labshd.log().count("command started"), 0);
+    assert_well(&labshd);
+}

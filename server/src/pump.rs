@@ -11,6 +11,7 @@ use labsh_transport::recycle::Recycler;
 use nix::fcntl::{FcntlArg, fcntl};
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::unix::pipe;
+use tokio::task::coop::consume_budget;
 use tokio_util::sync::CancellationToken;
 
 use crate::terminal::Terminal;
@@ -57,6 +58,8 @@ pub(crate) async fn output(
     let (mut buffer, mut spare) = (BytesMut::new(), Recycler::default());
     let mut left = None;
     loop {
+        // Nothing below need ever wait, where the command and the client are both quick.
+        consume_budget().await;
         let room = match multiplexer.room(id, stream).await {
             Ok(Room::Bytes(room)) => room.min(CHUNK),
             Ok(Room::NoReader) => return Carried::Stopped,
@@ -106,6 +109,8 @@ pub(crate) async fn output(
 pub(crate) async fn discard(source: &impl Source, ending: &CancellationToken) {
     let mut scrap = BytesMut::new();
     loop {
+        // As above: the same task ends the command.
+        consume_budget().await;
         tokio::select! {
             () = source.readable() => {}
             () = ending.cancelled() => return,

@@ -13,6 +13,7 @@ use labsh_proto::message::{Features, Goodbye, Open, Refuse, RefuseCode, Resize};
 use labsh_transport::framing::{self, ReadError};
 use labsh_transport::multiplexer::Multiplexer;
 use tokio::sync::{mpsc, watch};
+use tokio::task::coop::consume_budget;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -121,8 +122,8 @@ pub(crate) async fn run(shared: Arc<Shared>, client: Client) -> End {
                     if !reader.has_next() {
                         multiplexer.wake();
                     }
-                    // Tiny frames without end must not keep this thread from everybody else.
-                    tokio::task::consume_budget().await;
+                    // A read brings thousands of small frames, and the runtime counts reads.
+                    consume_budget().await;
                 }
                 Ok(None) => break End::Closed,
                 // TLS calls an end without its own goodbye an error; it is how a killed client ends.

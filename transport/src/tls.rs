@@ -18,6 +18,7 @@ use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, ServerConfig, SignatureScheme, version,
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
+use zeroize::Zeroizing;
 
 pub use rustls::Error as TlsError;
 
@@ -47,7 +48,7 @@ fn provider() -> Arc<CryptoProvider> {
 
 /// The server's TLS identity for one pair of key and host: both ends can derive it, nobody else can.
 fn identity(seed: &Secret) -> Result<CertifiedKey, Error> {
-    let mut pkcs8 = [0; 48];
+    let mut pkcs8 = Zeroizing::new([0; 48]);
     pkcs8[..16].copy_from_slice(PKCS8_PREFIX);
     pkcs8[16..].copy_from_slice(seed.expose());
     let key = provider::sign::any_eddsa_type(&PrivatePkcs8KeyDer::from(&pkcs8[..]))?;

@@ -22,6 +22,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use super::under_way::{Signals, UnderWay};
 use super::wire::{self, Answer, CHUNK, Failure, Inbox, Stage, Unfit};
 use super::{Ended, SpawnError, SpawnRequest, Spawned, SpawnerLost, Streams, process};
 
@@ -93,27 +94,9 @@ enum Hold {
     Signal(UnderWay),
 }
 
-/// A signal that is on its way to one command; while it is, there is no need for another of its kind, as with those
-/// that are pending in the kernel (signal(7)).
-#[derive(Debug)]
-struct UnderWay {
-    signals: Arc<AtomicU64>,
-    bit: u64,
-}
-
-impl UnderWay {
-    /// `None` where one is on its way already.
-    fn new(signals: &Arc<AtomicU64>, signal: i32) -> Option<Self> {
-        let bit = 1 << (signal.unsigned_abs() % u64::BITS);
-        let before = signals.fetch_or(bit, Ordering::Relaxed);
-        (before & bit == 0).then(|| Self { signals: signals.clone(), bit })
-    }
-}
-
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        self.signals.fetch_and(!self.bit, Ordering::Relaxed);
-    }
+/// A panic elsewhere leaves a state that is at worst incomplete.
+pub(super) fn lock<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
+    what.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The answers that somebody waits for.
@@ -225,8 +208,7 @@ pub struct Process {
     shared: Arc<Shared>,
     on_ended: oneshot::Receiver<Ended>,
     outcome: Option<Result<Ended, SpawnerLost>>,
-    /// Those under way to the spawner, a bit each.
-    signals: Arc<AtomicU64>,
+    signals: Arc<Mutex<Signals>>,
 }
 
 impl Process {
@@ -292,7 +274,7 @@ impl Drop for Process {
 
 impl Expected {
     fn commands(&self) -> MutexGuard<'_, HashMap<u64, Waiting>> {
-        self.commands.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.commands)
     }
 
     /// Kills the groups of all commands that run, once the spawner cannot. Nobody keeps their leaders' numbers from being

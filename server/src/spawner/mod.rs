@@ -23,6 +23,7 @@ mod child;
 mod client;
 mod process;
 mod terminal;
+mod under_way;
 mod wire;
 
 use std::io;
