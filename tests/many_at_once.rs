@@ -187,6 +187,29 @@ async fn signals_reach_the_command() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_is_opened_as_its_connection_ends_is_told() {
+    let labshd = Labshd::start();
+    for _ in 0..200 {
+        let session = labshd.session().await;
+        let mut commands = JoinSet::new();
+        for _ in 0..8 {
+            let session = session.clone();
+            commands.spawn(async move {
+                let refused = async || {
+                    let output = soon(session.command("no-such-program").output()).await;
+                    matches!(output, Err(CommandError::Refused(_)))
+                };
+                while refused().await {}
+            });
+        }
+        session.close().await;
+        while let Some(told) = commands.join_next().await {
+            told.unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_signal_is_not_sent_and_harms_no_command() {
     let labshd = Labshd::start();
     let session = labshd.session().await;

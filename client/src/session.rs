@@ -284,11 +284,12 @@ impl Session {
     ) -> Result<(ChannelId, watch::Receiver<Progress>), CommandError> {
         loop {
             let slot = self.inner.multiplexer.slot();
+            // The lock is held over all of it: no answer can come before someone listens for it, and a loss that is not
+            // seen here is told to all who listen by then.
+            let mut commands = self.inner.commands.lock();
             if self.inner.multiplexer.is_lost() {
                 return Err(self.inner.lost());
             }
-            // The lock is held over both, so that no answer can come before someone listens for it.
-            let mut commands = self.inner.commands.lock();
             match self.inner.multiplexer.with(&mut opened) {
                 Ok(id) => {
                     let (sender, receiver) = watch::channel(Progress::Opening);
