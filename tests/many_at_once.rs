@@ -210,6 +210,17 @@ async fn a_command_that_is_opened_as_its_connection_ends_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_is_over_still_has_the_number_it_ran_under() {
+    let labshd = Labshd::start();
+    let session = labshd.session().await;
+    let mut child = session.shell("echo $$").open().await.unwrap();
+    let mut own = String::new();
+    soon(child.stdout.take().unwrap().read_to_string(&mut own)).await.unwrap();
+    assert!(soon(child.exited()).await.unwrap().success());
+    assert_eq!(child.started().await.unwrap().to_string(), own.trim());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_signal_is_not_sent_and_harms_no_command() {
     let labshd = Labshd::start();
     let session = labshd.session().await;

@@ -39,7 +39,7 @@ pub(crate) enum Progress {
     Ended { pid: u32, status: Status },
     Refused(Refuse),
     Explained(Box<Explained>),
-    Exited { exit: Exit, completeness: Completeness },
+    Exited { pid: u32, exit: Exit, completeness: Completeness },
 }
 
 /// A connection to one labshd; clones share it. It ends with the last clone and the last [`crate::Child`].
@@ -399,7 +399,8 @@ async fn read_frames(
                 commands.advance(id, Progress::Explained(Box::new(explained)));
             }
             Ok(Event::Exited(id, exit, completeness)) => {
-                commands.advance(id, Progress::Exited { exit, completeness });
+                let pid = commands.pid(id);
+                commands.advance(id, Progress::Exited { pid, exit, completeness });
             }
             Ok(Event::ConnectionRefused(refuse)) => return lost(with_remedy(&refuse)),
             Ok(Event::Goodbye(goodbye)) => return lost(format!("the server ended it: {}", goodbye.reason)),
