@@ -1,7 +1,8 @@
 //! What is known of hosts and groups, from all files that tell of them; [`crate::config`] decides what wins over it.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs;
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use labsh_inventory::hosts_toml::{self, HostsToml};
@@ -15,6 +16,9 @@ use crate::key_store::key_in_file;
 use crate::target::{Host, Target};
 
 const FILE: &str = "hosts.toml";
+
+/// The largest list of hosts that is read, in bytes.
+const LARGEST: u64 = 16 << 20;
 
 /// Hosts and groups of hosts.
 #[derive(Debug, Clone, Default)]
@@ -278,7 +282,16 @@ impl Groups for Inventory {
     }
 
     fn file(&self, path: &str) -> Result<String, String> {
-        fs::read_to_string(path).map_err(|error| format!("cannot read the hosts in {path}: {error}"))
+        // It may be a pipe or a device, which need not have an end.
+        let mut text = String::new();
+        let read = File::open(path).and_then(|file| file.take(LARGEST + 1).read_to_string(&mut text));
+        match read {
+            Err(error) => Err(format!("cannot read the hosts in {path}: {error}")),
+            Ok(read) if read as u64 > LARGEST => {
+                Err(format!("{path} is larger than {} MiB; is it a list of hosts?", LARGEST >> 20))
+            }
+            Ok(_) => Ok(text),
+        }
     }
 
     fn names(&self) -> Vec<String> {
@@ -390,6 +403,12 @@ mod tests {
         // Your own file wins over the system's: that is no contradiction.
         let two = inventory(&["[hosts.b]\nport = 1\n", "[hosts.b]\nport = 2\n"]).unwrap();
         assert_eq!(merged(&two, "b").port, Some(1));
+    }
+
+    #[test]
+    fn a_list_of_hosts_without_an_end_does_not_fill_the_memory() {
+        let endless = NodeSet::parse("^/dev/zero", &Inventory::default()).unwrap_err().to_string();
+        assert_eq!(endless, "/dev/zero is larger than 16 MiB; is it a list of hosts?");
     }
 
     #[test]
