@@ -263,7 +263,7 @@ impl ReadEnd {
             return Poll::Ready(Ok(None));
         }
         let next = ready!(self.slot.session.multiplexer.poll_read(context, self.slot.id, self.stream));
-        self.ended = !matches!(next, Ok(Some(_)));
+        self.ended = matches!(next, Ok(None));
         Poll::Ready(next)
     }
 
