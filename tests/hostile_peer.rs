@@ -312,14 +312,3 @@ fn of_signals_that_undo_each_other_the_last_one_counts() {
     drop(peer);
     assert_well(&labshd);
 }
-
-#[test]
-fn after_a_goodbye_nothing_is_taken_and_the_connection_ends() {
-    let labshd = Labshd::start();
-    let mut peer = Peer::authenticated(&labshd);
-    peer.send(&[message(&Goodbye::new(""), 0), open(1, &["true"])].concat());
-    // It waits for the other end, which has to close by itself.
-    assert_eq!(peer.next(), None);
-    assert_eq!(labshd.log().count("command started"), 0);
-    assert_well(&labshd);
-}

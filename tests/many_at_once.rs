@@ -187,6 +187,40 @@ async fn signals_reach_the_command() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_is_opened_as_its_connection_ends_is_told() {
+    let labshd = Labshd::start();
+    for _ in 0..200 {
+        let session = labshd.session().await;
+        let mut commands = JoinSet::new();
+        for _ in 0..8 {
+            let session = session.clone();
+            commands.spawn(async move {
+                let refused = async || {
+                    let output = soon(session.command("no-such-program").output()).await;
+                    matches!(output, Err(CommandError::Refused(_)))
+                };
+                while refused().await {}
+            });
+        }
+        session.close().await;
+        while let Some(told) = commands.join_next().await {
+            told.unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_is_over_still_has_the_number_it_ran_under() {
+    let labshd = Labshd::start();
+    let session = labshd.session().await;
+    let mut child = session.shell("echo $$").open().await.unwrap();
+    let mut own = String::new();
+    soon(child.stdout.take().unwrap().read_to_string(&mut own)).await.unwrap();
+    assert!(soon(child.exited()).await.unwrap().success());
+    assert_eq!(child.started().await.unwrap().to_string(), own.trim());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_signal_is_not_sent_and_harms_no_command() {
     let labshd = Labshd::start();
     let session = labshd.session().await;
@@ -264,7 +298,9 @@ async fn a_server_that_dies_is_a_lost_connection_for_everyone() {
     labshd.signal(9);
     labshd.wait();
     assert!(matches!(soon(child.wait()).await, Err(CommandError::Lost(_))));
-    assert!(soon(stdout.next()).await.is_err(), "a lost stream is no end of file");
+    for _ in 0..2 {
+        assert!(soon(stdout.next()).await.is_err(), "a lost stream is no end of file");
+    }
     assert!(matches!(soon(session.command("true").output()).await, Err(CommandError::Lost(_))));
     assert!(soon(session.ping()).await.is_err());
 }

@@ -139,9 +139,9 @@ impl Child {
     /// Resolves once the command runs, with its process id over there, or with why it does not.
     pub async fn started(&self) -> Result<u32, CommandError> {
         match self.wait_for(|progress| !matches!(progress, Progress::Opening)).await? {
-            Progress::Started { pid } | Progress::Ended { pid, .. } => Ok(pid),
+            Progress::Started { pid } | Progress::Ended { pid, .. } | Progress::Exited { pid, .. } => Ok(pid),
             Progress::Refused(refuse) => Err(CommandError::Refused(refuse)),
-            Progress::Opening | Progress::Explained(_) | Progress::Exited { .. } => Ok(0),
+            Progress::Opening | Progress::Explained(_) => Err(self.slot.session.lost()),
         }
     }
 
@@ -181,7 +181,7 @@ impl Child {
     pub async fn exited(&self) -> Result<ExitStatus, CommandError> {
         let over = |progress: &Progress| matches!(progress, Progress::Exited { .. } | Progress::Refused(_));
         match self.wait_for(over).await? {
-            Progress::Exited { exit, completeness: Completeness::Complete } => Ok(ExitStatus(exit)),
+            Progress::Exited { exit, completeness: Completeness::Complete, .. } => Ok(ExitStatus(exit)),
             Progress::Exited { completeness: Completeness::Mismatch { stream, received, sent }, .. } => {
                 Err(CommandError::Incomplete { stream, received, sent })
             }
@@ -268,7 +268,7 @@ impl ReadEnd {
             return Poll::Ready(Ok(None));
         }
         let next = ready!(self.slot.session.multiplexer.poll_read(context, self.slot.id, self.stream));
-        self.ended = !matches!(next, Ok(Some(_)));
+        self.ended = matches!(next, Ok(None));
         Poll::Ready(next)
     }
 

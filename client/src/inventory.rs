@@ -293,6 +293,7 @@ impl Groups for Inventory {
     }
 
     fn file(&self, path: &str) -> Result<String, String> {
+        // It may be a pipe or a device, which need not have an end.
         let mut text = String::new();
         let read = File::open(path).and_then(|file| file.take(LARGEST_LIST + 1).read_to_string(&mut text));
         match read {
@@ -414,6 +415,12 @@ mod tests {
         // Your own file wins over the system's: that is no contradiction.
         let two = inventory(&["[hosts.b]\nport = 1\n", "[hosts.b]\nport = 2\n"]).unwrap();
         assert_eq!(merged(&two, "b").port, Some(1));
+    }
+
+    #[test]
+    fn a_list_of_hosts_without_an_end_does_not_fill_the_memory() {
+        let endless = NodeSet::parse("^/dev/zero", &Inventory::default()).unwrap_err().to_string();
+        assert_eq!(endless, "/dev/zero is larger than 16 MiB; is it a list of hosts?");
     }
 
     #[test]

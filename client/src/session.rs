@@ -39,7 +39,7 @@ pub(crate) enum Progress {
     Ended { pid: u32, status: Status },
     Refused(Refuse),
     Explained(Box<Explained>),
-    Exited { exit: Exit, completeness: Completeness },
+    Exited { pid: u32, exit: Exit, completeness: Completeness },
 }
 
 /// A connection to one labshd; clones share it. It ends with the last clone and the last [`crate::Child`].
@@ -284,11 +284,12 @@ impl Session {
     ) -> Result<(ChannelId, watch::Receiver<Progress>), CommandError> {
         loop {
             let slot = self.inner.multiplexer.slot();
+            // The lock is held over all of it: no answer can come before someone listens for it, and a loss that is not
+            // seen here is told to all who listen by then.
+            let mut commands = self.inner.commands.lock();
             if self.inner.multiplexer.is_lost() {
                 return Err(self.inner.lost());
             }
-            // The lock is held over both, so that no answer can come before someone listens for it.
-            let mut commands = self.inner.commands.lock();
             match self.inner.multiplexer.with(&mut opened) {
                 Ok(id) => {
                     let (sender, receiver) = watch::channel(Progress::Opening);
@@ -398,7 +399,8 @@ async fn read_frames(
                 commands.advance(id, Progress::Explained(Box::new(explained)));
             }
             Ok(Event::Exited(id, exit, completeness)) => {
-                commands.advance(id, Progress::Exited { exit, completeness });
+                let pid = commands.pid(id);
+                commands.advance(id, Progress::Exited { pid, exit, completeness });
             }
             Ok(Event::ConnectionRefused(refuse)) => return lost(with_remedy(&refuse)),
             Ok(Event::Goodbye(goodbye)) => return lost(format!("the server ended it: {}", goodbye.reason)),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use clap::Args;
-use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::builder::{NonEmptyStringValueParser, OsStringValueParser, TypedValueParser};
 use labsh_nodeset::NodeSet;
 use labsh_proto::explanation::Explained;
 use labsh_proto::message::{Program, Variable};
@@ -51,7 +51,7 @@ pub struct ExplainOptions {
     #[arg(long, value_name = "DIR", help_heading = "Command")]
     pub cwd: Option<OsString>,
     /// As whom it is expected to run
-    #[arg(long, value_name = "USER", help_heading = "Command")]
+    #[arg(long, value_name = "USER", help_heading = "Command", value_parser = NonEmptyStringValueParser::new())]
     pub user: Option<String>,
     /// Print one line of JSON for each host
     #[arg(long, help_heading = "Command")]

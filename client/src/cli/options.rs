@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::builder::{NonEmptyStringValueParser, OsStringValueParser, TypedValueParser};
 use clap::{ArgAction, Args, Parser, Subcommand};
 use labsh_proto::key::{HostId, KeyId};
 use labsh_proto::message::{Program, Variable};
@@ -397,12 +397,13 @@ pub struct CommandOptions {
     #[arg(skip)]
     pub env_where_allowed: Vec<Variable>,
     /// Refuse to run as anybody else; chooses a key that is configured for that user
-    #[arg(long, value_name = "USER")]
+    #[arg(long, value_name = "USER", value_parser = NonEmptyStringValueParser::new())]
     pub user: Option<String>,
 }
 
 /// Options that say outright what form the words of a command have.
 #[derive(Debug, Clone, Copy, Default, Args)]
+#[command(next_help_heading = "Command")]
 pub struct FormFlags {
     /// Join the words with blanks and have your shell there run the line
     #[arg(long, conflicts_with = "argv")]

@@ -215,3 +215,17 @@ fn the_help_of_run_lists_the_exit_statuses() {
         }
     }
 }
+
+#[test]
+fn an_empty_user_is_none() {
+    for words in [&["run", "--user", "", "lab07", "x"], &["explain", "--user", "", "lab07", "x"]] {
+        assert!(refusal(words).contains("'--user <USER>'"), "{}", refusal(words));
+    }
+}
+
+#[test]
+fn how_the_words_are_taken_is_explained_with_the_command_and_not_with_the_connection() {
+    let help = refusal(&["explain", "--help"]);
+    let (connection, command) = help.split_once("\nCommand:").unwrap();
+    assert!(command.contains("--argv") && !connection.contains("--argv"), "{help}");
+}

@@ -57,9 +57,10 @@ async fn attempt(crew: &Crew, index: usize, host: &Host, turn: &mut Turn) -> (En
     let work = async {
         let mut stop = crew.wish.clone();
         let connected = tokio::select! {
-            connected = connect(crew, host, turn) => connected,
+            biased;
             // Nothing has been sent that could start anything.
             Ok(_) = stop.wait_for(|wish| *wish != Wish::Finish) => return (End::NotBegun, None),
+            connected = connect(crew, host, turn) => connected,
         };
         let session = match connected {
             Ok(session) => session,

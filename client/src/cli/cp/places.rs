@@ -11,6 +11,7 @@ use anyhow::{Context, bail};
 use labsh_copy::{Name, Source};
 
 use crate::cli::remote_command::Targets;
+use crate::target::parse_port;
 
 /// What is to be done.
 #[derive(Debug)]
@@ -141,7 +142,29 @@ fn place(word: &OsStr) -> anyhow::Result<Place> {
         at = self::colon(&bytes[at + 1..]).map_or(at, |second| at + 1 + second);
     }
     let target = String::from_utf8_lossy(&bytes[..at]).into_owned();
-    Ok(Place::There { target, path: bytes[at + 1..].to_vec() })
+    let path = &bytes[at + 1..];
+    not_meant(&target, path)?;
+    Ok(Place::There { target, path: path.to_vec() })
+}
+
+/// Refuses what nobody means who knows that a path is exact, and says how to write it all the same.
+fn not_meant(target: &str, path: &[u8]) -> anyhow::Result<()> {
+    let shown = String::from_utf8_lossy(path);
+    if let Some(rest) = shown.strip_prefix("~/").or((shown == "~").then_some("")) {
+        bail!(
+            "{target}:{shown}: a path begins in the home directory by itself; write {target}:{rest} (a directory that is \
+             called ~ is ./~)"
+        );
+    }
+    // Names such as 12:30.log are common, directories such as 5300: are not.
+    let port = shown.split_once(':').filter(|(port, _)| parse_port(port).is_ok());
+    if let Some((port, rest)) = port.filter(|(_, rest)| rest.is_empty() || rest.starts_with('/')) {
+        bail!(
+            "{target}:{shown}: the port is said with -p {port}, and then {target}:{rest} (a file that is called {port}:… \
+             is ./{port}:…)"
+        );
+    }
+    Ok(())
 }
 
 /// Whether it looks like a set of hosts whose last bracket was forgotten: no slash, and a colon behind that bracket.
@@ -177,6 +200,8 @@ mod tests {
             ("lab07:", "lab07", ""),
             ("lab07:/srv/a:b", "lab07", "/srv/a:b"),
             ("lab07:5300:x", "lab07", "5300:x"),
+            ("lab07:12:30.log", "lab07", "12:30.log"),
+            ("lab07:./~/x", "lab07", "./~/x"),
             ("[::1]:x", "[::1]", "x"),
             ("lab[01-40,50]:x", "lab[01-40,50]", "x"),
             ("@lab-a!lab07:x", "@lab-a!lab07", "x"),
@@ -214,6 +239,10 @@ mod tests {
             (&["x/a", "y/a", "lab01:x"], "two of them are called a"),
             (&["a", ":x"], "empty"),
             (&["a", "-lab:x"], "'-'"),
+            (&["a", "lab01:~/x"], "write lab01:x (a directory that is called ~ is ./~)"),
+            (&["lab01:~", "x"], "write lab01: "),
+            (&["a", "lab01:5300:"], "with -p 5300, and then lab01: "),
+            (&["lab[01-02]:5300:/srv/x", "x"], "with -p 5300, and then lab[01-02]:/srv/x "),
         ] {
             let error = format!("{:#}", job(words).unwrap_err());
             assert!(error.contains(said), "{words:?}: {error}");

@@ -191,7 +191,11 @@ pub(crate) fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String 
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..COLUMNS).map(width).collect();
     let line = |row: &[String; COLUMNS]| {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        // Not by format!, which panics where a cell is very wide: a group of thousands, the value of a variable.
+        let cells = row.iter().zip(&widths).map(|(cell, width)| {
+            let blanks = width.saturating_sub(cell.chars().count());
+            cell.to_owned() + &" ".repeat(blanks)
+        });
         cells.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
     };
     rows.iter().map(line).collect()
@@ -315,5 +319,17 @@ fn place(place: &Place) -> String {
         Place::Target => "target".to_owned(),
         Place::Environment => "environment".to_owned(),
         Place::File(origin) => origin.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_holds_cells_of_any_width() {
+        let (wide, blanks) = ("x".repeat(70_000), " ".repeat(69_999));
+        let rows = [["a".to_owned(), wide.clone(), "b".to_owned()], ["粘包", "y", "z"].map(str::to_owned)];
+        assert_eq!(table(&rows), format!("a   {wide}  b\n粘包  y{blanks}  z\n"));
     }
 }
