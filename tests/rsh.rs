@@ -8,8 +8,8 @@ use std::process::{Command, Output, Stdio};
 use sha2::{Digest, Sha256};
 
 use crate::support::{
-    Background, HOST, LABSH_RSH, Labshd, Running, enroll, in_shell, labsh_in, own_account, pipe_through, run,
-    text, tools,
+    Background, HOST, LABSH_RSH, Labshd, Running, enroll, eventually, in_shell, is_alive, labsh_in,
+    own_account, pipe_through, run, text, tools,
 };
 
 /// `labsh-rsh -p PORT …`, with these words behind it, as the enrolled user runs it.
@@ -495,6 +495,20 @@ fn with_a_terminal_here_there_is_one_there_for_a_login_shell_or_where_it_is_aske
         let output = python.env_remove("LABSH_KEY").output().unwrap();
         assert_eq!(text(&output.stdout), expected, "{words:?}: {}", text(&output.stderr));
     }
+}
+
+#[test]
+fn a_tool_that_gives_up_is_not_kept_waiting() {
+    let labshd = Labshd::start();
+    // It hears the signal, and does not go.
+    let stubborn = "trap 'echo told' TERM; echo $$; while :; do sleep 0.1; done";
+    let mut client = Running::start(&mut rsh(&labshd, &[HOST, stubborn]));
+    let pid = client.pid_line();
+    client.signal(15);
+    let output = client.finish();
+    assert_eq!(output.status.code(), Some(255), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("the host ends the command"), "{}", text(&output.stderr));
+    eventually("the host has ended it", || !is_alive(pid));
 }
 
 #[test]

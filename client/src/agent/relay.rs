@@ -50,7 +50,7 @@ fn answers_us(frame: &Frame, question: u64) -> bool {
 enum End {
     /// The client has gone, with a goodbye.
     Client,
-    /// The client has gone without one: it was killed, or it is no labsh.
+    /// The client has gone without one, for it was killed or is no labsh; or it has given up a host that did not answer.
     Abrupt,
     /// The host has ended the session, or has gone.
     Host,
@@ -126,6 +126,7 @@ async fn join(upstream: &mut Upstream, client: UnixStream, patience: Duration) -
             }
             batch.clear();
             match (goodbye, ended) {
+                (Some(_), _) if client_asks.load(Ordering::Relaxed) => break End::Abrupt,
                 (Some(_), _) => break End::Client,
                 (None, true) => break End::Abrupt,
                 (None, false) => {}
@@ -141,21 +142,27 @@ async fn join(upstream: &mut Upstream, client: UnixStream, patience: Duration) -
     };
     let down = async {
         let (mut unheard, mut silence, mut batch) = (Some(patience), Silence::default(), Vec::new());
-        let mut client_is_there = true;
+        let (mut client_is_there, mut overdue) = (true, false);
         loop {
             let next = match unheard.take() {
-                Some(patience) => {
-                    timeout(patience, reader.next(limits::BODY)).await.map_err(|_| Verdict::Gone)
-                }
+                Some(patience) => match timeout(patience, reader.next(limits::BODY)).await {
+                    Ok(next) => Ok(next),
+                    Err(_) => return End::Host,
+                },
                 None => silence.next(reader).await,
             };
             match next {
-                Ok(Ok(Some(frame))) => gather(reader, frame, &mut batch).await,
+                Ok(Ok(Some(frame))) => {
+                    overdue = false;
+                    gather(reader, frame, &mut batch).await;
+                }
                 Err(Verdict::Wait) => continue,
                 Err(Verdict::Ask) => {
                     ask.notify_one();
                     continue;
                 }
+                // The client finds out at this very moment, and says why it leaves.
+                Err(Verdict::Gone) if !std::mem::replace(&mut overdue, true) => continue,
                 Ok(_) | Err(Verdict::Gone) => return End::Host,
             }
             batch.retain(|frame| !answers_us(frame, THERE) && !answers_us(frame, HEARD));
@@ -212,20 +219,27 @@ mod tests {
 
     use super::*;
 
+    /// A session of the agent's, and the host's end of it.
+    fn session() -> (Upstream, FrameReader<UnixStream>) {
+        let (host, ours) = UnixStream::pair().unwrap();
+        let (reader, writer) = FrameReader::new(Carrier::Plain(Socket::unix(ours))).split();
+        (Upstream { reader, writer, highest: ChannelId::CONNECTION }, FrameReader::new(host))
+    }
+
+    fn question() -> Frame {
+        Ping { token: 1 }.frame(ChannelId::CONNECTION)
+    }
+
     #[tokio::test]
     async fn a_clients_question_is_never_followed_by_the_agents_own() {
         // Which of the two is there first is a matter of chance.
         for _ in 0..64 {
-            let (host, ours) = UnixStream::pair().unwrap();
-            let (reader, writer) = FrameReader::new(Carrier::Plain(Socket::unix(ours))).split();
-            let mut upstream = Upstream { reader, writer, highest: ChannelId::CONNECTION };
+            let (mut upstream, mut host) = session();
             let (mut client, lent) = UnixStream::pair().unwrap();
-            let question = Ping { token: 1 }.frame(ChannelId::CONNECTION);
-            framing::write(&mut client, std::slice::from_ref(&question)).await.unwrap();
+            framing::write(&mut client, &[question()]).await.unwrap();
             lent.readable().await.unwrap();
             let asked = async {
-                let mut host = FrameReader::new(host);
-                while host.next(limits::BODY).await.unwrap().unwrap() != question {}
+                while host.next(limits::BODY).await.unwrap().unwrap() != question() {}
                 let last = Frame::new(Kind::Close, ChannelId(1), Bytes::new());
                 framing::write(&mut client, std::slice::from_ref(&last)).await.unwrap();
                 // Of several pings the host may answer the last alone.
@@ -235,6 +249,31 @@ mod tests {
                 () = asked => {}
                 _ = carry(&mut upstream, lent, LINGER) => panic!("nobody has gone"),
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_host_that_a_client_has_given_up_is_not_lent_again() {
+        for answers in [true, false] {
+            let (mut upstream, mut host) = session();
+            let (mut client, lent) = UnixStream::pair().unwrap();
+            let pong = Pong { token: 1 }.frame(ChannelId::CONNECTION);
+            let others = async {
+                framing::write(&mut client, &[question()]).await.unwrap();
+                let mut client = FrameReader::new(client);
+                if answers {
+                    while host.next(limits::BODY).await.unwrap().unwrap() != question() {}
+                    framing::write(host.get_mut(), std::slice::from_ref(&pong)).await.unwrap();
+                    assert_eq!(client.next(limits::BODY).await.unwrap(), Some(pong));
+                }
+                let goodbye = Frame::new(Kind::Goodbye, ChannelId::CONNECTION, Bytes::new());
+                let _ = framing::write(client.get_mut(), &[goodbye]).await;
+                // Nobody else goes before the agent has made up its mind.
+                (host, client)
+            };
+            let patience = if answers { Duration::from_secs(60) } else { Duration::from_millis(50) };
+            let (again, _there) = tokio::join!(carry(&mut upstream, lent, patience), others);
+            assert_eq!(again, answers);
         }
     }
 }

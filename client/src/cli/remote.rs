@@ -19,13 +19,18 @@ use crate::session::Session;
 const SIGINT: u8 = 2;
 const SIGTERM: u8 = 15;
 
-/// Runs the command to its end.
-pub(crate) async fn carry(session: &Session, program: &Program, options: &CommandOptions) -> End {
+/// Runs the command to its end; at the SIGTERM of this number, from 1, leaves it to the host to end it.
+pub(crate) async fn carry(
+    session: &Session,
+    program: &Program,
+    options: &CommandOptions,
+    last_termination: u32,
+) -> End {
     let mut child = match start(session, program, options).await {
         Ok(child) => child,
         Err(error) => return Outcome::Failed(error).into(),
     };
-    let mut signals = match Signals::new() {
+    let mut signals = match Signals::new(last_termination) {
         Ok(signals) => signals,
         Err(error) => return Outcome::no_signals(&error).into(),
     };
@@ -55,16 +60,18 @@ struct Signals {
     terminate: Signal,
     interrupts: u32,
     terminations: u32,
+    last_termination: u32,
 }
 
 impl Signals {
-    fn new() -> io::Result<Self> {
+    fn new(last_termination: u32) -> io::Result<Self> {
         survive_file_size_limit()?;
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
             interrupts: 0,
             terminations: 0,
+            last_termination,
         })
     }
 }
@@ -86,10 +93,12 @@ impl Here for Signals {
             }
             _ = self.terminate.recv() => {
                 self.terminations += 1;
-                if self.terminations > 1 || child.is_opening() {
+                if self.terminations == 1 {
+                    let _ = child.signal(SIGTERM);
+                }
+                if self.terminations >= self.last_termination || child.is_opening() {
                     return Some(Outcome::Left { signal: SIGTERM });
                 }
-                let _ = child.signal(SIGTERM);
             }
         }
         None

@@ -98,7 +98,7 @@ pub(crate) async fn run(
     }
     let end = match interaction {
         Some(interaction) => interactive::carry(&session, program, options, interaction).await,
-        None => remote::carry(&session, program, options).await,
+        None => remote::carry(&session, program, options, 2).await,
     };
     let code = end.outcome.report(options, program, end.stdout_closed);
     session.close().await;

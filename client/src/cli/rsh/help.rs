@@ -14,7 +14,7 @@ For tools that run ssh:
 As with ssh:
   The words are joined with blanks for your shell there. Without any it is a
   login shell, in a terminal if stdin is one. Options may follow HOST. Of two
-  values the first counts.
+  values the first counts. SIGTERM leaves at once; the host ends the command.
 
 Settings (-o):
   AddressFamily, ConnectTimeout, EscapeChar, HostKeyAlias (the host id),

@@ -104,7 +104,8 @@ async fn run_command(
     remark(&format!("connected to {target} at {address}, key {}, host id {}", key.key_id(), key.host_id()));
     let end = match interaction {
         Some(interaction) => interactive::carry(&session, program, options, interaction).await,
-        None => remote::carry(&session, program, options).await,
+        // Tools that give ssh up send it one SIGTERM, and wait for it to go.
+        None => remote::carry(&session, program, options, 1).await,
     };
     let status = report(end.outcome, program, end.stdout_closed);
     session.close().await;
