@@ -34,8 +34,6 @@ pub(crate) struct Partial {
     file: File,
     hash: Sha256,
     length: u64,
-    /// Whether it ends in a hole, which its length on disk does not know of.
-    hole: bool,
     /// Whether it is to be there when this is dropped.
     stays: bool,
 }
@@ -110,7 +108,7 @@ impl Partial {
             Some(found) if (found.st_dev, found.st_ino) == (opened.st_dev, opened.st_ino) => {}
             _ => return Err(busy()),
         }
-        Ok(Self { place, file, hash: Sha256::new(), length: 0, hole: false, stays: false })
+        Ok(Self { place, file, hash: Sha256::new(), length: 0, stays: false })
     }
 
     pub(crate) fn length(&self) -> u64 {
@@ -124,7 +122,7 @@ impl Partial {
 
     /// Empties it.
     pub(crate) fn start_again(&mut self) -> io::Result<()> {
-        (self.stays, self.hole) = (false, false);
+        self.stays = false;
         self.file.set_len(0)?;
         self.file.seek(SeekFrom::Start(0))?;
         (self.hash, self.length) = (Sha256::new(), 0);
@@ -134,9 +132,9 @@ impl Partial {
     pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stays = false;
         // A disk's image is mostly zeros, and as a file of as many blocks it could fill the disk here.
-        self.hole = bytes.iter().all(|byte| *byte == 0);
-        if self.hole {
-            self.file.seek_relative(bytes.len() as i64)?;
+        if bytes.iter().all(|byte| *byte == 0) {
+            self.file.set_len(self.length + bytes.len() as u64)?;
+            self.file.seek(SeekFrom::End(0))?;
         } else {
             self.file.write_all(bytes)?;
         }
@@ -147,17 +145,11 @@ impl Partial {
 
     /// It was cut off, and will perhaps be continued.
     pub(crate) fn keep(&mut self) {
-        self.stays = self.length >= WORTH_KEEPING && self.fill_up().is_ok();
-    }
-
-    /// Gives the file its length where it ends in a hole.
-    fn fill_up(&self) -> io::Result<()> {
-        if self.hole { self.file.set_len(self.length) } else { Ok(()) }
+        self.stays = self.length >= WORTH_KEEPING;
     }
 
     /// It is whole: it gets its rights, its time, and the name that it was meant for.
     pub(crate) fn finish(mut self, to: &Place, mode: u16, modified: Time) -> io::Result<()> {
-        self.fill_up()?;
         folder::dress(&self.file, mode, modified)?;
         self.place.rename(to)?;
         self.stays = true;
