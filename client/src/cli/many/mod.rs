@@ -18,6 +18,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
 use labsh_nodeset::NodeSet;
+use labsh_proto::auth::Mode;
 use labsh_proto::message::{Program, Until};
 use labsh_transport::random;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -32,7 +33,7 @@ use crate::cli::options::{CommandOptions, ConnectionFlags};
 use crate::cli::remote_command::Targets;
 use crate::cli::{hosts, note, outcome, print, run, survive_file_size_limit};
 use crate::config::Config;
-use crate::connect::ConnectOptions;
+use crate::connect::{Address, ConnectOptions};
 use crate::fanout::{self, Broadcast, Event, Host, Limits, Wish, Work};
 use crate::inventory::Inventory;
 use crate::target::Target;
@@ -183,6 +184,9 @@ fn dry_run(names: &NodeSet, hosts: &[Host], program: &Program) -> anyhow::Result
         let key = &connection.key;
         text += &format!("{name}: {}, key {}, host id {}", connection.address, key.key_id(), key.host_id());
         text += &user.as_ref().map_or_else(String::new, |user| format!(", user {}", escape(user)));
+        if let (Address::Tcp { .. }, Mode::Plain) = (&connection.address, connection.mode) {
+            text += ", no TLS";
+        }
         text.push('\n');
     }
     let how = if let Program::Argv(_) = program { "runs exactly" } else { "runs in the shell there" };
