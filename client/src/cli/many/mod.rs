@@ -99,7 +99,9 @@ pub(crate) fn execute(
         directory: command.cwd.clone().map(std::ffi::OsString::into_encoded_bytes),
         timeout: command.timeout,
         until: if command.no_wait_eof { Until::CommandEnds } else { Until::StreamsEnd },
-        stdin: stdin.context("cannot keep standard input in a temporary file; -n gives the commands none")?,
+        stdin: stdin.context(
+            "cannot keep standard input in a temporary file (TMPDIR says where); -n gives the commands none",
+        )?,
         companion: None,
     };
     let limits = Limits {
