@@ -335,6 +335,8 @@ fn one_host_by_its_plain_name_has_the_shapes_of_a_set() {
     assert!(planned.ends_with("runs exactly: touch 'a b'\n"), "{planned}");
     let address = text(&room.output(&["--dry-run", "[::1]:5275", "true"]).stdout);
     assert!(address.starts_with("[::1]:5275 (1)\n[::1]:5275: [::1]:5275, key "), "{address}");
+    let bare = text(&room.output(&["--dry-run", "--plain", "h03", "true"]).stdout);
+    assert!(bare.contains(", no TLS\n"), "{bare}");
     let known = text(&room.output(&["--dry-run", "h0?!h0[4-9]", "true"]).stdout);
     assert!(known.starts_with("h[01-03] (3)\n"), "{known}");
     let nobody = room.output(&["-x", "h03", "h03", "true"]);

@@ -161,6 +161,20 @@ fn a_disk_that_fills_ends_the_run_and_says_where() {
 }
 
 #[test]
+fn a_disk_that_has_no_room_for_standard_input_is_told_apart_from_the_input() {
+    let room = Room::of(2);
+    let Some(disk) = Small::mount(&room.labshd.file("small")) else {
+        eprintln!("SKIPPED: a small file system cannot be mounted here; root can");
+        return;
+    };
+    let mut command = room.command(&["h[01-02]", "cat >/dev/null"]);
+    let output = pipe_through(command.env("TMPDIR", &disk.0), &[b'x'; 300_000]);
+    assert_eq!(output.status.code(), Some(255), "{output:?}");
+    let said = "the temporary file that keeps it cannot be written (TMPDIR says where it is): No space left";
+    assert!(text(&output.stderr).contains(said), "{output:?}");
+}
+
+#[test]
 fn bytes_that_are_no_text_arrive_as_they_are_and_never_steer_a_terminal() {
     let room = Room::of(3);
     let line = "printf 'a\\0\\377\\033[2Jb\\n'";

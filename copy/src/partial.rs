@@ -131,7 +131,13 @@ impl Partial {
 
     pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stays = false;
-        self.file.write_all(bytes)?;
+        // A disk's image is mostly zeros, and as a file of as many blocks it could fill the disk here.
+        if bytes.iter().all(|byte| *byte == 0) {
+            self.file.set_len(self.length + bytes.len() as u64)?;
+            self.file.seek(SeekFrom::End(0))?;
+        } else {
+            self.file.write_all(bytes)?;
+        }
         self.hash.update(bytes);
         self.length += bytes.len() as u64;
         Ok(())

@@ -164,6 +164,25 @@ fn a_tree_arrives_as_it_is_both_ways_and_is_left_alone_after_that() {
 }
 
 #[test]
+fn zeros_take_no_room_on_the_disk() {
+    let from = tempfile::tempdir().unwrap();
+    let (image, nothing) = (from.path().join("image"), from.path().join("nothing"));
+    let mut contents = vec![0; 8 << 20];
+    contents[3_000_000] = 1;
+    fs::write(&image, contents).unwrap();
+    fs::write(&nothing, vec![0; 100_000]).unwrap();
+    for copy in [push, pull] {
+        let to = tempfile::tempdir().unwrap();
+        copy(&[&image, &nothing], to.path()).good();
+        for name in ["image", "nothing"] {
+            assert!(tree(&from.path().join(name)) == tree(&to.path().join(name)), "{name}");
+        }
+        let blocks = fs::metadata(to.path().join("image")).unwrap().blocks();
+        assert!(blocks * 512 < 1 << 20, "{blocks} blocks");
+    }
+}
+
+#[test]
 fn what_has_changed_is_replaced_and_a_digest_sees_more_than_size_and_time() {
     let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let file = from.path().join("file");

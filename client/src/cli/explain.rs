@@ -1,6 +1,6 @@
 //! `labsh explain`: what would become of a command over there, and why; hosts with the same answer stand together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -180,6 +180,8 @@ fn expires(explained: &Explained) -> Option<String> {
 
 fn for_people(answers: &[(Host, Answer)], program: &Program) -> String {
     let mut groups: BTreeMap<String, Vec<&Host>> = BTreeMap::new();
+    let host_id = |host: &Host| host.connection.key.host_id().as_str().to_owned();
+    let one_id = answers.iter().map(|(host, _)| host_id(host)).collect::<BTreeSet<String>>().len() == 1;
     for (host, answer) in answers {
         let said = match answer {
             Ok(explained) => would_run(host, explained, program),
@@ -194,7 +196,8 @@ fn for_people(answers: &[(Host, Answer)], program: &Program) -> String {
             1 => said,
             _ => {
                 let said = anonymous(&said, &host.connection.address.to_string());
-                anonymous(&anonymous(&said, &host.name), host.connection.key.host_id().as_str())
+                let said = anonymous(&said, &host.name);
+                if one_id { said } else { anonymous(&said, &host_id(host)) }
             }
         };
         groups.entry(said).or_default().push(host);

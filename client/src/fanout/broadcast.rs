@@ -83,7 +83,7 @@ impl Broadcast {
                 reached.wait(length);
                 let copied = match input.read(&mut chunk) {
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                    Ok(read) => (&*spool).write_all(&chunk[..read]).map(|()| read),
+                    Ok(read) => (&*spool).write_all(&chunk[..read]).map(|()| read).map_err(unwritten),
                     Err(error) => Err(error),
                 };
                 let (now, over) = match copied {
@@ -124,6 +124,13 @@ impl Broadcast {
         self.readers.0.reached(position + chunk.len() as u64);
         Ok(Some(chunk.into()))
     }
+}
+
+/// Otherwise it would look as if the input had failed.
+fn unwritten(error: io::Error) -> io::Error {
+    let reason =
+        format!("the temporary file that keeps it cannot be written (TMPDIR says where it is): {error}");
+    io::Error::new(error.kind(), reason)
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
 use labsh_nodeset::NodeSet;
+use labsh_proto::auth::Mode;
 use labsh_proto::message::{Program, Until};
 use labsh_transport::random;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -32,7 +33,7 @@ use crate::cli::options::{CommandOptions, ConnectionFlags};
 use crate::cli::remote_command::Targets;
 use crate::cli::{hosts, note, outcome, print, run, survive_file_size_limit};
 use crate::config::Config;
-use crate::connect::ConnectOptions;
+use crate::connect::{Address, ConnectOptions};
 use crate::fanout::{self, Broadcast, Event, Host, Limits, Wish, Work};
 use crate::inventory::Inventory;
 use crate::target::Target;
@@ -98,7 +99,9 @@ pub(crate) fn execute(
         directory: command.cwd.clone().map(std::ffi::OsString::into_encoded_bytes),
         timeout: command.timeout,
         until: if command.no_wait_eof { Until::CommandEnds } else { Until::StreamsEnd },
-        stdin: stdin.context("cannot keep standard input in a temporary file; -n gives the commands none")?,
+        stdin: stdin.context(
+            "cannot keep standard input in a temporary file (TMPDIR says where); -n gives the commands none",
+        )?,
         companion: None,
     };
     let limits = Limits {
@@ -184,6 +187,9 @@ fn dry_run(names: &NodeSet, hosts: &[Host], program: &Program) -> anyhow::Result
         let mut line =
             format!("{name}: {}, key {}, host id {}", connection.address, key.key_id(), key.host_id());
         line += &user.as_ref().map_or_else(String::new, |user| format!(", user {user}"));
+        if let (Address::Tcp { .. }, Mode::Plain) = (&connection.address, connection.mode) {
+            line += ", no TLS";
+        }
         text += &format!("{}\n", escape(&line));
     }
     let how = if let Program::Argv(_) = program { "runs exactly" } else { "runs in the shell there" };

@@ -45,7 +45,7 @@ pub struct ManyOptions {
     #[arg(long)]
     pub max_status: bool,
     /// Show which hosts would be asked, how each is reached and what would be run; start nothing
-    #[arg(long)]
+    #[arg(long, conflicts_with = "json")]
     pub dry_run: bool,
 }
 
