@@ -420,7 +420,10 @@ mod tests {
     #[test]
     fn a_list_of_hosts_without_an_end_does_not_fill_the_memory() {
         let endless = NodeSet::parse("^/dev/zero", &Inventory::default()).unwrap_err().to_string();
-        assert_eq!(endless, "cannot read the hosts in /dev/zero: it is larger than 16 MiB; is it a list of hosts?");
+        assert_eq!(
+            endless,
+            "cannot read the hosts in /dev/zero: it is larger than 16 MiB; is it a list of hosts?"
+        );
     }
 
     #[test]
