@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::keyring::Entry;
 use crate::shared::{self, SessionPlace, Shared};
-use crate::users::{self, User, UserError};
+use crate::users::{User, UserError};
 
 /// For a refusal to arrive: the peer may still be sending.
 const LINGER: Duration = Duration::from_secs(5);
@@ -195,29 +195,7 @@ async fn admit(
     entry
         .permits(peer.map(|peer| peer.ip()), SystemTime::now())
         .map_err(|reason| Refuse::new(RefuseCode::NOT_PERMITTED, reason.to_string(), reason.remedy()))?;
-    let name = entry.user.clone();
-    let root = nix::unistd::geteuid().is_root();
-    // The user database may ask the network.
-    let looked_up = tokio::task::spawn_blocking(move || match name {
-        Some(name) if root => users::lookup(&name).map(|user| (user, true)),
-        _ => users::current().map(|user| (user, false)),
-    });
-    let (user, changes_user) = match timeout(shared.config().authentication_deadline, looked_up).await {
-        Ok(Ok(Ok(found))) => found,
-        Ok(Ok(Err(error @ UserError::NoDescriptors { .. }))) => {
-            let remedy = "try again later, or start labshd with a higher limit on open files (ulimit -n)";
-            return Err(Refuse::new(RefuseCode::BUSY, error.to_string(), remedy));
-        }
-        Ok(Ok(Err(error))) => {
-            let remedy = "ask the administrator of that host";
-            return Err(Refuse::new(RefuseCode::NOT_PERMITTED, error.to_string(), remedy));
-        }
-        Ok(Err(error)) => return Err(Refuse::new(RefuseCode::INTERNAL, error.to_string(), "try again")),
-        Err(_) => {
-            let reason = "that host's user database does not answer";
-            return Err(Refuse::new(RefuseCode::INTERNAL, reason, "try again, or tell its administrator"));
-        }
-    };
+    let (user, changes_user) = user(shared, entry).await?;
     if shared.draining.is_cancelled() {
         return Err(shared::stopping());
     }
@@ -229,6 +207,37 @@ async fn admit(
         )
     })?;
     Ok((user, changes_user, place))
+}
+
+/// As whom the commands of an entry run, and whether that is somebody else than labshd.
+async fn user(shared: &Arc<Shared>, entry: &Entry) -> Result<(User, bool), Refuse> {
+    // As an ordinary user labshd has only itself to offer.
+    let name = entry.user.clone().filter(|_| nix::unistd::geteuid().is_root());
+    let changes_user = name.is_some();
+    if let Some(user) = shared.recent_users.find(name.as_deref()) {
+        return Ok((user, changes_user));
+    }
+    // The user database may ask the network.
+    let looked_up = tokio::task::spawn_blocking({
+        let shared = shared.clone();
+        move || shared.recent_users.ask(name)
+    });
+    match timeout(shared.config().authentication_deadline, looked_up).await {
+        Ok(Ok(Ok(user))) => Ok((user, changes_user)),
+        Ok(Ok(Err(error @ UserError::NoDescriptors { .. }))) => {
+            let remedy = "try again later, or start labshd with a higher limit on open files (ulimit -n)";
+            Err(Refuse::new(RefuseCode::BUSY, error.to_string(), remedy))
+        }
+        Ok(Ok(Err(error))) => {
+            let remedy = "ask the administrator of that host";
+            Err(Refuse::new(RefuseCode::NOT_PERMITTED, error.to_string(), remedy))
+        }
+        Ok(Err(error)) => Err(Refuse::new(RefuseCode::INTERNAL, error.to_string(), "try again")),
+        Err(_) => {
+            let reason = "that host's user database does not answer";
+            Err(Refuse::new(RefuseCode::INTERNAL, reason, "try again, or tell its administrator"))
+        }
+    }
 }
 
 /// Best effort: the peer may be gone, and the log has the reason anyway.

@@ -30,6 +30,7 @@ mod job;
 mod listener;
 mod private_file;
 mod pump;
+mod recent_users;
 mod request;
 mod session;
 mod shared;

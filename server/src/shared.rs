@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use crate::admission::Admission;
 use crate::config::Config;
 use crate::keyring::Keyring;
+use crate::recent_users::RecentUsers;
 use crate::spawner::Spawner;
 
 /// What all stdin windows of the process may grow by, in bytes.
@@ -37,6 +38,7 @@ pub(crate) struct Shared {
     pub(crate) acceptor: Acceptor,
     /// Stands in for the key of a pair that is not enrolled.
     pub(crate) dummy: HostKey,
+    pub(crate) recent_users: RecentUsers,
     pub(crate) sessions: AtomicUsize,
     /// Commands belong here from birth, not to the connection that asked for them.
     pub(crate) jobs: TaskTracker,
@@ -63,6 +65,7 @@ impl Shared {
             growth: Budget::new(PROCESS_GROWTH),
             admission,
             dummy,
+            recent_users: RecentUsers::default(),
             sessions: AtomicUsize::new(0),
             jobs: TaskTracker::new(),
             connections: TaskTracker::new(),

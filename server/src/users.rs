@@ -15,7 +15,8 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::unistd::{self, Group, geteuid, getgrouplist};
 
-const NOLOGIN: [&str; 2] = ["/etc/nologin", "/run/nologin"];
+/// Where nologin(5) may stand.
+pub(crate) const NOLOGIN: [&str; 2] = ["/etc/nologin", "/run/nologin"];
 
 /// A user, as the user database (nsswitch.conf(5)) has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
