@@ -125,7 +125,7 @@ fn the_last_run_is_kept_for_its_user_alone() {
 
     let nothing = room.output(&["@last:failed", "true"]);
     assert_eq!(nothing.status.code(), Some(125));
-    assert!(text(&nothing.stderr).contains("is no host at all"), "{nothing:?}");
+    assert!(text(&nothing.stderr).contains("is no host at all; `labsh last` shows"), "{nothing:?}");
     let unknown = room.output(&["@last:broken", "true"]);
     assert!(text(&unknown.stderr).contains("there is no such outcome"), "{unknown:?}");
     let shown = room.labshd.labsh().arg("last").output().unwrap();

@@ -97,6 +97,9 @@ pub(crate) fn without(
     for excluded in excluded {
         set = set.difference(&evaluate(excluded, inventory).context("--exclude")?);
     }
+    if set.is_empty() && name.starts_with("@last") {
+        anyhow::bail!("{name:?} is no host at all; `labsh last` shows what became of the last run");
+    }
     if set.is_empty() {
         anyhow::bail!("{name:?} is no host at all; see `labsh hosts` for those that are known");
     }
