@@ -198,7 +198,10 @@ fn keys_are_listed_shown_enrolled_and_revoked_and_never_printed() {
     let revoke = text(&labsh(&["key", "revoke"]).stdout);
     assert_eq!(revoke.lines().count(), 2);
     for (line, host) in revoke.lines().zip(["lab07", "lab08"]) {
-        assert!(line.starts_with(&format!("ssh {host} 'labshd key remove alice --host {host}")), "{line}");
+        assert!(
+            line.starts_with(&format!("ssh {host} 'sudo labshd key remove alice --host {host}")),
+            "{line}"
+        );
     }
 
     let text_of_key = fs::read_to_string(&key).unwrap();

@@ -199,7 +199,8 @@ fn revoke(config: &Config, options: RevokeOptions) -> anyhow::Result<()> {
     } else {
         print(removal(&id, &hosts).as_bytes())?;
         note(
-            "run these lines, or what they run, as root on each host; the reload ends the key's sessions there",
+            "run these lines, or on each host what they run (without sudo where labshd runs without root); the reload ends \
+             the key's sessions there",
         );
     }
     if options.delete && (options.yes || confirmed(&id)?) {
@@ -213,7 +214,7 @@ fn revoke(config: &Config, options: RevokeOptions) -> anyhow::Result<()> {
 fn removal(id: &KeyId, hosts: &[HostId]) -> String {
     let line = |host: &HostId| {
         let host = shell_word(host.as_str());
-        let command = format!("labshd key remove {id} --host {host} && systemctl reload labshd");
+        let command = format!("sudo labshd key remove {id} --host {host} && sudo systemctl reload labshd");
         format!("ssh {host} {}\n", shell_word(&command))
     };
     hosts.iter().map(line).collect()
@@ -323,8 +324,8 @@ mod tests {
         assert_eq!(
             removal(&id("alice"), &hosts).lines().collect::<Vec<_>>(),
             [
-                "ssh lab07 'labshd key remove alice --host lab07 && systemctl reload labshd'",
-                r"ssh 'a'\''b;c' 'labshd key remove alice --host '\''a'\''\'\'''\''b;c'\'' && systemctl reload labshd'",
+                "ssh lab07 'sudo labshd key remove alice --host lab07 && sudo systemctl reload labshd'",
+                r"ssh 'a'\''b;c' 'sudo labshd key remove alice --host '\''a'\''\'\'''\''b;c'\'' && sudo systemctl reload labshd'",
             ]
         );
     }
