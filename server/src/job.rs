@@ -52,6 +52,7 @@ impl Job {
     /// background before it ended.
     pub(crate) async fn run(mut self) {
         let started = Instant::now();
+        let what = Escaped(&describe(&self.open.program)).to_string();
         let spawned = match self.spawn().await {
             Ok(Some(spawned)) => spawned,
             Ok(None) => return,
@@ -65,14 +66,14 @@ impl Job {
         };
         tracing::info!(
             key = %self.origin.entry.key.key_id(), user = %self.origin.user.name, command = %self.open.command,
-            pid = spawned.pid, what = %Escaped(&describe(&self.open.program)), "command started"
+            pid = spawned.pid, %what, "command started"
         );
         self.multiplexer.with(|channels| channels.started(self.id, spawned.pid));
         self.carry(spawned, started).await;
     }
 
     /// `None` when the client has gone meanwhile: the spawner then ends what it may have started.
-    async fn spawn(&self) -> Result<Option<Spawned>, Refuse> {
+    async fn spawn(&mut self) -> Result<Option<Spawned>, Refuse> {
         if self.shared.draining.is_cancelled() {
             return Err(shared::stopping());
         }
@@ -81,6 +82,8 @@ impl Job {
         let permitted = self.origin.entry.permits(source, SystemTime::now());
         permitted.map_err(|why| Refuse::new(RefuseCode::NOT_PERMITTED, why.to_string(), why.remedy()))?;
         let request = request::prepare(&self.open, &self.origin, &self.shared.config())?;
+        // A megabyte of short words takes several once it is decoded, and the command may run for days.
+        (self.open.program, self.open.environment) = (Program::Argv(Vec::new()), Vec::new());
         tokio::select! {
             spawned = self.shared.spawner.spawn(request) => spawned.map(Some).map_err(refusal),
             () = self.client_gone.cancelled() => Ok(None),
