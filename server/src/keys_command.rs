@@ -278,7 +278,11 @@ pub(crate) fn table(entries: &[Arc<Entry>], now: SystemTime) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..6).map(width).collect();
     let lines = rows.iter().map(|row| {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        // Not by format!, which panics where a cell is very wide: an entry with thousands of networks.
+        let cells = row.iter().zip(&widths).map(|(cell, width)| {
+            let blanks = width.saturating_sub(cell.chars().count());
+            cell.to_owned() + &" ".repeat(blanks)
+        });
         cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     });
     lines.collect::<Vec<_>>().join("\n")
@@ -370,6 +374,25 @@ mod tests {
         let listed = list(&keys.dir(), &RunsAs::Root).said;
         assert!(listed.contains("2031-12-31T23:59:59Z") && listed.contains("10.0.0.0/8"), "{listed}");
         assert!(!listed.contains(line("alice").split(' ').nth(3).unwrap()), "no secrets");
+    }
+
+    #[test]
+    fn an_entry_with_thousands_of_networks_is_listed() {
+        let keys = Keys::new();
+        let networks = (0..6_000_u32)
+            .map(|host| IpNet::from(std::net::IpAddr::from((1_000_000_000 + host).to_be_bytes())));
+        let entry = Entry::parse(
+            &keys.dir().join("alice.toml"),
+            &entry_text(
+                &Add { from: networks.collect(), ..bob() },
+                &entry::enrolment(&line("alice")).unwrap(),
+            ),
+            &RunsAs::Root,
+            &|_| Ok(()),
+        );
+        let listed = table(&[Arc::new(entry.unwrap())], SystemTime::UNIX_EPOCH);
+        let (heading, row) = listed.split_once('\n').unwrap();
+        assert!(heading.len() > 65_535 && heading.find("FILE") == row.find("alice.toml"));
     }
 
     #[test]
