@@ -131,8 +131,10 @@ fn what_is_not_found_is_127_and_shell_characters_suggest_a_shell() {
     ] {
         assert_ends(&labshd.output(&words), 127, &["not found", "--shell"]);
     }
-    // With a shell it is that shell which says so.
-    assert_ends(&labshd.output(&["no-such-program"]), 127, &["not found"]);
+    // With a shell it is that shell which says so, also where the line looks like an option.
+    for line in ["no-such-program", "-x", "+x", "--version"] {
+        assert_ends(&labshd.output(&["--", line]), 127, &[line, "not found"]);
+    }
 }
 
 #[test]

@@ -81,7 +81,8 @@ async fn explain(job: &Job) -> Result<Option<Explained>, Refuse> {
 }
 
 async fn rehearse(job: &Job, request: SpawnRequest) -> Result<Rehearsed, Refuse> {
-    let mut spawned = job.shared.spawner.spawn(request).await.map_err(job::refusal)?;
+    let mut spawned =
+        job.shared.spawner.spawn(request).await.map_err(|error| job::refusal(error, &job.origin.user))?;
     let found = match (spawned.process.ended().await, &spawned.streams) {
         (Ok(_), Streams::Pipes { stdout, .. }) => read(stdout),
         _ => None,

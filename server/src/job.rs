@@ -17,6 +17,7 @@ use crate::request::{self, Origin};
 use crate::shared::{self, Shared};
 use crate::spawner::{self, Process, SpawnError, Spawned};
 use crate::streams;
+use crate::users::User;
 
 /// For output that waits for its reader when labshd stops.
 const LAST_WORDS: Duration = Duration::from_secs(5);
@@ -52,6 +53,7 @@ impl Job {
     /// background before it ended.
     pub(crate) async fn run(mut self) {
         let started = Instant::now();
+        let what = Escaped(&describe(&self.open.program)).to_string();
         let spawned = match self.spawn().await {
             Ok(Some(spawned)) => spawned,
             Ok(None) => return,
@@ -65,14 +67,14 @@ impl Job {
         };
         tracing::info!(
             key = %self.origin.entry.key.key_id(), user = %self.origin.user.name, command = %self.open.command,
-            pid = spawned.pid, what = %Escaped(&describe(&self.open.program)), "command started"
+            pid = spawned.pid, %what, "command started"
         );
         self.multiplexer.with(|channels| channels.started(self.id, spawned.pid));
         self.carry(spawned, started).await;
     }
 
     /// `None` when the client has gone meanwhile: the spawner then ends what it may have started.
-    async fn spawn(&self) -> Result<Option<Spawned>, Refuse> {
+    async fn spawn(&mut self) -> Result<Option<Spawned>, Refuse> {
         if self.shared.draining.is_cancelled() {
             return Err(shared::stopping());
         }
@@ -81,8 +83,12 @@ impl Job {
         let permitted = self.origin.entry.permits(source, SystemTime::now());
         permitted.map_err(|why| Refuse::new(RefuseCode::NOT_PERMITTED, why.to_string(), why.remedy()))?;
         let request = request::prepare(&self.open, &self.origin, &self.shared.config())?;
+        // A megabyte of short words takes several once it is decoded, and the command may run for days.
+        (self.open.program, self.open.environment) = (Program::Argv(Vec::new()), Vec::new());
         tokio::select! {
-            spawned = self.shared.spawner.spawn(request) => spawned.map(Some).map_err(refusal),
+            spawned = self.shared.spawner.spawn(request) => {
+                spawned.map(Some).map_err(|error| refusal(error, &self.origin.user))
+            }
             () = self.client_gone.cancelled() => Ok(None),
             // A child can hang before it becomes the command, in a directory whose file server does not answer.
             () = self.shared.stopping.cancelled() => Err(shared::stopping()),
@@ -308,8 +314,8 @@ fn usage(usage: &spawner::Usage) -> Usage {
     }
 }
 
-/// What the client is told of it.
-pub(crate) fn refusal(error: SpawnError) -> Refuse {
+/// What the client is told of it; it was to run as this user.
+pub(crate) fn refusal(error: SpawnError, user: &User) -> Refuse {
     let (code, remedy) = match &error {
         SpawnError::NotFound { program } if copying::is_own_program(program) => (
             RefuseCode::NOT_FOUND,
@@ -326,6 +332,18 @@ pub(crate) fn refusal(error: SpawnError) -> Refuse {
             (RefuseCode::INTERNAL, "labshd's log on that machine says more")
         }
     };
+    let shell = match &error {
+        SpawnError::NotFound { program } | SpawnError::NotExecutable { program, .. } => {
+            *program == user.shell.to_string_lossy()
+        }
+        _ => false,
+    };
+    let remedy = match (shell, &user.name) {
+        (true, name) => format!(
+            "that is the login shell of {name} over there: `chsh -s /bin/sh {name}` gives the account another"
+        ),
+        (false, _) => remedy.to_owned(),
+    };
     Refuse::new(code, error.to_string(), remedy)
 }
 
@@ -333,9 +351,27 @@ pub(crate) fn refusal(error: SpawnError) -> Refuse {
 mod tests {
     use super::*;
 
+    fn missing(program: &str) -> String {
+        let user = User {
+            name: "bob".to_owned(),
+            uid: 1000,
+            gid: 1000,
+            groups: Vec::new(),
+            home: "/home/bob".into(),
+            terminal_group: None,
+            shell: "/usr/bin/nosh".into(),
+        };
+        refusal(SpawnError::NotFound { program: program.to_owned() }, &user).remedy
+    }
+
+    #[test]
+    fn a_login_shell_that_does_not_exist_is_told_as_such() {
+        let remedy = missing("/usr/bin/nosh");
+        assert!(remedy.contains("login shell of bob") && remedy.contains("chsh -s /bin/sh bob"), "{remedy}");
+    }
+
     #[test]
     fn a_labshd_that_was_removed_while_it_runs_is_told_as_such() {
-        let missing = |program: &str| refusal(SpawnError::NotFound { program: program.to_owned() }).remedy;
         let own = copying::words().unwrap_or_default().remove(0);
         assert!(missing(&own).contains("labshd itself"), "{}", missing(&own));
         assert!(missing("/bin/other").contains("check the name"));

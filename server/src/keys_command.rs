@@ -43,7 +43,7 @@ pub struct Add {
     #[arg(long, value_name = "NETWORK", value_parser = entry::network)]
     from: Vec<IpNet>,
     /// Accept the key until the end of this day (UTC), or until this time: 2031-12-31T18:00:00Z
-    #[arg(long, value_name = "DATE", value_parser = expiry)]
+    #[arg(long, value_name = "DATE", value_parser = |text: &str| expiry(text, SystemTime::now()))]
     expires: Option<Datetime>,
     /// A note, kept in the entry
     #[arg(long)]
@@ -76,10 +76,16 @@ pub struct Outcome {
     pub mistakes: Vec<Mistake>,
 }
 
-fn expiry(text: &str) -> Result<Datetime, String> {
+fn expiry(text: &str, now: SystemTime) -> Result<Datetime, String> {
     let date: Datetime =
         text.parse().map_err(|_| "write it like 2031-12-31 or 2031-12-31T18:00:00Z".to_owned())?;
-    entry::moment(date).map(|_| date).map_err(|wrong| wrong.to_string())
+    match entry::moment(date) {
+        Ok(end) if end < now => Err("it is over already, so the key could never be used; \
+             name a day or a time that is still to come (in UTC, if no zone is given), or leave --expires out"
+            .to_owned()),
+        Ok(_) => Ok(date),
+        Err(wrong) => Err(wrong.to_string()),
+    }
 }
 
 fn file_name(text: &str) -> Result<KeyId, String> {
@@ -278,7 +284,11 @@ pub(crate) fn table(entries: &[Arc<Entry>], now: SystemTime) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..6).map(width).collect();
     let lines = rows.iter().map(|row| {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        // Not by format!, which panics where a cell is very wide: an entry with thousands of networks.
+        let cells = row.iter().zip(&widths).map(|(cell, width)| {
+            let blanks = width.saturating_sub(cell.chars().count());
+            cell.to_owned() + &" ".repeat(blanks)
+        });
         cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     });
     lines.collect::<Vec<_>>().join("\n")
@@ -373,6 +383,25 @@ mod tests {
     }
 
     #[test]
+    fn an_entry_with_thousands_of_networks_is_listed() {
+        let keys = Keys::new();
+        let networks = (0..6_000_u32)
+            .map(|host| IpNet::from(std::net::IpAddr::from((1_000_000_000 + host).to_be_bytes())));
+        let entry = Entry::parse(
+            &keys.dir().join("alice.toml"),
+            &entry_text(
+                &Add { from: networks.collect(), ..bob() },
+                &entry::enrolment(&line("alice")).unwrap(),
+            ),
+            &RunsAs::Root,
+            &|_| Ok(()),
+        );
+        let listed = table(&[Arc::new(entry.unwrap())], SystemTime::UNIX_EPOCH);
+        let (heading, row) = listed.split_once('\n').unwrap();
+        assert!(heading.len() > 65_535 && heading.find("FILE") == row.find("alice.toml"));
+    }
+
+    #[test]
     fn as_root_the_missing_flag_is_named() {
         let keys = Keys::new();
         let error = keys.add(&Add::default(), &line("alice")).unwrap_err().to_string();
@@ -446,6 +475,17 @@ mod tests {
             assert!(file_name(bad).is_err(), "{bad}");
         }
         assert_eq!(file_name("a.toml").unwrap().as_str(), "a");
-        assert!(expiry("2031-02-30").is_err() && expiry("soon").is_err() && expiry("2031-02-28").is_ok());
+    }
+
+    #[test]
+    fn a_key_expires_on_a_day_that_is_still_to_come() {
+        let last_second = entry::moment("2031-02-28".parse().unwrap()).unwrap();
+        let at = |text| expiry(text, last_second);
+        assert!(at("2031-02-30").is_err() && at("soon").is_err() && at("2031-02-28").is_ok());
+        assert!(at("2031-02-28T23:59:59Z").is_ok() && at("2031-03-01T00:59:59+01:00").is_ok());
+        for over in ["2031-02-27", "2031-02-28T23:59:58Z", "2031-02-28T23:59:59+00:01"] {
+            let problem = at(over).unwrap_err();
+            assert!(problem.contains("over already") && problem.contains("leave --expires out"), "{problem}");
+        }
     }
 }

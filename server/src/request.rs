@@ -55,7 +55,7 @@ pub(crate) fn prepare(open: &Open, origin: &Origin, config: &Config) -> Result<S
     let shell_name = user.shell.file_name().unwrap_or(OsStr::new("sh")).as_bytes().to_vec();
     let (argv, program) = match &open.program {
         Program::Argv(words) => (words.clone(), None),
-        Program::Shell(line) => (vec![shell_name, b"-c".to_vec(), line.clone()], Some(shell)),
+        Program::Shell(line) => (vec![shell_name, b"-c".to_vec(), no_option(line)], Some(shell)),
         Program::LoginShell => (vec![[b"-", &*shell_name].concat()], Some(shell)),
         Program::Subsystem(name) => (subsystem(name, config)?, None),
     };
@@ -78,6 +78,13 @@ pub(crate) fn prepare(open: &Open, origin: &Origin, config: &Config) -> Result<S
         }),
         terminal,
     })
+}
+
+/// A line as a shell takes it behind `-c`. One that begins as an option does would be taken for that; not every shell
+/// knows `--` there, and to none does a blank in front of a line mean anything.
+fn no_option(line: &[u8]) -> Vec<u8> {
+    let blank: &[u8] = if line.starts_with(b"-") || line.starts_with(b"+") { b" " } else { b"" };
+    [blank, line].concat()
 }
 
 fn subsystem(name: &[u8], config: &Config) -> Result<Vec<Vec<u8>>, Refuse> {

@@ -151,11 +151,13 @@ impl Spawner {
     ///
     /// See [`SpawnError`]; after an error nothing of the command remains.
     pub async fn spawn(&self, request: SpawnRequest) -> Result<Spawned, SpawnError> {
-        let turn = self.shared.turns.clone().acquire_owned().await;
-        let hold = turn.ok().map(Hold::Turn);
         let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
         let has_terminal = request.terminal.is_some();
         let message = wire::spawn(id, &request).map_err(unfit)?;
+        // What waits from here on, for a turn or for a child that hangs, are the bytes, and then not even those.
+        let named = Named::of(request);
+        let turn = self.shared.turns.clone().acquire_owned().await;
+        let hold = turn.ok().map(Hold::Turn);
         let (started, on_started) = oneshot::channel();
         let (ended, on_ended) = oneshot::channel();
         let expected = &self.shared.expected;
@@ -177,7 +179,7 @@ impl Spawner {
             Ok(Ok(started)) => started,
             Ok(Err(failure)) => {
                 process.forget();
-                return Err(explain(failure, request));
+                return Err(explain(failure, named));
             }
             Err(_) => return Err(SpawnError::Lost),
         };
@@ -431,12 +433,22 @@ fn unfit(unfit: Unfit) -> SpawnError {
     }
 }
 
-fn explain(failure: Failure, request: SpawnRequest) -> SpawnError {
+/// What a failure is told with.
+struct Named {
+    program: Vec<u8>,
+    directory: Vec<u8>,
+}
+
+impl Named {
+    fn of(request: SpawnRequest) -> Self {
+        let first = request.argv.into_iter().next();
+        Self { program: request.program.or(first).unwrap_or_default(), directory: request.cwd }
+    }
+}
+
+fn explain(failure: Failure, named: Named) -> SpawnError {
     let source = io::Error::from(failure.errno);
-    let named = || {
-        let name = request.program.as_ref().unwrap_or(&request.argv[0]);
-        String::from_utf8_lossy(name).into_owned()
-    };
+    let program = || String::from_utf8_lossy(&named.program).into_owned();
     match (failure.stage, failure.errno) {
         (_, Errno::EAGAIN | Errno::ENOMEM | Errno::EMFILE | Errno::ENFILE) => {
             SpawnError::Resources { source }
@@ -446,19 +458,19 @@ fn explain(failure: Failure, request: SpawnRequest) -> SpawnError {
         (Stage::Terminal, _) => SpawnError::Other { stage: "making a terminal", source },
         (Stage::Identity, _) => SpawnError::Identity { source },
         (Stage::Directory, _) => {
-            SpawnError::Directory { path: OsString::from_vec(request.cwd).into(), source }
+            SpawnError::Directory { path: OsString::from_vec(named.directory).into(), source }
         }
         (Stage::Interpreter, _) => {
             let source = io::Error::new(
                 io::ErrorKind::NotFound,
                 "the file is there, but the interpreter that it names is not",
             );
-            SpawnError::NotExecutable { program: named(), source }
+            SpawnError::NotExecutable { program: program(), source }
         }
         (Stage::Execute, Errno::E2BIG) => SpawnError::TooLarge,
-        (Stage::Execute, Errno::ENOENT | Errno::ENOTDIR) => SpawnError::NotFound { program: named() },
+        (Stage::Execute, Errno::ENOENT | Errno::ENOTDIR) => SpawnError::NotFound { program: program() },
         (Stage::Execute, Errno::EIO | Errno::EFAULT) => SpawnError::Other { stage: "executing", source },
-        (Stage::Execute, _) => SpawnError::NotExecutable { program: named(), source },
+        (Stage::Execute, _) => SpawnError::NotExecutable { program: program(), source },
         (Stage::Pipes, _) => SpawnError::Other { stage: "making pipes", source },
         (Stage::Fork, _) => SpawnError::Other { stage: "forking", source },
         (Stage::Watch, _) => SpawnError::Other { stage: "watching the process", source },

@@ -23,6 +23,7 @@ mod child;
 mod client;
 mod process;
 mod terminal;
+mod tidings;
 mod under_way;
 mod wire;
 

@@ -21,7 +21,8 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{self, ForkResult, Pid, fork, pipe2};
 
 use super::child::{self, Ends, OpenFiles, Streams};
-use super::terminal::{self, foreground, open_terminal};
+use super::terminal::{foreground, open_terminal};
+use super::tidings::Tidings;
 use super::wire::{self, Answer, CHUNK, Failure, Inbox, Order, Request, Stage};
 use super::{Ended, Status, Usage};
 
@@ -35,11 +36,11 @@ const LARGE_PIPES: usize = 16;
 /// What is left running when labshd has gone is told so, and how long it has until the next word.
 const LAST_WORDS: [(LastWord, Duration); 3] = [
     (Child::hang_up, Duration::from_secs(1)),
-    (|child| child.signal_all(&[libc::SIGTERM, libc::SIGCONT]), Duration::from_secs(2)),
-    (|child| child.signal_all(&[libc::SIGKILL]), Duration::ZERO),
+    (|child, tidings| child.signal_all(&[libc::SIGTERM, libc::SIGCONT], tidings), Duration::from_secs(2)),
+    (|child, tidings| child.signal_all(&[libc::SIGKILL], tidings), Duration::ZERO),
 ];
 
-type LastWord = fn(&mut Child);
+type LastWord = fn(&mut Child, &mut Tidings);
 
 /// "Nobody is there any more": a process that is stopped acts on that only when it is continued.
 const HANG_UP: [i32; 2] = [libc::SIGHUP, libc::SIGCONT];
@@ -143,45 +144,46 @@ enum State {
 impl Child {
     /// To the command's group. Where it has a terminal: to the group in its foreground, as a key that is typed; once it
     /// is hung up, to the leader's group and to the one that was in the foreground then.
-    fn signal(&self, signal: i32) {
+    fn signal(&self, signal: i32, tidings: &mut Tidings) {
         let Some(line) = &self.terminal else { return self.signal_group(signal) };
         let foreground = if line.hung_up { line.foreground } else { self.foreground(line) };
         if line.hung_up || foreground.is_none() {
             self.signal_group(signal);
         }
         if foreground.is_some() {
-            terminal::tell(self.pid, foreground, &[signal]);
+            tidings.add(self.pid, foreground, signal);
         }
     }
 
-    fn signal_all(&self, signals: &[i32]) {
-        signals.iter().for_each(|&signal| self.signal(signal));
+    fn signal_all(&self, signals: &[i32], tidings: &mut Tidings) {
+        signals.iter().for_each(|&signal| self.signal(signal, tidings));
     }
 
     /// Tells everybody that nobody is there any more. On a terminal that is every process of the session: an
     /// interactive shell has put each of its jobs into a group of its own.
-    fn hang_up(&mut self) {
+    fn hang_up(&mut self, tidings: &mut Tidings) {
         let foreground = self.terminal.as_ref().and_then(|line| self.foreground(line));
         match &mut self.terminal {
             Some(line) if !line.hung_up => {
                 line.hung_up = true;
                 line.foreground = foreground;
                 // A child that has not come to setsid yet is in no session of its own.
-                HANG_UP.iter().for_each(|&signal| self.signal_group(signal));
-                terminal::tell(self.pid, None, &HANG_UP);
+                for signal in HANG_UP {
+                    self.signal_group(signal);
+                    tidings.add(self.pid, None, signal);
+                }
             }
-            _ => self.signal_all(&HANG_UP),
+            _ => self.signal_all(&HANG_UP, tidings),
         }
     }
 
     /// labshd asks nothing more. What still runs then, it has given up.
-    fn let_go(&mut self) {
+    fn let_go(&mut self, tidings: &mut Tidings) {
         self.released = true;
         if self.terminal.is_some() && !matches!(self.state, State::Ended) {
-            self.hang_up();
-            self.signal(libc::SIGKILL);
+            self.hang_up(tidings);
+            self.signal(libc::SIGKILL, tidings);
         }
-        self.terminal = None;
     }
 
     /// Who is in the foreground, if it is somebody else than the leader's group.
@@ -270,26 +272,31 @@ impl Spawner {
             read => read?,
         };
         inbox.extend(&chunk[..read]);
+        let (mut tidings, mut let_go) = (Tidings::default(), Vec::new());
         while let Some(envelope) = inbox.next().map_err(io::Error::other)? {
             match envelope.order().map_err(io::Error::other)? {
                 Order::Spawn(request) => self.spawn(envelope.id, &request),
                 Order::Signal(signal) => {
                     if let Some(child) = self.children.get(&envelope.id) {
-                        child.signal(signal);
+                        child.signal(signal, &mut tidings);
                     }
                 }
                 Order::HangUp => {
                     if let Some(child) = self.children.get_mut(&envelope.id) {
-                        child.hang_up();
+                        child.hang_up(&mut tidings);
                     }
                 }
                 Order::Release => {
                     if let Some(child) = self.children.get_mut(&envelope.id) {
-                        child.let_go();
-                        self.reap_if_over(envelope.id);
+                        child.let_go(&mut tidings);
+                        let_go.push(envelope.id);
                     }
                 }
             }
+        }
+        tidings.tell();
+        for id in let_go {
+            self.part_with(id);
         }
         Ok(true)
     }
@@ -393,6 +400,14 @@ impl Spawner {
         self.reap_if_over(id);
     }
 
+    /// Everybody has been told by now, so the terminal may be hung up and the leader's number be somebody else's.
+    fn part_with(&mut self, id: u64) {
+        if let Some(child) = self.children.get_mut(&id) {
+            child.terminal = None;
+        }
+        self.reap_if_over(id);
+    }
+
     fn reap_if_over(&mut self, id: u64) {
         if let Some(Child { pid, state: State::Ended, released: true, .. }) = self.children.get(&id) {
             let _ = waitpid(*pid, None);
@@ -433,7 +448,9 @@ impl Spawner {
         }
         // Nobody is reaped meanwhile, and nobody is there to answer: all groups together take one sleep.
         for (tell, grace) in LAST_WORDS {
-            running.iter_mut().for_each(|child| tell(child));
+            let mut tidings = Tidings::default();
+            running.iter_mut().for_each(|child| tell(child, &mut tidings));
+            tidings.tell();
             thread::sleep(grace);
         }
     }

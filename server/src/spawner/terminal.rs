@@ -1,8 +1,6 @@
-//! A command's terminal as the spawner has it: changes with how terminals are made, and with who is on them.
+//! A command's terminal as the spawner has it: changes with how terminals are made.
 
-use std::collections::HashSet;
 use std::ffi::CString;
-use std::fs;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -13,12 +11,8 @@ use nix::sys::stat::{Mode, fchmod};
 use nix::sys::termios::{InputFlags, SetArg, tcgetattr, tcsetattr};
 use nix::unistd::{Gid, Pid, Uid, fchown, getpgrp, tcgetpgrp};
 
-use super::process::pidfd_open;
 use super::wire::Credentials;
 use super::{Terminal, WindowSize};
-
-/// How often a session is gone through at most. The second time finds nobody new, unless somebody was just being forked.
-const PASSES: usize = 8;
 
 /// The side of a terminal that a command has.
 pub(super) struct Slave {
@@ -91,62 +85,8 @@ pub(crate) fn set_window_size(terminal: impl AsFd, size: WindowSize) -> nix::Res
 }
 
 /// The group in a terminal's foreground, asked by its master. The number alone proves nothing: that group may be gone,
-/// and the number somebody else's. [`tell`] looks at that.
+/// and the number somebody else's. [`Tidings`](super::tidings::Tidings) look at that.
 pub(super) fn foreground(master: &OwnedFd) -> Option<Pid> {
     // Where there is none the kernel says 0, which to kill(2) would mean our own group.
     tcgetpgrp(master).ok().filter(|group| group.as_raw() > 1 && *group != getpgrp())
-}
-
-/// Sends signals to every process of a session, or to those of it that are in one group.
-///
-/// The session's leader must not have been reaped: then nobody else can have its number. A process is held by a pidfd
-/// before it is looked at, so it is the one that was looked at, or is gone, when the signal is sent.
-pub(super) fn tell(session: Pid, group: Option<Pid>, signals: &[i32]) {
-    let mut told = HashSet::new();
-    for _ in 0..PASSES {
-        let before = told.len();
-        let Ok(entries) = fs::read_dir("/proc") else { return };
-        let processes = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-        for process in processes.map(Pid::from_raw) {
-            if !told.contains(&process) && belongs(process, session, group) {
-                told.insert(process);
-                let Ok(pidfd) = pidfd_open(process) else { continue };
-                if belongs(process, session, group) {
-                    signals.iter().for_each(|&signal| send(&pidfd, signal));
-                }
-            }
-        }
-        if told.len() == before {
-            return;
-        }
-    }
-}
-
-fn belongs(process: Pid, session: Pid, group: Option<Pid>) -> bool {
-    let Ok(text) = fs::read(format!("/proc/{process}/stat")) else { return false };
-    // The second field is the name in parentheses, and that may hold anything, parentheses and blanks too (proc(5)).
-    let Some(end) = text.iter().rposition(|&byte| byte == b')') else { return false };
-    let mut fields = text[end + 1..].split(|&byte| byte == b' ').skip(1);
-    // State and parent come first.
-    let mut number = |skip| -> Option<Pid> {
-        let field = std::str::from_utf8(fields.nth(skip)?).ok()?;
-        field.parse().ok().map(Pid::from_raw)
-    };
-    let (its_group, its_session) = (number(2), number(0));
-    its_session == Some(session) && group.is_none_or(|group| its_group == Some(group))
-}
-
-fn send(pidfd: &OwnedFd, signal: i32) {
-    // SAFETY: with a null pointer for the siginfo the call touches no memory. Errors (no such signal, a process that is
-    // gone or has become another user) need no answer.
-    #[allow(unsafe_code)]
-    unsafe {
-        libc::syscall(
-            libc::SYS_pidfd_send_signal,
-            pidfd.as_raw_fd(),
-            signal,
-            std::ptr::null::<libc::siginfo_t>(),
-            0,
-        );
-    }
 }

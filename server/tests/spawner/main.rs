@@ -73,6 +73,8 @@ const CASES: &[(&str, Case)] = cases![
     terminal::it_has_its_size_from_the_beginning,
     terminal::it_belongs_to_the_user,
     terminal::a_signal_goes_to_the_foreground,
+    terminal::a_flood_of_signals_hits_nobody_else_and_the_last_one_arrives,
+    terminal::many_sessions_are_told_together,
     terminal::a_hang_up_reaches_every_group_of_the_session,
     terminal::firmer_signals_spare_what_was_put_in_the_background,
     terminal::dropping_a_process_ends_its_session,

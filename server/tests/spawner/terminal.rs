@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 
 use labsh_server::spawner::{Identity, Status, Terminal, WindowSize};
-use nix::libc::{SIGCONT, SIGHUP, SIGINT, SIGKILL, SIGTERM};
+use nix::libc::{SIGCONT, SIGHUP, SIGINT, SIGKILL, SIGTERM, SIGWINCH};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{self, Pid};
 
@@ -149,6 +149,39 @@ pub(crate) fn a_signal_goes_to_the_foreground(world: &World) {
     assert!(is_alive(jobs.background) && is_alive(jobs.stubborn));
     // Its leader ends by itself now, so nobody tells the background anything; it is not to outlive the test.
     let _ = kill(Pid::from_raw(jobs.background.cast_signed()), Signal::SIGKILL);
+}
+
+pub(crate) fn a_flood_of_signals_hits_nobody_else_and_the_last_one_arrives(world: &World) {
+    let mut lines = [(); 2].map(|()| on_terminal(world, &jobs("trap : TERM")));
+    let [spared, ended] = lines.each_mut().map(Jobs::of);
+    let [one, other] = lines.each_ref().map(|line| &line.spawned.process);
+    for _ in 0..1000 {
+        for signal in [SIGCONT, SIGWINCH] {
+            one.signal(signal);
+            other.signal(signal);
+        }
+    }
+    other.signal(SIGINT);
+    eventually("one foreground is ended", || !is_alive(ended.foreground));
+    // Another command's whole life has gone through the spawner since.
+    world.output(words(&["true"]));
+    assert!(is_alive(spared.foreground));
+    for left in [ended.background, spared.background, spared.stubborn, ended.stubborn] {
+        assert!(is_alive(left));
+        let _ = kill(Pid::from_raw(left.cast_signed()), Signal::SIGKILL);
+    }
+}
+
+pub(crate) fn many_sessions_are_told_together(world: &World) {
+    let mut lines = [(); 5].map(|()| on_terminal(world, &jobs("trap \"\" HUP TERM")));
+    let jobs = lines.each_mut().map(Jobs::of);
+    drop(lines);
+    eventually("leaders and jobs are gone", || {
+        jobs.iter().all(|jobs| {
+            ![jobs.background, jobs.foreground].into_iter().any(is_alive) && stat(jobs.leader).is_none()
+        })
+    });
+    assert!(jobs.iter().all(|jobs| is_alive(jobs.stubborn)));
 }
 
 pub(crate) fn a_hang_up_reaches_every_group_of_the_session(world: &World) {
