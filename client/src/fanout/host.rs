@@ -162,7 +162,7 @@ async fn command(crew: &Crew, index: usize, host: &Host, session: &Session) -> E
                 feeding = false;
                 if let Err(error) = fed {
                     // Half an input must not look like all of it: the host ends a command that loses its client.
-                    return End::Lost(CommandError::Lost(format!("standard input cannot be read: {error}")));
+                    return End::Lost(CommandError::Input(error.into()));
                 }
             }
             now = next(&mut wish, told) => {

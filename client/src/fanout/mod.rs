@@ -109,7 +109,9 @@ impl End {
                 // The command may have been on its way.
                 ConnectError::Broken { .. } => End::Lost(error),
             },
-            CommandError::Lost(_) | CommandError::Incomplete { .. } => End::Lost(error),
+            CommandError::Lost(_) | CommandError::Input(_) | CommandError::Incomplete { .. } => {
+                End::Lost(error)
+            }
         }
     }
 
