@@ -245,6 +245,8 @@ impl Session {
 
     /// Sends what is queued and ends the connection. Commands that still run lose their client.
     pub async fn close(self) {
+        // Otherwise it would look to other clones as if the server had done it.
+        let _ = self.inner.commands.lost.set(CommandError::Lost("it was closed here".into()));
         self.inner.say_goodbye();
         // A session that was over at once has an agent still to tell.
         for (task, patience) in [(&self.inner.writing, 5), (&self.inner.keeping, 1)] {
