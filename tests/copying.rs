@@ -239,6 +239,29 @@ fn a_host_that_does_not_know_how_is_told_as_such() {
     assert_eq!(said, "");
 }
 
+#[test]
+fn a_file_that_its_owner_may_not_read_is_replaced() {
+    // Root may read everything unless it is told not to.
+    let reader = "if [ $(id -u) = 0 ]; then set -- setpriv --bounding-set -dac_override,-dac_read_search; fi; \
+                  exec \"$@\" \"$0\" copy-serve";
+    let room = Room::with(&format!("subsystems.labsh-copy = ['/bin/sh', '-c', '{reader}', '{LABSHD}']"));
+    for (name, options) in [("sealed", &[][..]), ("checked", &["--checksum"])] {
+        fs::write(room.path(name), "new").unwrap();
+        let there = room.path("there");
+        fs::create_dir_all(&there).unwrap();
+        fs::write(there.join(name), "old").unwrap();
+        let modified = fs::metadata(room.path(name)).unwrap().modified().unwrap();
+        File::options().write(true).open(there.join(name)).unwrap().set_modified(modified).unwrap();
+        fs::set_permissions(there.join(name), Permissions::from_mode(0o200)).unwrap();
+        room.copied(&[options, &[name, &room.there("h01", "there/")]].concat());
+        assert_eq!(fs::read(there.join(name)).unwrap(), b"new", "{name}");
+        assert_eq!(
+            fs::metadata(there.join(name)).unwrap().mode() & 0o777,
+            fs::metadata(room.path(name)).unwrap().mode() & 0o777
+        );
+    }
+}
+
 /// More than any disk holds, and nothing on this one.
 fn endless(path: &Path) -> File {
     let file = File::create(path).unwrap();

@@ -6,6 +6,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{FileStat, SFlag};
 use sha2::{Digest as _, Sha256};
@@ -312,17 +313,12 @@ impl<W: Write> Receiver<'_, W> {
         match place.look()? {
             Some(found) if kind_of(&found) == SFlag::S_IFDIR => return Err(a_directory()),
             Some(found) if kind_of(&found) == SFlag::S_IFREG && found.st_size as u64 == size => {
-                let same = match digest {
-                    None => folder::modified(&found) == modified,
-                    Some(digest) => has_digest(&place, digest)?,
-                };
-                if same {
-                    let current =
-                        found.st_mode & 0o7777 == u32::from(mode) && folder::modified(&found) == modified;
-                    if !current {
-                        place.dress_file(&found, mode, modified)?;
-                    }
-                    return Ok(None);
+                match made_the_same(&place, &found, mode, modified, digest) {
+                    Ok(true) => return Ok(None),
+                    Ok(false) => {}
+                    // Its owner may not read it, and need not in order to replace it.
+                    Err(error) if error.raw_os_error() == Some(Errno::EACCES as i32) => {}
+                    Err(error) => return Err(error),
                 }
             }
             _ => {}
@@ -493,6 +489,25 @@ fn kind_of(stat: &FileStat) -> SFlag {
 
 fn a_directory() -> io::Error {
     io::Error::other("a directory stands in its place")
+}
+
+/// Whether a file of the right size is the one that is announced; if so, it has the right time and rights after that.
+fn made_the_same(
+    place: &Place,
+    found: &FileStat,
+    mode: u16,
+    modified: Time,
+    digest: Option<Digest>,
+) -> io::Result<bool> {
+    let in_time = folder::modified(found) == modified;
+    let same = match digest {
+        None => in_time,
+        Some(digest) => has_digest(place, digest)?,
+    };
+    if same && !(in_time && found.st_mode & 0o7777 == u32::from(mode)) {
+        place.dress_file(found, mode, modified)?;
+    }
+    Ok(same)
 }
 
 fn has_digest(place: &Place, digest: Digest) -> io::Result<bool> {
