@@ -235,8 +235,25 @@ fn a_host_that_does_not_know_how_is_told_as_such() {
     let out = room.copy(&["file", "h01:"]);
     assert_eq!(out.status.code(), Some(1));
     assert!(lines(&out).contains("labsh: the far side has ended without a word"), "{}", lines(&out));
+    assert!(lines(&out).contains("restart labshd if its program was replaced"), "{}", lines(&out));
     let said = text(&pipe_through(&mut room.labshd.run(&["true"]), b"").stderr);
     assert_eq!(said, "");
+}
+
+#[test]
+fn a_far_side_that_is_some_other_program_is_told_as_such() {
+    let room = Room::with("subsystems.labsh-copy = '/bin/true'");
+    fs::write(room.path("file"), "x").unwrap();
+    for words in [["file", "h01:"], ["h01:file", "back"]] {
+        let out = room.copy(&words);
+        assert_eq!(out.status.code(), Some(1), "{}", lines(&out));
+        let said = lines(&out);
+        assert!(
+            said.contains("without a word") && said.contains("restart labshd if its program was"),
+            "{said}"
+        );
+        assert!(!said.contains("connection"), "{said}");
+    }
 }
 
 #[test]

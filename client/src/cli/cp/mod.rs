@@ -47,6 +47,10 @@ const TICK: Duration = Duration::from_millis(200);
 /// How long threads that were told to let go may take to tidy up.
 const TIDYING: Duration = Duration::from_secs(10);
 
+/// Why a far side ends by itself, most likely.
+const NO_COPY: &str = "; what runs there does not speak labsh's copy protocol: restart labshd if its program was replaced, and \
+                       check subsystems.labsh-copy in its configuration";
+
 /// What a far side says on its stderr is shown up to this length, in bytes; it says something there only when it fails.
 const SAID: u64 = 1024;
 
@@ -253,12 +257,18 @@ impl Copying {
             }
             Ok(Err(Error::Link(error))) => match status {
                 // It knows best why it has gone, and failed it has.
-                Ok(status) if !status.success() => {
-                    let silent = || format!("the far side has ended without a word ({error})");
-                    self.room.note(host, &if said.is_empty() { silent() } else { said });
+                Ok(status) if !status.success() && !said.is_empty() => {
+                    self.room.note(host, &said);
                     Ok(status)
                 }
-                Ok(_) => Err(lost(format!("the transfer was cut: {error}"))),
+                Ok(status) => {
+                    let mut text = format!("the far side has ended without a word ({error})");
+                    if status.signal().is_none() {
+                        text += NO_COPY;
+                    }
+                    self.room.note(host, &text);
+                    Ok(failure(status))
+                }
                 Err(error) => Err(error),
             },
             Err(_) => Err(lost("the thread that copies has gone".into())),
