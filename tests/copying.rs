@@ -257,6 +257,32 @@ fn a_far_side_that_is_some_other_program_is_told_as_such() {
 }
 
 #[test]
+fn of_one_host_a_path_over_there_is_told_with_its_host() {
+    let room = Room::new();
+    fs::create_dir(room.path("tree")).unwrap();
+    fs::write(room.path("tree/pipe-to-be"), "").unwrap();
+    fs::write(room.path("good"), "y").unwrap();
+    run(std::process::Command::new("mkfifo").arg(room.path("tree/pipe")));
+    let (missing, tree) = (room.there("h01", "missing"), room.there("h01", "tree/"));
+    for (words, said) in [
+        (&[&*missing, "here"][..], format!("labsh: {missing}: No such file or directory\n")),
+        (&[&*missing, &*tree, "back/"], format!("labsh: {missing}: No such file or directory\n")),
+        (&[&*missing, &*tree, "back/"], format!("labsh: {tree}pipe: ")),
+        (
+            &["good", &*room.there("h01", "no/place")],
+            format!("labsh: {}: No such", room.there("h01", "no/place")),
+        ),
+    ] {
+        let told = lines(&room.copy(words));
+        assert!(told.contains(&said), "{said}\n{told}");
+    }
+    // What is here is told as it is here.
+    fs::create_dir_all(room.path("taken/good/full")).unwrap();
+    let told = lines(&room.copy(&[&room.there("h01", "good"), "taken"]));
+    assert!(told.contains("labsh: good: a directory stands in its place\n"), "{told}");
+}
+
+#[test]
 fn a_file_that_its_owner_may_not_read_is_replaced() {
     // Root may read everything unless it is told not to.
     let reader = "if [ $(id -u) = 0 ]; then set -- setpriv --bounding-set -dac_override,-dac_read_search; fi; \

@@ -16,7 +16,7 @@ use crate::name::{Below, Name};
 use crate::partial::{self, Partial};
 use crate::stream::{Reader, Writer};
 use crate::wire::{Digest, Entry, Kind, Message, Time};
-use crate::{Error, WINDOW, Watch, said};
+use crate::{Error, Side, WINDOW, Watch, said};
 
 /// So many beginnings of files are held open at once; further ones are sent again from their start.
 const RESUMED: usize = 16;
@@ -174,7 +174,7 @@ impl<W: Write> Receiver<'_, W> {
                 Message::Abort { id, text } => self.abort(id, text)?,
                 Message::Remark { source, below, failure, text } => {
                     let path = self.destination.path(source, &below)?;
-                    self.watch.trouble(path.as_bytes().to_vec(), text, failure);
+                    self.watch.trouble(Side::Source, path.as_bytes().to_vec(), text, failure);
                 }
                 Message::Listed if self.entered.is_empty() => {
                     self.listed = true;
@@ -453,7 +453,7 @@ impl<W: Write> Receiver<'_, W> {
         };
         Watch::add(&self.watch.progress.moved, left);
         if !told {
-            self.watch.trouble(wanted.path.as_bytes().to_vec(), text, true);
+            self.watch.trouble(Side::Source, wanted.path.as_bytes().to_vec(), text, true);
             self.answers.put(&Message::Failed { id, text: String::new() })?;
         }
         self.leave_directories()
@@ -472,7 +472,7 @@ impl<W: Write> Receiver<'_, W> {
             Some(_) => format!("its copy cannot be written: {}", said(error)),
             None => said(error),
         };
-        self.watch.trouble(path.as_bytes().to_vec(), text.clone(), true);
+        self.watch.trouble(Side::Destination, path.as_bytes().to_vec(), text.clone(), true);
         Ok(self.answers.put(&Message::Failed { id, text })?)
     }
 

@@ -15,7 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use labsh_copy::{Counts, Destination, Error, Progress, SendOptions, Trouble, Watch};
+use labsh_copy::{Counts, Destination, Error, Progress, SendOptions, Side, Trouble, Watch};
 use labsh_proto::message::{Program, Until};
 use tokio::io::AsyncReadExt;
 use tokio::runtime::Handle;
@@ -148,8 +148,27 @@ impl Room {
 
     fn tell(&self, host: usize, trouble: &Trouble) {
         // What follows from an earlier trouble has no text.
-        if !trouble.text.is_empty() {
-            self.note(host, &format!("{}: {}", String::from_utf8_lossy(&trouble.path), trouble.text));
+        if trouble.text.is_empty() {
+            return;
+        }
+        let one = self.names.len() == 1 && trouble.side == Side::Source;
+        let there = if one { self.job.there(&trouble.path) } else { None };
+        let shown = there.unwrap_or_else(|| String::from_utf8_lossy(&trouble.path).into_owned());
+        self.note(host, &format!("{shown}: {}", trouble.text));
+    }
+
+    /// Says why a host's part could not begin. The far side names its path without saying whose it is.
+    fn refused(&self, host: usize, text: &str) {
+        match &self.job.direction {
+            Direction::Put { to, .. }
+                if self.names.len() == 1
+                    && text
+                        .strip_prefix(&*String::from_utf8_lossy(to))
+                        .is_some_and(|rest| rest.starts_with(": ")) =>
+            {
+                self.note(host, &format!("{}:{text}", self.job.target));
+            }
+            _ => self.note(host, text),
         }
     }
 
@@ -252,7 +271,7 @@ impl Copying {
             Ok(Ok(())) => status,
             Ok(Err(Error::Protocol(text))) => Err(lost(text.into())),
             Ok(Err(Error::Refused(text))) => {
-                self.room.note(host, &text);
+                self.room.refused(host, &text);
                 status.map(failure)
             }
             Ok(Err(Error::Link(error))) => match status {
