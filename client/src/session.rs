@@ -18,6 +18,7 @@ use labsh_transport::multiplexer::Multiplexer;
 use tokio::io::{ReadHalf, WriteHalf};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::agent::{self, Borrowed};
@@ -409,6 +410,8 @@ async fn read_frames(
             Ok(_) => {}
             Err(error) => return lost(format!("the server broke the protocol: {error}")),
         }
+        // A read brings thousands of small frames, and the runtime counts reads.
+        consume_budget().await;
         if reader.has_next() {
             continue;
         }
