@@ -36,6 +36,7 @@ const CONNECTION: u8 = 255;
 
 /// Ask a host what would become of a command, and why; nothing is started
 #[derive(Debug, Clone, Args)]
+#[command(mut_arg("keep", |arg| arg.hide(true)))]
 pub struct ExplainOptions {
     /// How to get there.
     #[command(flatten)]
