@@ -235,8 +235,74 @@ fn a_host_that_does_not_know_how_is_told_as_such() {
     let out = room.copy(&["file", "h01:"]);
     assert_eq!(out.status.code(), Some(1));
     assert!(lines(&out).contains("labsh: the far side has ended without a word"), "{}", lines(&out));
+    assert!(lines(&out).contains("restart labshd if its program was replaced"), "{}", lines(&out));
     let said = text(&pipe_through(&mut room.labshd.run(&["true"]), b"").stderr);
     assert_eq!(said, "");
+}
+
+#[test]
+fn a_far_side_that_is_some_other_program_is_told_as_such() {
+    let room = Room::with("subsystems.labsh-copy = '/bin/true'");
+    fs::write(room.path("file"), "x").unwrap();
+    for words in [["file", "h01:"], ["h01:file", "back"]] {
+        let out = room.copy(&words);
+        assert_eq!(out.status.code(), Some(1), "{}", lines(&out));
+        let said = lines(&out);
+        assert!(
+            said.contains("without a word") && said.contains("restart labshd if its program was"),
+            "{said}"
+        );
+        assert!(!said.contains("connection"), "{said}");
+    }
+}
+
+#[test]
+fn of_one_host_a_path_over_there_is_told_with_its_host() {
+    let room = Room::new();
+    fs::create_dir(room.path("tree")).unwrap();
+    fs::write(room.path("tree/pipe-to-be"), "").unwrap();
+    fs::write(room.path("good"), "y").unwrap();
+    run(std::process::Command::new("mkfifo").arg(room.path("tree/pipe")));
+    let (missing, tree) = (room.there("h01", "missing"), room.there("h01", "tree/"));
+    for (words, said) in [
+        (&[&*missing, "here"][..], format!("labsh: {missing}: No such file or directory\n")),
+        (&[&*missing, &*tree, "back/"], format!("labsh: {missing}: No such file or directory\n")),
+        (&[&*missing, &*tree, "back/"], format!("labsh: {tree}pipe: ")),
+        (
+            &["good", &*room.there("h01", "no/place")],
+            format!("labsh: {}: No such", room.there("h01", "no/place")),
+        ),
+    ] {
+        let told = lines(&room.copy(words));
+        assert!(told.contains(&said), "{said}\n{told}");
+    }
+    // What is here is told as it is here.
+    fs::create_dir_all(room.path("taken/good/full")).unwrap();
+    let told = lines(&room.copy(&[&room.there("h01", "good"), "taken"]));
+    assert!(told.contains("labsh: good: a directory stands in its place\n"), "{told}");
+}
+
+#[test]
+fn a_file_that_its_owner_may_not_read_is_replaced() {
+    // Root may read everything unless it is told not to.
+    let reader = "if [ $(id -u) = 0 ]; then set -- setpriv --bounding-set -dac_override,-dac_read_search; fi; \
+                  exec \"$@\" \"$0\" copy-serve";
+    let room = Room::with(&format!("subsystems.labsh-copy = ['/bin/sh', '-c', '{reader}', '{LABSHD}']"));
+    for (name, options) in [("sealed", &[][..]), ("checked", &["--checksum"])] {
+        fs::write(room.path(name), "new").unwrap();
+        let there = room.path("there");
+        fs::create_dir_all(&there).unwrap();
+        fs::write(there.join(name), "old").unwrap();
+        let modified = fs::metadata(room.path(name)).unwrap().modified().unwrap();
+        File::options().write(true).open(there.join(name)).unwrap().set_modified(modified).unwrap();
+        fs::set_permissions(there.join(name), Permissions::from_mode(0o200)).unwrap();
+        room.copied(&[options, &[name, &room.there("h01", "there/")]].concat());
+        assert_eq!(fs::read(there.join(name)).unwrap(), b"new", "{name}");
+        assert_eq!(
+            fs::metadata(there.join(name)).unwrap().mode() & 0o777,
+            fs::metadata(room.path(name)).unwrap().mode() & 0o777
+        );
+    }
 }
 
 /// More than any disk holds, and nothing on this one.

@@ -1,7 +1,7 @@
 //! `labsh explain`: what a command would find, the refusals that it would meet, and that nothing is started.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Output;
@@ -12,7 +12,7 @@ use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 
 use crate::peer::{self, Peer};
-use crate::support::{HOST, Labshd, am_root, text};
+use crate::support::{HOST, Labshd, Running, am_root, text};
 
 fn explain(labshd: &Labshd, options: &[&str], words: &[&str]) -> Output {
     labshd.labsh().arg("explain").args(options).arg(labshd.target()).args(words).output().unwrap()
@@ -102,6 +102,29 @@ fn hosts_with_the_same_answer_stand_together() {
     let said = text(&output.stdout);
     assert!(said.starts_with("---- h[1-3] (3 hosts) ----\nwould run as "), "{said}");
     assert!(said.contains("---- dead (1 host) ----\ncannot be asked: cannot connect to "), "{said}");
+}
+
+#[test]
+fn hosts_that_never_answer_delay_nobody() {
+    let labshd = Labshd::start();
+    let mute = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let table = |name: &str, port: u16| {
+        format!("[hosts.'{name}']\naddress = '127.0.0.1'\nport = {port}\nhost_id = '{HOST}'\n")
+    };
+    // As many as are gone about at once, and before the one that answers.
+    let hosts =
+        [table("a-mute[01-64]", mute.local_addr().unwrap().port()), table("h", labshd.tls.port())].concat();
+    fs::write(labshd.file("config/labsh/hosts.toml"), hosts).unwrap();
+    let mut command = labshd.labsh();
+    command.args(["explain", "--connect-timeout", "1h", "a-mute[01-64],h", "--", "true"]);
+    let run = Running::start(&mut command);
+    labshd.log().wait_for(" explained key=test ");
+    drop(mute);
+    let output = run.finish();
+    assert_eq!(output.status.code(), Some(255), "{output:?}");
+    let said = text(&output.stdout);
+    assert!(said.contains("---- h (1 host) ----\nwould run as "), "{said}");
+    assert!(said.contains("---- a-mute[01-64] (64 hosts) ----\ncannot be asked: "), "{said}");
 }
 
 #[test]

@@ -210,6 +210,21 @@ async fn a_command_that_is_opened_as_its_connection_ends_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_was_closed_here_says_so() {
+    let labshd = Labshd::start();
+    let session = labshd.session().await;
+    let mut child = session.command("sleep").arg("300").spawn().await.unwrap();
+    session.clone().close().await;
+    for told in [
+        soon(child.wait()).await.unwrap_err(),
+        soon(session.command("true").output()).await.unwrap_err(),
+        soon(session.ping()).await.unwrap_err(),
+    ] {
+        assert_eq!(told.to_string(), "the connection was lost: it was closed here");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_command_that_is_over_still_has_the_number_it_ran_under() {
     let labshd = Labshd::start();
     let session = labshd.session().await;

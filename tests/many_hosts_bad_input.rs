@@ -1,6 +1,6 @@
 //! What goes wrong with many hosts: sets that mean nothing, disks that fill, output that never ends, hosts that never answer.
 
-use std::fs;
+use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
 use std::path::Path;
 use std::process::{Command, Output};
@@ -172,6 +172,17 @@ fn a_disk_that_has_no_room_for_standard_input_is_told_apart_from_the_input() {
     assert_eq!(output.status.code(), Some(255), "{output:?}");
     let said = "the temporary file that keeps it cannot be written (TMPDIR says where it is): No space left";
     assert!(text(&output.stderr).contains(said), "{output:?}");
+}
+
+#[test]
+fn input_that_cannot_be_read_is_told_as_that_and_not_as_a_lost_connection() {
+    let room = Room::of(2);
+    let mut command = room.command(&["h[01-02]", "cat >/dev/null"]);
+    let output = command.stdin(File::open("/").unwrap()).output().unwrap();
+    assert_eq!(output.status.code(), Some(255), "{output:?}");
+    let said = text(&output.stderr);
+    assert!(said.contains("cannot read standard input: Is a directory"), "{said}");
+    assert!(!said.contains("connection"), "{said}");
 }
 
 #[test]

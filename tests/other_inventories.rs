@@ -143,6 +143,43 @@ fn the_hosts_of_sshs_configuration_are_known() {
 }
 
 #[test]
+fn a_host_that_only_ansible_can_reach_is_listed_and_is_in_nobodys_way() {
+    let home = home(&[
+        ("config/labsh/hosts.toml", "[sources]\nansible = [\"hosts.ini\"]\n[hosts.own]\naddress = \"::1\"\n"),
+        (
+            "config/labsh/hosts.ini",
+            "[web]\nok ansible_host=10.0.0.1\nfe80::1%eth0\nown ansible_host={{a}}\nodd ansible_host={{b}}\n",
+        ),
+    ]);
+    let path = home.path();
+    let why = format!(
+        "{}:5: odd: ansible_host is a template, which only Ansible can fill in; set ansible_labsh_target to a plain value",
+        path.join("config/labsh/hosts.ini").display()
+    );
+    let listed = labsh(path, &["hosts"]);
+    assert_eq!((listed.status.code(), text(&listed.stderr)), (Some(0), format!("labsh: {why}\n")));
+    let lines: Vec<String> = text(&listed.stdout)
+        .lines()
+        .map(|line| line.split_whitespace().take(2).collect::<Vec<_>>().join(" "))
+        .collect();
+    assert_eq!(
+        lines,
+        ["HOST ADDRESS", "fe80::1%eth0 [fe80::1%eth0]:5274", "odd ?", "ok 10.0.0.1:5274", "own [::1]:5274"]
+    );
+    let odd = known(path, "odd");
+    assert_eq!((&odd["unusable"], &odd["groups"][0]), (&Value::from(why.clone()), &Value::from("all")));
+    assert!(
+        stdout(path, &["hosts", "--origin", "odd"]).contains("\n  unusable  odd: ansible_host is a template")
+    );
+    assert!(stdout(path, &["run", "--dry-run", "ok,own", "true"]).starts_with("ok,own (2)\n"));
+    for words in [&["run", "odd", "true"][..], &["run", "ok,odd", "true"], &["explain", "odd", "true"]] {
+        let refused = labsh(path, words);
+        assert_eq!(refused.status.code(), Some(125), "{words:?}: {refused:?}");
+        assert!(text(&refused.stderr).contains(&why), "{words:?}: {refused:?}");
+    }
+}
+
+#[test]
 fn a_mistake_in_another_tools_file_is_named_there() {
     let home = home(&[
         ("config/labsh/hosts.toml", "[sources]\nansible = [\"hosts.ini\"]\n"),

@@ -227,6 +227,9 @@ impl Config {
     /// What is said of a target, the place that counts most first: flags, the target's own port, the environment, tables
     /// of configuration files for this very host, the inventory, and the defaults of configuration files.
     pub fn layers(&self, target: &Target, flags: &Choices) -> Result<Vec<Layer>, ConfigError> {
+        if let Some(mistake) = self.inventory.unusable(&target.host) {
+            return Err(mistake.into());
+        }
         let rooms = self.inventory.rooms(&target.host)?;
         // A room may name the user whose table it is that counts.
         let user = flags.user.as_ref().or_else(|| rooms.iter().find_map(|room| room.choices.user.as_ref()));

@@ -124,6 +124,9 @@ pub enum CommandError {
     /// The connection was lost; what became of the command is not known.
     #[error("the connection was lost: {0}")]
     Lost(String),
+    /// What it was to read could not be read here, so it was not left to finish.
+    #[error("cannot read standard input: {0}")]
+    Input(Arc<io::Error>),
     /// The command ended, but its output did not arrive whole.
     #[error("{stream} is incomplete: {received} of {sent} bytes arrived")]
     Incomplete {

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use labsh_inventory::hosts_toml::{self, HostsToml};
 use labsh_inventory::others::Others;
-use labsh_inventory::{Group, Mistake, Origin, Room, Settings};
+use labsh_inventory::{Group, Mistake, Origin, Room, Setting, Settings};
 use labsh_nodeset::{Groups, Mistake as BadSet};
 use labsh_proto::key::HostId;
 
@@ -152,6 +152,20 @@ impl Inventory {
         Ok(said)
     }
 
+    /// Why a known host cannot be used: what counts for it is said in a way that only another program understands.
+    pub fn unusable(&self, host: &Host) -> Option<Mistake> {
+        let name = host.to_string();
+        let mut said: Vec<Setting> = Vec::new();
+        for room in self.by_host.get(&name)?.iter().map(|place| &self.rooms[*place]) {
+            let unusable = room.settings.unusable.iter().find(|(setting, _)| !said.contains(setting));
+            if let Some((_, reason)) = unusable {
+                return Some(Mistake { origin: room.origin.clone(), reason: format!("{name}: {reason}") });
+            }
+            said.extend(told(&room.settings));
+        }
+        None
+    }
+
     /// Where a group is defined, and where it is added to.
     pub fn origins(&self, group: &str) -> Vec<&Origin> {
         self.groups.get(group).into_iter().flatten().map(|group| &group.origin).collect()
@@ -185,9 +199,24 @@ fn normal(name: &str) -> String {
     }
 }
 
+/// What a table says about the way to a host.
+fn told(settings: &Settings) -> impl Iterator<Item = Setting> {
+    let Settings { address, port, host_id, key, user, plain, .. } = settings;
+    [
+        address.as_ref().map(|_| Setting::Address),
+        port.map(|_| Setting::Port),
+        host_id.as_ref().map(|_| Setting::HostId),
+        key.as_ref().map(|_| Setting::Key),
+        user.as_ref().map(|_| Setting::User),
+        plain.map(|_| Setting::Plain),
+    ]
+    .into_iter()
+    .flatten()
+}
+
 /// What a table says, with a name for each value.
 fn values(settings: &Settings) -> Vec<(String, String)> {
-    let Settings { address, port, host_id, key, user, plain, variables } = settings;
+    let Settings { address, port, host_id, key, user, plain, unusable: _, variables } = settings;
     let mut values: Vec<(String, String)> = [
         ("address", address.clone()),
         ("port", port.map(|port| port.to_string())),
@@ -222,7 +251,7 @@ fn check(room: &Room) -> Result<(), Mistake> {
 
 /// What a room means for connections to one of its hosts.
 fn choices(room: &Room, host: &str) -> Result<Choices, Mistake> {
-    let Settings { address, port, host_id, key, user, plain, variables: _ } = &room.settings;
+    let Settings { address, port, host_id, key, user, plain, unusable: _, variables: _ } = &room.settings;
     let mistake = |reason: String| Mistake { origin: room.origin.clone(), reason };
     let named = |text: &String| {
         let named = text.replace("{host}", host);

@@ -18,6 +18,7 @@ use labsh_transport::multiplexer::Multiplexer;
 use tokio::io::{ReadHalf, WriteHalf};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::agent::{self, Borrowed};
@@ -245,6 +246,8 @@ impl Session {
 
     /// Sends what is queued and ends the connection. Commands that still run lose their client.
     pub async fn close(self) {
+        // Otherwise it would look to other clones as if the server had done it.
+        let _ = self.inner.commands.lost.set(CommandError::Lost("it was closed here".into()));
         self.inner.say_goodbye();
         // A session that was over at once has an agent still to tell.
         for (task, patience) in [(&self.inner.writing, 5), (&self.inner.keeping, 1)] {
@@ -407,6 +410,8 @@ async fn read_frames(
             Ok(_) => {}
             Err(error) => return lost(format!("the server broke the protocol: {error}")),
         }
+        // A read brings thousands of small frames, and the runtime counts reads.
+        consume_budget().await;
         if reader.has_next() {
             continue;
         }

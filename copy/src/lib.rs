@@ -39,10 +39,22 @@ pub enum Error {
     Refused(String),
 }
 
+/// Where something has its cause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// Where it is read.
+    Source,
+    /// Where it is to be.
+    Destination,
+}
+
 /// Something that a person should know about one file or directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trouble {
-    /// Which, as the person named it, and below that as the file system does; any bytes.
+    /// On which side.
+    pub side: Side,
+    /// Which: for a sender as the person named it, for a receiver by the name that it has there; below that as the file
+    /// system does; any bytes.
     pub path: Vec<u8>,
     /// What about it.
     pub text: String,
@@ -111,11 +123,11 @@ impl Watch<'_> {
         count.fetch_add(by, Ordering::Relaxed);
     }
 
-    fn trouble(&self, path: Vec<u8>, text: impl Into<String>, failure: bool) {
+    fn trouble(&self, side: Side, path: Vec<u8>, text: impl Into<String>, failure: bool) {
         if failure {
             Self::add(&self.progress.failed, 1);
         }
-        (self.tell)(Trouble { path, text: text.into(), failure });
+        (self.tell)(Trouble { side, path, text: text.into(), failure });
     }
 }
 

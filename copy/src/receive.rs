@@ -6,6 +6,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{FileStat, SFlag};
 use sha2::{Digest as _, Sha256};
@@ -15,7 +16,7 @@ use crate::name::{Below, Name};
 use crate::partial::{self, Partial};
 use crate::stream::{Reader, Writer};
 use crate::wire::{Digest, Entry, Kind, Message, Time};
-use crate::{Error, WINDOW, Watch, said};
+use crate::{Error, Side, WINDOW, Watch, said};
 
 /// So many beginnings of files are held open at once; further ones are sent again from their start.
 const RESUMED: usize = 16;
@@ -173,7 +174,7 @@ impl<W: Write> Receiver<'_, W> {
                 Message::Abort { id, text } => self.abort(id, text)?,
                 Message::Remark { source, below, failure, text } => {
                     let path = self.destination.path(source, &below)?;
-                    self.watch.trouble(path.as_bytes().to_vec(), text, failure);
+                    self.watch.trouble(Side::Source, path.as_bytes().to_vec(), text, failure);
                 }
                 Message::Listed if self.entered.is_empty() => {
                     self.listed = true;
@@ -312,17 +313,12 @@ impl<W: Write> Receiver<'_, W> {
         match place.look()? {
             Some(found) if kind_of(&found) == SFlag::S_IFDIR => return Err(a_directory()),
             Some(found) if kind_of(&found) == SFlag::S_IFREG && found.st_size as u64 == size => {
-                let same = match digest {
-                    None => folder::modified(&found) == modified,
-                    Some(digest) => has_digest(&place, digest)?,
-                };
-                if same {
-                    let current =
-                        found.st_mode & 0o7777 == u32::from(mode) && folder::modified(&found) == modified;
-                    if !current {
-                        place.dress_file(&found, mode, modified)?;
-                    }
-                    return Ok(None);
+                match made_the_same(&place, &found, mode, modified, digest) {
+                    Ok(true) => return Ok(None),
+                    Ok(false) => {}
+                    // Its owner may not read it, and need not in order to replace it.
+                    Err(error) if error.raw_os_error() == Some(Errno::EACCES as i32) => {}
+                    Err(error) => return Err(error),
                 }
             }
             _ => {}
@@ -457,7 +453,7 @@ impl<W: Write> Receiver<'_, W> {
         };
         Watch::add(&self.watch.progress.moved, left);
         if !told {
-            self.watch.trouble(wanted.path.as_bytes().to_vec(), text, true);
+            self.watch.trouble(Side::Source, wanted.path.as_bytes().to_vec(), text, true);
             self.answers.put(&Message::Failed { id, text: String::new() })?;
         }
         self.leave_directories()
@@ -476,7 +472,7 @@ impl<W: Write> Receiver<'_, W> {
             Some(_) => format!("its copy cannot be written: {}", said(error)),
             None => said(error),
         };
-        self.watch.trouble(path.as_bytes().to_vec(), text.clone(), true);
+        self.watch.trouble(Side::Destination, path.as_bytes().to_vec(), text.clone(), true);
         Ok(self.answers.put(&Message::Failed { id, text })?)
     }
 
@@ -493,6 +489,25 @@ fn kind_of(stat: &FileStat) -> SFlag {
 
 fn a_directory() -> io::Error {
     io::Error::other("a directory stands in its place")
+}
+
+/// Whether a file of the right size is the one that is announced; if so, it has the right time and rights after that.
+fn made_the_same(
+    place: &Place,
+    found: &FileStat,
+    mode: u16,
+    modified: Time,
+    digest: Option<Digest>,
+) -> io::Result<bool> {
+    let in_time = folder::modified(found) == modified;
+    let same = match digest {
+        None => in_time,
+        Some(digest) => has_digest(place, digest)?,
+    };
+    if same && !(in_time && found.st_mode & 0o7777 == u32::from(mode)) {
+        place.dress_file(found, mode, modified)?;
+    }
+    Ok(same)
 }
 
 fn has_digest(place: &Place, digest: Digest) -> io::Result<bool> {

@@ -18,7 +18,7 @@ use crate::partial::digest_of;
 use crate::stream::{Reader, Writer};
 use crate::walk::{Found, Step, Walk, modified};
 use crate::wire::{CHUNK, Digest, Entry, Kind, Message};
-use crate::{Error, WINDOW, Watch, said};
+use crate::{Error, Side, WINDOW, Watch, said};
 
 /// How long the last words of a receiver that reads no more are waited for.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -195,7 +195,7 @@ impl<W: Write> Sender<'_, W> {
     }
 
     fn remark(&mut self, source: u32, below: Below, failure: bool, text: String) -> Result<(), Error> {
-        self.watch.trouble(self.shown(source, &below), text.clone(), failure);
+        self.watch.trouble(Side::Source, self.shown(source, &below), text.clone(), failure);
         Ok(self.to.put(&Message::Remark { source, below, failure, text })?)
     }
 
@@ -236,7 +236,7 @@ impl<W: Write> Sender<'_, W> {
                 if text.is_empty() {
                     Watch::add(&progress.failed, 1);
                 } else {
-                    self.watch.trouble(self.shown(open.source, &open.below), text, true);
+                    self.watch.trouble(Side::Destination, self.shown(open.source, &open.below), text, true);
                 }
             }
             Message::Refused { text } => return Err(Error::Refused(text)),
@@ -262,6 +262,7 @@ impl<W: Write> Sender<'_, W> {
                 let text = if self.open.contains_key(&id) { text } else { String::new() };
                 if let Some(open) = self.open.get(&id).filter(|_| !text.is_empty()) {
                     (self.watch.tell)(crate::Trouble {
+                        side: Side::Source,
                         path: self.shown(open.source, &open.below),
                         text: text.clone(),
                         failure: true,

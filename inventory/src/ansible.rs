@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, HashMap};
 use labsh_nodeset::{MOST, NodeSet};
 
 use crate::text::Place;
-use crate::{Group, Mistake, Room, Settings, Source, ansible_pattern, names};
+use crate::{Group, Mistake, Room, Setting, Settings, Source, ansible_pattern, names};
 
 /// The most that a file may come to, in hosts of lines, of groups and of variables, each host counted each time.
 const MOST_WORK: usize = 4_000_000;
@@ -100,16 +100,6 @@ const SETTINGS: [(Setting, &[&str]); 6] = [
     (Setting::User, &["ansible_labsh_user", "ansible_user", "ansible_ssh_user"]),
     (Setting::Plain, &["ansible_labsh_plain"]),
 ];
-
-#[derive(Debug, Clone, Copy)]
-enum Setting {
-    Address,
-    Port,
-    HostId,
-    Key,
-    User,
-    Plain,
-}
 
 impl Inventory {
     /// One with nothing in it but the groups that are always there.
@@ -498,12 +488,22 @@ impl Member {
 impl Setting {
     fn set(self, settings: &mut Settings, definition: &Definition) -> Result<(), String> {
         let variable = &definition.variable;
+        let plainly = match self {
+            Self::Address => "ansible_labsh_target",
+            Self::Port => "ansible_labsh_port",
+            Self::User => "ansible_labsh_user",
+            Self::HostId | Self::Key | Self::Plain => variable,
+        };
+        let mut only_ansible = |reason: &str| {
+            settings.unusable.insert(self, format!("{variable} is {reason}; set {plainly} to a plain value"));
+        };
         let text = match &definition.value {
             Value::Text(text) => text,
             Value::Nothing => return Ok(()),
             Value::Structure(_) => return Err(format!("{variable} is no single value; write one behind it")),
             Value::Secret => {
-                return Err(format!("{variable} is encrypted, and labsh has no key to it; write it plainly"));
+                only_ansible("encrypted, and labsh has no key to it");
+                return Ok(());
             }
         };
         if text.is_empty() {
@@ -512,15 +512,8 @@ impl Setting {
         let own_name = matches!(self, Self::Address | Self::HostId).then(|| with_host(text)).flatten();
         let text = own_name.unwrap_or_else(|| text.clone());
         if ["{{", "{%", "{#"].iter().any(|template| text.contains(template)) {
-            let remedy = match self {
-                Self::Address => "ansible_labsh_target",
-                Self::Port => "ansible_labsh_port",
-                Self::User => "ansible_labsh_user",
-                Self::HostId | Self::Key | Self::Plain => variable,
-            };
-            return Err(format!(
-                "{variable} is a template, which only Ansible can fill in; set {remedy} to a plain value"
-            ));
+            only_ansible("a template, which only Ansible can fill in");
+            return Ok(());
         }
         match self {
             Self::Address => settings.address = Some(text),

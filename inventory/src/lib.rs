@@ -18,4 +18,4 @@ mod text;
 mod words;
 mod yaml;
 
-pub use source::{Group, Mistake, Origin, Room, Settings, Source};
+pub use source::{Group, Mistake, Origin, Room, Setting, Settings, Source};

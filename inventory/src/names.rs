@@ -6,7 +6,8 @@ use labsh_nodeset::{NoGroups, NodeSet};
 
 /// Says why a host cannot have this name.
 pub(crate) fn host(name: &str) -> Result<(), String> {
-    let port = name.contains(':') && !name.starts_with("unix:") && name.parse::<Ipv6Addr>().is_err();
+    let address = name.split_once('%').map_or(name, |(address, _zone)| address);
+    let port = name.contains(':') && !name.starts_with("unix:") && address.parse::<Ipv6Addr>().is_err();
     let why = port.then_some("behind a colon stands a port");
     let why = why.or(name.contains('@').then_some("what stands in front of an @ is a user"));
     let why = why.or(name.starts_with('-').then_some("what begins with a dash is an option"));

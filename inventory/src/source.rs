@@ -35,6 +35,18 @@ pub struct Mistake {
     pub reason: String,
 }
 
+/// What can be said of how to get to a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs)]
+pub enum Setting {
+    Address,
+    Port,
+    HostId,
+    Key,
+    User,
+    Plain,
+}
+
 /// What is said of some hosts; what is absent was not said.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Settings {
@@ -50,6 +62,9 @@ pub struct Settings {
     pub user: Option<String>,
     /// Whether to go without TLS.
     pub plain: Option<bool>,
+    /// Which of these are said in a way that only another program understands: why, and what to do about it. Such a host
+    /// is known, but nobody gets there unless something that counts more says the same plainly.
+    pub unusable: BTreeMap<Setting, String>,
     /// Anything else that people keep with their hosts.
     pub variables: BTreeMap<String, String>,
 }

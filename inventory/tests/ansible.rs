@@ -14,7 +14,7 @@ mod tools;
 
 mod support;
 
-use labsh_inventory::{Mistake, Source, ansible_ini, ansible_yaml};
+use labsh_inventory::{Mistake, Setting, Source, ansible_ini, ansible_yaml};
 use proptest::prelude::*;
 use serde_json::{Map, Value};
 use support::{Told, told, values};
@@ -450,7 +450,6 @@ fn mistakes_in_the_ini_form_are_named_with_their_line() {
         ("[a:children]\nb\n[b:children]\nc\n[c:children]\na\n", 2, "in a circle: a ← c ← b ← a"),
         ("[a:children]\na\n", 2, "in a circle: a ← a"),
         ("[a:children]\nall\n", 1, "in a circle"),
-        ("[a]\nlab1\n[a:vars]\nansible_user={{ boss }}\n", 4, "set ansible_labsh_user"),
         ("lab1 ansible_labsh_port=ssh\n", 1, "from 1 to 65535"),
         ("lab1 ansible_labsh_port=0\n", 1, "from 1 to 65535"),
         ("lab1 ansible_labsh_plain=perhaps\n", 1, "true or false"),
@@ -558,11 +557,6 @@ fn mistakes_in_the_yaml_form_are_named_with_their_line() {
         ("all:\n  hosts:\n    lab[1:1000000000]:\n", 3, "too many hosts"),
         ("a:\n  children:\n    b:\n      children:\n        a:\n", 3, "in a circle: a ← b ← a"),
         ("all:\n  hosts:\n    lab1:\n      ansible_host: [10.0.0.1]\n", 4, "is no single value"),
-        (
-            "all:\n  vars:\n    ansible_user: !vault |\n      $ANSIBLE_VAULT;1.1\n  hosts: lab1\n",
-            3,
-            "is encrypted",
-        ),
         ("all: {}\n---\nall: {}\n", 2, "a second document"),
         ("a: &a\n  children: {b: *a}\n", 2, "stands for what it is part of"),
         ("a:\n  vars:\n    <<: 1\n", 3, "<< takes a table"),
@@ -574,6 +568,41 @@ fn mistakes_in_the_yaml_form_are_named_with_their_line() {
         assert_eq!(mistake.origin.line, line, "{text:?}: {mistake}");
         assert!(mistake.reason.contains(part), "{text:?}: {mistake}");
     }
+}
+
+/// What is unusable in an inventory: of which hosts, which setting, in which line, and what to set instead.
+fn unusable(source: &Source) -> Vec<(String, Setting, usize, &str)> {
+    let mut all = Vec::new();
+    for room in &source.rooms {
+        for (setting, reason) in &room.settings.unusable {
+            let remedy = reason.rsplit_once("; set ").unwrap().1.strip_suffix(" to a plain value").unwrap();
+            all.push((room.hosts.to_string(), *setting, room.origin.line, remedy));
+        }
+    }
+    all
+}
+
+#[test]
+fn what_only_ansible_understands_concerns_its_hosts_alone() {
+    let ini = "lab1 ansible_host={{address}}\nlab2 ansible_connection=labsh ansible_port={{port}}\n\
+               [a]\nlab3\nlab4 ansible_labsh_user=bob\n[a:vars]\nansible_user={{ boss }}\n";
+    let source = ansible_ini::parse(ini, Path::new("hosts.ini")).unwrap();
+    let expected = [
+        ("lab1".to_owned(), Setting::Address, 1, "ansible_labsh_target"),
+        ("lab2".to_owned(), Setting::Port, 2, "ansible_labsh_port"),
+        ("lab3".to_owned(), Setting::User, 7, "ansible_labsh_user"),
+    ];
+    assert_eq!(unusable(&source), expected);
+    let yaml = "all:\n  vars:\n    ansible_user: !vault |\n      $ANSIBLE_VAULT;1.1\n  hosts: lab1\n";
+    let source = ansible_yaml::parse(yaml, Path::new("hosts.yml")).unwrap();
+    assert_eq!(unusable(&source), [("lab1".to_owned(), Setting::User, 3, "ansible_labsh_user")]);
+}
+
+#[test]
+fn an_address_with_a_zone_is_a_host() {
+    let source = ansible_ini::parse("fe80::1%eth0\n", Path::new("hosts.ini")).unwrap();
+    assert_eq!(source.groups["all"].members, "@ungrouped");
+    assert_eq!(source.groups["ungrouped"].members, "fe80::1%eth0");
 }
 
 #[test]

@@ -24,11 +24,11 @@ use crate::cli::remote_command::RemoteQuestion;
 use crate::cli::{REFUSED, outcome, print};
 use crate::config::Config;
 use crate::error::CommandError;
-use crate::fanout::{End, Host};
+use crate::fanout::{self, End, Host};
 use crate::session::Session;
 use crate::terminal_text::{escape, escape_json, shell_word};
 
-/// So many hosts are asked at once.
+/// To so many hosts connections are being opened at once.
 const AT_ONCE: usize = 64;
 
 /// The exit status where a host could not be asked.
@@ -36,6 +36,7 @@ const CONNECTION: u8 = 255;
 
 /// Ask a host what would become of a command, and why; nothing is started
 #[derive(Debug, Clone, Args)]
+#[command(mut_arg("keep", |arg| arg.hide(true)))]
 pub struct ExplainOptions {
     /// How to get there.
     #[command(flatten)]
@@ -92,8 +93,7 @@ async fn ask_all(hosts: Vec<Host>, program: &Program, options: &ExplainOptions) 
     for (index, host) in hosts.into_iter().enumerate() {
         let (places, program, options) = (places.clone(), program.clone(), options.clone());
         asking.spawn(async move {
-            let _place = places.acquire().await;
-            let answer = ask(&host, program, &options).await;
+            let answer = ask(&places, &host, program, &options).await;
             (index, host, answer)
         });
     }
@@ -102,8 +102,8 @@ async fn ask_all(hosts: Vec<Host>, program: &Program, options: &ExplainOptions) 
     answers.into_iter().map(|(_, host, answer)| (host, answer)).collect()
 }
 
-async fn ask(host: &Host, program: Program, options: &ExplainOptions) -> Answer {
-    let session = Session::connect(&host.connection).await?;
+async fn ask(places: &Semaphore, host: &Host, program: Program, options: &ExplainOptions) -> Answer {
+    let session = fanout::open(places, Session::connect(&host.connection), || {}).await?;
     let mut command = session.program(program);
     for (name, value) in &options.env {
         command.env_bytes(name, value);

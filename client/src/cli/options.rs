@@ -341,7 +341,7 @@ pub struct ConnectionFlags {
     /// How long connecting may take [env: LABSH_CONNECT_TIMEOUT] [default: 10s]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub connect_timeout: Option<Duration>,
-    /// How long a connection stays open for the next command, or off [env: LABSH_KEEP] [default: 5m]
+    /// How long a connection to one host stays open for the next command, or off [env: LABSH_KEEP] [default: 5m]
     #[arg(long, value_name = "DURATION", value_parser = parse_keep)]
     pub keep: Option<Duration>,
 }
@@ -390,7 +390,7 @@ pub struct CommandOptions {
     /// Say how it ended in one line of JSON on this open file descriptor
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(RawFd).range(1..))]
     pub status_fd: Option<RawFd>,
-    /// Say on stderr what is being done
+    /// Say on stderr what is being done, on one host
     #[arg(short, long)]
     pub verbose: bool,
     /// Variables that it is to have where the host lets them in, and to do without where not.

@@ -185,7 +185,10 @@ pub(crate) fn exit_status(error: &CommandError) -> u8 {
         CommandError::Refused(refuse) if refuse.code == RefuseCode::NOT_EXECUTABLE => NOT_EXECUTABLE,
         CommandError::Refused(_) | CommandError::Bad(_) | CommandError::Exhausted => REFUSED,
         CommandError::Connect(ConnectError::Refused { .. }) => REFUSED,
-        CommandError::Connect(_) | CommandError::Lost(_) | CommandError::Incomplete { .. } => CONNECTION,
+        CommandError::Connect(_)
+        | CommandError::Lost(_)
+        | CommandError::Input(_)
+        | CommandError::Incomplete { .. } => CONNECTION,
     }
 }
 
@@ -209,6 +212,7 @@ pub(crate) fn explain(error: &CommandError, program: &Program) -> String {
         CommandError::Lost(_) => {
             "the host ends the command; whether it had done its work is not known".into()
         }
+        CommandError::Input(_) => "the host ends the command".into(),
         CommandError::Incomplete { .. } => "do not trust this output; run the command again".into(),
         CommandError::Bad(BadCommand::Word { .. } | BadCommand::TooLong) => {
             "send long data on standard input, or in a file".into()

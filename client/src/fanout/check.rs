@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
-use super::host::{SLOW, no_session};
+use super::host::no_session;
 use super::{End, Host};
 use crate::session::Session;
 
@@ -42,17 +42,11 @@ pub async fn check(hosts: Vec<Host>, connecting: usize, answers: mpsc::Sender<(u
 }
 
 async fn ask(places: &Semaphore, host: &Host) -> (Result<Answer, End>, Option<Session>) {
-    let place = places.acquire().await;
-    let start = Instant::now();
-    let mut attempt = std::pin::pin!(Session::connect(&host.connection));
-    let connected = tokio::select! {
-        connected = &mut attempt => connected,
-        () = sleep(SLOW) => {
-            drop(place);
-            attempt.await
-        }
+    let attempt = async {
+        let start = Instant::now();
+        (Session::connect(&host.connection).await, start.elapsed())
     };
-    let authenticated = start.elapsed();
+    let (connected, authenticated) = super::open(places, attempt, || {}).await;
     let session = match connected {
         Ok(session) => session,
         Err(error) => return (Err(no_session(error)), None),

@@ -17,9 +17,6 @@ use crate::command::Stdio;
 use crate::error::{CommandError, ConnectError};
 use crate::session::Session;
 
-/// After so long a connection that is still being opened makes room for others: it costs nothing but patience.
-pub(super) const SLOW: Duration = Duration::from_millis(500);
-
 /// Before the first new attempt; each further one waits twice as long.
 const RETRY_AFTER: Duration = Duration::from_millis(250);
 
@@ -99,19 +96,13 @@ async fn connect(crew: &Crew, host: &Host, turn: &mut Turn) -> Result<Session, C
 }
 
 async fn open(crew: &Crew, host: &Host, turn: &mut Turn) -> Result<Session, ConnectError> {
-    let place = crew.connecting.acquire().await;
-    let mut attempt = std::pin::pin!(Session::connect_early(&host.connection));
-    tokio::select! {
-        connected = &mut attempt => return connected,
-        () = sleep(SLOW) => {
-            drop(place);
-            // Where a failure is to stop the others, they wait for it.
-            if !crew.stop_at_failure {
-                *turn = None;
-            }
+    super::open(&crew.connecting, Session::connect_early(&host.connection), || {
+        // Where a failure is to stop the others, they wait for it.
+        if !crew.stop_at_failure {
+            *turn = None;
         }
-    }
-    attempt.await
+    })
+    .await
 }
 
 async fn command(crew: &Crew, index: usize, host: &Host, session: &Session) -> End {
@@ -171,7 +162,7 @@ async fn command(crew: &Crew, index: usize, host: &Host, session: &Session) -> E
                 feeding = false;
                 if let Err(error) = fed {
                     // Half an input must not look like all of it: the host ends a command that loses its client.
-                    return End::Lost(CommandError::Lost(format!("standard input cannot be read: {error}")));
+                    return End::Lost(CommandError::Input(error.into()));
                 }
             }
             now = next(&mut wish, told) => {

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use labsh_proto::message::{Program, Stream, Until, Variable};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 
 pub use broadcast::Broadcast;
 pub use check::{Answer, check};
@@ -20,6 +21,9 @@ pub use check::{Answer, check};
 use crate::child::{Child, ExitStatus};
 use crate::connect::{ConnectOptions, Intake};
 use crate::error::{CommandError, ConnectError};
+
+/// After so long a connection that is still being opened makes room for others: it costs nothing but patience.
+const SLOW: Duration = Duration::from_millis(500);
 
 /// A host, by the name that people know it by.
 #[derive(Debug, Clone)]
@@ -105,7 +109,9 @@ impl End {
                 // The command may have been on its way.
                 ConnectError::Broken { .. } => End::Lost(error),
             },
-            CommandError::Lost(_) | CommandError::Incomplete { .. } => End::Lost(error),
+            CommandError::Lost(_) | CommandError::Input(_) | CommandError::Incomplete { .. } => {
+                End::Lost(error)
+            }
         }
     }
 
@@ -144,6 +150,21 @@ pub enum Wish {
 
 /// As many hosts may send much at a time: what a thousand may have under way would fill the memory.
 const INTAKE: usize = 32;
+
+/// Waits for `attempt`, which opens a connection, in one of `places`; it gives the place back once it takes long, so that
+/// dead hosts delay nobody, and says so.
+pub(crate) async fn open<T>(places: &Semaphore, attempt: impl Future<Output = T>, slow: impl FnOnce()) -> T {
+    let place = places.acquire().await;
+    let mut attempt = std::pin::pin!(attempt);
+    tokio::select! {
+        opened = &mut attempt => return opened,
+        () = sleep(SLOW) => {
+            drop(place);
+            slow();
+        }
+    }
+    attempt.await
+}
 
 /// Runs it. Events go to `events`, whose reader sets the pace: what it has not taken is not asked for.
 ///

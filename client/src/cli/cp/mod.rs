@@ -15,7 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use labsh_copy::{Counts, Destination, Error, Progress, SendOptions, Trouble, Watch};
+use labsh_copy::{Counts, Destination, Error, Progress, SendOptions, Side, Trouble, Watch};
 use labsh_proto::message::{Program, Until};
 use tokio::io::AsyncReadExt;
 use tokio::runtime::Handle;
@@ -46,6 +46,10 @@ const TICK: Duration = Duration::from_millis(200);
 
 /// How long threads that were told to let go may take to tidy up.
 const TIDYING: Duration = Duration::from_secs(10);
+
+/// Why a far side ends by itself, most likely.
+const NO_COPY: &str = "; what runs there does not speak labsh's copy protocol: restart labshd if its program was replaced, and \
+                       check subsystems.labsh-copy in its configuration";
 
 /// What a far side says on its stderr is shown up to this length, in bytes; it says something there only when it fails.
 const SAID: u64 = 1024;
@@ -144,8 +148,27 @@ impl Room {
 
     fn tell(&self, host: usize, trouble: &Trouble) {
         // What follows from an earlier trouble has no text.
-        if !trouble.text.is_empty() {
-            self.note(host, &format!("{}: {}", String::from_utf8_lossy(&trouble.path), trouble.text));
+        if trouble.text.is_empty() {
+            return;
+        }
+        let one = self.names.len() == 1 && trouble.side == Side::Source;
+        let there = if one { self.job.there(&trouble.path) } else { None };
+        let shown = there.unwrap_or_else(|| String::from_utf8_lossy(&trouble.path).into_owned());
+        self.note(host, &format!("{shown}: {}", trouble.text));
+    }
+
+    /// Says why a host's part could not begin. The far side names its path without saying whose it is.
+    fn refused(&self, host: usize, text: &str) {
+        match &self.job.direction {
+            Direction::Put { to, .. }
+                if self.names.len() == 1
+                    && text
+                        .strip_prefix(&*String::from_utf8_lossy(to))
+                        .is_some_and(|rest| rest.starts_with(": ")) =>
+            {
+                self.note(host, &format!("{}:{text}", self.job.target));
+            }
+            _ => self.note(host, text),
         }
     }
 
@@ -248,17 +271,23 @@ impl Copying {
             Ok(Ok(())) => status,
             Ok(Err(Error::Protocol(text))) => Err(lost(text.into())),
             Ok(Err(Error::Refused(text))) => {
-                self.room.note(host, &text);
+                self.room.refused(host, &text);
                 status.map(failure)
             }
             Ok(Err(Error::Link(error))) => match status {
                 // It knows best why it has gone, and failed it has.
-                Ok(status) if !status.success() => {
-                    let silent = || format!("the far side has ended without a word ({error})");
-                    self.room.note(host, &if said.is_empty() { silent() } else { said });
+                Ok(status) if !status.success() && !said.is_empty() => {
+                    self.room.note(host, &said);
                     Ok(status)
                 }
-                Ok(_) => Err(lost(format!("the transfer was cut: {error}"))),
+                Ok(status) => {
+                    let mut text = format!("the far side has ended without a word ({error})");
+                    if status.signal().is_none() {
+                        text += NO_COPY;
+                    }
+                    self.room.note(host, &text);
+                    Ok(failure(status))
+                }
                 Err(error) => Err(error),
             },
             Err(_) => Err(lost("the thread that copies has gone".into())),

@@ -17,6 +17,8 @@ use crate::target::parse_port;
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) targets: Targets,
+    /// The hosts as they were typed.
+    pub(super) target: String,
     pub(super) direction: Direction,
     /// What each source is called where it arrives, in their order.
     pub(super) names: Vec<Name>,
@@ -61,6 +63,23 @@ impl Job {
     }
 }
 
+impl Job {
+    /// Something that comes from over there, by the path that it has here below the destination: as it was typed.
+    pub(super) fn there(&self, path: &[u8]) -> Option<String> {
+        let Direction::Get { from, .. } = &self.direction else { return None };
+        let mut steps = path.splitn(2, |byte| *byte == b'/');
+        let (name, below) = (steps.next()?, steps.next());
+        let typed = match &from[..] {
+            // It may have another name here.
+            [typed] => typed,
+            _ => &from[self.names.iter().position(|known| known.as_bytes() == name)?],
+        };
+        let typed = typed.strip_suffix(b"/").filter(|_| below.is_some()).unwrap_or(typed);
+        let shown = [Some(typed), below].into_iter().flatten().map(String::from_utf8_lossy);
+        Some(format!("{}:{}", self.target, shown.collect::<Vec<_>>().join("/")))
+    }
+}
+
 fn put(from: &[Place], target: &str, path: &[u8]) -> anyhow::Result<Job> {
     let (mut sources, mut names) = (Vec::new(), Vec::new());
     for place in from {
@@ -85,7 +104,8 @@ fn put(from: &[Place], target: &str, path: &[u8]) -> anyhow::Result<Job> {
         );
         sources.push(Source { path, shown: word.as_bytes().to_vec() });
     }
-    Ok(Job { targets: targets(target)?, direction: Direction::Put { sources, to: path.to_vec() }, names })
+    let direction = Direction::Put { sources, to: path.to_vec() };
+    Ok(Job { targets: targets(target)?, target: target.to_owned(), direction, names })
 }
 
 fn get(from: &[Place], to: &OsStr) -> anyhow::Result<Job> {
@@ -108,7 +128,8 @@ fn get(from: &[Place], to: &OsStr) -> anyhow::Result<Job> {
         paths.push(path.clone());
     }
     let target = of.context("name what is to be copied")?;
-    Ok(Job { targets: targets(target)?, direction: Direction::Get { from: paths, to: to.into() }, names })
+    let direction = Direction::Get { from: paths, to: to.into() };
+    Ok(Job { targets: targets(target)?, target: target.clone(), direction, names })
 }
 
 fn targets(target: &str) -> anyhow::Result<Targets> {

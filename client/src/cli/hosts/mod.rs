@@ -3,18 +3,17 @@
 mod check;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use labsh_inventory::Origin;
+use labsh_inventory::{Mistake, Origin};
 use labsh_nodeset::{Groups, NodeSet};
 use serde_json::json;
 
 use crate::choices::Choices;
 use crate::cli::last::WithLast;
-use crate::cli::print;
+use crate::cli::{note, print};
 use crate::config::{Config, Layer, Place, Route};
 use crate::connect::Address;
 use crate::inventory::Inventory;
@@ -137,7 +136,11 @@ pub(crate) fn execute(options: HostsOptions) -> anyhow::Result<ExitCode> {
         match (options.origin, options.json) {
             (true, _) => facts.iter().map(Facts::origins).collect(),
             (_, true) => facts.iter().map(Facts::json).collect(),
-            _ => hosts_table(&facts),
+            _ => {
+                let mistakes = facts.iter().filter_map(|host| host.route.as_ref().err());
+                mistakes.for_each(|mistake| note(&mistake.to_string()));
+                hosts_table(&facts)
+            }
         }
     };
     print(text.as_bytes())?;
@@ -171,13 +174,18 @@ fn groups_json(groups: &[(String, NodeSet)]) -> String {
 fn hosts_table(hosts: &[Facts]) -> String {
     let mut rows = vec![["HOST", "ADDRESS", "KEY", "USER", "GROUPS"].map(str::to_owned)];
     rows.extend(hosts.iter().map(|host| {
-        let plain = matches!(host.route.address, Address::Tcp { .. }) && host.route.plain;
-        let address = format!("{}{}", host.route.address, if plain { " (plain)" } else { "" });
+        let (address, user) = match &host.route {
+            Ok(route) => {
+                let plain = matches!(route.address, Address::Tcp { .. }) && route.plain;
+                (format!("{}{}", route.address, if plain { " (plain)" } else { "" }), route.user.as_deref())
+            }
+            Err(_) => ("?".to_owned(), None),
+        };
         [
             shown(&host.name),
             shown(&address),
             shown(host.key.as_deref().unwrap_or("-")),
-            shown(host.route.user.as_deref().unwrap_or("-")),
+            shown(user.unwrap_or("-")),
             shown(&host.groups.keys().map(String::as_str).collect::<Vec<_>>().join(" ")),
         ]
     }));
@@ -207,7 +215,8 @@ pub(crate) fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String 
 /// All that is known of one host.
 struct Facts {
     name: String,
-    route: Route,
+    /// Or why nobody gets there.
+    route: Result<Route, Mistake>,
     /// The key by its name, or its file; nothing where there is none to use, or too many.
     key: Option<String>,
     /// Each with the places that say so.
@@ -221,17 +230,23 @@ struct Facts {
 impl Facts {
     fn of(name: &str, config: &Config, groups: &[(String, NodeSet)]) -> anyhow::Result<Self> {
         let target: Target = name.parse().with_context(|| format!("{name:?}"))?;
+        let of_group = |(group, hosts): &(String, NodeSet)| {
+            let origins = config.inventory().origins(group).into_iter().map(Origin::to_string);
+            hosts.contains(name).then(|| (group.clone(), origins.collect::<Vec<_>>().join(", ")))
+        };
+        let groups = groups.iter().filter_map(of_group).collect();
+        let name = name.to_owned();
+        if let Some(mistake) = config.inventory().unusable(&target.host) {
+            let (variables, origins) = (BTreeMap::new(), BTreeMap::new());
+            return Ok(Self { name, route: Err(mistake), key: None, groups, variables, origins });
+        }
         let layers = config.layers(&target, &Choices::default())?;
-        let route = config.route(&target, &Choices::default()).with_context(|| name.to_owned())?;
+        let route = config.route(&target, &Choices::default()).with_context(|| name.clone())?;
         let named = layers.iter().find_map(|layer| layer.choices.key.clone());
         let key = match named {
             Some(KeyName::Id(id)) => Some(id.to_string()),
             Some(KeyName::Path(path)) => Some(path.display().to_string()),
             None => config.store().only().ok().map(|id| id.to_string()),
-        };
-        let of_group = |(group, hosts): &(String, NodeSet)| {
-            let origins = config.inventory().origins(group).into_iter().map(Origin::to_string);
-            hosts.contains(name).then(|| (group.clone(), origins.collect::<Vec<_>>().join(", ")))
         };
         let mut variables = BTreeMap::new();
         for layer in &layers {
@@ -249,36 +264,17 @@ impl Facts {
             ("connect_timeout", origin(&layers, |said| said.connect_timeout.is_some())),
         ]
         .into();
-        let groups = groups.iter().filter_map(of_group).collect();
-        Ok(Self { name: name.to_owned(), route, key, groups, variables, origins })
-    }
-
-    /// Address and port, or the path of a socket.
-    fn address(&self) -> (String, Option<u16>) {
-        match &self.route.address {
-            Address::Tcp { host, port } => (host.clone(), Some(*port)),
-            Address::Unix(path) => (format!("unix:{}", PathBuf::from(path).display()), None),
-        }
+        Ok(Self { name, route: Ok(route), key, groups, variables, origins })
     }
 
     /// The host's name, and below it each value and its place.
     fn origins(&self) -> String {
-        let (address, port) = self.address();
-        let timeout = humantime::format_duration(self.route.connect_timeout).to_string();
-        let values = [
-            ("address", Some(address)),
-            ("port", port.map(|port| port.to_string())),
-            ("host_id", Some(self.route.host_id.to_string())),
-            ("key", self.key.clone()),
-            ("user", self.route.user.clone()),
-            ("plain", Some(self.route.plain.to_string())),
-            ("connect_timeout", Some(timeout)),
-        ];
         let mut rows: Vec<[String; 3]> = Vec::new();
-        for (what, value) in values {
-            let Some(value) = value else { continue };
-            let origin = self.origins.get(what).map_or("default", String::as_str);
-            rows.push([format!("  {what}"), shown(&value), shown(origin)]);
+        match &self.route {
+            Ok(route) => rows.extend(self.values(route)),
+            Err(Mistake { origin, reason }) => {
+                rows.push(["  unusable".to_owned(), shown(reason), shown(&origin.to_string())]);
+            }
         }
         for (group, origin) in &self.groups {
             rows.push(["  group".to_owned(), shown(group), shown(origin)]);
@@ -289,24 +285,59 @@ impl Facts {
         format!("{}\n{}", shown(&self.name), table(&rows))
     }
 
+    /// Each value with its place.
+    fn values(&self, route: &Route) -> impl Iterator<Item = [String; 3]> {
+        let (address, port) = parts(&route.address);
+        let timeout = humantime::format_duration(route.connect_timeout).to_string();
+        let values = [
+            ("address", Some(address)),
+            ("port", port.map(|port| port.to_string())),
+            ("host_id", Some(route.host_id.to_string())),
+            ("key", self.key.clone()),
+            ("user", route.user.clone()),
+            ("plain", Some(route.plain.to_string())),
+            ("connect_timeout", Some(timeout)),
+        ];
+        values.into_iter().filter_map(|(what, value)| {
+            let origin = self.origins.get(what).map_or("default", String::as_str);
+            Some([format!("  {what}"), shown(&value?), shown(origin)])
+        })
+    }
+
     fn json(&self) -> String {
-        let (address, port) = self.address();
+        let groups = self.groups.keys().collect::<Vec<_>>();
+        let route = match &self.route {
+            Ok(route) => route,
+            Err(mistake) => {
+                let line = json!({ "host": self.name, "unusable": mistake.to_string(), "groups": groups });
+                return escape_json(&line.to_string()) + "\n";
+            }
+        };
+        let (address, port) = parts(&route.address);
         let variables: BTreeMap<&String, &String> =
             self.variables.iter().map(|(name, (value, _))| (name, value)).collect();
         let line = json!({
             "host": self.name,
             "address": address,
             "port": port,
-            "host_id": self.route.host_id.as_str(),
+            "host_id": route.host_id.as_str(),
             "key": self.key,
-            "user": self.route.user,
-            "plain": self.route.plain,
-            "connect_timeout_ms": self.route.connect_timeout.as_millis() as u64,
-            "groups": self.groups.keys().collect::<Vec<_>>(),
+            "user": route.user,
+            "plain": route.plain,
+            "connect_timeout_ms": route.connect_timeout.as_millis() as u64,
+            "groups": groups,
             "variables": variables,
             "origins": self.origins,
         });
         escape_json(&line.to_string()) + "\n"
+    }
+}
+
+/// Address and port, or the path of a socket.
+fn parts(address: &Address) -> (String, Option<u16>) {
+    match address {
+        Address::Tcp { host, port } => (host.clone(), Some(*port)),
+        Address::Unix(path) => (format!("unix:{}", path.display()), None),
     }
 }
 
