@@ -207,7 +207,7 @@ mod tests {
             ("SetEnv A=1 B=\"x y\"  'C=a\"b'", vec!["A=1", "B=x y", "C=a\"b"]),
             ("SetEnv=A=\"\" ''", vec!["A=", ""]),
             (r#"SetEnv=A=\"x\\ B=\n"#, vec!["A=\"x\\", "B=\\n"]),
-            (r#"ControlPath="/root/.ansible/cp/%h""#, vec!["/root/.ansible/cp/%h"]),
+            (r#"ControlPath="/home/ada/.ansible/cp/%h""#, vec!["/home/ada/.ansible/cp/%h"]),
         ] {
             assert_eq!(setting(text).words().unwrap(), expected, "{text}");
         }
