@@ -338,11 +338,13 @@ pub(crate) fn refusal(error: SpawnError, user: &User) -> Refuse {
         }
         _ => false,
     };
-    let remedy = match (shell, &user.name) {
-        (true, name) => format!(
+    let remedy = if shell {
+        let name = &user.name;
+        format!(
             "that is the login shell of {name} over there: `chsh -s /bin/sh {name}` gives the account another"
-        ),
-        (false, _) => remedy.to_owned(),
+        )
+    } else {
+        remedy.to_owned()
     };
     Refuse::new(code, error.to_string(), remedy)
 }

@@ -61,9 +61,7 @@ impl Job {
         }
         Ok(job)
     }
-}
 
-impl Job {
     /// Something that comes from over there, by the path that it has here below the destination: as it was typed.
     pub(super) fn there(&self, path: &[u8]) -> Option<String> {
         let Direction::Get { from, .. } = &self.direction else { return None };
