@@ -289,9 +289,7 @@ pub(crate) fn a_killed_spawner_is_noticed(world: &World) {
         spawned.process.signal(SIGTERM);
     });
     eventually("the spawner is reaped", || stat(spawner.pid()).is_none());
-    let group = Pid::from_raw(-spawned.pid.cast_signed());
-    kill(group, Signal::SIGKILL).unwrap();
-    eventually("the orphans have ended", || !is_alive(background));
+    eventually("its commands have ended", || !is_alive(spawned.pid) && !is_alive(background));
 }
 
 pub(crate) fn the_spawner_ends_with_its_last_handle(world: &World) {
