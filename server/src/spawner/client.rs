@@ -265,12 +265,9 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         self.shared.expected.commands().remove(&self.id);
-        match self.outcome {
-            Some(Err(SpawnerLost)) => return,
-            Some(Ok(_)) => {}
-            None => self.signal(libc::SIGKILL),
+        if self.outcome != Some(Err(SpawnerLost)) {
+            self.order(wire::release(self.id), None);
         }
-        self.order(wire::release(self.id), None);
     }
 }
 

@@ -180,10 +180,13 @@ impl Child {
     /// labshd asks nothing more. What still runs then, it has given up.
     fn let_go(&mut self, tidings: &mut Tidings) {
         self.released = true;
-        if self.terminal.is_some() && !matches!(self.state, State::Ended) {
-            self.hang_up(tidings);
-            self.signal(libc::SIGKILL, tidings);
+        if matches!(self.state, State::Ended) {
+            return;
         }
+        if self.terminal.is_some() {
+            self.hang_up(tidings);
+        }
+        self.signal(libc::SIGKILL, tidings);
     }
 
     /// Who is in the foreground, if it is somebody else than the leader's group.

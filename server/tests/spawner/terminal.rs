@@ -130,6 +130,12 @@ impl Jobs {
             assert_eq!(group(job), job.to_string(), "each is in a group of its own");
         }
         assert_eq!(stat(jobs.leader).unwrap()[5], jobs.foreground.to_string());
+        // A signal that bash has caught, and not acted upon before it executes another program, is lost.
+        for job in [jobs.background, jobs.stubborn] {
+            eventually("bash has become sleep", || {
+                fs::read_to_string(format!("/proc/{job}/comm")).unwrap() == "sleep\n"
+            });
+        }
         jobs
     }
 }
