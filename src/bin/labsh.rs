@@ -1,5 +1,7 @@
 //! The client, joined with what it embeds.
 
+#[path = "../heap.rs"]
+mod heap;
 #[path = "../real_session.rs"]
 mod real_session;
 
@@ -10,6 +12,9 @@ use anyhow::Context;
 use labsh_client::cli::lesson_options::{ColorChoice, LessonLanguage, LessonOptions};
 use labsh_client::proto::auth::Mode;
 use labsh_lessons::{Given, Language, Lesson, Look, Options, Place, Trouble};
+
+#[global_allocator]
+static HEAP: heap::Spaced = heap::Spaced;
 
 fn main() -> ExitCode {
     labsh_client::cli::main(labsh_client::cli::Embedded {
