@@ -17,7 +17,7 @@ use tokio::sync::{Notify, oneshot};
 use crate::framing;
 
 /// Frames are handed to the writer in batches of about this many bytes.
-const BATCH: usize = 128 << 10;
+const BATCH: usize = 256 << 10;
 
 /// The connection or the channel has gone; what was under way on it is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -17,7 +17,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinSet;
 
 /// Unsent data that the kernel takes before it says "full": little, so that what waits can still be re-ordered.
-const NOT_SENT_LOW_WATER: u32 = 256 << 10;
+const NOT_SENT_LOW_WATER: u32 = 128 << 10;
 
 /// The first bytes from a peer are remembered, to tell what it speaks when it is not labsh.
 const REMEMBERED: usize = 16;

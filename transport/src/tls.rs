@@ -29,7 +29,7 @@ const ALPN: &[u8] = b"labsh/1";
 
 /// Encrypted bytes that wait for the socket at most: a whole batch of frames, so that it takes one system call and not
 /// three.
-const UNSENT: usize = 256 << 10;
+const UNSENT: usize = 320 << 10;
 
 /// The first byte of every TLS connection: the type of a handshake record (RFC 8446, section 5.1).
 pub const FIRST_BYTE: u8 = 0x16;
