@@ -1,6 +1,6 @@
 //! The programs' heap: changes with what copying between two places on it costs.
 //!
-//! glibc before 2.40 copies more than about 2 KiB with `rep movsb`. AMD's Zen takes ten times as long for that where the
+//! glibc before 2.40 copies more than about 2 KiB with `rep movsb`. AMD's Zen takes many times as long for that where the
 //! destination, within its page, lies up to 15 bytes behind the source (glibc's bug 30994). A buffer whose size is a power
 //! of two and the next one on the heap are 16 bytes more than whole pages apart, and TLS copies what it has decrypted from
 //! byte 5 of the one, behind a record's header, to the start of the other: 11 bytes behind.
