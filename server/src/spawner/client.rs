@@ -201,8 +201,8 @@ impl Spawner {
 }
 
 /// The hold on a command: its leader is not reaped, and its ids are not used again, until this is dropped.
-/// Dropping it before [`Process::ended`] has told of the end kills the whole group (SIGKILL), after a hang-up where it
-/// has a terminal.
+/// Dropping it before the leader has ended kills the whole group (SIGKILL), after a hang-up where it has a terminal. A leader
+/// that had ended by itself left its background on purpose.
 #[derive(Debug)]
 pub struct Process {
     id: u64,

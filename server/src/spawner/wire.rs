@@ -32,7 +32,8 @@ pub(super) enum Order<'a> {
     Signal(i32),
     /// Tell the command that nobody is there any more.
     HangUp,
-    /// Reap the leader once it has ended; nothing more will be asked, and nothing more is answered.
+    /// Kill the command if its leader still runs, and reap that once it has ended; nothing more will be asked, and nothing more
+    /// is answered.
     Release,
 }
 
