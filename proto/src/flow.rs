@@ -10,6 +10,13 @@ use crate::limits;
 /// The widest window that a receiver grows for one stream, in bytes: 640 MB/s at 100 ms of round trip.
 const WIDEST: u64 = 64 << 20;
 
+/// How wide a window stays while it shares a short link, in bytes: all that is under way of a stream is ahead of the
+/// answers on other channels.
+const SHARED: u64 = 256 << 10;
+
+/// So many bytes of its own after it was told to share, a stream counts as alone again.
+const ALONE_AFTER: u64 = 64 << 20;
+
 /// What one connection may spend on windows wider than the first, in bytes.
 const CONNECTION_GROWTH: u64 = 128 << 20;
 
@@ -126,6 +133,7 @@ pub struct ReceiveWindow {
     limit: u64,
     window: u64,
     widest: u64,
+    shared_until: u64,
     grown: u64,
     sender_waits: bool,
     growth: Growth,
@@ -140,6 +148,7 @@ impl ReceiveWindow {
             limit: first_limit,
             window: first_limit,
             widest: WIDEST,
+            shared_until: 0,
             grown: 0,
             sender_waits: false,
             growth,
@@ -175,6 +184,12 @@ impl ReceiveWindow {
         Ok(())
     }
 
+    /// Stays at 256 KiB for the next 64 MiB: for where somebody on another channel waits for answers, and the link is too
+    /// short to need more.
+    pub fn share(&mut self) {
+        self.shared_until = self.consumed + ALONE_AFTER;
+    }
+
     /// The limit announced last.
     pub fn limit(&self) -> u64 {
         self.limit
@@ -190,7 +205,7 @@ impl ReceiveWindow {
             self.sender_waits = false;
             self.widen();
         }
-        self.limit_due() - self.limit >= self.window / 4
+        self.limit_due() - self.limit >= self.width() / 4
     }
 
     /// The positions to announce: how far consumed, how far the sender may go.
@@ -200,12 +215,16 @@ impl ReceiveWindow {
     }
 
     fn limit_due(&self) -> u64 {
-        self.limit.max(self.consumed + self.window)
+        self.limit.max(self.consumed + self.width())
+    }
+
+    fn width(&self) -> u64 {
+        if self.consumed < self.shared_until { self.window.min(SHARED) } else { self.window }
     }
 
     fn widen(&mut self) {
         let more = self.window;
-        if self.window + more <= self.widest && self.growth.take(more) {
+        if self.width() == self.window && self.window + more <= self.widest && self.growth.take(more) {
             self.window += more;
             self.grown += more;
         }
@@ -266,6 +285,24 @@ mod tests {
         window.receive(2 << 20, true).unwrap();
         window.consume((2 << 20) - 1);
         assert_eq!(window.announce().1, (3 << 20) - 1 + (2 << 20));
+    }
+
+    #[test]
+    fn a_shared_window_is_narrow_and_widens_again_once_alone() {
+        let mut window = window(1 << 20);
+        window.share();
+        // What was allowed stays allowed; nothing more is until the reader has come near it.
+        window.receive(512 << 10, false).unwrap();
+        assert!(!window.consume(512 << 10));
+        window.receive(512 << 10, true).unwrap();
+        assert!(window.consume(512 << 10));
+        assert_eq!(window.announce(), (1 << 20, (1 << 20) + SHARED));
+        while window.consumed < ALONE_AFTER {
+            window.receive(SHARED, false).unwrap();
+            window.consume(SHARED);
+            window.announce();
+        }
+        assert_eq!(window.limit() - window.consumed, 1 << 20);
     }
 
     #[test]

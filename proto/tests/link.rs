@@ -26,9 +26,13 @@ proptest! {
         jobs in vec(job(), 1..6),
         slots in 1..4_u32,
         supply in prop_oneof![Just(0), Just(1 << 20), Just(u64::MAX >> 1)],
+        near in any::<bool>(),
         steps in vec((0..7_u8, any::<bool>(), 0..6_usize, 0..3_usize, 1..100_000_usize), 0..600),
     ) {
         let mut world = World::new(jobs, slots, supply);
+        if near {
+            world.bring_near();
+        }
         for (action, at_server, job, stream, amount) in steps {
             world.step(action, at_server, job, stream, amount);
         }

@@ -64,6 +64,20 @@ fn data(kind: Kind, length: usize) -> Frame {
     Frame::new(kind, ONE, vec![b'x'; length])
 }
 
+/// Hands on so much of channel 1's stdout, in frames of such a length, and returns the last limit that was announced.
+fn limit_after(client: &mut Channels, bytes: usize, length: usize) -> u64 {
+    let mut limit = limits::FIRST_OUTPUT_LIMIT;
+    for _ in 0..bytes / length {
+        client.receive(data(Kind::Stdout, length)).expect("within the limit");
+        assert!(matches!(client.read(ONE, Stream::Stdout), Read::Bytes(_)));
+        client.consume(ONE, Stream::Stdout, length);
+        while let Some(frame) = client.next_frame() {
+            limit = Credit::from_frame(&frame).expect("nothing else is due").limit;
+        }
+    }
+    limit
+}
+
 fn exit(stdout: u64) -> Exit {
     Exit { status: Status::Exited(0), timed_out: false, stdout, stderr: 0, usage: Usage::default() }
 }
@@ -271,6 +285,49 @@ fn data_stops_at_the_limit() {
     assert_eq!(limit, 131_072);
     let error = ProtocolError::PastLimit { channel: ONE, stream: Stream::Stdin, position: limit + 1, limit };
     assert_eq!(server.receive(data(Kind::Stdin, 1)), Err(error));
+}
+
+#[test]
+fn a_near_stream_stays_narrow_beside_a_channel_that_says_something_short() {
+    const MIB: usize = 1 << 20;
+    let beside = |near: bool, length: usize| {
+        let mut client = client();
+        if near {
+            client.set_near();
+        }
+        client.open(&command(&["true"])).expect("a free slot");
+        while client.next_frame().is_some() {}
+        client.receive(Started { pid: 8 }.frame(TWO)).expect("it was opened");
+        let before = limit_after(&mut client, MIB, length);
+        client.receive(Frame::new(Kind::Stdout, TWO, b"x".as_slice())).expect("it runs");
+        (before, limit_after(&mut client, MIB, length))
+    };
+    let (mib, quarter) = (MIB as u64, 256 << 10);
+    // The frames of the stream itself may be as short.
+    for length in [64, 64 << 10] {
+        assert_eq!(beside(true, length), (mib + quarter, 2 * mib + quarter));
+        assert_eq!(beside(false, length), (2 * mib, 3 * mib));
+    }
+}
+
+#[test]
+fn a_stream_beside_silent_or_bulky_channels_is_as_wide_as_alone() {
+    const MIB: usize = 1 << 20;
+    let mut client = waiting_client();
+    client.set_near();
+    assert_eq!(client.open(&command(&["true"])), Ok(TWO));
+    for (id, pid) in [(TWO, 8), (ONE, 7)] {
+        client.receive(Started { pid }.frame(id)).expect("it was opened");
+    }
+    while client.next_frame().is_some() {}
+    // What was said before counts once.
+    limit_after(&mut client, 65 * MIB, 64 << 10);
+    for _ in 0..8 {
+        client.receive(Frame::new(Kind::Stdout, TWO, vec![b'x'; 16 << 10])).expect("within the limit");
+        let so_far = limit_after(&mut client, MIB, 64 << 10);
+        assert_eq!(limit_after(&mut client, MIB, 64 << 10), so_far + MIB as u64);
+    }
+    assert_eq!(limit_after(&mut client, MIB, 64 << 10), (65 + 17 + 1) * MIB as u64);
 }
 
 #[test]

@@ -141,6 +141,9 @@ pub struct Channels {
     highest: ChannelId,
     limit: u32,
     growth: Growth,
+    near: bool,
+    /// How many short frames of any channel said something.
+    words: u64,
     outgoing: Outgoing,
     ping: Option<u64>,
     pong: Option<u64>,
@@ -158,6 +161,8 @@ impl Channels {
             highest: ChannelId::CONNECTION,
             limit,
             growth,
+            near: false,
+            words: 0,
             outgoing: Outgoing::default(),
             ping: None,
             pong: None,
@@ -170,6 +175,12 @@ impl Channels {
     /// Client: the limit that `welcome` announced.
     pub fn set_limit(&mut self, limit: u32) {
         self.limit = limit;
+    }
+
+    /// The round trip is so short that no stream needs a wide window: from now on they stay narrow beside a channel that
+    /// says something short, because there somebody may be waiting for the next answer.
+    pub fn set_near(&mut self) {
+        self.near = true;
     }
 
     /// Client: goes on where another client of this connection left off; what still comes for its channels is discarded.
@@ -206,9 +217,12 @@ impl Channels {
 
     /// Reports bytes as handed on for good, so that the peer may send more.
     pub fn consume(&mut self, id: ChannelId, stream: Stream, bytes: usize) {
-        let Some(inbound) = self.channels.get_mut(&id).and_then(|channel| channel.inbound(stream)) else {
-            return;
-        };
+        let Some(channel) = self.channels.get_mut(&id) else { return };
+        let others = self.words - channel.words;
+        let Some(inbound) = channel.inbound(stream) else { return };
+        if self.near && core::mem::replace(&mut inbound.others, others) != others {
+            inbound.window.share();
+        }
         let due = inbound.window.consume(bytes as u64);
         if due && !inbound.ended && !inbound.stopped && !self.credits.contains(&(id, stream)) {
             self.credits.push_back((id, stream));
@@ -290,7 +304,8 @@ impl Channels {
         let mut rest = open.encode()?;
         self.highest = id;
         let phase = if last_flags & FLAG_EXPLAIN == 0 { Phase::Opened } else { Phase::Asked };
-        let mut channel = Channel::new(self.role, phase, &self.growth);
+        self.words += 1;
+        let mut channel = Channel::new(self.role, phase, &self.growth, self.words);
         if open.terminal.is_some() {
             channel.give_terminal(&self.growth);
         }

@@ -15,6 +15,9 @@ use crate::message::{
     Stop, Stream,
 };
 
+/// A frame that is part of bulk data is longer, in bytes of its body.
+const SHORT: usize = 4 << 10;
+
 impl Channels {
     /// Takes one frame from the peer. An error ends the connection.
     pub fn receive(&mut self, frame: Frame) -> Result<Event, ProtocolError> {
@@ -24,6 +27,9 @@ impl Channels {
         };
         if frame.kind.sender() == ours {
             return Err(ProtocolError::WrongDirection(frame.kind));
+        }
+        if frame.body.len() < SHORT && frame.kind != Kind::Credit {
+            self.hear(frame.channel);
         }
         match frame.kind {
             Kind::Challenge | Kind::Response | Kind::Welcome => {
@@ -49,6 +55,14 @@ impl Channels {
         }
     }
 
+    /// Somebody says something on this channel, and may be waiting for an answer.
+    fn hear(&mut self, id: ChannelId) {
+        if let Some(channel) = self.channels.get_mut(&id) {
+            self.words += 1;
+            channel.words += 1;
+        }
+    }
+
     fn receive_open(&mut self, frame: Frame) -> Result<Event, ProtocolError> {
         let id = frame.channel;
         if id > self.highest {
@@ -63,7 +77,8 @@ impl Channels {
                 return Err(ProtocolError::TooManyChannels(self.limit));
             };
             self.highest = id;
-            self.channels.insert(id, Channel::new(self.role, phase, &self.growth));
+            self.words += 1;
+            self.channels.insert(id, Channel::new(self.role, phase, &self.growth, self.words));
         }
         let unfinished: usize = self.channels.values().map(Channel::assembled).sum();
         let reused = ProtocolError::ChannelReused { channel: id, highest: self.highest };

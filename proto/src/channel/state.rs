@@ -16,6 +16,8 @@ const SMALL_PIECE: usize = 32 << 10;
 #[derive(Debug)]
 pub(super) struct Inbound {
     pub(super) window: ReceiveWindow,
+    /// What the other channels had said when bytes were last handed on.
+    pub(super) others: u64,
     pub(super) pieces: VecDeque<Bytes>,
     pub(super) small: BytesMut,
     pub(super) ended: bool,
@@ -79,11 +81,13 @@ pub(super) enum Phase {
 #[derive(Debug)]
 pub(super) struct Channel {
     pub(super) phase: Phase,
+    /// How many of the connection's short frames were its own.
+    pub(super) words: u64,
     streams: [Half; 3],
 }
 
 impl Channel {
-    pub(super) fn new(role: Role, phase: Phase, growth: &Growth) -> Self {
+    pub(super) fn new(role: Role, phase: Phase, growth: &Growth, said: u64) -> Self {
         let half = |stream| {
             let first_limit = match stream {
                 Stream::Stdin => limits::FIRST_STDIN_LIMIT,
@@ -92,6 +96,7 @@ impl Channel {
             if (stream == Stream::Stdin) == (role == Role::Server) {
                 Half::Inbound(Inbound {
                     window: ReceiveWindow::new(first_limit, growth.clone()),
+                    others: said,
                     pieces: VecDeque::new(),
                     small: BytesMut::new(),
                     ended: false,
@@ -105,7 +110,7 @@ impl Channel {
                 })
             }
         };
-        Self { phase, streams: [half(Stream::Stdin), half(Stream::Stdout), half(Stream::Stderr)] }
+        Self { phase, words: 0, streams: [half(Stream::Stdin), half(Stream::Stdout), half(Stream::Stderr)] }
     }
 
     /// Its command is given a terminal: what is under way of its output stays little, so that the answer to a key is

@@ -102,6 +102,12 @@ impl World {
         }
     }
 
+    /// Both ends know that the link is short.
+    pub(crate) fn bring_near(&mut self) {
+        self.client.channels.set_near();
+        self.server.channels.set_near();
+    }
+
     /// One thing that could happen next; does nothing where it could not.
     pub(crate) fn step(&mut self, action: u8, at_server: bool, job: usize, stream: usize, amount: usize) {
         let job = job % self.running.len();
