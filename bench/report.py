@@ -58,7 +58,7 @@ neighbours in time. What is not met is where work remains.
 
 Everything runs on loopback with throw-away keys; commands run as an unprivileged user whose shell is `/bin/sh`. Ours and the
 peers take turns in rounds, so that what else the machine does meets all of them. Connections are measured as new
-(`LABSH_KEEP=off`) but where a row says otherwise.
+(`LABSH_KEEP=off`) but where a row says otherwise. Our programs are copies of what was built, as an installation makes them.
 
 {method}
 
