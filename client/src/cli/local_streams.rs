@@ -1,5 +1,5 @@
 //! This program's own stdin, stdout and stderr, joined to a command's: blocking threads, because the descriptors are
-//! inherited and must never be made non-blocking for those who share them.
+//! inherited and must never be made non-blocking for those who share them. What is shown on a terminal needs none.
 
 use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -11,8 +11,10 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+use tokio::task::coop::consume_budget;
 
 use crate::child::{ChildStderr, ChildStdin, ChildStdout};
+use crate::cli::own_terminal::OwnTerminal;
 
 /// The most that is read from stdin at once, in bytes.
 const CHUNK: usize = 64 << 10;
@@ -46,7 +48,10 @@ impl Output for ChildStderr {
 /// What the outputs are at: whether it is the command's side or ours that keeps them from ending.
 #[derive(Debug, Default)]
 pub(crate) struct Activity {
+    /// In write(2), and not to be stopped.
     writing: AtomicUsize,
+    /// Waiting for a terminal to take more.
+    waiting: AtomicUsize,
     pieces: AtomicUsize,
     abandoned: AtomicBool,
 }
@@ -61,12 +66,20 @@ impl Activity {
         result
     }
 
+    async fn during_wait<T>(&self, write: impl Future<Output = T>) -> T {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let result = write.await;
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.pieces.fetch_add(1, Ordering::Relaxed);
+        result
+    }
+
     /// Resolves when for so long nothing has come, and nothing that came has waited for its reader here.
     pub(crate) async fn quiet(&self, time: Duration) {
         loop {
             let before = self.pieces.load(Ordering::Relaxed);
             tokio::time::sleep(time).await;
-            let waits = self.writing.load(Ordering::Relaxed) > 0;
+            let waits = [&self.writing, &self.waiting].iter().any(|count| count.load(Ordering::Relaxed) > 0);
             if !waits && self.pieces.load(Ordering::Relaxed) == before {
                 return;
             }
@@ -99,6 +112,9 @@ pub(crate) async fn write_out(
 ) -> io::Result<()> {
     // Many commands say nothing on one of the two: no thread for those.
     let Ok(Some(first)) = from.next().await else { return Ok(()) };
+    if let Some(terminal) = OwnTerminal::to_write(&to) {
+        return show(first, from, &terminal, &activity).await;
+    }
     let (done, outcome) = oneshot::channel();
     let runtime = Handle::current();
     thread::Builder::new().name("output".into()).spawn(move || {
@@ -119,6 +135,28 @@ pub(crate) async fn write_out(
         let _ = done.send(result);
     })?;
     outcome.await.unwrap_or(Ok(()))
+}
+
+/// The same where it is a terminal, in this task. It ends between two writes once it is no longer polled.
+async fn show(
+    first: Bytes,
+    mut from: impl Output,
+    terminal: &OwnTerminal,
+    activity: &Activity,
+) -> io::Result<()> {
+    let mut next = Some(first);
+    while let Some(bytes) = next {
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            let written = activity.during_wait(terminal.write(rest)).await?;
+            rest = &rest[written..];
+        }
+        from.consumed(bytes.len());
+        next = from.next().await.unwrap_or(None);
+        // Neither end may ever make this wait.
+        consume_budget().await;
+    }
+    Ok(())
 }
 
 /// Copies our stdin to a command's until its end, or until the command no longer reads. The thread may stay in read(2)

@@ -16,6 +16,7 @@ pub mod man;
 pub mod many;
 pub mod options;
 mod outcome;
+mod own_terminal;
 pub mod ping;
 mod remote;
 pub mod remote_command;

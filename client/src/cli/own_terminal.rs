@@ -1,0 +1,131 @@
+//! A terminal of ours, opened anew: non-blocking for us, and for nobody who shares the descriptor that we were given.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, IsTerminal, Read, Write};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::OpenOptionsExt;
+
+use nix::libc::{O_NOCTTY, O_NONBLOCK};
+use tokio::io::unix::AsyncFd;
+
+/// Reads and writes wait in the runtime, so that a key and its echo are not handed from thread to thread on their way.
+pub(crate) struct OwnTerminal(AsyncFd<File>);
+
+impl OwnTerminal {
+    /// For reading what is typed. None where this is no terminal, or not ours to open: then a thread has to wait.
+    pub(crate) fn to_read(given: impl AsFd) -> Option<Self> {
+        Self::open(given, OpenOptions::new().read(true))
+    }
+
+    /// For showing what comes. None as above.
+    pub(crate) fn to_write(given: impl AsFd) -> Option<Self> {
+        Self::open(given, OpenOptions::new().write(true))
+    }
+
+    fn open(given: impl AsFd, options: &mut OpenOptions) -> Option<Self> {
+        if !given.as_fd().is_terminal() {
+            return None;
+        }
+        // The link leads to the terminal itself, whatever its name is or is no more (proc_pid_fd(5)).
+        let path = format!("/proc/self/fd/{}", given.as_fd().as_raw_fd());
+        let file = options.custom_flags(O_NONBLOCK | O_NOCTTY).open(path).ok()?;
+        // SAFETY: the descriptor is the File's, which is the AsyncFd's own from here on: nobody else closes or replaces it.
+        #[allow(unsafe_code)]
+        let terminal = unsafe { AsyncFd::register(file) };
+        terminal.ok().map(Self)
+    }
+
+    /// As read(2), but waits. Dropped half-way, it has read nothing.
+    pub(crate) async fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let mut ready = self.0.readable().await?;
+            match ready.try_io(|terminal| terminal.get_ref().read(buffer)) {
+                Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(result) => return result,
+                Err(_would_block) => {}
+            }
+        }
+    }
+
+    /// As write(2), but waits. Dropped half-way, it has written nothing.
+    pub(crate) async fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            let mut ready = self.0.writable().await?;
+            match ready.try_io(|terminal| terminal.get_ref().write(bytes)) {
+                Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(result) => return result,
+                Err(_would_block) => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    use nix::pty::openpty;
+    use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
+
+    use super::*;
+
+    /// A master and its slave, raw.
+    fn terminal() -> (File, File) {
+        let ends = openpty(None, None).expect("a terminal");
+        let mut modes = tcgetattr(&ends.slave).expect("its modes");
+        cfmakeraw(&mut modes);
+        tcsetattr(&ends.slave, SetArg::TCSANOW, &modes).expect("raw");
+        (ends.master.into(), ends.slave.into())
+    }
+
+    #[tokio::test]
+    async fn what_is_typed_is_read_and_what_is_written_is_shown_with_the_given_descriptor_left_blocking() {
+        let (mut master, slave) = terminal();
+        let keyboard = OwnTerminal::to_read(&slave).expect("a terminal that can be opened");
+        let screen = OwnTerminal::to_write(&slave).expect("a terminal that can be opened");
+        let mut typed = [0; 16];
+        let mut shown = [0; 16];
+        for _ in 0..3 {
+            let (count, ()) = tokio::join!(keyboard.read(&mut typed), async {
+                tokio::task::yield_now().await;
+                master.write_all(b"key").expect("room");
+            });
+            assert_eq!(&typed[..count.expect("a key")], b"key");
+            assert_eq!(screen.write(b"echo").await.expect("room"), 4);
+            let count = master.read(&mut shown).expect("an echo");
+            assert_eq!(&shown[..count], b"echo");
+        }
+        let flags = OFlag::from_bits_truncate(fcntl(&slave, FcntlArg::F_GETFL).expect("flags"));
+        assert!(!flags.contains(OFlag::O_NONBLOCK));
+    }
+
+    #[tokio::test]
+    async fn a_full_screen_is_waited_for_and_loses_nothing() {
+        const SIZE: usize = 1 << 20;
+        let (mut master, slave) = terminal();
+        let screen = OwnTerminal::to_write(&slave).expect("a terminal that can be opened");
+        let pattern: Vec<u8> = (0..SIZE).map(|n| (n % 251) as u8).collect();
+        let reading = tokio::task::spawn_blocking(move || {
+            let mut shown = vec![0; SIZE];
+            master.read_exact(&mut shown).map(|()| shown)
+        });
+        let mut rest = &pattern[..];
+        while !rest.is_empty() {
+            rest = &rest[screen.write(rest).await.expect("a terminal")..];
+        }
+        assert!(reading.await.expect("no panic").expect("all of it") == pattern);
+    }
+
+    #[tokio::test]
+    async fn a_terminal_that_has_gone_is_an_error_or_an_end() {
+        let (master, slave) = terminal();
+        let keyboard = OwnTerminal::to_read(&slave).expect("a terminal that can be opened");
+        drop(master);
+        assert!(matches!(keyboard.read(&mut [0; 16]).await, Ok(0) | Err(_)));
+    }
+
+    #[test]
+    fn what_is_no_terminal_is_not_opened() {
+        let (reader, _writer) = io::pipe().expect("a pipe");
+        assert!(OwnTerminal::to_read(&reader).is_none());
+    }
+}
