@@ -84,6 +84,9 @@ fn hosts_are_listed_with_what_is_known_of_them() {
     let some = stdout(path, &["hosts", "-x", "lab01", "@some"]);
     let names: Vec<&str> = some.lines().skip(1).filter_map(|line| line.split(' ').next()).collect();
     assert_eq!(names, ["lab02", "lab03"]);
+    // Each set by itself, and not what they would be in one line.
+    let two = stdout(path, &["hosts", "lab02", "@cs!lab02"]);
+    assert_eq!(two.lines().count(), 5, "{two}");
 
     let groups = stdout(path, &["hosts", "--groups"]);
     assert_eq!(

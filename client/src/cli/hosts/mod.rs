@@ -62,14 +62,21 @@ pub(crate) struct Which {
     /// Leave these hosts out: a set like SET (repeatable)
     #[arg(short = 'x', long, value_name = "HOSTS")]
     exclude: Vec<String>,
-    /// The hosts: lab[01-40,52], @group, @last:failed [default: all that are known]
+    /// The hosts: lab[01-40,52], @group, @last:failed; several sets are one [default: all that are known]
     #[arg(value_name = "SET", help_heading = "Arguments")]
-    set: Option<String>,
+    sets: Vec<String>,
 }
 
 impl Which {
     fn select(&self, inventory: &Inventory) -> anyhow::Result<NodeSet> {
-        select(self.set.as_deref().unwrap_or("@*"), &self.exclude, inventory)
+        if self.sets.is_empty() {
+            return select("@*", &self.exclude, inventory);
+        }
+        let mut all = NodeSet::default();
+        for set in &self.sets {
+            all = all.union(evaluate(set, inventory)?);
+        }
+        without(all, &self.sets.join(" "), &self.exclude, inventory)
     }
 }
 
@@ -125,7 +132,7 @@ pub(crate) fn execute(options: HostsOptions) -> anyhow::Result<ExitCode> {
         let chosen: Vec<(String, NodeSet)> = groups
             .into_iter()
             .map(|(name, hosts)| (name, hosts.intersection(&names)))
-            .filter(|(_, hosts)| !hosts.is_empty() || options.which.set.is_none())
+            .filter(|(_, hosts)| !hosts.is_empty() || options.which.sets.is_empty())
             .collect();
         if options.json { groups_json(&chosen) } else { groups_table(&chosen) }
     } else {
