@@ -38,12 +38,17 @@ impl Terminal {
         Ok(Self { master: master? })
     }
 
-    /// Types all of these bytes; waits where the command does not read.
+    /// Types all of these bytes; waits where the command does not read. An error once nobody has the terminal open: what
+    /// does not fit then is read by nobody.
     pub(crate) async fn type_all(&self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             let mut ready = self.master.writable().await?;
-            if let Ok(written) = ready.try_io(|master| Ok(unistd::write(master.get_ref(), bytes)?)) {
-                bytes = &bytes[written?..];
+            let closed = ready.ready().is_write_closed();
+            match ready.try_io(|master| Ok(unistd::write(master.get_ref(), bytes)?)) {
+                Ok(written) => bytes = &bytes[written?..],
+                // Full, and counted as writable for good: to wait would be to spin.
+                Err(_would_block) if closed => return Err(Errno::EIO.into()),
+                Err(_would_block) => {}
             }
         }
         Ok(())
@@ -102,5 +107,30 @@ impl Source for &Terminal {
 
     fn holds(&self) -> usize {
         HOLDS
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    use nix::pty::openpty;
+    use nix::sys::termios::{SetArg, cfmakeraw, tcsetattr};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_nobody_can_read_any_more_is_not_waited_for() {
+        let ends = openpty(None, None).expect("a terminal");
+        let mut modes = tcgetattr(&ends.slave).expect("its modes");
+        cfmakeraw(&mut modes);
+        tcsetattr(&ends.slave, SetArg::TCSANOW, &modes).expect("raw");
+        fcntl(&ends.master, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).expect("non-blocking");
+        let terminal = Terminal::new(ends.master).expect("a runtime");
+        // More than the kernel keeps of what is typed.
+        let (typed, ()) = tokio::join!(terminal.type_all(&[b'x'; 256 << 10]), async move {
+            tokio::task::yield_now().await;
+            drop(ends.slave);
+        });
+        assert!(typed.is_err());
     }
 }
