@@ -11,13 +11,16 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
-use tokio::task::coop::consume_budget;
+use tokio::task::yield_now;
 
 use crate::child::{ChildStderr, ChildStdin, ChildStdout};
 use crate::cli::own_terminal::OwnTerminal;
 
 /// The most that is read from stdin at once, in bytes.
 const CHUNK: usize = 64 << 10;
+
+/// The most that is written to a terminal at once, in bytes.
+const AT_ONCE: usize = 8 << 10;
 
 /// One of the two outputs.
 pub(crate) trait Output: Send + 'static {
@@ -146,15 +149,17 @@ async fn show(
 ) -> io::Result<()> {
     let mut next = Some(first);
     while let Some(bytes) = next {
-        let mut rest = &bytes[..];
-        while !rest.is_empty() {
-            let written = activity.during_wait(terminal.write(rest)).await?;
-            rest = &rest[written..];
+        for piece in bytes.chunks(AT_ONCE) {
+            let mut rest = piece;
+            while !rest.is_empty() {
+                let written = activity.during_wait(terminal.write(rest)).await?;
+                rest = &rest[written..];
+            }
+            // A console draws while it is written to, and keys and signals must not wait for all of it.
+            yield_now().await;
         }
         from.consumed(bytes.len());
         next = from.next().await.unwrap_or(None);
-        // Neither end may ever make this wait.
-        consume_budget().await;
     }
     Ok(())
 }

@@ -5,8 +5,14 @@ use std::io::{self, IsTerminal, Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::OpenOptionsExt;
 
+use nix::errno::Errno;
 use nix::libc::{O_NOCTTY, O_NONBLOCK};
+use nix::sys::stat::{fstat, major};
 use tokio::io::unix::AsyncFd;
+
+/// The major number of those devices that are another terminal for each who opens them: tty(4), console(4), and the ptmx
+/// of pts(4), which makes a new one each time.
+const ALTERNATE: u64 = 5;
 
 /// Reads and writes wait in the runtime, so that a key and its echo are not handed from thread to thread on their way.
 pub(crate) struct OwnTerminal(AsyncFd<File>);
@@ -26,6 +32,10 @@ impl OwnTerminal {
         if !given.as_fd().is_terminal() {
             return None;
         }
+        let kind = fstat(given.as_fd()).ok()?.st_rdev;
+        if major(kind) == ALTERNATE {
+            return None;
+        }
         // The link leads to the terminal itself, whatever its name is or is no more (proc_pid_fd(5)).
         let path = format!("/proc/self/fd/{}", given.as_fd().as_raw_fd());
         let file = options.custom_flags(O_NONBLOCK | O_NOCTTY).open(path).ok()?;
@@ -35,13 +45,19 @@ impl OwnTerminal {
         terminal.ok().map(Self)
     }
 
-    /// As read(2), but waits. Dropped half-way, it has read nothing.
+    /// As read(2), but waits, whatever VMIN and VTIME are; so 0 means that the terminal has gone. Dropped half-way, it has
+    /// read nothing.
     pub(crate) async fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             let mut ready = self.0.readable().await?;
+            let closed = ready.ready().is_read_closed();
             match ready.try_io(|terminal| terminal.get_ref().read(buffer)) {
                 Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                // With VMIN at 0 that is what a read finds where nothing was typed (termios(3)).
+                Ok(Ok(0)) if !closed => ready.clear_ready(),
                 Ok(result) => return result,
+                // Closed, it counts as readable for good: to wait would be to spin.
+                Err(_would_block) if closed => return Ok(0),
                 Err(_would_block) => {}
             }
         }
@@ -51,9 +67,11 @@ impl OwnTerminal {
     pub(crate) async fn write(&self, bytes: &[u8]) -> io::Result<usize> {
         loop {
             let mut ready = self.0.writable().await?;
+            let closed = ready.ready().is_write_closed();
             match ready.try_io(|terminal| terminal.get_ref().write(bytes)) {
                 Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
                 Ok(result) => return result,
+                Err(_would_block) if closed => return Err(Errno::EIO.into()),
                 Err(_would_block) => {}
             }
         }
@@ -64,7 +82,7 @@ impl OwnTerminal {
 mod tests {
     use nix::fcntl::{FcntlArg, OFlag, fcntl};
     use nix::pty::openpty;
-    use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
+    use nix::sys::termios::{SetArg, SpecialCharacterIndices, cfmakeraw, tcgetattr, tcsetattr};
 
     use super::*;
 
@@ -121,6 +139,25 @@ mod tests {
         let keyboard = OwnTerminal::to_read(&slave).expect("a terminal that can be opened");
         drop(master);
         assert!(matches!(keyboard.read(&mut [0; 16]).await, Ok(0) | Err(_)));
+    }
+
+    #[tokio::test]
+    async fn a_terminal_that_gives_nothing_at_once_has_not_gone() {
+        let (mut master, slave) = terminal();
+        let mut modes = tcgetattr(&slave).expect("its modes");
+        modes.control_chars[SpecialCharacterIndices::VMIN as usize] = 0;
+        tcsetattr(&slave, SetArg::TCSANOW, &modes).expect("set");
+        let keyboard = OwnTerminal::to_read(&slave).expect("a terminal that can be opened");
+        for _ in 0..3 {
+            master.write_all(b"k").expect("room");
+            assert_eq!(keyboard.read(&mut [0; 16]).await.expect("a key"), 1);
+        }
+    }
+
+    #[test]
+    fn a_master_is_not_opened_because_another_would_be_made() {
+        let (master, _slave) = terminal();
+        assert!(OwnTerminal::to_write(&master).is_none());
     }
 
     #[test]

@@ -19,7 +19,8 @@ use crate::cli::own_terminal::OwnTerminal;
 /// The most that is read at once, in bytes.
 const CHUNK: usize = 16 << 10;
 
-/// How many reads may wait for the command before no more is read, and so no escape seen: 1 MiB of typing ahead.
+/// How many reads may wait for the command before no more is read, and so no escape seen: a quarter of a MiB of typing
+/// ahead, as a terminal gives at most 4 KiB at once.
 const WAITING: usize = 64;
 
 /// Our stdin while it is the command's. Nothing more is read once this is dropped: what is typed then is for whoever has
