@@ -122,11 +122,11 @@ impl Session {
         let commands = Arc::new(Commands::default());
         let (tell, welcome) = watch::channel(None);
         let (mut reader, writer) = reader.split();
+        let asked = Instant::now();
         let writing = write_frames(&multiplexer, Some(response), writer);
         let reading = tokio::spawn({
             let (multiplexer, commands, options) = (multiplexer.clone(), commands.clone(), options.clone());
             async move {
-                let asked = Instant::now();
                 let welcomed = connect::welcome(&options, &mut reader, handshake);
                 let welcomed = timeout_at(deadline, welcomed).await.unwrap_or_else(|_| {
                     Err(ConnectError::Timeout {

@@ -322,12 +322,15 @@ fn a_stream_beside_silent_or_bulky_channels_is_as_wide_as_alone() {
     while client.next_frame().is_some() {}
     // What was said before counts once.
     limit_after(&mut client, 65 * MIB, 64 << 10);
-    for _ in 0..8 {
-        client.receive(Frame::new(Kind::Stdout, TWO, vec![b'x'; 16 << 10])).expect("within the limit");
+    for _ in 0..7 {
+        // As labshd cuts what it read from a pipe at once.
+        for length in [65_524, 65_524, 24] {
+            client.receive(Frame::new(Kind::Stdout, TWO, vec![b'x'; length])).expect("within the limit");
+        }
         let so_far = limit_after(&mut client, MIB, 64 << 10);
         assert_eq!(limit_after(&mut client, MIB, 64 << 10), so_far + MIB as u64);
     }
-    assert_eq!(limit_after(&mut client, MIB, 64 << 10), (65 + 17 + 1) * MIB as u64);
+    assert_eq!(limit_after(&mut client, MIB, 64 << 10), (65 + 15 + 1) * MIB as u64);
 }
 
 #[test]

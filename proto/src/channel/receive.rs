@@ -15,7 +15,7 @@ use crate::message::{
     Stop, Stream,
 };
 
-/// A frame that is part of bulk data is longer, in bytes of its body.
+/// Frames of bulk data are longer, but for the last of a read from a pipe, in bytes of their body.
 const SHORT: usize = 4 << 10;
 
 impl Channels {
@@ -28,9 +28,7 @@ impl Channels {
         if frame.kind.sender() == ours {
             return Err(ProtocolError::WrongDirection(frame.kind));
         }
-        if frame.body.len() < SHORT && frame.kind != Kind::Credit {
-            self.hear(frame.channel);
-        }
+        self.hear(&frame);
         match frame.kind {
             Kind::Challenge | Kind::Response | Kind::Welcome => {
                 Err(ProtocolError::Unexpected { kind: frame.kind, expected: "the handshake is over" })
@@ -55,12 +53,18 @@ impl Channels {
         }
     }
 
-    /// Somebody says something on this channel, and may be waiting for an answer.
-    fn hear(&mut self, id: ChannelId) {
-        if let Some(channel) = self.channels.get_mut(&id) {
+    /// Counts what somebody says on a channel who may be waiting for an answer: what is short, and not the rest of bulk data.
+    fn hear(&mut self, frame: &Frame) {
+        if frame.kind == Kind::Credit {
+            return;
+        }
+        let Some(channel) = self.channels.get_mut(&frame.channel) else { return };
+        let short = frame.body.len() < SHORT;
+        if short && !channel.bulk {
             self.words += 1;
             channel.words += 1;
         }
+        channel.bulk = !short;
     }
 
     fn receive_open(&mut self, frame: Frame) -> Result<Event, ProtocolError> {

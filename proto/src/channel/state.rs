@@ -83,6 +83,8 @@ pub(super) struct Channel {
     pub(super) phase: Phase,
     /// How many of the connection's short frames were its own.
     pub(super) words: u64,
+    /// Whether the last frame that came was too long for a word.
+    pub(super) bulk: bool,
     streams: [Half; 3],
 }
 
@@ -110,7 +112,12 @@ impl Channel {
                 })
             }
         };
-        Self { phase, words: 0, streams: [half(Stream::Stdin), half(Stream::Stdout), half(Stream::Stderr)] }
+        Self {
+            phase,
+            words: 0,
+            bulk: false,
+            streams: [half(Stream::Stdin), half(Stream::Stdout), half(Stream::Stderr)],
+        }
     }
 
     /// Its command is given a terminal: what is under way of its output stays little, so that the answer to a key is
