@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Checks the Markdown files without building anything: links lead somewhere, and the README's two commands are there."""
+"""Checks the Markdown files without a build: links resolve, and the README has its two commands."""
 
 import pathlib
 import re
@@ -10,7 +10,10 @@ import unicodedata
 root = pathlib.Path(__file__).resolve().parent.parent
 listed = subprocess.run(
     ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z", "*.md"],
-    cwd=root, stdout=subprocess.PIPE, text=True, check=True,
+    cwd=root,
+    stdout=subprocess.PIPE,
+    text=True,
+    check=True,
 ).stdout
 files = [root / name for name in listed.split("\0") if name and (root / name).exists()]
 mistakes = []
@@ -34,12 +37,16 @@ def outside_code(text):
 
 
 def anchors(path):
-    """What `#` links may name in a file: its headings, as they are commonly turned into identifiers."""
+    """The anchors of a file: its headings, turned into identifiers as is common."""
     found = set()
     for line in outside_code(path.read_text(encoding="utf-8")):
         heading = re.match(r"#+\s+(.*)", line)
         if heading:
-            kept = [c for c in heading.group(1).strip().lower() if c in " -_" or unicodedata.category(c)[0] in "LNM"]
+            kept = [
+                c
+                for c in heading.group(1).strip().lower()
+                if c in " -_" or unicodedata.category(c)[0] in "LNM"
+            ]
             found.add("".join(kept).replace(" ", "-"))
     return found
 

@@ -4,9 +4,10 @@
     bench/instructions.py                   every piece of work
     bench/instructions.py decode-small …    only these
 
-callgrind (Debian package valgrind) counts `labsh-bench-work WORK N` and `… 2N`: the difference is N times the work alone,
-without the start of the program. What the kernel does is not counted. valgrind has no instructions for SHA-256, so hashes
-cost what they cost on a processor that lacks them; and a copy by `rep movsb` counts one instruction for each byte.
+callgrind (Debian package valgrind) counts `labsh-bench-work WORK N` and `… 2N`: the difference
+is N times the work alone, without the start of the program. What the kernel does is not
+counted. valgrind has no instructions for SHA-256, so hashes cost what they cost on a processor
+that lacks them; and a copy by `rep movsb` counts one instruction for each byte.
 """
 
 import pathlib
@@ -18,8 +19,8 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PROGRAM = ROOT / "target" / "release" / "labsh-bench-work"
 
-# Work, what it is called in the table, and how often it is done: often where it is short, so that what is paid once
-# (a first buffer, a symbol that is looked up) does not show.
+# Work, what it is called in the table, and how often it is done: often where it is short, so that
+# what is paid once (a first buffer, a symbol that is looked up) does not show.
 WORK = [
     ("write-small", "write a frame of 64 bytes", 2000),
     ("write-large", "write a frame of 64 KiB", 2000),
@@ -38,8 +39,17 @@ WORK = [
 def counted(work, times):
     """Instructions of the whole program."""
     run = subprocess.run(
-        ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", str(PROGRAM), work, str(times)],
-        capture_output=True, text=True)
+        [
+            "valgrind",
+            "--tool=callgrind",
+            "--callgrind-out-file=/dev/null",
+            str(PROGRAM),
+            work,
+            str(times),
+        ],
+        capture_output=True,
+        text=True,
+    )
     found = re.search(r"Collected : (\d+)", run.stderr)
     if run.returncode or not found:
         sys.exit(f"{work}: {run.stderr}")
@@ -47,17 +57,25 @@ def counted(work, times):
 
 
 def instructions(world=None, wanted=()):
-    """Instructions of codec, handshake, key schedule and sets, counted by callgrind: the load of the machine changes none.
+    """Instructions of codec, handshake, key schedule and sets, counted by callgrind: the load of
+    the machine changes none.
 
-    One row for each piece of work; nothing where valgrind is not installed. `world`, what other rows measure in, is not
-    needed. The program must be built: `cargo build --release -p labsh -p labsh-bench`.
+    One row for each piece of work; nothing where valgrind is not installed. `world`, what other
+    rows measure in, is not needed. The program must be built: `cargo build --release -p labsh
+    -p labsh-bench`.
     """
     if not shutil.which("valgrind"):
         return
     for work, what, times in WORK:
         if not wanted or work in wanted:
             each = (counted(work, 2 * times) - counted(work, times)) / times
-            yield {"what": f"instructions: {what}", "ours": f"{each:,.0f}", "peers": {}, "target": "–", "met": None}
+            yield {
+                "what": f"instructions: {what}",
+                "ours": f"{each:,.0f}",
+                "peers": {},
+                "target": "–",
+                "met": None,
+            }
 
 
 def main():
@@ -67,8 +85,13 @@ def main():
         sys.exit(f"no work {unknown[0]}; there are: {' '.join(work for work, *_ in WORK)}")
     if not shutil.which("valgrind"):
         sys.exit("valgrind is missing: apt-get install valgrind")
-    # Both packages, as bench/run does: with one alone other features are chosen, and everything is compiled twice.
-    subprocess.run(["cargo", "build", "--release", "--quiet", "-p", "labsh", "-p", "labsh-bench"], cwd=ROOT, check=True)
+    # Both packages, as bench/run does: with one alone other features are chosen, and everything is
+    # compiled twice.
+    subprocess.run(
+        ["cargo", "build", "--release", "--quiet", "-p", "labsh", "-p", "labsh-bench"],
+        cwd=ROOT,
+        check=True,
+    )
     for row in instructions(wanted=wanted):
         print(f"{row['ours']:>12}  {row['what'].removeprefix('instructions: ')}", flush=True)
 

@@ -33,7 +33,9 @@ class Figure:
 
 
 def ratio(ours, theirs):
-    """Ours for one of theirs: the median over pairs that were measured in the same round, where there are such."""
+    """Ours for one of theirs: the median over pairs that were measured in the same round, where
+    there are such.
+    """
     if len(ours.samples) == len(theirs.samples):
         return statistics.median(a / b for a, b in zip(ours.samples, theirs.samples))
     return ours.middle / theirs.middle
@@ -53,7 +55,9 @@ def seconds(command, **keywords):
 
 
 def in_turns(measures, rounds):
-    """Calls each of these functions once in every round; what each returned, by name. `measures` may hold None."""
+    """Calls each of these functions once in every round; what each returned, by name. `measures`
+    may hold None.
+    """
     measures = {name: measure for name, measure in measures.items() if measure}
     results = {name: [] for name in measures}
     for _ in range(rounds):
@@ -63,15 +67,32 @@ def in_turns(measures, rounds):
 
 
 def process_times(commands, environment, rounds=6, runs=10):
-    """Milliseconds of each of these commands, by hyperfine without a shell: all in turns, `runs` of each in a round."""
+    """Milliseconds of each of these commands, by hyperfine without a shell: all in turns, `runs`
+    of each in a round.
+    """
     commands = {name: command for name, command in commands.items() if command}
     times = {name: [] for name in commands}
     for _ in range(rounds):
         with tempfile.NamedTemporaryFile(suffix=".json") as report:
             subprocess.run(
-                ["hyperfine", "-N", "--style", "none", "--warmup", "2", "--runs", str(runs), "--export-json",
-                 report.name, *(shlex.join(command) for command in commands.values())],
-                check=True, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                [
+                    "hyperfine",
+                    "-N",
+                    "--style",
+                    "none",
+                    "--warmup",
+                    "2",
+                    "--runs",
+                    str(runs),
+                    "--export-json",
+                    report.name,
+                    *(shlex.join(command) for command in commands.values()),
+                ],
+                check=True,
+                env=environment,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
             for name, result in zip(commands, json.load(open(report.name))["results"]):
                 times[name] += [took * 1e3 for took in result["times"]]
     return {name: Figure(values, "ms") for name, values in times.items()}
@@ -86,20 +107,26 @@ def a_second(command, count, at_once=4, **keywords):
 
 
 def busy_seconds():
-    """Processor seconds that the whole machine has spent so far (proc_stat(5): all but idle and iowait)."""
+    """Processor seconds that the whole machine has spent so far (proc_stat(5): all but idle and
+    iowait).
+    """
     with open("/proc/stat") as file:
         fields = [int(field) for field in file.readline().split()[1:9]]
     return (sum(fields) - fields[3] - fields[4]) / os.sysconf("SC_CLK_TCK")
 
 
 def memory(server, program):
-    """Kilobytes of a server: its process and those below it that run the same program, commands excluded. Shared pages
-    count in shares (Pss of proc_pid_smaps(5)), so that a server of many processes is not counted too high."""
+    """Kilobytes of a server: its process and those below it that run the same program, commands
+    excluded. Shared pages count in shares (Pss of proc_pid_smaps(5)), so that a server of many
+    processes is not counted too high.
+    """
     parents, total = {}, 0
     for entry in pathlib.Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                parents[int(entry.name)] = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+                parents[int(entry.name)] = int(
+                    (entry / "stat").read_text().rsplit(")", 1)[1].split()[1]
+                )
             except (FileNotFoundError, ProcessLookupError):
                 pass
     family, more = {server}, True

@@ -45,8 +45,9 @@ def echoes(master):
 
 
 def keystrokes(world):
-    """A key typed in a terminal until the host's echo of it is on the screen: 200 keys in each of five rounds, one session
-    for each program."""
+    """A key typed in a terminal until the host's echo of it is on the screen: 200 keys in each of
+    five rounds, one session for each program.
+    """
     shell = "stty -icanon; echo ready; exec cat >/dev/null"
     clients = {"labsh": [world.labsh("x")[0], "shell", f"127.0.0.1:{world.port}", shell]}
     if world.ssh:
@@ -54,12 +55,18 @@ def keystrokes(world):
     if world.dbclient:
         clients["dropbear"] = [*world.dbclient[:-1], "-t", world.dbclient[-1], shell]
     with contextlib.ExitStack() as stack:
-        masters = {name: stack.enter_context(terminal(command, dict(world.environment, TERM="xterm")))
-                   for name, command in clients.items()}
-        rounds = in_turns({name: lambda master=master: echoes(master) for name, master in masters.items()}, ROUNDS)
+        masters = {
+            name: stack.enter_context(terminal(command, dict(world.environment, TERM="xterm")))
+            for name, command in clients.items()
+        }
+        rounds = in_turns(
+            {name: lambda master=master: echoes(master) for name, master in masters.items()}, ROUNDS
+        )
     for share in (50, 99):
-        figures = {name: Figure((percentile(times, share) for times in results), "ms", 3)
-                   for name, results in rounds.items()}
+        figures = {
+            name: Figure((percentile(times, share) for times in results), "ms", 3)
+            for name, results in rounds.items()
+        }
         ours = figures.pop("labsh")
         yield row(f"p{share} of a keystroke's echo in a terminal", ours, figures, None, None)
 

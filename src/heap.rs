@@ -1,9 +1,10 @@
 //! The programs' heap: changes with what copying between two places on it costs.
 //!
-//! glibc before 2.40 copies more than about 2 KiB with `rep movsb`. AMD's Zen takes many times as long for that where the
-//! destination, within its page, lies up to 15 bytes behind the source (glibc's bug 30994). A buffer whose size is a power
-//! of two and the next one on the heap are 16 bytes more than whole pages apart, and TLS copies what it has decrypted from
-//! byte 5 of the one, behind a record's header, to the start of the other: 11 bytes behind.
+//! glibc before 2.40 copies more than about 2 KiB with `rep movsb`. AMD's Zen takes many times as
+//! long for that where the destination, within its page, lies up to 15 bytes behind the source
+//! (glibc's bug 30994). A buffer whose size is a power of two and the next one on the heap are 16
+//! bytes more than whole pages apart, and TLS copies what it has decrypted from byte 5 of the one,
+//! behind a record's header, to the start of the other: 11 bytes behind.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::ptr;
@@ -14,7 +15,8 @@ const SPACING: usize = 128;
 /// From so many bytes on: a page.
 const LARGE: usize = 4 << 10;
 
-/// The system's allocator, with large buffers spaced so that neighbours do not begin at nearly the same place of a page.
+/// The system's allocator, with large buffers spaced so that neighbours do not begin at nearly the
+/// same place of a page.
 pub(crate) struct Spaced;
 
 fn spaced(layout: Layout) -> Option<Layout> {
@@ -22,9 +24,10 @@ fn spaced(layout: Layout) -> Option<Layout> {
     Layout::from_size_align(layout.size() + spacing, layout.align()).ok()
 }
 
-// SAFETY: every call is passed on to the system's allocator with a layout that is a function of the caller's alone, of the
-// same alignment and at least its size. So what is freed or resized is described as it was when it was allocated, and
-// whoever keeps `GlobalAlloc`'s promises here keeps them there. Where the longer layout cannot exist, nothing is allocated.
+// SAFETY: every call is passed on to the system's allocator with a layout that is a function of the
+// caller's alone, of the same alignment and at least its size. So what is freed or resized is
+// described as it was when it was allocated, and whoever keeps `GlobalAlloc`'s promises here keeps
+// them there. Where the longer layout cannot exist, nothing is allocated.
 #[allow(unsafe_code)]
 unsafe impl GlobalAlloc for Spaced {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
@@ -69,7 +72,8 @@ mod tests {
         for alignment in [1, 16, 64, 8192] {
             let sizes = [1, LARGE - 1, LARGE, 100 << 10, 1 << 20, LARGE, 100, 300 << 10, LARGE - 1];
             let layout = |size| Layout::from_size_align(size, alignment).unwrap();
-            // SAFETY: no size is 0, every layout is the one of the last allocation, and reads stay within both sizes.
+            // SAFETY: no size is 0, every layout is the one of the last allocation, and reads stay
+            // within both sizes.
             #[allow(unsafe_code)]
             unsafe {
                 let mut pointer = Spaced.alloc_zeroed(layout(sizes[0]));

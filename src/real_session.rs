@@ -1,4 +1,5 @@
-//! The labshd and the labsh that the lesson `wire` watches: this program's own, in plain mode on loopback.
+//! The labshd and the labsh that the lesson `wire` watches: this program's own, in plain mode on
+//! loopback.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,7 +23,8 @@ pub(crate) fn start() -> anyhow::Result<Arc<dyn RealSession>> {
     let secret = Secret::new(labsh_transport::random::bytes());
     let key = Key::new(KeyId::new("lesson")?, secret).for_host(&HostId::new("localhost")?);
     let server = labsh_server::embedded::prepare(key.clone(), Mode::Plain)?;
-    let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().context("no runtime")?;
+    let runtime =
+        Builder::new_multi_thread().worker_threads(2).enable_all().build().context("no runtime")?;
     let address = runtime.block_on(server)?;
     Ok(Arc::new(Real { runtime, address, key }))
 }
@@ -34,7 +36,8 @@ impl RealSession for Real {
 
     fn run(&self, address: SocketAddr, line: &str) -> Result<Ran, String> {
         let address = Address::Tcp { host: address.ip().to_string(), port: address.port() };
-        let options = ConnectOptions { mode: Mode::Plain, ..ConnectOptions::new(address, self.key.clone()) };
+        let options =
+            ConnectOptions { mode: Mode::Plain, ..ConnectOptions::new(address, self.key.clone()) };
         let output = self.runtime.block_on(async {
             let session = Session::connect(&options).await.map_err(CommandError::Connect)?;
             let output = session.shell(line).output().await;

@@ -1,4 +1,5 @@
-//! Commands through a connection that is open already: as through one of their own, and everything that may go wrong.
+//! Commands through a connection that is open already: as through one of their own, and everything
+//! that may go wrong.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -20,8 +21,9 @@ use crate::support::*;
 fn the_second_command_opens_no_connection() {
     let kept = Kept::warm();
     for number in 0..5 {
-        let output =
-            kept.through_the_agent(|| kept.output(&[&format!("echo {number}; echo err >&2; exit {number}")]));
+        let output = kept.through_the_agent(|| {
+            kept.output(&[&format!("echo {number}; echo err >&2; exit {number}")])
+        });
         assert_eq!(text(&output.stdout), format!("{number}\n"));
         assert_eq!(text(&output.stderr), "err\n");
         assert_eq!(output.status.code(), Some(number));
@@ -41,7 +43,8 @@ fn a_client_whose_input_does_not_end_gives_the_connection_back() {
     }
 }
 
-/// The messages of some pieces of a conversation but for questions whether the other is there, and who said each.
+/// The messages of some pieces of a conversation but for questions whether the other is there, and
+/// who said each.
 fn messages(pieces: &[(Side, Vec<u8>)]) -> Vec<(Side, Kind)> {
     let (mut client, mut server) = (Decoder::default(), Decoder::default());
     let mut messages = Vec::new();
@@ -77,18 +80,23 @@ fn the_second_command_costs_one_round_trip() {
         said()
     });
     assert_eq!(said[0], (Side::Client, Kind::Open), "{said:?}");
-    // Behind its command and the end of its input the client says nothing until it has heard everything.
+    // Behind its command and the end of its input the client says nothing until it has heard
+    // everything.
     let first = said.iter().position(|(side, _)| *side == Side::Server).unwrap();
     let exit = said.iter().position(|(_, kind)| *kind == Kind::Exit).unwrap();
     let between = &said[first..exit];
-    assert!(between.iter().all(|(side, kind)| *side == Side::Server || *kind == Kind::Eof), "{said:?}");
+    assert!(
+        between.iter().all(|(side, kind)| *side == Side::Server || *kind == Kind::Eof),
+        "{said:?}"
+    );
     assert_eq!(said.last(), Some(&(Side::Client, Kind::Close)), "{said:?}");
 }
 
 #[test]
 fn everything_arrives_whole_and_input_too() {
     let kept = Kept::warm();
-    let output = kept.through_the_agent(|| kept.output(&["seq 1 3000000 & seq 1 2000000 >&2; wait"]));
+    let output =
+        kept.through_the_agent(|| kept.output(&["seq 1 3000000 & seq 1 2000000 >&2; wait"]));
     assert!(output.status.success());
     let lines = |bytes: &[u8]| bytes.iter().filter(|byte| **byte == b'\n').count();
     assert_eq!((lines(&output.stdout), lines(&output.stderr)), (3_000_000, 2_000_000));
@@ -101,8 +109,9 @@ fn everything_arrives_whole_and_input_too() {
 #[test]
 fn tools_that_run_ssh_have_it_as_well() {
     let kept = Kept::warm();
-    let output = kept
-        .through_the_agent(|| pipe_through(&mut kept.rsh(&[HOST, "cat; echo err >&2; exit 7"]), b"\xff\0in"));
+    let output = kept.through_the_agent(|| {
+        pipe_through(&mut kept.rsh(&[HOST, "cat; echo err >&2; exit 7"]), b"\xff\0in")
+    });
     assert_eq!((&output.stdout[..], &output.stderr[..]), (&b"\xff\0in"[..], &b"err\n"[..]));
     assert_eq!(output.status.code(), Some(7));
 }
@@ -112,7 +121,8 @@ fn a_terminal_has_its_sizes_and_signals() {
     let kept = Kept::warm();
     let session = format!("export LABSH_KEEP=5m XDG_RUNTIME_DIR={}", kept.runtime().display());
     let Some(screen) = Screen::start(&kept.0, &session) else { return };
-    let script = "echo [$(stty size)]; trap 'echo [$(stty size)]' WINCH; trap 'exit 5' INT; while :; do read -t 0.1; done";
+    let script = "echo [$(stty size)]; trap 'echo [$(stty size)]' WINCH; trap 'exit 5' INT; while \
+        :; do read -t 0.1; done";
     fs::write(kept.0.file("script"), script).unwrap();
     kept.through_the_agent(|| {
         screen.line("checked labsh run -t $T bash $PWD/script");
@@ -131,9 +141,10 @@ fn a_terminal_has_its_sizes_and_signals() {
 #[test]
 fn a_signal_reaches_the_command() {
     let kept = Kept::warm();
-    let mut client = Running::start(
-        &mut kept.run(&["trap 'echo got; exit 7' INT; echo ready; while :; do read x; sleep 0.05; done"]),
-    );
+    let mut client =
+        Running::start(&mut kept.run(&[
+            "trap 'echo got; exit 7' INT; echo ready; while :; do read x; sleep 0.05; done",
+        ]));
     assert_eq!(client.line(), "ready");
     client.signal(2);
     assert_eq!(client.line(), "got");
@@ -143,8 +154,8 @@ fn a_signal_reaches_the_command() {
 #[test]
 fn a_reader_that_leaves_ends_the_writer() {
     let kept = Kept::warm();
-    let output =
-        kept.through_the_agent(|| in_shell("\"$@\" | head -1", &kept.run(&["yes"])).output().unwrap());
+    let output = kept
+        .through_the_agent(|| in_shell("\"$@\" | head -1", &kept.run(&["yes"])).output().unwrap());
     assert_eq!(text(&output.stdout), "y\n");
     assert!(kept.output(&["true"]).status.success());
 }
@@ -216,8 +227,13 @@ fn a_host_that_goes_is_a_lost_connection_and_is_forgotten() {
 #[test]
 fn a_host_that_hangs_is_given_up_as_soon_as_without_an_agent() {
     let kept = Kept::start();
-    let attempt =
-        || kept.run(&["true"]).env("LABSH_CONNECT_TIMEOUT", "2s").stdin(Stdio::null()).output().unwrap();
+    let attempt = || {
+        kept.run(&["true"])
+            .env("LABSH_CONNECT_TIMEOUT", "2s")
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
+    };
     assert!(attempt().status.success());
     kept.idle();
     kept.0.signal(19);
@@ -313,7 +329,9 @@ fn borrow(kept: &Kept) -> (UnixStream, u32) {
             assert_eq!(lent["features"], Features::SUPPORTED.0);
             assert_eq!(lent["version"], concat!("labshd ", env!("CARGO_PKG_VERSION")));
         }
-        std::io::Result::Ok(answer["Lent"]["highest"].as_u64().map(|highest| (stream, highest as u32)))
+        std::io::Result::Ok(
+            answer["Lent"]["highest"].as_u64().map(|highest| (stream, highest as u32)),
+        )
     };
     let mut lent = None;
     // What is kept for no time may end at the very moment at which it is lent.
@@ -330,7 +348,8 @@ fn whatever_a_client_does_with_a_connection_the_next_one_is_served() {
     let kept = Kept::warm();
     let goodbye = || message(&Goodbye::new(""), 0);
     let frames: [&dyn Fn(u32) -> Vec<u8>; 7] = [
-        // Nothing; no frame; half of one; what a host would say; a channel that was used; one that never ends.
+        // Nothing; no frame; half of one; what a host would say; a channel that was used; one that
+        // never ends.
         &|_| Vec::new(),
         &|_| vec![0xff; 100],
         &|id| open(id + 1, &["true"])[..20].to_vec(),

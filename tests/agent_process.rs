@@ -33,8 +33,10 @@ fn it_is_started_in_a_login_session_only_and_where_it_was_asked_for() {
     assert!(kept.agent("stop").status.success());
     assert_eq!(kept.list(), "");
 
-    let in_a_service =
-        fs::read_to_string("/proc/self/cgroup").unwrap().lines().any(|line| line.ends_with(".service"));
+    let in_a_service = fs::read_to_string("/proc/self/cgroup")
+        .unwrap()
+        .lines()
+        .any(|line| line.ends_with(".service"));
     run(&mut unasked());
     if in_a_service {
         assert!(kept.agents().is_empty());
@@ -113,7 +115,11 @@ fn it_holds_nothing_of_who_started_it() {
     assert!(fs::read_to_string(of("status")).unwrap().contains("Umask:\t0077\n"));
     let stat = fs::read_to_string(of("stat")).unwrap();
     let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
-    assert_eq!((fields[3], fields[4]), (agent.to_string().as_str(), "0"), "its session; no terminal");
+    assert_eq!(
+        (fields[3], fields[4]),
+        (agent.to_string().as_str(), "0"),
+        "its session; no terminal"
+    );
     assert_eq!(fs::metadata(kept.socket()).unwrap().permissions().mode() & 0o777, 0o600);
     let directory = kept.socket().parent().unwrap().to_owned();
     assert_eq!(fs::metadata(directory).unwrap().permissions().mode() & 0o777, 0o700);
@@ -149,7 +155,8 @@ fn running_out_of_descriptors_neither_ends_it_nor_has_it_spin() {
     assert!(in_shell("ulimit -n 24; \"$@\"", &kept.run(&["true"])).status().unwrap().success());
     kept.idle();
     let agent = kept.pid().unwrap();
-    let idlers: Vec<UnixStream> = (0..60).map(|_| UnixStream::connect(kept.socket()).unwrap()).collect();
+    let idlers: Vec<UnixStream> =
+        (0..60).map(|_| UnixStream::connect(kept.socket()).unwrap()).collect();
     let before = processor_time(agent);
     for _ in 0..3 {
         assert_eq!(text(&kept.output(&["echo all the same"]).stdout), "all the same\n");

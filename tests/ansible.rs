@@ -1,4 +1,5 @@
-//! Ansible over labsh: a playbook of twenty modules, by the connection plugin and by the stock one for ssh.
+//! Ansible over labsh: a playbook of twenty modules, by the connection plugin and by the stock one
+//! for ssh.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -14,7 +15,8 @@ use crate::support::fleet::Fleet;
 use crate::support::{am_root, run, text, tools};
 
 const PLUGIN: &str = "ansible_connection=labsh ansible_pipelining=true";
-const SSH: &str = "ansible_connection=ssh ansible_ssh_executable=labsh-rsh ansible_ssh_transfer_method=piped";
+const SSH: &str =
+    "ansible_connection=ssh ansible_ssh_executable=labsh-rsh ansible_ssh_transfer_method=piped";
 
 /// A fleet whose user has Ansible's plugin and an inventory.
 struct Control {
@@ -27,7 +29,8 @@ impl Control {
     fn new(hosts: &str, variables: &str) -> Option<Self> {
         let tool = tools::need(
             "ansible-playbook",
-            "python3 -m venv target/ansible-venv && target/ansible-venv/bin/pip install ansible-core",
+            "python3 -m venv target/ansible-venv && target/ansible-venv/bin/pip install \
+             ansible-core",
         )?;
         let fleet = Fleet::start();
         let variables = variables.replace(' ', "\n");
@@ -60,7 +63,8 @@ impl Control {
 /// What the last part of ansible-playbook's output counts, for each host.
 fn recap(output: &Output) -> BTreeMap<String, String> {
     let told = text(&output.stdout);
-    let behind = told.split("PLAY RECAP").nth(1).unwrap_or_else(|| panic!("{told}{}", text(&output.stderr)));
+    let behind =
+        told.split("PLAY RECAP").nth(1).unwrap_or_else(|| panic!("{told}{}", text(&output.stderr)));
     let lines = behind.lines().filter_map(|line| line.split_once(" : "));
     let counts = |told: &str| told.split_whitespace().collect::<Vec<_>>().join(" ");
     lines.map(|(host, told)| (host.trim().to_owned(), counts(told))).collect()
@@ -70,7 +74,8 @@ fn repository(file: &str) -> String {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(file).display().to_string()
 }
 
-/// Runs the playbook on two hosts: all of it, with exactly these counts, and commands that exit with these statuses.
+/// Runs the playbook on two hosts: all of it, with exactly these counts, and commands that exit
+/// with these statuses.
 fn a_playbook_runs(variables: &str, statuses: &str) {
     let Some(control) = Control::new("lab0[1:2]", variables) else { return };
     let every_byte: Vec<u8> = (0..1 << 20).map(|at: u32| (at ^ (at >> 8)) as u8).collect();
@@ -163,10 +168,12 @@ fn what_the_host_refuses_makes_it_unreachable_with_the_reason() {
     let told = text(&output.stdout);
     assert!(told.contains("UNREACHABLE!") && told.contains("somebody-else"), "{told}");
 
-    let output = control.output("ansible -i hosts.ini lab -m ping -e ansible_labsh_key=no-such-key");
+    let output =
+        control.output("ansible -i hosts.ini lab -m ping -e ansible_labsh_key=no-such-key");
     let told = text(&output.stdout);
     assert!(told.contains("UNREACHABLE!") && told.contains("no-such-key"), "{told}");
-    let output = control.output("ansible -i hosts.ini lab -m ping -e ansible_labsh_executable=no-such-labsh");
+    let output = control
+        .output("ansible -i hosts.ini lab -m ping -e ansible_labsh_executable=no-such-labsh");
     let told = text(&output.stdout) + &text(&output.stderr);
     assert!(told.contains("ansible_labsh_executable"), "{told}");
 }
@@ -180,9 +187,14 @@ fn tasks_become_another_user_by_sudo() {
         return;
     }
     let Some(control) = Control::new("lab01", PLUGIN) else { return };
-    let output =
-        control.output("ansible -i hosts.ini lab --become --become-user daemon -m command -a whoami");
-    assert_eq!(text(&output.stdout), "lab01 | CHANGED | rc=0 >>\ndaemon\n", "{}", text(&output.stderr));
+    let output = control
+        .output("ansible -i hosts.ini lab --become --become-user daemon -m command -a whoami");
+    assert_eq!(
+        text(&output.stdout),
+        "lab01 | CHANGED | rc=0 >>\ndaemon\n",
+        "{}",
+        text(&output.stderr)
+    );
 }
 
 #[test]
@@ -207,7 +219,12 @@ exec "$@"
         ))
     };
     let right = output("secret");
-    assert_eq!(text(&right.stdout), "lab01 | CHANGED | rc=0 >>\nlet in\n", "{}", text(&right.stderr));
+    assert_eq!(
+        text(&right.stdout),
+        "lab01 | CHANGED | rc=0 >>\nlet in\n",
+        "{}",
+        text(&right.stderr)
+    );
     let wrong = output("guessed");
     assert!(text(&wrong.stdout).contains("Incorrect sudo password"), "{}", text(&wrong.stdout));
 }

@@ -1,4 +1,5 @@
-//! As whom commands run: as the user that a key's entry names where labshd is root, otherwise as labshd itself.
+//! As whom commands run: as the user that a key's entry names where labshd is root, otherwise as
+//! labshd itself.
 
 use std::fs;
 use std::process::{Command, Output, Stdio};
@@ -37,7 +38,8 @@ fn is_no_shell(shell: &str) -> bool {
     shell.ends_with("/nologin") || shell.ends_with("/false")
 }
 
-/// A labshd that runs the commands of a second key as this user, and what a command of that key comes to.
+/// A labshd that runs the commands of a second key as this user, and what a command of that key
+/// comes to.
 fn run_as(user: &str, words: &[&str]) -> (Labshd, Output) {
     let labshd = Labshd::start();
     let output = run_on(&labshd, user, words);
@@ -47,7 +49,8 @@ fn run_as(user: &str, words: &[&str]) -> (Labshd, Output) {
 /// The same on a labshd that runs already.
 fn run_on(labshd: &Labshd, user: &str, words: &[&str]) -> Output {
     run(labsh_in(labshd.path()).args(["key", "new", "other"]));
-    let line = run(labsh_in(labshd.path()).args(["key", "enroll", "other", "--host", "127.0.0.1"])).stdout;
+    let line =
+        run(labsh_in(labshd.path()).args(["key", "enroll", "other", "--host", "127.0.0.1"])).stdout;
     let mut add = Command::new(LABSHD);
     add.arg("--config").arg(labshd.path().join("labshd.toml")).args(["key", "add", "--user", user]);
     feed(&mut add, &line);
@@ -59,7 +62,8 @@ fn run_on(labshd: &Labshd, user: &str, words: &[&str]) -> Output {
 fn commands_run_as_oneself_unless_an_entry_says_otherwise() {
     let labshd = Labshd::start();
     let output = run(&mut labshd.run(&["id"]));
-    // Where labshd is root the test key's entry names root, whose groups are those of the user database.
+    // Where labshd is root the test key's entry names root, whose groups are those of the user
+    // database.
     assert_eq!(text(&output.stdout).trim_end(), said("id", &[&said("id", &["-un"])]));
     if !am_root() {
         nobody_else_can_be_named();
@@ -106,7 +110,8 @@ fn a_users_commands_run_as_that_user_for_good() {
     let tail: Vec<&str> = stdout.lines().rev().take(3).collect();
     let name = &user.name;
     assert_eq!(tail[0], format!("{} {name} {name}", user.home));
-    let home = fs::canonicalize(&user.home).map_or("/".to_owned(), |home| home.display().to_string());
+    let home =
+        fs::canonicalize(&user.home).map_or("/".to_owned(), |home| home.display().to_string());
     assert!([home.as_str(), user.home.as_str()].contains(&tail[1]), "started in {}", tail[1]);
     assert_eq!(tail[2], said("id", &["-G", name]), "root's groups are not handed on");
     assert!(text(&output.stderr).contains("setpriv:"), "{}", text(&output.stderr));
@@ -191,7 +196,17 @@ fn a_command_runs_as_the_user_one_names_or_not_at_all() {
         let targets = format!("{target}127.0.0.1");
         let mut command = labshd.labsh();
         let port = labshd.tls.port().to_string();
-        command.args(["run", "--user", "somebody-else", "--port", &port, &targets, "--", "echo", "ran"]);
+        command.args([
+            "run",
+            "--user",
+            "somebody-else",
+            "--port",
+            &port,
+            &targets,
+            "--",
+            "echo",
+            "ran",
+        ]);
         let output = command.stdin(Stdio::null()).output().unwrap();
         assert_ne!(output.status.code(), Some(0));
         assert_eq!(text(&output.stdout), "");

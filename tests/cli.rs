@@ -13,7 +13,11 @@ use crate::support::{LABSHD, Labshd, am_root, enroll, in_shell, labsh_in, run, t
 /// Asserts that a command line was refused, for these reasons and without a word on stdout.
 fn assert_refused(output: &Output, status: i32, reasons: &[&str]) {
     let stderr = text(&output.stderr);
-    assert_eq!((output.status.code(), text(&output.stdout)), (Some(status), String::new()), "{stderr}");
+    assert_eq!(
+        (output.status.code(), text(&output.stdout)),
+        (Some(status), String::new()),
+        "{stderr}"
+    );
     for reason in reasons {
         assert!(stderr.contains(reason), "{reason:?} is not in {stderr}");
     }
@@ -65,7 +69,11 @@ fn what_is_left_out_or_too_many_is_said_for_the_very_subcommand() {
 #[test]
 fn without_a_key_the_remedy_is_named() {
     let dir = tempfile::tempdir().unwrap();
-    assert_refused(&labsh(dir.path(), &["run", "lab07", "true"]), 125, &["no key", "labsh key new"]);
+    assert_refused(
+        &labsh(dir.path(), &["run", "lab07", "true"]),
+        125,
+        &["no key", "labsh key new"],
+    );
     assert_refused(&labsh(dir.path(), &["ping", "lab07"]), 125, &["labsh key new"]);
     let list = labsh(dir.path(), &["key", "list"]);
     assert!(list.status.success() && text(&list.stderr).contains("labsh key new"));
@@ -80,7 +88,11 @@ fn of_several_keys_one_must_be_named() {
     run(labshd.run(&["true"]).env("LABSH_KEY", "test"));
     let path = labshd.file("config/labsh/keys/test.key");
     run(&mut labshd.run_with(&["--key", &path], &["true"]));
-    assert_refused(&labshd.output_with(&["--key", "third"], &["true"]), 125, &["third", "labsh key list"]);
+    assert_refused(
+        &labshd.output_with(&["--key", "third"], &["true"]),
+        125,
+        &["third", "labsh key list"],
+    );
 }
 
 #[test]
@@ -134,7 +146,11 @@ fn a_damaged_key_file_is_named_with_the_remedy() {
     }
     fs::remove_file(&key).unwrap();
     fs::create_dir(&key).unwrap();
-    assert_refused(&labsh(dir.path(), &["run", "lab07", "true"]), 125, &[&path, "not a regular file"]);
+    assert_refused(
+        &labsh(dir.path(), &["run", "lab07", "true"]),
+        125,
+        &[&path, "not a regular file"],
+    );
 }
 
 #[test]
@@ -150,7 +166,8 @@ fn ping_tells_how_long_the_host_takes() {
     assert_refused(&wrong, 255, &["host x of key test"]);
 }
 
-/// What Python runs: a server of names that never answers, and beside it the program that is asked about.
+/// What Python runs: a server of names that never answers, and beside it the program that is asked
+/// about.
 const SILENT_NAMES: &str = "import socket, subprocess, sys
 names = socket.socket(type=socket.SOCK_DGRAM)
 names.bind(('127.0.0.1', 53))
@@ -158,7 +175,8 @@ sys.exit(subprocess.run(sys.argv[1:], timeout=60).returncode)";
 
 #[test]
 fn a_name_that_nobody_resolves_does_not_hold_ping_up() {
-    let (Some(python), Some(_)) = (tools::python(), tools::need("ip", "apt-get install iproute2")) else {
+    let (Some(python), Some(_)) = (tools::python(), tools::need("ip", "apt-get install iproute2"))
+    else {
         return;
     };
     let mut elsewhere = Command::new("unshare");
@@ -173,7 +191,8 @@ fn a_name_that_nobody_resolves_does_not_hold_ping_up() {
     let mut ping = labsh_in(dir.path());
     ping.args(["ping", "--connect-timeout", "100ms", "somewhere.example"]);
     let script = format!(
-        "unshare --net --mount sh -c 'ip link set lo up && mount --bind \"$0\" /etc/resolv.conf && exec \"$@\"' \
+        "unshare --net --mount sh -c 'ip link set lo up && mount --bind \"$0\" /etc/resolv.conf \
+         && exec \"$@\"' \
          {} {} -c \"{SILENT_NAMES}\" \"$@\"",
         names.display(),
         python.display(),
@@ -222,11 +241,17 @@ fn check_prints_what_labshd_would_do() {
     let labshd = Labshd::with("max_connections = 77");
     let check = || {
         let mut command = Command::new(LABSHD);
-        command.arg("--config").arg(labshd.path().join("labshd.toml")).arg("check").output().unwrap()
+        command
+            .arg("--config")
+            .arg(labshd.path().join("labshd.toml"))
+            .arg("check")
+            .output()
+            .unwrap()
     };
     let good = check();
     assert!(good.status.success(), "{}", text(&good.stderr));
-    for part in ["77 connections", "plain://127.0.0.1:0", "127.0.0.1:0  (TLS)", "localhost", "test"] {
+    for part in ["77 connections", "plain://127.0.0.1:0", "127.0.0.1:0  (TLS)", "localhost", "test"]
+    {
         assert!(text(&good.stdout).contains(part), "{part} is not in {}", text(&good.stdout));
     }
     assert!(!text(&good.stdout).contains("labsh-host-1"), "a secret was printed");
@@ -261,9 +286,15 @@ fn labshd_does_not_start_with_mistakes_or_on_a_port_that_is_taken() {
 #[test]
 fn completions_and_manuals_are_printed() {
     let dir = tempfile::tempdir().unwrap();
-    for (shell, part) in [("bash", "complete -F"), ("zsh", "#compdef labsh"), ("fish", "complete -c labsh")] {
+    for (shell, part) in
+        [("bash", "complete -F"), ("zsh", "#compdef labsh"), ("fish", "complete -c labsh")]
+    {
         let script = text(&labsh(dir.path(), &["completions", shell]).stdout);
-        assert!(script.contains(part) && script.contains("no-wait-eof"), "{shell}: {} bytes", script.len());
+        assert!(
+            script.contains(part) && script.contains("no-wait-eof"),
+            "{shell}: {} bytes",
+            script.len()
+        );
     }
     let page = text(&labsh(dir.path(), &["man"]).stdout);
     assert!(page.contains(".TH labsh 1"), "{page}");
@@ -362,8 +393,10 @@ fn a_port_of_something_else_is_recognised() {
 #[test]
 fn who_has_seen_enough_of_what_is_printed_hears_no_complaint() {
     let (dir, _) = client();
-    for words in [&["lesson"][..], &["lesson", "phone"], &["key", "list"], &["completions", "bash"]] {
-        // Not by closing one end of a pipe: a process that another test starts just then may hold a copy for a moment.
+    for words in [&["lesson"][..], &["lesson", "phone"], &["key", "list"], &["completions", "bash"]]
+    {
+        // Not by closing one end of a pipe: a process that another test starts just then may hold a
+        // copy for a moment.
         let (reader, writer) = UnixStream::pair().unwrap();
         reader.shutdown(Shutdown::Read).unwrap();
         let output = labsh_in(dir.path())
@@ -372,6 +405,10 @@ fn who_has_seen_enough_of_what_is_printed_hears_no_complaint() {
             .stderr(Stdio::piped())
             .output()
             .unwrap();
-        assert_eq!((output.status.code(), text(&output.stderr)), (Some(141), String::new()), "{words:?}");
+        assert_eq!(
+            (output.status.code(), text(&output.stderr)),
+            (Some(141), String::new()),
+            "{words:?}"
+        );
     }
 }

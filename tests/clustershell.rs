@@ -16,8 +16,11 @@ fn fleet() -> Fleet {
     let fleet = Fleet::start();
     let configuration = fleet.path().join(".config/clustershell");
     fs::create_dir_all(&configuration).unwrap();
-    fs::copy(fleet.path().join("integrations/clustershell/clush.conf"), configuration.join("clush.conf"))
-        .unwrap();
+    fs::copy(
+        fleet.path().join("integrations/clustershell/clush.conf"),
+        configuration.join("clush.conf"),
+    )
+    .unwrap();
     fleet
 }
 
@@ -40,9 +43,11 @@ fn clush_tells_outputs_and_exit_statuses_apart() {
     let output = fleet.output(&clush, script);
     assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
     let hosts = 1..=8;
-    let expected: Vec<String> = hosts.clone().map(|host| format!("lab{host:02}: out lab{host:02}")).collect();
+    let expected: Vec<String> =
+        hosts.clone().map(|host| format!("lab{host:02}: out lab{host:02}")).collect();
     assert_eq!(sorted_lines(&output.stdout), expected);
-    let mut expected: Vec<String> = hosts.map(|host| format!("lab{host:02}: err lab{host:02}")).collect();
+    let mut expected: Vec<String> =
+        hosts.map(|host| format!("lab{host:02}: err lab{host:02}")).collect();
     expected.insert(0, "clush: lab05: exited with exit code 3".into());
     assert_eq!(sorted_lines(&output.stderr), expected);
 }
@@ -69,7 +74,11 @@ fn clush_hands_stdin_to_every_host_and_collects_large_outputs() {
     let sum = run(std::process::Command::new("sh").args(["-c", "seq 100000 | cksum"]));
     let expected = format!("lab[01-08] (8)\n---------------\n300000\n{}", text(&sum.stdout));
     assert!(text(&output.stdout).contains(&expected), "{}", text(&output.stdout));
-    let output = run(&mut fleet.shell(&clush, "clush -S -N -w lab[01-08] seq 100000 | sort -n | uniq -c | awk '$1 != 8' | wc -l; clush -S -N -w lab[01-08] seq 100000 | wc -l"));
+    let output = run(&mut fleet.shell(
+        &clush,
+        "clush -S -N -w lab[01-08] seq 100000 | sort -n | \
+        uniq -c | awk '$1 != 8' | wc -l; clush -S -N -w lab[01-08] seq 100000 | wc -l",
+    ));
     assert_eq!(text(&output.stdout), "0\n800000\n");
 }
 

@@ -1,4 +1,5 @@
-//! Files from here to there and back: what arrives, what is left alone, what is continued, and how failures are told.
+//! Files from here to there and back: what arrives, what is left alone, what is continued, and how
+//! failures are told.
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -9,7 +10,9 @@ use std::time::{Duration, SystemTime};
 use socket2::{Domain, Socket, Type};
 
 use crate::support::screen::Screen;
-use crate::support::{HOST, LABSHD, Labshd, Running, eventually, feed, is_alive, pipe_through, run, text};
+use crate::support::{
+    HOST, LABSHD, Labshd, Running, eventually, feed, is_alive, pipe_through, run, text,
+};
 
 /// Hosts h01, h02 and h03, each at an address of its own, and `dead`, which refuses connections.
 struct Room {
@@ -18,7 +21,8 @@ struct Room {
 }
 
 /// The far side, each host's in a directory of its own that has its address for a name.
-const APART: &str = "subsystems.labsh-copy = ['/bin/sh', '-c', 'set -- $LABSH_CONNECTION; cd \"$0\" && mkdir -p $3 && cd $3 && exec LABSHD copy-serve', 'HERE']";
+const APART: &str = "subsystems.labsh-copy = ['/bin/sh', '-c', 'set -- $LABSH_CONNECTION; cd \
+    \"$0\" && mkdir -p $3 && cd $3 && exec LABSHD copy-serve', 'HERE']";
 
 impl Room {
     /// With more lines in labshd's configuration; HERE stands for the directory of its files.
@@ -27,21 +31,28 @@ impl Room {
             let file = PathBuf::from(command.get_args().last().unwrap());
             let addresses: String = (1..=3).map(|host| format!("'127.1.8.{host}:0', ")).collect();
             let configuration = fs::read_to_string(&file).unwrap();
-            let configuration = configuration.replace("listen = [", &format!("listen = [{addresses}"));
+            let configuration =
+                configuration.replace("listen = [", &format!("listen = [{addresses}"));
             let here = file.parent().unwrap().to_str().unwrap();
-            fs::write(&file, configuration.replace("HERE", here).replace("LABSHD", LABSHD)).unwrap();
+            fs::write(&file, configuration.replace("HERE", here).replace("LABSHD", LABSHD))
+                .unwrap();
         });
         let dead = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         dead.bind(&"127.1.8.4:0".parse::<std::net::SocketAddrV4>().unwrap().into()).unwrap();
         let mut configuration = String::from("[defaults]\nkey = \"test\"\n");
         let mut host = |name: &str, address: &str, port: u16| {
-            configuration +=
-                &format!("[hosts.{name}]\naddress = \"{address}\"\nport = {port}\nhost_id = \"{HOST}\"\n");
+            configuration += &format!(
+                "[hosts.{name}]\naddress = \"{address}\"\nport = {port}\nhost_id = \"{HOST}\"\n"
+            );
         };
         for number in 1..=3 {
             let address = format!("127.1.8.{number}");
             let line = labshd.log().wait_for(&format!("listening address={address}:"));
-            host(&format!("h0{number}"), &address, line.rsplit(':').next().unwrap().trim().parse().unwrap());
+            host(
+                &format!("h0{number}"),
+                &address,
+                line.rsplit(':').next().unwrap().trim().parse().unwrap(),
+            );
         }
         host("dead", "127.1.8.4", dead.local_addr().unwrap().as_socket().unwrap().port());
         fs::write(labshd.file("config/labsh/config.toml"), configuration).unwrap();
@@ -149,9 +160,15 @@ fn many_hosts_get_the_same_and_each_ones_files_come_into_a_directory_of_its_own(
     let said = lines(&out);
     assert_eq!(out.status.code(), Some(255), "{said}");
     assert!(said.contains("labsh: unreachable: dead: cannot connect to 127.1.8.4:"), "{said}");
-    assert!(said.contains("labsh: 3 of 4 succeeded in ") && said.contains("; 21 copied (8.6 MiB)"), "{said}");
+    assert!(
+        said.contains("labsh: 3 of 4 succeeded in ") && said.contains("; 21 copied (8.6 MiB)"),
+        "{said}"
+    );
     for number in 1..=3 {
-        assert_eq!(tree(&room.path("from")), tree(&room.path(&format!("127.1.8.{number}/all/from"))));
+        assert_eq!(
+            tree(&room.path("from")),
+            tree(&room.path(&format!("127.1.8.{number}/all/from")))
+        );
     }
 
     let last = text(&run(room.labshd.labsh().arg("last")).stdout);
@@ -188,7 +205,10 @@ fn what_cannot_be_copied_is_named_with_its_host_and_the_rest_goes_on() {
     let out = room.copy(&["good", &room.there("h[01-02]", "no/such/place")]);
     assert_eq!(out.status.code(), Some(1));
     let said = lines(&out);
-    assert!(said.contains("labsh: h02: ") && said.contains("no/such/place: No such file"), "{said}");
+    assert!(
+        said.contains("labsh: h02: ") && said.contains("no/such/place: No such file"),
+        "{said}"
+    );
     assert!(said.contains("labsh: not everything was copied (2): h[01-02]\n"), "{said}");
 
     for (words, status, said) in [
@@ -201,7 +221,11 @@ fn what_cannot_be_copied_is_named_with_its_host_and_the_rest_goes_on() {
     ] {
         let out = room.copy(words);
         assert_eq!(out.status.code(), Some(status), "{words:?}: {}", lines(&out));
-        assert!(lines(&out).contains(said) && lines(&out).lines().count() == 1, "{words:?}: {}", lines(&out));
+        assert!(
+            lines(&out).contains(said) && lines(&out).lines().count() == 1,
+            "{words:?}: {}",
+            lines(&out)
+        );
     }
 }
 
@@ -209,7 +233,8 @@ fn what_cannot_be_copied_is_named_with_its_host_and_the_rest_goes_on() {
 fn a_disk_that_fills_leaves_nothing_half_written() {
     // No file there may have more than 200 blocks, of 512 or 1,024 bytes.
     let limited = format!(
-        "subsystems.labsh-copy = ['/bin/sh', '-c', 'ulimit -f 200; exec \"$0\" copy-serve', '{LABSHD}']"
+        "subsystems.labsh-copy = ['/bin/sh', '-c', 'ulimit -f 200; exec \"$0\" copy-serve', \
+         '{LABSHD}']"
     );
     let room = Room::with(&limited);
     fs::write(room.path("large"), vec![1; 3_000_000]).unwrap();
@@ -234,7 +259,11 @@ fn a_host_that_does_not_know_how_is_told_as_such() {
     fs::write(room.path("file"), "x").unwrap();
     let out = room.copy(&["file", "h01:"]);
     assert_eq!(out.status.code(), Some(1));
-    assert!(lines(&out).contains("labsh: the far side has ended without a word"), "{}", lines(&out));
+    assert!(
+        lines(&out).contains("labsh: the far side has ended without a word"),
+        "{}",
+        lines(&out)
+    );
     assert!(lines(&out).contains("restart labshd if its program was replaced"), "{}", lines(&out));
     let said = text(&pipe_through(&mut room.labshd.run(&["true"]), b"").stderr);
     assert_eq!(said, "");
@@ -285,9 +314,11 @@ fn of_one_host_a_path_over_there_is_told_with_its_host() {
 #[test]
 fn a_file_that_its_owner_may_not_read_is_replaced() {
     // Root may read everything unless it is told not to.
-    let reader = "if [ $(id -u) = 0 ]; then set -- setpriv --bounding-set -dac_override,-dac_read_search; fi; \
+    let reader = "if [ $(id -u) = 0 ]; then set -- setpriv --bounding-set \
+        -dac_override,-dac_read_search; fi; \
                   exec \"$@\" \"$0\" copy-serve";
-    let room = Room::with(&format!("subsystems.labsh-copy = ['/bin/sh', '-c', '{reader}', '{LABSHD}']"));
+    let room =
+        Room::with(&format!("subsystems.labsh-copy = ['/bin/sh', '-c', '{reader}', '{LABSHD}']"));
     for (name, options) in [("sealed", &[][..]), ("checked", &["--checksum"])] {
         fs::write(room.path(name), "new").unwrap();
         let there = room.path("there");
@@ -371,7 +402,10 @@ fn on_a_terminal_one_sees_how_far_it_has_come() {
     screen.line(&format!("labsh cp file {}; echo status $?", room.there("h01", "there/")));
     let shown = screen.wait_until("the end is foretold", |shown| shown.contains(" left  "));
     let line = shown.lines().find(|line| line.contains(" left  ")).unwrap();
-    assert!(line.starts_with("0 %  ") && line.contains(" of 1.0 TiB  ") && line.contains("/s  "), "{line}");
+    assert!(
+        line.starts_with("0 %  ") && line.contains(" of 1.0 TiB  ") && line.contains("/s  "),
+        "{line}"
+    );
     screen.press("C-c");
     let shown = screen.wait_for_line("status 130");
     assert!(!shown.contains(" left  "), "{shown}");

@@ -1,4 +1,5 @@
-//! A server that lies about files: nothing is written outside of the destination, and a lie is never a copy.
+//! A server that lies about files: nothing is written outside of the destination, and a lie is
+//! never a copy.
 
 use std::fs;
 use std::io::Read;
@@ -56,8 +57,10 @@ fn told(victim: &Victim, said: Vec<u8>, ends: Ends) -> Output {
         if ends == Ends::Well {
             peer.until(Kind::Eof, 1);
             let (status, stdout) = (Status::Exited(0), said.len() as u64);
-            let exit = Exit { status, timed_out: false, stdout, stderr: 0, usage: Usage::default() };
-            let ends = [Stream::Stdout, Stream::Stderr].map(|stream| message(&Eof { stream }, 1)).concat();
+            let exit =
+                Exit { status, timed_out: false, stdout, stderr: 0, usage: Usage::default() };
+            let ends =
+                [Stream::Stdout, Stream::Stderr].map(|stream| message(&Eof { stream }, 1)).concat();
             peer.send(&[ends, message(&exit, 1)].concat());
         }
         // The client may leave without having read everything.
@@ -88,8 +91,10 @@ fn what_breaks_the_rules_is_left_and_nothing_of_it_stays() {
     let path = |path: &[u8]| {
         // As long as the path, and then the path itself in its place: no honest encoder writes it.
         let mut bytes = encoded(&[file(0, &"a".repeat(path.len()), 0), Message::Listed]);
-        let at =
-            bytes.windows(path.len()).position(|window| window.iter().all(|byte| *byte == b'a')).unwrap();
+        let at = bytes
+            .windows(path.len())
+            .position(|window| window.iter().all(|byte| *byte == b'a'))
+            .unwrap();
         bytes[at..at + path.len()].copy_from_slice(path);
         bytes
     };
@@ -116,7 +121,10 @@ fn what_breaks_the_rules_is_left_and_nothing_of_it_stays() {
             "less comes",
         ),
         (
-            encoded(&[Message::Put { destination: b"/".to_vec(), names: vec![Name::new(b"x").unwrap()] }]),
+            encoded(&[Message::Put {
+                destination: b"/".to_vec(),
+                names: vec![Name::new(b"x").unwrap()],
+            }]),
             "rules",
         ),
         (vec![0xff; 100], "too long"),
@@ -177,7 +185,10 @@ fn a_wrong_digest_is_no_copy_and_a_text_cannot_steer_the_terminal() {
     let output = told(&victim, encoded(&said), Ends::Well);
     let errors = text(&output.stderr);
     assert!(errors.contains("named: what arrived is not what was sent"), "{errors}");
-    assert!(!errors.contains(['\x1b', '\r', '\u{202e}']) && errors.contains("\\u{1b}[2J"), "{errors:?}");
+    assert!(
+        !errors.contains(['\x1b', '\r', '\u{202e}']) && errors.contains("\\u{1b}[2J"),
+        "{errors:?}"
+    );
     assert_eq!(names(&victim.dir.path().join("destination")), [""; 0]);
     // Whatever the far side says of itself.
     assert_eq!(output.status.code(), Some(1));
@@ -189,13 +200,17 @@ fn a_server_that_cannot_copy_is_called_old() {
     let (address, server) = victim.serve(|mut peer, key| {
         welcome(&mut peer, &key, 8);
         peer.until(Kind::Open, 1);
-        peer.send(&message(&Refuse::new(RefuseCode::SUBSYSTEM, "no such thing", "ask somebody"), 1));
+        peer.send(&message(
+            &Refuse::new(RefuseCode::SUBSYSTEM, "no such thing", "ask somebody"),
+            1,
+        ));
         // The client may leave without having read everything.
         let _ = peer.stream.read_to_end(&mut Vec::new());
     });
     let mut labsh = labsh_in(victim.dir.path());
     labsh.args(["cp", "--plain", "--port", &address.port().to_string()]);
-    let output = labsh.args([&format!("{}:x", address.ip()), "."]).stdin(Stdio::null()).output().unwrap();
+    let output =
+        labsh.args([&format!("{}:x", address.ip()), "."]).stdin(Stdio::null()).output().unwrap();
     server.join().unwrap();
     let errors = text(&output.stderr);
     assert_eq!(output.status.code(), Some(125), "{errors}");
@@ -222,6 +237,6 @@ fn what_the_user_asked_for_is_all_that_gets_a_name() {
 
 /// SHA-256 of `hi`.
 const DIGEST_OF_HI: [u8; 32] = [
-    0x8f, 0x43, 0x43, 0x46, 0x64, 0x8f, 0x6b, 0x96, 0xdf, 0x89, 0xdd, 0xa9, 0x01, 0xc5, 0x17, 0x6b, 0x10,
-    0xa6, 0xd8, 0x39, 0x61, 0xdd, 0x3c, 0x1a, 0xc8, 0x8b, 0x59, 0xb2, 0xdc, 0x32, 0x7a, 0xa4,
+    0x8f, 0x43, 0x43, 0x46, 0x64, 0x8f, 0x6b, 0x96, 0xdf, 0x89, 0xdd, 0xa9, 0x01, 0xc5, 0x17, 0x6b,
+    0x10, 0xa6, 0xd8, 0x39, 0x61, 0xdd, 0x3c, 0x1a, 0xc8, 0x8b, 0x59, 0xb2, 0xdc, 0x32, 0x7a, 0xa4,
 ];

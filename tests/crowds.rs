@@ -1,4 +1,5 @@
-//! More connections than labshd wants: a real client gets in all the same, and those that are in are not harmed.
+//! More connections than labshd wants: a real client gets in all the same, and those that are in
+//! are not harmed.
 
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
@@ -15,7 +16,8 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use crate::peer::{Peer, assert_well, connect_from, eof, message, open, stdin};
 use crate::support::{LABSHD, Labshd, PATIENCE, eventually, memory, processor_time, text};
 
-/// As many of 10,000 as this machine's hard limit on descriptors allows: labshd gives them half of its own.
+/// As many of 10,000 as this machine's hard limit on descriptors allows: labshd gives them half of
+/// its own.
 fn crowd() -> usize {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
@@ -35,7 +37,11 @@ fn sit(count: usize, to: SocketAddr, from: impl Fn(usize) -> IpAddr) -> Vec<TcpS
 fn get_in(labshd: &Labshd) -> Duration {
     let start = Instant::now();
     let output = labshd.output(&["echo", "well"]);
-    assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(0), "well\n"), "{output:?}");
+    assert_eq!(
+        (output.status.code(), text(&output.stdout).as_str()),
+        (Some(0), "well\n"),
+        "{output:?}"
+    );
     start.elapsed()
 }
 
@@ -45,7 +51,8 @@ fn half_open_sockets(labshd: &Labshd) -> usize {
 
 #[test]
 fn a_client_gets_in_while_thousands_sit_half_open() {
-    let labshd = Labshd::with("max_unauthenticated = 20000\nauthentication_deadline = '5m'\nbacklog = 4096");
+    let labshd =
+        Labshd::with("max_unauthenticated = 20000\nauthentication_deadline = '5m'\nbacklog = 4096");
     let (quiet, before) = (get_in(&labshd), memory(labshd.pid()));
     let count = crowd();
     let crowd = sit(count, labshd.tls, own_address);
@@ -93,7 +100,10 @@ fn who_holds_most_makes_room_for_others() {
     // 15 of the greedy are left, and the one who was there first is still being listened to.
     assert_eq!(modest.next().unwrap().kind, Kind::Challenge);
     get_in(&labshd);
-    assert_eq!(labshd.log().count("put out to make room from=127.1.0.8"), labshd.log().count("put out"));
+    assert_eq!(
+        labshd.log().count("put out to make room from=127.1.0.8"),
+        labshd.log().count("put out")
+    );
     modest.send(&[0xff; 12]);
     assert_eq!(modest.refusal().code, RefuseCode::PROTOCOL);
     drop(greedy);
@@ -105,7 +115,9 @@ fn poor_labshd(descriptors: usize) -> Labshd {
     Labshd::launch("authentication_deadline = '5m'", |command| {
         let arguments: Vec<_> = command.get_args().map(std::ffi::OsStr::to_owned).collect();
         let mut shell = Command::new("sh");
-        shell.args(["-c", &format!("ulimit -n {descriptors}; exec \"$0\" \"$@\""), LABSHD]).args(arguments);
+        shell
+            .args(["-c", &format!("ulimit -n {descriptors}; exec \"$0\" \"$@\""), LABSHD])
+            .args(arguments);
         shell.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
         shell.stderr(std::process::Stdio::piped());
         *command = shell;
@@ -119,9 +131,14 @@ fn a_crowd_leaves_sessions_and_commands_their_descriptors() {
     session.send(&open(1, &["cat"]));
     session.started(1);
     let crowd = sit(500, labshd.plain, own_address);
-    // Half of the descriptors are theirs, and no more; where accepting outruns closing, some are not even let in.
-    let gone =
-        || ["put out to make room", "turned away"].map(|what| labshd.log().count(what)).iter().sum::<usize>();
+    // Half of the descriptors are theirs, and no more; where accepting outruns closing, some are
+    // not even let in.
+    let gone = || {
+        ["put out to make room", "turned away"]
+            .map(|what| labshd.log().count(what))
+            .iter()
+            .sum::<usize>()
+    };
     eventually("all but half as many as there are descriptors have gone", || gone() >= 500 - 64);
     // The session that is there goes on, and can start another command.
     session.send(&stdin(1, b"still here"));
@@ -145,7 +162,8 @@ fn assert_idle(labshd: &Labshd) {
 
 #[test]
 fn sessions_that_use_all_descriptors_up_are_not_harmed_by_a_crowd_and_nothing_spins() {
-    // A session holds two: the last descriptor goes to a whole session, or to one that is still authenticating.
+    // A session holds two: the last descriptor goes to a whole session, or to one that is still
+    // authenticating.
     [40, 41].into_iter().for_each(use_all_descriptors_up);
 }
 
@@ -153,8 +171,8 @@ fn use_all_descriptors_up(descriptors: usize) {
     let labshd = poor_labshd(descriptors);
     let mut sessions = Vec::new();
     let full = || labshd.log().count("no descriptors left") > 0;
-    // Nobody can be put out: the newcomer that is one too many is turned away, waits, or is told so once it has proven who
-    // it is and nothing is left to look its user up with.
+    // Nobody can be put out: the newcomer that is one too many is turned away, waits, or is told so
+    // once it has proven who it is and nothing is left to look its user up with.
     let mut told = false;
     while !told && !full() {
         let mut peer = Peer::connect(labshd.plain);

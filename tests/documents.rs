@@ -25,7 +25,8 @@ fn check(file: &Path) -> Output {
 fn settings(output: &Output) -> Vec<String> {
     assert!(output.status.success(), "{}", text(&output.stderr));
     let told = text(&output.stdout);
-    let names_files = |line: &&str| line.starts_with("configuration") || line.starts_with("keys in");
+    let names_files =
+        |line: &&str| line.starts_with("configuration") || line.starts_with("keys in");
     told.lines().filter(|line| !names_files(line)).map(str::to_owned).collect()
 }
 
@@ -47,7 +48,10 @@ fn the_packaged_configuration_says_every_default() {
             let line = line.trim_start_matches('#');
             line.starts_with(&format!("{key} = ")) || line == format!("[{key}]")
         };
-        assert!(read("packaging/labshd.toml").lines().any(line), "{key} is missing in packaging/labshd.toml");
+        assert!(
+            read("packaging/labshd.toml").lines().any(line),
+            "{key} is missing in packaging/labshd.toml"
+        );
     }
 }
 
@@ -57,7 +61,8 @@ fn the_packaged_client_configuration_is_understood() {
     fs::create_dir(dir.path().join("labsh")).unwrap();
     let packaged = read("packaging/config.toml");
     // The example as it is, and with everything in it switched on.
-    let keys = |line: &&str| line.starts_with('#') && (line.contains(" = ") || line.starts_with("#["));
+    let keys =
+        |line: &&str| line.starts_with('#') && (line.contains(" = ") || line.starts_with("#["));
     let on: String = packaged
         .lines()
         .map(|line| if keys(&line) { line.trim_start_matches('#') } else { line })
@@ -95,8 +100,9 @@ fn options_in_the_readme_exist() {
         let readme = read(readme);
         let words = readme.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'));
         for option in words.filter(|word| word.starts_with("--") && !word.ends_with('-')) {
-            let stands =
-                |word: &str| word.trim_matches(|c: char| !c.is_ascii_alphanumeric() && c != '-') == option;
+            let stands = |word: &str| {
+                word.trim_matches(|c: char| !c.is_ascii_alphanumeric() && c != '-') == option
+            };
             assert!(known.split_whitespace().any(stands), "{option} is in no --help");
         }
     }
@@ -125,15 +131,24 @@ fn the_readmes_exit_statuses_are_those_of_the_help() {
 fn the_lesson_plans_commands_succeed() {
     let count = |document: &str| {
         let dir = tempfile::tempdir().unwrap();
-        let path =
-            format!("{}:{}", Path::new(LABSH).parent().unwrap().display(), std::env::var("PATH").unwrap());
+        let path = format!(
+            "{}:{}",
+            Path::new(LABSH).parent().unwrap().display(),
+            std::env::var("PATH").unwrap()
+        );
         let document = read(document);
-        let commands: Vec<&str> = document.lines().filter(|line| line.starts_with("labsh lesson")).collect();
+        let commands: Vec<&str> =
+            document.lines().filter(|line| line.starts_with("labsh lesson")).collect();
         for command in &commands {
             let mut shell = Command::new("sh");
             shell.args(["-c", command]).current_dir(dir.path()).env("PATH", &path);
             let output = shell.output().unwrap();
-            assert!(output.status.success(), "{command}\n{}{}", text(&output.stdout), text(&output.stderr));
+            assert!(
+                output.status.success(),
+                "{command}\n{}{}",
+                text(&output.stdout),
+                text(&output.stderr)
+            );
         }
         assert!(dir.path().join("pages/index.html").exists());
         commands.len()

@@ -154,8 +154,11 @@ fn a_key_that_is_not_enrolled_is_255_and_named() {
     let output = labshd.output_with(&["--key", "test", "--host-id", "elsewhere"], &["true"]);
     assert_ends(&output, 255, &["elsewhere"]);
     let plain = labshd.plain.to_string();
-    let output =
-        labshd.labsh().args(["run", "--key", "stranger", "--plain", &plain, "true"]).output().unwrap();
+    let output = labshd
+        .labsh()
+        .args(["run", "--key", "stranger", "--plain", &plain, "true"])
+        .output()
+        .unwrap();
     assert_ends(&output, 125, &["authentication failed"]);
 }
 
@@ -180,17 +183,33 @@ fn json_tells_every_outcome_in_one_line() {
         line
     };
     let exited = tell(&[], &["printf abc; echo d >&2; exit 3"]);
-    for part in
-        ["\"outcome\":\"exited\"", "\"exit_status\":3", "\"code\":3", "\"signal\":null", "\"stdout_bytes\":3"]
-    {
+    for part in [
+        "\"outcome\":\"exited\"",
+        "\"exit_status\":3",
+        "\"code\":3",
+        "\"signal\":null",
+        "\"stdout_bytes\":3",
+    ] {
         assert!(exited.contains(part), "{part} is not in {exited}");
     }
-    assert!(exited.contains("\"stderr_bytes\":2") && exited.contains("\"peak_memory_bytes\""), "{exited}");
+    assert!(
+        exited.contains("\"stderr_bytes\":2") && exited.contains("\"peak_memory_bytes\""),
+        "{exited}"
+    );
     for (told, parts) in [
         (tell(&[], &["kill -9 $$"]), ["\"outcome\":\"signaled\"", "\"signal\":9"]),
-        (tell(&["--timeout", "50ms"], &["sleep 300"]), ["\"outcome\":\"timed-out\"", "\"exit_status\":124"]),
-        (tell(&[], &["no-such-program", "x"]), ["\"outcome\":\"refused\"", "\"refusal\":\"not-found\""]),
-        (tell(&["--host-id", "x"], &["true"]), ["\"outcome\":\"connection\"", "\"exit_status\":255"]),
+        (
+            tell(&["--timeout", "50ms"], &["sleep 300"]),
+            ["\"outcome\":\"timed-out\"", "\"exit_status\":124"],
+        ),
+        (
+            tell(&[], &["no-such-program", "x"]),
+            ["\"outcome\":\"refused\"", "\"refusal\":\"not-found\""],
+        ),
+        (
+            tell(&["--host-id", "x"], &["true"]),
+            ["\"outcome\":\"connection\"", "\"exit_status\":255"],
+        ),
     ] {
         parts.iter().for_each(|part| assert!(told.contains(part), "{part} is not in {told}"));
     }
@@ -202,7 +221,8 @@ fn a_descriptor_of_ones_own_gets_the_status_alone() {
     let file = labshd.file("status");
     let script = format!("\"$@\" 7>'{file}'");
     let words = ["echo out; echo err >&2; exit 9"];
-    let output = in_shell(&script, &labshd.run_with(&["--status-fd", "7"], &words)).output().unwrap();
+    let output =
+        in_shell(&script, &labshd.run_with(&["--status-fd", "7"], &words)).output().unwrap();
     assert_eq!(output.status.code(), Some(9));
     assert_eq!((text(&output.stdout), text(&output.stderr)), ("out\n".into(), "err\n".into()));
     let status = fs::read_to_string(file).unwrap();

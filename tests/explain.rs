@@ -1,4 +1,5 @@
-//! `labsh explain`: what a command would find, the refusals that it would meet, and that nothing is started.
+//! `labsh explain`: what a command would find, the refusals that it would meet, and that nothing is
+//! started.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -73,7 +74,11 @@ fn what_would_be_refused_is_told_with_its_reason() {
         (&[], &[&plain, "x"], "plain: cannot be executed: Permission denied"),
         (&[], &["/", "x"], "/: cannot be executed: Permission denied"),
         (&["--cwd", &nowhere], &["true", "x"], "cannot enter the working directory "),
-        (&["--env", "A=1"], &["true", "x"], "the environment variable A may not be set: accept_env"),
+        (
+            &["--env", "A=1"],
+            &["true", "x"],
+            "the environment variable A may not be set: accept_env",
+        ),
         (&["--user", "somebody-else"], &["true", "x"], "not as somebody-else; "),
     ] {
         let output = explain(&labshd, options, words);
@@ -97,11 +102,15 @@ fn hosts_with_the_same_answer_stand_together() {
         format!("[hosts.{name}]\naddress = \"127.0.0.1\"\nport = {port}\nhost_id = \"{HOST}\"\n")
     });
     fs::write(labshd.file("config/labsh/config.toml"), hosts.concat()).unwrap();
-    let output = labshd.labsh().args(["explain", "h[1-3],dead", "--", "true", "x"]).output().unwrap();
+    let output =
+        labshd.labsh().args(["explain", "h[1-3],dead", "--", "true", "x"]).output().unwrap();
     assert_eq!(output.status.code(), Some(255), "{output:?}");
     let said = text(&output.stdout);
     assert!(said.starts_with("---- h[1-3] (3 hosts) ----\nwould run as "), "{said}");
-    assert!(said.contains("---- dead (1 host) ----\ncannot be asked: cannot connect to "), "{said}");
+    assert!(
+        said.contains("---- dead (1 host) ----\ncannot be asked: cannot connect to "),
+        "{said}"
+    );
 }
 
 #[test]
@@ -113,7 +122,8 @@ fn hosts_that_never_answer_delay_nobody() {
     };
     // As many as are gone about at once, and before the one that answers.
     let hosts =
-        [table("a-mute[01-64]", mute.local_addr().unwrap().port()), table("h", labshd.tls.port())].concat();
+        [table("a-mute[01-64]", mute.local_addr().unwrap().port()), table("h", labshd.tls.port())]
+            .concat();
     fs::write(labshd.file("config/labsh/hosts.toml"), hosts).unwrap();
     let mut command = labshd.labsh();
     command.args(["explain", "--connect-timeout", "1h", "a-mute[01-64],h", "--", "true"]);

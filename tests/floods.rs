@@ -5,11 +5,13 @@ use std::thread;
 
 use labsh_proto::frame::{FLAG_MORE, Kind};
 use labsh_proto::limits;
-use labsh_proto::message::{Body, CommandId, Open, Ping, Pong, Program, RefuseCode, Status, Stream, Until};
+use labsh_proto::message::{
+    Body, CommandId, Open, Ping, Pong, Program, RefuseCode, Status, Stream, Until,
+};
 
 use crate::peer::{
-    Peer, assert_well, bytes, close, commands, credit, header, message, open, open_body, open_frames, signal,
-    stdin,
+    Peer, assert_well, bytes, close, commands, credit, header, message, open, open_body,
+    open_frames, signal, stdin,
 };
 use crate::support::{Labshd, children, eventually, memory, settled, text};
 
@@ -83,7 +85,8 @@ fn a_command_without_end_is_refused_and_not_kept() {
     let labshd = Labshd::start();
     let mut peer = Peer::authenticated(&labshd);
     growing_at_most(&labshd, 8 * MIB, || {
-        let part = [header(limits::BODY, Kind::Open as u8, FLAG_MORE, 0, 1), vec![0; 65_536]].concat();
+        let part =
+            [header(limits::BODY, Kind::Open as u8, FLAG_MORE, 0, 1), vec![0; 65_536]].concat();
         (0..1_000).for_each(|_| peer.send(&part));
         peer.send(&bytes(Kind::Open, 1, b""));
         let refuse = peer.refused(1);
@@ -115,7 +118,9 @@ fn long_commands_without_end_do_not_pile_up() {
     let labshd = Labshd::start();
     let mut peer = Peer::authenticated(&labshd);
     let word = vec![b'x'; 100_000];
-    let body = open_body(&[b"sleep", &word, &word, &word, &word, &word, &word, &word, &word, &word, &word]);
+    let body = open_body(&[
+        b"sleep", &word, &word, &word, &word, &word, &word, &word, &word, &word, &word,
+    ]);
     growing_at_most(&labshd, 80 * MIB, || {
         for id in 1..=100 {
             peer.send(&[open_frames(id, &body), close(id)].concat());
@@ -228,7 +233,10 @@ fn commands_with_very_many_variables_keep_nobody_waiting() {
     round_trip(&mut peer, 1);
     assert_eq!(labshd.output(&["true"]).status.code(), Some(0));
     let said = text(&peer.finish(last).stdout);
-    assert!(said.lines().filter(|line| line.starts_with('A')).count() == 40_000, "variables are missing");
+    assert!(
+        said.lines().filter(|line| line.starts_with('A')).count() == 40_000,
+        "variables are missing"
+    );
     drop(peer);
     assert_well(&labshd);
 }

@@ -17,7 +17,9 @@ use labsh_transport::random;
 
 use crate::peer::proxy::{Cut, Proxy};
 use crate::peer::{Peer, assert_broke, bytes, header, message, open, tls};
-use crate::support::{HOST, Labshd, enroll, eventually, labsh_in, pipe_through, run, said, stop, text};
+use crate::support::{
+    HOST, Labshd, enroll, eventually, labsh_in, pipe_through, run, said, stop, text,
+};
 
 /// Refusals come at once: what is tested is not the delay.
 const PROMPT: &str = "failed_authentication_delay = '0s'";
@@ -28,7 +30,8 @@ fn ping() -> Vec<u8> {
 
 /// A key that is enrolled nowhere.
 fn unknown_key() -> HostKey {
-    Key::new(KeyId::new("test").unwrap(), Secret::new([5; 32])).for_host(&HostId::new(HOST).unwrap())
+    Key::new(KeyId::new("test").unwrap(), Secret::new([5; 32]))
+        .for_host(&HostId::new(HOST).unwrap())
 }
 
 /// Nothing was started, and labshd can still start things.
@@ -146,8 +149,10 @@ fn a_proof_holds_for_one_connection_one_host_and_one_mode() {
     assert_authentication(&answer_to(&labshd, &other, renamed));
     // Features are part of the proof.
     let richer = |frame: &Frame| {
-        let response =
-            Response { features: Features(!Features::SUPPORTED.0), ..Response::from_frame(frame).unwrap() };
+        let response = Response {
+            features: Features(!Features::SUPPORTED.0),
+            ..Response::from_frame(frame).unwrap()
+        };
         response.frame(ChannelId::CONNECTION)
     };
     assert_authentication(&answer_to(&labshd, &key, richer));
@@ -176,10 +181,16 @@ fn nothing_but_one_response_is_heard_before_authentication() {
     let labshd = Labshd::with(PROMPT);
     let marker = labshd.path().join("marker");
     let touch = open(1, &["touch", marker.to_str().unwrap()]);
-    for kind in Kind::ALL.iter().copied().filter(|kind| ![Kind::Response, Kind::Ping].contains(kind)) {
+    for kind in
+        Kind::ALL.iter().copied().filter(|kind| ![Kind::Response, Kind::Ping].contains(kind))
+    {
         let mut peer = Peer::connect(labshd.plain);
         let connection = peer.next().unwrap().kind == Kind::Challenge && kind as u8 <= 0x07;
-        let early = if kind == Kind::Open { touch.clone() } else { bytes(kind, u32::from(!connection), &[]) };
+        let early = if kind == Kind::Open {
+            touch.clone()
+        } else {
+            bytes(kind, u32::from(!connection), &[])
+        };
         peer.send(&[early, touch.clone()].concat());
         assert_broke(&peer.refusal(), "is not due now: response");
     }
@@ -275,9 +286,12 @@ fn a_wrong_key_is_named_with_its_host_id_and_what_to_check() {
     let output = stranger(&labshd);
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(255), "{said}");
-    for part in
-        ["key stolen", "host 127.0.0.1", "labshd key list", "labsh key enroll stolen --host 127.0.0.1"]
-    {
+    for part in [
+        "key stolen",
+        "host 127.0.0.1",
+        "labshd key list",
+        "labsh key enroll stolen --host 127.0.0.1",
+    ] {
         assert!(said.contains(part), "{part} in {said}");
     }
     assert_eq!(said.lines().count(), 1, "{said}");
@@ -317,7 +331,8 @@ fn a_key_that_expires_while_its_session_is_open_runs_nothing_more() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     // Longer where a busy machine had not connected in time.
     for seconds in [2, 8, 30, 60] {
-        let end = said("date", &["-u", "-d", &format!("+{seconds} seconds"), "+%Y-%m-%dT%H:%M:%SZ"]);
+        let end =
+            said("date", &["-u", "-d", &format!("+{seconds} seconds"), "+%Y-%m-%dT%H:%M:%SZ"]);
         fs::write(&entry, format!("{plain}expires = {end}\n")).unwrap();
         labshd.reload();
         let Ok(session) = runtime.block_on(Session::connect(&labshd.options())) else { continue };

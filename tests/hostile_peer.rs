@@ -12,8 +12,8 @@ use labsh_proto::message::{
 };
 
 use crate::peer::{
-    Peer, assert_broke, assert_well, bytes, close, credit, eof, header, message, open, open_body, signal,
-    stdin,
+    Peer, assert_broke, assert_well, bytes, close, credit, eof, header, message, open, open_body,
+    signal, stdin,
 };
 use crate::support::{Labshd, eventually, is_alive};
 
@@ -33,7 +33,8 @@ fn the_hand_made_open_is_what_the_protocol_writes() {
     assert_eq!(open.encode().unwrap(), open_body(&[b"a", b"bc"]));
 }
 
-/// Channel 1 runs a command that reads nothing, then this is sent, and behind it much more than fits in between.
+/// Channel 1 runs a command that reads nothing, then this is sent, and behind it much more than
+/// fits in between.
 fn break_rule(labshd: &Labshd, sent: &[u8], rule: &str) {
     let mut peer = Peer::authenticated(labshd);
     peer.send(&open(1, &["sleep", "1000"]));
@@ -74,7 +75,10 @@ fn each_broken_rule_is_refused_by_name_and_logged() {
         (header(8, stdin_kind, 0, 0, 0), "stdin on channel 0"),
         (open(0, &["true"]), "open on channel 0"),
         (open(1, &["true"]), "channel 1 was opened already"),
-        ([close(1), open(1, &["true"])].concat(), "channel 1 was opened already, the highest so far is 1"),
+        (
+            [close(1), open(1, &["true"])].concat(),
+            "channel 1 was opened already, the highest so far is 1",
+        ),
         (
             [open(7, &["true"]), open(6, &["true"])].concat(),
             "channel 6 was opened already, the highest so far is 7",
@@ -88,7 +92,10 @@ fn each_broken_rule_is_refused_by_name_and_logged() {
         (data(1, 64 << 10).repeat(48), "past its limit"),
         (credit(1, Stream::Stdout, 0, 0), "the limit goes back"),
         (credit(1, Stream::Stdout, 1, 1 << 21), "the consumed position is past what was sent"),
-        (credit(1, Stream::Stdout, u64::MAX, u64::MAX), "the consumed position is past what was sent"),
+        (
+            credit(1, Stream::Stdout, u64::MAX, u64::MAX),
+            "the consumed position is past what was sent",
+        ),
         (credit(1, Stream::Stdout, 0, u64::MAX), "the limit is more than 1 GiB past"),
         (credit(1, Stream::Stdin, 0, 1 << 21), "credit came from the end that may not send it"),
         ([eof(1), data(1, 1)].concat(), "stdin after the end of stdin on channel 1"),
@@ -118,7 +125,10 @@ fn each_broken_rule_is_refused_by_name_and_logged() {
             [header(1, Kind::Open as u8, FLAG_MORE, 0, 2), vec![0], data(2, 1)].concat(),
             "stdin is not due now: the rest of open",
         ),
-        ((2..=9).flat_map(|id| open(id, &["sleep", "1000"])).collect(), "more than 4 channels at once"),
+        (
+            (2..=9).flat_map(|id| open(id, &["sleep", "1000"])).collect(),
+            "more than 4 channels at once",
+        ),
     ];
     for (sent, rule) in &cases {
         break_rule(&labshd, sent, rule);
@@ -277,7 +287,8 @@ fn a_client_that_reads_late_still_gets_everything_when_labshd_stops() {
     for id in 1..=8 {
         peer.send(&open(id, &["head", "-c", "1000000", "/dev/zero"]));
     }
-    // All have ended as far as the machine is concerned; much of what they said waits for this client.
+    // All have ended as far as the machine is concerned; much of what they said waits for this
+    // client.
     labshd.log().wait_for_nth("command started", 8);
     labshd.signal(15);
     labshd.log().wait_for("stopping");

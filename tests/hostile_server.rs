@@ -44,7 +44,8 @@ fn hang_up(mut peer: Peer) {
     let _ = peer.stream.read_to_end(&mut Vec::new());
 }
 
-/// What comes of a server that sends this once the command runs, and then waits for the client to leave.
+/// What comes of a server that sends this once the command runs, and then waits for the client to
+/// leave.
 fn told(victim: &Victim, sent: Vec<u8>) -> Output {
     victim.meet(move |mut peer| {
         start(&mut peer);
@@ -113,7 +114,10 @@ fn output_that_is_not_whole_is_never_success() {
     for (sent, numbers) in [
         ([stdout(b"hello"), exit(6, 0)].concat(), "stdout is incomplete: 5 of 6 bytes"),
         ([stdout(b"hello"), exit(4, 0)].concat(), "stdout is incomplete: 5 of 4 bytes"),
-        ([stdout(b"hello"), eof(Stream::Stdout), exit(5, 1)].concat(), "stderr is incomplete: 0 of 1 bytes"),
+        (
+            [stdout(b"hello"), eof(Stream::Stdout), exit(5, 1)].concat(),
+            "stderr is incomplete: 0 of 1 bytes",
+        ),
         (exit(u64::MAX, 0), "stdout is incomplete: 0 of 18446744073709551615 bytes"),
     ] {
         let said = complaint(&told(&victim, sent), 255);
@@ -156,9 +160,12 @@ fn a_connection_that_ends_in_the_middle_is_never_success() {
 #[test]
 fn what_comes_before_started_is_no_output() {
     let victim = Victim::new();
-    for early in
-        [stdout(b"x"), exit(0, 0), eof(Stream::Stdout), message(&Ended { status: Status::Exited(0) }, 1)]
-    {
+    for early in [
+        stdout(b"x"),
+        exit(0, 0),
+        eof(Stream::Stdout),
+        message(&Ended { status: Status::Exited(0) }, 1),
+    ] {
         let output = victim.meet(move |mut peer| {
             peer.until(Kind::Open, 1);
             peer.send(&early);
@@ -236,7 +243,10 @@ fn nonsense_in_the_welcome_is_not_believed() {
             let _ = peer.stream.read_to_end(&mut Vec::new());
         });
         let said = complaint(&output, 255);
-        assert!(said.contains("a version that is not 1 to 64 printable ASCII characters"), "{said}");
+        assert!(
+            said.contains("a version that is not 1 to 64 printable ASCII characters"),
+            "{said}"
+        );
     }
 }
 
@@ -249,8 +259,8 @@ fn a_status_that_no_process_has_is_still_reported() {
     assert!(said.contains("signal 255 (unknown, core dumped)"), "{said}");
 }
 
-/// `labsh run … cat` with an endless stdin, against a server that does this; returns how it ended and, from the moment
-/// when its input no longer moves, its memory.
+/// `labsh run … cat` with an endless stdin, against a server that does this; returns how it ended
+/// and, from the moment when its input no longer moves, its memory.
 fn feed_endlessly(script: impl FnOnce(Peer) + Send + 'static) -> (i32, u64) {
     let victim = Victim::new();
     let (release, wait) = std::sync::mpsc::channel::<()>();
@@ -266,8 +276,12 @@ fn feed_endlessly(script: impl FnOnce(Peer) + Send + 'static) -> (i32, u64) {
     });
     let mut yes = std::process::Command::new("yes").stdout(Stdio::piped()).spawn().unwrap();
     let mut labsh = victim.run(address, &["cat"]);
-    let mut labsh =
-        labsh.stdin(yes.stdout.take().unwrap()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut labsh = labsh
+        .stdin(yes.stdout.take().unwrap())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     let labsh_pid = labsh.id() as i32;
     eventually("the first limit was used", || bytes_read(labsh_pid) > limits::FIRST_STDIN_LIMIT);
     settled("the input", || bytes_read(labsh_pid));
@@ -299,7 +313,9 @@ fn a_server_that_stops_stdin_is_heard_while_it_is_fed() {
         welcome(&mut peer, &key, 8);
         start(&mut peer);
         peer.until(Kind::Stdin, 1);
-        peer.send(&[message(&Stop { stream: Stream::Stdin }, 1), stdout(b"enough"), exit(6, 0)].concat());
+        peer.send(
+            &[message(&Stop { stream: Stream::Stdin }, 1), stdout(b"enough"), exit(6, 0)].concat(),
+        );
         let _ = peer.stream.read_to_end(&mut Vec::new());
     });
     let mut labsh = victim.run(address, &["cat"]);

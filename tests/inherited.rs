@@ -1,4 +1,5 @@
-//! Descriptors that labsh shares with others: never changed for them, and every failure of them told.
+//! Descriptors that labsh shares with others: never changed for them, and every failure of them
+//! told.
 
 use std::fs::{self, File};
 use std::io::{Read, Write, pipe};
@@ -109,7 +110,13 @@ fn a_reader_that_is_gone_ends_the_command_quietly() {
     let labshd = Labshd::start();
     let (from, to) = pipe().unwrap();
     drop(from);
-    let output = labshd.run(&["yes"]).stdin(Stdio::null()).stdout(to).stderr(Stdio::piped()).spawn().unwrap();
+    let output = labshd
+        .run(&["yes"])
+        .stdin(Stdio::null())
+        .stdout(to)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     let output = output.wait_with_output().unwrap();
     assert_eq!((output.status.code(), text(&output.stderr)), (Some(141), String::new()));
 }
@@ -118,25 +125,32 @@ fn a_reader_that_is_gone_ends_the_command_quietly() {
 fn a_full_disk_is_told_and_is_255() {
     let labshd = Labshd::start();
     let full = || OwnedFd::from(File::options().write(true).open("/dev/full").unwrap());
-    let client =
-        labshd.run(&["echo lost; exit 0"]).stdin(Stdio::null()).stdout(full()).stderr(Stdio::piped()).spawn();
+    let client = labshd
+        .run(&["echo lost; exit 0"])
+        .stdin(Stdio::null())
+        .stdout(full())
+        .stderr(Stdio::piped())
+        .spawn();
     let output = client.unwrap().wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(255));
     let stderr = text(&output.stderr);
     assert!(stderr.contains("standard output") && stderr.contains("No space left"), "{stderr}");
 
-    let client = labshd.run(&["echo kept; echo lost >&2"]).stdin(Stdio::null()).stderr(full()).output();
+    let client =
+        labshd.run(&["echo kept; echo lost >&2"]).stdin(Stdio::null()).stderr(full()).output();
     let output = client.unwrap();
     assert_eq!((output.status.code(), text(&output.stdout)), (Some(255), "kept\n".into()));
     // It ends a command that would write for ever.
-    let endless = labshd.run(&["yes"]).stdin(Stdio::null()).stdout(full()).stderr(Stdio::piped()).spawn();
+    let endless =
+        labshd.run(&["yes"]).stdin(Stdio::null()).stdout(full()).stderr(Stdio::piped()).spawn();
     assert_eq!(endless.unwrap().wait_with_output().unwrap().status.code(), Some(255));
 }
 
 #[test]
 fn closed_descriptors_are_like_dev_null() {
     let labshd = Labshd::start();
-    let through = |script: &str, line: &str| in_shell(script, &labshd.run(&[line])).output().unwrap();
+    let through =
+        |script: &str, line: &str| in_shell(script, &labshd.run(&[line])).output().unwrap();
     let stdin = through("\"$@\" <&-", "cat; exit 5");
     assert_eq!((stdin.status.code(), text(&stdin.stderr)), (Some(5), String::new()));
     let stdout = through("\"$@\" >&-", "echo out; echo err >&2; exit 6");
@@ -152,9 +166,11 @@ fn one_open_file_may_be_everything_at_once() {
     let labshd = Labshd::start();
     let file = labshd.file("both");
     let script = format!("\"$@\" >{file} 2>&1; echo $?");
-    let output = in_shell(&script, &labshd.run(&["echo out; echo err >&2; echo out"])).output().unwrap();
+    let output =
+        in_shell(&script, &labshd.run(&["echo out; echo err >&2; echo out"])).output().unwrap();
     assert_eq!(text(&output.stdout), "0\n");
-    let mut lines: Vec<String> = fs::read_to_string(file).unwrap().lines().map(str::to_owned).collect();
+    let mut lines: Vec<String> =
+        fs::read_to_string(file).unwrap().lines().map(str::to_owned).collect();
     lines.sort();
     assert_eq!(lines, ["err", "out", "out"]);
 }

@@ -1,10 +1,13 @@
-//! Terminals on a host: everything that a person at one notices, typed into a terminal and read back from its screen.
+//! Terminals on a host: everything that a person at one notices, typed into a terminal and read
+//! back from its screen.
 
 use std::fs;
 use std::process::Stdio;
 
 use crate::support::screen::Screen;
-use crate::support::{Labshd, Running, children, in_shell, kill, own_account, pipe_through, text, tools};
+use crate::support::{
+    Labshd, Running, children, in_shell, kill, own_account, pipe_through, text, tools,
+};
 
 /// A shell over there that asks with something of its own, whatever the user's shell is.
 const OVER_THERE: &str = "env PS1='there> ' bash --norc --noprofile";
@@ -40,14 +43,18 @@ fn a_login_shell_answers_in_a_terminal_and_its_status_is_ours() {
     screen.wait_for_line(&format!("[-{name}] [screen-256color] [24 80] [/dev/pts/]"));
     screen.line("exit 7");
     let shown = is_over(&screen, 7);
-    assert!(shown.contains(&format!("labsh: the session on {} is over", labshd.target())), "{shown}");
+    assert!(
+        shown.contains(&format!("labsh: the session on {} is over", labshd.target())),
+        "{shown}"
+    );
 }
 
 #[test]
 fn keys_reach_what_is_in_the_foreground_over_there() {
     let labshd = Labshd::start();
     let Some(screen) = there(&labshd) else { return };
-    // By a process that is in the foreground already, or the key could reach the shell on its way there.
+    // By a process that is in the foreground already, or the key could reach the shell on its way
+    // there.
     screen.line("sh -c 'echo run\"\"ning; exec sleep 300'");
     screen.wait_for_line("running");
     screen.press("C-c");
@@ -87,7 +94,9 @@ fn an_editor_edits_and_saves() {
     let Some(screen) = Screen::start(&labshd, "") else { return };
     screen.line(&format!("checked labsh shell $T vi -u NONE -N {file}"));
     // An empty file as vi shows it: a column of tildes.
-    screen.wait_until("an empty file", |shown| shown.lines().filter(|line| *line == "~").count() > 10);
+    screen.wait_until("an empty file", |shown| {
+        shown.lines().filter(|line| *line == "~").count() > 10
+    });
     screen.keys("ifirst line\nsecond 粘包 line");
     screen.press("Escape");
     screen.wait_for_line("second 粘包 line");
@@ -338,7 +347,9 @@ fn a_command_is_given_a_terminal_on_request() {
     screen.wait_for_line("/dev/pts/");
     is_over(&screen, 6);
     // Our stdout may be anything.
-    screen.line("clear; checked labsh run -t $T sh -c 'test -t 0 && test -t 1 && echo bo\"\"th' | cat");
+    screen.line(
+        "clear; checked labsh run -t $T sh -c 'test -t 0 && test -t 1 && echo bo\"\"th' | cat",
+    );
     screen.wait_for_line("both");
     screen.wait_for_line("status 0");
 }
@@ -382,7 +393,8 @@ fn every_byte_passes_through_a_terminal_that_changes_none() {
     let mut bytes: Vec<u8> = (0..=255).collect();
     bytes.extend(b"\r~.\r~?".repeat(64).iter().take(256));
     std::io::Write::write_all(client.child.stdin.as_mut().unwrap(), &bytes).unwrap();
-    let numbers: Vec<u8> = client.line().split_whitespace().map(|number| number.parse().unwrap()).collect();
+    let numbers: Vec<u8> =
+        client.line().split_whitespace().map(|number| number.parse().unwrap()).collect();
     assert_eq!(numbers, bytes);
     assert_eq!(client.finish().status.code(), Some(0));
 }

@@ -1,4 +1,5 @@
-//! Hosts as files tell of them: listed, with the place of each value; asked, refused, reached; and given keys.
+//! Hosts as files tell of them: listed, with the place of each value; asked, refused, reached; and
+//! given keys.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -64,13 +65,15 @@ user = \"bob\"
 #[test]
 fn hosts_are_listed_with_what_is_known_of_them() {
     let world = world(
-        "[hosts.lab02]\naddress = \"10.0.0.2\"\nplain = true\n[hosts.\"bob@lab03\"]\nkey = \"bobs\"\n",
+        "[hosts.lab02]\naddress = \"10.0.0.2\"\nplain = true\n[hosts.\"bob@lab03\"]\nkey = \
+         \"bobs\"\n",
         ROOMS,
     );
     let path = world.path();
     run(labsh_in(path).args(["key", "new", "alice"]));
     let listed = stdout(path, &["hosts"]);
-    let rows: Vec<Vec<&str>> = listed.lines().map(|line| line.split("  ").collect::<Vec<_>>()).collect();
+    let rows: Vec<Vec<&str>> =
+        listed.lines().map(|line| line.split("  ").collect::<Vec<_>>()).collect();
     assert_eq!(rows.len(), 5, "{listed}");
     assert!(listed.starts_with("HOST   ADDRESS                "), "{listed}");
     for line in [
@@ -91,7 +94,8 @@ fn hosts_are_listed_with_what_is_known_of_them() {
     let groups = stdout(path, &["hosts", "--groups"]);
     assert_eq!(
         groups,
-        "GROUP  COUNT  HOSTS\ncs     4      lab[01-04]\nlab-a  4      lab[01-04]\nsome   3      lab[01-03]\n"
+        "GROUP  COUNT  HOSTS\ncs     4      lab[01-04]\nlab-a  4      lab[01-04]\nsome   3      \
+         lab[01-03]\n"
     );
     let of_one: Vec<Value> = stdout(path, &["hosts", "--groups", "--json", "lab04"])
         .lines()
@@ -106,7 +110,8 @@ fn hosts_are_listed_with_what_is_known_of_them() {
 
 #[test]
 fn every_value_is_shown_with_the_line_it_comes_from() {
-    let world = world("[defaults]\nconnect_timeout = \"3s\"\n\n[hosts.lab03]\nkey = \"alice\"\n", ROOMS);
+    let world =
+        world("[defaults]\nconnect_timeout = \"3s\"\n\n[hosts.lab03]\nkey = \"alice\"\n", ROOMS);
     let path = world.path();
     let files = path.join("config/labsh");
     let mut command = labsh_in(path);
@@ -154,12 +159,21 @@ fn a_mistake_is_named_with_its_file_and_line_and_a_group_with_its_neighbour() {
     let list = path.join("list");
     fs::write(&list, "lab01 # the first\nlab[02-\n").unwrap();
     let told = refusal(path, &["hosts", &format!("^{}", list.display())]);
-    assert!(told.contains(&format!("labsh: {}:2: \"lab[02-\": the bracket", list.display())), "{told}");
-    assert!(refusal(path, &["hosts", "^/dev/zero"]).contains("larger than 16 MiB; is it a list of hosts?"));
+    assert!(
+        told.contains(&format!("labsh: {}:2: \"lab[02-\": the bracket", list.display())),
+        "{told}"
+    );
+    assert!(
+        refusal(path, &["hosts", "^/dev/zero"])
+            .contains("larger than 16 MiB; is it a list of hosts?")
+    );
     for (hosts, told) in [
         ("[groups]\na = \"@b\"\nb = \"@a\"\n", ":2: the groups go round in a circle: @a → @b → @a"),
         ("[groups]\na = \"@nowhere\"\n", ":2: there is no group \"nowhere\""),
-        ("[groups]\na = \"lab[01-\"\n", ":2: \"lab[01-\": the bracket at position 4 has no partner"),
+        (
+            "[groups]\na = \"lab[01-\"\n",
+            ":2: \"lab[01-\": the bracket at position 4 has no partner",
+        ),
         ("[hosts.\"lab[0-999999999]\"]\n", ":1: \"lab[0-999999999]\" are more than 100000 hosts"),
         ("[groups]\na = \"lab*\"\n", ":2: \"lab*\": wildcards are not looked up here"),
         ("[hosts.\"lab?\"]\n", ":1: \"lab?\": wildcards are not looked up here"),
@@ -177,17 +191,20 @@ fn a_mistake_is_named_with_its_file_and_line_and_a_group_with_its_neighbour() {
         assert_eq!(refused.lines().count(), 1, "{refused}");
     }
     fs::write(&file, "[hosts.\"lab[01-02]\"]\naddress = \"{hots}.example\"\n").unwrap();
-    let expected =
-        format!("{}:2: \"{{hots}}.example\": of what stands in braces, only {{host}}", file.display());
+    let expected = format!(
+        "{}:2: \"{{hots}}.example\": of what stands in braces, only {{host}}",
+        file.display()
+    );
     assert!(refusal(path, &["hosts"]).contains(&expected));
     fs::write(&file, "").unwrap();
     assert!(
-        refusal(path, &["hosts"]).contains("no hosts are known; write them into ~/.config/labsh/hosts.toml")
+        refusal(path, &["hosts"])
+            .contains("no hosts are known; write them into ~/.config/labsh/hosts.toml")
     );
 }
 
-/// Hosts h01 to h04 on a labshd with an address for each, `dead` and `dead2`, which refuse connections, and `stranger`, to
-/// which the key says nothing.
+/// Hosts h01 to h04 on a labshd with an address for each, `dead` and `dead2`, which refuse
+/// connections, and `stranger`, to which the key says nothing.
 struct Room {
     labshd: Labshd,
     _dead: Socket,
@@ -198,15 +215,21 @@ impl Room {
         let address = |host: u8| Ipv4Addr::new(127, 1, 9, host);
         let labshd = Labshd::launch("", |command| {
             let file = PathBuf::from(command.get_args().last().unwrap());
-            let addresses: String = (1..=4).map(|host| format!("'{}:0', ", address(host))).collect();
+            let addresses: String =
+                (1..=4).map(|host| format!("'{}:0', ", address(host))).collect();
             let configuration = fs::read_to_string(&file).unwrap();
-            fs::write(&file, configuration.replace("listen = [", &format!("listen = [{addresses}"))).unwrap();
+            fs::write(
+                &file,
+                configuration.replace("listen = [", &format!("listen = [{addresses}")),
+            )
+            .unwrap();
         });
         let dead = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         dead.bind(&SocketAddrV4::new(address(5), 0).into()).unwrap();
         let dead_port = dead.local_addr().unwrap().as_socket().unwrap().port();
-        let mut hosts =
-            format!("[hosts.\"h[01-04],dead,dead2\"]\nhost_id = \"{HOST}\"\nkey = \"test\"\n{more}\n");
+        let mut hosts = format!(
+            "[hosts.\"h[01-04],dead,dead2\"]\nhost_id = \"{HOST}\"\nkey = \"test\"\n{more}\n"
+        );
         let mut table = |name: &str, address: &str, port: u16| {
             hosts += &format!("[hosts.{name}]\naddress = \"{address}\"\nport = {port}\n");
         };
@@ -247,7 +270,10 @@ fn a_check_tells_who_answers_how_fast_and_why_the_others_do_not() {
         assert!(times.len() == 2 && times.iter().all(|time| *time > 0.0), "{line}");
     }
     let told = text(&good.stderr);
-    assert!(told.starts_with("labsh: 4 of 4 answered in ") && told.contains("slowest h0"), "{told}");
+    assert!(
+        told.starts_with("labsh: 4 of 4 answered in ") && told.contains("slowest h0"),
+        "{told}"
+    );
     assert_eq!(told.lines().count(), 1, "all are of one version: {told}");
     assert_eq!(room.labshd.log().count("command started"), 0, "nothing is run");
 
@@ -262,7 +288,10 @@ fn a_check_tells_who_answers_how_fast_and_why_the_others_do_not() {
     assert!(told.contains("dead,dead2 have one address, 127.1.9.5:"), "{told}");
     assert!(told.contains("labsh: 3 of 6 answered in "), "{told}");
     assert!(told.contains("labsh: unreachable (2): dead,dead2: cannot connect to HOST"), "{told}");
-    assert!(told.contains("labsh: refused: stranger: ") && told.contains("labsh key enroll test"), "{told}");
+    assert!(
+        told.contains("labsh: refused: stranger: ") && told.contains("labsh key enroll test"),
+        "{told}"
+    );
 
     let json = labsh(room.path(), &["hosts", "check", "--json", "h01,stranger"]);
     assert_eq!(json.status.code(), Some(125), "{json:?}");
@@ -271,7 +300,9 @@ fn a_check_tells_who_answers_how_fast_and_why_the_others_do_not() {
         text(&json.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     lines.sort_by_key(|line| line["host"].to_string());
     assert_eq!((&lines[0]["outcome"], &lines[0]["version"]), (&"ok".into(), &VERSION.into()));
-    assert!(lines[0]["authenticated_ms"].as_f64().unwrap() > 0.0 && lines[0]["round_trip_ms"].is_f64());
+    assert!(
+        lines[0]["authenticated_ms"].as_f64().unwrap() > 0.0 && lines[0]["round_trip_ms"].is_f64()
+    );
     assert_eq!(lines[1]["outcome"], "refused");
     assert!(lines[1]["reason"].as_str().unwrap().contains("is not the host stranger"), "{json:?}");
 }
@@ -279,7 +310,8 @@ fn a_check_tells_who_answers_how_fast_and_why_the_others_do_not() {
 #[test]
 fn the_user_that_a_room_names_is_the_one_that_commands_are_to_run_as() {
     let me = own_account(0);
-    let room = Room::new(&format!("user = \"{me}\"\n[hosts.\"h[02-03]\"]\nuser = \"somebody-else\""));
+    let room =
+        Room::new(&format!("user = \"{me}\"\n[hosts.\"h[02-03]\"]\nuser = \"somebody-else\""));
     let many = labsh(room.path(), &["run", "-n", "h[01-04]", "id -un"]);
     assert_eq!(many.status.code(), Some(125), "{many:?}");
     assert_eq!(sorted_lines(&many.stdout), [format!("h01: {me}"), format!("h04: {me}")]);
@@ -290,7 +322,10 @@ fn the_user_that_a_room_names_is_the_one_that_commands_are_to_run_as() {
         assert!(text(&refused.stderr).contains("somebody-else"), "{refused:?}");
     }
     // Who is named on the command line is who is meant.
-    assert_eq!(stdout(room.path(), &["run", "-n", "--user", &me, "h02", "id -un"]), format!("{me}\n"));
+    assert_eq!(
+        stdout(room.path(), &["run", "-n", "--user", &me, "h02", "id -un"]),
+        format!("{me}\n")
+    );
     assert_eq!(stdout(room.path(), &["rsh", "-n", "-l", &me, "h02", "id -un"]), format!("{me}\n"));
     assert!(stdout(room.path(), &["rsh", "-G", "h02"]).contains("\nuser somebody-else\n"));
     let dry = stdout(room.path(), &["run", "--dry-run", "h[01-02]", "true"]);
@@ -325,22 +360,30 @@ fn a_set_is_enrolled_with_a_file_for_each_host_and_the_line_that_takes_them_ther
         let file = format!("{out}/{host}.enroll");
         assert_eq!(mode(&file), 0o600);
         let line = fs::read_to_string(&file).unwrap();
-        assert!(line.starts_with(&format!("labsh-host-1 test id-of-{host} ")) && line.lines().count() == 1);
+        assert!(
+            line.starts_with(&format!("labsh-host-1 test id-of-{host} "))
+                && line.lines().count() == 1
+        );
     }
     assert_eq!(fs::read_dir(&out).unwrap().count(), 3);
 
     // Nothing is replaced unasked, and then nothing at all is written.
     fs::remove_file(format!("{out}/lab03.enroll")).unwrap();
     let told = refusal(path, &enroll);
-    assert!(told.contains("there are files for lab[01-02] in ") && told.contains("--force"), "{told}");
+    assert!(
+        told.contains("there are files for lab[01-02] in ") && told.contains("--force"),
+        "{told}"
+    );
     assert!(!Path::new(&format!("{out}/lab03.enroll")).exists());
     run(labsh_in(path).args(enroll).arg("--force"));
 
     // What the note says to run, with an ssh that stays here.
     let bin = labshd.file("bin");
     fs::create_dir(&bin).unwrap();
-    let ssh =
-        format!("#!/bin/sh\nshift 3\nexec '{LABSHD}' --config '{}' \"$@\"\n", labshd.file("labshd.toml"));
+    let ssh = format!(
+        "#!/bin/sh\nshift 3\nexec '{LABSHD}' --config '{}' \"$@\"\n",
+        labshd.file("labshd.toml")
+    );
     fs::write(format!("{bin}/ssh"), ssh).unwrap();
     fs::set_permissions(format!("{bin}/ssh"), fs::Permissions::from_mode(0o755)).unwrap();
     let note = text(&enrolled.stderr);
@@ -358,7 +401,10 @@ fn a_set_is_enrolled_with_a_file_for_each_host_and_the_line_that_takes_them_ther
 
     let revoked = stdout(path, &["key", "revoke", "test"]);
     for host in ["lab01", "lab02", "lab03"] {
-        assert!(revoked.contains(&format!("labshd key remove test --host id-of-{host} ")), "{revoked}");
+        assert!(
+            revoked.contains(&format!("labshd key remove test --host id-of-{host} ")),
+            "{revoked}"
+        );
     }
 }
 
@@ -370,7 +416,8 @@ fn enrolment_files_do_not_go_where_everybody_may_add_one() {
     let out = path.join("out");
     fs::create_dir(&out).unwrap();
     fs::set_permissions(&out, fs::Permissions::from_mode(0o1777)).unwrap();
-    let told = refusal(path, &["key", "enroll", "--host", "lab[01-03]", "--out", out.to_str().unwrap()]);
+    let told =
+        refusal(path, &["key", "enroll", "--host", "lab[01-03]", "--out", out.to_str().unwrap()]);
     assert!(told.contains("everybody may put files into"), "{told}");
     assert_eq!(fs::read_dir(&out).unwrap().count(), 0);
 }
@@ -385,17 +432,20 @@ fn enrolment_files_that_cannot_be_written_are_named() {
     let out = out.display().to_string();
     let told = refusal(path, &["key", "enroll", "--host", "lab[01-03]", "--out", &out, "--force"]);
     assert!(
-        told.contains(&format!("not written to {out}: lab02: ")) && told.contains("all others were"),
+        told.contains(&format!("not written to {out}: lab02: "))
+            && told.contains("all others were"),
         "{told}"
     );
     assert!(
         Path::new(&format!("{out}/lab01.enroll")).exists()
             && Path::new(&format!("{out}/lab03.enroll")).exists()
     );
-    let told = refusal(path, &["key", "enroll", "--host", "lab01:1,lab01:2", "--out", &out, "--force"]);
+    let told =
+        refusal(path, &["key", "enroll", "--host", "lab01:1,lab01:2", "--out", &out, "--force"]);
     assert!(told.contains("lab01:1 and lab01:2 would be the same file"), "{told}");
     // A set of one host is one host.
     assert!(
-        stdout(path, &["key", "enroll", "--host", "lab01,lab01"]).starts_with("labsh-host-1 alice lab01 ")
+        stdout(path, &["key", "enroll", "--host", "lab01,lab01"])
+            .starts_with("labsh-host-1 alice lab01 ")
     );
 }

@@ -13,7 +13,8 @@ use crate::support::{HOST, LABSH, Labshd, text};
 const GIB: u64 = 1 << 30;
 const QUARTER: u64 = 256 << 20;
 
-/// Lines that are all different, cut to a length: bytes that are lost, doubled or swapped change the digest.
+/// Lines that are all different, cut to a length: bytes that are lost, doubled or swapped change
+/// the digest.
 fn numbers(bytes: u64) -> String {
     format!("seq 1 999999999 | head -c {bytes}")
 }
@@ -64,7 +65,15 @@ fn digests(mut command: Command, status: &str) -> [(String, u64); 2] {
 fn counted(labshd: &Labshd, plain: bool, line: &str) -> (Command, String) {
     let status = labshd.file("status");
     let mut command = Command::new("bash");
-    command.args(["-c", &format!("exec \"$@\" 7>{status}"), "bash", LABSH, "run", "--status-fd", "7"]);
+    command.args([
+        "-c",
+        &format!("exec \"$@\" 7>{status}"),
+        "bash",
+        LABSH,
+        "run",
+        "--status-fd",
+        "7",
+    ]);
     command
         .env("XDG_CONFIG_HOME", labshd.path().join("config"))
         .env_remove("LABSH_KEY")
@@ -113,11 +122,13 @@ fn both_outputs_at_once_arrive_in_plain_mode() {
     both_outputs_arrive(true);
 }
 
-/// 384 MiB come from 96 sessions, each of which may have one under way, to a client that may have as many in all.
+/// 384 MiB come from 96 sessions, each of which may have one under way, to a client that may have
+/// as many in all.
 #[test]
 fn a_room_that_writes_much_at_once_costs_its_client_little_memory() {
     let labshd = Labshd::start();
-    let host = format!("address = \"{HOST}\"\nport = {}\nhost_id = \"{HOST}\"\n", labshd.tls.port());
+    let host =
+        format!("address = \"{HOST}\"\nport = {}\nhost_id = \"{HOST}\"\n", labshd.tls.port());
     let hosts = format!("[hosts.\"m[01-96]\"]\n{host}");
     fs::write(labshd.file("config/labsh/hosts.toml"), hosts).unwrap();
     let mut run = labshd.labsh();

@@ -1,4 +1,5 @@
-//! The pages of the lessons as a browser shows them: nothing in the console, nothing loaded, and a slider that moves the bytes.
+//! The pages of the lessons as a browser shows them: nothing in the console, nothing loaded, and a
+//! slider that moves the bytes.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -27,7 +28,10 @@ fn set(directory: &Path) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> =
         fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
-    assert!(files.iter().all(|file| file.extension().is_some_and(|end| end == "html")), "{files:?}");
+    assert!(
+        files.iter().all(|file| file.extension().is_some_and(|end| end == "html")),
+        "{files:?}"
+    );
     files
 }
 
@@ -66,13 +70,18 @@ fn assert_sound(browser: &Browser, page: &Path, lang: &str) {
         browser.prefer(scheme);
         browser.visit(page);
         // A scroll bar takes its part of a projector's page, but not of a phone's.
-        browser.wait_until(&format!("[innerWidth, document.documentElement.clientWidth].includes({width})"));
+        browser.wait_until(&format!(
+            "[innerWidth, document.documentElement.clientWidth].includes({width})"
+        ));
         let at = format!("{} {scheme} {width}", page.display());
         assert_eq!(browser.eval("return document.documentElement.lang;"), lang, "{at}");
-        let wider = browser.eval("const { scrollWidth, clientWidth } = document.documentElement; return scrollWidth - clientWidth;");
+        let wider = browser.eval(
+            "const { scrollWidth, clientWidth } = document.documentElement; \
+            return scrollWidth - clientWidth;",
+        );
         assert!(wider.as_i64().unwrap() <= 0, "{at}: one must scroll sideways by {wider} pixels");
-        let loaded =
-            browser.eval("return performance.getEntriesByType('resource').map(entry => entry.name);");
+        let loaded = browser
+            .eval("return performance.getEntriesByType('resource').map(entry => entry.name);");
         assert_eq!(loaded, json!([]), "{at}");
         assert_eq!(browser.console(), [""; 0], "{at}");
         assert_legible(browser, scheme, &at);
@@ -100,7 +109,8 @@ fn assert_links_lead_to_pages(browser: &Browser, directory: &Path) {
     let mut reached = 0;
     for page in &pages {
         browser.visit(page);
-        let links = browser.eval("return [...document.links].map(link => link.getAttribute('href'));");
+        let links =
+            browser.eval("return [...document.links].map(link => link.getAttribute('href'));");
         let links = links.as_array().unwrap();
         assert!(!links.is_empty(), "{}", page.display());
         for link in links {
@@ -114,7 +124,9 @@ fn assert_links_lead_to_pages(browser: &Browser, directory: &Path) {
     assert_eq!(reached, pages.len() - 1);
     browser.visit(&directory.join("index.html"));
     browser.click(".index li:nth-child(5) a");
-    browser.wait_until("location.pathname.endsWith('/sticky.html') && document.readyState === 'complete'");
+    browser.wait_until(
+        "location.pathname.endsWith('/sticky.html') && document.readyState === 'complete'",
+    );
 }
 
 /// What a figure shows: the step, bytes under way, blocks not reached yet, and the three places.
@@ -135,7 +147,8 @@ fn number(state: &Value, name: &str) -> u64 {
     state[name].as_u64().unwrap_or_else(|| panic!("{name} in {state}"))
 }
 
-/// The slider by its keys, and the buttons by the mouse: bytes leave the sender, wait, and are read.
+/// The slider by its keys, and the buttons by the mouse: bytes leave the sender, wait, and are
+/// read.
 fn assert_steps_move_the_bytes(browser: &Browser, page: &Path) {
     browser.resize(1280, 800);
     browser.visit(page);
@@ -168,7 +181,10 @@ fn assert_steps_move_the_bytes(browser: &Browser, page: &Path) {
     browser.click(&format!("{FIGURE} .forth"));
     browser.click(&format!("{FIGURE} .forth"));
     assert_eq!(state(browser), last);
-    assert_eq!(browser.eval(&format!("return document.querySelector('{FIGURE} .forth').disabled;")), true);
+    assert_eq!(
+        browser.eval(&format!("return document.querySelector('{FIGURE} .forth').disabled;")),
+        true
+    );
     assert_eq!(browser.console(), [""; 0]);
 }
 
@@ -181,7 +197,8 @@ fn assert_film_runs_to_the_end(browser: &Browser, page: &Path) {
     // Both clicks in one turn of the page, so that no step can come between them.
     let seen = browser.eval(&format!(
         "const play = document.querySelector('{FIGURE} .play'); const seen = [{playing}]; \
-         play.click(); seen.push({playing}, {at}); play.click(); seen.push({playing}, {at}); return seen;"
+         play.click(); seen.push({playing}, {at}); play.click(); seen.push({playing}, {at}); \
+         return seen;"
     ));
     assert_eq!(seen, json!(["false", "true", 0, "false", 0]));
     browser.click(&format!("{FIGURE} .play"));
@@ -194,7 +211,8 @@ fn assert_blocks_tell_what_they_are(browser: &Browser, page: &Path) {
     browser.visit(page);
     browser.click(&format!("{FIGURE} .block[data-step='1']"));
     let told = browser.eval(&format!(
-        "const detail = document.querySelector('{FIGURE} .detail'); return [detail.hidden, detail.textContent];"
+        "const detail = document.querySelector('{FIGURE} .detail'); return [detail.hidden, \
+         detail.textContent];"
     ));
     assert_eq!((number(&state(browser), "at"), &told[0]), (1, &json!(false)));
     let told = told[1].as_str().unwrap();
@@ -205,20 +223,27 @@ fn assert_blocks_tell_what_they_are(browser: &Browser, page: &Path) {
 
 /// A command's output that would be markup, a script, the end of the figure's data, or invisible.
 fn assert_what_is_received_stays_text(browser: &Browser, page: &Path) {
-    let evil = r#"for i in $(seq 90); do printf '</script><b id=evil>\001\033[2J<!--<img src=x onerror=alert(1)>'; done"#;
+    let evil = concat!(
+        r"for i in $(seq 90); do printf '</script><b id=evil>\001\033[2J",
+        r"<!--<img src=x onerror=alert(1)>'; done",
+    );
     pages(&["sticky", "--lang", "en", "--command", evil, "--recv", "256"], page);
     browser.visit(page);
     assert_eq!(browser.eval("return document.querySelectorAll('#evil, img, b[id]').length;"), 0);
     let shown = browser.eval(
-        "return [...document.querySelectorAll('pre')].map(element => element.textContent).join('\\n');",
+        "return [...document.querySelectorAll('pre')].map(element => \
+         element.textContent).join('\\n');",
     );
     assert!(
-        shown.as_str().unwrap().contains(r"</script><b id=evil>\x01\x1b[2J<!--<img src=x onerror=alert(1)>"),
+        shown
+            .as_str()
+            .unwrap()
+            .contains(r"</script><b id=evil>\x01\x1b[2J<!--<img src=x onerror=alert(1)>"),
         "{shown}"
     );
     // Its figures work all the same, and show those bytes.
-    let figures =
-        browser.eval("return document.querySelectorAll('figure.flow .player:not([hidden])').length;");
+    let figures = browser
+        .eval("return document.querySelectorAll('figure.flow .player:not([hidden])').length;");
     assert_eq!(figures, browser.eval("return document.querySelectorAll('figure.flow').length;"));
     let details = browser.eval(
         "const told = []; \
@@ -232,6 +257,9 @@ fn assert_what_is_received_stays_text(browser: &Browser, page: &Path) {
          } \
          return told.join('\\n');",
     );
-    assert!(details.as_str().unwrap().contains(r"\x01\x1b[2J<!--<img src=x onerror=alert(1)>"), "{details}");
+    assert!(
+        details.as_str().unwrap().contains(r"\x01\x1b[2J<!--<img src=x onerror=alert(1)>"),
+        "{details}"
+    );
     assert_eq!(browser.console(), [""; 0]);
 }

@@ -1,10 +1,12 @@
-//! The lessons: every one in both languages, as people call them, and what is said to those who call them wrongly.
+//! The lessons: every one in both languages, as people call them, and what is said to those who
+//! call them wrongly.
 
 use std::process::{Command, Output, Stdio};
 
 use crate::support::{LABSH, text, tools};
 
-/// `labsh lesson` with these words, in an environment that says nothing about languages, widths and colours.
+/// `labsh lesson` with these words, in an environment that says nothing about languages, widths and
+/// colours.
 fn lesson(words: &[&str]) -> Command {
     let mut labsh = Command::new(LABSH);
     labsh.arg("lesson").args(words).stdin(Stdio::null());
@@ -58,14 +60,17 @@ fn told(shown: &str) -> Vec<&str> {
 /// Columns of a text in which Chinese characters and their punctuation are the only wide ones.
 fn columns(line: &str) -> usize {
     let wide = |c: char| {
-        is_chinese(c) || ('\u{3000}'..='\u{303f}').contains(&c) || ('\u{ff00}'..='\u{ff60}').contains(&c)
+        is_chinese(c)
+            || ('\u{3000}'..='\u{303f}').contains(&c)
+            || ('\u{ff00}'..='\u{ff60}').contains(&c)
     };
     line.chars().map(|character| if wide(character) { 2 } else { 1 }).sum()
 }
 
 #[test]
 fn lessons_are_listed_with_a_line_each_in_either_language() {
-    let (english, chinese) = (shown(&mut lesson(&["--lang", "en"])), shown(&mut lesson(&["--lang", "zh"])));
+    let (english, chinese) =
+        (shown(&mut lesson(&["--lang", "en"])), shown(&mut lesson(&["--lang", "zh"])));
     assert_eq!(english.lines().count(), chinese.lines().count());
     for name in ["phone", "loop", "sticky", "length-first", "fixed-header"] {
         assert!(names().iter().any(|listed| listed == name), "{english}");
@@ -96,10 +101,9 @@ fn every_lesson_shows_what_it_is_about_in_chinese() {
         let shown = shown(&mut lesson(&[&name, "--lang", "zh"]));
         assert!(shown.contains("\n✓ "), "{shown}");
         // Whoever reads no English misses nothing: wherever something is told, there is Chinese.
-        for line in told(&shown)
-            .iter()
-            .filter(|line| ["✓ ", "▶ ", "1. ", "2. ", "3. "].iter().any(|mark| line.starts_with(mark)))
-        {
+        for line in told(&shown).iter().filter(|line| {
+            ["✓ ", "▶ ", "1. ", "2. ", "3. "].iter().any(|mark| line.starts_with(mark))
+        }) {
             assert!(line.contains(is_chinese), "{name}: {line}");
         }
         for english in ["question", "answers client", "is free", "at most", "lines "] {
@@ -132,24 +136,42 @@ fn the_sticky_packets_are_in_the_bytes_and_in_the_picture() {
     let shown = shown(&mut lesson(&["sticky"]));
     assert!(shown.contains("ls -lpwdwhoami"), "three messages in one recv: {shown}");
     assert!(shown.contains("|BBBB pwd BBB"), "glued in the picture: {shown}");
-    assert!(shown.contains("asked `ps`, received (1024 bytes)"), "the second answer is a piece: {shown}");
+    assert!(
+        shown.contains("asked `ps`, received (1024 bytes)"),
+        "the second answer is a piece: {shown}"
+    );
 }
 
 #[test]
 fn command_read_size_and_message_sizes_can_be_varied() {
-    let shown =
-        shown(&mut lesson(&["sticky", "--command", "seq 5000", "--recv", "256", "--sizes", "5,7,100"]));
-    for told in
-        ["one recv() returned (112 bytes)", "aaaaabbbbbbbcccc", "received (256 bytes)", "has 23893 bytes"]
-    {
+    let shown = shown(&mut lesson(&[
+        "sticky",
+        "--command",
+        "seq 5000",
+        "--recv",
+        "256",
+        "--sizes",
+        "5,7,100",
+    ]));
+    for told in [
+        "one recv() returned (112 bytes)",
+        "aaaaabbbbbbbcccc",
+        "received (256 bytes)",
+        "has 23893 bytes",
+    ] {
         assert!(unwrapped(&shown).contains(told), "{told}: {shown}");
     }
     // What is left over and the next answer, in one read.
     let shown = self::shown(&mut lesson(&["sticky", "--command", "seq 500"]));
     assert!(unwrapped(&shown).contains("The other 868 stayed"), "{shown}");
     // More than all buffers hold.
-    let shown =
-        self::shown(&mut lesson(&["sticky", "--command", "head -c 1000000 /dev/zero", "--recv", "65536"]));
+    let shown = self::shown(&mut lesson(&[
+        "sticky",
+        "--command",
+        "head -c 1000000 /dev/zero",
+        "--recv",
+        "65536",
+    ]));
     assert!(unwrapped(&shown).contains("has 1000000 bytes"), "{shown}");
     for name in ["length-first", "fixed-header"] {
         let shown = self::shown(&mut lesson(&[name, "--command", "seq 5000"]));
@@ -196,14 +218,23 @@ fn wrong_use_is_refused_with_what_to_do_instead() {
     assert_refused(&["header"], &["did you mean fixed-header?"]);
     assert_refused(&["qqqq"], &["there are: phone, loop", "fixed-header"]);
     assert_refused(&["sticky", "nosuch\u{1b}[2J"], &["\\u{1b}"]);
-    assert_refused(&["sticky", "--recv", "0"], &["--recv", "end of the connection", "write 1 or more"]);
+    assert_refused(
+        &["sticky", "--recv", "0"],
+        &["--recv", "end of the connection", "write 1 or more"],
+    );
     assert_refused(&["sticky", "--recv", "many"], &["a number of bytes from 1"]);
     assert_refused(&["sticky", "--recv", "-5"], &["a number of bytes from 1"]);
-    assert_refused(&["sticky", "--sizes", "5,0"], &["--sizes", "empty message", "labsh lesson loop"]);
+    assert_refused(
+        &["sticky", "--sizes", "5,0"],
+        &["--sizes", "empty message", "labsh lesson loop"],
+    );
     assert_refused(&["sticky", "--sizes", "5"], &["two messages"]);
     assert_refused(&["sticky", "--command", " "], &["--command", "empty"]);
     assert_refused(&["sticky", "--command", "seq 5000\nps"], &["--command", "one line"]);
-    assert_refused(&["sticky", "--command", &"#".repeat(5000)], &["--command", "at most 1000 bytes"]);
+    assert_refused(
+        &["sticky", "--command", &"#".repeat(5000)],
+        &["--command", "at most 1000 bytes"],
+    );
     assert_refused(&["sticky", "--lang", "fr"], &["--lang", "en", "zh"]);
     for (command, reason) in [
         ("true", "prints nothing"),
@@ -219,7 +250,10 @@ fn wrong_use_is_refused_with_what_to_do_instead() {
     }
     assert_refused(&["wire", "--command", "yes"], &["prints more than"]);
     assert_refused(&["wire", "--command", "echo $$"], &["does something else each time"]);
-    assert_refused(&["sticky", "--lang", "zh", "--command", "true"], &["什么也没有输出", "seq 5000"]);
+    assert_refused(
+        &["sticky", "--lang", "zh", "--command", "true"],
+        &["什么也没有输出", "seq 5000"],
+    );
 }
 
 #[test]
@@ -230,7 +264,10 @@ fn a_lesson_that_fails_does_not_stop_those_behind_it() {
     let failed = stdout.lines().last().unwrap();
     assert!(failed.contains("sticky") && failed.contains("fixed-header"), "{failed}");
     assert!(!failed.contains("phone") && !failed.contains("loop"), "{failed}");
-    assert!(stdout.contains("✗ That cannot be done: the command 'true' prints nothing"), "{stdout}");
+    assert!(
+        stdout.contains("✗ That cannot be done: the command 'true' prints nothing"),
+        "{stdout}"
+    );
 }
 
 #[test]
@@ -238,5 +275,9 @@ fn nobody_who_reads_is_no_failure_of_the_lesson() {
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let output = lesson(&["sticky"]).stdout(full).output().unwrap();
     assert_eq!(output.status.code(), Some(125));
-    assert!(text(&output.stderr).contains("cannot write to standard output"), "{}", text(&output.stderr));
+    assert!(
+        text(&output.stderr).contains("cannot write to standard output"),
+        "{}",
+        text(&output.stderr)
+    );
 }

@@ -21,8 +21,10 @@ fn long_command_lines_arrive_whole() {
     let mut expected = String::new();
     words.iter().for_each(|word| expected += &format!("{word}\n"));
     use sha2::Digest;
-    let digest: String =
-        sha2::Sha256::digest(expected.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest: String = sha2::Sha256::digest(expected.as_bytes())
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     assert_eq!(text(&output.stdout), format!("{digest}  -\n1024\n"));
 
     let word = "x".repeat(LONGEST_WORD);
@@ -54,7 +56,8 @@ async fn labsh_refuses_what_is_too_long_before_it_sends_it() {
     let length = limits::WORD;
     let what = "a word of the command";
     assert!(
-        matches!(&refused, Err(CommandError::Bad(bad)) if *bad == BadCommand::Word { what, length }),
+        matches!(&refused, Err(CommandError::Bad(bad)) if *bad == BadCommand::Word { what,
+            length }),
         "{refused:?}"
     );
     let refused = session.command("echo").arg("a\0b").output().await;
@@ -107,7 +110,10 @@ fn labshd_refuses_what_a_client_sends_all_the_same() {
         }
     };
     for (body, limit) in [
-        (open_body(&[b"echo", &word]), "a word of the command is 131072 bytes long, the limit is 131071"),
+        (
+            open_body(&[b"echo", &word]),
+            "a word of the command is 131072 bytes long, the limit is 131071",
+        ),
         (exactly(limits::COMMAND + 1), "longer than 1 MiB, the limit"),
         (open_body(&[b"echo", b"a\0b"]), "a word of the command holds a NUL byte"),
         (open_body(&[]), "the command is empty"),
@@ -131,7 +137,9 @@ async fn more_commands_than_channels_wait_for_one() {
     let tasks: Vec<_> = (0..10)
         .map(|number: u32| {
             let session = session.clone();
-            tokio::spawn(async move { session.command("echo").arg(number.to_string()).output().await })
+            tokio::spawn(
+                async move { session.command("echo").arg(number.to_string()).output().await },
+            )
         })
         .collect();
     for (number, task) in tasks.into_iter().enumerate() {
@@ -147,7 +155,10 @@ fn a_connection_too_many_is_told_that_labshd_is_busy() {
     let output = labshd.output(&["true"]);
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(125), "{said}");
-    assert!(said.contains("as many connections as it may") && said.contains("max_connections"), "{said}");
+    assert!(
+        said.contains("as many connections as it may") && said.contains("max_connections"),
+        "{said}"
+    );
     labshd.log().wait_for("as many connections as it may");
     first.check(1);
     drop(second);

@@ -64,7 +64,8 @@ fn what_was_logged_last_is_written_before_the_end() {
     assert!(log.trim_end().ends_with("stopped"), "{log}");
 }
 
-/// Writes to a pipe until it takes no byte more, by an open file description of its own, which alone is non-blocking.
+/// Writes to a pipe until it takes no byte more, by an open file description of its own, which
+/// alone is non-blocking.
 fn fill(pipe: &PipeWriter) {
     let path = format!("/proc/self/fd/{}", pipe.as_raw_fd());
     let mut filler = OpenOptions::new();

@@ -157,7 +157,10 @@ async fn commands_are_run_in_three_ways() {
     let session = labshd.session().await;
     let both = session.shell("echo out; echo err >&2; exit 3");
     let output = both.output().await.unwrap();
-    assert_eq!((output.stdout.as_slice(), output.stderr.as_slice()), (&b"out\n"[..], &b"err\n"[..]));
+    assert_eq!(
+        (output.stdout.as_slice(), output.stderr.as_slice()),
+        (&b"out\n"[..], &b"err\n"[..])
+    );
     assert_eq!((output.status.code(), output.status.totals()), (Some(3), (4, 4)));
     // Nobody wants this output, and its writer must not notice.
     let status = session.shell("head -c 3000000 /dev/zero && echo done").status().await.unwrap();
@@ -272,12 +275,21 @@ async fn refused(child: Result<Child, CommandError>) -> RefuseCode {
 async fn what_cannot_run_is_an_error_of_its_kind() {
     let labshd = Labshd::start();
     let session = labshd.session().await;
-    assert_eq!(refused(session.command("no-such-program").spawn().await).await, RefuseCode::NOT_FOUND);
-    assert_eq!(refused(session.command("/etc/passwd").spawn().await).await, RefuseCode::NOT_EXECUTABLE);
+    assert_eq!(
+        refused(session.command("no-such-program").spawn().await).await,
+        RefuseCode::NOT_FOUND
+    );
+    assert_eq!(
+        refused(session.command("/etc/passwd").spawn().await).await,
+        RefuseCode::NOT_EXECUTABLE
+    );
     let mut command = session.command("true");
     assert_eq!(refused(command.current_dir("/no/such").spawn().await).await, RefuseCode::DIRECTORY);
     let mut command = session.command("true");
-    assert_eq!(refused(command.env("LD_PRELOAD", "x").spawn().await).await, RefuseCode::ENVIRONMENT);
+    assert_eq!(
+        refused(command.env("LD_PRELOAD", "x").spawn().await).await,
+        RefuseCode::ENVIRONMENT
+    );
     for bad in ["a\0b".to_owned(), "x".repeat(1 << 20)] {
         let error = session.command("echo").arg(bad).spawn().await.unwrap_err();
         assert!(matches!(error, CommandError::Bad(_)), "{error:?}");
@@ -291,7 +303,8 @@ async fn who_cannot_connect_is_told_why() {
     let labshd = Labshd::start();
     let stranger = labshd.key.for_host(&HostId::new("elsewhere").unwrap());
     let address = labshd.options().address;
-    let error = Session::connect(&ConnectOptions::new(address, stranger.clone())).await.unwrap_err();
+    let error =
+        Session::connect(&ConnectOptions::new(address, stranger.clone())).await.unwrap_err();
     assert!(matches!(error, ConnectError::WrongServer { .. }), "{error:?}");
     let options = ConnectOptions { key: stranger, ..labshd.plain_options() };
     let error = Session::connect(&options).await.unwrap_err();
@@ -300,7 +313,8 @@ async fn who_cannot_connect_is_told_why() {
     let error = Session::connect(&options).await.unwrap_err();
     assert!(matches!(error, ConnectError::PortIsPlain { .. }), "{error:?}");
     let nowhere = Address::Unix(labshd.path().join("nothing-here"));
-    let error = Session::connect(&ConnectOptions::new(nowhere, labshd.host_key())).await.unwrap_err();
+    let error =
+        Session::connect(&ConnectOptions::new(nowhere, labshd.host_key())).await.unwrap_err();
     assert!(matches!(error, ConnectError::Unreachable { .. }), "{error:?}");
 }
 

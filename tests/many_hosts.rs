@@ -1,4 +1,5 @@
-//! One command on many hosts: whole lines, equal outputs together, every way of failing told apart, and the last run.
+//! One command on many hosts: whole lines, equal outputs together, every way of failing told apart,
+//! and the last run.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -17,8 +18,8 @@ use crate::support::{HOST, Labshd, Running, in_shell, pipe_through, text};
 
 const HOSTS: u8 = 12;
 
-/// Hosts h01 to h12, each at an address of its own, and three that are of no use: `dead` refuses connections, `mute`
-/// accepts them and says nothing, and to `stranger` the key says nothing.
+/// Hosts h01 to h12, each at an address of its own, and three that are of no use: `dead` refuses
+/// connections, `mute` accepts them and says nothing, and to `stranger` the key says nothing.
 pub struct Room {
     pub labshd: Labshd,
     _dead: Socket,
@@ -34,9 +35,14 @@ impl Room {
     pub fn of(hosts: u8) -> Self {
         let labshd = Labshd::launch("", |command| {
             let file = PathBuf::from(command.get_args().last().unwrap());
-            let addresses: String = (1..=hosts).map(|host| format!("'{}:0', ", address(host))).collect();
+            let addresses: String =
+                (1..=hosts).map(|host| format!("'{}:0', ", address(host))).collect();
             let configuration = fs::read_to_string(&file).unwrap();
-            fs::write(&file, configuration.replace("listen = [", &format!("listen = [{addresses}"))).unwrap();
+            fs::write(
+                &file,
+                configuration.replace("listen = [", &format!("listen = [{addresses}")),
+            )
+            .unwrap();
         });
         let dead = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         dead.bind(&SocketAddrV4::new(address(hosts + 1), 0).into()).unwrap();
@@ -45,8 +51,9 @@ impl Room {
 
         let mut configuration = String::from("[defaults]\nkey = \"test\"\n");
         let mut host = |name: &str, address: Ipv4Addr, port: u16, id: &str| {
-            configuration +=
-                &format!("[hosts.{name}]\naddress = \"{address}\"\nport = {port}\nhost_id = \"{id}\"\n");
+            configuration += &format!(
+                "[hosts.{name}]\naddress = \"{address}\"\nport = {port}\nhost_id = \"{id}\"\n"
+            );
         };
         for number in 1..=hosts {
             let line = labshd.log().wait_for(&format!("listening address={}:", address(number)));
@@ -56,7 +63,12 @@ impl Room {
         host("dead", address(hosts + 1), dead_port, HOST);
         let mute_port = mute.local_addr().unwrap().port();
         host("mute", address(hosts + 2), mute_port, HOST);
-        host("stranger", labshd.tls.ip().to_string().parse().unwrap(), labshd.tls.port(), "elsewhere");
+        host(
+            "stranger",
+            labshd.tls.ip().to_string().parse().unwrap(),
+            labshd.tls.port(),
+            "elsewhere",
+        );
         fs::write(labshd.file("config/labsh/config.toml"), configuration).unwrap();
         Self { labshd, _dead: dead, _mute: mute }
     }
@@ -114,7 +126,8 @@ fn the_last_run_is_kept_for_its_user_alone() {
     let last = || room.labshd.labsh().args(["last", "--json"]).output().unwrap().stdout;
     let first = json(&last());
     assert_eq!(first["command"], line.as_str());
-    let codes: Vec<_> = first["hosts"].as_object().unwrap().values().map(|host| &host["code"]).collect();
+    let codes: Vec<_> =
+        first["hosts"].as_object().unwrap().values().map(|host| &host["code"]).collect();
     assert_eq!(codes.iter().filter(|code| ***code == 3).count(), 1);
 
     // One host alone is a look at one that failed: the run is still there.
@@ -135,11 +148,14 @@ fn the_last_run_is_kept_for_its_user_alone() {
 #[test]
 fn a_line_is_never_mixed_with_another_host_s() {
     let room = Room::new();
-    let output = room.output(&["h[01-06]", "seq -f 'number %g of a longer line' 2000; printf unfinished"]);
+    let output =
+        room.output(&["h[01-06]", "seq -f 'number %g of a longer line' 2000; printf unfinished"]);
     assert!(output.status.success(), "{output:?}");
     let mut expected = Vec::new();
     for host in 1..=6 {
-        expected.extend((1..=2000).map(|number| format!("h{host:02}: number {number} of a longer line")));
+        expected.extend(
+            (1..=2000).map(|number| format!("h{host:02}: number {number} of a longer line")),
+        );
         expected.push(format!("h{host:02}: unfinished"));
     }
     expected.sort();
@@ -155,12 +171,16 @@ fn a_line_is_never_mixed_with_another_host_s() {
 #[test]
 fn equal_outputs_are_shown_once() {
     let room = Room::new();
-    let line = format!("mkdir '{}' 2>/dev/null && printf 'same\\nother\\n' || printf 'same\\nmost\\n'", {
-        room.labshd.file("once")
-    });
+    let line =
+        format!("mkdir '{}' 2>/dev/null && printf 'same\\nother\\n' || printf 'same\\nmost\\n'", {
+            room.labshd.file("once")
+        });
     let gathered = text(&room.output(&["--gather", "h[01-12]", &line]).stdout);
     let lines: Vec<&str> = gathered.lines().collect();
-    assert!(lines[0].starts_with("---- h[") && lines[0].ends_with(" (11 hosts) ----"), "{gathered}");
+    assert!(
+        lines[0].starts_with("---- h[") && lines[0].ends_with(" (11 hosts) ----"),
+        "{gathered}"
+    );
     assert_eq!(lines[1..3], ["same", "most"]);
     assert!(lines[3].ends_with(" (1 host) ----"), "{gathered}");
     assert_eq!(lines[4..], ["same", "other"]);
@@ -197,7 +217,8 @@ fn stdin_goes_to_all_of_them_and_waits_for_none() {
     let room = Room::new();
     let input: Vec<u8> = (0..3_000_000u32).map(|number| (number % 251) as u8).collect();
     // One of them reads nothing at all.
-    let line = format!("mkdir '{}' 2>/dev/null && exec echo nothing; wc -c", room.labshd.file("once"));
+    let line =
+        format!("mkdir '{}' 2>/dev/null && exec echo nothing; wc -c", room.labshd.file("once"));
     let output = pipe_through(&mut room.command(&["h[01-08]", &line]), &input);
     assert!(output.status.success(), "{output:?}");
     let lines = text(&output.stdout);
@@ -219,7 +240,8 @@ fn ctrl_c_shows_who_runs_then_interrupts_then_leaves() {
 
     // A command that does not heed it is left to its host, which ends it.
     let mut run = Running::start(
-        &mut room.command(&["h[01-03]", "trap 'echo no' INT; echo up; while :; do sleep 0.1; done"]),
+        &mut room
+            .command(&["h[01-03]", "trap 'echo no' INT; echo up; while :; do sleep 0.1; done"]),
     );
     for _ in 0..3 {
         assert!(run.line().ends_with(": up"));
@@ -279,7 +301,10 @@ fn a_termination_reaches_every_command() {
     run.signal(15);
     let output = run.finish();
     assert_eq!(output.status.code(), Some(143));
-    assert!(text(&output.stderr).contains("labsh: signal 15 (SIGTERM) (3): h[01-03]"), "{output:?}");
+    assert!(
+        text(&output.stderr).contains("labsh: signal 15 (SIGTERM) (3): h[01-03]"),
+        "{output:?}"
+    );
 }
 
 #[test]
@@ -299,7 +324,10 @@ fn the_exit_status_can_be_the_highest_one_and_the_summary_goes_to_a_descriptor()
     let room = Room::new();
     assert_eq!(room.output(&["--max-status", "h[01-03]", "exit 7"]).status.code(), Some(7));
     // What one host alone would have given.
-    assert_eq!(room.output(&["--max-status", "h[01-03]", "no-such-program", "x"]).status.code(), Some(127));
+    assert_eq!(
+        room.output(&["--max-status", "h[01-03]", "no-such-program", "x"]).status.code(),
+        Some(127)
+    );
     let command = room.command(&["--status-fd", "3", "h[01-03]", "exit 7"]);
     let output = in_shell("\"$@\" 3>&1 >/dev/null 2>&1 </dev/null", &command).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
@@ -345,7 +373,9 @@ fn one_host_by_its_plain_name_has_the_shapes_of_a_set() {
     assert_eq!(terminal.status.code(), Some(125));
     assert!(text(&terminal.stderr).contains("leave -t out"), "{terminal:?}");
     // None of these was a run of many hosts.
-    assert!(text(&room.output(&["--dry-run", "@last", "true"]).stdout).starts_with("h[01-02] (2)\n"));
+    assert!(
+        text(&room.output(&["--dry-run", "@last", "true"]).stdout).starts_with("h[01-02] (2)\n")
+    );
 }
 
 #[test]

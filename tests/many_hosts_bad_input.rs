@@ -1,4 +1,5 @@
-//! What goes wrong with many hosts: sets that mean nothing, disks that fill, output that never ends, hosts that never answer.
+//! What goes wrong with many hosts: sets that mean nothing, disks that fill, output that never
+//! ends, hosts that never answer.
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
@@ -53,8 +54,14 @@ fn a_set_that_means_nothing_is_refused_before_anybody_is_asked() {
         }
     }
     for (inventory, said) in [
-        ("[groups]\na = \"@b\"\nb = \"@a\"\n", "hosts.toml:2: the groups go round in a circle: @a → @b → @a"),
-        ("\n[groups]\na = \"h[01-\"\n", "hosts.toml:3: \"h[01-\": the bracket at position 2 has no partner"),
+        (
+            "[groups]\na = \"@b\"\nb = \"@a\"\n",
+            "hosts.toml:2: the groups go round in a circle: @a → @b → @a",
+        ),
+        (
+            "\n[groups]\na = \"h[01-\"\n",
+            "hosts.toml:3: \"h[01-\": the bracket at position 2 has no partner",
+        ),
         (
             "[hosts.h01]\nprot = 5274\n",
             "hosts.toml:2: unknown field `prot`, expected one of `address`, `port`",
@@ -76,7 +83,8 @@ fn two_names_of_one_machine_are_pointed_out() {
     let port = line.rsplit(':').next().unwrap().trim().to_owned();
     let table = |name: &str| {
         format!(
-            "[hosts.{name}]\naddress = \"127.1.7.1\"\nport = {port}\nhost_id = \"{HOST}\"\nkey = \"test\"\n"
+            "[hosts.{name}]\naddress = \"127.1.7.1\"\nport = {port}\nhost_id = \"{HOST}\"\nkey = \
+             \"test\"\n"
         )
     };
     fs::write(room.labshd.file("config/labsh/hosts.toml"), table("one") + &table("other")).unwrap();
@@ -112,8 +120,10 @@ fn a_limit_for_files_is_told_like_a_full_disk() {
         (&["h[01-03]", "seq 100000"], ">\"$0\"", "cannot write to standard output"),
     ] {
         // 16 KiB and no more (in bash's units of 1 KiB); the host is not limited.
-        let script =
-            format!("ulimit -f 16; \"$@\" </dev/null {}", redirected.replace("$0", &room.labshd.file("big")));
+        let script = format!(
+            "ulimit -f 16; \"$@\" </dev/null {}",
+            redirected.replace("$0", &room.labshd.file("big"))
+        );
         let output = in_shell(&script, &room.command(words)).output().unwrap();
         assert_incomplete(&room, &output, said);
         assert!(text(&output.stderr).contains("File too large"), "{output:?}");
@@ -132,8 +142,9 @@ impl Small {
     /// None where it cannot be mounted, as by an ordinary user or in a container.
     fn mount(path: &str) -> Option<Self> {
         fs::create_dir(path).unwrap();
-        let mounted =
-            Command::new("mount").args(["-t", "tmpfs", "-o", "size=128k", "labsh-test", path]).output();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=128k", "labsh-test", path])
+            .output();
         mounted.is_ok_and(|output| output.status.success()).then(|| Self(path.to_owned()))
     }
 }
@@ -156,7 +167,10 @@ fn a_disk_that_fills_ends_the_run_and_says_where() {
     // What there is stands in the files, from the beginning on.
     let whole = run(Command::new("seq").arg("100000")).stdout;
     for host in ["h01", "h02", "h03"] {
-        assert!(whole.starts_with(&fs::read(Path::new(&disk.0).join(format!("{host}.stdout"))).unwrap()));
+        assert!(
+            whole
+                .starts_with(&fs::read(Path::new(&disk.0).join(format!("{host}.stdout"))).unwrap())
+        );
     }
 }
 
@@ -170,7 +184,8 @@ fn a_disk_that_has_no_room_for_standard_input_is_told_apart_from_the_input() {
     let mut command = room.command(&["h[01-02]", "cat >/dev/null"]);
     let output = pipe_through(command.env("TMPDIR", &disk.0), &[b'x'; 300_000]);
     assert_eq!(output.status.code(), Some(255), "{output:?}");
-    let said = "the temporary file that keeps it cannot be written (TMPDIR says where it is): No space left";
+    let said = "the temporary file that keeps it cannot be written (TMPDIR says where it is): No \
+        space left";
     assert!(text(&output.stderr).contains(said), "{output:?}");
 }
 
@@ -191,7 +206,8 @@ fn bytes_that_are_no_text_arrive_as_they_are_and_never_steer_a_terminal() {
     let line = "printf 'a\\0\\377\\033[2Jb\\n'";
     let lines = room.output(&["h[01-02]", line]).stdout;
     let expected: [&[u8]; 2] = [b"h01: a\0\xff\x1b[2Jb", b"h02: a\0\xff\x1b[2Jb"];
-    let mut shown: Vec<&[u8]> = lines.strip_suffix(b"\n").unwrap().split(|byte| *byte == b'\n').collect();
+    let mut shown: Vec<&[u8]> =
+        lines.strip_suffix(b"\n").unwrap().split(|byte| *byte == b'\n').collect();
     shown.sort_unstable();
     assert_eq!(shown, expected);
     let gathered = room.output(&["--gather", "h[01-02]", line]).stdout;
@@ -226,7 +242,8 @@ fn the_progress_line_leaves_nothing_behind() {
     assert!(shown.contains("---- h[01-03] (3 hosts) ----\nwell\n"), "{shown}");
     assert!(!shown.contains("/3 done"), "{shown}");
 
-    // Where a program stands between us and the terminal, that line would be in the midst of what it shows.
+    // Where a program stands between us and the terminal, that line would be in the midst of what
+    // it shows.
     fs::remove_file(&go).unwrap();
     screen.line(&format!("clear; labsh run 'h[01-03]' 'echo up; {waits}' | cat"));
     let shown = screen.wait_until("three lines", |shown| shown.matches(": up").count() == 3);
@@ -253,16 +270,19 @@ fn fifteen_faults_among_sixty_hosts_are_told_exactly_and_delay_nobody() {
             ("a-mute", format!("127.1.9.{number}"), mute_port, HOST),
             ("stranger", tls.ip().to_string(), tls.port(), "elsewhere"),
         ] {
-            hosts +=
-                &format!("[hosts.{name}{number}]\naddress = '{address}'\nport = {port}\nhost_id = '{id}'\n");
+            hosts += &format!(
+                "[hosts.{name}{number}]\naddress = '{address}'\nport = {port}\nhost_id = '{id}'\n"
+            );
         }
     }
     fs::write(room.labshd.file("config/labsh/hosts.toml"), hosts).unwrap();
 
-    // Nobody gives up on the mute ones by himself, and they fill every place for connections: all others are over first.
+    // Nobody gives up on the mute ones by himself, and they fill every place for connections: all
+    // others are over first.
     let words = ["--connecting", "5", "--parallel", "5", "--connect-timeout", "1h", "--json"];
-    let mut run =
-        Running::start(&mut room.command(&[&words[..], &["@*!dead!mute!stranger", "true"]].concat()));
+    let mut run = Running::start(
+        &mut room.command(&[&words[..], &["@*!dead!mute!stranger", "true"]].concat()),
+    );
     let mut over = 0;
     while over < 55 {
         let event = json(run.line().as_bytes());
@@ -279,6 +299,9 @@ fn fifteen_faults_among_sixty_hosts_are_told_exactly_and_delay_nobody() {
     assert_eq!(summary["count"], 60);
     assert_eq!(outcomes["ok"], serde_json::json!({ "count": 45, "hosts": "h[01-45]" }));
     assert_eq!(outcomes["refused"], serde_json::json!({ "count": 5, "hosts": "stranger[1-5]" }));
-    assert_eq!(outcomes["unreachable"], serde_json::json!({ "count": 10, "hosts": "a-mute[1-5],dead[1-5]" }));
+    assert_eq!(
+        outcomes["unreachable"],
+        serde_json::json!({ "count": 10, "hosts": "a-mute[1-5],dead[1-5]" })
+    );
     assert_eq!(outcomes.as_object().unwrap().len(), 3, "{outcomes}");
 }

@@ -47,8 +47,9 @@ fn it_sees_refusals_signals_and_timeouts_as_labsh_does() {
     if tools::python().is_none() {
         return;
     }
-    let status =
-        |words: &[&str]| pipe_through(&mut over_tcp(&labshd, HOST, words).unwrap(), b"").status.code();
+    let status = |words: &[&str]| {
+        pipe_through(&mut over_tcp(&labshd, HOST, words).unwrap(), b"").status.code()
+    };
     assert_eq!(status(&["--", "no-such-program-anywhere"]), Some(127));
     assert_eq!(status(&["--", "/etc"]), Some(126));
     assert_eq!(status(&["--", "sh", "-c", "kill -9 $$"]), Some(137));
@@ -58,7 +59,9 @@ fn it_sees_refusals_signals_and_timeouts_as_labsh_does() {
 #[test]
 fn it_learns_the_version_of_labshd() {
     let labshd = Labshd::start();
-    let Some(mut command) = over_tcp(&labshd, HOST, &["--say-version", "--", "true"]) else { return };
+    let Some(mut command) = over_tcp(&labshd, HOST, &["--say-version", "--", "true"]) else {
+        return;
+    };
     let output = pipe_through(&mut command, b"");
     let said = format!("labsh_client: answered by labshd {}\n", env!("CARGO_PKG_VERSION"));
     assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), said));

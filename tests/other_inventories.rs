@@ -1,4 +1,5 @@
-//! Hosts from other tools' files, where they are named in hosts.toml: Ansible's, ClusterShell's and ssh's.
+//! Hosts from other tools' files, where they are named in hosts.toml: Ansible's, ClusterShell's and
+//! ssh's.
 
 use std::fs;
 use std::path::Path;
@@ -23,7 +24,8 @@ fn home(files: &[(&str, &str)]) -> TempDir {
 
 fn labsh(home: &Path, words: &[&str]) -> Output {
     let mut command = labsh_in(home);
-    for variable in ["LABSH_PORT", "LABSH_HOST_ID", "LABSH_CONNECT_TIMEOUT", "CLUSTERSHELL_CFGDIR"] {
+    for variable in ["LABSH_PORT", "LABSH_HOST_ID", "LABSH_CONNECT_TIMEOUT", "CLUSTERSHELL_CFGDIR"]
+    {
         command.env_remove(variable);
     }
     command.env("HOME", home).args(words).output().unwrap()
@@ -62,7 +64,10 @@ fn ansibles_inventories_are_read() {
             "[sources]\nansible = [\"~/site/hosts\", \"more.yml\"]\n[hosts.www02]\nport = 5300\n",
         ),
         ("site/hosts", INI),
-        ("site/host_vars/www03.yml", "ansible_labsh_target: \"{{ inventory_hostname }}.example\"\n"),
+        (
+            "site/host_vars/www03.yml",
+            "ansible_labsh_target: \"{{ inventory_hostname }}.example\"\n",
+        ),
         (
             "config/labsh/more.yml",
             "all:\n  children:\n    db: {hosts: {\"db[a:c]\": }}\n    web: {hosts: {extra: }}\n",
@@ -86,7 +91,10 @@ fn ansibles_inventories_are_read() {
     assert_eq!(known(path, "www02")["port"], 5300, "labsh's own file counts first");
     assert_eq!(known(path, "www03")["address"], "www03.example");
     let origin = stdout(path, &["hosts", "--origin", "www03"]);
-    assert!(origin.contains(&format!("{}:1", path.join("site/host_vars/www03.yml").display())), "{origin}");
+    assert!(
+        origin.contains(&format!("{}:1", path.join("site/host_vars/www03.yml").display())),
+        "{origin}"
+    );
     let told = stdout(path, &["run", "--dry-run", "@ansible:web!extra", "true"]);
     assert!(told.contains("10.0.0.1:7000"), "{told}");
 }
@@ -94,14 +102,19 @@ fn ansibles_inventories_are_read() {
 #[test]
 fn clustershells_groups_are_read_and_its_programs_are_not_run() {
     let home = home(&[
-        ("config/labsh/hosts.toml", "[groups]\nmine = \"@r2!lab01\"\n[sources]\nclustershell = true\n"),
+        (
+            "config/labsh/hosts.toml",
+            "[groups]\nmine = \"@r2!lab01\"\n[sources]\nclustershell = true\n",
+        ),
         (
             "config/clustershell/groups.conf",
-            "[Main]\ndefault: racks\nautodir: $CFGDIR/groups.d\n[slurm]\nmap: touch $CFGDIR/trace\n",
+            "[Main]\ndefault: racks\nautodir: $CFGDIR/groups.d\n[slurm]\nmap: touch \
+             $CFGDIR/trace\n",
         ),
         (
             "config/clustershell/groups.d/a.yaml",
-            "roles:\n  login: gate\n  r1: never\nracks:\n  r1: \"lab[01-03]\"\n  r2: \"@r1,@roles:login\"\n",
+            "roles:\n  login: gate\n  r1: never\nracks:\n  r1: \"lab[01-03]\"\n  r2: \
+             \"@r1,@roles:login\"\n",
         ),
     ]);
     let path = home.path();
@@ -109,7 +122,9 @@ fn clustershells_groups_are_read_and_its_programs_are_not_run() {
         let listed = stdout(path, &["hosts", "--json", set]);
         listed
             .lines()
-            .map(|line| serde_json::from_str::<Value>(line).unwrap()["host"].as_str().unwrap().to_owned())
+            .map(|line| {
+                serde_json::from_str::<Value>(line).unwrap()["host"].as_str().unwrap().to_owned()
+            })
             .collect()
     };
     assert_eq!(hosts("@r2"), ["gate", "lab01", "lab02", "lab03"]);
@@ -127,12 +142,16 @@ fn clustershells_groups_are_read_and_its_programs_are_not_run() {
 fn the_hosts_of_sshs_configuration_are_known() {
     let home = home(&[
         ("config/labsh/hosts.toml", "[sources]\nssh_config = true\n"),
-        (".ssh/config", "Include rooms/*\nHost gate\n  Port 2222\nHost lab* !lab03\n  HostName %h.example\n"),
+        (
+            ".ssh/config",
+            "Include rooms/*\nHost gate\n  Port 2222\nHost lab* !lab03\n  HostName %h.example\n",
+        ),
         (".ssh/rooms/a", "Host lab01 lab02 lab03\n  User student\n"),
     ]);
     let path = home.path();
     let listed = stdout(path, &["hosts"]);
-    let names: Vec<&str> = listed.lines().skip(1).filter_map(|line| line.split_whitespace().next()).collect();
+    let names: Vec<&str> =
+        listed.lines().skip(1).filter_map(|line| line.split_whitespace().next()).collect();
     assert_eq!(names, ["gate", "lab01", "lab02", "lab03"]);
     let one = known(path, "lab01");
     assert_eq!((&one["address"], &one["user"]), (&"lab01.example".into(), &"student".into()));
@@ -145,15 +164,20 @@ fn the_hosts_of_sshs_configuration_are_known() {
 #[test]
 fn a_host_that_only_ansible_can_reach_is_listed_and_is_in_nobodys_way() {
     let home = home(&[
-        ("config/labsh/hosts.toml", "[sources]\nansible = [\"hosts.ini\"]\n[hosts.own]\naddress = \"::1\"\n"),
+        (
+            "config/labsh/hosts.toml",
+            "[sources]\nansible = [\"hosts.ini\"]\n[hosts.own]\naddress = \"::1\"\n",
+        ),
         (
             "config/labsh/hosts.ini",
-            "[web]\nok ansible_host=10.0.0.1\nfe80::1%eth0\nown ansible_host={{a}}\nodd ansible_host={{b}}\n",
+            "[web]\nok ansible_host=10.0.0.1\nfe80::1%eth0\nown ansible_host={{a}}\nodd \
+             ansible_host={{b}}\n",
         ),
     ]);
     let path = home.path();
     let why = format!(
-        "{}:5: odd: ansible_host is a template, which only Ansible can fill in; set ansible_labsh_target to a plain value",
+        "{}:5: odd: ansible_host is a template, which only Ansible can fill in; set \
+         ansible_labsh_target to a plain value",
         path.join("config/labsh/hosts.ini").display()
     );
     let listed = labsh(path, &["hosts"]);
@@ -164,15 +188,27 @@ fn a_host_that_only_ansible_can_reach_is_listed_and_is_in_nobodys_way() {
         .collect();
     assert_eq!(
         lines,
-        ["HOST ADDRESS", "fe80::1%eth0 [fe80::1%eth0]:5274", "odd ?", "ok 10.0.0.1:5274", "own [::1]:5274"]
+        [
+            "HOST ADDRESS",
+            "fe80::1%eth0 [fe80::1%eth0]:5274",
+            "odd ?",
+            "ok 10.0.0.1:5274",
+            "own [::1]:5274"
+        ]
     );
     let odd = known(path, "odd");
-    assert_eq!((&odd["unusable"], &odd["groups"][0]), (&Value::from(why.clone()), &Value::from("all")));
+    assert_eq!(
+        (&odd["unusable"], &odd["groups"][0]),
+        (&Value::from(why.clone()), &Value::from("all"))
+    );
     assert!(
-        stdout(path, &["hosts", "--origin", "odd"]).contains("\n  unusable  odd: ansible_host is a template")
+        stdout(path, &["hosts", "--origin", "odd"])
+            .contains("\n  unusable  odd: ansible_host is a template")
     );
     assert!(stdout(path, &["run", "--dry-run", "ok,own", "true"]).starts_with("ok,own (2)\n"));
-    for words in [&["run", "odd", "true"][..], &["run", "ok,odd", "true"], &["explain", "odd", "true"]] {
+    for words in
+        [&["run", "odd", "true"][..], &["run", "ok,odd", "true"], &["explain", "odd", "true"]]
+    {
         let refused = labsh(path, words);
         assert_eq!(refused.status.code(), Some(125), "{words:?}: {refused:?}");
         assert!(text(&refused.stderr).contains(&why), "{words:?}: {refused:?}");

@@ -27,8 +27,9 @@ fn pdsh_tells_outputs_and_exit_statuses_apart() {
                   echo err $LABSH_HOST_ID >&2; test $LABSH_HOST_ID != lab05 || exit 3'";
     let output = fleet.output(&pdsh, script);
     assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
-    let lines =
-        |word: &str| (1..=8).map(|host| format!("lab{host:02}: {word} lab{host:02}")).collect::<Vec<_>>();
+    let lines = |word: &str| {
+        (1..=8).map(|host| format!("lab{host:02}: {word} lab{host:02}")).collect::<Vec<_>>()
+    };
     assert_eq!(sorted_lines(&output.stdout), lines("out"));
     let errors: Vec<String> =
         sorted_lines(&output.stderr).into_iter().filter(|line| line.contains(": err ")).collect();
@@ -38,7 +39,8 @@ fn pdsh_tells_outputs_and_exit_statuses_apart() {
 #[test]
 fn pdsh_goes_on_without_a_dead_host() {
     let Some(pdsh) = pdsh() else { return };
-    let output = Fleet::start().output(&pdsh, "pdsh -S -R exec -w lab[08-09] labsh-rsh %h echo here");
+    let output =
+        Fleet::start().output(&pdsh, "pdsh -S -R exec -w lab[08-09] labsh-rsh %h echo here");
     assert_eq!(output.status.code(), Some(255), "{}", text(&output.stderr));
     assert_eq!(text(&output.stdout), "lab08: here\n");
     assert!(text(&output.stderr).contains("lab09: labsh: "), "{}", text(&output.stderr));
@@ -48,7 +50,8 @@ fn pdsh_goes_on_without_a_dead_host() {
 fn pdsh_carries_large_outputs() {
     let Some(pdsh) = pdsh() else { return };
     let fleet = Fleet::start();
-    let script = "pdsh -S -N -R exec -w lab[01-08] labsh-rsh %h seq 100000 | sort -n | uniq -c | awk '$1 == 8' | wc -l";
+    let script = "pdsh -S -N -R exec -w lab[01-08] labsh-rsh %h seq 100000 | sort -n | uniq -c | \
+        awk '$1 == 8' | wc -l";
     let output = feed(&mut fleet.shell(&pdsh, script), b"");
     assert_eq!(text(&output.stdout), "100000\n");
 }

@@ -50,7 +50,8 @@ impl Kitchen {
         command
     }
 
-    /// The environment of somebody who has installed labsh: nothing of who runs the tests shows through.
+    /// The environment of somebody who has installed labsh: nothing of who runs the tests shows
+    /// through.
     fn furnish(&self, command: &mut Command) {
         let programs = Path::new(LABSH).parent().unwrap().display().to_string();
         let path = format!("{programs}:{}", std::env::var("PATH").unwrap());
@@ -114,7 +115,8 @@ fn binary_tree(directory: &Path) {
         let folder = directory.join(format!("folder {folder}/deep"));
         fs::create_dir_all(&folder).unwrap();
         for file in 0..10_u32 {
-            let bytes: Vec<u8> = (0..10_000_u32).map(|at| (at * 31 + file * 7 + at / 256) as u8).collect();
+            let bytes: Vec<u8> =
+                (0..10_000_u32).map(|at| (at * 31 + file * 7 + at / 256) as u8).collect();
             fs::write(folder.join(format!("file-{file}.bin")), bytes).unwrap();
         }
     }
@@ -167,15 +169,18 @@ fn an_interrupted_rsync_leaves_nothing_running_and_goes_on_where_it_was() {
     fs::write(kitchen.here("big.bin"), &bytes).unwrap();
     let transfer = "exec rsync --partial --inplace -e 'labsh rsh' big.bin lab07:/srv/big.bin";
     // Slow enough to be met halfway, whatever the machine is doing.
-    let mut slow = kitchen.shell(&transfer.replace("--partial", "--partial --bwlimit=300")).spawn().unwrap();
+    let mut slow =
+        kitchen.shell(&transfer.replace("--partial", "--partial --bwlimit=300")).spawn().unwrap();
     let arrived = || fs::metadata(kitchen.there("big.bin")).map_or(0, |file| file.len());
     eventually("a part of the file is there", || arrived() > 200_000);
     assert!(arrived() < bytes.len() as u64, "it was not slow enough to be interrupted");
     kill(slow.id() as i32, 15);
     assert!(!slow.wait().unwrap().success());
     kitchen.labshd.log().wait_for("command ended");
-    let output =
-        kitchen.shell(&transfer.replace("--partial", "--partial --append-verify --stats")).output().unwrap();
+    let output = kitchen
+        .shell(&transfer.replace("--partial", "--partial --append-verify --stats"))
+        .output()
+        .unwrap();
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert_eq!(fs::read(kitchen.there("big.bin")).unwrap(), bytes);
     let stats = text(&output.stdout);
@@ -191,12 +196,17 @@ fn a_failed_rsync_says_why() {
     }
     let kitchen = Kitchen::new();
     fs::write(kitchen.here("a"), "a").unwrap();
-    let output = kitchen.shell("rsync -e 'labsh rsh' a lab07:/srv/no/such/directory/").output().unwrap();
+    let output =
+        kitchen.shell("rsync -e 'labsh rsh' a lab07:/srv/no/such/directory/").output().unwrap();
     assert_eq!(output.status.code(), Some(11), "{}", text(&output.stderr));
     let output = kitchen.shell("rsync -e 'labsh rsh -p 1' a lab07:/srv/a").output().unwrap();
     // 12 or 255, whichever rsync notices first.
     assert!(!output.status.success());
-    assert!(text(&output.stderr).contains("cannot connect to 127.0.0.1:1"), "{}", text(&output.stderr));
+    assert!(
+        text(&output.stderr).contains("cannot connect to 127.0.0.1:1"),
+        "{}",
+        text(&output.stderr)
+    );
 }
 
 /// Whether this program of OpenSSH's is there, and the server that it talks to.
@@ -236,7 +246,9 @@ fn scp_copies_files_and_folders_in_both_of_its_protocols() {
 fn sshfs_mounts_a_directory_of_the_host() {
     let installed = tools::need("sshfs", "apt-get install sshfs").is_some()
         && tools::need(SFTP_SERVER, "apt-get install openssh-sftp-server").is_some();
-    if !installed || !tools::usable("/dev/fuse", "sshfs needs FUSE, which this machine does not allow") {
+    if !installed
+        || !tools::usable("/dev/fuse", "sshfs needs FUSE, which this machine does not allow")
+    {
         return;
     }
     let kitchen = Kitchen::new();
@@ -253,7 +265,8 @@ struct Unmount(PathBuf);
 
 impl Drop for Unmount {
     fn drop(&mut self) {
-        let _ = Command::new("fusermount3").args(["-uzq"]).arg(&self.0).stderr(Stdio::null()).status();
+        let _ =
+            Command::new("fusermount3").args(["-uzq"]).arg(&self.0).stderr(Stdio::null()).status();
     }
 }
 

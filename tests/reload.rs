@@ -54,7 +54,11 @@ fn a_removed_key_loses_its_sessions_and_their_commands() {
     labshd.reload();
     let output = removed.finish();
     assert_eq!(output.status.code(), Some(255));
-    assert!(text(&output.stderr).contains("key was removed or changed"), "{}", text(&output.stderr));
+    assert!(
+        text(&output.stderr).contains("key was removed or changed"),
+        "{}",
+        text(&output.stderr)
+    );
     eventually("the command is gone", || !is_alive(pid));
     assert_eq!(attempt(&labshd, "second"), Some(255));
     assert!(is_alive(kept_pid), "another key's commands go on");

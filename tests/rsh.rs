@@ -38,7 +38,11 @@ fn said(labshd: &Labshd, words: &[&str]) -> String {
 /// Asserts that nothing ran, for these reasons.
 fn assert_fails(output: &Output, reasons: &[&str]) {
     let stderr = text(&output.stderr);
-    assert_eq!((output.status.code(), text(&output.stdout)), (Some(255), String::new()), "{stderr}");
+    assert_eq!(
+        (output.status.code(), text(&output.stdout)),
+        (Some(255), String::new()),
+        "{stderr}"
+    );
     assert_eq!(stderr.lines().count(), 1, "{stderr}");
     for reason in reasons {
         assert!(stderr.contains(reason), "{reason:?} is not in {stderr}");
@@ -77,7 +81,10 @@ fn the_program_and_the_subcommand_are_the_same() {
     let labshd = Labshd::start();
     let port = labshd.tls.port().to_string();
     let by_subcommand = run(labshd.labsh().args(["rsh", HOST, "-p", &port, "echo", "x"]));
-    assert_eq!((text(&by_subcommand.stdout), said(&labshd, &[HOST, "echo x"])), ("x\n".into(), "x\n".into()));
+    assert_eq!(
+        (text(&by_subcommand.stdout), said(&labshd, &[HOST, "echo x"])),
+        ("x\n".into(), "x\n".into())
+    );
     let by_uri = run(labshd.labsh().args(["rsh", &format!("ssh://{HOST}:{port}"), "echo", "x"]));
     assert_eq!(text(&by_uri.stdout), "x\n");
 }
@@ -90,7 +97,12 @@ fn the_status_is_the_commands_own() {
         assert_eq!((output.status.code(), text(&output.stderr)), (Some(code), String::new()));
     }
     let unknown = output(&labshd, &[HOST, "no-such-program-anywhere"]);
-    assert_eq!(unknown.status.code(), Some(127), "the shell there says so: {}", text(&unknown.stderr));
+    assert_eq!(
+        unknown.status.code(),
+        Some(127),
+        "the shell there says so: {}",
+        text(&unknown.stderr)
+    );
     let killed = output(&labshd, &[HOST, "kill -9 $$"]);
     assert_eq!((killed.status.code(), text(&killed.stderr)), (Some(137), String::new()));
     let told = output(&labshd, &["-v", HOST, "kill -9 $$"]);
@@ -119,13 +131,19 @@ fn every_failure_that_is_not_the_commands_is_255() {
 #[test]
 fn megabytes_pass_unchanged_and_apart() {
     let labshd = Labshd::start();
-    let data: Vec<u8> =
-        (0..3_000_000u32).flat_map(|number| number.wrapping_mul(0x9e37_79b1).to_le_bytes()).collect();
+    let data: Vec<u8> = (0..3_000_000u32)
+        .flat_map(|number| number.wrapping_mul(0x9e37_79b1).to_le_bytes())
+        .collect();
     let output = pipe_through(&mut rsh(&labshd, &[HOST, "tee", "/dev/stderr"]), &data);
     assert_eq!(output.status.code(), Some(0));
     let expected = Sha256::digest(&data);
     for got in [&output.stdout, &output.stderr] {
-        assert!(Sha256::digest(got) == expected, "{} of {} bytes, or others", got.len(), data.len());
+        assert!(
+            Sha256::digest(got) == expected,
+            "{} of {} bytes, or others",
+            got.len(),
+            data.len()
+        );
     }
 }
 
@@ -163,19 +181,24 @@ fn only_errors_are_told_and_even_they_can_be_silenced_or_sent_elsewhere() {
     assert_eq!((output.status.code(), text(&output.stderr)), (Some(3), String::new()));
 
     for silent in [&["-q"][..], &["-oLogLevel=QUIET"], &["-o", "loglevel quiet"]] {
-        let failed = self::output(&labshd, &[silent, &["-oPort=1", "--host-id=x", HOST, "true"]].concat());
+        let failed =
+            self::output(&labshd, &[silent, &["-oPort=1", "--host-id=x", HOST, "true"]].concat());
         assert_eq!((failed.status.code(), text(&failed.stderr)), (Some(255), String::new()));
     }
     let file = labshd.file("diagnostics");
-    for words in
-        [["-v", "-E", &file, HOST, "echo out; echo err >&2"], ["-E", &file, "--host-id=x", HOST, "true"]]
-    {
+    for words in [
+        ["-v", "-E", &file, HOST, "echo out; echo err >&2"],
+        ["-E", &file, "--host-id=x", HOST, "true"],
+    ] {
         let output = self::output(&labshd, &words);
         assert!(!text(&output.stderr).contains("labsh:"), "{}", text(&output.stderr));
     }
     let told = fs::read_to_string(&file).unwrap();
     assert!(told.contains("connected to") && told.contains("host x of key test"), "{told}");
-    assert_fails(&self::output(&labshd, &["-E", "/nonexistent/file", HOST, "true"]), &["/nonexistent/file"]);
+    assert_fails(
+        &self::output(&labshd, &["-E", "/nonexistent/file", HOST, "true"]),
+        &["/nonexistent/file"],
+    );
 }
 
 #[test]
@@ -236,14 +259,22 @@ fn another_user_than_the_keys_is_refused() {
     let labshd = Labshd::start();
     let own = own_account(0);
     let at = format!("{own}@{HOST}");
-    for words in
-        [vec!["-l", &own, HOST], vec![&at], vec![&at, "-l", "nobody"], vec!["-oUser=\"x\"", "-l", &own, HOST]]
-    {
+    for words in [
+        vec!["-l", &own, HOST],
+        vec![&at],
+        vec![&at, "-l", "nobody"],
+        vec!["-oUser=\"x\"", "-l", &own, HOST],
+    ] {
         let expects_own = !words.contains(&"-oUser=\"x\"");
         let output = output(&labshd, &[&words[..], &["id", "-un"]].concat());
         match expects_own {
             true => {
-                assert_eq!(text(&output.stdout), format!("{own}\n"), "{words:?} {}", text(&output.stderr))
+                assert_eq!(
+                    text(&output.stdout),
+                    format!("{own}\n"),
+                    "{words:?} {}",
+                    text(&output.stderr)
+                )
             }
             false => assert_fails(&output, &["not as x"]),
         }
@@ -258,7 +289,8 @@ fn a_table_for_a_user_at_a_host_chooses_the_key() {
     enroll(labshd.path(), "second", HOST);
     labshd.reload();
     let own = own_account(0);
-    let tables = format!("[hosts.'{HOST}']\nkey = 'test'\n[hosts.'{own}@{HOST}']\nkey = 'second'\n");
+    let tables =
+        format!("[hosts.'{HOST}']\nkey = 'test'\n[hosts.'{own}@{HOST}']\nkey = 'second'\n");
     fs::write(labshd.path().join("config/labsh/config.toml"), tables).unwrap();
     let key = "echo $LABSH_KEY_ID";
     assert_eq!(said(&labshd, &[HOST, key]), "test\n");
@@ -266,7 +298,10 @@ fn a_table_for_a_user_at_a_host_chooses_the_key() {
     let second = labshd.file("config/labsh/keys/second.key");
     assert_eq!(said(&labshd, &[HOST, "-i", &second, key]), "second\n");
     assert_eq!(said(&labshd, &[HOST, &format!("-oIdentityFile=\"{second}\""), key]), "second\n");
-    assert_eq!(said(&labshd, &["-oIdentityFile=none", "-i", "second", "-i", "test", HOST, key]), "second\n");
+    assert_eq!(
+        said(&labshd, &["-oIdentityFile=none", "-i", "second", "-i", "test", HOST, key]),
+        "second\n"
+    );
     // -F: this configuration and no other. Without one there are two keys to choose from.
     assert_fails(&output(&labshd, &["-Fnone", HOST, key]), &["several keys"]);
     let other = labshd.file("other.toml");
@@ -274,15 +309,21 @@ fn a_table_for_a_user_at_a_host_chooses_the_key() {
     assert_eq!(said(&labshd, &["-F", &other, HOST, key]), "second\n");
     fs::write(&other, "Host *\n  Port 22\n").unwrap();
     assert_fails(&output(&labshd, &["-F", &other, HOST, key]), &["not ssh's", "other.toml:1"]);
-    assert_fails(&output(&labshd, &["-F", "/nonexistent", HOST, key]), &["/nonexistent: No such file"]);
+    assert_fails(
+        &output(&labshd, &["-F", "/nonexistent", HOST, key]),
+        &["/nonexistent: No such file"],
+    );
 }
 
 #[test]
 fn a_key_of_ssh_is_recognised() {
     let labshd = Labshd::start();
     let path = labshd.file("id_ed25519");
-    fs::write(&path, "-----BEGIN OPENSSH PRIVATE KEY-----\nc2VjcmV0\n-----END OPENSSH PRIVATE KEY-----\n")
-        .unwrap();
+    fs::write(
+        &path,
+        "-----BEGIN OPENSSH PRIVATE KEY-----\nc2VjcmV0\n-----END OPENSSH PRIVATE KEY-----\n",
+    )
+    .unwrap();
     run(Command::new("chmod").args(["600", &path]));
     let output = output(&labshd, &["-i", &path, HOST, "true"]);
     assert_fails(&output, &["id_ed25519", "labsh key new"]);
@@ -300,10 +341,16 @@ fn settings_are_printed_even_without_a_key() {
     let has = |words: &[&str], lines: &[&str]| {
         let printed = printed(words);
         for line in lines {
-            assert!(printed.lines().any(|printed| printed == *line), "{words:?}: no {line:?} in\n{printed}");
+            assert!(
+                printed.lines().any(|printed| printed == *line),
+                "{words:?}: no {line:?} in\n{printed}"
+            );
         }
     };
-    has(&["Lab07"], &["host lab07", "hostname lab07", "port 5274", "requesttty auto", "connecttimeout 10"]);
+    has(
+        &["Lab07"],
+        &["host lab07", "hostname lab07", "port 5274", "requesttty auto", "connecttimeout 10"],
+    );
     assert!(!printed(&["lab07"]).contains("user "), "the key's entry on the host decides");
     has(
         &["-o", "SendEnv=GIT_PROTOCOL", "-p", "99", "bob@lab07"],
@@ -323,11 +370,17 @@ fn settings_are_printed_even_without_a_key() {
         &["-oConnectTimeout=1m5s", "-oSetEnv A=1 B=\"x y\"", "h"],
         &["connecttimeout 65", "setenv A=1", "setenv B=x y"],
     );
-    has(&["-q", "-s", "-n", "h", "sftp"], &["loglevel QUIET", "sessiontype subsystem", "stdinnull yes"]);
+    has(
+        &["-q", "-s", "-n", "h", "sftp"],
+        &["loglevel QUIET", "sessiontype subsystem", "stdinnull yes"],
+    );
     has(&["unix:/run/labshd.sock"], &["hostname unix:/run/labshd.sock", "hostkeyalias localhost"]);
     fs::create_dir_all(dir.path().join("config/labsh")).unwrap();
-    fs::write(dir.path().join("config/labsh/config.toml"), "[hosts.lab07]\naddress = '10.0.0.7:77'\n")
-        .unwrap();
+    fs::write(
+        dir.path().join("config/labsh/config.toml"),
+        "[hosts.lab07]\naddress = '10.0.0.7:77'\n",
+    )
+    .unwrap();
     has(&["bob@lab07"], &["host lab07", "hostname 10.0.0.7", "port 77", "hostkeyalias lab07"]);
 }
 
@@ -349,7 +402,11 @@ fn what_could_be_an_option_is_refused_before_anything_is_connected() {
         assert_fails(&alone(&[&["-p", &port][..], &words].concat()), &[reason]);
     }
     listener.set_nonblocking(true).unwrap();
-    assert_eq!(listener.accept().unwrap_err().kind(), ErrorKind::WouldBlock, "somebody has connected");
+    assert_eq!(
+        listener.accept().unwrap_err().kind(),
+        ErrorKind::WouldBlock,
+        "somebody has connected"
+    );
 }
 
 #[test]
@@ -376,16 +433,24 @@ fn what_matters_and_cannot_be_honoured_is_refused_and_the_rest_is_passed_over() 
     assert_fails(&alone(&["-oSessionType=none", HOST]), &["sessiontype"]);
     let labshd = Labshd::start();
     // What scp, sftp, sshfs, pdsh and Ansible send.
-    let passed = "-x -a -2 -C -M -S/x/y -c aes128-gcm@openssh.com -oForwardX11=no -oForwardAgent=no -oPermitLocalCommand=no \
-                  -oClearAllForwardings=yes -oRemoteCommand=none -oRequestTTY=no -oControlMaster=auto -oControlPersist=60s \
-                  -oControlPath=\"/x/%h\" -oKbdInteractiveAuthentication=no -oPasswordAuthentication=no -oProxyCommand=none \
-                  -oPreferredAuthentications=publickey -oStrictHostKeyChecking=no -oUserKnownHostsFile=/dev/null \
-                  -oServerAliveInterval=5 -oIdentitiesOnly=yes -oNoSuchKeyword=x -oBatchMode=yes -oCompression=yes";
+    let passed = "-x -a -2 -C -M -S/x/y -c aes128-gcm@openssh.com -oForwardX11=no \
+        -oForwardAgent=no -oPermitLocalCommand=no \
+                  -oClearAllForwardings=yes -oRemoteCommand=none -oRequestTTY=no \
+                  -oControlMaster=auto -oControlPersist=60s \
+                  -oControlPath=\"/x/%h\" -oKbdInteractiveAuthentication=no \
+                  -oPasswordAuthentication=no -oProxyCommand=none \
+                  -oPreferredAuthentications=publickey -oStrictHostKeyChecking=no \
+                  -oUserKnownHostsFile=/dev/null \
+                  -oServerAliveInterval=5 -oIdentitiesOnly=yes -oNoSuchKeyword=x -oBatchMode=yes \
+                  -oCompression=yes";
     let mut words: Vec<&str> = passed.split_whitespace().collect();
     words.extend([HOST, "echo", "x"]);
     assert_eq!(said(&labshd, &words), "x\n");
     let told = output(&labshd, &["-v", "-C", "-oNoSuchKeyword=x", HOST, "true"]);
-    assert!(text(&told.stderr).contains("-C is passed over") && text(&told.stderr).contains("nosuchkeyword"));
+    assert!(
+        text(&told.stderr).contains("-C is passed over")
+            && text(&told.stderr).contains("nosuchkeyword")
+    );
 }
 
 #[test]
@@ -394,7 +459,10 @@ fn what_the_command_goes_without_is_told_once() {
     for (words, expected) in [
         (&["-X"][..], &["-X: the command runs without a display"][..]),
         (&["-Y", "-oForwardX11=yes"], &["-Y: the command runs without a display"]),
-        (&["-oForwardAgent=yes", "-AX"], &["-o forwardagent: the command runs without your", "-X: "]),
+        (
+            &["-oForwardAgent=yes", "-AX"],
+            &["-o forwardagent: the command runs without your", "-X: "],
+        ),
         (&["-qAX"], &[]),
         (&["-xa", "-oForwardAgent=no", "-oForwardX11=no"], &[]),
     ] {
@@ -417,7 +485,10 @@ fn a_host_that_does_not_answer_is_given_up() {
         assert_fails(&alone(&[timeout, "-p", &port, HOST, "true"]), &["no answer", "within 1s"]);
     }
     let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
-    assert_fails(&alone(&["-p", &gone, HOST, "true"]), &["cannot connect", "check the name, the port"]);
+    assert_fails(
+        &alone(&["-p", &gone, HOST, "true"]),
+        &["cannot connect", "check the name, the port"],
+    );
     // One that no clock holds is for ever.
     let patient = alone(&["-oConnectTimeout=18446744073709551615", "-p", &gone, HOST, "true"]);
     assert_fails(&patient, &["cannot connect"]);
@@ -437,7 +508,10 @@ fn without_a_terminal_here_there_is_none_there_unless_it_is_forced() {
     let labshd = Labshd::start();
     for words in [&["-T", HOST, "tty"][..], &[HOST, "tty"]] {
         let output = output(&labshd, words);
-        assert_eq!((text(&output.stdout), text(&output.stderr)), ("not a tty\n".into(), String::new()));
+        assert_eq!(
+            (text(&output.stdout), text(&output.stderr)),
+            ("not a tty\n".into(), String::new())
+        );
     }
     let asked = output(&labshd, &["-t", HOST, "tty"]);
     assert_eq!(text(&asked.stdout), "not a tty\n");
@@ -452,11 +526,15 @@ fn a_forced_terminal_is_one_and_tells_the_commands_end() {
     assert!(text(&forced.stdout).starts_with("/dev/pts/"), "{}", text(&forced.stdout));
     let by_setting = output(&labshd, &["-oRequestTTY=force", "-oSetEnv=TERM=vt100", HOST, "tty"]);
     assert!(text(&by_setting.stdout).starts_with("/dev/pts/"), "{}", text(&by_setting.stderr));
-    assert_fails(&output(&labshd, &["-tt", "-l", "no-such-user", HOST, "tty"]), &["not as no-such-user"]);
+    assert_fails(
+        &output(&labshd, &["-tt", "-l", "no-such-user", HOST, "tty"]),
+        &["not as no-such-user"],
+    );
 }
 
-/// Starts the rest of its words in a terminal, types its first word there once something is to be seen (or at once, if
-/// nothing will be), and prints what is seen up to a path or `not a tty`, and the exit status.
+/// Starts the rest of its words in a terminal, types its first word there once something is to be
+/// seen (or at once, if nothing will be), and prints what is seen up to a path or `not a tty`, and
+/// the exit status.
 const IN_A_TERMINAL: &str = r#"
 import os, pty, signal, subprocess, sys
 signal.alarm(60)
@@ -488,7 +566,10 @@ fn with_a_terminal_here_there_is_one_there_for_a_login_shell_or_where_it_is_aske
     ] {
         let client = rsh(&labshd, words);
         let mut python = Command::new(&program);
-        python.args(["-c", IN_A_TERMINAL, typed, when]).arg(client.get_program()).args(client.get_args());
+        python
+            .args(["-c", IN_A_TERMINAL, typed, when])
+            .arg(client.get_program())
+            .args(client.get_args());
         client.get_envs().for_each(|(name, value)| {
             value.map(|value| python.env(name, value));
         });

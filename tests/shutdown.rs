@@ -13,7 +13,8 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::peer::{Peer, message, open};
 use crate::support::{
-    LABSHD, Labshd, PATIENCE, Running, children, eventually, in_shell, is_alive, kill, run, stop, text,
+    LABSHD, Labshd, PATIENCE, Running, children, eventually, in_shell, is_alive, kill, run, stop,
+    text,
 };
 
 const TERM: i32 = 15;
@@ -21,7 +22,8 @@ const TERM: i32 = 15;
 #[test]
 fn a_running_command_ends_in_peace_while_nothing_new_is_taken() {
     let mut labshd = Labshd::start();
-    let mut client = Running::adopt(labshd.run(&["echo ready; cat; seq 1 300000"]).stdin(Stdio::piped()));
+    let mut client =
+        Running::adopt(labshd.run(&["echo ready; cat; seq 1 300000"]).stdin(Stdio::piped()));
     assert_eq!(client.line(), "ready");
     labshd.signal(TERM);
     labshd.log().wait_for("running commands may end first");
@@ -72,7 +74,8 @@ fn a_slow_reader_gets_its_output_whole_before_the_end() {
 #[test]
 fn who_takes_too_long_is_ended() {
     let mut labshd = Labshd::with("drain_timeout = '100ms'\ntermination_grace = '100ms'");
-    let mut client = Running::start(&mut labshd.run(&["trap '' TERM; echo $$; while :; do sleep 0.1; done"]));
+    let mut client =
+        Running::start(&mut labshd.run(&["trap '' TERM; echo $$; while :; do sleep 0.1; done"]));
     let pid = client.pid_line();
     labshd.signal(TERM);
     assert_eq!(labshd.wait(), Some(0));
@@ -159,7 +162,11 @@ fn a_unix_socket_that_is_in_use_is_not_taken_away() {
     fs::write(&config, format!("listen = ['unix:{}']\n", labshd.unix_path().display())).unwrap();
     let second = Command::new(LABSHD).arg("--config").arg(&config).output().unwrap();
     assert_eq!(second.status.code(), Some(1));
-    assert!(text(&second.stderr).contains("another program listens there"), "{}", text(&second.stderr));
+    assert!(
+        text(&second.stderr).contains("another program listens there"),
+        "{}",
+        text(&second.stderr)
+    );
     let target = format!("unix:{}", labshd.unix_path().display());
     run(labshd.labsh().args(["run", &target, "true"]));
 }
@@ -204,7 +211,11 @@ fn a_unix_socket_that_somebody_holds_and_does_not_serve_does_not_hold_up_the_sta
     fs::write(&config, format!("listen = ['unix:{}']\n", path.display())).unwrap();
     let output = Command::new(LABSHD).arg("--config").arg(&config).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stderr).contains("another program listens there"), "{}", text(&output.stderr));
+    assert!(
+        text(&output.stderr).contains("another program listens there"),
+        "{}",
+        text(&output.stderr)
+    );
 }
 
 #[test]
@@ -243,7 +254,10 @@ fn the_service_manager_is_told_what_happens() {
     let reloading = said();
     let (state, time) = reloading.trim_end().split_once('\n').expect("both in one datagram");
     assert_eq!(state, "RELOADING=1");
-    assert!(time.strip_prefix("MONOTONIC_USEC=").unwrap().parse::<u64>().unwrap() > 0, "{reloading}");
+    assert!(
+        time.strip_prefix("MONOTONIC_USEC=").unwrap().parse::<u64>().unwrap() > 0,
+        "{reloading}"
+    );
     assert_eq!(said().trim_end(), "READY=1");
     // A reload that is refused is over as well.
     labshd.configure("backlog = 0");
@@ -261,7 +275,8 @@ fn sockets_of_the_service_manager_are_served() {
     let plain = TcpListener::bind("127.0.0.1:0").unwrap();
     let addresses = [tls.local_addr().unwrap(), plain.local_addr().unwrap()];
     let mut labshd = Labshd::launch("", |labshd| {
-        // Descriptors 3 and 4, and a process id that is known only once the shell has become labshd.
+        // Descriptors 3 and 4, and a process id that is known only once the shell has become
+        // labshd.
         let script = "exec 3<&0 4<&1 </dev/null >/dev/null; \
                       LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=tls:plain exec \"$@\"";
         let mut shell = in_shell(script, labshd);
@@ -284,7 +299,8 @@ fn a_plain_socket_that_other_machines_can_reach_is_refused() {
     let exposed = TcpListener::bind("0.0.0.0:0").unwrap();
     let mut command = Command::new(LABSHD);
     command.arg("--config").arg(labshd.path().join("labshd.toml"));
-    let script = "exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=plain exec \"$@\"";
+    let script =
+        "exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=plain exec \"$@\"";
     let output = in_shell(script, &command).stdin(OwnedFd::from(exposed)).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("allow_plain_on_network"), "{}", text(&output.stderr));

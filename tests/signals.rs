@@ -12,7 +12,8 @@ const IMPATIENT: &str = "termination_grace = '100ms'";
 fn an_interrupt_reaches_the_command_and_is_130() {
     let labshd = Labshd::start();
     for (signal, status, name) in [(2, 130, "SIGINT"), (15, 143, "SIGTERM")] {
-        let mut client = Running::start(&mut labshd.run(&["echo ready; sleep 300; echo not reached"]));
+        let mut client =
+            Running::start(&mut labshd.run(&["echo ready; sleep 300; echo not reached"]));
         assert_eq!(client.line(), "ready");
         client.signal(signal);
         let output = client.finish();
@@ -34,8 +35,8 @@ fn an_interrupt_reaches_every_process_of_the_command() {
     eventually("the pipeline is gone", || !pids.into_iter().any(is_alive));
 }
 
-/// A command that does this, says that it is ready, and waits for signals. It starts no program meanwhile: bash can miss
-/// an interrupt that comes just when it does.
+/// A command that does this, says that it is ready, and waits for signals. It starts no program
+/// meanwhile: bash can miss an interrupt that comes just when it does.
 fn listening(labshd: &Labshd, script: &str) -> Running {
     let script = format!("{script}; echo ready; while :; do read -rt 0.05; done");
     Running::adopt(labshd.run(&["bash", "-c", &script]).stdin(Stdio::piped()))
@@ -73,7 +74,8 @@ fn a_client_that_is_killed_takes_every_process_of_its_command_along() {
     let labshd = Labshd::with(IMPATIENT);
     let family = "echo $$; \
                   bash -c 'echo $$; exec sleep 300' & \
-                  bash -c 'trap \"\" HUP TERM; echo $$; bash -c \"echo \\$\\$; exec sleep 300\"; sleep 300' & \
+                  bash -c 'trap \"\" HUP TERM; echo $$; bash -c \"echo \\$\\$; exec sleep 300\"; \
+                  sleep 300' & \
                   wait; sleep 300";
     let mut client = Running::start(&mut labshd.run(&[family]));
     let pids: Vec<i32> = (0..4).map(|_| client.pid_line()).collect();
@@ -87,7 +89,8 @@ fn a_client_that_is_killed_takes_every_process_of_its_command_along() {
 fn a_command_may_clean_up_and_say_so_when_its_client_has_gone() {
     let labshd = Labshd::with("termination_grace = '1m'");
     let clean = labshd.file("clean");
-    let trap = format!("echo cleaning up; echo really >&2; head -c 1000000 /dev/zero; : >{clean}; exit 1");
+    let trap =
+        format!("echo cleaning up; echo really >&2; head -c 1000000 /dev/zero; : >{clean}; exit 1");
     let mut client = Running::start(
         &mut labshd.run(&[&format!("trap '{trap}' HUP; echo ready; while :; do sleep 0.05; done")]),
     );
@@ -145,7 +148,8 @@ fn a_process_that_holds_the_output_open_is_named_and_waited_for() {
 #[test]
 fn what_it_writes_meanwhile_arrives() {
     let labshd = Labshd::start();
-    let output = labshd.output(&["(read line; echo late) <<< x & (sleep 0.2; echo later) & echo early"]);
+    let output =
+        labshd.output(&["(read line; echo late) <<< x & (sleep 0.2; echo later) & echo early"]);
     let stdout = text(&output.stdout);
     assert!(
         stdout.contains("early\n") && stdout.contains("late\n") && stdout.ends_with("later\n"),
@@ -175,8 +179,10 @@ fn leaving(labshd: &Labshd, command: &str) -> (Output, Background) {
 fn who_does_not_wait_leaves_with_everything_that_was_written() {
     let labshd = Labshd::start();
     for bytes in [0, 1, 65_536, 1_000_000] {
-        let (output, left) =
-            leaving(&labshd, &format!("sleep 300 & echo $! >&2; head -c {bytes} /dev/zero; exit 5"));
+        let (output, left) = leaving(
+            &labshd,
+            &format!("sleep 300 & echo $! >&2; head -c {bytes} /dev/zero; exit 5"),
+        );
         assert_eq!((output.status.code(), output.stdout.len()), (Some(5), bytes));
         assert!(is_alive(left.0), "it stays, as it was put in the background");
     }

@@ -45,7 +45,8 @@ fn no_stdin_leaves_it_to_others() {
     let output = pipe_through(&mut shell, b"for others\n");
     assert_eq!(text(&output.stdout), "ended\nfor others\n");
     // A stdin that never ends does not matter either.
-    let mut client = Running::adopt(labshd.run_with(&["-n"], &["cat; echo ended"]).stdin(Stdio::piped()));
+    let mut client =
+        Running::adopt(labshd.run_with(&["-n"], &["cat; echo ended"]).stdin(Stdio::piped()));
     assert_eq!(client.line(), "ended");
     assert!(client.finish().status.success());
 }
@@ -132,7 +133,11 @@ fn input_that_cannot_be_read_is_told_and_not_taken_for_the_whole() {
     let whole = labshd.file("whole");
     let command = format!("cat && touch {whole}");
     let output = labshd.run(&[&command]).stdin(fs::File::open("/").unwrap()).output().unwrap();
-    assert!(text(&output.stderr).contains("cannot read standard input"), "{}", text(&output.stderr));
+    assert!(
+        text(&output.stderr).contains("cannot read standard input"),
+        "{}",
+        text(&output.stderr)
+    );
     assert_eq!(output.status.code(), Some(255));
     labshd.signal(15);
     assert_eq!(labshd.wait(), Some(0));
@@ -145,7 +150,8 @@ fn input_is_taken_only_as_fast_as_the_command_reads() {
     let go = labshd.file("go");
     let status = Command::new("mkfifo").arg(&go).status().unwrap();
     assert!(status.success());
-    // The command reads nothing before it is let go; labsh must stop taking bytes long before 64 MiB.
+    // The command reads nothing before it is let go; labsh must stop taking bytes long before 64
+    // MiB.
     let command = format!("echo ready; read line < {go}; wc -c");
     let mut client = Running::adopt(labshd.run(&[&command]).stdin(Stdio::piped()));
     assert_eq!(client.line(), "ready");
@@ -159,7 +165,8 @@ fn input_is_taken_only_as_fast_as_the_command_reads() {
         }
     });
     let mut taken = 0;
-    // It has stopped when for a while nothing more is taken; were it never to stop, all would be taken.
+    // It has stopped when for a while nothing more is taken; were it never to stop, all would be
+    // taken.
     while let Ok(count) = told.recv_timeout(std::time::Duration::from_millis(500)) {
         taken += count;
     }

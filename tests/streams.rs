@@ -1,4 +1,5 @@
-//! What a command is given: exact words, a clean environment, three streams; and what comes back, byte for byte.
+//! What a command is given: exact words, a clean environment, three streams; and what comes back,
+//! byte for byte.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -6,7 +7,9 @@ use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::process::{Command, Stdio};
 
-use crate::support::{self, Labshd, Running, eventually, in_shell, own_account, pipe_through, text};
+use crate::support::{
+    self, Labshd, Running, eventually, in_shell, own_account, pipe_through, text,
+};
 
 fn all_bytes() -> Vec<u8> {
     (0..=255).cycle().take(100_000).collect()
@@ -40,8 +43,8 @@ fn stdout_carries_the_commands_data_and_nothing_else() {
 #[test]
 fn stderr_goes_on_after_the_end_of_stdout() {
     let labshd = Labshd::start();
-    let output =
-        labshd.output(&["echo early; exec >&-; head -c 300000 /dev/zero >&2; echo late >&2; exit 4"]);
+    let output = labshd
+        .output(&["echo early; exec >&-; head -c 300000 /dev/zero >&2; echo late >&2; exit 4"]);
     assert_eq!(output.status.code(), Some(4));
     assert_eq!(text(&output.stdout), "early\n");
     assert_eq!(output.stderr.len(), 300_005);
@@ -59,7 +62,8 @@ fn several_words_arrive_exactly_as_they_are() {
             .collect();
     let mut command = labshd.run(&["printf", "%s\\0"]);
     let output = support::run(command.args(&words));
-    let expected: Vec<u8> = words.iter().flat_map(|word| [word.as_bytes(), b"\0"].concat()).collect();
+    let expected: Vec<u8> =
+        words.iter().flat_map(|word| [word.as_bytes(), b"\0"].concat()).collect();
     assert_eq!(output.stdout, expected, "{}", text(&output.stdout));
 }
 
@@ -100,7 +104,10 @@ fn environment(command: &mut Command) -> BTreeMap<String, String> {
 #[test]
 fn the_environment_is_clean_and_exact() {
     let labshd = Labshd::launch("", |labshd| {
-        labshd.env("SECRET_OF_THE_SERVER", "1").env("LANG", "C.UTF-8").env("NOTIFY_SOCKET", "/nowhere");
+        labshd
+            .env("SECRET_OF_THE_SERVER", "1")
+            .env("LANG", "C.UTF-8")
+            .env("NOTIFY_SOCKET", "/nowhere");
     });
     let client = |command: &mut Command| environment(command.env("SECRET_OF_THE_CLIENT", "1"));
     let mut found = client(&mut labshd.run(&["env", "-0"]));
@@ -133,8 +140,11 @@ fn variables_can_be_sent_along() {
     for (name, value) in [("A", "3"), ("EMPTY", ""), ("OWN", "mine"), ("PATH", "/usr/bin:/bin")] {
         assert_eq!(found.get(name).map(String::as_str), Some(value), "{name}");
     }
-    let unset =
-        labshd.run_with(&["--env", "NOT_SET_HERE"], &["true"]).env_remove("NOT_SET_HERE").output().unwrap();
+    let unset = labshd
+        .run_with(&["--env", "NOT_SET_HERE"], &["true"])
+        .env_remove("NOT_SET_HERE")
+        .output()
+        .unwrap();
     assert_eq!(unset.status.code(), Some(125));
     assert!(text(&unset.stderr).contains("NAME=VALUE"), "{}", text(&unset.stderr));
 }
@@ -143,12 +153,17 @@ fn variables_can_be_sent_along() {
 fn commands_start_in_the_home_directory_or_where_they_are_told() {
     let labshd = Labshd::start();
     let home = fs::canonicalize(own_account(5)).unwrap().display().to_string();
-    let pwd =
-        |options: &[&str]| text(&labshd.output_with(options, &["pwd", "-P"]).stdout).trim_end().to_owned();
+    let pwd = |options: &[&str]| {
+        text(&labshd.output_with(options, &["pwd", "-P"]).stdout).trim_end().to_owned()
+    };
     assert_eq!(pwd(&[]), home);
     assert_eq!(pwd(&["--cwd", "/usr/bin/.."]), "/usr");
     let up = "../".repeat(home.matches('/').count());
-    assert_eq!(pwd(&["--cwd", &format!("{up}usr")]), "/usr", "a relative directory starts from home");
+    assert_eq!(
+        pwd(&["--cwd", &format!("{up}usr")]),
+        "/usr",
+        "a relative directory starts from home"
+    );
 }
 
 #[test]
@@ -165,7 +180,8 @@ fn a_command_starts_with_a_clean_slate() {
     // While it starts, its loader has files open now and then.
     eventually("it holds three descriptors and no other", || {
         let entries = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
-        let mut descriptors: Vec<OsString> = entries.map(|entry| entry.unwrap().file_name()).collect();
+        let mut descriptors: Vec<OsString> =
+            entries.map(|entry| entry.unwrap().file_name()).collect();
         descriptors.sort();
         descriptors == ["0", "1", "2"].map(OsStr::new)
     });
@@ -173,7 +189,10 @@ fn a_command_starts_with_a_clean_slate() {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
     let (group, session, terminal) = (fields[2], fields[3], fields[4]);
-    assert_eq!((group, session, terminal), (pid.to_string().as_str(), pid.to_string().as_str(), "0"));
+    assert_eq!(
+        (group, session, terminal),
+        (pid.to_string().as_str(), pid.to_string().as_str(), "0")
+    );
 
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let field = |name: &str| {

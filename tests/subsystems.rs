@@ -22,7 +22,8 @@ async fn refused(labshd: &Labshd, name: &str) -> Refuse {
 
 #[tokio::test]
 async fn its_words_are_exact_and_it_reads_and_writes() {
-    let labshd = Labshd::with("subsystems.echo = ['/bin/sh', '-c', 'echo \"$1\"; cat', 'sh', 'a  b *']");
+    let labshd =
+        Labshd::with("subsystems.echo = ['/bin/sh', '-c', 'echo \"$1\"; cat', 'sh', 'a  b *']");
     let session = labshd.session().await;
     let mut child = session.subsystem("echo").stdin(Stdio::Piped).spawn().await.unwrap();
     child.stdin.as_mut().unwrap().send(Bytes::from_static(b"typed\n")).await.unwrap();
@@ -33,7 +34,8 @@ async fn its_words_are_exact_and_it_reads_and_writes() {
 
 #[tokio::test]
 async fn an_unknown_one_is_refused_with_those_that_exist() {
-    let labshd = Labshd::with("subsystems.alpha = '/bin/true'\nsubsystems.gone = '/no/such/program'");
+    let labshd =
+        Labshd::with("subsystems.alpha = '/bin/true'\nsubsystems.gone = '/no/such/program'");
     assert!(output(&labshd, "alpha").await.unwrap().status.success());
     for name in ["beta", "../alpha", "alph\u{1b}", &"x".repeat(100_000)] {
         let refuse = refused(&labshd, name).await;
@@ -62,9 +64,12 @@ async fn a_reload_changes_which_there_are() {
 
 #[tokio::test]
 async fn a_check_names_them() {
-    let labshd = Labshd::with("subsystems.one = ['/bin/true', 'word']\nsubsystems.two = '/no/such/program'");
+    let labshd =
+        Labshd::with("subsystems.one = ['/bin/true', 'word']\nsubsystems.two = '/no/such/program'");
     let mut check = Command::new(LABSHD);
-    let said = text(&run(check.arg("--config").arg(labshd.path().join("labshd.toml")).arg("check")).stdout);
+    let said = text(
+        &run(check.arg("--config").arg(labshd.path().join("labshd.toml")).arg("check")).stdout,
+    );
     assert!(said.contains("one: /bin/true word\n"), "{said}");
     assert!(said.contains("two: /no/such/program  (that program is not there)\n"), "{said}");
 }
@@ -72,13 +77,20 @@ async fn a_check_names_them() {
 #[tokio::test]
 async fn sftp_is_there_where_its_server_is() {
     let labshd = Labshd::start();
-    if tools::need("/usr/lib/openssh/sftp-server", "apt-get install openssh-sftp-server").is_none() {
+    if tools::need("/usr/lib/openssh/sftp-server", "apt-get install openssh-sftp-server").is_none()
+    {
         return;
     }
     // SSH_FXP_INIT with version 3, and SSH_FXP_VERSION in answer (draft-ietf-secsh-filexfer-02).
     let session = labshd.session().await;
     let mut child = session.subsystem("sftp").stdin(Stdio::Piped).spawn().await.unwrap();
-    child.stdin.as_mut().unwrap().send(Bytes::from_static(&[0, 0, 0, 5, 1, 0, 0, 0, 3])).await.unwrap();
+    child
+        .stdin
+        .as_mut()
+        .unwrap()
+        .send(Bytes::from_static(&[0, 0, 0, 5, 1, 0, 0, 0, 3]))
+        .await
+        .unwrap();
     let mut answer = [0; 9];
     let answered = child.stdout.as_mut().unwrap().read_exact(&mut answer);
     tokio::time::timeout(PATIENCE, answered).await.unwrap().unwrap();

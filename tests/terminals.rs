@@ -1,4 +1,5 @@
-//! Commands with a terminal: what they find there, what is typed on it, and how such a session ends.
+//! Commands with a terminal: what they find there, what is typed on it, and how such a session
+//! ends.
 
 use std::time::Duration;
 
@@ -31,10 +32,14 @@ struct Screen {
 impl Screen {
     async fn of(command: &mut Command) -> Self {
         let command = command.terminal(xterm(size(80, 24))).stdin(Stdio::Piped);
-        Self { child: timeout(PATIENCE, command.spawn()).await.unwrap().unwrap(), written: String::new() }
+        Self {
+            child: timeout(PATIENCE, command.spawn()).await.unwrap().unwrap(),
+            written: String::new(),
+        }
     }
 
-    /// Bash, in which each line is a command; nothing of the account's own is read, and what is typed is not shown.
+    /// Bash, in which each line is a command; nothing of the account's own is read, and what is
+    /// typed is not shown.
     async fn bash(session: &Session) -> Self {
         let mut bash = session.command("bash");
         bash.args(["--norc", "--noprofile", "--noediting", "-i"]).env("PS1", "").env("PS2", "");
@@ -45,10 +50,17 @@ impl Screen {
     }
 
     async fn type_in(&mut self, typed: &str) {
-        self.child.stdin.as_mut().unwrap().send(Bytes::copy_from_slice(typed.as_bytes())).await.unwrap();
+        self.child
+            .stdin
+            .as_mut()
+            .unwrap()
+            .send(Bytes::copy_from_slice(typed.as_bytes()))
+            .await
+            .unwrap();
     }
 
-    /// Reads on until this has been written; returns what stood before it. None where the output has ended.
+    /// Reads on until this has been written; returns what stood before it. None where the output
+    /// has ended.
     async fn find(&mut self, text: &str) -> Option<String> {
         loop {
             if let Some((before, behind)) = self.written.split_once(text) {
@@ -58,14 +70,18 @@ impl Screen {
             }
             let stdout = self.child.stdout.as_mut().unwrap();
             let next = timeout(PATIENCE, stdout.next()).await;
-            let bytes = next.unwrap_or_else(|_| panic!("no {text:?} behind {:?}", self.written)).unwrap()?;
+            let bytes = next
+                .unwrap_or_else(|_| panic!("no {text:?} behind {:?}", self.written))
+                .unwrap()?;
             self.written += std::str::from_utf8(&bytes).unwrap();
             self.child.stdout.as_mut().unwrap().consumed(bytes.len());
         }
     }
 
     async fn until(&mut self, text: &str) -> String {
-        self.find(text).await.unwrap_or_else(|| panic!("the end and no {text:?} behind {:?}", self.written))
+        self.find(text)
+            .await
+            .unwrap_or_else(|| panic!("the end and no {text:?} behind {:?}", self.written))
     }
 
     /// The next line, without its end.
@@ -98,7 +114,11 @@ async fn a_command_finds_a_terminal_of_the_size_and_name_asked_for() {
     assert_eq!(screen.line().await, "iutf8");
     let ids = screen.line().await;
     let ids: Vec<&str> = ids.split_whitespace().collect();
-    assert_eq!(ids, vec![pid.to_string(); 3], "it leads its session, and its group is in the foreground");
+    assert_eq!(
+        ids,
+        vec![pid.to_string(); 3],
+        "it leads its session, and its group is in the foreground"
+    );
     let (rest, status) = screen.finish().await;
     assert_eq!((rest.as_str(), status.code()), ("all\r\n", Some(7)));
 }
@@ -107,7 +127,8 @@ async fn a_command_finds_a_terminal_of_the_size_and_name_asked_for() {
 async fn sizes_are_told_and_none_does_harm() {
     let labshd = Labshd::start();
     let session = labshd.session().await;
-    let script = "trap 'changed=yes' WINCH; stty -echo; echo ready; until [ \"$changed\" ]; do sleep 0.05; done; \
+    let script = "trap 'changed=yes' WINCH; stty -echo; echo ready; until [ \"$changed\" ]; do \
+        sleep 0.05; done; \
                   echo changed; while read -r line; do stty size; done";
     let mut bash = session.command("bash");
     let mut screen = Screen::of(bash.args(["-c", script])).await;
@@ -141,7 +162,8 @@ async fn sizes_are_told_and_none_does_harm() {
 async fn a_typed_interrupt_ends_what_is_in_the_foreground() {
     let labshd = Labshd::start();
     let session = labshd.session().await;
-    let mut screen = Screen::of(&mut session.shell("echo ready; sleep 1000; echo not reached")).await;
+    let mut screen =
+        Screen::of(&mut session.shell("echo ready; sleep 1000; echo not reached")).await;
     screen.until("ready").await;
     screen.type_in("\x03").await;
     let (rest, status) = screen.finish().await;
@@ -178,7 +200,9 @@ async fn the_end_of_stdin_is_typed_where_lines_are_edited() {
     let labshd = Labshd::start();
     let session = labshd.session().await;
     // With nothing, a whole line and half a line in front of it.
-    for (typed, written) in [("", ""), ("line\n", "line\n"), ("half", "half"), ("a\nhalf", "a\nhalf")] {
+    for (typed, written) in
+        [("", ""), ("line\n", "line\n"), ("half", "half"), ("a\nhalf", "a\nhalf")]
+    {
         let mut screen =
             Screen::of(&mut session.shell("stty -echo; echo ready; cat | od -An -c; exit 3")).await;
         screen.until("ready\r\n").await;
@@ -195,7 +219,8 @@ async fn stdin_that_ends_at_once_ends_what_reads_it() {
     let labshd = Labshd::start();
     let session = labshd.session().await;
     let mut cat = session.command("cat");
-    let output = timeout(PATIENCE, cat.terminal(xterm(size(80, 24))).output()).await.unwrap().unwrap();
+    let output =
+        timeout(PATIENCE, cat.terminal(xterm(size(80, 24))).output()).await.unwrap().unwrap();
     assert!(output.status.success() && output.stderr.is_empty());
 }
 
@@ -203,8 +228,8 @@ async fn stdin_that_ends_at_once_ends_what_reads_it() {
 async fn every_byte_passes_a_raw_terminal() {
     let labshd = Labshd::start();
     let session = labshd.session().await;
-    let script =
-        "stty raw -echo; echo ready; head -c 256 | od -An -v -t x1 | tr -d ' \n'; echo; echo ae \u{e4}";
+    let script = "stty raw -echo; echo ready; head -c 256 | od -An -v -t x1 | tr -d ' \n'; echo; \
+        echo ae \u{e4}";
     let mut screen = Screen::of(&mut session.shell(script)).await;
     screen.until("ready\n").await;
     let all: Vec<u8> = (0..=255).collect();
@@ -257,7 +282,8 @@ async fn the_shells_end_is_the_end_whoever_has_the_terminal_open() {
     assert_eq!(screen.finish().await.1.code(), Some(0));
 }
 
-/// A shell with a job in the background, another that ignores the hang-up, and one in the foreground that ignores it too.
+/// A shell with a job in the background, another that ignores the hang-up, and one in the
+/// foreground that ignores it too.
 async fn with_jobs(session: &Session) -> (Screen, Vec<i32>, Background) {
     let mut screen = Screen::bash(session).await;
     let mut pids = vec![timeout(PATIENCE, screen.child.started()).await.unwrap().unwrap() as i32];
@@ -267,8 +293,9 @@ async fn with_jobs(session: &Session) -> (Screen, Vec<i32>, Background) {
         screen.line().await.parse::<i32>().unwrap()
     };
     pids.push(job("bash -c 'echo pid $$; exec sleep 1000' &\n").await);
-    let left =
-        Background(job("nohup bash -c 'echo pid $$ >/dev/tty; exec sleep 1000' >/dev/null 2>&1 &\n").await);
+    let left = Background(
+        job("nohup bash -c 'echo pid $$ >/dev/tty; exec sleep 1000' >/dev/null 2>&1 &\n").await,
+    );
     pids.push(job("bash -c 'trap \"\" HUP TERM; echo pid $$; sleep 1000; sleep 1000'\n").await);
     assert!(pids.iter().all(|pid| is_alive(*pid)) && is_alive(left.0));
     (screen, pids, left)

@@ -18,7 +18,8 @@ use crate::support::{HOST, Labshd, labsh_in, text};
 fn table(name: &str, address: SocketAddr) -> String {
     let (ip, port) = (address.ip(), address.port());
     format!(
-        "[hosts.{name}]\naddress = \"{ip}\"\nport = {port}\nplain = true\nhost_id = \"{HOST}\"\nkey = \"test\"\n"
+        "[hosts.{name}]\naddress = \"{ip}\"\nport = {port}\nplain = true\nhost_id = \
+         \"{HOST}\"\nkey = \"test\"\n"
     )
 }
 
@@ -43,7 +44,8 @@ fn check(versions: &[Option<&'static str>], options: &[&str]) -> Output {
         servers.push(server);
     }
     fs::write(victim.dir.path().join("config/labsh/hosts.toml"), hosts).unwrap();
-    let output = labsh_in(victim.dir.path()).args(["hosts", "check"]).args(options).output().unwrap();
+    let output =
+        labsh_in(victim.dir.path()).args(["hosts", "check"]).args(options).output().unwrap();
     servers.into_iter().for_each(|server| server.join().unwrap());
     output
 }
@@ -71,7 +73,10 @@ fn where_several_versions_answer_each_is_named_with_its_hosts() {
     );
     let lines = text(&output.stdout);
     let of = |host: &str| lines.lines().find(|line| line.starts_with(host)).unwrap().to_owned();
-    assert!(of("h2 ").ends_with(" ms, labshd 0.9.0") && of("h5 ").ends_with(" ms, labshd 1.0.0"), "{lines}");
+    assert!(
+        of("h2 ").ends_with(" ms, labshd 0.9.0") && of("h5 ").ends_with(" ms, labshd 1.0.0"),
+        "{lines}"
+    );
     assert!(of("h4 ").ends_with(" ms"), "{lines}");
 }
 
@@ -112,7 +117,8 @@ fn a_host_that_hangs_is_named_while_it_is_waited_for() {
     screen.line("checked labsh hosts check --connect-timeout 1h hung,up");
     let shown = screen.wait_for("1 of 2 answered in ");
     assert!(shown.contains("waiting for "), "{shown}");
-    let shown = screen.wait_until("only the one that hangs", |shown| shown.contains(", waiting for hung\n"));
+    let shown = screen
+        .wait_until("only the one that hangs", |shown| shown.contains(", waiting for hung\n"));
     assert!(shown.lines().any(|line| line.starts_with("up ")), "{shown}");
 
     // Which ends the connection.
@@ -120,7 +126,10 @@ fn a_host_that_hangs_is_named_while_it_is_waited_for() {
     let shown = screen.wait_for("the terminal is as before");
     assert!(shown.contains("status 255") && !shown.contains("waiting for"), "{shown}");
     assert!(shown.contains("labsh: 1 of 2 answered in "), "{shown}");
-    assert!(shown.lines().any(|line| line.starts_with("labsh: ") && line.contains(": hung: ")), "{shown}");
+    assert!(
+        shown.lines().any(|line| line.starts_with("labsh: ") && line.contains(": hung: ")),
+        "{shown}"
+    );
 }
 
 #[test]

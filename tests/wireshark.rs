@@ -1,4 +1,5 @@
-//! What Wireshark's dissector (integrations/wireshark) finds in captures is what was sent, however it was cut.
+//! What Wireshark's dissector (integrations/wireshark) finds in captures is what was sent, however
+//! it was cut.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -22,7 +23,8 @@ const DECODED_AS: u16 = 7543;
 /// The last frame of a client that is content: a goodbye without a reason.
 const GOODBYE: [u8; 20] = [0, 0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
-/// The group of Wireshark's expert information to which everything belongs that the dissector objects to.
+/// The group of Wireshark's expert information to which everything belongs that the dissector
+/// objects to.
 const MALFORMED: &str = "117440512";
 
 fn root() -> &'static Path {
@@ -43,7 +45,14 @@ fn tshark(capture: &Path, options: &[&str]) -> Output {
     for variable in ["HOME", "XDG_CONFIG_HOME", "WIRESHARK_CONFIG_DIR"] {
         tshark.env(variable, home.path());
     }
-    tshark.arg("-n").arg("-r").arg(capture).arg("-X").arg(script).args(options).stdin(Stdio::null());
+    tshark
+        .arg("-n")
+        .arg("-r")
+        .arg(capture)
+        .arg("-X")
+        .arg(script)
+        .args(options)
+        .stdin(Stdio::null());
     let output = tshark.output().unwrap();
     let errors = text(&output.stderr);
     assert!(output.status.success(), "{errors}");
@@ -83,7 +92,9 @@ const HEADERS: [&str; 6] =
 fn found(packets: &[Vec<Vec<String>>]) -> Found {
     let mut found = Found::new();
     for packet in packets {
-        let [from, to, kinds, flags, lengths, channels] = &packet[..6] else { panic!("{packet:?}") };
+        let [from, to, kinds, flags, lengths, channels] = &packet[..6] else {
+            panic!("{packet:?}")
+        };
         let (from, to) = (number(&from[0]) as u16, number(&to[0]) as u16);
         // The test's clients have the higher ports.
         let headers = found.entry((from.max(to), from > to)).or_default();
@@ -105,8 +116,9 @@ fn frames(pieces: &[Piece], side: Side) -> Vec<Frame> {
 }
 
 fn headers(pieces: &[Piece], side: Side) -> Vec<Header> {
-    let header =
-        |frame: Frame| (frame.kind as u32, frame.flags.into(), frame.body.len() as u32, frame.channel.0);
+    let header = |frame: Frame| {
+        (frame.kind as u32, frame.flags.into(), frame.body.len() as u32, frame.channel.0)
+    };
     frames(pieces, side).into_iter().map(header).collect()
 }
 
@@ -170,7 +182,8 @@ fn the_frames_of_real_sessions_are_found_however_they_were_cut() {
     capture.write(&file);
 
     let names =
-        [&HEADERS[..], &["labsh.data", "_ws.expert.group", "labsh.open.frames", "_ws.col.Info"]].concat();
+        [&HEADERS[..], &["labsh.data", "_ws.expert.group", "labsh.open.frames", "_ws.col.Info"]]
+            .concat();
     let decode_as = format!("tcp.port=={DECODED_AS},labsh");
     let packets = fields(&file, &names, &["-d", &decode_as]);
     // A second pass comes back to what the first has found.
@@ -181,7 +194,11 @@ fn the_frames_of_real_sessions_are_found_however_they_were_cut() {
         assert_found(&found, *port, pieces);
     }
     for port in [40_050, 40_051] {
-        assert_eq!((&found[&(port, true)], &found[&(port, false)]), (&vec![], &vec![]), "port {port}");
+        assert_eq!(
+            (&found[&(port, true)], &found[&(port, false)]),
+            (&vec![], &vec![]),
+            "port {port}"
+        );
     }
     for packet in &packets {
         assert!(!packet[7].iter().any(|group| group == MALFORMED), "{packet:?}");
@@ -201,10 +218,12 @@ fn the_frames_of_real_sessions_are_found_however_they_were_cut() {
         .collect();
     assert!(told.contains(&"open 1 argv: sh -c 'cat; seq 1 3 >&2'"), "{told:?}");
     assert!(told.contains(&"stdin 1, 11 bytes"), "{told:?}");
-    let glued = packets.iter().find(|packet| packet[1][0] == "40008" && packet[2].len() > 1).unwrap();
+    let glued =
+        packets.iter().find(|packet| packet[1][0] == "40008" && packet[2].len() > 1).unwrap();
     assert!(glued[9].join("|").contains("; "), "{glued:?}");
     let opens = headers(&long, Side::Client).iter().filter(|header| header.0 == 0x10).count();
-    let joined: Vec<&str> = packets.iter().flat_map(|packet| &packet[8]).map(String::as_str).collect();
+    let joined: Vec<&str> =
+        packets.iter().flat_map(|packet| &packet[8]).map(String::as_str).collect();
     assert_eq!((opens, joined), (4, vec!["4", "4"]));
 }
 
@@ -219,9 +238,15 @@ fn golden_directory() -> PathBuf {
 /// The bytes of a golden file.
 fn golden(name: &str) -> Vec<u8> {
     let written = fs::read_to_string(golden_directory().join(name).with_extension("hex")).unwrap();
-    let digits: String =
-        written.lines().filter(|line| !line.starts_with('#')).flat_map(str::split_whitespace).collect();
-    (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap()).collect()
+    let digits: String = written
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .flat_map(str::split_whitespace)
+        .collect();
+    (0..digits.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap())
+        .collect()
 }
 
 /// What the dissector is to say of golden files.
@@ -330,7 +355,8 @@ fn every_kind_of_message_is_decoded() {
     }
     let kinds: BTreeSet<u32> = packets.iter().map(|packet| number(&packet[1][0])).collect();
     assert_eq!(kinds, Kind::ALL.iter().map(|kind| *kind as u32).collect());
-    let index = |field: &str| first.len() + wanted.iter().position(|known| *known == field).unwrap();
+    let index =
+        |field: &str| first.len() + wanted.iter().position(|known| *known == field).unwrap();
     for (name, field, value) in VALUES {
         let packet = of(name).next().unwrap();
         assert_eq!(packet[index(field)].join("|"), value, "{field} of {name}");
@@ -363,10 +389,12 @@ fn welcomed(version: &[u8]) -> Vec<Piece> {
     ]
 }
 
-/// What can be wrong, and the name of the objection. Behind the first three no boundary can be trusted.
+/// What can be wrong, and the name of the objection. Behind the first three no boundary can be
+/// trusted.
 fn mistakes() -> Vec<(&'static str, Vec<Piece>)> {
     let eof = |extra: &[u8]| [&[0, 0, 0, 0][..], extra].concat();
-    let early = vec![(Side::Server, golden("challenge")), (Side::Client, bytes(Kind::Stdin, 1, &[0; 513]))];
+    let early =
+        vec![(Side::Server, golden("challenge")), (Side::Client, bytes(Kind::Stdin, 1, &[0; 513]))];
     // Of one network, which is no UTF-8; all else in it is empty or 0.
     let network = [&[0; 15][..], &[1], &[0; 7], &[1, 0xff], &[0; 80]].concat();
     let mut explained = said(open_frames(1, &open_body(&[b"true"])));
@@ -436,8 +464,11 @@ fn what_is_wrong_is_said() {
     for (index, (name, _)) in mistakes.iter().enumerate() {
         assert_eq!(said(42_000 + index), BTreeSet::from([*name]), "mistake {index}");
         // Behind the first three nobody knows where a frame begins.
-        let followed =
-            if index < 3 { BTreeSet::from([*name, "boundary_lost"]) } else { BTreeSet::from([*name]) };
+        let followed = if index < 3 {
+            BTreeSet::from([*name, "boundary_lost"])
+        } else {
+            BTreeSet::from([*name])
+        };
         assert_eq!(said(43_000 + index), followed, "mistake {index}, and more behind it");
     }
 }
@@ -489,13 +520,15 @@ fn no_bytes_are_too_wrong_to_be_shown() {
         }
         capture.connection(port, PORT, &pieces);
     }
-    // A hello over TLS that ends too early: what is wrong with it is for the dissector of TLS to say.
+    // A hello over TLS that ends too early: what is wrong with it is for the dissector of TLS to
+    // say.
     let hello = [0x16, 3, 1, 0, 5, 1, 0, 0, 1, 0];
     capture.connection(44_400, PORT, &[(Side::Client, hello.to_vec())]);
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("mangled.pcap");
     capture.write(&file);
-    let names = [&HEADERS[..], &["_ws.expert.group", "_ws.expert.message", "_ws.col.Info"]].concat();
+    let names =
+        [&HEADERS[..], &["_ws.expert.group", "_ws.expert.message", "_ws.col.Info"]].concat();
     let packets = fields(&file, &names, &[]);
     assert!(packets == fields(&file, &names, &["-2"]));
     let told = |index: usize| packets.iter().flat_map(move |packet| &packet[index]);
@@ -513,7 +546,16 @@ fn a_capture_of_the_loopback_device_shows_a_session() {
     let file = labshd.path().join("live.pcap");
     let mut dumpcap = Command::new("dumpcap");
     dumpcap
-        .args(["-i", "lo", "-P", "-B", "32", "-f", &format!("tcp port {}", labshd.plain.port()), "-w"])
+        .args([
+            "-i",
+            "lo",
+            "-P",
+            "-B",
+            "32",
+            "-f",
+            &format!("tcp port {}", labshd.plain.port()),
+            "-w",
+        ])
         .arg(&file);
     let mut dumpcap = Running::start(&mut dumpcap);
     // It names its file once the device is open and the filter in place.
@@ -523,7 +565,8 @@ fn a_capture_of_the_loopback_device_shows_a_session() {
             break;
         }
         if line.contains("permission") || line.contains("not permitted") {
-            return; // Who may not capture has the test above, whose captures are written without a device.
+            // Who may not capture has the test above, whose captures are written without a device.
+            return;
         }
     }
     let mut labsh = labshd.labsh();
@@ -544,7 +587,8 @@ fn a_capture_of_the_loopback_device_shows_a_session() {
     for packet in &packets {
         assert!(!packet[3].iter().any(|group| group == MALFORMED), "{packet:?}");
         // Of the kinds, those of data frames have data.
-        let data = packet[0].iter().map(|kind| number(kind)).filter(|kind| (0x12..=0x14).contains(kind));
+        let data =
+            packet[0].iter().map(|kind| number(kind)).filter(|kind| (0x12..=0x14).contains(kind));
         for (kind, data) in data.zip(&packet[1]) {
             if kind == Kind::Stdout as u32 {
                 stdout += data;

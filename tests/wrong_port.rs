@@ -38,7 +38,8 @@ fn tls_on_a_plain_port_is_recognised_by_both() {
 #[test]
 fn plain_on_a_tls_port_is_recognised_by_both() {
     let labshd = Labshd::start();
-    let output = labshd.labsh().args(["run", "--plain", &labshd.target(), "true"]).output().unwrap();
+    let output =
+        labshd.labsh().args(["run", "--plain", &labshd.target(), "true"]).output().unwrap();
     assert_eq!(output.status.code(), Some(125));
     let said = complaint(&output);
     assert!(said.contains("this port speaks TLS") && said.contains("leave out --plain"), "{said}");
@@ -65,7 +66,8 @@ fn foreign(answer: &'static str, at_once: bool) -> SocketAddr {
 #[test]
 fn another_protocol_is_quoted() {
     let victim = Victim::new();
-    for (answer, at_once) in [("SSH-2.0-OpenSSH_9.9\r\n", true), ("HTTP/1.1 400 Bad Request\r\n\r\n", false)]
+    for (answer, at_once) in
+        [("SSH-2.0-OpenSSH_9.9\r\n", true), ("HTTP/1.1 400 Bad Request\r\n\r\n", false)]
     {
         let address = foreign(answer, at_once);
         for plain in [false, true] {
@@ -104,7 +106,8 @@ fn a_server_that_says_nothing_at_all_is_a_broken_connection() {
 fn a_plain_server_without_the_key_is_not_given_a_command() {
     let victim = Victim::new();
     let output = victim.meet_bare(|mut peer, right| {
-        let wrong = HostKey::new(right.key_id().clone(), right.host_id().clone(), Secret::new([0; 32]));
+        let wrong =
+            HostKey::new(right.key_id().clone(), right.host_id().clone(), Secret::new([0; 32]));
         welcome_with_the_proof_of(&mut peer, &right, &wrong);
         // Not one more byte comes from the client.
         assert_eq!(peer.rest(), b"");
@@ -125,8 +128,12 @@ fn welcome_with_the_proof_of(peer: &mut crate::peer::Peer, right: &HostKey, wron
     peer.until(Kind::Ping, 0);
     let response = Response::from_frame(&peer.next().unwrap()).unwrap();
     assert_eq!(response.name, right.name());
-    let said =
-        ServerSays { instance: InstanceId([1; 16]), features: Features(0), channels: 8, version: None };
+    let said = ServerSays {
+        instance: InstanceId([1; 16]),
+        features: Features(0),
+        channels: 8,
+        version: None,
+    };
     let transcript = Transcript {
         mode: Mode::Plain,
         features: response.features,
@@ -182,7 +189,10 @@ fn however_the_network_cuts_and_joins_everything_arrives() {
         for cut in [Cut::Chop, Cut::Glue] {
             let proxy = Proxy::start(port, cut);
             let mut labsh = labshd.labsh();
-            labsh.arg("run").args(plain.then_some("--plain")).args([&proxy.address.to_string(), "cat"]);
+            labsh
+                .arg("run")
+                .args(plain.then_some("--plain"))
+                .args([&proxy.address.to_string(), "cat"]);
             assert!(feed(&mut labsh, &input).stdout == input, "{cut:?}");
         }
     }

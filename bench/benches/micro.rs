@@ -1,4 +1,5 @@
-//! The micro-benchmarks: `cargo bench -p labsh-bench`, or with a filter: `cargo bench -p labsh-bench -- codec`.
+//! The micro-benchmarks: `cargo bench -p labsh-bench`, or with a filter: `cargo bench -p
+//! labsh-bench -- codec`.
 
 use divan::Bencher;
 use divan::counter::BytesCount;
@@ -32,7 +33,9 @@ mod codec {
     fn pieces(bencher: Bencher<'_, '_>, size: usize, piece: usize) {
         let bytes = framing::to_bytes(&codec::frame(size));
         let mut buffer = BytesMut::new();
-        bencher.counter(BytesCount::new(size)).bench_local(|| codec::decode(&mut buffer, &bytes, piece));
+        bencher
+            .counter(BytesCount::new(size))
+            .bench_local(|| codec::decode(&mut buffer, &bytes, piece));
     }
 }
 
@@ -61,7 +64,8 @@ mod handshake {
     fn tls(bencher: Bencher<'_, '_>) {
         let (pair, dummy) = (pair(), handshake::dummy());
         let acceptor = handshake::acceptor(&pair).expect("an acceptor");
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().expect("a runtime");
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_io().build().expect("a runtime");
         bencher.bench_local(|| {
             runtime.block_on(handshake::tls(&acceptor, &pair, &dummy)).expect("a welcome");
         });
@@ -89,6 +93,8 @@ mod sets {
     #[divan::bench(args = SIZES)]
     fn union(bencher: Bencher<'_, '_>, hosts: usize) {
         let [odd, even] = sets::halves(hosts).expect("two sets");
-        bencher.with_inputs(|| (odd.clone(), even.clone())).bench_values(|(odd, even)| odd.union(even));
+        bencher
+            .with_inputs(|| (odd.clone(), even.clone()))
+            .bench_values(|(odd, even)| odd.union(even));
     }
 }

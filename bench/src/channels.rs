@@ -1,4 +1,5 @@
-//! One connection with many channels: what it holds, how soon one of them answers, how much all of them carry.
+//! One connection with many channels: what it holds, how soon one of them answers, how much all of
+//! them carry.
 
 use std::time::{Duration, Instant};
 
@@ -6,9 +7,13 @@ use anyhow::{Context, ensure};
 use labsh_client::{ConnectOptions, Session, Stdio};
 use tokio::task::JoinSet;
 
-/// Opens so many channels, each with a `cat` that waits; when a line comes, sends a byte through one after the other, then
-/// has as many commands write zeros, so many mebibytes together.
-pub(crate) async fn run(options: &ConnectOptions, channels: usize, mebibytes: usize) -> anyhow::Result<()> {
+/// Opens so many channels, each with a `cat` that waits; when a line comes, sends a byte through
+/// one after the other, then has as many commands write zeros, so many mebibytes together.
+pub(crate) async fn run(
+    options: &ConnectOptions,
+    channels: usize,
+    mebibytes: usize,
+) -> anyhow::Result<()> {
     const QUESTIONS: usize = 1000;
     let session = Session::connect(options).await?;
     let mut waiting = Vec::with_capacity(channels);

@@ -25,7 +25,11 @@ pub fn frame(body: usize) -> Frame {
 struct Nowhere;
 
 impl AsyncWrite for Nowhere {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Poll::Ready(Ok(bytes.len()))
     }
 
@@ -63,7 +67,8 @@ pub fn write(frames: &[Frame]) -> io::Result<()> {
     }
 }
 
-/// Finds the frames in bytes that arrive in pieces of so many bytes (at least one), and says how many there were.
+/// Finds the frames in bytes that arrive in pieces of so many bytes (at least one), and says how
+/// many there were.
 ///
 /// `buffer` is what is read into; it comes back empty, with its room, as a connection's does.
 ///

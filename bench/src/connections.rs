@@ -1,4 +1,5 @@
-//! Many connections: opened as fast as they can be, held while they do nothing, and one among many that never say a word.
+//! Many connections: opened as fast as they can be, held while they do nothing, and one among many
+//! that never say a word.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -47,7 +48,8 @@ pub(crate) async fn idle(options: &ConnectOptions, count: usize) -> anyhow::Resu
     crate::line().await
 }
 
-/// How long connecting and authenticating takes, `samples` times: alone, and among `silent` connections that say nothing.
+/// How long connecting and authenticating takes, `samples` times: alone, and among `silent`
+/// connections that say nothing.
 pub(crate) async fn half_open(
     options: &ConnectOptions,
     target: SocketAddr,

@@ -1,8 +1,10 @@
-//! A proxy in virtual time, which counts the flights of a command: how often its two ends had to wait for each other.
+//! A proxy in virtual time, which counts the flights of a command: how often its two ends had to
+//! wait for each other.
 //!
-//! What an end sends is held until the link is quiet; then everything that is held, in both directions, arrives at once,
-//! and the clock goes on by one flight, half a round trip. Where nothing is held there is nothing to wait for but an end
-//! that still computes, and the clock stands. So the count does not depend on how fast the machine is.
+//! What an end sends is held until the link is quiet; then everything that is held, in both
+//! directions, arrives at once, and the clock goes on by one flight, half a round trip. Where
+//! nothing is held there is nothing to wait for but an end that still computes, and the clock
+//! stands. So the count does not depend on how fast the machine is.
 
 use std::net::SocketAddr;
 use std::process::Stdio;
@@ -16,8 +18,8 @@ use tokio::process::Command;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-/// How long nothing may come from anywhere before what is held arrives. An end that takes a longer rest in the middle of
-/// what it says is counted a flight too many, never one too few.
+/// How long nothing may come from anywhere before what is held arrives. An end that takes a longer
+/// rest in the middle of what it says is counted a flight too many, never one too few.
 const QUIET: Duration = Duration::from_millis(250);
 
 /// A command that gets nowhere for so long is given up.
@@ -62,7 +64,8 @@ struct Held {
 
 struct Connection {
     to_client: OwnedWriteHalf,
-    /// None until the client's first flight has arrived: only then does a server know of a connection.
+    /// None until the client's first flight has arrived: only then does a server know of a
+    /// connection.
     to_server: Option<OwnedWriteHalf>,
     from_client: Held,
     from_server: Held,
@@ -75,8 +78,8 @@ struct Link {
     connections: Vec<Connection>,
 }
 
-/// Runs these words so many times, one after the other, through one proxy to `target`, and prints what each took.
-/// `{port}` in a word becomes the proxy's port.
+/// Runs these words so many times, one after the other, through one proxy to `target`, and prints
+/// what each took. `{port}` in a word becomes the proxy's port.
 pub(crate) async fn run(target: SocketAddr, times: usize, words: &[&str]) -> anyhow::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let port = listener.local_addr()?.port().to_string();
@@ -198,7 +201,8 @@ impl Link {
         });
     }
 
-    /// Lets everything that is held arrive. None if there was nothing, otherwise whether some of it was for a client.
+    /// Lets everything that is held arrive. None if there was nothing, otherwise whether some of it
+    /// was for a client.
     async fn deliver(&mut self) -> Option<bool> {
         let (mut something, mut for_client) = (false, false);
         for number in 0..self.connections.len() {
@@ -245,9 +249,9 @@ mod tests {
             while let Ok((mut socket, _)) = listener.accept().await {
                 tokio::spawn(async move {
                     let mut byte = [0];
-                    while socket.read_exact(&mut byte).await.is_ok() && socket.write_all(&byte).await.is_ok()
-                    {
-                    }
+                    while socket.read_exact(&mut byte).await.is_ok()
+                        && socket.write_all(&byte).await.is_ok()
+                    {}
                 });
             }
         });
@@ -256,7 +260,10 @@ mod tests {
 
     /// Says a byte and waits for the answer, so many times; says something before it ends.
     const ASKING: &str = r#"exec 3<>/dev/tcp/127.0.0.1/$1
-        for ((i = 0; i < $2; i++)); do printf x >&3; read -r -n 1 -u 3 _ || exit 1; done; echo done"#;
+        for ((i = 0; i < $2; i++)); do
+            printf x >&3; read -r -n 1 -u 3 _ || exit 1
+        done
+        echo done"#;
 
     #[tokio::test]
     async fn a_question_and_its_answer_are_a_round_trip_each_and_so_is_connecting() {
@@ -264,7 +271,8 @@ mod tests {
         for questions in [1, 3] {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let port = listener.local_addr().unwrap().port().to_string();
-            let words = ["bash", "-c", ASKING, "asking", &port, &questions.to_string()].map(String::from);
+            let words =
+                ["bash", "-c", ASKING, "asking", &port, &questions.to_string()].map(String::from);
             let mut link = Link::new(listener, target);
             let cost = link.run(&words).await.unwrap();
             assert_eq!(cost.first_output, Some(2 + 2 * questions));

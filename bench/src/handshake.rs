@@ -17,7 +17,12 @@ const CLIENT_NONCE: Nonce = Nonce([2; 32]);
 
 fn says() -> ServerSays {
     let version = Some("labshd 0.1.0".to_owned());
-    ServerSays { instance: InstanceId([3; 16]), features: Features::SUPPORTED, channels: 256, version }
+    ServerSays {
+        instance: InstanceId([3; 16]),
+        features: Features::SUPPORTED,
+        channels: 256,
+        version,
+    }
 }
 
 /// A user's key, always the same.
@@ -38,8 +43,8 @@ pub fn host() -> anyhow::Result<HostId> {
     Ok(HostId::new("lab07.example.org")?)
 }
 
-/// All that is derived from a key for one host before its first connection: the key of the pair, its pseudonym and the
-/// seed of the server's identity in TLS.
+/// All that is derived from a key for one host before its first connection: the key of the pair,
+/// its pseudonym and the seed of the server's identity in TLS.
 pub fn key_schedule(key: &Key, host: &HostId) -> (HostKey, Name, Secret) {
     let pair = key.for_host(host);
     let (name, seed) = (pair.name(), pair.tls_seed());
@@ -53,7 +58,8 @@ pub fn key_schedule(key: &Key, host: &HostId) -> (HostKey, Name, Secret) {
 /// None in practice: both hold the same key.
 pub fn plain(key: &HostKey, dummy: &HostKey) -> anyhow::Result<ServerSays> {
     let server = Server::new(Mode::Plain, SERVER_NONCE);
-    let (response, answered) = client(key, Mode::Plain, ChannelBinding::PLAIN).answer(&server.challenge())?;
+    let (response, answered) =
+        client(key, Mode::Plain, ChannelBinding::PLAIN).answer(&server.challenge())?;
     let response = server.read(&response)?;
     let authenticated = server.verify(&response, Some(key), dummy, None, ChannelBinding::PLAIN)?;
     Ok(answered.finish(&authenticated.welcome(says()))?)
@@ -86,14 +92,20 @@ pub fn acceptor(key: &HostKey) -> anyhow::Result<tls::Acceptor> {
     Ok(tls::Acceptor::new(OnePair(key.clone()))?)
 }
 
-/// TLS, then challenge, response and welcome, over a pair of unix sockets: all that both ends do for one connection.
+/// TLS, then challenge, response and welcome, over a pair of unix sockets: all that both ends do
+/// for one connection.
 ///
-/// TLS takes its own random bytes, so the number of instructions differs a little from one time to the next.
+/// TLS takes its own random bytes, so the number of instructions differs a little from one time to
+/// the next.
 ///
 /// # Errors
 ///
 /// None in practice, save for descriptors that run out.
-pub async fn tls(acceptor: &tls::Acceptor, key: &HostKey, dummy: &HostKey) -> anyhow::Result<ServerSays> {
+pub async fn tls(
+    acceptor: &tls::Acceptor,
+    key: &HostKey,
+    dummy: &HostKey,
+) -> anyhow::Result<ServerSays> {
     let (near, far) = UnixStream::pair()?;
     let server = async {
         let server = Server::new(Mode::Tls, SERVER_NONCE);
@@ -109,7 +121,8 @@ pub async fn tls(acceptor: &tls::Acceptor, key: &HostKey, dummy: &HostKey) -> an
     let client = async {
         let (stream, binding) = tls::connect(Socket::unix(near), key).await?;
         let mut reader = FrameReader::new(Carrier::Tls(Box::new(stream)));
-        let challenge = reader.next(limits::BODY_BEFORE_AUTHENTICATION).await?.context("a challenge")?;
+        let challenge =
+            reader.next(limits::BODY_BEFORE_AUTHENTICATION).await?.context("a challenge")?;
         let (response, answered) = client(key, Mode::Tls, binding).answer(&challenge)?;
         framing::write(reader.get_mut(), &[response]).await?;
         let welcome = reader.next(limits::BODY).await?.context("a welcome")?;

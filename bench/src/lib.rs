@@ -1,4 +1,5 @@
-//! Pieces of work of a fixed size: the micro-benchmarks time them, `bench/instructions.py` counts their instructions.
+//! Pieces of work of a fixed size: the micro-benchmarks time them, `bench/instructions.py` counts
+//! their instructions.
 
 pub mod codec;
 pub mod handshake;

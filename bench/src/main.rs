@@ -1,7 +1,7 @@
 //! The measurements that need a program of their own; `bench/run` calls them and prints the table.
 //!
-//! The server's address and the enrolment line of its key come in `LABSH_BENCH_ADDRESS` and `LABSH_BENCH_KEY`; results
-//! go to stdout as `name value` lines.
+//! The server's address and the enrolment line of its key come in `LABSH_BENCH_ADDRESS` and
+//! `LABSH_BENCH_KEY`; results go to stdout as `name value` lines.
 
 mod channels;
 mod connections;
@@ -26,7 +26,9 @@ async fn main() -> anyhow::Result<()> {
         ["flooded", count] => flooded(count.parse()?).await,
         ["idle", count] => connections::idle(&options()?, count.parse()?).await,
         ["connections", count] => connections::rate(&options()?, count.parse()?).await,
-        ["half-open", count] => connections::half_open(&options()?, address()?, count.parse()?).await,
+        ["half-open", count] => {
+            connections::half_open(&options()?, address()?, count.parse()?).await
+        }
         ["channels", count, mebibytes] => {
             channels::run(&options()?, count.parse()?, mebibytes.parse()?).await
         }
@@ -35,7 +37,8 @@ async fn main() -> anyhow::Result<()> {
             flights::run(target.parse()?, times.parse()?, words).await
         }
         ["proxy", listen, target, delay] => {
-            proxy::run(listen.parse()?, target.parse()?, Duration::from_millis(delay.parse()?)).await
+            proxy::run(listen.parse()?, target.parse()?, Duration::from_millis(delay.parse()?))
+                .await
         }
         _ => bail!(
             "usage: labsh-bench commands N | flooded N | idle N | connections N | half-open N | \

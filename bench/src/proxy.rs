@@ -16,7 +16,11 @@ const UNDER_WAY: usize = 512 << 20;
 const CHUNK: usize = 256 << 10;
 
 /// Serves until it is killed. `round_trip` is split over the two directions.
-pub(crate) async fn run(listen: SocketAddr, target: SocketAddr, round_trip: Duration) -> anyhow::Result<()> {
+pub(crate) async fn run(
+    listen: SocketAddr,
+    target: SocketAddr,
+    round_trip: Duration,
+) -> anyhow::Result<()> {
     let listener = TcpListener::bind(listen).await?;
     println!("listening {}", listener.local_addr()?);
     loop {

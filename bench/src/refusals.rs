@@ -14,9 +14,11 @@ use labsh_transport::framing::{self, FrameReader};
 use labsh_transport::random;
 use tokio::net::TcpStream;
 
-/// Alternates the two, `count` times each, over the plain port, and prints median and spread of both.
+/// Alternates the two, `count` times each, over the plain port, and prints median and spread of
+/// both.
 pub(crate) async fn run(address: SocketAddr, key: &HostKey, count: usize) -> anyhow::Result<()> {
-    let unknown = HostKey::new(key.key_id().clone(), key.host_id().clone(), Secret::new(random::bytes()));
+    let unknown =
+        HostKey::new(key.key_id().clone(), key.host_id().clone(), Secret::new(random::bytes()));
     let mut times = [Vec::new(), Vec::new()];
     for _ in 0..count {
         times[0].push(refusal(address, key, true).await?);
@@ -32,7 +34,8 @@ pub(crate) async fn run(address: SocketAddr, key: &HostKey, count: usize) -> any
 
 async fn refusal(address: SocketAddr, key: &HostKey, spoil: bool) -> anyhow::Result<Duration> {
     let mut reader = FrameReader::new(TcpStream::connect(address).await?);
-    let challenge = reader.next(limits::BODY_BEFORE_AUTHENTICATION).await?.context("a challenge")?;
+    let challenge =
+        reader.next(limits::BODY_BEFORE_AUTHENTICATION).await?.context("a challenge")?;
     let client = Client {
         mode: Mode::Plain,
         key: key.clone(),

@@ -32,7 +32,8 @@ impl Drop for Slot {
     }
 }
 
-/// A command on the other machine. Dropping it, with its streams, before it has ended ends the command.
+/// A command on the other machine. Dropping it, with its streams, before it has ended ends the
+/// command.
 #[derive(Debug)]
 pub struct Child {
     /// Writes to the command's stdin, if that is piped. Dropping it is the command's end-of-file.
@@ -55,7 +56,8 @@ impl ExitStatus {
         self.0.status == Status::Exited(0)
     }
 
-    /// The same with another exit code, where it is known here that the command's own says too much.
+    /// The same with another exit code, where it is known here that the command's own says too
+    /// much.
     pub(crate) fn with_code(mut self, code: u8) -> Self {
         self.0.status = Status::Exited(code);
         self
@@ -121,7 +123,9 @@ impl Child {
             slot.session.multiplexer.with(|channels| channels.finish(id, Stream::Stdin));
         }
         let end = |stream, stdio| match stdio {
-            Stdio::Piped => Some(ReadEnd { slot: slot.clone(), stream, rest: Bytes::new(), ended: false }),
+            Stdio::Piped => {
+                Some(ReadEnd { slot: slot.clone(), stream, rest: Bytes::new(), ended: false })
+            }
             Stdio::Null => {
                 tokio::spawn(discard(slot.session.clone(), id, stream));
                 None
@@ -139,7 +143,9 @@ impl Child {
     /// Resolves once the command runs, with its process id over there, or with why it does not.
     pub async fn started(&self) -> Result<u32, CommandError> {
         match self.wait_for(|progress| !matches!(progress, Progress::Opening)).await? {
-            Progress::Started { pid } | Progress::Ended { pid, .. } | Progress::Exited { pid, .. } => Ok(pid),
+            Progress::Started { pid }
+            | Progress::Ended { pid, .. }
+            | Progress::Exited { pid, .. } => Ok(pid),
             Progress::Refused(refuse) => Err(CommandError::Refused(refuse)),
             Progress::Opening | Progress::Explained(_) => Err(self.slot.session.lost()),
         }
@@ -157,7 +163,10 @@ impl Child {
     /// Resolves once the command itself has ended, though others may still hold its streams open.
     pub async fn ended(&self) -> Result<Status, CommandError> {
         let over = |progress: &Progress| {
-            matches!(progress, Progress::Ended { .. } | Progress::Exited { .. } | Progress::Refused(_))
+            matches!(
+                progress,
+                Progress::Ended { .. } | Progress::Exited { .. } | Progress::Refused(_)
+            )
         };
         match self.wait_for(over).await? {
             Progress::Ended { status, .. } => Ok(status),
@@ -171,7 +180,8 @@ impl Child {
 
     /// Resolves once the command and its output streams have ended and all totals were found right.
     ///
-    /// Closes stdin first. Whoever takes no output from a piped stream makes a talkative command wait.
+    /// Closes stdin first. Whoever takes no output from a piped stream makes a talkative command
+    /// wait.
     pub async fn wait(&mut self) -> Result<ExitStatus, CommandError> {
         drop(self.stdin.take());
         self.exited().await
@@ -179,12 +189,17 @@ impl Child {
 
     /// As [`Self::wait`], but leaves stdin as it is.
     pub async fn exited(&self) -> Result<ExitStatus, CommandError> {
-        let over = |progress: &Progress| matches!(progress, Progress::Exited { .. } | Progress::Refused(_));
+        let over = |progress: &Progress| {
+            matches!(progress, Progress::Exited { .. } | Progress::Refused(_))
+        };
         match self.wait_for(over).await? {
-            Progress::Exited { exit, completeness: Completeness::Complete, .. } => Ok(ExitStatus(exit)),
-            Progress::Exited { completeness: Completeness::Mismatch { stream, received, sent }, .. } => {
-                Err(CommandError::Incomplete { stream, received, sent })
+            Progress::Exited { exit, completeness: Completeness::Complete, .. } => {
+                Ok(ExitStatus(exit))
             }
+            Progress::Exited {
+                completeness: Completeness::Mismatch { stream, received, sent },
+                ..
+            } => Err(CommandError::Incomplete { stream, received, sent }),
             Progress::Refused(refuse) => Err(CommandError::Refused(refuse)),
             _ => Err(self.slot.session.lost()),
         }
@@ -205,7 +220,8 @@ impl Child {
     ///
     /// # Errors
     ///
-    /// For any other number. It is not sent: the server would end the session, with all its commands.
+    /// For any other number. It is not sent: the server would end the session, with all its
+    /// commands.
     pub fn signal(&self, number: u8) -> Result<(), BadSignal> {
         if !(1..=31).contains(&number) {
             return Err(BadSignal(number));
@@ -226,7 +242,10 @@ impl Child {
         matches!(*self.progress.borrow(), Progress::Opening)
     }
 
-    async fn wait_for(&self, ready: impl FnMut(&Progress) -> bool) -> Result<Progress, CommandError> {
+    async fn wait_for(
+        &self,
+        ready: impl FnMut(&Progress) -> bool,
+    ) -> Result<Progress, CommandError> {
         let mut progress = self.progress.clone();
         match progress.wait_for(ready).await {
             Ok(progress) => Ok(progress.clone()),
@@ -235,7 +254,8 @@ impl Child {
     }
 }
 
-/// An output that nobody wants is still read, so that its writer does not notice. Holds no slot: it ends with it.
+/// An output that nobody wants is still read, so that its writer does not notice. Holds no slot: it
+/// ends with it.
 async fn discard(session: Arc<Inner>, id: ChannelId, stream: Stream) {
     while let Ok(Some(bytes)) = session.multiplexer.read(id, stream).await {
         session.multiplexer.with(|channels| channels.consume(id, stream, bytes.len()));
@@ -267,7 +287,8 @@ impl ReadEnd {
         if self.ended {
             return Poll::Ready(Ok(None));
         }
-        let next = ready!(self.slot.session.multiplexer.poll_read(context, self.slot.id, self.stream));
+        let next =
+            ready!(self.slot.session.multiplexer.poll_read(context, self.slot.id, self.stream));
         self.ended = matches!(next, Ok(None));
         Poll::Ready(next)
     }
@@ -277,10 +298,17 @@ impl ReadEnd {
     }
 
     fn consumed(&self, bytes: usize) {
-        self.slot.session.multiplexer.with(|channels| channels.consume(self.slot.id, self.stream, bytes));
+        self.slot
+            .session
+            .multiplexer
+            .with(|channels| channels.consume(self.slot.id, self.stream, bytes));
     }
 
-    fn poll_read(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         if self.rest.is_empty() {
             match ready!(self.poll_next(context)) {
                 Ok(Some(bytes)) => self.rest = bytes,
@@ -315,8 +343,9 @@ macro_rules! read_end {
         pub struct $name(ReadEnd);
 
         impl $name {
-            /// The next piece, without copying it; `None` at the end. Call [`Self::consumed`] once it is handed on: the
-            /// server may send more only then. Not to be mixed with `AsyncRead` within one piece.
+            /// The next piece, without copying it; `None` at the end. Call [`Self::consumed`] once
+            /// it is handed on: the server may send more only then. Not to be mixed with
+            /// `AsyncRead` within one piece.
             pub async fn next(&mut self) -> io::Result<Option<Bytes>> {
                 self.0.next().await.map_err(|Lost| lost(&self.0.slot))
             }
@@ -368,8 +397,8 @@ impl ChildStdin {
         Ok(())
     }
 
-    /// Gives it up without an end-of-file: what was sent must not pass for the whole. It stays open over there until the
-    /// command ends, or its [`Child`] is dropped.
+    /// Gives it up without an end-of-file: what was sent must not pass for the whole. It stays open
+    /// over there until the command ends, or its [`Child`] is dropped.
     pub fn leave_open(mut self) {
         self.ends = false;
     }
@@ -381,7 +410,11 @@ impl ChildStdin {
 
     fn poll_room(&self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
         Poll::Ready(
-            match ready!(self.slot.session.multiplexer.poll_room(context, self.slot.id, Stream::Stdin)) {
+            match ready!(self.slot.session.multiplexer.poll_room(
+                context,
+                self.slot.id,
+                Stream::Stdin
+            )) {
                 Ok(Room::Bytes(room)) => Ok(room),
                 Ok(Room::NoReader) => Err(io::ErrorKind::BrokenPipe.into()),
                 Err(Lost) => Err(lost(&self.slot)),
@@ -399,7 +432,11 @@ impl ChildStdin {
 }
 
 impl AsyncWrite for ChildStdin {
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         if bytes.is_empty() {
             return Poll::Ready(Ok(0));
         }
@@ -421,7 +458,10 @@ impl AsyncWrite for ChildStdin {
 impl Drop for ChildStdin {
     fn drop(&mut self) {
         if self.ends {
-            self.slot.session.multiplexer.with(|channels| channels.finish(self.slot.id, Stream::Stdin));
+            self.slot
+                .session
+                .multiplexer
+                .with(|channels| channels.finish(self.slot.id, Stream::Stdin));
         }
     }
 }

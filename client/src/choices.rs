@@ -23,7 +23,8 @@ pub struct Choices {
     pub plain: Option<bool>,
     /// How long connecting and authentication may take.
     pub connect_timeout: Option<Duration>,
-    /// The user as whom commands are expected to run; a table for that user at the host wins over the host's own.
+    /// The user as whom commands are expected to run; a table for that user at the host wins over
+    /// the host's own.
     pub user: Option<String>,
     /// Which of the host's addresses are tried.
     pub family: Option<AddressFamily>,
@@ -62,7 +63,8 @@ pub enum BadDuration {
     Long,
 }
 
-/// Reads a duration of at least a millisecond; the wire counts in those, and 0 means something else there.
+/// Reads a duration of at least a millisecond; the wire counts in those, and 0 means something else
+/// there.
 pub fn parse_duration(text: &str) -> Result<Duration, BadDuration> {
     let duration = humantime::parse_duration(text).map_err(BadDuration::Text)?;
     match duration.as_millis() {

@@ -57,8 +57,9 @@ impl Command {
         Self::of(session, Program::Argv(vec![bytes(program)]))
     }
 
-    /// Adds a word, exactly as it is. On a shell command: the script's next positional parameter has no place there, so
-    /// it is joined to the line behind a blank. Login shells and subsystems take no words: it is passed over.
+    /// Adds a word, exactly as it is. On a shell command: the script's next positional parameter
+    /// has no place there, so it is joined to the line behind a blank. Login shells and subsystems
+    /// take no words: it is passed over.
     pub fn arg(&mut self, word: impl AsRef<OsStr>) -> &mut Self {
         match &mut self.program {
             Program::Argv(words) => words.push(bytes(word.as_ref())),
@@ -79,7 +80,8 @@ impl Command {
         self
     }
 
-    /// Sets a variable on top of the clean environment over there; its configuration decides which pass.
+    /// Sets a variable on top of the clean environment over there; its configuration decides which
+    /// pass.
     pub fn env(&mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> &mut Self {
         self.environment.push((bytes(name.as_ref()), bytes(value.as_ref())));
         self
@@ -100,7 +102,8 @@ impl Command {
         self
     }
 
-    /// After so long the server ends the command, even if this client has gone. Rounded up to a millisecond.
+    /// After so long the server ends the command, even if this client has gone. Rounded up to a
+    /// millisecond.
     pub fn timeout(&mut self, after: Duration) -> &mut Self {
         self.timeout = after;
         self
@@ -164,7 +167,8 @@ impl Command {
         self.open_with(Stdio::Null).await?.wait().await
     }
 
-    /// Asks what would become of the command, with the same refusals that it would meet. Nothing is started.
+    /// Asks what would become of the command, with the same refusals that it would meet. Nothing is
+    /// started.
     ///
     /// # Errors
     ///

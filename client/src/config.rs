@@ -1,4 +1,5 @@
-//! Settings: of flags, environment and configuration files, which wins, and what follows for one connection.
+//! Settings: of flags, environment and configuration files, which wins, and what follows for one
+//! connection.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -35,7 +36,8 @@ const SYSTEM_DIRECTORY: &str = "/etc/labsh";
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// A configuration file is there but cannot be read.
-    #[error("cannot read the configuration {}: {cause}; check the file and its permissions", path.display())]
+    #[error("cannot read the configuration {}: {cause}; check the file and its permissions",
+        path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -97,7 +99,8 @@ pub struct Route {
     pub connect_timeout: Duration,
     /// Which of the host's addresses are tried.
     pub family: AddressFamily,
-    /// How long the connection is kept for the next command; 0: it is not; `None`: nothing was said.
+    /// How long the connection is kept for the next command; 0: it is not; `None`: nothing was
+    /// said.
     pub keep: Option<Duration>,
     /// The user as whom commands are expected to run there; a host refuses them for anybody else.
     pub user: Option<String>,
@@ -136,7 +139,8 @@ pub struct Resolved {
     pub key: PathBuf,
 }
 
-/// Everything but the flags: the environment, the configuration files, the inventory and the store of keys.
+/// Everything but the flags: the environment, the configuration files, the inventory and the store
+/// of keys.
 #[derive(Debug, Clone)]
 pub struct Config {
     environment: Choices,
@@ -147,8 +151,8 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads `LABSH_*`, and `config.toml` and `hosts.toml` in `$XDG_CONFIG_HOME/labsh` and in `/etc/labsh`; files may be
-    /// missing.
+    /// Reads `LABSH_*`, and `config.toml` and `hosts.toml` in `$XDG_CONFIG_HOME/labsh` and in
+    /// `/etc/labsh`; files may be missing.
     pub fn load() -> Result<Self, ConfigError> {
         let own = Xdg::new().map_err(|_| KeyFileError::NoHome)?.config_dir().join("labsh");
         let files = [&own.join(FILE), &Path::new(SYSTEM_DIRECTORY).join(FILE)];
@@ -160,8 +164,9 @@ impl Config {
         Ok(config.with_inventory(Inventory::load(&own, Path::new(SYSTEM_DIRECTORY))?))
     }
 
-    /// Reads `LABSH_*` and this file alone, which must be there; none at all if the path is empty. There is no inventory
-    /// then: a tool that brings a configuration along means that and nothing else.
+    /// Reads `LABSH_*` and this file alone, which must be there; none at all if the path is empty.
+    /// There is no inventory then: a tool that brings a configuration along means that and nothing
+    /// else.
     pub fn load_only(file: &Path) -> Result<Self, ConfigError> {
         let mut config = Self::from_sources(|name| std::env::var_os(name), &[], KeyStore::open()?)?;
         if !file.as_os_str().is_empty() {
@@ -177,7 +182,8 @@ impl Config {
         files: &[&Path],
         store: KeyStore,
     ) -> Result<Self, ConfigError> {
-        let files = files.iter().filter_map(|path| read(path).transpose()).collect::<Result<_, _>>()?;
+        let files =
+            files.iter().filter_map(|path| read(path).transpose()).collect::<Result<_, _>>()?;
         Ok(Self {
             environment: from_environment(environment)?,
             files,
@@ -191,7 +197,8 @@ impl Config {
     pub fn with_inventory(mut self, mut inventory: Inventory) -> Self {
         let tables = self.files.iter().flat_map(|(_, file)| file.hosts());
         // A socket is another way to a host, and not one more.
-        inventory.know(tables.filter(|host| matches!(host, Host::Name(_))).map(ToString::to_string));
+        inventory
+            .know(tables.filter(|host| matches!(host, Host::Name(_))).map(ToString::to_string));
         self.inventory = inventory;
         self
     }
@@ -224,18 +231,25 @@ impl Config {
         route(target, flags, self.choices(target, flags)?)
     }
 
-    /// What is said of a target, the place that counts most first: flags, the target's own port, the environment, tables
-    /// of configuration files for this very host, the inventory, and the defaults of configuration files.
+    /// What is said of a target, the place that counts most first: flags, the target's own port,
+    /// the environment, tables of configuration files for this very host, the inventory, and the
+    /// defaults of configuration files.
     pub fn layers(&self, target: &Target, flags: &Choices) -> Result<Vec<Layer>, ConfigError> {
         if let Some(mistake) = self.inventory.unusable(&target.host) {
             return Err(mistake.into());
         }
         let rooms = self.inventory.rooms(&target.host)?;
         // A room may name the user whose table it is that counts.
-        let user = flags.user.as_ref().or_else(|| rooms.iter().find_map(|room| room.choices.user.as_ref()));
+        let user = flags
+            .user
+            .as_ref()
+            .or_else(|| rooms.iter().find_map(|room| room.choices.user.as_ref()));
         let said = |place, choices| Layer { place, choices, variables: BTreeMap::new() };
         let table = |(path, table): (&Arc<Path>, &Table)| {
-            said(Place::File(Origin { path: path.clone(), line: table.line }), table.choices.clone())
+            said(
+                Place::File(Origin { path: path.clone(), line: table.line }),
+                table.choices.clone(),
+            )
         };
         let mut layers = vec![
             said(Place::Flag, flags.clone()),
@@ -270,7 +284,8 @@ fn route(target: &Target, flags: &Choices, choices: Choices) -> Result<Route, Co
         return Err(ConfigError::TwoPorts { target, flag });
     }
     let address = match choices.address.unwrap_or_else(|| target.host.clone()) {
-        // A port that is only configured was not meant for a socket; one that was typed is a mistake.
+        // A port that is only configured was not meant for a socket; one that was typed is a
+        // mistake.
         Host::Unix(path) if flags.port.or(target.port).is_some() => {
             return Err(ConfigError::SocketPort { path });
         }
@@ -301,7 +316,8 @@ fn read(path: &Path) -> Result<Option<(Arc<Path>, ConfigFile)>, ConfigError> {
 }
 
 fn from_environment(lookup: impl Fn(&str) -> Option<OsString>) -> Result<Choices, ConfigError> {
-    // In a command that labshd runs, LABSH_HOST_ID names the machine it runs on, and not the one to go on to from there.
+    // In a command that labshd runs, LABSH_HOST_ID names the machine it runs on, and not the one to
+    // go on to from there.
     let by_labshd = lookup("LABSH_COMMAND_ID").is_some();
     Ok(Choices {
         key: variable(&lookup, "LABSH_KEY", str::parse)?,
@@ -387,35 +403,48 @@ mod tests {
     fn flags_win_over_the_environment_over_the_users_file_over_the_systems() {
         let mut world = World::new(
             "[defaults]\nport = 3\n",
-            "[defaults]\nport = 4\nconnect_timeout = \"4s\"\n[hosts.lab07]\naddress = \"10.0.0.7\"\n",
+            "[defaults]\nport = 4\nconnect_timeout = \"4s\"\n[hosts.lab07]\naddress = \
+             \"10.0.0.7\"\n",
             &[("LABSH_PORT", "2"), ("LABSH_HOST_ID", "Shared"), ("LABSH_KEY", "")],
         );
         let flags = Choices { port: Some(1), ..Choices::default() };
         assert_eq!(world.resolve("lab07", &flags).unwrap().route.address, tcp("10.0.0.7", 1));
-        assert_eq!(world.resolve("lab07:9", &Choices::default()).unwrap().route.address, tcp("10.0.0.7", 9));
+        assert_eq!(
+            world.resolve("lab07:9", &Choices::default()).unwrap().route.address,
+            tcp("10.0.0.7", 9)
+        );
         let resolved = world.resolve("lab07", &Choices::default()).unwrap();
         assert_eq!(resolved.route.address, tcp("10.0.0.7", 2));
         assert_eq!(resolved.route.host_id.as_str(), "shared");
         assert_eq!(resolved.route.connect_timeout, Duration::from_secs(4));
         world.environment.clear();
-        assert_eq!(world.resolve("lab07", &Choices::default()).unwrap().route.address, tcp("10.0.0.7", 3));
+        assert_eq!(
+            world.resolve("lab07", &Choices::default()).unwrap().route.address,
+            tcp("10.0.0.7", 3)
+        );
         fs::write(world.directory.path().join("own"), "").unwrap();
-        assert_eq!(world.resolve("lab07", &Choices::default()).unwrap().route.address, tcp("10.0.0.7", 4));
+        assert_eq!(
+            world.resolve("lab07", &Choices::default()).unwrap().route.address,
+            tcp("10.0.0.7", 4)
+        );
     }
 
     #[test]
     fn tables_win_over_rooms_over_defaults_whichever_file_they_stand_in() {
         let world = World::new(
             "[defaults]\nport = 1\nkey = \"own\"\n[hosts.lab07]\nhost_id = \"seven\"\n",
-            "[defaults]\nconnect_timeout = \"4s\"\n[hosts.lab08]\nport = 4\n[hosts.\"bob@lab09\"]\nkey = \"bob\"\n",
+            "[defaults]\nconnect_timeout = \"4s\"\n[hosts.lab08]\nport = \
+             4\n[hosts.\"bob@lab09\"]\nkey = \"bob\"\n",
             &[],
         );
-        let rooms = "[hosts.\"lab[01-40]\"]\naddress = \"{host}.example\"\nport = 3\nhost_id = \"room\"\n\
+        let rooms = "[hosts.\"lab[01-40]\"]\naddress = \"{host}.example\"\nport = 3\nhost_id = \
+            \"room\"\n\
                      [hosts.lab09]\nuser = \"bob\"\nvariables = { a = 1 }\n";
         fs::write(world.directory.path().join("hosts.toml"), rooms).unwrap();
         let inventory = Inventory::load(world.directory.path(), Path::new("/nowhere")).unwrap();
         let config = world.config().unwrap().with_inventory(inventory);
-        let route = |target: &str| config.route(&target.parse().unwrap(), &Choices::default()).unwrap();
+        let route =
+            |target: &str| config.route(&target.parse().unwrap(), &Choices::default()).unwrap();
         let seven = route("lab07");
         assert_eq!((seven.address, seven.host_id.as_str()), (tcp("lab07.example", 3), "seven"));
         assert_eq!(seven.connect_timeout, Duration::from_secs(4));
@@ -434,7 +463,11 @@ mod tests {
         assert_eq!(config.choices(&nine, &carol).unwrap().key, Some("own".parse().unwrap()));
 
         let layers = config.layers(&nine, &Choices::default()).unwrap();
-        let said = |say: &dyn Fn(&Layer) -> bool| match &layers.iter().find(|layer| say(layer)).unwrap().place
+        let said = |say: &dyn Fn(&Layer) -> bool| match &layers
+            .iter()
+            .find(|layer| say(layer))
+            .unwrap()
+            .place
         {
             Place::File(origin) => {
                 format!("{}:{}", origin.path.file_name().unwrap().to_string_lossy(), origin.line)
@@ -450,8 +483,10 @@ mod tests {
 
     #[test]
     fn the_host_that_labsh_itself_runs_on_is_not_taken_for_the_next_one() {
-        let variables =
-            [("LABSH_HOST_ID", "gateway"), ("LABSH_COMMAND_ID", "00112233445566778899aabbccddeeff")];
+        let variables = [
+            ("LABSH_HOST_ID", "gateway"),
+            ("LABSH_COMMAND_ID", "00112233445566778899aabbccddeeff"),
+        ];
         let world = World::new("", "", &variables);
         let resolved = world.resolve("lab07", &Choices::default()).unwrap();
         assert_eq!(resolved.route.host_id.as_str(), "lab07");
@@ -459,15 +494,21 @@ mod tests {
 
     #[test]
     fn plain_mode_is_used_over_tcp_only_when_that_is_said() {
-        let world =
-            World::new("[hosts.bare]\nplain = true\n[hosts.here]\naddress = \"unix:/run/s\"\n", "", &[]);
+        let world = World::new(
+            "[hosts.bare]\nplain = true\n[hosts.here]\naddress = \"unix:/run/s\"\n",
+            "",
+            &[],
+        );
         let plain = |target, flags: &Choices| world.resolve(target, flags).unwrap().route.plain;
         assert!(!plain("lab07", &Choices::default()));
         assert!(plain("lab07", &Choices { plain: Some(true), ..Choices::default() }));
         assert!(plain("bare", &Choices::default()));
         assert!(plain("unix:/run/s", &Choices::default()));
         assert!(plain("here", &Choices::default()));
-        assert_eq!(world.resolve("here", &Choices::default()).unwrap().route.host_id.as_str(), "here");
+        assert_eq!(
+            world.resolve("here", &Choices::default()).unwrap().route.host_id.as_str(),
+            "here"
+        );
         assert_eq!(
             world.resolve("unix:/run/s", &Choices::default()).unwrap().route.host_id.as_str(),
             "localhost"
@@ -476,16 +517,24 @@ mod tests {
 
     #[test]
     fn a_port_that_cannot_be_meant_is_refused() {
-        let world =
-            World::new("[hosts.here]\naddress = \"unix:/run/s\"\nport = 5\n", "", &[("LABSH_PORT", "2")]);
+        let world = World::new(
+            "[hosts.here]\naddress = \"unix:/run/s\"\nport = 5\n",
+            "",
+            &[("LABSH_PORT", "2")],
+        );
         let flags = Choices { port: Some(1), ..Choices::default() };
         assert!(matches!(
             world.resolve("lab07:2", &flags),
             Err(ConfigError::TwoPorts { target: 2, flag: 1 })
         ));
         assert!(world.resolve("lab07:1", &flags).is_ok());
-        for (target, flags) in [("unix:/s", &flags), ("here", &flags), ("here:1", &Choices::default())] {
-            assert!(matches!(world.resolve(target, flags), Err(ConfigError::SocketPort { .. })), "{target}");
+        for (target, flags) in
+            [("unix:/s", &flags), ("here", &flags), ("here:1", &Choices::default())]
+        {
+            assert!(
+                matches!(world.resolve(target, flags), Err(ConfigError::SocketPort { .. })),
+                "{target}"
+            );
         }
         assert!(world.resolve("here", &Choices::default()).is_ok());
     }
@@ -509,9 +558,14 @@ mod tests {
     fn mistakes_name_the_file_and_the_line_or_the_variable() {
         let text = World::new("", "\nprot = 1\n", &[]).config().unwrap_err().to_string();
         assert!(text.contains("/system:2: unknown field `prot`"), "{text}");
-        for (name, value) in [("LABSH_PORT", "ssh"), ("LABSH_CONNECT_TIMEOUT", "10"), ("LABSH_KEY", "a b")] {
+        for (name, value) in
+            [("LABSH_PORT", "ssh"), ("LABSH_CONNECT_TIMEOUT", "10"), ("LABSH_KEY", "a b")]
+        {
             let text = World::new("", "", &[(name, value)]).config().unwrap_err().to_string();
-            assert!(text.contains(name) && text.contains(value) && text.contains("unset it"), "{text}");
+            assert!(
+                text.contains(name) && text.contains(value) && text.contains("unset it"),
+                "{text}"
+            );
         }
     }
 }

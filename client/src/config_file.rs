@@ -76,8 +76,10 @@ impl ConfigFile {
             if let Some(other) = hosts.insert((user, host), Table { line, choices: entry.into() }) {
                 // Written in another way, it is the same host all the same.
                 let (first, line) = (line.min(other.line), line.max(other.line));
-                let reason =
-                    format!("{:?} has a table in line {first} already; make one of the two", name.get_ref());
+                let reason = format!(
+                    "{:?} has a table in line {first} already; make one of the two",
+                    name.get_ref()
+                );
                 return Err(Mistake { line, reason });
             }
         }
@@ -171,15 +173,22 @@ impl FromStr for HostName {
 
     fn from_str(text: &str) -> Result<Self, String> {
         if let Some(c) = text.chars().find(|c| "*?{},".contains(*c)) {
-            return Err(format!("{text:?} holds {c:?}, but tables are for one host each, by its exact name"));
+            return Err(format!(
+                "{text:?} holds {c:?}, but tables are for one host each, by its exact name"
+            ));
         }
         let (user, host) = match text.rsplit_once('@') {
-            Some((user, host)) if !text.starts_with("unix:") && !user.is_empty() => (Some(user), host),
+            Some((user, host)) if !text.starts_with("unix:") && !user.is_empty() => {
+                (Some(user), host)
+            }
             _ => (None, text),
         };
-        let target: Target = host.parse().map_err(|error| format!("{text:?} is no host: {error}"))?;
+        let target: Target =
+            host.parse().map_err(|error| format!("{text:?} is no host: {error}"))?;
         match target.port {
-            Some(port) => Err(format!("{text:?} names a port; write it inside the table: port = {port}")),
+            Some(port) => {
+                Err(format!("{text:?} names a port; write it inside the table: port = {port}"))
+            }
             None => Ok(Self { user: user.map(str::to_owned), host: target.host }),
         }
     }
@@ -195,7 +204,9 @@ fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Target>,
 
 fn host_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<HostId>, D::Error> {
     let text = String::deserialize(deserializer)?;
-    HostId::new(&text).map(Some).map_err(|error| D::Error::custom(format!("{text:?} is no host id: {error}")))
+    HostId::new(&text)
+        .map(Some)
+        .map_err(|error| D::Error::custom(format!("{text:?} is no host id: {error}")))
 }
 
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
@@ -220,15 +231,20 @@ mod tests {
     fn choices(file: &ConfigFile, user: Option<&str>, host: &Host) -> Choices {
         let users = user.and_then(|user| file.table(Some(user), host));
         let tables = [users, file.table(None, host), Some(file.defaults())];
-        tables.into_iter().flatten().fold(Choices::default(), |said, table| said.or(table.choices.clone()))
+        tables
+            .into_iter()
+            .flatten()
+            .fold(Choices::default(), |said, table| said.or(table.choices.clone()))
     }
 
     #[test]
     fn a_hosts_own_table_wins_over_the_defaults_of_its_file() {
         let file = ConfigFile::parse(
             "[defaults]\nkey = \"alice\"\nport = 5300\nconnect_timeout = \"3s\"\n\n\
-             [hosts.\"Lab07\"]\naddress = \"10.0.0.7\"\nport = 22\nhost_id = \"Old-Name\"\nkey = \"/k/x.key\"\n\
-             plain = true\n[hosts.lab08]\naddress = \"[::1]:99\"\n[hosts.\"unix:/run/s\"]\nkey = \"bob\"\n",
+             [hosts.\"Lab07\"]\naddress = \"10.0.0.7\"\nport = 22\nhost_id = \"Old-Name\"\nkey = \
+             \"/k/x.key\"\n\
+             plain = true\n[hosts.lab08]\naddress = \"[::1]:99\"\n[hosts.\"unix:/run/s\"]\nkey = \
+             \"bob\"\n",
         )
         .unwrap();
         let lab07 = choices(&file, None, &host("LAB07"));
@@ -261,7 +277,11 @@ mod tests {
             (Some("bob"), "lab08", "alice", 1),
         ] {
             let said = choices(&file, user, &host(name));
-            assert_eq!((said.key, said.port), (Some(key.parse().unwrap()), Some(port)), "{user:?} {name}");
+            assert_eq!(
+                (said.key, said.port),
+                (Some(key.parse().unwrap()), Some(port)),
+                "{user:?} {name}"
+            );
         }
     }
 
@@ -275,7 +295,11 @@ mod tests {
     #[test]
     fn every_mistake_is_named_with_its_line() {
         for (text, line, reason) in [
-            ("[defaults]\nkey = \"a\"\nprot = 1\n", 3, "unknown field `prot`, expected one of `key`, `port`"),
+            (
+                "[defaults]\nkey = \"a\"\nprot = 1\n",
+                3,
+                "unknown field `prot`, expected one of `key`, `port`",
+            ),
             ("[default]\n", 1, "unknown field `default`"),
             ("\n[defaults]\nport = 0\n", 3, "nonzero"),
             ("[defaults]\nport = 70000\n", 2, "70000"),

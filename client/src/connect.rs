@@ -39,7 +39,9 @@ pub enum Address {
 impl fmt::Display for Address {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Address::Tcp { host, port } if host.contains(':') => write!(formatter, "[{host}]:{port}"),
+            Address::Tcp { host, port } if host.contains(':') => {
+                write!(formatter, "[{host}]:{port}")
+            }
             Address::Tcp { host, port } => write!(formatter, "{host}:{port}"),
             Address::Unix(path) => write!(formatter, "unix:{}", path.display()),
         }
@@ -59,15 +61,17 @@ pub struct ConnectOptions {
     pub timeout: Duration,
     /// Which of a host's addresses are tried.
     pub family: AddressFamily,
-    /// Whose turn it is to take in much output, where many connections share a program's memory; none: always ours. Only where
-    /// every output is read without waiting for another.
+    /// Whose turn it is to take in much output, where many connections share a program's memory;
+    /// none: always ours. Only where every output is read without waiting for another.
     pub intake: Option<Intake>,
-    /// Who lends a session that is open already, and keeps one; none: every session is a connection of its own.
+    /// Who lends a session that is open already, and keeps one; none: every session is a connection
+    /// of its own.
     pub keeper: Option<Keeper>,
 }
 
-/// How many connections may take in much output at a time, and which: what each of a thousand may hold in memory, all of
-/// them together may not. What the others have been sent waits in the kernel, and with the hosts.
+/// How many connections may take in much output at a time, and which: what each of a thousand may
+/// hold in memory, all of them together may not. What the others have been sent waits in the
+/// kernel, and with the hosts.
 #[derive(Debug, Clone)]
 pub struct Intake(Arc<Semaphore>);
 
@@ -77,7 +81,8 @@ impl Intake {
         Self(Arc::new(Semaphore::new(at_once)))
     }
 
-    /// Waits for a turn, which lasts as long as what is returned; turns come in the order of asking.
+    /// Waits for a turn, which lasts as long as what is returned; turns come in the order of
+    /// asking.
     pub(crate) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
         // It is never closed.
         self.0.acquire().await.ok()
@@ -117,8 +122,9 @@ pub(crate) async fn answer(options: &ConnectOptions) -> Result<Answered, Connect
     let (carrier, binding) = match options.mode {
         Mode::Plain => (Carrier::Plain(socket), ChannelBinding::PLAIN),
         Mode::Tls => {
-            let (stream, binding) =
-                tls::connect(socket, &options.key).await.map_err(|error| explain_tls(options, error))?;
+            let (stream, binding) = tls::connect(socket, &options.key)
+                .await
+                .map_err(|error| explain_tls(options, error))?;
             (Carrier::Tls(Box::new(stream)), binding)
         }
     };
@@ -130,7 +136,9 @@ pub(crate) async fn answer(options: &ConnectOptions) -> Result<Answered, Connect
     }
     let challenge = match reader.next(limits::BODY_BEFORE_AUTHENTICATION).await {
         Ok(frame) => frame.ok_or_else(|| broken(io::ErrorKind::UnexpectedEof.into()))?,
-        Err(error) => return Err(explain_read(options, error, reader.get_mut().socket().first_bytes())),
+        Err(error) => {
+            return Err(explain_read(options, error, reader.get_mut().socket().first_bytes()));
+        }
     };
     let client = Client {
         mode: options.mode,
@@ -139,7 +147,8 @@ pub(crate) async fn answer(options: &ConnectOptions) -> Result<Answered, Connect
         features: Features::SUPPORTED,
         binding,
     };
-    let (response, handshake) = client.answer(&challenge).map_err(|failure| explain(options, failure))?;
+    let (response, handshake) =
+        client.answer(&challenge).map_err(|failure| explain(options, failure))?;
     Ok(Answered { reader, response, handshake })
 }
 
@@ -155,7 +164,10 @@ async fn dial(options: &ConnectOptions) -> Result<Socket, ConnectError> {
         }
         Address::Unix(path) => Socket::connect_unix(path).await,
     }
-    .map_err(|source| ConnectError::Unreachable { address: address.to_string(), source: Arc::new(source) })
+    .map_err(|source| ConnectError::Unreachable {
+        address: address.to_string(),
+        source: Arc::new(source),
+    })
 }
 
 fn explain_tls(options: &ConnectOptions, error: tls::ConnectError) -> ConnectError {
@@ -178,8 +190,13 @@ fn explain_read(options: &ConnectOptions, error: ReadError, first_bytes: &[u8]) 
     match error {
         ReadError::Io(source) => broken(options, source),
         // Every first message of labsh is far shorter than 16 MiB, so its first byte is 0.
-        ReadError::Protocol(_) if options.mode == Mode::Plain && first_bytes.first() != Some(&0) => {
-            ConnectError::Foreign { address, answer: String::from_utf8_lossy(first_bytes).into_owned() }
+        ReadError::Protocol(_)
+            if options.mode == Mode::Plain && first_bytes.first() != Some(&0) =>
+        {
+            ConnectError::Foreign {
+                address,
+                answer: String::from_utf8_lossy(first_bytes).into_owned(),
+            }
         }
         ReadError::Protocol(error) => ConnectError::Protocol { address, error },
     }

@@ -29,7 +29,8 @@ pub enum ConnectError {
     },
     /// The server could not show the key of this pair: nothing was said to it.
     #[error(
-        "{address} is not the host {host_id} of key {key_id}: another machine, a key that is not enrolled there, \
+        "{address} is not the host {host_id} of key {key_id}: another machine, a key that is not \
+         enrolled there, \
          or someone in between"
     )]
     WrongServer {
@@ -87,15 +88,21 @@ impl ConnectError {
             Self::Unreachable { address, .. } if address.starts_with("unix:") => {
                 "check the path, and that labshd runs here and listens on it".into()
             }
-            Self::Unreachable { .. } => "check the name, the port, and that labshd runs there".into(),
+            Self::Unreachable { .. } => {
+                "check the name, the port, and that labshd runs there".into()
+            }
             Self::Timeout { .. } => {
-                "check that the machine is up and that labshd listens there, or allow more with --connect-timeout".into()
+                "check that the machine is up and that labshd listens there, or allow more with \
+                 --connect-timeout"
+                    .into()
             }
             Self::WrongServer { key_id, host_id, .. } => format!(
                 "check the address and --host-id, and over there `labshd key list`; to enrol: \
                  labsh key enroll {key_id} --host {host_id}"
             ),
-            Self::PortIsPlain { .. } => "use its TLS port, or say --plain where nobody can listen in".into(),
+            Self::PortIsPlain { .. } => "use its TLS port, or say --plain where nobody can listen \
+                in"
+            .into(),
             Self::Foreign { .. } => "check the port".into(),
             Self::Refused { refuse, .. } => refuse.remedy.clone(),
             Self::Broken { .. } => "try again; labshd's log over there may say more".into(),

@@ -1,4 +1,5 @@
-//! What is known of hosts and groups, from all files that tell of them; [`crate::config`] decides what wins over it.
+//! What is known of hosts and groups, from all files that tell of them; [`crate::config`] decides
+//! what wins over it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -23,7 +24,8 @@ const LARGEST_LIST: u64 = 16 << 20;
 /// Hosts and groups of hosts.
 #[derive(Debug, Clone, Default)]
 pub struct Inventory {
-    /// In the order in which they are asked: the fewer hosts a room is for, the more exactly it says what is meant.
+    /// In the order in which they are asked: the fewer hosts a room is for, the more exactly it
+    /// says what is meant.
     rooms: Vec<Room>,
     /// The places in `rooms` that speak of a host.
     by_host: HashMap<String, Vec<usize>>,
@@ -47,7 +49,8 @@ pub struct Said {
 }
 
 impl Inventory {
-    /// Reads `hosts.toml` in the user's own directory, and behind it in the system's; either may be missing.
+    /// Reads `hosts.toml` in the user's own directory, and behind it in the system's; either may be
+    /// missing.
     ///
     /// # Errors
     ///
@@ -83,7 +86,8 @@ impl Inventory {
         for (name, group) in memberships {
             inventory.groups.entry(name).or_default().push(group);
         }
-        // What other tools' files say counts behind all that stands in labsh's own, in the order in which it came.
+        // What other tools' files say counts behind all that stands in labsh's own, in the order in
+        // which it came.
         inventory.rooms[..first_of_others].sort_by_key(|room| room.hosts.len());
         for (place, room) in inventory.rooms.iter().enumerate() {
             for name in &room.hosts {
@@ -97,11 +101,17 @@ impl Inventory {
     fn take(&mut self, others: Others) -> Result<(), Mistake> {
         for (name, source) in others.sources {
             for (group, content) in source.groups {
-                // Of `all` and its like there may be one in each: @all is the first source's, @source:all any.
-                if others.unnamed.contains(&name) && group != "*" && !self.groups.contains_key(&group) {
+                // Of `all` and its like there may be one in each: @all is the first source's,
+                // @source:all any.
+                if others.unnamed.contains(&name)
+                    && group != "*"
+                    && !self.groups.contains_key(&group)
+                {
                     let members = format!("@{name}:{group}");
-                    self.groups
-                        .insert(group.clone(), vec![Group { members, origin: content.origin.clone() }]);
+                    self.groups.insert(
+                        group.clone(),
+                        vec![Group { members, origin: content.origin.clone() }],
+                    );
                 }
                 self.groups.entry(format!("{name}:{group}")).or_default().push(content);
             }
@@ -123,7 +133,8 @@ impl Inventory {
     ///
     /// # Errors
     ///
-    /// Where that is of no use, or two rooms of one file contradict each other and neither is more exact.
+    /// Where that is of no use, or two rooms of one file contradict each other and neither is more
+    /// exact.
     pub fn rooms(&self, host: &Host) -> Result<Vec<Said>, Mistake> {
         let name = host.to_string();
         let places = self.by_host.get(&name).map_or(&[][..], Vec::as_slice);
@@ -131,11 +142,14 @@ impl Inventory {
         let mut said = Vec::with_capacity(places.len());
         for room in places.iter().map(|place| &self.rooms[*place]) {
             for (what, value) in values(&room.settings) {
-                let (first, by) = decided.entry(what.clone()).or_insert_with(|| (value.clone(), room));
-                let equal = by.hosts.len() == room.hosts.len() && by.origin.path == room.origin.path;
+                let (first, by) =
+                    decided.entry(what.clone()).or_insert_with(|| (value.clone(), room));
+                let equal =
+                    by.hosts.len() == room.hosts.len() && by.origin.path == room.origin.path;
                 if equal && *first != value {
                     let reason = format!(
-                        "the {what} of {name} is {value:?} here and {first:?} in line {}, and both tables are for {} \
+                        "the {what} of {name} is {value:?} here and {first:?} in line {}, and \
+                         both tables are for {} \
                          hosts; say it in one of them, or in a table for {name} alone",
                         by.origin.line,
                         room.hosts.len(),
@@ -152,14 +166,19 @@ impl Inventory {
         Ok(said)
     }
 
-    /// Why a known host cannot be used: what counts for it is said in a way that only another program understands.
+    /// Why a known host cannot be used: what counts for it is said in a way that only another
+    /// program understands.
     pub fn unusable(&self, host: &Host) -> Option<Mistake> {
         let name = host.to_string();
         let mut said: Vec<Setting> = Vec::new();
         for room in self.by_host.get(&name)?.iter().map(|place| &self.rooms[*place]) {
-            let unusable = room.settings.unusable.iter().find(|(setting, _)| !said.contains(setting));
+            let unusable =
+                room.settings.unusable.iter().find(|(setting, _)| !said.contains(setting));
             if let Some((_, reason)) = unusable {
-                return Some(Mistake { origin: room.origin.clone(), reason: format!("{name}: {reason}") });
+                return Some(Mistake {
+                    origin: room.origin.clone(),
+                    reason: format!("{name}: {reason}"),
+                });
             }
             said.extend(told(&room.settings));
         }
@@ -171,12 +190,13 @@ impl Inventory {
         self.groups.get(group).into_iter().flatten().map(|group| &group.origin).collect()
     }
 
-    /// The line that brought a mistake about, where it is one of a file and not one of whoever asked.
+    /// The line that brought a mistake about, where it is one of a file and not one of whoever
+    /// asked.
     pub fn culprit(&self, mistake: &BadSet) -> Option<&Origin> {
         match mistake {
-            BadSet::Circle { circle } => {
-                circle.iter().find_map(|name| self.origins(name.strip_prefix('@')?).first().copied())
-            }
+            BadSet::Circle { circle } => circle
+                .iter()
+                .find_map(|name| self.origins(name.strip_prefix('@')?).first().copied()),
             BadSet::UnknownGroup { group, .. } => {
                 let named = format!("@{group}");
                 let part_of_name = |c: char| !c.is_whitespace() && !",!&^".contains(c);
@@ -228,7 +248,8 @@ fn values(settings: &Settings) -> Vec<(String, String)> {
     .into_iter()
     .filter_map(|(what, value)| Some((what.to_owned(), value?)))
     .collect();
-    values.extend(variables.iter().map(|(name, value)| (format!("variable {name}"), value.clone())));
+    values
+        .extend(variables.iter().map(|(name, value)| (format!("variable {name}"), value.clone())));
     values
 }
 
@@ -236,7 +257,11 @@ fn values(settings: &Settings) -> Vec<(String, String)> {
 fn check(room: &Room) -> Result<(), Mistake> {
     let mistake = |reason: String| Mistake { origin: room.origin.clone(), reason };
     if room.settings != Settings::default() {
-        return room.hosts.iter().take(1).try_for_each(|name| choices(room, &normal(name)).map(drop));
+        return room
+            .hosts
+            .iter()
+            .take(1)
+            .try_for_each(|name| choices(room, &normal(name)).map(drop));
     }
     for name in &room.hosts {
         let target: Target =
@@ -251,12 +276,15 @@ fn check(room: &Room) -> Result<(), Mistake> {
 
 /// What a room means for connections to one of its hosts.
 fn choices(room: &Room, host: &str) -> Result<Choices, Mistake> {
-    let Settings { address, port, host_id, key, user, plain, unusable: _, variables: _ } = &room.settings;
+    let Settings { address, port, host_id, key, user, plain, unusable: _, variables: _ } =
+        &room.settings;
     let mistake = |reason: String| Mistake { origin: room.origin.clone(), reason };
     let named = |text: &String| {
         let named = text.replace("{host}", host);
         match named.contains(['{', '}']) {
-            true => Err(mistake(format!("{text:?}: of what stands in braces, only {{host}} is filled in"))),
+            true => Err(mistake(format!(
+                "{text:?}: of what stands in braces, only {{host}} is filled in"
+            ))),
             false => Ok(named),
         }
     };
@@ -295,7 +323,8 @@ impl Groups for Inventory {
             name.split_once(':').and_then(|(source, _)| self.ignored.get_key_value(source))
         {
             return Err(format!(
-                "@{name}: {origin}: the groups of {source} are told by a program, which labsh does not run; write them \
+                "@{name}: {origin}: the groups of {source} are told by a program, which labsh \
+                 does not run; write them \
                  into a file of groups"
             ));
         }
@@ -314,7 +343,8 @@ impl Groups for Inventory {
         all.extend(self.others.iter().cloned());
         if all.is_empty() {
             return Err(
-                "no hosts are known; write them into ~/.config/labsh/hosts.toml, as a group or as a table"
+                "no hosts are known; write them into ~/.config/labsh/hosts.toml, as a group or as \
+                 a table"
                     .to_owned(),
             );
         }
@@ -324,7 +354,8 @@ impl Groups for Inventory {
     fn file(&self, path: &str) -> Result<String, String> {
         // It may be a pipe or a device, which need not have an end.
         let mut text = String::new();
-        let read = File::open(path).and_then(|file| file.take(LARGEST_LIST + 1).read_to_string(&mut text));
+        let read =
+            File::open(path).and_then(|file| file.take(LARGEST_LIST + 1).read_to_string(&mut text));
         match read {
             Ok(_) if text.len() as u64 <= LARGEST_LIST => Ok(text),
             Ok(_) => Err(format!(
@@ -336,7 +367,8 @@ impl Groups for Inventory {
     }
 
     fn names(&self) -> Vec<String> {
-        // Each once: by its shorter name where it has two, and without what only `@*` of a source is.
+        // Each once: by its shorter name where it has two, and without what only `@*` of a source
+        // is.
         let longer = |name: &str| {
             let Some((_, group)) = name.split_once(':') else { return false };
             let short = self.groups.get(group).and_then(|parts| parts.first());
@@ -408,7 +440,8 @@ mod tests {
         let inventory = inventory(&[
             "[hosts.\"lab[01-40]\"]\naddress = \"{host}.example\"\nport = 1\nkey = \"k\"\n\
              [hosts.\"lab[01-10]\"]\nport = 2\nuser = \"u\"\n",
-            "[hosts.LAB07]\nport = 3\n[hosts.\"lab[11-20]\"]\nport = 4\n[hosts.\"x,y\"]\nport = 5\n",
+            "[hosts.LAB07]\nport = 3\n[hosts.\"lab[11-20]\"]\nport = 4\n[hosts.\"x,y\"]\nport = \
+             5\n",
         ])
         .unwrap();
         let seven = merged(&inventory, "Lab07");
@@ -425,8 +458,9 @@ mod tests {
 
     #[test]
     fn a_port_that_is_said_wins_over_one_behind_the_address() {
-        let inventory =
-            inventory(&["[hosts.a]\naddress = \"[::1]:7\"\nport = 8\n[hosts.b]\naddress = \"h:7\"\n"]);
+        let inventory = inventory(&[
+            "[hosts.a]\naddress = \"[::1]:7\"\nport = 8\n[hosts.b]\naddress = \"h:7\"\n",
+        ]);
         let inventory = inventory.unwrap();
         assert_eq!(merged(&inventory, "a").port, Some(8));
         assert_eq!(merged(&inventory, "b").port, Some(7));
@@ -438,7 +472,10 @@ mod tests {
         let contradictory = inventory(&[text]).unwrap();
         assert_eq!(merged(&contradictory, "a").port, Some(1));
         let told = contradictory.rooms(&host("b")).unwrap_err().to_string();
-        assert!(told.starts_with("own:4: the port of b is \"2\" here and \"1\" in line 2"), "{told}");
+        assert!(
+            told.starts_with("own:4: the port of b is \"2\" here and \"1\" in line 2"),
+            "{told}"
+        );
         let decided = inventory(&[&format!("{text}[hosts.b]\nport = 3\n")]).unwrap();
         assert_eq!(merged(&decided, "b").port, Some(3));
         // Your own file wins over the system's: that is no contradiction.
@@ -458,10 +495,16 @@ mod tests {
     #[test]
     fn a_value_that_is_of_no_use_is_named_with_its_line() {
         for (text, told) in [
-            ("[hosts.a]\naddress = \"x y\"\n", "own:2: the address is none: a target cannot hold ' '"),
+            (
+                "[hosts.a]\naddress = \"x y\"\n",
+                "own:2: the address is none: a target cannot hold ' '",
+            ),
             ("[hosts.a]\nhost_id = \"\"\n", "own:2: the host id is none: "),
             ("[hosts.a]\nkey = \"a b\"\n", "own:2: \"a b\" is no key"),
-            ("[hosts.a]\nkey = \"keys/a\"\n", "own:2: \"keys/a\": write the key's file from / or from ~/"),
+            (
+                "[hosts.a]\nkey = \"keys/a\"\n",
+                "own:2: \"keys/a\": write the key's file from / or from ~/",
+            ),
             ("[hosts.a]\nuser = \"\"\n", "own:2: the user is empty"),
             (
                 "\n[hosts.\"lab[1-2]:22\"]\n",

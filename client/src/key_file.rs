@@ -29,14 +29,16 @@ pub enum KeyFileError {
         directory: PathBuf,
     },
     /// Several keys, and none was named.
-    #[error("there are several keys ({}); name the one you mean (`labsh run` has --key for it)", ids.join(", "))]
+    #[error("there are several keys ({}); name the one you mean (`labsh run` has --key for it)",
+        ids.join(", "))]
     SeveralKeys {
         /// Their names.
         ids: Vec<String>,
     },
     /// No key of that name.
     #[error(
-        "there is no key {id} in {}; `labsh key list` shows those that are (a file elsewhere is named with a \
+        "there is no key {id} in {}; `labsh key list` shows those that are (a file elsewhere is \
+         named with a \
          slash, as in ./{id})", directory.display()
     )]
     Unknown {
@@ -47,7 +49,8 @@ pub enum KeyFileError {
     },
     /// It was to be made anew.
     #[error(
-        "{} is already there and is never overwritten; choose another name, or remove it with `labsh key \
+        "{} is already there and is never overwritten; choose another name, or remove it with \
+         `labsh key \
          revoke --delete`", path.display()
     )]
     Exists {
@@ -67,15 +70,18 @@ pub enum KeyFileError {
         remedy: &'static str,
     },
     /// A directory, a pipe, a device.
-    #[error("the key {} is not a regular file; name the file that `labsh key new` made", path.display())]
+    #[error("the key {} is not a regular file; name the file that `labsh key new` made",
+        path.display())]
     NotAFile {
         /// What was named.
         path: PathBuf,
     },
     /// Somebody else could change it. A symbolic link counts as what it points to.
     #[error(
-        "the key file {}{} belongs to user {owner}, not to you; make a key of your own with `labsh key new`, \
-         or `chown` it", path.display(), if *link { " is a symbolic link to a file that" } else { "" }
+        "the key file {}{} belongs to user {owner}, not to you; make a key of your own with \
+         `labsh key new`, or `chown` it",
+        path.display(),
+        if *link { " is a symbolic link to a file that" } else { "" }
     )]
     Owner {
         /// The file.
@@ -87,7 +93,8 @@ pub enum KeyFileError {
     },
     /// Others may read or write it.
     #[error(
-        "the key file {} is open to other users (mode {mode:04o}); run `chmod 600 {}`, and make a new key if \
+        "the key file {} is open to other users (mode {mode:04o}); run `chmod 600 {}`, and make a \
+         new key if \
          anybody may have read this one", path.display(), shell_word(&path.to_string_lossy())
     )]
     Mode {
@@ -97,14 +104,16 @@ pub enum KeyFileError {
         mode: u32,
     },
     /// More than any key.
-    #[error("{} is longer than {LONGEST} bytes and so no key file; name the right one", path.display())]
+    #[error("{} is longer than {LONGEST} bytes and so no key file; name the right one",
+        path.display())]
     Long {
         /// The file.
         path: PathBuf,
     },
     /// A private key as ssh and TLS keep them (RFC 7468).
     #[error(
-        "{} holds a key of another kind, as ssh has them; name a key of labsh, and make one with `labsh key new` \
+        "{} holds a key of another kind, as ssh has them; name a key of labsh, and make one with \
+         `labsh key new` \
          if there is none", path.display()
     )]
     Foreign {
@@ -112,7 +121,8 @@ pub enum KeyFileError {
         path: PathBuf,
     },
     /// Something else than a key.
-    #[error("{} is no key file: {error}; restore it, or make a new key with `labsh key new`", path.display())]
+    #[error("{} is no key file: {error}; restore it, or make a new key with `labsh key new`",
+        path.display())]
     Line {
         /// The file.
         path: PathBuf,
@@ -136,7 +146,8 @@ pub enum KeyFileError {
         error: BadId,
     },
     /// A line in the list of hosts.
-    #[error("{}:{line}: {text:?} is no host id: {error}; correct or delete the line", path.display())]
+    #[error("{}:{line}: {text:?} is no host id: {error}; correct or delete the line",
+        path.display())]
     Host {
         /// The list.
         path: PathBuf,
@@ -154,8 +165,8 @@ pub enum KeyFileError {
 
 /// Reads a key from any file, after checking that it is this user's and nobody else's.
 ///
-/// What is checked is what was opened, so there is no moment in between; a symbolic link is followed, and what it
-/// points to must belong to this user (or to root) like any other key file.
+/// What is checked is what was opened, so there is no moment in between; a symbolic link is
+/// followed, and what it points to must belong to this user (or to root) like any other key file.
 pub fn load(path: &Path) -> Result<Key, KeyFileError> {
     // Without O_NONBLOCK a pipe in the key's place would hold us up for ever.
     let file = OpenOptions::new()
@@ -181,11 +192,13 @@ pub fn load(path: &Path) -> Result<Key, KeyFileError> {
     if text.starts_with(b"-----BEGIN ") {
         return Err(KeyFileError::Foreign { path });
     }
-    Key::from_line(&String::from_utf8_lossy(&text)).map_err(|error| KeyFileError::Line { path, error })
+    Key::from_line(&String::from_utf8_lossy(&text))
+        .map_err(|error| KeyFileError::Line { path, error })
 }
 
 fn cannot_open(path: &Path, cause: io::Error) -> KeyFileError {
-    // Where the file is not ours, that is the reason for "permission denied", and worth more to know.
+    // Where the file is not ours, that is the reason for "permission denied", and worth more to
+    // know.
     let owner = fs::metadata(path).map(|about| check_owner(path, about.uid()));
     if let Ok(Err(error)) = owner {
         return error;
@@ -295,7 +308,8 @@ mod tests {
             assert!(matches!(error, KeyFileError::Line { .. }), "{text:?}: {error}");
             assert!(error.to_string().contains("alice.key"), "{error}");
         }
-        let ssh = "-----BEGIN OPENSSH PRIVATE KEY-----\nsecret\n-----END OPENSSH PRIVATE KEY-----\n";
+        let ssh =
+            "-----BEGIN OPENSSH PRIVATE KEY-----\nsecret\n-----END OPENSSH PRIVATE KEY-----\n";
         let error = load(&file(&directory, ssh, 0o600)).unwrap_err();
         assert!(matches!(error, KeyFileError::Foreign { .. }), "{error}");
         assert!(!error.to_string().contains("secret"), "{error}");

@@ -27,7 +27,11 @@ impl FromStr for KeyName {
     type Err = BadId;
 
     fn from_str(text: &str) -> Result<Self, BadId> {
-        if text.contains('/') { Ok(Self::Path(text.into())) } else { KeyId::new(text).map(Self::Id) }
+        if text.contains('/') {
+            Ok(Self::Path(text.into()))
+        } else {
+            KeyId::new(text).map(Self::Id)
+        }
     }
 }
 
@@ -40,8 +44,11 @@ pub fn key_in_file(text: &str) -> Result<KeyName, String> {
     match text.parse().map_err(|error| format!("{text:?} is no key: {error}"))? {
         KeyName::Path(path) if path.is_relative() => {
             // Nobody could say what it is relative to: labsh runs anywhere.
-            let home = std::env::home_dir().zip(text.strip_prefix("~/")).map(|(home, rest)| home.join(rest));
-            home.map(KeyName::Path).ok_or_else(|| format!("{text:?}: write the key's file from / or from ~/"))
+            let home = std::env::home_dir()
+                .zip(text.strip_prefix("~/"))
+                .map(|(home, rest)| home.join(rest));
+            home.map(KeyName::Path)
+                .ok_or_else(|| format!("{text:?}: write the key's file from / or from ~/"))
         }
         name => Ok(name),
     }
@@ -60,7 +67,8 @@ pub struct StoredKey {
     pub problem: Option<KeyFileError>,
 }
 
-/// The directory with a user's keys: `KEY-ID.key`, and `KEY-ID.hosts` with the hosts each was enrolled for.
+/// The directory with a user's keys: `KEY-ID.key`, and `KEY-ID.hosts` with the hosts each was
+/// enrolled for.
 #[derive(Debug, Clone)]
 pub struct KeyStore {
     directory: PathBuf,
@@ -99,13 +107,14 @@ impl KeyStore {
             .create(&self.directory)
             .map_err(|cause| cannot_write(&self.directory, cause))?;
         let mut file =
-            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(|cause| {
-                match cause.kind() {
+            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(
+                |cause| match cause.kind() {
                     io::ErrorKind::AlreadyExists => KeyFileError::Exists { path: path.clone() },
                     _ => cannot_write(&path, cause),
-                }
-            })?;
-        let written = writeln!(file, "{}", *line).and_then(|()| file.sync_all()).and_then(|()| self.sync());
+                },
+            )?;
+        let written =
+            writeln!(file, "{}", *line).and_then(|()| file.sync_all()).and_then(|()| self.sync());
         written.map_err(|cause| {
             // Half a key is none, and would stand in the way of the next attempt.
             let _ = fs::remove_file(&path);
@@ -143,8 +152,10 @@ impl KeyStore {
         let mut names = self.names()?;
         match (names.pop(), names.is_empty()) {
             (None, _) => Err(KeyFileError::NoKey { directory: self.directory.clone() }),
-            (Some(name), true) => KeyId::new(&name)
-                .map_err(|error| KeyFileError::Name { path: self.directory.join(name + ".key"), error }),
+            (Some(name), true) => KeyId::new(&name).map_err(|error| KeyFileError::Name {
+                path: self.directory.join(name + ".key"),
+                error,
+            }),
             (Some(last), false) => {
                 names.push(last);
                 Err(KeyFileError::SeveralKeys { ids: names })
@@ -200,7 +211,9 @@ impl KeyStore {
                     // Hidden files are what editors and file managers leave behind.
                     let name = name.to_string_lossy();
                     names.extend(
-                        name.strip_suffix(".key").filter(|id| !id.starts_with('.')).map(str::to_owned),
+                        name.strip_suffix(".key")
+                            .filter(|id| !id.starts_with('.'))
+                            .map(str::to_owned),
                     );
                 }
             }
@@ -215,7 +228,8 @@ impl KeyStore {
         let text = match fs::read_to_string(&path) {
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(cause) => {
-                let (action, remedy) = ("read the list of hosts", "check the file and its permissions");
+                let (action, remedy) =
+                    ("read the list of hosts", "check the file and its permissions");
                 return Err(KeyFileError::System { action, path, cause, remedy });
             }
             Ok(text) => text,
@@ -352,12 +366,17 @@ mod tests {
             for number in 0..16 {
                 let store = &store;
                 scope.spawn(move || {
-                    store.remember_hosts(&id("alice"), &[host(&format!("lab{:02}", number % 8))]).unwrap();
+                    store
+                        .remember_hosts(&id("alice"), &[host(&format!("lab{:02}", number % 8))])
+                        .unwrap();
                 });
             }
         });
         let hosts = store.hosts(&id("alice")).unwrap();
-        assert_eq!(hosts, (0..8).map(|number| host(&format!("lab{number:02}"))).collect::<Vec<_>>());
+        assert_eq!(
+            hosts,
+            (0..8).map(|number| host(&format!("lab{number:02}"))).collect::<Vec<_>>()
+        );
         assert!(store.hosts(&id("bob")).unwrap().is_empty());
     }
 
@@ -369,9 +388,11 @@ mod tests {
         fs::rename(&bob, bob.with_file_name("carol.key")).unwrap();
         fs::write(alice.with_file_name("has blank.key"), "").unwrap();
         fs::write(alice.with_file_name("open.key"), "").unwrap();
-        fs::set_permissions(alice.with_file_name("open.key"), Permissions::from_mode(0o644)).unwrap();
+        fs::set_permissions(alice.with_file_name("open.key"), Permissions::from_mode(0o644))
+            .unwrap();
         fs::write(alice.with_file_name(".hidden.key"), "").unwrap();
-        let problems: Vec<_> = store.list().unwrap().into_iter().map(|key| (key.name, key.problem)).collect();
+        let problems: Vec<_> =
+            store.list().unwrap().into_iter().map(|key| (key.name, key.problem)).collect();
         assert!(matches!(
             problems.iter().map(|(name, problem)| (name.as_str(), problem)).collect::<Vec<_>>()[..],
             [

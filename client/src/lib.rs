@@ -7,15 +7,18 @@
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let key = Key::from_line(&std::fs::read_to_string("alice.key")?)?;
 //! let address = Address::Tcp { host: "lab07".into(), port: 5274 };
-//! let session = Session::connect(&ConnectOptions::new(address, key.for_host(&HostId::new("lab07")?))).await?;
+//! let options = ConnectOptions::new(address, key.for_host(&HostId::new("lab07")?));
+//! let session = Session::connect(&options).await?;
 //!
-//! let output = session.command("grep").arg("-c").arg("processor").arg("/proc/cpuinfo").output().await?;
+//! let mut command = session.command("grep");
+//! let output = command.arg("-c").arg("processor").arg("/proc/cpuinfo").output().await?;
 //! println!("{} processors", String::from_utf8_lossy(&output.stdout).trim());
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! One session carries many commands at once; dropping a [`Child`] before it has ended ends its command.
+//! One session carries many commands at once; dropping a [`Child`] before it has ended ends its
+//! command.
 
 pub mod agent;
 pub mod choices;

@@ -30,8 +30,8 @@ use crate::silence::{DEAD_PEER_AFTER, Silence, Verdict};
 /// What the windows of one session may grow by, in bytes.
 const GROWTH: u64 = 512 << 20;
 
-/// An answer within this makes the server near, processing included: a quarter of a MiB under way then fills a link of
-/// 1 Gbit/s.
+/// An answer within this makes the server near, processing included: a quarter of a MiB under way
+/// then fills a link of 1 Gbit/s.
 const NEAR: Duration = Duration::from_millis(2);
 
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -47,7 +47,8 @@ pub(crate) enum Progress {
     Exited { pid: u32, exit: Exit, completeness: Completeness },
 }
 
-/// A connection to one labshd; clones share it. It ends with the last clone and the last [`crate::Child`].
+/// A connection to one labshd; clones share it. It ends with the last clone and the last
+/// [`crate::Child`].
 #[derive(Debug, Clone)]
 pub struct Session {
     inner: Arc<Inner>,
@@ -100,8 +101,9 @@ impl Session {
         Ok(session)
     }
 
-    /// Connects, and in TLS mode returns one round trip earlier: the server is authenticated, this client is not yet. A
-    /// first command travels with the proof; a refusal shows up as that command's error.
+    /// Connects, and in TLS mode returns one round trip earlier: the server is authenticated, this
+    /// client is not yet. A first command travels with the proof; a refusal shows up as that
+    /// command's error.
     pub async fn connect_early(options: &ConnectOptions) -> Result<Self, ConnectError> {
         let waiting = match agent::borrow(options).await {
             Some(Borrowed::Session { reader, highest, channels, server }) => {
@@ -113,8 +115,10 @@ impl Session {
         let now = Instant::now();
         // One that lies beyond what a clock can say is a year away, and nobody waits for as long.
         let deadline = now.checked_add(options.timeout).unwrap_or(now + YEAR);
-        let expired =
-            || ConnectError::Timeout { address: options.address.to_string(), after: options.timeout };
+        let expired = || ConnectError::Timeout {
+            address: options.address.to_string(),
+            after: options.timeout,
+        };
         let Answered { reader, response, handshake } =
             timeout_at(deadline, connect::answer(options)).await.map_err(|_| expired())??;
 
@@ -125,7 +129,8 @@ impl Session {
         let asked = Instant::now();
         let writing = write_frames(&multiplexer, Some(response), writer);
         let reading = tokio::spawn({
-            let (multiplexer, commands, options) = (multiplexer.clone(), commands.clone(), options.clone());
+            let (multiplexer, commands, options) =
+                (multiplexer.clone(), commands.clone(), options.clone());
             async move {
                 let welcomed = connect::welcome(&options, &mut reader, handshake);
                 let welcomed = timeout_at(deadline, welcomed).await.unwrap_or_else(|_| {
@@ -142,7 +147,8 @@ impl Session {
                         }
                         let server = Server { features: said.features, version: said.version };
                         tell.send_replace(Some(Ok(server)));
-                        read_frames(&mut reader, &multiplexer, &commands, options.intake.as_ref()).await
+                        read_frames(&mut reader, &multiplexer, &commands, options.intake.as_ref())
+                            .await
                     }
                     Err(error) => {
                         tell.send_replace(Some(Err(error.clone())));
@@ -158,8 +164,10 @@ impl Session {
         let keeping = waiting.map(|waiting| {
             let mut welcome = welcome.clone();
             tokio::spawn(async move {
-                let welcomed =
-                    welcome.wait_for(Option::is_some).await.is_ok_and(|said| matches!(*said, Some(Ok(_))));
+                let welcomed = welcome
+                    .wait_for(Option::is_some)
+                    .await
+                    .is_ok_and(|said| matches!(*said, Some(Ok(_))));
                 if welcomed {
                     waiting.keep().await;
                 }
@@ -169,14 +177,20 @@ impl Session {
         let inner = Inner { multiplexer, commands, welcome, writing, reading, keeping };
         let session = Self { inner: Arc::new(inner) };
         if options.mode == Mode::Plain {
-            // Without TLS the server has proven nothing yet: no command may leave before its welcome.
+            // Without TLS the server has proven nothing yet: no command may leave before its
+            // welcome.
             session.welcomed().await?;
         }
         Ok(session)
     }
 
     /// Around a connection on which the agent was let in, and has used channels up to this one.
-    fn borrowed(reader: FrameReader<Carrier>, highest: ChannelId, slots: u32, server: Server) -> Self {
+    fn borrowed(
+        reader: FrameReader<Carrier>,
+        highest: ChannelId,
+        slots: u32,
+        server: Server,
+    ) -> Self {
         let mut channels = channels(slots);
         channels.resume_behind(highest);
         let multiplexer = Arc::new(Multiplexer::new(channels));
@@ -203,8 +217,8 @@ impl Session {
         self.server().await.map(drop)
     }
 
-    /// Which version answers, such as `labshd 0.1.0`, once the server has let this client in: 1 to 64 printable ASCII
-    /// characters. None from a server that does not say it.
+    /// Which version answers, such as `labshd 0.1.0`, once the server has let this client in: 1 to
+    /// 64 printable ASCII characters. None from a server that does not say it.
     pub async fn server_version(&self) -> Result<Option<String>, ConnectError> {
         self.server().await.map(|server| server.version)
     }
@@ -214,12 +228,14 @@ impl Session {
         let mut welcome = self.inner.welcome.clone();
         match welcome.wait_for(Option::is_some).await.map(|outcome| outcome.clone()) {
             Ok(Some(outcome)) => outcome,
-            // The reading loop always says how the handshake ended, unless the runtime is being torn down.
+            // The reading loop always says how the handshake ended, unless the runtime is being
+            // torn down.
             Ok(None) | Err(_) => Ok(Server { features: Features(0), version: None }),
         }
     }
 
-    /// A command of exact words, of which this is the first; it is looked up in the PATH over there.
+    /// A command of exact words, of which this is the first; it is looked up in the PATH over
+    /// there.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         Command::argv(self.clone(), program.as_ref())
     }
@@ -229,7 +245,8 @@ impl Session {
         Command::of(self.clone(), Program::Shell(line.as_ref().as_encoded_bytes().to_vec()))
     }
 
-    /// The user's own shell over there, as a login shell that reads what to do from its stdin or its terminal.
+    /// The user's own shell over there, as a login shell that reads what to do from its stdin or
+    /// its terminal.
     pub fn login_shell(&self) -> Command {
         Command::of(self.clone(), Program::LoginShell)
     }
@@ -282,8 +299,10 @@ impl Session {
         if !self.server().await?.features.contains(Features::EXPLAIN) {
             return Err(CommandError::Refused(Refuse::new(
                 RefuseCode::UNSUPPORTED,
-                "it is not known that this labshd can explain commands: it may be older than this labsh",
-                "bring labshd up to date there; `labsh run` with `true` shows whether the key is accepted",
+                "it is not known that this labshd can explain commands: it may be older than this \
+                 labsh",
+                "bring labshd up to date there; `labsh run` with `true` shows whether the key is \
+                 accepted",
             )));
         }
         self.channel(|channels| channels.ask(open)).await
@@ -295,8 +314,8 @@ impl Session {
     ) -> Result<(ChannelId, watch::Receiver<Progress>), CommandError> {
         loop {
             let slot = self.inner.multiplexer.slot();
-            // The lock is held over all of it: no answer can come before someone listens for it, and a loss that is not
-            // seen here is told to all who listen by then.
+            // The lock is held over all of it: no answer can come before someone listens for it,
+            // and a loss that is not seen here is told to all who listen by then.
             let mut commands = self.inner.commands.lock();
             if self.inner.multiplexer.is_lost() {
                 return Err(self.inner.lost());
@@ -400,7 +419,9 @@ async fn read_frames(
             }
         };
         match multiplexer.receive(frame) {
-            Ok(Event::Started(id, started)) => commands.advance(id, Progress::Started { pid: started.pid }),
+            Ok(Event::Started(id, started)) => {
+                commands.advance(id, Progress::Started { pid: started.pid })
+            }
             Ok(Event::Ended(id, status)) => {
                 let pid = commands.pid(id);
                 commands.advance(id, Progress::Ended { pid, status });
@@ -414,7 +435,9 @@ async fn read_frames(
                 commands.advance(id, Progress::Exited { pid, exit, completeness });
             }
             Ok(Event::ConnectionRefused(refuse)) => return lost(with_remedy(&refuse)),
-            Ok(Event::Goodbye(goodbye)) => return lost(format!("the server ended it: {}", goodbye.reason)),
+            Ok(Event::Goodbye(goodbye)) => {
+                return lost(format!("the server ended it: {}", goodbye.reason));
+            }
             Ok(_) => {}
             Err(error) => return lost(format!("the server broke the protocol: {error}")),
         }
@@ -429,7 +452,8 @@ async fn read_frames(
             reader.hold_little();
             turn = None;
         }
-        // Not while waiting for the server: that it is silent must be its own doing, and nobody should wait for it.
+        // Not while waiting for the server: that it is silent must be its own doing, and nobody
+        // should wait for it.
         while let Some(intake) = intake.filter(|_| reader.has_more() && !reader.has_next()) {
             let mine = intake.turn().await;
             reader.take_much().await;

@@ -1,4 +1,5 @@
-//! Whether the server is still there: its silence, measured in time in which this process could have heard it.
+//! Whether the server is still there: its silence, measured in time in which this process could
+//! have heard it.
 
 use std::time::Duration;
 
@@ -8,8 +9,8 @@ use labsh_transport::framing::{FrameReader, ReadError};
 use tokio::io::AsyncRead;
 use tokio::time::{Instant, timeout};
 
-/// Silence is counted in pieces of this length, so that being stopped (job control, a debugger, a sleeping machine) for
-/// however long counts as one piece at most.
+/// Silence is counted in pieces of this length, so that being stopped (job control, a debugger, a
+/// sleeping machine) for however long counts as one piece at most.
 pub(crate) const PIECE: Duration = Duration::from_secs(5);
 
 /// After so many pieces the server is asked whether it is there.
@@ -19,7 +20,8 @@ const ASK_AFTER: u32 = 3;
 const GONE_AFTER: u32 = 9;
 
 /// After how much silence a server counts as gone.
-pub(crate) const DEAD_PEER_AFTER: Duration = Duration::from_secs(PIECE.as_secs() * GONE_AFTER as u64);
+pub(crate) const DEAD_PEER_AFTER: Duration =
+    Duration::from_secs(PIECE.as_secs() * GONE_AFTER as u64);
 
 /// What follows from a piece of silence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,8 +65,8 @@ impl Silence {
     /// A wait of [`PIECE`] is over, which in fact took so long, and nothing has come.
     fn lasted(&mut self, took: Duration) -> Verdict {
         if took > 2 * PIECE {
-            // It was this process that did not run. What the server sent meanwhile may not have been read yet, and it is
-            // given the time to answer anew.
+            // It was this process that did not run. What the server sent meanwhile may not have
+            // been read yet, and it is given the time to answer anew.
             self.pieces = ASK_AFTER;
             return Verdict::Ask;
         }
@@ -89,7 +91,10 @@ mod tests {
     fn a_silent_server_is_asked_once_and_then_given_up() {
         use Verdict::{Ask, Gone, Wait};
         let mut silence = Silence::default();
-        assert_eq!(verdicts(&mut silence, 9), [Wait, Wait, Ask, Wait, Wait, Wait, Wait, Wait, Gone]);
+        assert_eq!(
+            verdicts(&mut silence, 9),
+            [Wait, Wait, Ask, Wait, Wait, Wait, Wait, Wait, Gone]
+        );
         assert_eq!(DEAD_PEER_AFTER, Duration::from_secs(45));
     }
 

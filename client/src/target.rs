@@ -33,8 +33,8 @@ impl fmt::Display for Host {
     }
 }
 
-/// A host as it is named on the command line: `host`, `host:port`, `[v6]:port`, a bare IPv6 address, or
-/// `unix:/path`.
+/// A host as it is named on the command line: `host`, `host:port`, `[v6]:port`, a bare IPv6
+/// address, or `unix:/path`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Target {
     /// The host.
@@ -45,11 +45,11 @@ pub struct Target {
 }
 
 impl Target {
-    /// The host id that is meant unless something else is said: the host part in lower case, without port and
-    /// brackets.
+    /// The host id that is meant unless something else is said: the host part in lower case,
+    /// without port and brackets.
     ///
-    /// For `unix:/path` it is `localhost`, whatever the path and whatever this machine is called today: the
-    /// socket is always this machine's, and a key is enrolled on it once.
+    /// For `unix:/path` it is `localhost`, whatever the path and whatever this machine is called
+    /// today: the socket is always this machine's, and a key is enrolled on it once.
     pub fn default_host_id(&self) -> &HostId {
         &self.host_id
     }
@@ -64,7 +64,8 @@ pub enum BadTarget {
     /// It would be taken for an option by the next program it is handed to.
     #[error("a target cannot begin with '-'; options come before the target")]
     Dash,
-    /// A blank, a control character, what is invisible or turns the direction of writing, or bytes that are no text.
+    /// A blank, a control character, what is invisible or turns the direction of writing, or bytes
+    /// that are no text.
     #[error("a target cannot hold {0:?}")]
     Character(char),
     /// A set of hosts where one is meant.
@@ -72,7 +73,8 @@ pub enum BadTarget {
     Set,
     /// `user@host`, as ssh has it.
     #[error(
-        "the user is not the client's to choose: the key's entry on the host decides it; write {host} (and \
+        "the user is not the client's to choose: the key's entry on the host decides it; write \
+         {host} (and \
          choose the key with --key)"
     )]
     User {
@@ -91,7 +93,10 @@ pub enum BadTarget {
     #[error("brackets enclose an IPv6 address, as in [::1] or [::1]:5300")]
     Brackets,
     /// Not `unix:` and an absolute path that fits into a socket's address.
-    #[error("a unix socket is written unix:/path, from the root, the path at most {SOCKET_PATH} bytes long")]
+    #[error(
+        "a unix socket is written unix:/path, from the root, the path at most {SOCKET_PATH} bytes \
+         long"
+    )]
     Socket,
     /// No host can be enrolled under this name.
     #[error("the host's name is not valid: {0}")]
@@ -108,7 +113,9 @@ impl FromStr for Target {
         if text.starts_with('-') {
             return Err(BadTarget::Dash);
         }
-        if let Some(bad) = text.chars().find(|c| is_obeyed(*c) || c.is_whitespace() || *c == '\u{fffd}') {
+        if let Some(bad) =
+            text.chars().find(|c| is_obeyed(*c) || c.is_whitespace() || *c == '\u{fffd}')
+        {
             return Err(BadTarget::Character(bad));
         }
         if let Some(path) = text.strip_prefix("unix:") {
@@ -128,8 +135,9 @@ impl FromStr for Target {
         }
         let (name, port) = split(text)?;
         let host_id = HostId::new(&name).map_err(BadTarget::Name)?;
-        let port =
-            port.map(|text| parse_port(text).map_err(|_| BadTarget::Port(text.to_owned()))).transpose()?;
+        let port = port
+            .map(|text| parse_port(text).map_err(|_| BadTarget::Port(text.to_owned())))
+            .transpose()?;
         Ok(Self { host: Host::Name(host_id.as_str().to_owned()), port, host_id })
     }
 }
@@ -155,7 +163,8 @@ fn split(text: &str) -> Result<(String, Option<&str>), BadTarget> {
     }
 }
 
-/// An IPv6 address in its one shortest form (so that its host id does not depend on spelling), with its zone.
+/// An IPv6 address in its one shortest form (so that its host id does not depend on spelling), with
+/// its zone.
 fn shortest(text: &str) -> Option<String> {
     let (address, zone) = match text.split_once('%') {
         Some((address, zone)) => (address, Some(zone)),
@@ -180,7 +189,9 @@ pub fn parse_port(text: &str) -> Result<u16, BadPort> {
 impl fmt::Display for Target {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.host, self.port) {
-            (Host::Name(name), Some(port)) if name.contains(':') => write!(formatter, "[{name}]:{port}"),
+            (Host::Name(name), Some(port)) if name.contains(':') => {
+                write!(formatter, "[{name}]:{port}")
+            }
             (host, Some(port)) => write!(formatter, "{host}:{port}"),
             (host, None) => host.fmt(formatter),
         }
@@ -199,11 +210,23 @@ mod tests {
     fn every_way_to_write_a_target_is_understood() {
         for (text, host, port, host_id, shown) in [
             ("lab07", "lab07", None, "lab07", "lab07"),
-            ("Lab07.Example:5300", "lab07.example", Some(5300), "lab07.example", "lab07.example:5300"),
+            (
+                "Lab07.Example:5300",
+                "lab07.example",
+                Some(5300),
+                "lab07.example",
+                "lab07.example:5300",
+            ),
             ("10.0.0.7:1", "10.0.0.7", Some(1), "10.0.0.7", "10.0.0.7:1"),
             ("::1", "::1", None, "::1", "::1"),
             ("[::1]", "::1", None, "::1", "::1"),
-            ("[2001:DB8:0::7]:65535", "2001:db8::7", Some(65535), "2001:db8::7", "[2001:db8::7]:65535"),
+            (
+                "[2001:DB8:0::7]:65535",
+                "2001:db8::7",
+                Some(65535),
+                "2001:db8::7",
+                "[2001:db8::7]:65535",
+            ),
             ("fe80::1%eth0", "fe80::1%eth0", None, "fe80::1%eth0", "fe80::1%eth0"),
             ("[fe80::1%eth0]:22", "fe80::1%eth0", Some(22), "fe80::1%eth0", "[fe80::1%eth0]:22"),
         ] {
@@ -259,7 +282,10 @@ mod tests {
             assert_eq!(text.parse::<Target>(), Err(error), "{text:?}");
         }
         assert_eq!(format!("unix:/{}", "x".repeat(107)).parse::<Target>(), Err(BadTarget::Socket));
-        assert!(matches!("x".repeat(256).parse::<Target>(), Err(BadTarget::Name(BadId::Long { .. }))));
+        assert!(matches!(
+            "x".repeat(256).parse::<Target>(),
+            Err(BadTarget::Name(BadId::Long { .. }))
+        ));
     }
 
     #[test]

@@ -5,8 +5,9 @@ use std::fmt::{self, Write};
 
 /// Shows text with everything escaped that a terminal would obey rather than show.
 ///
-/// That is: control characters (so also line breaks: what was one message stays one line), what turns the
-/// direction of writing around, and what is invisible. All other characters, of any script, are shown.
+/// That is: control characters (so also line breaks: what was one message stays one line), what
+/// turns the direction of writing around, and what is invisible. All other characters, of any
+/// script, are shown.
 pub fn escape(text: &str) -> Escaped<'_> {
     Escaped(text)
 }
@@ -18,7 +19,11 @@ pub struct Escaped<'text>(&'text str);
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.chars().try_for_each(|c| {
-            if is_obeyed(c) { write!(formatter, "{}", c.escape_default()) } else { formatter.write_char(c) }
+            if is_obeyed(c) {
+                write!(formatter, "{}", c.escape_default())
+            } else {
+                formatter.write_char(c)
+            }
         })
     }
 }
@@ -31,12 +36,14 @@ pub(crate) fn is_obeyed(c: char) -> bool {
             '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
             // Line and paragraph separators.
             | '\u{2028}' | '\u{2029}'
-            // Invisible: zero-width space, word joiner and its kin, byte order mark, annotations, tags.
+            // Invisible: zero-width space, word joiner and its kin, byte order mark, annotations,
+            // tags.
             | '\u{200b}' | '\u{2060}'..='\u{2064}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
             | '\u{e0000}'..='\u{e007f}')
 }
 
-/// A line of a command's output, as [`escape`] shows it, but with its tabs; bytes that are no text become U+FFFD.
+/// A line of a command's output, as [`escape`] shows it, but with its tabs; bytes that are no text
+/// become U+FFFD.
 pub fn escape_line(line: &[u8]) -> String {
     let mut text = String::with_capacity(line.len());
     for c in String::from_utf8_lossy(line).chars() {
@@ -49,8 +56,8 @@ pub fn escape_line(line: &[u8]) -> String {
     text
 }
 
-/// The same JSON without any character that a terminal would obey: they can only stand in its strings, which have a way
-/// of writing them.
+/// The same JSON without any character that a terminal would obey: they can only stand in its
+/// strings, which have a way of writing them.
 pub fn escape_json(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
     for c in json.chars() {
@@ -90,9 +97,16 @@ mod tests {
 
     #[test]
     fn a_server_cannot_steer_the_terminal() {
-        for hostile in
-            ["\x1b[2J", "\u{9b}2J", "a\rb", "a\nb", "\u{7f}", "\u{202e}gpj", "\u{2066}", "\u{e0041}"]
-        {
+        for hostile in [
+            "\x1b[2J",
+            "\u{9b}2J",
+            "a\rb",
+            "a\nb",
+            "\u{7f}",
+            "\u{202e}gpj",
+            "\u{2066}",
+            "\u{e0041}",
+        ] {
             let shown = escape(hostile).to_string();
             assert!(!shown.chars().any(is_obeyed), "{shown:?}");
             assert!(shown.contains('\\'), "{shown:?}");

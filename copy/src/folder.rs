@@ -1,4 +1,5 @@
-//! What happens inside the destination: every step of a path is one `openat` that follows no link (openat(2)).
+//! What happens inside the destination: every step of a path is one `openat` that follows no link
+//! (openat(2)).
 
 use std::ffi::OsStr;
 use std::fs::{File, Permissions};
@@ -11,7 +12,9 @@ use std::rc::Rc;
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, readlinkat, renameat};
-use nix::sys::stat::{FileStat, Mode, UtimensatFlags, fstat, fstatat, futimens, mkdirat, utimensat};
+use nix::sys::stat::{
+    FileStat, Mode, UtimensatFlags, fstat, fstatat, futimens, mkdirat, utimensat,
+};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{UnlinkatFlags, symlinkat, unlinkat};
 
@@ -19,7 +22,8 @@ use crate::name::Below;
 use crate::wire::Time;
 
 /// A directory, of whatever rights: only to start other steps from.
-const STEP: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+const STEP: OFlag =
+    OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 
 /// A directory that nothing done here leaves, by way of names or of links.
 #[derive(Debug)]
@@ -51,7 +55,8 @@ impl Folder {
             _ => {
                 let mut directory = self.top.clone();
                 for step in parent.split(|byte| *byte == b'/').filter(|step| !step.is_empty()) {
-                    directory = Rc::new(openat(&*directory, OsStr::from_bytes(step), STEP, Mode::empty())?);
+                    directory =
+                        Rc::new(openat(&*directory, OsStr::from_bytes(step), STEP, Mode::empty())?);
                 }
                 self.last = Some((parent.to_vec(), directory.clone()));
                 directory
@@ -86,12 +91,14 @@ impl Place {
 
     /// Opens a file there, without following a link or waiting for the other end of a pipe.
     pub(crate) fn file(&self, flags: OFlag) -> io::Result<File> {
-        let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
+        let flags =
+            flags | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
         let opened = openat(&*self.directory, self.name(), flags, Mode::S_IRUSR | Mode::S_IWUSR);
         Ok(File::from(opened?))
     }
 
-    /// Gives the file that was found there its rights and its time, and no other that has taken its place since.
+    /// Gives the file that was found there its rights and its time, and no other that has taken its
+    /// place since.
     pub(crate) fn dress_file(&self, found: &FileStat, mode: u16, modified: Time) -> io::Result<()> {
         let file = self.file(OFlag::O_RDONLY)?;
         let opened = fstat(&file)?;
@@ -137,8 +144,8 @@ impl Place {
     }
 }
 
-/// Gives a file or directory its rights and its time. Others than the nine for reading, writing and executing do not exist
-/// here: no set-user-ID bit ever arrives.
+/// Gives a file or directory its rights and its time. Others than the nine for reading, writing and
+/// executing do not exist here: no set-user-ID bit ever arrives.
 pub(crate) fn dress(file: &File, mode: u16, modified: Time) -> io::Result<()> {
     file.set_permissions(Permissions::from_mode(u32::from(mode & 0o777)))?;
     let [accessed, modified] = times(modified);

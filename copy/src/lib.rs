@@ -1,8 +1,10 @@
-//! Files and directories through a pair of pipes: the transfer protocol (docs/COPY.md), and both of its sides.
+//! Files and directories through a pair of pipes: the transfer protocol (docs/COPY.md), and both of
+//! its sides.
 //!
-//! One side sends ([`send`]), the other receives ([`receive`]); either may be the one that a person sits at. Both are
-//! synchronous, over any [`Read`](std::io::Read) and [`Write`](std::io::Write). What a peer says about names is believed
-//! as far as [`Name`] and [`Below`] go: single components, none of which leads upwards, each opened without following links.
+//! One side sends ([`send`]), the other receives ([`receive`]); either may be the one that a person
+//! sits at. Both are synchronous, over any [`Read`](std::io::Read) and [`Write`](std::io::Write).
+//! What a peer says about names is believed as far as [`Name`] and [`Below`] go: single components,
+//! none of which leads upwards, each opened without following links.
 
 mod folder;
 mod name;
@@ -22,7 +24,8 @@ pub use receive::{Destination, receive};
 pub use send::{SendOptions, Source, send};
 pub use serve::{get, put, serve};
 
-/// How many things may be announced without having been settled: what bounds the memory of both sides.
+/// How many things may be announced without having been settled: what bounds the memory of both
+/// sides.
 pub const WINDOW: usize = 1024;
 
 /// Why a transfer came to nothing, or to an end before its time.
@@ -53,8 +56,8 @@ pub enum Side {
 pub struct Trouble {
     /// On which side.
     pub side: Side,
-    /// Which: for a sender as the person named it, for a receiver by the name that it has there; below that as the file
-    /// system does; any bytes.
+    /// Which: for a sender as the person named it, for a receiver by the name that it has there;
+    /// below that as the file system does; any bytes.
     pub path: Vec<u8>,
     /// What about it.
     pub text: String,

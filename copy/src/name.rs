@@ -117,9 +117,19 @@ mod tests {
         for good in [&b""[..], b"a", b"a/b", b"...", b"a\nb", b"\xff/\xfe", b" ", b"-rf"] {
             assert_eq!(Below::new(good).unwrap().as_bytes(), good);
         }
-        for bad in
-            [&b"/"[..], b"/etc", b"a/", b"a//b", b".", b"..", b"a/..", b"../a", b"a/../b", b"a/./b", b"a\0"]
-        {
+        for bad in [
+            &b"/"[..],
+            b"/etc",
+            b"a/",
+            b"a//b",
+            b".",
+            b"..",
+            b"a/..",
+            b"../a",
+            b"a/../b",
+            b"a/./b",
+            b"a\0",
+        ] {
             assert!(Below::new(bad).is_err(), "{bad:?}");
         }
         assert_eq!(Below::new(&[b'a'; 256]), Err(BadName::Long));

@@ -1,4 +1,5 @@
-//! A file on its way: beside its place under a name of its own, and under its final name only when it is whole.
+//! A file on its way: beside its place under a name of its own, and under its final name only when
+//! it is whole.
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -27,7 +28,8 @@ pub(crate) fn is_partial(name: &[u8]) -> bool {
     name.starts_with(b".") && name.ends_with(SUFFIX)
 }
 
-/// Such a file, open and locked. Dropped, it is removed, unless it is worth keeping and [`Partial::keep`] was called.
+/// Such a file, open and locked. Dropped, it is removed, unless it is worth keeping and
+/// [`Partial::keep`] was called.
 #[derive(Debug)]
 pub(crate) struct Partial {
     place: Place,
@@ -41,7 +43,8 @@ pub(crate) struct Partial {
 }
 
 impl Partial {
-    /// What is left of an earlier attempt, read through; nothing where there is none, or none to be trusted.
+    /// What is left of an earlier attempt, read through; nothing where there is none, or none to be
+    /// trusted.
     pub(crate) fn left_over(of: &Place, longest: u64) -> io::Result<Option<Self>> {
         let place = part_of(of);
         match place.look()? {
@@ -77,8 +80,9 @@ impl Partial {
             }
             opened => opened?,
         };
-        // An empty one is left alone: ext4 takes one that was truncated for one that is being replaced, and has its blocks
-        // written at once, which more than doubles the time for a small file (auto_da_alloc in ext4(5)).
+        // An empty one is left alone: ext4 takes one that was truncated for one that is being
+        // replaced, and has its blocks written at once, which more than doubles the time for a
+        // small file (auto_da_alloc in ext4(5)).
         if partial.found > 0 {
             partial.start_again()?;
         }
@@ -98,13 +102,19 @@ impl Partial {
         if !regular || opened.st_nlink > 1 || opened.st_uid != geteuid().as_raw() {
             return Err(other());
         }
-        let busy =
-            || io::Error::new(io::ErrorKind::ResourceBusy, "another copy is writing this file right now");
+        let busy = || {
+            io::Error::new(
+                io::ErrorKind::ResourceBusy,
+                "another copy is writing this file right now",
+            )
+        };
         let begun = Instant::now();
         // One that was interrupted a moment ago may still be tidying up.
         while let Err(error) = file.try_lock() {
             match error {
-                TryLockError::WouldBlock if begun.elapsed() < PATIENCE => thread::sleep(PATIENCE / 20),
+                TryLockError::WouldBlock if begun.elapsed() < PATIENCE => {
+                    thread::sleep(PATIENCE / 20)
+                }
                 TryLockError::WouldBlock => return Err(busy()),
                 TryLockError::Error(error) => return Err(error),
             }
@@ -114,7 +124,14 @@ impl Partial {
             Some(found) if (found.st_dev, found.st_ino) == (opened.st_dev, opened.st_ino) => {}
             _ => return Err(busy()),
         }
-        Ok(Self { place, file, hash: Sha256::new(), length: 0, found: opened.st_size, stays: false })
+        Ok(Self {
+            place,
+            file,
+            hash: Sha256::new(),
+            length: 0,
+            found: opened.st_size,
+            stays: false,
+        })
     }
 
     pub(crate) fn length(&self) -> u64 {
@@ -137,7 +154,8 @@ impl Partial {
 
     pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stays = false;
-        // A disk's image is mostly zeros, and as a file of as many blocks it could fill the disk here.
+        // A disk's image is mostly zeros, and as a file of as many blocks it could fill the disk
+        // here.
         if bytes.iter().all(|byte| *byte == 0) {
             self.file.set_len(self.length + bytes.len() as u64)?;
             self.file.seek(SeekFrom::End(0))?;

@@ -1,4 +1,5 @@
-//! The receiving side: decides what is wanted, writes it, and answers for everything that was announced.
+//! The receiving side: decides what is wanted, writes it, and answers for everything that was
+//! announced.
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
@@ -32,10 +33,11 @@ pub struct Destination {
 }
 
 impl Destination {
-    /// As cp(1) has it: into the directory that is there, or else, for a single thing, under that name.
+    /// As cp(1) has it: into the directory that is there, or else, for a single thing, under that
+    /// name.
     ///
-    /// A path that ends in `/`, or that is to take several things, is made a directory if there is nothing. Links on this
-    /// path are followed: they are its user's own.
+    /// A path that ends in `/`, or that is to take several things, is made a directory if there is
+    /// nothing. Links on this path are followed: they are its user's own.
     ///
     /// # Errors
     ///
@@ -60,13 +62,16 @@ impl Destination {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists && !path.is_dir() => {
                     return Err(Error::Refused(format!("{shown}: it is no directory")));
                 }
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(refused(error)),
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(refused(error));
+                }
                 _ => {}
             }
             return Ok(Self { folder: open(&path)?, names });
         }
         let name = path.file_name().and_then(|name| Name::new(name.as_bytes()).ok());
-        let name = name.ok_or_else(|| Error::Refused(format!("{shown}: there is no such directory")))?;
+        let name =
+            name.ok_or_else(|| Error::Refused(format!("{shown}: there is no such directory")))?;
         let parent = match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
@@ -76,7 +81,8 @@ impl Destination {
 
     fn path(&self, source: u32, below: &Below) -> Result<Below, Error> {
         let name = self.names.get(source as usize);
-        name.map(|name| below.under(name)).ok_or(Error::Protocol("it sends something that was not named"))
+        name.map(|name| below.under(name))
+            .ok_or(Error::Protocol("it sends something that was not named"))
     }
 }
 
@@ -128,7 +134,8 @@ struct Receiver<'a, W: Write> {
 ///
 /// # Errors
 ///
-/// See [`Error`]. What was whole by then stays; the beginning of a large file stays beside its place, for the next attempt.
+/// See [`Error`]. What was whole by then stays; the beginning of a large file stays beside its
+/// place, for the next attempt.
 pub fn receive<R: Read, W: Write>(
     from: &mut Reader<R>,
     to: Writer<W>,
@@ -168,7 +175,9 @@ impl<W: Write> Receiver<'_, W> {
             match from.read()?.ok_or_else(ended)? {
                 Message::Entry(entry) => self.entry(entry)?,
                 Message::Leave { id } => self.leave(id)?,
-                Message::Begin { id, offset, size, modified } => self.begin(id, offset, size, modified)?,
+                Message::Begin { id, offset, size, modified } => {
+                    self.begin(id, offset, size, modified)?
+                }
                 Message::Data(bytes) => self.data(&bytes)?,
                 Message::Finish { digest } => self.finish(digest)?,
                 Message::Abort { id, text } => self.abort(id, text)?,
@@ -240,7 +249,13 @@ impl<W: Write> Receiver<'_, W> {
                         None => (0, Sha256::digest([]).into()),
                     };
                     self.resumed += usize::from(beginning.is_some());
-                    self.waiting.push_back(Waiting::File(Wanted { id, path, mode, size, beginning }));
+                    self.waiting.push_back(Waiting::File(Wanted {
+                        id,
+                        path,
+                        mode,
+                        size,
+                        beginning,
+                    }));
                     Ok(self.answers.put(&Message::Want { id, offset, digest })?)
                 }
                 Err(error) => {
@@ -263,7 +278,8 @@ impl<W: Write> Receiver<'_, W> {
         let place = self.destination.folder.place(path)?;
         match place.look()?.as_ref().map(kind_of) {
             None => match place.make_directory() {
-                // Another copy may have made it this moment; if it is something else, what goes into it fails.
+                // Another copy may have made it this moment; if it is something else, what goes
+                // into it fails.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(true),
                 made => made.map(|()| false),
             },
@@ -271,7 +287,9 @@ impl<W: Write> Receiver<'_, W> {
             Some(SFlag::S_IFLNK) => Err(io::Error::other(
                 "a symbolic link stands in the place of this directory; links are not followed",
             )),
-            Some(_) => Err(io::Error::other("something else stands in the place of this directory")),
+            Some(_) => {
+                Err(io::Error::other("something else stands in the place of this directory"))
+            }
         }
     }
 
@@ -282,7 +300,8 @@ impl<W: Write> Receiver<'_, W> {
             Some(SFlag::S_IFDIR) => return Err(a_directory()),
             _ => {}
         }
-        // Made under another name and moved, so that the place is never empty; a digest, because nothing else has that name.
+        // Made under another name and moved, so that the place is never empty; a digest, because
+        // nothing else has that name.
         let mut name = b".".to_vec();
         Sha256::digest(path.as_bytes())
             .iter()
@@ -300,7 +319,8 @@ impl<W: Write> Receiver<'_, W> {
         Ok(false)
     }
 
-    /// Nothing where the file is there already; otherwise it is wanted, perhaps from where an earlier attempt was cut off.
+    /// Nothing where the file is there already; otherwise it is wanted, perhaps from where an
+    /// earlier attempt was cut off.
     fn file(
         &mut self,
         path: &Below,
@@ -331,8 +351,10 @@ impl<W: Write> Receiver<'_, W> {
 
     fn leave(&mut self, id: u32) -> Result<(), Error> {
         self.number(id)?;
-        let entered =
-            self.entered.pop().ok_or(Error::Protocol("it leaves a directory that it was not in"))?;
+        let entered = self
+            .entered
+            .pop()
+            .ok_or(Error::Protocol("it leaves a directory that it was not in"))?;
         self.waiting.push_back(Waiting::Leave(id, entered));
         if self.coming.is_none() { self.leave_directories() } else { Ok(()) }
     }
@@ -389,7 +411,10 @@ impl<W: Write> Receiver<'_, W> {
             Some(partial) if offset > 0 => Ok(partial),
             beginning => {
                 drop(beginning);
-                self.destination.folder.place(&wanted.path).and_then(|place| Partial::create(&place))
+                self.destination
+                    .folder
+                    .place(&wanted.path)
+                    .and_then(|place| Partial::create(&place))
             }
         };
         let partial = match opened {
@@ -404,10 +429,13 @@ impl<W: Write> Receiver<'_, W> {
     }
 
     fn data(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        let coming = self.coming.as_mut().ok_or(Error::Protocol("contents come that belong to no file"))?;
+        let coming =
+            self.coming.as_mut().ok_or(Error::Protocol("contents come that belong to no file"))?;
         let length = bytes.len() as u64;
-        coming.left =
-            coming.left.checked_sub(length).ok_or(Error::Protocol("more comes than a file was to have"))?;
+        coming.left = coming
+            .left
+            .checked_sub(length)
+            .ok_or(Error::Protocol("more comes than a file was to have"))?;
         Watch::add(&self.watch.progress.moved, length);
         Watch::add(&self.watch.progress.carried, length);
         let Some(partial) = &mut coming.partial else { return Ok(()) };
@@ -429,9 +457,14 @@ impl<W: Write> Receiver<'_, W> {
         let Coming { wanted: Wanted { id, path, mode, .. }, partial, modified, .. } = coming;
         if let Some(partial) = partial {
             let moved = if partial.digest() == digest {
-                self.destination.folder.place(&path).and_then(|place| partial.finish(&place, mode, modified))
+                self.destination
+                    .folder
+                    .place(&path)
+                    .and_then(|place| partial.finish(&place, mode, modified))
             } else {
-                Err(io::Error::other("what arrived is not what was sent (SHA-256 differs); copy it again"))
+                Err(io::Error::other(
+                    "what arrived is not what was sent (SHA-256 differs); copy it again",
+                ))
             };
             match moved {
                 Ok(()) => self.done(id, false)?,
@@ -443,7 +476,9 @@ impl<W: Write> Receiver<'_, W> {
 
     fn abort(&mut self, id: u32, text: String) -> Result<(), Error> {
         let (wanted, left, told) = match self.coming.take() {
-            Some(coming) if coming.wanted.id == id => (coming.wanted, coming.left, coming.partial.is_none()),
+            Some(coming) if coming.wanted.id == id => {
+                (coming.wanted, coming.left, coming.partial.is_none())
+            }
             Some(_) => return Err(Error::Protocol("a file is given up that has not begun")),
             None => {
                 let wanted = self.front(id)?;
@@ -491,7 +526,8 @@ fn a_directory() -> io::Error {
     io::Error::other("a directory stands in its place")
 }
 
-/// Whether a file of the right size is the one that is announced; if so, it has the right time and rights after that.
+/// Whether a file of the right size is the one that is announced; if so, it has the right time and
+/// rights after that.
 fn made_the_same(
     place: &Place,
     found: &FileStat,

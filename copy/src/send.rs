@@ -66,8 +66,8 @@ struct Sender<'a, W: Write> {
     chunk: Vec<u8>,
 }
 
-/// Sends until everything is settled, and then lets go of `to`. A thread of its own reads `from` to its end, which may come
-/// later.
+/// Sends until everything is settled, and then lets go of `to`. A thread of its own reads `from` to
+/// its end, which may come later.
 ///
 /// # Errors
 ///
@@ -79,7 +79,8 @@ pub fn send<R: Read + Send + 'static, W: Write>(
     options: SendOptions,
     watch: Watch<'_>,
 ) -> Result<(), Error> {
-    // Each open entry is answered at most twice, so that an honest receiver never waits for us to look.
+    // Each open entry is answered at most twice, so that an honest receiver never waits for us to
+    // look.
     let (answer, answers) = mpsc::sync_channel(2 * WINDOW);
     thread::Builder::new().name("answers".into()).spawn(move || {
         loop {
@@ -95,8 +96,17 @@ pub fn send<R: Read + Send + 'static, W: Write>(
         }
     })?;
     let (open, wanted) = (BTreeMap::new(), VecDeque::new());
-    let mut sender =
-        Sender { sources, options, watch, to, answers, next: 0, open, wanted, chunk: vec![0; CHUNK] };
+    let mut sender = Sender {
+        sources,
+        options,
+        watch,
+        to,
+        answers,
+        next: 0,
+        open,
+        wanted,
+        chunk: vec![0; CHUNK],
+    };
     match sender.run() {
         // Whoever could not begin has said why before it closed its ears.
         Err(Error::Link(error)) => Err(sender.refusal().unwrap_or(Error::Link(error))),
@@ -157,7 +167,8 @@ impl<W: Write> Sender<'_, W> {
     fn number(&mut self) -> Result<u32, Error> {
         let id = self.next;
         let next = id.checked_add(1);
-        self.next = next.ok_or_else(|| Error::Refused("there are more than 4,294,967,295 files".into()))?;
+        self.next =
+            next.ok_or_else(|| Error::Refused("there are more than 4,294,967,295 files".into()))?;
         Ok(id)
     }
 
@@ -167,7 +178,8 @@ impl<W: Write> Sender<'_, W> {
             Step::Leave => {
                 let id = self.number()?;
                 // What is said of it names the directory already.
-                self.open.insert(id, Open { source: 0, below: Below::default(), what: What::Directory });
+                self.open
+                    .insert(id, Open { source: 0, below: Below::default(), what: What::Directory });
                 return Ok(self.to.put(&Message::Leave { id })?);
             }
             Step::Remark { source, below, failure, text } => {
@@ -194,14 +206,23 @@ impl<W: Write> Sender<'_, W> {
         Ok(self.to.put(&Message::Entry(Entry { id, source, below, mode, modified, kind }))?)
     }
 
-    fn remark(&mut self, source: u32, below: Below, failure: bool, text: String) -> Result<(), Error> {
+    fn remark(
+        &mut self,
+        source: u32,
+        below: Below,
+        failure: bool,
+        text: String,
+    ) -> Result<(), Error> {
         self.watch.trouble(Side::Source, self.shown(source, &below), text.clone(), failure);
         Ok(self.to.put(&Message::Remark { source, below, failure, text })?)
     }
 
     fn shown(&self, source: u32, below: &Below) -> Vec<u8> {
-        let mut shown =
-            self.sources.get(source as usize).map(|source| source.shown.clone()).unwrap_or_default();
+        let mut shown = self
+            .sources
+            .get(source as usize)
+            .map(|source| source.shown.clone())
+            .unwrap_or_default();
         if !below.as_bytes().is_empty() {
             if !shown.ends_with(b"/") {
                 shown.push(b'/');
@@ -236,7 +257,12 @@ impl<W: Write> Sender<'_, W> {
                 if text.is_empty() {
                     Watch::add(&progress.failed, 1);
                 } else {
-                    self.watch.trouble(Side::Destination, self.shown(open.source, &open.below), text, true);
+                    self.watch.trouble(
+                        Side::Destination,
+                        self.shown(open.source, &open.below),
+                        text,
+                        true,
+                    );
                 }
             }
             Message::Refused { text } => return Err(Error::Refused(text)),
@@ -339,8 +365,8 @@ impl<W: Write> Sender<'_, W> {
         if after.len() > size {
             if let Some(open) = self.open.get(&id) {
                 let (source, below) = (open.source, open.below.clone());
-                let text =
-                    "it grew while it was read; the copy ends where the file ended at first".to_owned();
+                let text = "it grew while it was read; the copy ends where the file ended at first"
+                    .to_owned();
                 self.remark(source, below, false, text)?;
             }
         } else if modified(&after) != modified(&before) {
@@ -358,7 +384,11 @@ fn open(path: &Path, below: &Below) -> io::Result<File> {
         flags |= OFlag::O_NOFOLLOW;
     }
     let file = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)?;
-    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is no file any more")) }
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(io::Error::other("it is no file any more"))
+    }
 }
 
 fn read(from: &mut impl Read, chunk: &mut [u8]) -> io::Result<usize> {

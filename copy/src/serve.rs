@@ -32,7 +32,8 @@ pub fn put<R: Read + Send + 'static, W: Write>(
     send(from, to, sources, options, watch)
 }
 
-/// The client's part of receiving: these paths from over there, to a destination here that has a name for each.
+/// The client's part of receiving: these paths from over there, to a destination here that has a
+/// name for each.
 ///
 /// # Errors
 ///
@@ -55,7 +56,8 @@ pub fn get<R: Read, W: Write>(
 fn ask(to: &mut Writer<impl Write>, wanted: &Message) -> Result<(), Error> {
     if !wanted.fits() {
         return Err(Error::Refused(
-            "so many names are more than one request holds (1 MiB); copy the directory that they are in, or some of \
+            "so many names are more than one request holds (1 MiB); copy the directory that they \
+             are in, or some of \
              them at a time"
                 .into(),
         ));
@@ -88,8 +90,10 @@ pub fn serve<R: Read + Send + 'static, W: Write>(from: R, to: W) -> Result<bool,
             Err(error) => return refuse(&mut to, error),
         },
         Message::Get { checksum, paths } => {
-            let source =
-                |path: Vec<u8>| Source { shown: path.clone(), path: PathBuf::from(OsString::from_vec(path)) };
+            let source = |path: Vec<u8>| Source {
+                shown: path.clone(),
+                path: PathBuf::from(OsString::from_vec(path)),
+            };
             let sources: Vec<Source> = paths.into_iter().map(source).collect();
             send(from, to, &sources, SendOptions { checksum }, watch)?;
         }
@@ -108,7 +112,8 @@ fn hear_hello(from: &mut Reader<impl Read>) -> Result<(), Error> {
     match from.read()? {
         Some(Message::Hello { version: VERSION }) => Ok(()),
         Some(Message::Hello { version }) => Err(Error::Refused(format!(
-            "one side copies by version {version} of the protocol, the other by version {VERSION}; install the same labsh \
+            "one side copies by version {version} of the protocol, the other by version \
+             {VERSION}; install the same labsh \
              on both"
         ))),
         Some(Message::Refused { text }) => Err(Error::Refused(text)),

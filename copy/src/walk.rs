@@ -1,4 +1,5 @@
-//! What there is to send: files and directories in the order in which they are announced, a directory before its contents.
+//! What there is to send: files and directories in the order in which they are announced, a
+//! directory before its contents.
 
 use std::ffi::OsStr;
 use std::fs::{self, Metadata, ReadDir};
@@ -83,7 +84,13 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn look(&mut self, source: u32, below: Below, path: PathBuf, metadata: io::Result<Metadata>) -> Step {
+    fn look(
+        &mut self,
+        source: u32,
+        below: Below,
+        path: PathBuf,
+        metadata: io::Result<Metadata>,
+    ) -> Step {
         let described = metadata.and_then(|metadata| Ok((kind(&path, &metadata)?, metadata)));
         let (kind, metadata) = match described {
             Ok((Ok(kind), metadata)) => (kind, metadata),

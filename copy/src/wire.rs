@@ -1,5 +1,5 @@
-//! Messages as bytes: a header of five bytes (length of the body, kind), then the fields, big-endian, each list and text
-//! behind its length. docs/COPY.md is the normative text.
+//! Messages as bytes: a header of five bytes (length of the body, kind), then the fields,
+//! big-endian, each list and text behind its length. docs/COPY.md is the normative text.
 
 use crate::Error;
 use crate::name::{Below, Name};
@@ -13,7 +13,8 @@ pub const MAGIC: &[u8; 10] = b"labsh-copy";
 /// The most file contents that one message carries, in bytes.
 pub const CHUNK: usize = 128 << 10;
 
-/// The most that the body of another message has, in bytes; what names the files of a transfer may have it all.
+/// The most that the body of another message has, in bytes; what names the files of a transfer may
+/// have it all.
 pub const BODY: usize = 1 << 20;
 
 /// The longest text for people, in bytes.
@@ -173,7 +174,8 @@ impl Message {
         let start = out.len();
         out.extend_from_slice(&[0; HEADER]);
         let kind = self.put_body(out);
-        // Only what names the files of a transfer can be longer than BODY, and that is looked at before: `fits`.
+        // Only what names the files of a transfer can be longer than BODY, and that is looked at
+        // before: `fits`.
         let length = (out.len() - start - HEADER) as u32;
         out[start..start + 4].copy_from_slice(&length.to_be_bytes());
         out[start + 4] = kind;
@@ -310,7 +312,9 @@ impl Message {
             },
             19 => match fields.take(body.len())? {
                 [] => return Err(Error::Protocol("a piece of a file is empty")),
-                bytes if bytes.len() > CHUNK => return Err(Error::Protocol("a piece of a file is too long")),
+                bytes if bytes.len() > CHUNK => {
+                    return Err(Error::Protocol("a piece of a file is too long"));
+                }
                 bytes => Message::Data(bytes.to_vec()),
             },
             20 => Message::Finish { digest: fields.digest()? },
@@ -322,7 +326,9 @@ impl Message {
                 text: fields.text()?,
             },
             23 => Message::Listed,
-            32 => Message::Want { id: fields.u32()?, offset: fields.u64()?, digest: fields.digest()? },
+            32 => {
+                Message::Want { id: fields.u32()?, offset: fields.u64()?, digest: fields.digest()? }
+            }
             33 => Message::Done { id: fields.u32()?, unchanged: fields.flag()? },
             34 => Message::Failed { id: fields.u32()?, text: fields.text()? },
             1 => return Err(Error::Protocol("it does not speak this protocol")),
@@ -432,7 +438,8 @@ impl<'a> Fields<'a> {
     }
 
     fn name(&mut self) -> Result<Name, Error> {
-        Name::new(self.bytes()?).map_err(|_| Error::Protocol("a name leads out of the directory, or is none"))
+        Name::new(self.bytes()?)
+            .map_err(|_| Error::Protocol("a name leads out of the directory, or is none"))
     }
 
     fn below(&mut self) -> Result<Below, Error> {
@@ -451,7 +458,9 @@ impl<'a> Fields<'a> {
             [1] => Kind::File { size: self.u64()?, digest: Some(self.digest()?) },
             [2] => Kind::Directory,
             [3] => match self.path()? {
-                target if target.is_empty() => return Err(Error::Protocol("a link points nowhere")),
+                target if target.is_empty() => {
+                    return Err(Error::Protocol("a link points nowhere"));
+                }
                 target => Kind::Link { target },
             },
             _ => return Err(Error::Protocol("an entry is of no known kind")),

@@ -1,4 +1,5 @@
-//! Both sides joined by a pair of pipes: what arrives, what is left alone, and what a lying side cannot do.
+//! Both sides joined by a pair of pipes: what arrives, what is left alone, and what a lying side
+//! cannot do.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -17,8 +18,8 @@ use std::time::{Duration, SystemTime};
 use labsh_copy::stream::{Reader, Writer};
 use labsh_copy::wire::{Digest, Entry, Kind, Message, Time, VERSION};
 use labsh_copy::{
-    Below, Counts, Destination, Error, Name, Progress, SendOptions, Source, Trouble, Watch, get, put,
-    receive, serve,
+    Below, Counts, Destination, Error, Name, Progress, SendOptions, Source, Trouble, Watch, get,
+    put, receive, serve,
 };
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -55,7 +56,8 @@ fn between(client: impl FnOnce(UnixStream, UnixStream, Watch<'_>) -> Result<(), 
     let (progress, troubles) = (Progress::default(), Mutex::new(Vec::new()));
     let tell = |trouble| troubles.lock().unwrap().push(trouble);
     let end = ours.try_clone().unwrap();
-    let outcome = client(ours.try_clone().unwrap(), ours, Watch { progress: &progress, tell: &tell });
+    let outcome =
+        client(ours.try_clone().unwrap(), ours, Watch { progress: &progress, tell: &tell });
     end.shutdown(std::net::Shutdown::Write).unwrap();
     let served = server.join().unwrap();
     Told { outcome, counts: progress.counts(), troubles: troubles.into_inner().unwrap(), served }
@@ -67,10 +69,14 @@ fn name(path: &Path) -> Name {
 
 fn push_with(paths: &[&Path], to: &Path, options: SendOptions) -> Told {
     let names = paths.iter().map(|path| name(path)).collect();
-    let source =
-        |path: &&Path| Source { path: path.to_path_buf(), shown: path.as_os_str().as_bytes().to_vec() };
+    let source = |path: &&Path| Source {
+        path: path.to_path_buf(),
+        shown: path.as_os_str().as_bytes().to_vec(),
+    };
     let sources: Vec<Source> = paths.iter().map(source).collect();
-    between(|from, into, watch| put(from, into, to.as_os_str().as_bytes(), names, &sources, options, watch))
+    between(|from, into, watch| {
+        put(from, into, to.as_os_str().as_bytes(), names, &sources, options, watch)
+    })
 }
 
 fn push(paths: &[&Path], to: &Path) -> Told {
@@ -286,7 +292,10 @@ fn links_that_stand_in_the_way_are_not_followed() {
     // Also where a partial file would be.
     symlink(elsewhere.path().join("file"), to.path().join("top/.file.labsh-part")).unwrap();
     let told = push(&[&top], to.path());
-    assert!(told.troubles.iter().any(|trouble| trouble.text.contains("links are not followed")), "{told:?}");
+    assert!(
+        told.troubles.iter().any(|trouble| trouble.text.contains("links are not followed")),
+        "{told:?}"
+    );
     assert_eq!(fs::read(elsewhere.path().join("file")).unwrap(), b"old");
     assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 1);
     let file = to.path().join("top/file");
@@ -300,7 +309,8 @@ fn told_by(sent: &[u8]) -> (Result<(), Error>, TempDir) {
     let inside = dir.path().join("inside");
     fs::create_dir(&inside).unwrap();
     let destination =
-        Destination::resolve(inside.as_os_str().as_bytes(), vec![Name::new(b"named").unwrap()]).unwrap();
+        Destination::resolve(inside.as_os_str().as_bytes(), vec![Name::new(b"named").unwrap()])
+            .unwrap();
     let progress = Progress::default();
     let watch = Watch { progress: &progress, tell: &|_| {} };
     let outcome = receive(
@@ -340,14 +350,17 @@ fn begin(id: u32, size: u64) -> Message {
 }
 
 const EMPTY: Digest = [
-    0xe3, 0xb0, 0xc4, 0x42, 0x98, 0xfc, 0x1c, 0x14, 0x9a, 0xfb, 0xf4, 0xc8, 0x99, 0x6f, 0xb9, 0x24, 0x27,
-    0xae, 0x41, 0xe4, 0x64, 0x9b, 0x93, 0x4c, 0xa4, 0x95, 0x99, 0x1b, 0x78, 0x52, 0xb8, 0x55,
+    0xe3, 0xb0, 0xc4, 0x42, 0x98, 0xfc, 0x1c, 0x14, 0x9a, 0xfb, 0xf4, 0xc8, 0x99, 0x6f, 0xb9, 0x24,
+    0x27, 0xae, 0x41, 0xe4, 0x64, 0x9b, 0x93, 0x4c, 0xa4, 0x95, 0x99, 0x1b, 0x78, 0x52, 0xb8, 0x55,
 ];
 
 #[test]
 fn a_sender_that_lies_writes_nothing_elsewhere_and_leaves_nothing_half_done() {
     let broken: Vec<(&str, Vec<u8>)> = vec![
-        ("more than announced", encoded(&[file(0, b"", 1), begin(0, 1), Message::Data(vec![0; 2])])),
+        (
+            "more than announced",
+            encoded(&[file(0, b"", 1), begin(0, 1), Message::Data(vec![0; 2])]),
+        ),
         (
             "less than announced",
             encoded(&[
@@ -369,7 +382,10 @@ fn a_sender_that_lies_writes_nothing_elsewhere_and_leaves_nothing_half_done() {
         ("not wanted", encoded(&[begin(0, 2)])),
         (
             "in the middle",
-            encoded(&[file(0, b"", 9), Message::Begin { id: 0, offset: 5, size: 9, modified: THEN }]),
+            encoded(&[
+                file(0, b"", 9),
+                Message::Begin { id: 0, offset: 5, size: 9, modified: THEN },
+            ]),
         ),
         ("out of order", encoded(&[file(1, b"", 0)])),
         ("twice", encoded(&[file(0, b"", 0), file(0, b"", 0)])),
@@ -387,8 +403,10 @@ fn a_sender_that_lies_writes_nothing_elsewhere_and_leaves_nothing_half_done() {
     // What no encoder writes: the second name ends the first's place.
     for path in [&b"../x"[..], b"/tmp/x", b"a/../../x", b"a//b", b"a\0b", b"."] {
         let mut bytes = encoded(&[file(0, &vec![b'a'; path.len()], 0)]);
-        let at =
-            bytes.windows(path.len()).position(|window| window.iter().all(|byte| *byte == b'a')).unwrap();
+        let at = bytes
+            .windows(path.len())
+            .position(|window| window.iter().all(|byte| *byte == b'a'))
+            .unwrap();
         bytes[at..at + path.len()].copy_from_slice(path);
         assert!(matches!(told_by(&bytes).0, Err(Error::Protocol(_))), "{path:?}");
     }
@@ -425,7 +443,8 @@ fn a_wrong_digest_is_no_copy() {
 
 #[test]
 fn a_large_file_that_is_cut_off_is_continued_if_its_beginning_is_still_right() {
-    let contents: Vec<u8> = (0..5_000_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let contents: Vec<u8> =
+        (0..5_000_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let file_here = from.path().join("file");
     fs::write(&file_here, &contents).unwrap();
@@ -519,7 +538,10 @@ fn a_directory_that_is_missing_is_told_with_its_path() {
     let file = from.path().join("file");
     fs::write(&file, "x").unwrap();
     let told = push(&[&file], &from.path().join("no/such"));
-    assert!(matches!(&told.outcome, Err(Error::Refused(text)) if text.contains("no/such")), "{told:?}");
+    assert!(
+        matches!(&told.outcome, Err(Error::Refused(text)) if text.contains("no/such")),
+        "{told:?}"
+    );
     // With a slash it is a directory to be made; so it is where several things are to go.
     push(&[&file], &from.path().join("made/")).good();
     assert_eq!(fs::read(from.path().join("made/file")).unwrap(), b"x");
@@ -527,12 +549,20 @@ fn a_directory_that_is_missing_is_told_with_its_path() {
 
 #[test]
 fn more_names_than_one_request_holds_are_refused_here_and_not_over_there() {
-    let names = (0..20_000).map(|number| Name::new(format!("{number:0>60}").as_bytes()).unwrap()).collect();
+    let names =
+        (0..20_000).map(|number| Name::new(format!("{number:0>60}").as_bytes()).unwrap()).collect();
     let progress = Progress::default();
     let watch = Watch { progress: &progress, tell: &|_| {} };
     let mut sent = Vec::new();
-    let outcome =
-        labsh_copy::put(Cursor::new(Vec::new()), &mut sent, b"x", names, &[], SendOptions::default(), watch);
+    let outcome = labsh_copy::put(
+        Cursor::new(Vec::new()),
+        &mut sent,
+        b"x",
+        names,
+        &[],
+        SendOptions::default(),
+        watch,
+    );
     assert!(matches!(&outcome, Err(Error::Refused(text)) if text.contains("1 MiB")), "{outcome:?}");
     assert!(sent.is_empty(), "{} bytes were sent", sent.len());
 }
@@ -554,7 +584,8 @@ fn messages() -> impl Strategy<Value = Message> {
         1 => Just(Message::Finish { digest: EMPTY }),
         1 => id.clone().prop_map(|id| Message::Abort { id, text: String::new() }),
         1 => Just(Message::Listed),
-        1 => (id.clone(), 0..3_u64).prop_map(|(id, offset)| Message::Want { id, offset, digest: EMPTY }),
+        1 => (id.clone(), 0..3_u64).prop_map(|(id, offset)| Message::Want { id, offset,
+            digest: EMPTY }),
         1 => (id, any::<bool>()).prop_map(|(id, unchanged)| Message::Done { id, unchanged }),
     ]
 }
@@ -570,7 +601,8 @@ proptest! {
     fn no_order_of_messages_gets_out(sent in proptest::collection::vec(messages(), 0..12)) {
         let (_, dir) = told_by(&encoded(&sent));
         prop_assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-        let there = fs::read_dir(dir.path().join("inside")).unwrap().map(|entry| entry.unwrap().file_name());
+        let there = fs::read_dir(dir.path().join("inside")).unwrap()
+            .map(|entry| entry.unwrap().file_name());
         for name in there {
             prop_assert_eq!(name, "named");
         }
@@ -615,9 +647,9 @@ fn example(side: char) -> Vec<u8> {
             let digits = line[1..].trim_start().split("  ").next().unwrap();
             let digits: Vec<u8> = digits.bytes().filter(|byte| *byte != b' ').collect();
             bytes.extend(
-                digits
-                    .chunks(2)
-                    .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()),
+                digits.chunks(2).map(|pair| {
+                    u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()
+                }),
             );
         }
     }
@@ -633,7 +665,8 @@ fn the_example_in_the_document_is_what_is_said() {
     fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
     let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
     File::open(&file).unwrap().set_modified(time).unwrap();
-    // The client, given the other side's answers, each when it is due: behind its greeting a want of 49 bytes, and a done.
+    // The client, given the other side's answers, each when it is due: behind its greeting a want
+    // of 49 bytes, and a done.
     let (here, mut there) = UnixStream::pair().unwrap();
     let (expected, answers) = (ours.clone(), theirs.clone());
     let server = thread::spawn(move || {
@@ -651,7 +684,8 @@ fn the_example_in_the_document_is_what_is_said() {
     let source = Source { path: file, shown: Vec::new() };
     let (progress, names) = (Progress::default(), vec![Name::new(b"hi").unwrap()]);
     let watch = Watch { progress: &progress, tell: &|_| {} };
-    put(here.try_clone().unwrap(), here, b"", names, &[source], SendOptions::default(), watch).unwrap();
+    put(here.try_clone().unwrap(), here, b"", names, &[source], SendOptions::default(), watch)
+        .unwrap();
     server.join().unwrap();
     // The receiver, given the client's words; the home directory of the example is another here.
     let inside = to.path().join("inside");
@@ -662,8 +696,13 @@ fn the_example_in_the_document_is_what_is_said() {
     let destination = Destination::resolve(inside.as_os_str().as_bytes(), names).unwrap();
     let mut answers = encoded(&[Message::Hello { version: VERSION }]);
     let progress = Progress::default();
-    receive(&mut input, Writer::new(&mut answers), destination, Watch { progress: &progress, tell: &|_| {} })
-        .unwrap();
+    receive(
+        &mut input,
+        Writer::new(&mut answers),
+        destination,
+        Watch { progress: &progress, tell: &|_| {} },
+    )
+    .unwrap();
     assert_eq!(answers, theirs);
     assert_eq!(fs::read(inside.join("hi")).unwrap(), b"hello\n");
 }

@@ -6,8 +6,8 @@ use std::fmt::Debug;
 use labsh_proto::explanation::Explained;
 use labsh_proto::frame::{ChannelId, Frame, Kind};
 use labsh_proto::message::{
-    Body, Challenge, Credit, Ended, Eof, Exit, Goodbye, Open, Ping, Pong, Refuse, Resize, Response, Signal,
-    Started, Stop, Welcome,
+    Body, Challenge, Credit, Ended, Eof, Exit, Goodbye, Open, Ping, Pong, Refuse, Resize, Response,
+    Signal, Started, Stop, Welcome,
 };
 use libfuzzer_sys::fuzz_target;
 

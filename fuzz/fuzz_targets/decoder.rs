@@ -35,8 +35,10 @@ fuzz_target!(|data: &[u8]| {
     let (frames, outcome) = decode(bytes, sizes);
     assert_eq!((&frames, &outcome), (&decode(bytes, &[]).0, &decode(bytes, &[]).1));
     if outcome.is_ok() {
-        let again: Vec<u8> =
-            frames.iter().flat_map(|frame| [&frame.header().encode(), &frame.body[..]].concat()).collect();
+        let again: Vec<u8> = frames
+            .iter()
+            .flat_map(|frame| [&frame.header().encode(), &frame.body[..]].concat())
+            .collect();
         assert_eq!(again, bytes);
     }
 });

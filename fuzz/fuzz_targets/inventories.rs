@@ -1,4 +1,5 @@
-//! Files that tell of hosts, of labsh and of other tools: each is read, or its mistake is named on one line.
+//! Files that tell of hosts, of labsh and of other tools: each is read, or its mistake is named on
+//! one line.
 #![no_main]
 
 use std::path::Path;

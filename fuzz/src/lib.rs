@@ -1,4 +1,5 @@
-//! A session that does everything a caller may do with channels, for the fuzz targets of both roles.
+//! A session that does everything a caller may do with channels, for the fuzz targets of both
+//! roles.
 
 use bytes::Bytes;
 use labsh_proto::channel::{Channels, Event, Read, Role};
@@ -12,10 +13,11 @@ use labsh_proto::message::{
 
 const STREAMS: [Stream; 3] = [Stream::Stdin, Stream::Stdout, Stream::Stderr];
 
-/// Feeds frames from `data` to one end, and between two frames does what a control byte in front of each says.
+/// Feeds frames from `data` to one end, and between two frames does what a control byte in front of
+/// each says.
 ///
-/// Each frame stands behind one control byte, so that a mutation of the actions leaves the frames whole. A frame that
-/// breaks the protocol ends the run, as it would end the connection.
+/// Each frame stands behind one control byte, so that a mutation of the actions leaves the frames
+/// whole. A frame that breaks the protocol ends the run, as it would end the connection.
 pub fn converse(role: Role, data: &[u8]) {
     let mut channels = Channels::new(role, 3, Growth::new(Budget::new(1 << 22)));
     let mut decoder = Decoder::default();
@@ -62,13 +64,16 @@ fn act(channels: &mut Channels, role: Role, action: u8) {
         (2, _) => channels.finish(id, stream),
         (3, _) => channels.stop(id, stream),
         (4, Role::Client) => {
-            let _ = if action & 8 == 0 { channels.open(&command()) } else { channels.ask(&command()) };
+            let _ =
+                if action & 8 == 0 { channels.open(&command()) } else { channels.ask(&command()) };
         }
         (4, Role::Server) => channels.ended(id, Status::Exited(0)),
         (5, Role::Client) => channels.close(id),
         (5, Role::Server) => channels.exit(id, Status::Exited(0), false, Usage::default()),
         (6, Role::Client) => channels.signal(id, Signal { number: 15 }),
-        (7, Role::Client) => channels.resize(id, Resize { columns: 80, rows: 24, width: 0, height: 0 }),
+        (7, Role::Client) => {
+            channels.resize(id, Resize { columns: 80, rows: 24, width: 0, height: 0 })
+        }
         (_, _) => while channels.next_frame().is_some() {},
     }
 }

@@ -7,8 +7,8 @@ name: labsh
 short_description: run tasks through labsh
 description:
   - Runs every command of a task with C(labsh run), and sends and fetches files the same way.
-  - A host that cannot be reached, or refuses, is unreachable to Ansible. A command's exit status is never mistaken for that,
-    255 included.
+  - A host that cannot be reached, or refuses, is unreachable to Ansible. A command's exit status
+    is never mistaken for that, 255 included.
   - There are no terminals. A C(become) method that needs one is refused.
 author: the labsh project
 requirements:
@@ -18,7 +18,8 @@ extends_documentation_fragment:
   - connection_pipelining
 options:
   remote_addr:
-    description: The target as C(labsh run) takes it, without a port. A name, an address or C(unix:/path).
+    description:
+      - The target as C(labsh run) takes it, without a port. A name, an address or C(unix:/path).
     default: inventory_hostname
     type: str
     vars:
@@ -35,7 +36,8 @@ options:
       - name: ansible_labsh_port
   remote_user:
     description:
-      - The user as whom commands are expected to run. The host decides that by the key; it refuses where the two differ.
+      - The user as whom commands are expected to run. The host decides that by the key; it refuses
+        where the two differ.
       - Where it is not set, whatever the host decides is right.
     type: str
     cli:
@@ -52,7 +54,8 @@ options:
       - name: ansible_user
       - name: ansible_labsh_user
   key:
-    description: The key, by its name or by the path of its file. Where it is not set, labsh decides.
+    description:
+      - The key, by its name or by the path of its file. Where it is not set, labsh decides.
     type: str
     env:
       - name: LABSH_KEY
@@ -62,7 +65,8 @@ options:
     vars:
       - name: ansible_labsh_key
   host_id:
-    description: The name under which the key was enrolled on the host. The default is the target's name.
+    description:
+      - The name under which the key was enrolled on the host. The default is the target's name.
     type: str
     vars:
       - name: ansible_labsh_host_id
@@ -84,7 +88,9 @@ options:
     vars:
       - name: ansible_labsh_executable
   timeout:
-    description: Seconds that connecting may take, and that C(become) may take to ask for its password and to accept it.
+    description:
+      - Seconds that connecting may take, and that C(become) may take to ask for its password and to
+        accept it.
     type: int
     default: 10
     cli:
@@ -115,11 +121,13 @@ from ansible.utils.display import Display
 
 display = Display()
 
-# How a command may have ended of which everything is known; all the rest is a matter of the connection.
+# How a command may have ended of which everything is known; all the rest is a matter of the
+# connection.
 ENDED = ("exited", "signaled", "timed-out")
 
-# Takes a file from stdin. It appears under its name only when all of its bytes are there, so that no module runs half of one.
-# The shell's own noclobber makes sure that nobody else has put something in the new file's place.
+# Takes a file from stdin. It appears under its name only when all of its bytes are there, so that
+# no module runs half of one. The shell's own noclobber makes sure that nobody else has put
+# something in the new file's place.
 RECEIVE = r"""
 if [ -d "$1" ]; then echo "$1 is a directory" >&2; exit 1; fi
 part=$1.labsh-$$
@@ -134,7 +142,7 @@ SEND = 'exec cat < "$1"'
 
 
 class Connection(ConnectionBase):
-    """A host behind labshd. Each command is a connection of its own: there is nothing to keep open, and nothing to reset."""
+    """A host behind labshd. Each command is a connection of its own: no state to keep or reset."""
 
     transport = "labsh"
     has_pipelining = True
@@ -150,7 +158,9 @@ class Connection(ConnectionBase):
     def reset(self) -> None:
         self.close()
 
-    def exec_command(self, cmd: str, in_data: bytes | None = None, sudoable: bool = True) -> tuple[int, bytes, bytes]:
+    def exec_command(
+        self, cmd: str, in_data: bytes | None = None, sudoable: bool = True
+    ) -> tuple[int, bytes, bytes]:
         """Runs a line in the user's shell there: its exit status, stdout and stderr."""
         super().exec_command(cmd, in_data=in_data, sudoable=sudoable)
         display.vvv(f"EXEC {cmd}", host=self.get_option("remote_addr"))
@@ -159,7 +169,9 @@ class Connection(ConnectionBase):
         if become and to_bytes(become.success) not in line:
             become = None
         stdin = subprocess.DEVNULL if in_data is None and become is None else subprocess.PIPE
-        status, stdout, stderr = self._run(["--shell"], [line], stdin=stdin, input=in_data, become=become)
+        status, stdout, stderr = self._run(
+            ["--shell"], [line], stdin=stdin, input=in_data, become=become
+        )
         return status["exit_status"], stdout, stderr
 
     def put_file(self, in_path: str, out_path: str) -> None:
@@ -173,7 +185,14 @@ class Connection(ConnectionBase):
         except OSError as error:
             raise AnsibleError(f"cannot read {in_path}: {error.strerror}") from error
         with source:
-            words = ["/bin/sh", "-c", RECEIVE, "sh", out_path, str(os.fstat(source.fileno()).st_size)]
+            words = [
+                "/bin/sh",
+                "-c",
+                RECEIVE,
+                "sh",
+                out_path,
+                str(os.fstat(source.fileno()).st_size),
+            ]
             status, _, stderr = self._run(["--argv"], words, stdin=source)
         if status["exit_status"] != 0:
             raise AnsibleError(f"cannot send {in_path} to {out_path}: {to_native(stderr).strip()}")
@@ -187,12 +206,17 @@ class Connection(ConnectionBase):
         try:
             with open(part, "xb") as destination:
                 words = ["/bin/sh", "-c", SEND, "sh", in_path]
-                status, _, stderr = self._run(["--argv"], words, stdin=subprocess.DEVNULL, stdout=destination)
+                status, _, stderr = self._run(
+                    ["--argv"], words, stdin=subprocess.DEVNULL, stdout=destination
+                )
                 arrived = os.fstat(destination.fileno()).st_size
             if status["exit_status"] != 0:
                 raise AnsibleError(f"cannot fetch {in_path}: {to_native(stderr).strip()}")
             if arrived != status["stdout_bytes"]:
-                raise AnsibleError(f"cannot fetch {in_path}: {arrived} bytes arrived instead of {status['stdout_bytes']}")
+                raise AnsibleError(
+                    f"cannot fetch {in_path}: {arrived} bytes arrived instead of "
+                    f"{status['stdout_bytes']}"
+                )
             os.replace(part, out_path)
         except OSError as error:
             raise AnsibleError(f"cannot write {to_native(out_path)}: {error.strerror}") from error
@@ -213,21 +237,27 @@ class Connection(ConnectionBase):
                 line.append(f"--{option}={value}")
         if self.get_option("plain"):
             line.append("--plain")
-        return [to_bytes(word, errors="surrogate_or_strict") for word in (*line, target, "--", *words)]
+        return [
+            to_bytes(word, errors="surrogate_or_strict") for word in (*line, target, "--", *words)
+        ]
 
-    def _run(self, form, words, stdin, stdout=subprocess.PIPE, input=None, become=None) -> tuple[dict, bytes, bytes]:
+    def _run(
+        self, form, words, stdin, stdout=subprocess.PIPE, input=None, become=None
+    ) -> tuple[dict, bytes, bytes]:
         """Runs a command to its end: what labsh says about that end, stdout and stderr."""
         told, tell = os.pipe()
         line = self._command_line(form, words, tell)
         try:
-            # Unbuffered: what the wait for a password has not read must be left for what comes after it.
+            # Unbuffered: what the wait for a password has not read must be left for what comes
+            # after it.
             labsh = subprocess.Popen(
                 line, bufsize=0, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE, pass_fds=[tell]
             )
         except OSError as error:
             os.close(told)
             raise AnsibleError(
-                f"cannot start {to_native(line[0])}: {error.strerror}; install labsh, or set ansible_labsh_executable"
+                f"cannot start {to_native(line[0])}: {error.strerror}; install labsh, or set "
+                "ansible_labsh_executable"
             ) from error
         finally:
             os.close(tell)
@@ -236,7 +266,8 @@ class Connection(ConnectionBase):
                 early_output, early_errors = self._satisfy(become, labsh) if become else (b"", b"")
                 output, errors = labsh.communicate(input)
             finally:
-                # Also when Ansible's own time limit for a task is up: the host ends a command whose client has gone.
+                # Also when Ansible's own time limit for a task is up: the host ends a command whose
+                # client has gone.
                 if labsh.poll() is None:
                     labsh.kill()
                     labsh.wait()
@@ -244,14 +275,17 @@ class Connection(ConnectionBase):
             status = told.read()
         status = json.loads(status) if status else {}
         if status.get("outcome") not in ENDED:
-            # Without a status, labsh has not even tried: a missing key, say. Its last words are the reason.
+            # Without a status, labsh has not even tried: a missing key, say. Its last words are the
+            # reason.
             reason = status.get("reason") or to_native(errors).strip().removeprefix("labsh: ")
             raise AnsibleConnectionFailure(reason or f"labsh ended with status {labsh.returncode}")
         return status, early_output + (output or b""), errors
 
     def _satisfy(self, become, labsh: subprocess.Popen) -> tuple[bytes, bytes]:
-        """Gives `become` its password if it asks, and waits until it has let us in or has ended: what came on stdout and on
-        stderr meanwhile, without the question."""
+        """Gives `become` its password if it asks; waits until it has let us in or has ended.
+
+        Returns what came on stdout and on stderr meanwhile, without the question.
+        """
         seen = {labsh.stdout: b"", labsh.stderr: b""}
         asked = False
         patience = max(1, self.get_option("timeout"))
@@ -262,7 +296,9 @@ class Connection(ConnectionBase):
             while selector.get_map() and not become.check_success(seen[labsh.stdout]):
                 events = selector.select(max(0, deadline - time.monotonic()))
                 if not events:
-                    raise AnsibleConnectionFailure(f"{become.name} has not let us in within {patience} seconds")
+                    raise AnsibleConnectionFailure(
+                        f"{become.name} has not let us in within {patience} seconds"
+                    )
                 for key, _ in events:
                     piece = os.read(key.fd, 65536)
                     seen[key.fileobj] += piece

@@ -1,8 +1,10 @@
--- What Wireshark and tshark (3.6 and later) show of the labsh protocol in plain mode: docs/PROTOCOL.md, for their eyes.
+-- What Wireshark and tshark (3.6 and later) show of the labsh protocol in plain mode:
+-- docs/PROTOCOL.md, for their eyes.
 --
--- TCP hands over chunks: a segment, or several segments joined because we asked for more. What a frame means depends on
--- what came before, so all of that is found out once, in the order of the capture, and kept: however often and in
--- whatever order Wireshark comes back to a packet, and however it cuts the chunks then, it shows the same.
+-- TCP hands over chunks: a segment, or several segments joined because we asked for more. What a
+-- frame means depends on what came before, so all of that is found out once, in the order of the
+-- capture, and kept: however often and in whatever order Wireshark comes back to a packet, and
+-- however it cuts the chunks then, it shows the same.
 
 local HEADER = 12
 local BODY = 65536
@@ -14,11 +16,13 @@ local VERSION = 64
 
 -- No more items of one list than this are shown: a tree of a hundred thousand words helps nobody.
 local SHOWN_ITEMS = 1000
--- Characters of a command or of data that fit into a line, and frames that fit into the Info column.
+-- Characters of a command or of data that fit into a line, and frames that fit into the Info
+-- column.
 local PREVIEW = 80
 local INFO_FRAMES = 12
 
--- `sender`: who may send it; nil: both. `flag`: what bit 0x01 means, `other_flag`: what 0x02 does. `sizes`: the shortest and the longest body there can be.
+-- `sender`: who may send it; nil: both. `flag`: what bit 0x01 means, `other_flag`: what 0x02 does.
+-- `sizes`: the shortest and the longest body there can be.
 local KINDS = {
     [0x01] = { name = "challenge", sender = "server", connection = true, sizes = { 32, 32 } },
     [0x02] = { name = "response", sender = "client", connection = true, sizes = { 88, 88 } },
@@ -187,7 +191,8 @@ end
 labsh.fields = registered(field, status_fields.ended, status_fields.exit)
 labsh.experts = registered(wrong)
 
--- Text for people ---------------------------------------------------------------------------------------------------
+-- Text for people
+-- ---------------------------------------------------------------------------------------------------
 
 -- Byte ranges of well-formed UTF-8 (RFC 3629, section 4).
 local UTF8 = {
@@ -252,9 +257,11 @@ local function counted(number, noun)
     return string.format("%d %s%s", number, noun, number == 1 and "" or "s")
 end
 
--- Bodies ------------------------------------------------------------------------------------------------------------
+-- Bodies
+-- ------------------------------------------------------------------------------------------------------------
 
--- Reads a body field by field. Whatever a body may not be ends the reading with a table that says so.
+-- Reads a body field by field. Whatever a body may not be ends the reading with a table that says
+-- so.
 local Reader = {}
 Reader.__index = Reader
 
@@ -572,7 +579,8 @@ function BODIES.explained(body, tree)
     return quoted(program) .. " as " .. quoted(user)
 end
 
--- Headers -----------------------------------------------------------------------------------------------------------
+-- Headers
+-- -----------------------------------------------------------------------------------------------------------
 
 local function header_at(tvb, at)
     local header = {
@@ -598,8 +606,8 @@ local function broken(header)
     end
 end
 
--- Whether a frame may well begin here, as far as its header has arrived. A long channel id counts as a mere accident
--- where nothing else says that this is labsh: `small` leaves those out.
+-- Whether a frame may well begin here, as far as its header has arrived. A long channel id counts
+-- as a mere accident where nothing else says that this is labsh: `small` leaves those out.
 local function plausible(tvb, at, small)
     local have = tvb:len() - at
     local function byte(index)
@@ -624,16 +632,18 @@ local function plausible(tvb, at, small)
         and (byte(7) or 0) == 0
 end
 
--- A TLS record begins with its type and 03 (RFC 8446, section 5.1); the length of a frame never does.
+-- A TLS record begins with its type and 03 (RFC 8446, section 5.1); the length of a frame never
+-- does.
 local function looks_like_tls(tvb)
     local first = tvb:range(0, 1):uint()
     return first >= 0x14 and first <= 0x17 and (tvb:len() < 2 or tvb:range(1, 1):uint() == 3)
 end
 
--- Connections -------------------------------------------------------------------------------------------------------
+-- Connections
+-- -------------------------------------------------------------------------------------------------------
 
--- What is remembered from the first pass: of each connection; of each chunk, what it is; of each frame, what its header
--- and body alone do not say; and how many frames were found in a packet.
+-- What is remembered from the first pass: of each connection; of each chunk, what it is; of each
+-- frame, what its header and body alone do not say; and how many frames were found in a packet.
 local connections, verdicts, frames, counts = {}, {}, {}, {}
 
 function labsh.init()
@@ -644,7 +654,8 @@ local function sender_of(pinfo)
     return tostring(pinfo.src) .. " " .. pinfo.src_port
 end
 
--- By addresses and ports: tcp.stream would be better, but fields are not there in a first pass that shows nothing.
+-- By addresses and ports: tcp.stream would be better, but fields are not there in a first pass that
+-- shows nothing.
 local function connection_of(pinfo)
     local one, other = sender_of(pinfo), tostring(pinfo.dst) .. " " .. pinfo.dst_port
     local id = one < other and one .. " " .. other or other .. " " .. one
@@ -709,7 +720,8 @@ local function follow(connection, sender, header, body)
     return frame
 end
 
--- What a chunk is: "tls", "other", "lost" where it does not begin with a frame as it should, otherwise "labsh".
+-- What a chunk is: "tls", "other", "lost" where it does not begin with a frame as it should,
+-- otherwise "labsh".
 local function judge(tvb, connection, way)
     if connection.is_tls then
         return "tls"
@@ -717,7 +729,8 @@ local function judge(tvb, connection, way)
         connection.is_tls = looks_like_tls(tvb)
         return connection.is_tls and "tls" or "other"
     end
-    -- A boundary that was lost, or that lies before the capture, is found again where a chunk begins with a header.
+    -- A boundary that was lost, or that lies before the capture, is found again where a chunk
+    -- begins with a header.
     local begins = way.begun or connection.challenged
     return (way.lost or not begins) and not plausible(tvb, 0) and "lost" or "labsh"
 end
@@ -794,7 +807,8 @@ local function plan(tvb, pinfo)
     return chunk
 end
 
--- Showing -----------------------------------------------------------------------------------------------------------
+-- Showing
+-- -----------------------------------------------------------------------------------------------------------
 
 local function complain(tree, what, range, text)
     tree:add_tvb_expert_info(wrong[what], range, text)
@@ -967,7 +981,8 @@ function labsh.dissector(tvb, pinfo, tree)
     end
     local chunk = plan(tvb, pinfo)
     if chunk.verdict == "tls" then
-        -- It gives up by raising an error where a record is malformed, and has then shown that itself.
+        -- It gives up by raising an error where a record is malformed, and has then shown that
+        -- itself.
         local read, size = pcall(function() return Dissector.get("tls"):call(tvb, pinfo, tree) end)
         return read and size or tvb:len()
     elseif chunk.verdict == "other" then
@@ -977,9 +992,11 @@ function labsh.dissector(tvb, pinfo, tree)
     return tvb:len()
 end
 
--- Where to look for it ----------------------------------------------------------------------------------------------
+-- Where to look for it
+-- ----------------------------------------------------------------------------------------------
 
--- On any port: only where a whole plausible header begins a chunk, and another one the rest of it, if there is a rest.
+-- On any port: only where a whole plausible header begins a chunk, and another one the rest of it,
+-- if there is a rest.
 labsh:register_heuristic("tcp", function(tvb, pinfo, tree)
     if tvb:len() < HEADER or not plausible(tvb, 0, true) then
         return false

@@ -1,10 +1,12 @@
 //! What Ansible makes of hosts, groups and variables: who belongs where, and whose variable counts.
 //!
 //! Both forms of its inventories, INI and YAML, are read into this. A variable counts for a host as
-//! <https://docs.ansible.com/ansible/latest/playbook_guide/playbooks_variables.html> says. The host's own count before
-//! those of its groups, a child group's before its parents', `all` last; among groups of the same depth the one with the
-//! higher `ansible_group_priority`, then the one whose name comes later. Files in `host_vars` count before all that, files
-//! in `group_vars` before all but the host's own. Within one place, the last line counts.
+//! <https://docs.ansible.com/ansible/latest/playbook_guide/playbooks_variables.html> says.
+//! The host's own count before those of its groups, a child group's before its parents', `all`
+//! last; among groups of the same depth the one with the higher `ansible_group_priority`, then the
+//! one whose name comes later.
+//! Files in `host_vars` count before all that, files in `group_vars` before all but the host's own.
+//! Within one place, the last line counts.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -14,7 +16,8 @@ use labsh_nodeset::{MOST, NodeSet};
 use crate::text::Place;
 use crate::{Group, Mistake, Room, Setting, Settings, Source, ansible_pattern, names};
 
-/// The most that a file may come to, in hosts of lines, of groups and of variables, each host counted each time.
+/// The most that a file may come to, in hosts of lines, of groups and of variables, each host
+/// counted each time.
 const MOST_WORK: usize = 4_000_000;
 
 /// The longest pattern of hosts, in bytes: no name is as long as that.
@@ -39,7 +42,8 @@ pub(crate) enum Value {
 /// An inventory while it is being read.
 #[derive(Debug)]
 pub(crate) struct Inventory {
-    /// The inventory itself, and behind it files with variables; the last is the one that is being read.
+    /// The inventory itself, and behind it files with variables; the last is the one that is being
+    /// read.
     places: Vec<Place>,
     hosts: Vec<String>,
     host_by_name: HashMap<String, usize>,
@@ -90,8 +94,8 @@ struct Counting {
     hosts: Vec<usize>,
 }
 
-/// What labsh takes from an inventory, and the variables that say it, the one that counts most first. They are those of
-/// labsh's connection plugin; the names for ssh come behind them.
+/// What labsh takes from an inventory, and the variables that say it, the one that counts most
+/// first. They are those of labsh's connection plugin; the names for ssh come behind them.
 const SETTINGS: [(Setting, &[&str]); 6] = [
     (Setting::Address, &["ansible_labsh_target", "ansible_host", "ansible_ssh_host"]),
     (Setting::Port, &["ansible_labsh_port", "ansible_port"]),
@@ -132,11 +136,22 @@ impl Inventory {
 
     /// Whether there is such a host, or such a group.
     pub(crate) fn has(&self, host: bool, name: &str) -> bool {
-        if host { self.host_by_name.contains_key(name) } else { self.group_by_name.contains_key(name) }
+        if host {
+            self.host_by_name.contains_key(name)
+        } else {
+            self.group_by_name.contains_key(name)
+        }
     }
 
     /// A variable of a host or of a group that stands in a file of its own.
-    pub(crate) fn variable_of(&mut self, host: bool, name: &str, variable: &str, value: Value, line: usize) {
+    pub(crate) fn variable_of(
+        &mut self,
+        host: bool,
+        name: &str,
+        variable: &str,
+        value: Value,
+        line: usize,
+    ) {
         let by_name = if host { &self.host_by_name } else { &self.group_by_name };
         if let Some(index) = by_name.get(name).copied() {
             let whose = if host { Whose::Hosts(vec![index]) } else { Whose::Group(index) };
@@ -164,13 +179,21 @@ impl Inventory {
     }
 
     /// The hosts of a pattern become members of a group.
-    pub(crate) fn hosts(&mut self, group: usize, pattern: &str, line: usize) -> Result<Vec<usize>, Mistake> {
+    pub(crate) fn hosts(
+        &mut self,
+        group: usize,
+        pattern: &str,
+        line: usize,
+    ) -> Result<Vec<usize>, Mistake> {
         if pattern.len() > LONGEST_PATTERN {
-            return Err(self
-                .mistake(line, format!("a host's name is longer than {LONGEST_PATTERN} bytes; shorten it")));
+            return Err(self.mistake(
+                line,
+                format!("a host's name is longer than {LONGEST_PATTERN} bytes; shorten it"),
+            ));
         }
         let (pattern, port) = ansible_pattern::split_port(pattern);
-        let names = ansible_pattern::expand(pattern).map_err(|reason| self.mistake(line, reason))?;
+        let names =
+            ansible_pattern::expand(pattern).map_err(|reason| self.mistake(line, reason))?;
         let mut hosts = Vec::with_capacity(names.len());
         let mut new = Vec::new();
         for name in names {
@@ -180,8 +203,10 @@ impl Inventory {
             }
             names::host(&name).map_err(|reason| self.mistake(line, reason))?;
             if self.hosts.len() >= MOST {
-                return Err(self
-                    .mistake(line, format!("there are more than {MOST} hosts; is there a digit too many?")));
+                return Err(self.mistake(
+                    line,
+                    format!("there are more than {MOST} hosts; is there a digit too many?"),
+                ));
             }
             hosts.push(self.hosts.len());
             new.push(self.hosts.len());
@@ -197,7 +222,8 @@ impl Inventory {
         Ok(hosts)
     }
 
-    /// A variable of hosts. Where a group has a host's name, Ansible gives the variable to the group.
+    /// A variable of hosts. Where a group has a host's name, Ansible gives the variable to the
+    /// group.
     pub(crate) fn host_variable(
         &mut self,
         hosts: &[usize],
@@ -246,15 +272,23 @@ impl Inventory {
     fn spend(&mut self, hosts: usize, line: usize) -> Result<(), Mistake> {
         self.work += hosts;
         if self.work > MOST_WORK {
-            return Err(self
-                .mistake(line, "all groups and variables together are for too many hosts; split the file"));
+            return Err(self.mistake(
+                line,
+                "all groups and variables together are for too many hosts; split the file",
+            ));
         }
         Ok(())
     }
 
     fn define(&mut self, whose: Whose, variable: &str, value: Value, line: usize) {
         let file = self.places.len() - 1;
-        self.definitions.push(Definition { variable: variable.to_owned(), value, file, line, whose });
+        self.definitions.push(Definition {
+            variable: variable.to_owned(),
+            value,
+            file,
+            line,
+            whose,
+        });
     }
 
     /// Everything has been read.
@@ -264,7 +298,8 @@ impl Inventory {
         let depths = self.depths(&order);
         let members = self.members(&order)?;
         let rooms = self.rooms(&depths, &members)?;
-        let groups = self.groups.iter().map(|group| (group.name.clone(), self.written(group))).collect();
+        let groups =
+            self.groups.iter().map(|group| (group.name.clone(), self.written(group))).collect();
         Ok(Source { groups, rooms })
     }
 
@@ -284,7 +319,8 @@ impl Inventory {
         for group in &self.groups[UNGROUPED + 1..] {
             group.hosts.iter().for_each(|host| grouped[*host] = true);
         }
-        self.groups[UNGROUPED].hosts = (0..self.hosts.len()).filter(|host| !grouped[*host]).collect();
+        self.groups[UNGROUPED].hosts =
+            (0..self.hosts.len()).filter(|host| !grouped[*host]).collect();
     }
 
     /// The groups, each behind all of which it is a child.
@@ -293,7 +329,8 @@ impl Inventory {
         for group in &self.groups {
             group.children.iter().for_each(|(child, _)| parents[*child] += 1);
         }
-        let mut order: Vec<usize> = (0..self.groups.len()).filter(|group| parents[*group] == 0).collect();
+        let mut order: Vec<usize> =
+            (0..self.groups.len()).filter(|group| parents[*group] == 0).collect();
         let mut next = 0;
         while next < order.len() {
             for (child, _) in &self.groups[order[next]].children {
@@ -310,10 +347,12 @@ impl Inventory {
         }
     }
 
-    /// Of groups that have parents left, each has one that has parents left too: going up, a circle closes.
+    /// Of groups that have parents left, each has one that has parents left too: going up, a circle
+    /// closes.
     fn circle(&self, start: usize, parents_left: &[usize]) -> Mistake {
         let mut parent_of = vec![None; self.groups.len()];
-        for (parent, group) in self.groups.iter().enumerate().filter(|(parent, _)| parents_left[*parent] > 0)
+        for (parent, group) in
+            self.groups.iter().enumerate().filter(|(parent, _)| parents_left[*parent] > 0)
         {
             for (child, line) in &group.children {
                 parent_of[*child] = Some((parent, *line));
@@ -331,7 +370,8 @@ impl Inventory {
         if names.len() > 10 {
             names.splice(5..names.len() - 1, ["…"]);
         }
-        let reason = format!("the groups go round in a circle: {}; take one out", names.join(" ← "));
+        let reason =
+            format!("the groups go round in a circle: {}; take one out", names.join(" ← "));
         self.places[0].mistake(at, reason)
     }
 
@@ -351,7 +391,8 @@ impl Inventory {
         let mut members: Vec<Vec<usize>> = vec![Vec::new(); self.groups.len()];
         for group in order.iter().rev() {
             let mut hosts = self.groups[*group].hosts.clone();
-            let inherited = self.groups[*group].children.iter().map(|(child, _)| members[*child].len()).sum();
+            let inherited =
+                self.groups[*group].children.iter().map(|(child, _)| members[*child].len()).sum();
             self.spend(inherited, self.groups[*group].line)?;
             for (child, _) in &self.groups[*group].children {
                 hosts.extend(&members[*child]);
@@ -365,7 +406,8 @@ impl Inventory {
 
     /// A group as an expression: its own hosts, and its children by name.
     fn written(&self, group: &Member) -> Group {
-        let mut members = NodeSet::of(group.hosts.iter().map(|host| self.hosts[*host].as_str())).to_string();
+        let mut members =
+            NodeSet::of(group.hosts.iter().map(|host| self.hosts[*host].as_str())).to_string();
         let mut children: Vec<&str> =
             group.children.iter().map(|(child, _)| self.groups[*child].name.as_str()).collect();
         children.sort_unstable();
@@ -400,7 +442,8 @@ impl Inventory {
                 let rank = match &definition.whose {
                     Whose::Hosts(_) => (3 + usize::from(own_file), 0, 0, ""),
                     Whose::Group(group) => {
-                        // Files of variables count more than all groups of the inventory, the one for `all` included.
+                        // Files of variables count more than all groups of the inventory, the one
+                        // for `all` included.
                         let layer = if own_file { 1 + usize::from(*group != ALL) } else { 0 };
                         let Member { name, priority, .. } = &self.groups[*group];
                         (layer, depths[*group], *priority, name.as_str())
@@ -424,7 +467,9 @@ impl Inventory {
         self.settings(&mut counting, &mut said)?;
         for (variable, each) in counting {
             for Counting { definition, hosts } in each {
-                if let Value::Text(text) | Value::Structure(text) = &self.definitions[definition].value {
+                if let Value::Text(text) | Value::Structure(text) =
+                    &self.definitions[definition].value
+                {
                     let settings = said.entry(self.definitions[definition].of(hosts)).or_default();
                     settings.variables.insert(variable.to_owned(), text.clone());
                 }
@@ -447,20 +492,25 @@ impl Inventory {
     ) -> Result<(), Mistake> {
         // `ansible_port` is the port of whatever makes the connection.
         let mut other = vec![true; self.hosts.len()];
-        for Counting { definition, hosts } in counting.get("ansible_connection").into_iter().flatten() {
-            let labsh = matches!(&self.definitions[*definition].value, Value::Text(text) if text == "labsh");
+        for Counting { definition, hosts } in
+            counting.get("ansible_connection").into_iter().flatten()
+        {
+            let labsh = matches!(&self.definitions[*definition].value,
+                Value::Text(text) if text == "labsh");
             hosts.iter().for_each(|host| other[*host] = !labsh);
         }
         for (setting, variables) in SETTINGS {
             let mut taken = vec![false; self.hosts.len()];
             for variable in variables {
-                for Counting { definition, hosts } in counting.remove(variable).unwrap_or_default() {
+                for Counting { definition, hosts } in counting.remove(variable).unwrap_or_default()
+                {
                     let definition = &self.definitions[definition];
                     if definition.value == Value::Nothing {
                         continue;
                     }
-                    let (hosts, others): (Vec<usize>, Vec<usize>) =
-                        hosts.into_iter().partition(|host| *variable != "ansible_port" || !other[*host]);
+                    let (hosts, others): (Vec<usize>, Vec<usize>) = hosts
+                        .into_iter()
+                        .partition(|host| *variable != "ansible_port" || !other[*host]);
                     if let (Value::Text(text), false) = (&definition.value, others.is_empty()) {
                         let settings = said.entry(definition.of(others)).or_default();
                         settings.variables.insert((*variable).to_owned(), text.clone());
@@ -495,12 +545,16 @@ impl Setting {
             Self::HostId | Self::Key | Self::Plain => variable,
         };
         let mut only_ansible = |reason: &str| {
-            settings.unusable.insert(self, format!("{variable} is {reason}; set {plainly} to a plain value"));
+            settings
+                .unusable
+                .insert(self, format!("{variable} is {reason}; set {plainly} to a plain value"));
         };
         let text = match &definition.value {
             Value::Text(text) => text,
             Value::Nothing => return Ok(()),
-            Value::Structure(_) => return Err(format!("{variable} is no single value; write one behind it")),
+            Value::Structure(_) => {
+                return Err(format!("{variable} is no single value; write one behind it"));
+            }
             Value::Secret => {
                 only_ansible("encrypted, and labsh has no key to it");
                 return Ok(());
@@ -509,7 +563,8 @@ impl Setting {
         if text.is_empty() {
             return Ok(());
         }
-        let own_name = matches!(self, Self::Address | Self::HostId).then(|| with_host(text)).flatten();
+        let own_name =
+            matches!(self, Self::Address | Self::HostId).then(|| with_host(text)).flatten();
         let text = own_name.unwrap_or_else(|| text.clone());
         if ["{{", "{%", "{#"].iter().any(|template| text.contains(template)) {
             only_ansible("a template, which only Ansible can fill in");
@@ -522,7 +577,9 @@ impl Setting {
             Self::User => settings.user = Some(text),
             Self::Port => match text.parse().ok().filter(|port| *port > 0) {
                 Some(port) => settings.port = Some(port),
-                None => return Err(format!("{variable} is a port; write a number from 1 to 65535")),
+                None => {
+                    return Err(format!("{variable} is a port; write a number from 1 to 65535"));
+                }
             },
             // As Ansible understands truth values.
             Self::Plain => match text.to_lowercase().as_str() {
@@ -544,7 +601,8 @@ fn with_host(text: &str) -> Option<String> {
 
 /// Those hosts that nobody took before.
 fn take(hosts: impl Iterator<Item = usize>, taken: &mut [bool]) -> Vec<usize> {
-    let mut hosts: Vec<usize> = hosts.filter(|host| !std::mem::replace(&mut taken[*host], true)).collect();
+    let mut hosts: Vec<usize> =
+        hosts.filter(|host| !std::mem::replace(&mut taken[*host], true)).collect();
     hosts.sort_unstable();
     hosts
 }

@@ -1,7 +1,7 @@
 //! Ansible's inventories in their INI form.
 //!
-//! Read are hosts with their variables, ranges and ports, `[group]`, `[group:children]` and `[group:vars]`. Templates are
-//! not filled in.
+//! Read are hosts with their variables, ranges and ports, `[group]`, `[group:children]` and
+//! `[group:vars]`. Templates are not filled in.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -33,8 +33,9 @@ pub fn read(path: &Path) -> Result<Source, Mistake> {
 ///
 /// # Errors
 ///
-/// The first line that makes no sense: sections that are no group's, groups that nobody declares or that go round in a
-/// circle, quotes without an end, more than [`labsh_nodeset::MOST`] hosts, names that are a notation elsewhere in labsh.
+/// The first line that makes no sense: sections that are no group's, groups that nobody declares or
+/// that go round in a circle, quotes without an end, more than [`labsh_nodeset::MOST`] hosts, names
+/// that are a notation elsewhere in labsh.
 pub fn parse(text: &str, path: &Path) -> Result<Source, Mistake> {
     groups(text, path)?.finish()
 }
@@ -44,7 +45,8 @@ fn groups(text: &str, path: &Path) -> Result<Inventory, Mistake> {
     let (mut group, mut section) = (inventory.group("ungrouped", 0)?, Section::Hosts);
     // Groups that are spoken of; they have to be declared somewhere.
     let mut awaited: Vec<(String, usize)> = Vec::new();
-    let mut declared: HashMap<String, ()> = ["all", "ungrouped"].map(|name| (name.to_owned(), ())).into();
+    let mut declared: HashMap<String, ()> =
+        ["all", "ungrouped"].map(|name| (name.to_owned(), ())).into();
     for (line, content) in (1..).zip(text.lines()) {
         let content = content.trim();
         if content.is_empty() || content.starts_with(['#', ';']) {
@@ -56,8 +58,9 @@ fn groups(text: &str, path: &Path) -> Result<Inventory, Mistake> {
                 Some("children") => Section::Children,
                 Some("vars") => Section::Variables,
                 Some(kind) => {
-                    let reason =
-                        format!("a section's kind is children, vars or hosts, not {kind}; write [{name}]");
+                    let reason = format!(
+                        "a section's kind is children, vars or hosts, not {kind}; write [{name}]"
+                    );
                     return Err(inventory.mistake(line, reason));
                 }
             };
@@ -70,7 +73,8 @@ fn groups(text: &str, path: &Path) -> Result<Inventory, Mistake> {
         }
         if content.starts_with('[') && content.ends_with(']') {
             let reason = format!(
-                "{content} is no section; write [group], [group:children] or [group:vars], no blanks"
+                "{content} is no section; write [group], [group:children] or [group:vars], no \
+                 blanks"
             );
             return Err(inventory.mistake(line, reason));
         }
@@ -91,9 +95,8 @@ fn groups(text: &str, path: &Path) -> Result<Inventory, Mistake> {
         }
     }
     match awaited.into_iter().find(|(name, _)| !declared.contains_key(name)) {
-        Some((name, line)) => {
-            Err(inventory.mistake(line, format!("nobody declares the group {name}; add a section [{name}]")))
-        }
+        Some((name, line)) => Err(inventory
+            .mistake(line, format!("nobody declares the group {name}; add a section [{name}]"))),
         None => Ok(inventory),
     }
 }
@@ -106,8 +109,9 @@ fn header(line: &str) -> Option<(&str, Option<&str>)> {
         Some((name, kind)) => (name, Some(kind)),
         None => (inside, None),
     };
-    let is_kind =
-        |kind: &str| !kind.is_empty() && kind.chars().all(|sign| sign.is_alphanumeric() || sign == '_');
+    let is_kind = |kind: &str| {
+        !kind.is_empty() && kind.chars().all(|sign| sign.is_alphanumeric() || sign == '_')
+    };
     let sound = !name.is_empty() && !name.contains(char::is_whitespace) && kind.is_none_or(is_kind);
     (sound && (behind.is_empty() || behind.starts_with('#'))).then_some((name, kind))
 }
@@ -117,7 +121,12 @@ fn without_comment(line: &str) -> &str {
 }
 
 /// A host or a range of them, and variables.
-fn host(inventory: &mut Inventory, group: usize, content: &str, line: usize) -> Result<(), Mistake> {
+fn host(
+    inventory: &mut Inventory,
+    group: usize,
+    content: &str,
+    line: usize,
+) -> Result<(), Mistake> {
     let words = words::split(content).map_err(|reason| inventory.mistake(line, reason))?;
     let Some((pattern, variables)) = words.split_first() else { return Ok(()) };
     let hosts = inventory.hosts(group, pattern, line)?;
@@ -137,7 +146,8 @@ fn value_of(text: &str) -> Value {
     if before_comment == "None" {
         return Value::Nothing;
     }
-    let is_number = !before_comment.is_empty() && before_comment.bytes().all(|byte| byte.is_ascii_digit());
+    let is_number =
+        !before_comment.is_empty() && before_comment.bytes().all(|byte| byte.is_ascii_digit());
     if is_number || matches!(before_comment, "True" | "False") {
         return Value::Text(before_comment.to_owned());
     }

@@ -28,11 +28,12 @@ pub(crate) fn expand(pattern: &str) -> Result<Vec<String>, String> {
     let mut names = vec![String::new()];
     let mut rest = pattern;
     while let Some((literal, behind)) = rest.split_once('[') {
-        let (range, behind) = behind
-            .split_once(']')
-            .ok_or_else(|| format!("{pattern:?}: a bracket has no partner; write a range like [01:50]"))?;
-        let wrong =
-            |reason: &str| format!("[{range}]: {reason}; write a range like [01:50], [1:9:2] or [a:f]");
+        let (range, behind) = behind.split_once(']').ok_or_else(|| {
+            format!("{pattern:?}: a bracket has no partner; write a range like [01:50]")
+        })?;
+        let wrong = |reason: &str| {
+            format!("[{range}]: {reason}; write a range like [01:50], [1:9:2] or [a:f]")
+        };
         let values = values(range, MOST / names.len()).map_err(wrong)?;
         names = names
             .iter()
@@ -50,9 +51,11 @@ fn values(range: &str, most: usize) -> Result<Vec<String>, &'static str> {
     let (first, last) = (bounds.next().unwrap_or_default(), bounds.next().unwrap_or_default());
     let step = match (bounds.next(), bounds.next()) {
         (None, _) => 1,
-        (Some(step), None) => {
-            step.parse::<usize>().ok().filter(|step| *step > 0).ok_or("the step is a whole number from 1")?
-        }
+        (Some(step), None) => step
+            .parse::<usize>()
+            .ok()
+            .filter(|step| *step > 0)
+            .ok_or("the step is a whole number from 1")?,
         (Some(_), Some(_)) => return Err("there are more than three parts"),
     };
     if last.is_empty() {

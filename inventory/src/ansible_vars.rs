@@ -1,8 +1,9 @@
-//! Variables of Ansible's hosts and groups that stand in files of their own: `host_vars` and `group_vars` beside an
-//! inventory.
+//! Variables of Ansible's hosts and groups that stand in files of their own: `host_vars` and
+//! `group_vars` beside an inventory.
 //!
-//! A file has the name of its host or group, alone or with `.yml`, `.yaml` or `.json` behind it; in place of a file there may
-//! be a directory of such files. One that is encrypted as a whole is passed over: what it says stays unknown.
+//! A file has the name of its host or group, alone or with `.yml`, `.yaml` or `.json` behind it; in
+//! place of a file there may be a directory of such files. One that is encrypted as a whole is
+//! passed over: what it says stays unknown.
 
 use std::fs;
 use std::io;
@@ -54,10 +55,12 @@ pub(crate) fn read(inventory: &mut Inventory, path: &Path) -> Result<(), Mistake
 
 /// The names in a directory in order; none where there is no directory.
 fn entries(directory: &Path) -> Result<Vec<String>, Mistake> {
-    let cannot = |error: io::Error| Place::new(directory).mistake(0, format!("cannot read it: {error}"));
+    let cannot =
+        |error: io::Error| Place::new(directory).mistake(0, format!("cannot read it: {error}"));
     let mut names = Vec::new();
     match fs::read_dir(directory) {
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
         Err(error) => return Err(cannot(error)),
         Ok(entries) => {
             for entry in entries {
@@ -75,15 +78,16 @@ fn files(path: PathBuf, depth: usize) -> Result<Vec<PathBuf>, Mistake> {
         return Ok(vec![path]);
     }
     if depth == DEEPEST {
-        return Err(
-            Place::new(&path).mistake(0, format!("more than {DEEPEST} directories deep; flatten them"))
-        );
+        return Err(Place::new(&path)
+            .mistake(0, format!("more than {DEEPEST} directories deep; flatten them")));
     }
     let mut found = Vec::new();
     for name in entries(&path)? {
         let path = path.join(&name);
-        let ending =
-            path.extension().map(|ending| format!(".{}", ending.to_string_lossy())).unwrap_or_default();
+        let ending = path
+            .extension()
+            .map(|ending| format!(".{}", ending.to_string_lossy()))
+            .unwrap_or_default();
         let directory = path.is_dir();
         let meant = if directory { ending.is_empty() } else { ENDINGS.contains(&ending.as_str()) };
         if meant && !name.starts_with('.') && !name.ends_with('~') {
@@ -119,7 +123,9 @@ fn variables(
     inventory.begin_variables(place);
     for (variable, value) in table {
         let Some(variable_name) = variable.text() else {
-            return Err(inventory.mistake(variable.line, "a variable needs a name; write one, and a colon"));
+            return Err(
+                inventory.mistake(variable.line, "a variable needs a name; write one, and a colon")
+            );
         };
         inventory.variable_of(host, name, variable_name, of(&value), variable.line);
     }

@@ -1,7 +1,7 @@
 //! Ansible's inventories in their YAML form; JSON is YAML too.
 //!
-//! Read are groups with `hosts`, `children` and `vars`, anchors and merged tables included. Templates are not filled in,
-//! and no plugin is run.
+//! Read are groups with `hosts`, `children` and `vars`, anchors and merged tables included.
+//! Templates are not filled in, and no plugin is run.
 
 use std::path::Path;
 
@@ -25,7 +25,8 @@ pub fn read(path: &Path) -> Result<Source, Mistake> {
 ///
 /// # Errors
 ///
-/// The first line that makes no sense: where Ansible would warn and pass over a part, this is a mistake.
+/// The first line that makes no sense: where Ansible would warn and pass over a part, this is a
+/// mistake.
 pub fn parse(text: &str, path: &Path) -> Result<Source, Mistake> {
     groups(text, path)?.finish()
 }
@@ -37,17 +38,18 @@ fn groups(text: &str, path: &Path) -> Result<Inventory, Mistake> {
     let groups = match document.value {
         Value::Table(groups) => groups,
         Value::Null => {
-            return Err(
-                inventory.mistake(0, "there is nothing in it; write for example all: {hosts: {lab1: }}")
-            );
+            return Err(inventory
+                .mistake(0, "there is nothing in it; write for example all: {hosts: {lab1: }}"));
         }
         _ => {
-            let reason = "an inventory is a table of groups; write for example all: {hosts: {lab1: }}";
+            let reason =
+                "an inventory is a table of groups; write for example all: {hosts: {lab1: }}";
             return Err(inventory.mistake(document.line, reason));
         }
     };
     if let Some((key, _)) = groups.iter().find(|(key, _)| key.text() == Some("plugin")) {
-        let reason = "this file asks a plugin for hosts, which only Ansible can; name the output of ansible-inventory --list \
+        let reason = "this file asks a plugin for hosts, which only Ansible can; name the output \
+            of ansible-inventory --list \
                       --yaml instead";
         return Err(inventory.mistake(key.line, reason));
     }
@@ -77,7 +79,8 @@ fn group(inventory: &mut Inventory, key: &Node, value: &Node) -> Result<usize, M
             }
             _ => {
                 let what = part.text().unwrap_or("what stands here");
-                let reason = format!("{what:?} is no part of a group; write hosts, children or vars");
+                let reason =
+                    format!("{what:?} is no part of a group; write hosts, children or vars");
                 return Err(inventory.mistake(part.line, reason));
             }
         }
@@ -97,24 +100,31 @@ fn hosts(inventory: &mut Inventory, group: usize, content: &Node) -> Result<(), 
 }
 
 fn name<'a>(inventory: &Inventory, node: &'a Node, what: &str) -> Result<&'a str, Mistake> {
-    node.text()
-        .ok_or_else(|| inventory.mistake(node.line, format!("{what} needs a name; write one, and a colon")))
+    node.text().ok_or_else(|| {
+        inventory.mistake(node.line, format!("{what} needs a name; write one, and a colon"))
+    })
 }
 
 /// The rows of a table; nothing is an empty one.
-fn table<'a>(inventory: &Inventory, node: &'a Node, what: &str) -> Result<&'a [(Node, Node)], Mistake> {
+fn table<'a>(
+    inventory: &Inventory,
+    node: &'a Node,
+    what: &str,
+) -> Result<&'a [(Node, Node)], Mistake> {
     match &node.value {
         Value::Table(pairs) => Ok(pairs),
         Value::Null => Ok(&[]),
-        _ => {
-            Err(inventory
-                .mistake(node.line, format!("{what} must be a table; write a colon behind each name")))
-        }
+        _ => Err(inventory
+            .mistake(node.line, format!("{what} must be a table; write a colon behind each name"))),
     }
 }
 
 /// The same, where a name alone stands for a table of that name.
-fn table_or_name(inventory: &Inventory, node: &Node, what: &str) -> Result<Vec<(Node, Node)>, Mistake> {
+fn table_or_name(
+    inventory: &Inventory,
+    node: &Node,
+    what: &str,
+) -> Result<Vec<(Node, Node)>, Mistake> {
     match &node.value {
         Value::Scalar(_) => Ok(vec![(node.clone(), Node { line: node.line, value: Value::Null })]),
         _ => table(inventory, node, what).map(<[_]>::to_vec),

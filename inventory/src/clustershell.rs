@@ -1,8 +1,10 @@
-//! ClusterShell's groups: `groups.conf`, the YAML files of its `autodir`, and flat files of `group: nodes`.
+//! ClusterShell's groups: `groups.conf`, the YAML files of its `autodir`, and flat files of `group:
+//! nodes`.
 //!
-//! ClusterShell can also ask programs for groups ("upcalls": slurm, xcat, …). Nothing is run here: such a source is only
-//! named, among the [`ClusterShell::ignored`]. The one exception needs no program: an upcall that is ClusterShell's own
-//! `sed` over a flat file is that file. See `groups.conf(5)` and
+//! ClusterShell can also ask programs for groups ("upcalls": slurm, xcat, …). Nothing is run here:
+//! such a source is only named, among the [`ClusterShell::ignored`]. The one exception needs no
+//! program: an upcall that is ClusterShell's own `sed` over a flat file is that file. See
+//! `groups.conf(5)` and
 //! <https://clustershell.readthedocs.io/en/latest/config.html#node-groups>.
 
 use std::collections::{BTreeMap, HashSet};
@@ -24,20 +26,20 @@ const MOST_WORK: usize = 500_000;
 pub struct ClusterShell {
     /// The source whose groups need no source's name in front: `@group` instead of `@source:group`.
     pub default: Option<String>,
-    /// The sources that can be read, in ClusterShell's order. A group `all`, where there is one, is what `@source:*`
-    /// stands for.
+    /// The sources that can be read, in ClusterShell's order. A group `all`, where there is one, is
+    /// what `@source:*` stands for.
     pub sources: Vec<(String, Source)>,
     /// The sources that only a program could tell of, and where they are configured.
     pub ignored: Vec<(String, Origin)>,
 }
 
-/// Reads `groups.conf` and all that it names, or a directory with such a file in it, or one `.yaml` file; any other file
-/// is a flat one, and its source is called `local`.
+/// Reads `groups.conf` and all that it names, or a directory with such a file in it, or one `.yaml`
+/// file; any other file is a flat one, and its source is called `local`.
 ///
 /// # Errors
 ///
-/// Where a file is there and cannot be read, where two sources have one name, where the default is none of them, and
-/// wherever [`parse_yaml`] and [`parse_flat`] find a mistake.
+/// Where a file is there and cannot be read, where two sources have one name, where the default is
+/// none of them, and wherever [`parse_yaml`] and [`parse_flat`] find a mistake.
 pub fn read(path: &Path) -> Result<ClusterShell, Mistake> {
     let path = if path.is_dir() { path.join("groups.conf") } else { path.to_owned() };
     let text = Place::new(&path).read()?;
@@ -55,7 +57,8 @@ pub fn read(path: &Path) -> Result<ClusterShell, Mistake> {
     }
 }
 
-/// Reads a file of sources: for each its groups, each a set of hosts or a list of such. The path is for the origins.
+/// Reads a file of sources: for each its groups, each a set of hosts or a list of such. The path is
+/// for the origins.
 ///
 /// # Errors
 ///
@@ -76,7 +79,10 @@ pub fn parse_yaml(text: &str, path: &Path) -> Result<Vec<(String, Source)>, Mist
             let mut members = Vec::new();
             for part in parts {
                 let text = part.text().ok_or_else(|| {
-                    place.mistake(part.line, "a group is a set of hosts; write for example \"lab[01-40]\"")
+                    place.mistake(
+                        part.line,
+                        "a group is a set of hosts; write for example \"lab[01-40]\"",
+                    )
                 })?;
                 check(text, &place, part.line, &mut work)?;
                 members.push(text);
@@ -89,8 +95,8 @@ pub fn parse_yaml(text: &str, path: &Path) -> Result<Vec<(String, Source)>, Mist
     Ok(sources)
 }
 
-/// Reads a flat file: in each line a group, a colon and a set of hosts; a group may have several lines. The path is for
-/// the origins.
+/// Reads a flat file: in each line a group, a colon and a set of hosts; a group may have several
+/// lines. The path is for the origins.
 ///
 /// # Errors
 ///
@@ -104,9 +110,10 @@ pub fn parse_flat(text: &str, path: &Path) -> Result<Source, Mistake> {
             continue;
         }
         let Some((name, members)) = content.split_once(':') else {
-            return Err(
-                place.mistake(line, "there is no colon behind a group's name; write group: lab[01-40]")
-            );
+            return Err(place.mistake(
+                line,
+                "there is no colon behind a group's name; write group: lab[01-40]",
+            ));
         };
         names::group(name).map_err(|reason| place.mistake(line, reason))?;
         check(members, &place, line, &mut work)?;
@@ -114,7 +121,10 @@ pub fn parse_flat(text: &str, path: &Path) -> Result<Source, Mistake> {
             .groups
             .entry(name.to_owned())
             .and_modify(|group| group.members = format!("{}\n{}", group.members, members.trim()))
-            .or_insert_with(|| Group { members: members.trim().to_owned(), origin: place.line(line) });
+            .or_insert_with(|| Group {
+                members: members.trim().to_owned(),
+                origin: place.line(line),
+            });
     }
     Ok(source)
 }
@@ -123,15 +133,18 @@ fn table<'a>(node: &'a Node, place: &Place, what: &str) -> Result<&'a [(Node, No
     match &node.value {
         Value::Table(pairs) => Ok(pairs),
         _ => {
-            let reason = format!("{what} must be a table; write source:, and below it group: \"lab[01-40]\"");
+            let reason = format!(
+                "{what} must be a table; write source:, and below it group: \"lab[01-40]\""
+            );
             Err(place.mistake(node.line, reason))
         }
     }
 }
 
 fn name<'a>(node: &'a Node, place: &Place, what: &str) -> Result<&'a str, Mistake> {
-    let name =
-        node.text().ok_or_else(|| place.mistake(node.line, format!("{what} needs a name; write one")))?;
+    let name = node
+        .text()
+        .ok_or_else(|| place.mistake(node.line, format!("{what} needs a name; write one")))?;
     names::group(name).map_err(|reason| place.mistake(node.line, reason))?;
     Ok(name)
 }
@@ -168,11 +181,13 @@ fn check(members: &str, place: &Place, line: usize, work: &mut usize) -> Result<
         if expression.trim().is_empty() {
             continue;
         }
-        let set =
-            NodeSet::parse(expression, &AnyGroups).map_err(|wrong| place.mistake(line, wrong.to_string()))?;
+        let set = NodeSet::parse(expression, &AnyGroups)
+            .map_err(|wrong| place.mistake(line, wrong.to_string()))?;
         *work += set.len();
         if *work > MOST_WORK {
-            return Err(place.mistake(line, "all groups together have too many hosts; split the file"));
+            return Err(
+                place.mistake(line, "all groups together have too many hosts; split the file")
+            );
         }
     }
     Ok(())
@@ -201,7 +216,9 @@ fn sections(text: &str, place: &Place) -> Result<Vec<(usize, String, Section)>, 
         last = None;
         if let Some((name, _)) = trimmed.strip_prefix('[').and_then(|rest| rest.rsplit_once(']')) {
             if sections.iter().any(|(_, other, _)| other == name) {
-                return Err(place.mistake(line, format!("[{name}] is there already; make one of the two")));
+                return Err(
+                    place.mistake(line, format!("[{name}] is there already; make one of the two"))
+                );
             }
             sections.push((line, name.to_owned(), Section::new()));
             continue;
@@ -214,7 +231,9 @@ fn sections(text: &str, place: &Place) -> Result<Vec<(usize, String, Section)>, 
         };
         let option = option.trim().to_lowercase();
         if section.insert(option.clone(), (line, value.trim().to_owned())).is_some() {
-            return Err(place.mistake(line, format!("{option} is there already; make one of the two")));
+            return Err(
+                place.mistake(line, format!("{option} is there already; make one of the two"))
+            );
         }
         last = Some(option);
     }
@@ -247,8 +266,9 @@ fn configuration(text: &str, path: &Path) -> Result<ClusterShell, Mistake> {
     found.default = found.sources.first().map(|(name, _)| name.clone());
     if let Some((line, default)) = option("default").filter(|(_, default)| !default.is_empty()) {
         if !found.knows(default) {
-            let reason =
-                format!("there is no source {default:?}; write the name of one that there is, or nothing");
+            let reason = format!(
+                "there is no source {default:?}; write the name of one that there is, or nothing"
+            );
             return Err(place.mistake(*line, reason));
         }
         found.default = Some(default.clone());
@@ -271,9 +291,10 @@ impl ClusterShell {
         line: usize,
     ) -> Result<(), Mistake> {
         if self.knows(&name) {
-            return Err(
-                place.mistake(line, format!("there is a source {name:?} already; rename one of the two"))
-            );
+            return Err(place.mistake(
+                line,
+                format!("there is a source {name:?} already; rename one of the two"),
+            ));
         }
         match source {
             Some(source) => self.sources.push((name, source)),
@@ -293,8 +314,9 @@ impl ClusterShell {
             for name in sources.split(',').filter(|name| *name != "Main" && *name != "DEFAULT") {
                 names::group(name).map_err(|reason| place.mistake(*line, reason))?;
                 let Some((_, map)) = section.get("map") else {
-                    let reason =
-                        format!("the source {name} has no map; write the command that lists a group's hosts");
+                    let reason = format!(
+                        "the source {name} has no map; write the command that lists a group's hosts"
+                    );
                     return Err(place.mistake(*line, reason));
                 };
                 let source = match flat_files(map) {
@@ -308,14 +330,16 @@ impl ClusterShell {
     }
 }
 
-/// What an upcall reads where it is ClusterShell's own for flat files: one file, or a second where the first is not there.
+/// What an upcall reads where it is ClusterShell's own for flat files: one file, or a second where
+/// the first is not there.
 fn flat_files(upcall: &str) -> Option<Vec<&str>> {
     let (before, file) = upcall.split_once(r"sed -n 's/^$GROUP:\(.*\)/\1/p' ")?;
     let file = file.trim();
     let is_path = |text: &str| {
         let rest = text.replace("$CFGDIR", "").replace("$SOURCE", "");
         !text.is_empty()
-            && !rest.contains(|sign: char| sign.is_whitespace() || "$`\"'\\;&|<>*?(){}".contains(sign))
+            && !rest
+                .contains(|sign: char| sign.is_whitespace() || "$`\"'\\;&|<>*?(){}".contains(sign))
     };
     if before.trim().is_empty() && is_path(file) {
         return Some(vec![file]);
@@ -323,7 +347,8 @@ fn flat_files(upcall: &str) -> Option<Vec<&str>> {
     // [ -f FIRST ] && f=FIRST || f=SECOND; sed … $f
     let (first, rest) = before.trim().strip_prefix("[ -f ")?.split_once(" ] && f=")?;
     let (same, second) = rest.strip_suffix(';')?.split_once(" || f=")?;
-    (file == "$f" && first == same && is_path(first) && is_path(second)).then(|| vec![first, second])
+    (file == "$f" && first == same && is_path(first) && is_path(second))
+        .then(|| vec![first, second])
 }
 
 /// The first of these files that is there; none is a source without groups, as it is to `sed`.
@@ -344,7 +369,11 @@ fn substituted(text: &str, directory: &Path) -> String {
 }
 
 /// The directories of an option, each once, those that are there; quotes may be around them.
-fn directories(option: Option<&(usize, String)>, own: &Path, place: &Place) -> Result<Vec<PathBuf>, Mistake> {
+fn directories(
+    option: Option<&(usize, String)>,
+    own: &Path,
+    place: &Place,
+) -> Result<Vec<PathBuf>, Mistake> {
     let Some((line, value)) = option else { return Ok(Vec::new()) };
     let mut directories: Vec<PathBuf> = Vec::new();
     let mut seen = HashSet::new();
@@ -360,7 +389,8 @@ fn directories(option: Option<&(usize, String)>, own: &Path, place: &Place) -> R
                 }
             }
             _ => {
-                let reason = format!("{} is no directory that can be read; correct it", directory.display());
+                let reason =
+                    format!("{} is no directory that can be read; correct it", directory.display());
                 return Err(place.mistake(*line, reason));
             }
         }
@@ -368,10 +398,12 @@ fn directories(option: Option<&(usize, String)>, own: &Path, place: &Place) -> R
     Ok(directories)
 }
 
-/// The files of a directory with this ending, by name; those whose name begins with a dot are not meant.
+/// The files of a directory with this ending, by name; those whose name begins with a dot are not
+/// meant.
 fn files(directory: &Path, ending: &str, place: &Place) -> Result<Vec<PathBuf>, Mistake> {
-    let unreadable =
-        |error: io::Error| place.mistake(0, format!("cannot read {}: {error}", directory.display()));
+    let unreadable = |error: io::Error| {
+        place.mistake(0, format!("cannot read {}: {error}", directory.display()))
+    };
     let mut files = Vec::new();
     for entry in fs::read_dir(directory).map_err(unreadable)? {
         let path = entry.map_err(unreadable)?.path();

@@ -32,7 +32,8 @@ use crate::{Group, Mistake, Origin, Room, Settings};
 pub struct HostsToml {
     /// The groups under `[groups]`, each with its line.
     pub groups: BTreeMap<String, Group>,
-    /// Every value of a table as a room of its own, so that it has its own line; a table's values stand together.
+    /// Every value of a table as a room of its own, so that it has its own line; a table's values
+    /// stand together.
     pub rooms: Vec<Room>,
     /// What tables say with `groups`: a group's name, and hosts that belong to it.
     pub memberships: Vec<(String, Group)>,
@@ -113,7 +114,10 @@ struct Page<'a> {
 impl Page<'_> {
     fn origin(&self, at: usize) -> Origin {
         let before = &self.text.as_bytes()[..at.min(self.text.len())];
-        Origin { path: self.path.clone(), line: 1 + before.iter().filter(|byte| **byte == b'\n').count() }
+        Origin {
+            path: self.path.clone(),
+            line: 1 + before.iter().filter(|byte| **byte == b'\n').count(),
+        }
     }
 
     fn mistake(&self, at: usize, reason: &str) -> Mistake {
@@ -126,17 +130,20 @@ impl Page<'_> {
         let sign = |c: &char| c.is_whitespace() || c.is_control() || ",!&^@*:[]".contains(*c);
         match name.chars().find(sign) {
             Some(sign) => {
-                Err(self.mistake(at, &format!("a group's name cannot hold {sign:?}; choose another")))
+                Err(self
+                    .mistake(at, &format!("a group's name cannot hold {sign:?}; choose another")))
             }
             None if name.is_empty() => Err(self.mistake(at, "a group needs a name; write one")),
             None if name == "last" => {
-                Err(self.mistake(at, "@last stands for the hosts of the last run; choose another name"))
+                Err(self
+                    .mistake(at, "@last stands for the hosts of the last run; choose another name"))
             }
             None => Ok(()),
         }
     }
 
-    /// Finds what is wrong with the notation here, where its line is known. Groups may be defined elsewhere.
+    /// Finds what is wrong with the notation here, where its line is known. Groups may be defined
+    /// elsewhere.
     fn check_members(&self, members: &Spanned<String>) -> Result<(), Mistake> {
         for line in members.get_ref().lines().map(str::trim).filter(|line| !line.is_empty()) {
             NodeSet::parse(line, &AnyGroup)
@@ -145,7 +152,12 @@ impl Page<'_> {
         Ok(())
     }
 
-    fn table(&self, hosts: &Spanned<String>, table: Table, said: &mut HostsToml) -> Result<(), Mistake> {
+    fn table(
+        &self,
+        hosts: &Spanned<String>,
+        table: Table,
+        said: &mut HostsToml,
+    ) -> Result<(), Mistake> {
         let at = hosts.span().start;
         let set = NodeSet::parse(hosts.get_ref(), &InFile(&said.groups))
             .map_err(|mistake| self.mistake(at, &mistake.to_string()))?;
@@ -164,10 +176,16 @@ impl Page<'_> {
             say(port.span().start, Settings { port: Some(port.into_inner().get()), ..nothing() });
         }
         if let Some(address) = table.address {
-            say(address.span().start, Settings { address: Some(address.into_inner()), ..nothing() });
+            say(
+                address.span().start,
+                Settings { address: Some(address.into_inner()), ..nothing() },
+            );
         }
         if let Some(host_id) = table.host_id {
-            say(host_id.span().start, Settings { host_id: Some(host_id.into_inner()), ..nothing() });
+            say(
+                host_id.span().start,
+                Settings { host_id: Some(host_id.into_inner()), ..nothing() },
+            );
         }
         if let Some(key) = table.key {
             say(key.span().start, Settings { key: Some(key.into_inner()), ..nothing() });
@@ -181,7 +199,8 @@ impl Page<'_> {
         for (name, value) in table.variables {
             let at = value.span().start;
             let value = scalar(value.into_inner()).ok_or_else(|| {
-                let reason = format!("the variable {name:?} is no text, number, true or false; write one");
+                let reason =
+                    format!("the variable {name:?} is no text, number, true or false; write one");
                 self.mistake(at, &reason)
             })?;
             say(at, Settings { variables: [(name, value)].into(), ..nothing() });
@@ -267,8 +286,10 @@ mod tests {
     #[test]
     fn every_value_has_its_own_line() {
         let said = parsed(
-            "[groups]\nlab-a = \"lab[01-02]\"\n\n[hosts.\"@lab-a,x\"]\naddress = \"{host}.example\"\nport = 7\n\
-             host_id = \"i\"\nkey = \"k\"\nuser = \"u\"\nplain = true\ngroups = [\n  \"teaching\",\n]\n\
+            "[groups]\nlab-a = \"lab[01-02]\"\n\n[hosts.\"@lab-a,x\"]\naddress = \
+             \"{host}.example\"\nport = 7\n\
+             host_id = \"i\"\nkey = \"k\"\nuser = \"u\"\nplain = true\ngroups = [\n  \
+             \"teaching\",\n]\n\
              [hosts.\"@lab-a,x\".variables]\nfloor = 2\ndoor = \"left\"\n",
         );
         assert_eq!(said.groups["lab-a"].origin.to_string(), "h.toml:2");
@@ -286,7 +307,10 @@ mod tests {
         assert_eq!(line(|said| said.key.is_some()), Some(8));
         assert_eq!(line(|said| said.user.is_some()), Some(9));
         assert_eq!(line(|said| said.plain == Some(true)), Some(10));
-        assert_eq!(line(|said| said.variables.get("floor").is_some_and(|floor| floor == "2")), Some(15));
+        assert_eq!(
+            line(|said| said.variables.get("floor").is_some_and(|floor| floor == "2")),
+            Some(15)
+        );
         assert_eq!(line(|said| said.variables.contains_key("door")), Some(16));
     }
 

@@ -1,6 +1,8 @@
-//! Hosts and groups of hosts, as files tell of them: what was said, and in which line of which file.
+//! Hosts and groups of hosts, as files tell of them: what was said, and in which line of which
+//! file.
 //!
-//! This crate reads; it decides nothing. Which of two files wins, and what a flag overrides, is its caller's business.
+//! This crate reads; it decides nothing. Which of two files wins, and what a flag overrides, is its
+//! caller's business.
 
 mod ansible;
 pub mod ansible_ini;

@@ -18,7 +18,8 @@ use crate::{Group, Mistake, Origin, Source, ansible_ini, ansible_yaml, clustersh
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Wanted {
-    /// Inventories of Ansible: YAML where the name ends in `.yml`, `.yaml` or `.json`, INI otherwise.
+    /// Inventories of Ansible: YAML where the name ends in `.yml`, `.yaml` or `.json`, INI
+    /// otherwise.
     pub ansible: Vec<String>,
     /// ClusterShell's groups.
     pub clustershell: Location,
@@ -45,10 +46,12 @@ impl Default for Location {
 /// What those files say.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Others {
-    /// The sources in the order in which they count, each with its name: `ansible`, those of ClusterShell, `ssh`. Their
-    /// groups name others as `@source:group`; the group `*` of each is all of it.
+    /// The sources in the order in which they count, each with its name: `ansible`, those of
+    /// ClusterShell, `ssh`. Their groups name others as `@source:group`; the group `*` of each is
+    /// all of it.
     pub sources: Vec<(String, Source)>,
-    /// The sources whose groups may also be named without their source, in the order in which they count.
+    /// The sources whose groups may also be named without their source, in the order in which they
+    /// count.
     pub unnamed: Vec<String>,
     /// Sources that only a program could tell of, and where they are configured.
     pub ignored: Vec<(String, Origin)>,
@@ -91,7 +94,9 @@ impl Wanted {
         }
         let ssh = match &self.ssh_config {
             Location::Usual(false) => None,
-            Location::Usual(true) => home.map(|home| home.join(".ssh/config")).filter(|path| path.exists()),
+            Location::Usual(true) => {
+                home.map(|home| home.join(".ssh/config")).filter(|path| path.exists())
+            }
             Location::At(text) => Some(path(text)),
         };
         if let Some(path) = ssh {
@@ -123,8 +128,9 @@ impl Others {
 /// The configuration that counts most of those that ClusterShell looks for.
 fn clustershells_own(home: Option<&Path>) -> Option<PathBuf> {
     let own = env::var_os("CLUSTERSHELL_CFGDIR").map(PathBuf::from);
-    let users =
-        env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).or_else(|| home.map(|home| home.join(".config")));
+    let users = env::var_os("XDG_CONFIG_HOME")
+        .map(PathBuf::from)
+        .or_else(|| home.map(|home| home.join(".config")));
     let directories = [
         own,
         users.map(|directory| directory.join("clustershell")),

@@ -1,10 +1,12 @@
-//! Groups of a named source, beside those of other sources: each `@group` in them becomes `@source:group`.
+//! Groups of a named source, beside those of other sources: each `@group` in them becomes
+//! `@source:group`.
 
 use crate::Source;
 
 impl Source {
-    /// The same groups, with members that mean the same wherever groups of other sources are known too. The groups' own
-    /// names stay as they are: the caller knows them as `source:group`, and by `source:*` what `@*` is in this source.
+    /// The same groups, with members that mean the same wherever groups of other sources are known
+    /// too. The groups' own names stay as they are: the caller knows them as `source:group`, and by
+    /// `source:*` what `@*` is in this source.
     #[must_use]
     pub fn qualified(mut self, source: &str) -> Self {
         for group in self.groups.values_mut() {
@@ -23,7 +25,8 @@ fn qualified(members: &str, source: &str) -> String {
         text.push(sign);
         if sign == '@' && begins {
             let end = |sign: char| sign.is_whitespace() || ",!&^:".contains(sign);
-            // Not further than to the end of this name: there may be very many of them. What is in brackets may have commas.
+            // Not further than to the end of this name: there may be very many of them. What is in
+            // brackets may have commas.
             let mut open = false;
             let end_of_name = members[at + 1..].chars().find(|sign| {
                 open = *sign == '[' || (open && *sign != ']');

@@ -1,4 +1,5 @@
-//! What one source of hosts says: groups, and settings for sets of hosts, each with the place it came from.
+//! What one source of hosts says: groups, and settings for sets of hosts, each with the place it
+//! came from.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -62,8 +63,9 @@ pub struct Settings {
     pub user: Option<String>,
     /// Whether to go without TLS.
     pub plain: Option<bool>,
-    /// Which of these are said in a way that only another program understands: why, and what to do about it. Such a host
-    /// is known, but nobody gets there unless something that counts more says the same plainly.
+    /// Which of these are said in a way that only another program understands: why, and what to do
+    /// about it. Such a host is known, but nobody gets there unless something that counts more says
+    /// the same plainly.
     pub unusable: BTreeMap<Setting, String>,
     /// Anything else that people keep with their hosts.
     pub variables: BTreeMap<String, String>,
@@ -83,7 +85,8 @@ pub struct Room {
 /// A named set of hosts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Group {
-    /// The members, in the notation of [`labsh_nodeset`]; it may name other groups of the same source.
+    /// The members, in the notation of [`labsh_nodeset`]; it may name other groups of the same
+    /// source.
     pub members: String,
     /// Where the group is defined.
     pub origin: Origin,
@@ -91,8 +94,8 @@ pub struct Group {
 
 /// Everything that one source says.
 ///
-/// Of two rooms that hold the same host, the one with fewer hosts says more exactly what is meant; of two equally large
-/// ones, the first counts.
+/// Of two rooms that hold the same host, the one with fewer hosts says more exactly what is meant;
+/// of two equally large ones, the first counts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Source {
     /// The groups by name.

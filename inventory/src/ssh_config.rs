@@ -1,9 +1,10 @@
-//! Hosts that OpenSSH's configuration names, and what it says of their addresses and users: `ssh_config(5)`.
+//! Hosts that OpenSSH's configuration names, and what it says of their addresses and users:
+//! `ssh_config(5)`.
 //!
-//! Every pattern of a `Host` line that has no wildcard and no `!` is a host. `HostName` and `User` are taken as ssh takes
-//! them: of all blocks that match a host, those with wildcards included, the first value counts. `Include` is followed.
-//! `Match` blocks are passed over, since what they ask for is known only to ssh; so is everything else, `Port` first of
-//! all: it is sshd's.
+//! Every pattern of a `Host` line that has no wildcard and no `!` is a host. `HostName` and `User`
+//! are taken as ssh takes them: of all blocks that match a host, those with wildcards included, the
+//! first value counts. `Include` is followed. `Match` blocks are passed over, since what they ask
+//! for is known only to ssh; so is everything else, `Port` first of all: it is sshd's.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -25,7 +26,8 @@ const MOST_FILES: usize = 1000;
 /// How many signs of patterns with wildcards are compared with hosts in all.
 const MOST_COMPARED: usize = 100_000_000;
 
-/// Reads `path` and what it includes. Relative paths in it begin in `~/.ssh`, or in `/etc/ssh` where the file is there.
+/// Reads `path` and what it includes. Relative paths in it begin in `~/.ssh`, or in `/etc/ssh`
+/// where the file is there.
 ///
 /// # Errors
 ///
@@ -46,7 +48,8 @@ pub fn read_with_home(path: &Path, home: Option<&Path>) -> Result<Source, Mistak
         true => Some(PathBuf::from("/etc/ssh")),
         false => home.map(|home| home.join(".ssh")),
     };
-    let mut config = Config { including: true, home: home.map(Path::to_owned), base, ..Config::default() };
+    let mut config =
+        Config { including: true, home: home.map(Path::to_owned), base, ..Config::default() };
     config.file(&text, &place, None, 0)?;
     config.finish(&place)
 }
@@ -55,7 +58,8 @@ pub fn read_with_home(path: &Path, home: Option<&Path>) -> Result<Source, Mistak
 ///
 /// # Errors
 ///
-/// Quotes without an end, more than one value, `Host` without a pattern, more than [`labsh_nodeset::MOST`] hosts.
+/// Quotes without an end, more than one value, `Host` without a pattern, more than
+/// [`labsh_nodeset::MOST`] hosts.
 pub fn parse(text: &str, path: &Path) -> Result<Source, Mistake> {
     let place = Place::new(path);
     let mut config = Config::default();
@@ -78,7 +82,8 @@ struct Config {
 /// Lines that count for the same hosts.
 #[derive(Debug)]
 struct Block {
-    /// The block in which this one's file is included: what does not match there matches nowhere inside.
+    /// The block in which this one's file is included: what does not match there matches nowhere
+    /// inside.
     outer: Option<usize>,
     /// `None` for the lines before the first `Host`: they are for every host.
     patterns: Option<Vec<String>>,
@@ -91,7 +96,13 @@ enum Keyword {
 }
 
 impl Config {
-    fn file(&mut self, text: &str, place: &Place, outer: Option<usize>, depth: usize) -> Result<(), Mistake> {
+    fn file(
+        &mut self,
+        text: &str,
+        place: &Place,
+        outer: Option<usize>,
+        depth: usize,
+    ) -> Result<(), Mistake> {
         self.files += 1;
         // Where nothing counts, behind `Match`, there is no block.
         let mut block = Some(self.block(outer, None));
@@ -145,9 +156,11 @@ impl Config {
     }
 
     fn take_hosts(&mut self, patterns: &[String], origin: &Origin) -> Result<(), Mistake> {
-        // ssh's configuration is for more than hosts with labshd: what could not be named is left out.
-        for name in
-            patterns.iter().filter(|pattern| !pattern.starts_with('!') && names::host(pattern).is_ok())
+        // ssh's configuration is for more than hosts with labshd: what could not be named is left
+        // out.
+        for name in patterns
+            .iter()
+            .filter(|pattern| !pattern.starts_with('!') && names::host(pattern).is_ok())
         {
             self.hosts.entry(name.clone()).or_insert_with(|| origin.clone());
         }
@@ -172,13 +185,18 @@ impl Config {
             Some(inside) => self.home.as_ref().map(|home| home.join(inside)),
             None if path.starts_with('/') => Some(PathBuf::from(path)),
             None if path.starts_with('~') => {
-                return Err(place
-                    .mistake(line, format!("Include {path}: write somebody else's home as a whole path")));
+                return Err(place.mistake(
+                    line,
+                    format!("Include {path}: write somebody else's home as a whole path"),
+                ));
             }
             None => self.base.as_ref().map(|base| base.join(path)),
         };
         let anchored = anchored.as_deref().and_then(Path::to_str).ok_or_else(|| {
-            place.mistake(line, format!("Include {path}: there is no home directory; write the whole path"))
+            place.mistake(
+                line,
+                format!("Include {path}: there is no home directory; write the whole path"),
+            )
         })?;
         let options = MatchOptions {
             case_sensitive: true,
@@ -195,7 +213,8 @@ impl Config {
         })?;
         for found in paths.flatten().filter(|found| found.is_file()) {
             if depth == DEEPEST || self.files >= MOST_FILES {
-                let limit = if depth == DEEPEST { "more than 16 deep" } else { "more than 1000 of them" };
+                let limit =
+                    if depth == DEEPEST { "more than 16 deep" } else { "more than 1000 of them" };
                 let reason = format!("Include {path}: {limit}; does a file include itself?");
                 return Err(place.mistake(line, reason));
             }
@@ -214,9 +233,14 @@ impl Config {
         // Behind a `!` that takes it back, a name is no host.
         let mut known = vec![false; names.len()];
         for (block, hosts) in self.blocks.iter().zip(&matching) {
-            let places =
-                block.patterns.iter().flatten().filter_map(|name| names.binary_search(&name.as_str()).ok());
-            places.filter(|host| hosts.binary_search(host).is_ok()).for_each(|host| known[host] = true);
+            let places = block
+                .patterns
+                .iter()
+                .flatten()
+                .filter_map(|name| names.binary_search(&name.as_str()).ok());
+            places
+                .filter(|host| hosts.binary_search(host).is_ok())
+                .for_each(|host| known[host] = true);
         }
         let mut lines: BTreeMap<&Origin, Vec<&str>> = BTreeMap::new();
         for (host, origin) in self.hosts.values().enumerate().filter(|(host, _)| known[*host]) {
@@ -232,9 +256,12 @@ impl Config {
             .collect();
         for keyword in [Keyword::HostName, Keyword::User] {
             let mut open = known.clone();
-            for (_, value, block, origin) in self.values.iter().filter(|(other, ..)| *other == keyword) {
-                let first =
-                    matching[*block].iter().filter(|host| std::mem::replace(&mut open[**host], false));
+            for (_, value, block, origin) in
+                self.values.iter().filter(|(other, ..)| *other == keyword)
+            {
+                let first = matching[*block]
+                    .iter()
+                    .filter(|host| std::mem::replace(&mut open[**host], false));
                 let hosts = NodeSet::of(first.map(|host| names[*host]));
                 if hosts.is_empty() {
                     continue;
@@ -267,23 +294,28 @@ impl Config {
             for pattern in wanted {
                 if pattern.contains(['*', '?']) {
                     compared += pattern.len() * outer.len();
-                    hosts.extend(outer.iter().copied().filter(|host| matches(pattern, names[*host])));
+                    hosts.extend(
+                        outer.iter().copied().filter(|host| matches(pattern, names[*host])),
+                    );
                 } else if let Ok(host) = names.binary_search(&pattern) {
                     hosts.extend(outer.binary_search(&host).is_ok().then_some(host));
                 }
                 if compared > MOST_COMPARED {
-                    return Err(
-                        place.mistake(0, "there are too many patterns for so many hosts; split the file")
-                    );
+                    return Err(place.mistake(
+                        0,
+                        "there are too many patterns for so many hosts; split the file",
+                    ));
                 }
             }
             hosts.sort_unstable();
             hosts.dedup();
             compared += hosts.len() * negated.iter().map(|pattern| pattern.len()).sum::<usize>();
             if compared > MOST_COMPARED {
-                return Err(place.mistake(0, "there are too many patterns for so many hosts; split the file"));
+                return Err(place
+                    .mistake(0, "there are too many patterns for so many hosts; split the file"));
             }
-            hosts.retain(|host| !negated.iter().any(|pattern| matches(&pattern[1..], names[*host])));
+            hosts
+                .retain(|host| !negated.iter().any(|pattern| matches(&pattern[1..], names[*host])));
             matching.push(hosts.into());
         }
         Ok(matching)

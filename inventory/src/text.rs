@@ -42,14 +42,16 @@ impl Place {
     /// What the file holds; nothing where there is none.
     pub(crate) fn read_if_there(&self) -> Result<Option<String>, Mistake> {
         let mut bytes = Vec::new();
-        let read = File::open(&self.0).and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes));
+        let read =
+            File::open(&self.0).and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes));
         match read {
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => {
-                return Err(
-                    self.mistake(0, format!("cannot read it: {error}; make it a file that can be read"))
-                );
+                return Err(self.mistake(
+                    0,
+                    format!("cannot read it: {error}; make it a file that can be read"),
+                ));
             }
         }
         if bytes.len() as u64 > LARGEST {

@@ -10,7 +10,8 @@ use crate::text::Place;
 /// How deep lists and tables may stand within each other.
 const DEEPEST: usize = 64;
 
-/// How many parts a file may have. What an alias stands for counts each time, and a long text as several.
+/// How many parts a file may have. What an alias stands for counts each time, and a long text as
+/// several.
 const MOST_NODES: usize = 1_000_000;
 
 /// Every so many bytes of a text count as a part more.
@@ -52,7 +53,8 @@ impl Node {
             Value::Scalar(text) => serde_json::Value::String(text.clone()),
             Value::List(nodes) => nodes.iter().map(Self::json).collect(),
             Value::Table(pairs) => {
-                let key = |key: &Self| key.text().map_or_else(|| key.json().to_string(), str::to_owned);
+                let key =
+                    |key: &Self| key.text().map_or_else(|| key.json().to_string(), str::to_owned);
                 serde_json::Value::Object(
                     pairs.iter().map(|(name, value)| (key(name), value.json())).collect(),
                 )
@@ -91,7 +93,9 @@ pub(crate) fn parse(text: &str, place: &Place) -> Result<Node, Mistake> {
             Event::DocumentStart(_) => continue,
             Event::SequenceStart(anchor, _) | Event::MappingStart(anchor, _) => {
                 if open.len() == DEEPEST {
-                    return Err(place.mistake(line, format!("more than {DEEPEST} levels; flatten them")));
+                    return Err(
+                        place.mistake(line, format!("more than {DEEPEST} levels; flatten them"))
+                    );
                 }
                 let value = match event {
                     Event::SequenceStart(..) => Value::List(Vec::new()),
@@ -120,11 +124,13 @@ pub(crate) fn parse(text: &str, place: &Place) -> Result<Node, Mistake> {
             }
             Event::Alias(anchor) => {
                 let Some((node, extent)) = anchors.get(&anchor) else {
-                    return Err(place.mistake(line, "this alias stands for what it is part of; write it out"));
+                    return Err(place
+                        .mistake(line, "this alias stands for what it is part of; write it out"));
                 };
                 // Aliases of what holds aliases can nest without any bracket that does.
                 if open.len() + extent.depth > DEEPEST {
-                    let reason = format!("more than {DEEPEST} levels, aliases written out; flatten them");
+                    let reason =
+                        format!("more than {DEEPEST} levels, aliases written out; flatten them");
                     return Err(place.mistake(line, reason));
                 }
                 size = extent.size;
@@ -132,7 +138,10 @@ pub(crate) fn parse(text: &str, place: &Place) -> Result<Node, Mistake> {
             }
         };
         left = left.checked_sub(size).ok_or_else(|| {
-            place.mistake(line, format!("more than {MOST_NODES} values, aliases written out; split the file"))
+            place.mistake(
+                line,
+                format!("more than {MOST_NODES} values, aliases written out; split the file"),
+            )
         })?;
         if anchor > 0 {
             // Aliases of large parts are dear; what is kept for them is counted like an alias.
@@ -145,10 +154,12 @@ pub(crate) fn parse(text: &str, place: &Place) -> Result<Node, Mistake> {
         match open.last_mut() {
             None => document = Some(node),
             Some(Open { node: Node { value: Value::List(nodes), .. }, .. }) => nodes.push(node),
-            Some(Open { node: Node { value: Value::Table(pairs), .. }, key, .. }) => match key.take() {
-                None => *key = Some(node),
-                Some(name) => pairs.push((name, node)),
-            },
+            Some(Open { node: Node { value: Value::Table(pairs), .. }, key, .. }) => {
+                match key.take() {
+                    None => *key = Some(node),
+                    Some(name) => pairs.push((name, node)),
+                }
+            }
             Some(_) => {}
         }
     }
@@ -197,7 +208,9 @@ fn finish(pairs: &mut Vec<(Node, Node)>, place: &Place) -> Result<(), Mistake> {
             };
             for part in parts {
                 let Value::Table(inherited) = part.value else {
-                    return Err(place.mistake(key.line, "<< takes a table, or a list of tables; name one"));
+                    return Err(
+                        place.mistake(key.line, "<< takes a table, or a list of tables; name one")
+                    );
                 };
                 merged.extend(inherited);
             }

@@ -31,7 +31,8 @@ fn listed_file(tool: &Path, file: &Path) -> Told {
     let home = tempfile::tempdir().unwrap();
     let mut command = Command::new(tool);
     command.args(["--list", "-i"]).arg(file).env("ANSIBLE_INVENTORY_UNPARSED_FAILED", "true");
-    let list: Map<String, Value> = serde_json::from_str(&output(&mut command, home.path())).unwrap();
+    let list: Map<String, Value> =
+        serde_json::from_str(&output(&mut command, home.path())).unwrap();
     let names = |group: &Value, what: &str| -> Vec<String> {
         let names = group.get(what).and_then(Value::as_array).into_iter().flatten();
         names.map(|name| name.as_str().unwrap().to_owned()).collect()
@@ -67,7 +68,10 @@ fn understood(tool: &Path, texts: &[String], ending: &str) -> Vec<Told> {
     let told = output(&mut command, directory.path());
     let lines = told.lines().map(|line| {
         let told: Value = serde_json::from_str(line).unwrap();
-        Told { groups: serde_json::from_value(told["groups"].clone()).unwrap(), hosts: hosts(&told["hosts"]) }
+        Told {
+            groups: serde_json::from_value(told["groups"].clone()).unwrap(),
+            hosts: hosts(&told["hosts"]),
+        }
     });
     lines.collect()
 }
@@ -91,13 +95,18 @@ fn settings(host: &str, variables: &Value) -> BTreeMap<String, String> {
         .unwrap()
         .iter()
         .filter(|(_, value)| !value.is_null())
-        .map(|(name, value)| (name.clone(), value.as_str().map_or_else(|| value.to_string(), str::to_owned)))
+        .map(|(name, value)| {
+            (name.clone(), value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+        })
         .collect();
     let labsh = variables.get("ansible_connection").is_some_and(|connection| connection == "labsh");
     let mut settings = BTreeMap::new();
     for (setting, names) in [
         ("address", &["ansible_ssh_host", "ansible_host", "ansible_labsh_target"][..]),
-        ("port", if labsh { &["ansible_port", "ansible_labsh_port"] } else { &["ansible_labsh_port"] }),
+        (
+            "port",
+            if labsh { &["ansible_port", "ansible_labsh_port"] } else { &["ansible_labsh_port"] },
+        ),
         ("user", &["ansible_ssh_user", "ansible_user", "ansible_labsh_user"]),
         ("key", &["ansible_labsh_key"]),
         ("host-id", &["ansible_labsh_host_id"]),
@@ -106,7 +115,8 @@ fn settings(host: &str, variables: &Value) -> BTreeMap<String, String> {
         for name in names {
             // An empty one keeps those away that count less, and the plugin passes nothing on.
             if let Some(value) = variables.remove(*name) {
-                settings.insert(setting.to_owned(), value.replace("{{ inventory_hostname }}", host));
+                settings
+                    .insert(setting.to_owned(), value.replace("{{ inventory_hostname }}", host));
             }
         }
     }
@@ -263,7 +273,8 @@ impl Sketch {
             for (name, value) in &group.variables {
                 let _ = writeln!(text, "    {name}: {value} # a comment");
             }
-            let children: Vec<String> = group.children.iter().map(|child| format!("{child}: ")).collect();
+            let children: Vec<String> =
+                group.children.iter().map(|child| format!("{child}: ")).collect();
             let _ = writeln!(text, "  children: {{{}}}", children.join(", "));
         }
         text
@@ -355,7 +366,10 @@ const BESIDE: [(&str, &str); 14] = [
     ("group_vars/web.yml", "from: never, the directory comes first\n"),
     ("group_vars/atlanta", "ntp_server: atlanta.file\n"),
     ("group_vars/raleigh.yaml", "# nothing yet\n"),
-    ("group_vars/southeast.json", "{\"ntp_server\": \"southeast.file\", \"ansible_labsh_key\": null}\n"),
+    (
+        "group_vars/southeast.json",
+        "{\"ntp_server\": \"southeast.file\", \"ansible_labsh_key\": null}\n",
+    ),
     ("group_vars/nobody.yml", "[not read\n"),
     ("host_vars/same.yml", "ntp_server: same.file\nansible_host: 192.0.2.9\n"),
     ("host_vars/www03.example.com", "ansible_user: three\n"),
@@ -388,7 +402,8 @@ fn values_from_files_of_variables_have_their_line_there() {
     let ini = directory.path().join("hosts");
     fs::write(&ini, INI).unwrap();
     let address = |source: &Source| {
-        let room = source.rooms.iter().find(|room| room.settings.address.as_deref() == Some("192.0.2.9"));
+        let room =
+            source.rooms.iter().find(|room| room.settings.address.as_deref() == Some("192.0.2.9"));
         room.map(|room| (room.hosts.to_string(), room.origin.clone()))
     };
     let (hosts, origin) = address(&ansible_ini::read(&ini).unwrap()).unwrap();
@@ -414,7 +429,8 @@ fn each_value_has_its_line() {
     let source = ansible_ini::parse(INI, Path::new("/etc/ansible/hosts")).unwrap();
     let origin = |host: &str, value: &str| {
         let room = source.rooms.iter().find(|room| {
-            room.hosts.contains(host) && room.settings.variables.values().any(|other| other == value)
+            room.hosts.contains(host)
+                && room.settings.variables.values().any(|other| other == value)
         });
         room.unwrap().origin.to_string()
     };
@@ -553,7 +569,11 @@ fn mistakes_in_the_yaml_form_are_named_with_their_line() {
         ("all:\n  hosts:\n    lab1: yes\n", 3, "a host's variables must be a table"),
         ("all: lab1\n", 1, "a group must be a table"),
         ("plugin: aws_ec2\n", 1, "only Ansible can"),
-        ("all:\n  hosts:\n    lab1:\n  hosts:\n    lab2:\n", 4, "\"hosts\" is there in line 2 already"),
+        (
+            "all:\n  hosts:\n    lab1:\n  hosts:\n    lab2:\n",
+            4,
+            "\"hosts\" is there in line 2 already",
+        ),
         ("all:\n  hosts:\n    lab[1:1000000000]:\n", 3, "too many hosts"),
         ("a:\n  children:\n    b:\n      children:\n        a:\n", 3, "in a circle: a ← b ← a"),
         ("all:\n  hosts:\n    lab1:\n      ansible_host: [10.0.0.1]\n", 4, "is no single value"),
@@ -570,12 +590,14 @@ fn mistakes_in_the_yaml_form_are_named_with_their_line() {
     }
 }
 
-/// What is unusable in an inventory: of which hosts, which setting, in which line, and what to set instead.
+/// What is unusable in an inventory: of which hosts, which setting, in which line, and what to set
+/// instead.
 fn unusable(source: &Source) -> Vec<(String, Setting, usize, &str)> {
     let mut all = Vec::new();
     for room in &source.rooms {
         for (setting, reason) in &room.settings.unusable {
-            let remedy = reason.rsplit_once("; set ").unwrap().1.strip_suffix(" to a plain value").unwrap();
+            let remedy =
+                reason.rsplit_once("; set ").unwrap().1.strip_suffix(" to a plain value").unwrap();
             all.push((room.hosts.to_string(), *setting, room.origin.line, remedy));
         }
     }
@@ -593,7 +615,8 @@ fn what_only_ansible_understands_concerns_its_hosts_alone() {
         ("lab3".to_owned(), Setting::User, 7, "ansible_labsh_user"),
     ];
     assert_eq!(unusable(&source), expected);
-    let yaml = "all:\n  vars:\n    ansible_user: !vault |\n      $ANSIBLE_VAULT;1.1\n  hosts: lab1\n";
+    let yaml =
+        "all:\n  vars:\n    ansible_user: !vault |\n      $ANSIBLE_VAULT;1.1\n  hosts: lab1\n";
     let source = ansible_yaml::parse(yaml, Path::new("hosts.yml")).unwrap();
     assert_eq!(unusable(&source), [("lab1".to_owned(), Setting::User, 3, "ansible_labsh_user")]);
 }
@@ -631,7 +654,8 @@ fn a_file_that_cannot_be_read_is_a_mistake_too() {
     assert!(mistake.reason.contains("larger than 16 MiB"), "{mistake}");
 }
 
-/// Files of a few megabytes that would come to billions of hosts, or to groups within groups without an end.
+/// Files of a few megabytes that would come to billions of hosts, or to groups within groups
+/// without an end.
 #[test]
 fn work_is_bounded() {
     let many_ranges = "lab[1:100000]\n".repeat(1000);
@@ -653,14 +677,16 @@ fn work_is_bounded() {
 proptest! {
     #[test]
     fn no_yaml_text_is_too_much(
-        text in "([a-c\\[\\]:{}, &*#\"'\\\\|>!?-]|\n|\n  |\\PC|: |hosts:|vars:|children:|<<: |&a |\\*a){0,60}"
+        text in "([a-c\\[\\]:{}, &*#\"'\\\\|>!?-]|\n|\n  |\\PC|: |hosts:|vars:|children:|<<: |&a \
+            |\\*a){0,60}"
     ) {
         let _ = ansible_yaml::parse(&text, Path::new("hosts.yml"));
         let _ = ansible_yaml::parse(&format!("all:\n  hosts:\n    {text}"), Path::new("hosts.yml"));
     }
 
     #[test]
-    fn no_ini_text_is_too_much(text in "([a-c\\[\\]:= #\"'\\\\{}@,0-9\n]|\\PC|\\[a\\]\n|:vars\\]\n|:children\\]\n){0,60}") {
+    fn no_ini_text_is_too_much(text in "([a-c\\[\\]:= \
+        #\"'\\\\{}@,0-9\n]|\\PC|\\[a\\]\n|:vars\\]\n|:children\\]\n){0,60}") {
         let _ = ansible_ini::parse(&text, Path::new("hosts.ini"));
     }
 }

@@ -28,14 +28,22 @@ fn has_clustershell() -> bool {
     tools::need("clush", "apt-get install clustershell").is_some()
 }
 
-/// The default source, and all groups. ClusterShell would run the upcalls of sources that are not left out.
+/// The default source, and all groups. ClusterShell would run the upcalls of sources that are not
+/// left out.
 fn oracle(configuration: &Path, left_out: &[&str]) -> (Option<String>, Sources) {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/oracles/groups.py");
-    let output =
-        Command::new("/usr/bin/python3").arg(script).arg(configuration).args(left_out).output().unwrap();
+    let output = Command::new("/usr/bin/python3")
+        .arg(script)
+        .arg(configuration)
+        .args(left_out)
+        .output()
+        .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let told: Value = serde_json::from_slice(&output.stdout).unwrap();
-    (told["default"].as_str().map(str::to_owned), serde_json::from_value(told["sources"].clone()).unwrap())
+    (
+        told["default"].as_str().map(str::to_owned),
+        serde_json::from_value(told["sources"].clone()).unwrap(),
+    )
 }
 
 /// The groups of all sources side by side, as a program has them that knows them all.
@@ -43,7 +51,8 @@ struct Known<'a>(&'a ClusterShell);
 
 impl Groups for Known<'_> {
     fn group(&self, name: &str) -> Result<Option<String>, String> {
-        let (source, group) = name.split_once(':').ok_or_else(|| format!("{name} names no source"))?;
+        let (source, group) =
+            name.split_once(':').ok_or_else(|| format!("{name} names no source"))?;
         let source = self.0.sources.iter().find(|(other, _)| other == source);
         let Some((name, source)) = source else { return Ok(None) };
         Ok(source.clone().qualified(name).groups.get(group).map(|group| group.members.clone()))
@@ -68,17 +77,27 @@ fn ours(told: &ClusterShell) -> Sources {
         set.iter().map(str::to_owned).collect()
     };
     let groups = told.sources.iter().map(|(name, source)| {
-        (name.clone(), source.groups.keys().map(|group| (group.clone(), hosts(name, group))).collect())
+        (
+            name.clone(),
+            source.groups.keys().map(|group| (group.clone(), hosts(name, group))).collect(),
+        )
     });
     groups.collect()
 }
 
-const LOCAL: &str = r"
-[local]
-map: [ -f $CFGDIR/groups ] && f=$CFGDIR/groups || f=$CFGDIR/groups.d/local.cfg; sed -n 's/^$GROUP:\(.*\)/\1/p' $f
-all: [ -f $CFGDIR/groups ] && f=$CFGDIR/groups || f=$CFGDIR/groups.d/local.cfg; sed -n 's/^all:\(.*\)/\1/p' $f
-list: [ -f $CFGDIR/groups ] && f=$CFGDIR/groups || f=$CFGDIR/groups.d/local.cfg; sed -n 's/^\([0-9A-Za-z_-]*\):.*/\1/p' $f
-";
+/// The source that Debian's package configures, to the letter.
+const LOCAL: &str = concat!(
+    "\n[local]\n",
+    "map: [ -f $CFGDIR/groups ] && f=$CFGDIR/groups || f=$CFGDIR/groups.d/local.cfg; ",
+    r"sed -n 's/^$GROUP:\(.*\)/\1/p' $f",
+    "\n",
+    "all: [ -f $CFGDIR/groups ] && f=$CFGDIR/groups || f=$CFGDIR/groups.d/local.cfg; ",
+    r"sed -n 's/^all:\(.*\)/\1/p' $f",
+    "\n",
+    "list: [ -f $CFGDIR/groups ] && f=$CFGDIR/groups || f=$CFGDIR/groups.d/local.cfg; ",
+    r"sed -n 's/^\([0-9A-Za-z_-]*\):.*/\1/p' $f",
+    "\n",
+);
 
 const FLAT: &str = "\
 # rooms
@@ -106,17 +125,19 @@ roles:
 fn directory() -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name);
-    let main = "[Main]\n# which one\ndefault: racks\nconfdir: /nonexistent $CFGDIR/groups.conf.d\nautodir: \"$CFGDIR/groups.d\"\n";
+    let main = "[Main]\n# which one\ndefault: racks\nconfdir: /nonexistent \
+        $CFGDIR/groups.conf.d\nautodir: \"$CFGDIR/groups.d\"\n";
     fs::write(path("groups.conf"), format!("{main}{LOCAL}")).unwrap();
     fs::create_dir(path("groups.d")).unwrap();
     fs::create_dir(path("groups.conf.d")).unwrap();
     fs::write(path("groups.d/local.cfg"), FLAT).unwrap();
     fs::write(path("groups.d/racks.yaml"), RACKS).unwrap();
     fs::write(path("groups.d/note.yaml.example"), "not: [read\n").unwrap();
-    let slurm =
-        "[slurm,slurmpart]\nmap: sinfo -h -o \"%N\" -p $GROUP\nlist = sinfo -h -o \"%R\"\n    and more\n";
+    let slurm = "[slurm,slurmpart]\nmap: sinfo -h -o \"%N\" -p $GROUP\nlist = sinfo -h -o \
+        \"%R\"\n    and more\n";
     fs::write(path("groups.conf.d/slurm.conf"), slurm).unwrap();
-    let here = "[here]\nmap: sed -n 's/^$GROUP:\\(.*\\)/\\1/p' $SOURCE.txt\nlist: sed -n 's/^\\([a-z]*\\):.*/\\1/p' $SOURCE.txt\n";
+    let here = "[here]\nmap: sed -n 's/^$GROUP:\\(.*\\)/\\1/p' $SOURCE.txt\nlist: sed -n \
+        's/^\\([a-z]*\\):.*/\\1/p' $SOURCE.txt\n";
     fs::write(path("groups.conf.d/here.conf"), here).unwrap();
     fs::write(path("groups.conf.d/here.txt"), "a: n[1-2]\nb: @a,n7\n").unwrap();
     directory
@@ -160,7 +181,8 @@ fn files_can_be_read_one_by_one() {
 /// Expressions that may name those groups that come before.
 fn groups() -> impl Strategy<Value = Vec<String>> {
     let part = prop_oneof![
-        (0..30_u32, 0..9_u32).prop_map(|(first, more)| format!("lab[{first:02}-{:02}]", first + more)),
+        (0..30_u32, 0..9_u32)
+            .prop_map(|(first, more)| format!("lab[{first:02}-{:02}]", first + more)),
         (1..9_u32, 0..3_u32).prop_map(|(rack, node)| format!("r{rack}n{node}")),
         (0..8_usize).prop_map(|group| format!("@g{group}")),
         (0..8_usize).prop_map(|group| format!("@local:g{group}")),
@@ -169,7 +191,8 @@ fn groups() -> impl Strategy<Value = Vec<String>> {
     let expression = (part, prop::collection::vec(more, 0..4));
     prop::collection::vec(expression, 2..8).prop_map(|expressions| {
         let written = expressions.into_iter().enumerate().map(|(index, (first, rest))| {
-            let text = rest.into_iter().fold(first, |text, (operator, part)| text + operator + &part);
+            let text =
+                rest.into_iter().fold(first, |text, (operator, part)| text + operator + &part);
             // Groups from here on would go round in circles.
             (index..8).fold(text, |text, later| text.replace(&format!("g{later}"), "none"))
         });
@@ -188,16 +211,21 @@ fn generated_groups_mean_what_clustershell_means() {
         let main = "[Main]\nconfdir:\nautodir: $CFGDIR/groups.d\ndefault = local\n";
         fs::write(path("groups.conf"), format!("{main}{LOCAL}")).unwrap();
         fs::create_dir(path("groups.d")).unwrap();
-        let (mut flat, mut yaml) = ("none: other\n".to_owned(), "racks:\n  none: 'other'\n".to_owned());
+        let (mut flat, mut yaml) =
+            ("none: other\n".to_owned(), "racks:\n  none: 'other'\n".to_owned());
         for (index, members) in groups.iter().enumerate() {
             let _ = writeln!(flat, "g{index}: {members}");
             let _ = writeln!(yaml, "  g{index}: \"{members}\" # a comment");
         }
         fs::write(path("groups"), &flat).unwrap();
         fs::write(path("groups.d/racks.yaml"), &yaml).unwrap();
-        let told =
-            clustershell::read(&path("groups.conf")).unwrap_or_else(|mistake| panic!("{mistake}\n{yaml}"));
-        assert_eq!((told.default.clone(), ours(&told)), oracle(&path("groups.conf"), &[]), "{yaml}");
+        let told = clustershell::read(&path("groups.conf"))
+            .unwrap_or_else(|mistake| panic!("{mistake}\n{yaml}"));
+        assert_eq!(
+            (told.default.clone(), ours(&told)),
+            oracle(&path("groups.conf"), &[]),
+            "{yaml}"
+        );
     }
 }
 
@@ -249,7 +277,11 @@ fn mistakes_in_the_configuration_are_named_with_their_line() {
         (&format!("[Main]\nautodir: {root}/groups.conf\n"), 2, "is no directory"),
         ("[slurm]\nlist: sinfo\n", 1, "has no map"),
         ("[a,b c]\nmap: true\n", 1, "cannot be the name"),
-        ("[Main]\nautodir: $CFGDIR/groups.d\n[racks]\nmap: true\n", 3, "there is a source \"racks\" already"),
+        (
+            "[Main]\nautodir: $CFGDIR/groups.d\n[racks]\nmap: true\n",
+            3,
+            "there is a source \"racks\" already",
+        ),
     ] {
         fs::write(&configuration, text).unwrap();
         let mistake = clustershell::read(&configuration).unwrap_err();
@@ -272,17 +304,25 @@ fn upcalls_are_not_run() {
         format!("{sed} groups; touch {}", trace.display()),
         format!("{sed} $(touch {})", trace.display()),
     ] {
-        fs::write(directory.path().join("groups.conf"), format!("[it]\nmap: {upcall}\nlist: {upcall}\n"))
-            .unwrap();
+        fs::write(
+            directory.path().join("groups.conf"),
+            format!("[it]\nmap: {upcall}\nlist: {upcall}\n"),
+        )
+        .unwrap();
         let told = clustershell::read(directory.path()).unwrap();
-        assert_eq!((told.sources.len(), told.ignored.len(), told.default), (0, 1, None), "{upcall}");
+        assert_eq!(
+            (told.sources.len(), told.ignored.len(), told.default),
+            (0, 1, None),
+            "{upcall}"
+        );
     }
     assert!(!trace.exists());
 }
 
 proptest! {
     #[test]
-    fn no_text_is_too_much(text in "([a-c0-9:@,!&^*'\"# \\[\\]-]|\\PC|\n|\n  |: |Main|map|sed -n |\\$CFGDIR){0,60}") {
+    fn no_text_is_too_much(text in "([a-c0-9:@,!&^*'\"# \\[\\]-]|\\PC|\n|\n  |: |Main|map|sed -n \
+        |\\$CFGDIR){0,60}") {
         let _ = clustershell::parse_yaml(&text, Path::new("groups.yaml"));
         let _ = clustershell::parse_flat(&text, Path::new("local.cfg"));
         let directory = tempfile::tempdir().unwrap();

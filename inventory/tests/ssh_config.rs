@@ -28,7 +28,8 @@ fn oracle(tool: &Path, config: &Path, host: &str) -> (String, String) {
     let output = Command::new(tool).arg("-TGF").arg(config).arg(host).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let value = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).unwrap().to_owned();
+    let value =
+        |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).unwrap().to_owned();
     (value("hostname "), value("user "))
 }
 
@@ -52,7 +53,12 @@ fn hold_against_ssh(tool: &Path, config: &Path) -> BTreeMap<String, (String, Str
     let source = ssh_config::read(config).unwrap_or_else(|mistake| panic!("{mistake}"));
     let ours = ours(&source, &nobody);
     for (host, values) in &ours {
-        assert_eq!(*values, oracle(tool, config, host), "{host} in {}", fs::read_to_string(config).unwrap());
+        assert_eq!(
+            *values,
+            oracle(tool, config, host),
+            "{host} in {}",
+            fs::read_to_string(config).unwrap()
+        );
     }
     ours
 }
@@ -125,7 +131,8 @@ fn line() -> impl Strategy<Value = String> {
     prop_oneof![
         3 => more.prop_map(|patterns| format!("Host {}", patterns.join("  "))),
         1 => Just("Match host lab1 user nobody-at-all".to_owned()),
-        3 => prop::sample::select(vec!["a", "\"b c\"", "d # e", "'f'#", "g\\ h", "%h.i", "10.0.0.1"])
+        3 => prop::sample::select(vec!["a", "\"b c\"", "d # e", "'f'#", "g\\ h", "%h.i",
+            "10.0.0.1"])
             .prop_map(|value| format!("  HostName={value}")),
         3 => prop::sample::select(vec!["root", "\"two words\"", "st#udent", "x\\\\y"])
             .prop_map(|value| format!("\tUSER {value}")),
@@ -214,7 +221,8 @@ fn work_is_bounded() {
 
 proptest! {
     #[test]
-    fn no_text_is_too_much(text in "([a-c*?!%= #\"'\\\\\t]|\\PC|\n|\nHost |\nHostName |\nUser |\nMatch |\nInclude ){0,60}") {
+    fn no_text_is_too_much(text in "([a-c*?!%= #\"'\\\\\t]|\\PC|\n|\nHost |\nHostName |\nUser \
+        |\nMatch |\nInclude ){0,60}") {
         let _ = ssh_config::parse(&text, Path::new("config"));
     }
 
@@ -232,7 +240,9 @@ proptest! {
         }
         let text = format!("Host h{name}\nHost h{pattern}*\nUser found\n");
         let source = ssh_config::parse(&text, Path::new("config")).unwrap();
-        let found = source.rooms.iter().any(|room| room.settings.user.is_some() && room.hosts.contains(&format!("h{name}")));
-        prop_assert_eq!(found, slowly(format!("h{pattern}*").as_bytes(), format!("h{name}").as_bytes()));
+        let found = source.rooms.iter().any(|room| room.settings.user.is_some()
+            && room.hosts.contains(&format!("h{name}")));
+        prop_assert_eq!(found, slowly(format!("h{pattern}*").as_bytes(),
+            format!("h{name}").as_bytes()));
     }
 }

@@ -1,4 +1,5 @@
-//! HMAC challenge and response: who is let in, who is not, four attacks on protocols that are almost right, the cures.
+//! HMAC challenge and response: who is let in, who is not, four attacks on protocols that are
+//! almost right, the cures.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -119,7 +120,8 @@ fn challenge_and_response(stage: &mut Stage, key: &Block) -> Result<Block, Troub
     let (up, down) = (wire.up.record(), wire.down.record());
     let seen = [&down.steps[0].bytes[..], &up.steps[0].bytes].concat();
     let (first, second) = (hex(&seen[..32]), hex(&seen[32..]));
-    let told = (format!("challenge {first}\nanswer    {second}"), format!("挑战 {first}\n应答 {second}"));
+    let told =
+        (format!("challenge {first}\nanswer    {second}"), format!("挑战 {first}\n应答 {second}"));
     stage.list("All that an eavesdropper saw", "窃听者看到的全部内容", told)?;
     stage.fact(admitted, "the legitimate client is let in", "合法的客户端通过")?;
     stage.fact(
@@ -136,7 +138,8 @@ fn challenge_and_response(stage: &mut Stage, key: &Block) -> Result<Block, Troub
 fn replay(stage: &mut Stage, key: &Block, recorded: &Block) -> Taught {
     stage.scene("Replay: the recorded answer once more", "重放（replay）：把录下的应答再发一遍")?;
     stage.say(
-        "An eavesdropper has no key, but the recording of an answer that was right. It connects and sends \
+        "An eavesdropper has no key, but the recording of an answer that was right. It connects \
+         and sends \
             the recording.",
         "窃听者没有密钥，却录下了一个正确的应答。它连接服务器，把录下的应答发过去。",
     )?;
@@ -163,15 +166,20 @@ fn replay(stage: &mut Stage, key: &Block, recorded: &Block) -> Taught {
 }
 
 fn reflection(stage: &mut Stage, key: &Block) -> Taught {
-    stage.scene("Reflection: let the server answer itself", "反射（reflection）：让服务器自己回答自己")?;
+    stage.scene(
+        "Reflection: let the server answer itself",
+        "反射（reflection）：让服务器自己回答自己",
+    )?;
     stage.say(
-        "Now the server proves itself as well: the client sends a challenge first, the server answers it \
+        "Now the server proves itself as well: the client sends a challenge first, the server \
+         answers it \
             and sends its own. Both ends use the same formula.",
         "现在服务器也要证明自己：客户端先发一个挑战，服务器应答它，再发出自己的挑战。两端用的是同一个公式。",
     )?;
     let (one, two, fooled) = reflect(key, b"", b"")?;
     stage.say(
-        "The attacker has no key. On the first connection it is asked a question that it cannot answer:",
+        "The attacker has no key. On the first connection it is asked a question that it cannot \
+         answer:",
         "攻击者没有密钥。在第一个连接上，它遇到一个自己答不出的问题：",
     )?;
     stage.draw(&one.down)?;
@@ -197,7 +205,8 @@ fn reflection(stage: &mut Stage, key: &Block) -> Taught {
     let (_, _, fooled) = reflect(key, b"client", b"server")?;
     stage.fact(
         !fooled,
-        "the cure: each end puts its role into the HMAC, so a server's answer is never a client's; labsh \
+        "the cure: each end puts its role into the HMAC, so a server's answer is never a \
+         client's; labsh \
             does so",
         "解决办法：两端各把自己的角色放进 HMAC，服务器的应答就永远不能当作客户端的应答；labsh 就是这样做的",
     )
@@ -232,7 +241,8 @@ fn reflect(key: &Block, client: &[u8], server: &[u8]) -> io::Result<(Wire, Wire,
 fn in_the_middle(stage: &mut Stage, key: &Block) -> Taught {
     stage.scene("In the middle", "中间人（man in the middle）")?;
     stage.say(
-        "The client has been lured to a relay, which opens a connection of its own to the server and \
+        "The client has been lured to a relay, which opens a connection of its own to the server \
+         and \
             passes everything on.",
         "客户端被骗到一个中继上；中继自己向服务器开一个连接，把一切照样转发。",
     )?;
@@ -254,20 +264,25 @@ fn in_the_middle(stage: &mut Stage, key: &Block) -> Taught {
     stage.draw(&right.up)?;
     stage.fact(
         &asked == b"cat notes" && &arrived == b"rm  notes",
-        "the log-in does not protect what comes after it: the client asked for cat, the server got rm",
+        "the log-in does not protect what comes after it: the client asked for cat, the server \
+         got rm",
         "登录并不保护它之后的内容：客户端要的是 cat，服务器收到的是 rm",
     )?;
     let (_, _, admitted) = relay(key, true)?;
     stage.fact(
         !admitted,
-        "channel binding: both ends put what they see of their connection into the HMAC; a relay has two \
+        "channel binding: both ends put what they see of their connection into the HMAC; a relay \
+         has two \
             connections, and is refused",
         "通道绑定（channel binding）：两端各把自己所见的连接放进 HMAC；中继手里是两个不同的连接，于是被拒绝",
     )?;
     stage.say(
-        "Here the addresses and ports of both ends stand for the connection. That is only an example: \
-            address translation changes them, and whoever controls the network can keep them. labsh binds \
-            to a secret of the TLS connection itself, and TLS protects every byte behind the log-in.",
+        "Here the addresses and ports of both ends stand for the connection. That is only an \
+         example: \
+            address translation changes them, and whoever controls the network can keep them. \
+            labsh binds \
+            to a secret of the TLS connection itself, and TLS protects every byte behind the \
+            log-in.",
         "这里用两端的地址和端口代表连接。这只是示意：地址转换（NAT）会改变它们，控制网络的人也能让它们保持\
             不变。labsh 绑定的是 TLS 连接自身导出的秘密，而且 TLS 保护登录之后的每一个字节。",
     )?;
@@ -285,17 +300,19 @@ fn relay(key: &Block, bind: bool) -> io::Result<(Wire, Wire, bool)> {
     let passed: Block = right.client_hears()?;
     left.server_says(("challenge", "挑战"), &passed)?;
     let heard: Block = left.client_hears()?;
-    let seen = ends(left.client.local_addr()?, left.client.peer_addr()?); // As the client sees its connection.
+    // As the client sees its connection.
+    let seen = ends(left.client.local_addr()?, left.client.peer_addr()?);
     left.client_says(("answer", "应答"), &answer(key, &[&heard, seen.as_bytes()])?)?;
     let passed: Block = left.server_hears()?;
     right.client_says(("answer", "应答"), &passed)?;
-    let seen = ends(right.server.peer_addr()?, right.server.local_addr()?); // As the server sees its own.
+    // As the server sees its own.
+    let seen = ends(right.server.peer_addr()?, right.server.local_addr()?);
     let admitted = is_right(key, &[&challenge, seen.as_bytes()], &right.server_hears()?)?;
     Ok((left, right, admitted))
 }
 
-/// Compares as `memcmp` and `==` do: up to the first difference. Also says how many bytes it looked at, which is what an
-/// attacker reads from the time that it took.
+/// Compares as `memcmp` and `==` do: up to the first difference. Also says how many bytes it looked
+/// at, which is what an attacker reads from the time that it took.
 fn naive_equal(one: &Block, other: &Block) -> (bool, usize) {
     match one.iter().zip(other).position(|(one, other)| one != other) {
         Some(differs) => (false, differs + 1),
@@ -317,8 +334,10 @@ fn constant_time_equal(one: &Block, other: &Block) -> (bool, usize) {
 fn leaking_comparison(stage: &mut Stage, key: &Block) -> Taught {
     stage.scene("A comparison that leaks time", "泄露时间的比较")?;
     stage.say(
-        "This server compares with == and lets one try one challenge as often as one likes. == stops at \
-            the first byte that differs: the longer it takes, the more of the guess is right. We count the \
+        "This server compares with == and lets one try one challenge as often as one likes. == \
+         stops at \
+            the first byte that differs: the longer it takes, the more of the guess is right. We \
+            count the \
             bytes that it looked at instead of measuring nanoseconds.",
         "这个服务器用 == 比较，而且允许对同一个挑战反复尝试。== 遇到第一个不同的字节就停止：用时越长，猜对\
             的字节越多。这里我们不量纳秒，而是数它看了几个字节。",
@@ -341,7 +360,8 @@ fn leaking_comparison(stage: &mut Stage, key: &Block) -> Taught {
     stage.fact(
         admitted && guess == right,
         format!(
-            "after {tries} guesses the attacker has all 32 bytes, without the key; trying all answers \
+            "after {tries} guesses the attacker has all 32 bytes, without the key; trying all \
+             answers \
             would take 2^256"
         ),
         format!(
@@ -357,7 +377,8 @@ fn leaking_comparison(stage: &mut Stage, key: &Block) -> Taught {
     stage.fact(
         !nearly.0 && nearly == far,
         format!(
-            "a comparison in constant time looks at all {} bytes of every guess, and tells nothing; \
+            "a comparison in constant time looks at all {} bytes of every guess, and tells \
+             nothing; \
             hmac's verify does that",
             far.1
         ),

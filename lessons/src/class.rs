@@ -25,7 +25,8 @@ fn names() -> String {
     LESSONS.iter().map(|lesson| lesson.name).collect::<Vec<_>>().join(", ")
 }
 
-/// How alike a name and a lesson's must be for the one to be taken for the other mistyped (Jaro-Winkler, 0 to 1).
+/// How alike a name and a lesson's must be for the one to be taken for the other mistyped
+/// (Jaro-Winkler, 0 to 1).
 const ALIKE: f64 = 0.75;
 
 /// How much of a name must be written for the lesson to be recognised, in bytes.
@@ -48,7 +49,8 @@ pub fn chosen(names: &[String]) -> Result<Vec<Lesson>, Unknown> {
 
 /// The lesson whose name is almost this one, or that this is a part of.
 fn nearest(name: &str) -> Option<&'static str> {
-    let part = LESSONS.iter().find(|lesson| name.len() >= SHORTEST_PART && lesson.name.contains(name));
+    let part =
+        LESSONS.iter().find(|lesson| name.len() >= SHORTEST_PART && lesson.name.contains(name));
     let alike = |lesson: &&Lesson| strsim::jaro_winkler(lesson.name, name);
     let similar = || LESSONS.iter().max_by(|one, other| alike(one).total_cmp(&alike(other)));
     part.or_else(|| similar().filter(|lesson| alike(lesson) >= ALIKE)).map(|lesson| lesson.name)
@@ -65,7 +67,8 @@ pub struct Given {
     pub outcome: Taught,
 }
 
-/// Gives lessons and prints them while they happen. One that fails says so and does not stop those behind it.
+/// Gives lessons and prints them while they happen. One that fails says so and does not stop those
+/// behind it.
 ///
 /// # Errors
 /// Only those of `out`; how each lesson ended is in what is returned.

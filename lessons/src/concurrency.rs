@@ -1,4 +1,5 @@
-//! Many clients at once: a sequential server, a thread for each client, an async task for each; the same work timed.
+//! Many clients at once: a sequential server, a thread for each client, an async task for each; the
+//! same work timed.
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -41,11 +42,16 @@ enum Event {
 impl Event {
     fn words(self) -> (String, String) {
         match self {
-            Self::Asks(client) => (format!("client {client} asks"), format!("客户端 {client} 提问")),
-            Self::Leaves(client) => (format!("client {client} leaves"), format!("客户端 {client} 离开")),
-            Self::Accepts(client) => {
-                (format!("server accepts client {client}"), format!("服务器 accept 客户端 {client}"))
+            Self::Asks(client) => {
+                (format!("client {client} asks"), format!("客户端 {client} 提问"))
             }
+            Self::Leaves(client) => {
+                (format!("client {client} leaves"), format!("客户端 {client} 离开"))
+            }
+            Self::Accepts(client) => (
+                format!("server accepts client {client}"),
+                format!("服务器 accept 客户端 {client}"),
+            ),
             Self::Answers(client, thread) => (
                 format!("server answers client {client} in {thread:?}"),
                 format!("服务器在线程 {thread:?} 里答复客户端 {client}"),
@@ -54,7 +60,8 @@ impl Event {
     }
 }
 
-/// What clients and server have in common: what is to be done, and a journal of what happened, in that order.
+/// What clients and server have in common: what is to be done, and a journal of what happened, in
+/// that order.
 struct Job {
     flows: Vec<Flow>,
     work: Duration,
@@ -67,10 +74,14 @@ impl Job {
     fn new(clients: usize, work: Duration) -> Arc<Self> {
         let flows = (1..=clients)
             .map(|number| {
-                Flow::new((format!("client {number} → server"), format!("客户端 {number} → 服务器")))
+                Flow::new((
+                    format!("client {number} → server"),
+                    format!("客户端 {number} → 服务器"),
+                ))
             })
             .collect();
-        let (journal, busy, most_busy) = (Mutex::default(), AtomicUsize::new(0), AtomicUsize::new(0));
+        let (journal, busy, most_busy) =
+            (Mutex::default(), AtomicUsize::new(0), AtomicUsize::new(0));
         Arc::new(Self { flows, work, journal, busy, most_busy })
     }
 
@@ -115,7 +126,8 @@ fn threads(listener: &TcpListener, job: &Arc<Job>) -> io::Result<()> {
             let (socket, _) = listener.accept()?;
             all.push(scope.spawn(move || talk(socket, job, number)));
         }
-        all.into_iter().try_for_each(|one| one.join().map_err(|_| io::Error::other("a thread panicked"))?)
+        all.into_iter()
+            .try_for_each(|one| one.join().map_err(|_| io::Error::other("a thread panicked"))?)
     })
 }
 
@@ -159,7 +171,8 @@ fn serve_in_tasks(listener: &TcpListener, job: &Arc<Job>, block: bool) -> io::Re
     })
 }
 
-/// The same conversation. At each await the task gives the thread back until there is something to do.
+/// The same conversation. At each await the task gives the thread back until there is something to
+/// do.
 async fn talk_in_task(
     mut socket: tokio::net::TcpStream,
     job: Arc<Job>,
@@ -213,9 +226,14 @@ impl Client {
 }
 
 /// Starts a server, lets its clients do what they do, and waits until both have ended.
-fn with_server(server: Server, job: &Arc<Job>, clients: impl FnOnce(SocketAddr) -> Taught) -> Taught {
+fn with_server(
+    server: Server,
+    job: &Arc<Job>,
+    clients: impl FnOnce(SocketAddr) -> Taught,
+) -> Taught {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    SockRef::from(&listener).set_read_timeout(Some(PATIENCE))?; // For accept: a client that fails must not hang us.
+    // For accept: a client that fails must not hang us.
+    SockRef::from(&listener).set_read_timeout(Some(PATIENCE))?;
     let address = listener.local_addr()?;
     thread::scope(|scope| {
         let server = scope.spawn(|| server(&listener, job));
@@ -224,8 +242,8 @@ fn with_server(server: Server, job: &Arc<Job>, clients: impl FnOnce(SocketAddr) 
     })
 }
 
-/// A client that is served and then says nothing for a while, and a second one that has a question meanwhile. Whether
-/// the first waits for the second's answer before it leaves is all that differs.
+/// A client that is served and then says nothing for a while, and a second one that has a question
+/// meanwhile. Whether the first waits for the second's answer before it leaves is all that differs.
 fn two_clients(server: Server, second_is_answered_first: bool) -> Result<Arc<Job>, Trouble> {
     let job = Job::new(2, Duration::ZERO);
     with_server(server, &job, |address| {
@@ -285,7 +303,8 @@ fn show(stage: &mut Stage, job: &Job) -> Result<Vec<Event>, Trouble> {
 fn one_after_the_other(stage: &mut Stage) -> Taught {
     stage.scene("A sequential server", "顺序服务器（sequential server）")?;
     stage.say(
-        "accept, serve until the client leaves, accept the next. Client 1 gets its answer, stays, and says \
+        "accept, serve until the client leaves, accept the next. Client 1 gets its answer, stays, \
+         and says \
             nothing more. Client 2 connects and asks.",
         "accept，服务到客户端离开，再 accept 下一个。客户端 1 得到答复后不走，也不再说话。这时客户端 2 连接\
             进来提问。",
@@ -294,7 +313,8 @@ fn one_after_the_other(stage: &mut Stage) -> Taught {
     job.flows.iter().try_for_each(|flow| stage.draw(flow))?;
     let journal = show(stage, &job)?;
     stage.notice(
-        "Client 2 could connect and send: its question lay in the server's receive buffer. It was not \
+        "Client 2 could connect and send: its question lay in the server's receive buffer. It was \
+         not \
             accepted, let alone answered, before client 1 left.",
         "客户端 2 能连接、能发送：它的问题已经在服务器的接收缓冲区里。但在客户端 1 离开之前，它没有被 \
             accept，更谈不上答复。",
@@ -318,7 +338,8 @@ fn a_thread_for_each(stage: &mut Stage) -> Taught {
     )?;
     stage.fact(
         answered_in(&journal, 1).is_some() && answered_in(&journal, 1) != answered_in(&journal, 2),
-        "each was answered in a thread of its own; the one of client 1 sleeps in recv and bothers nobody",
+        "each was answered in a thread of its own; the one of client 1 sleeps in recv and bothers \
+         nobody",
         "两者各在自己的线程里得到答复；服务客户端 1 的线程睡在 recv 里，不妨碍别人",
     )
 }
@@ -334,7 +355,8 @@ fn a_task_for_each(stage: &mut Stage) -> Taught {
     )?;
     stage.fact(
         answered_in(&journal, 1).is_some() && answered_in(&journal, 1) == answered_in(&journal, 2),
-        "one thread answered both: where a task would have to wait, it lets another one run (epoll tells \
+        "one thread answered both: where a task would have to wait, it lets another one run \
+         (epoll tells \
             which)",
         "两者由同一个线程答复：一个任务需要等待时，就让另一个任务运行（由 epoll 告知轮到谁）",
     )
@@ -378,7 +400,8 @@ fn the_same_work_timed(stage: &mut Stage) -> Taught {
     stage.fact(
         slow(measured[0]),
         format!(
-            "the sequential server did one thing at a time, and so needed at least {CLIENTS} × {} ms",
+            "the sequential server did one thing at a time, and so needed at least {CLIENTS} × {} \
+             ms",
             WORK.as_millis()
         ),
         format!("顺序服务器一次只做一件事，因此至少要 {CLIENTS} × {} 毫秒", WORK.as_millis()),
@@ -389,7 +412,8 @@ fn the_same_work_timed(stage: &mut Stage) -> Taught {
         "任务阻塞了线程的异步服务器也一样：只有 await，异步才有用",
     )?;
     stage.notice(
-        "Threads and tasks wait for all clients at the same time. Had the work been computing instead of \
+        "Threads and tasks wait for all clients at the same time. Had the work been computing \
+         instead of \
             waiting, no more than one for each processor would get on at once.",
         "线程和任务可以同时等待所有客户端。如果工作不是等待而是计算，那么同一时刻能推进的，最多也只有处理器\
             核数那么多。",
@@ -409,8 +433,8 @@ fn crowd(server: SocketAddr, job: &Arc<Job>) -> Taught {
                 })
             })
             .collect();
-        clients
-            .into_iter()
-            .try_for_each(|one| Ok(one.join().map_err(|_| io::Error::other("a client panicked"))??))
+        clients.into_iter().try_for_each(|one| {
+            Ok(one.join().map_err(|_| io::Error::other("a client panicked"))??)
+        })
     })
 }

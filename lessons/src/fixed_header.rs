@@ -1,4 +1,5 @@
-//! The cure for 粘包: a header of fixed size in front of every message, which says how long the message is.
+//! The cure for 粘包: a header of fixed size in front of every message, which says how long the
+//! message is.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -33,7 +34,8 @@ pub(crate) fn teach(stage: &mut Stage) -> Taught {
     any_read_size(stage, &command, &output)
 }
 
-/// As in many courses (Python's `struct.pack`): four bytes, then a description of that length, then the data.
+/// As in many courses (Python's `struct.pack`): four bytes, then a description of that length, then
+/// the data.
 fn four_bytes(stage: &mut Stage, command: &str, output: &[u8]) -> Taught {
     stage.scene("Four bytes, a description, the data", "4 字节长度、描述性的头、数据")?;
     let (client, server) = pair()?;
@@ -58,8 +60,10 @@ fn four_bytes(stage: &mut Stage, command: &str, output: &[u8]) -> Taught {
         sent.and(received)
     })?;
     stage.say(
-        "A number packed into 4 bytes always has 4 bytes (in Python: struct.pack(\"!I\", n)), whether it is 6 \
-        or 4 billion. It needs no end mark. So: first the length of a description, then the description, \
+        "A number packed into 4 bytes always has 4 bytes (in Python: struct.pack(\"!I\", n)), \
+         whether it is 6 \
+        or 4 billion. It needs no end mark. So: first the length of a description, then the \
+        description, \
         which says how long the data are, then the data.",
         "把一个数打包成 4 字节（Python 里是 struct.pack(\"!I\", n)），不管它是 6 还是 40 亿，永远占 4 字节，\
         不需要结束标记。于是：先发描述的长度，再发描述，描述里写明数据有多长，最后发数据。",
@@ -120,7 +124,8 @@ struct Received {
 
 fn receive(flow: &Flow, socket: &TcpStream) -> io::Result<Received> {
     let mut input = flow.reader(socket);
-    // read_exact() is a loop around recv(): it goes on until it has all that was asked for, and never takes more.
+    // read_exact() is a loop around recv(): it goes on until it has all that was asked for, and
+    // never takes more.
     let mut length = [0; 4];
     input.read_exact(&mut length)?;
     let announced = u32::from_be_bytes(length) as usize;
@@ -139,7 +144,8 @@ fn receive(flow: &Flow, socket: &TcpStream) -> io::Result<Received> {
         if count == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        data.extend_from_slice(&buffer[..count]); // grows with what really comes, not with what was claimed
+        // grows with what really comes, not with what was claimed
+        data.extend_from_slice(&buffer[..count]);
     }
     Ok(Received { length, description, data })
 }
@@ -155,7 +161,8 @@ fn glued_and_yet_apart(stage: &mut Stage) -> Taught {
         "labsh's header: 12 bytes in front of everything",
         "labsh 的消息头（也叫报头，header）：每条消息前 12 字节",
     )?;
-    let frames = [frame(1, answer_of("seq 3")?), frame(2, Vec::new()), frame(2, answer_of("echo labsh")?)];
+    let frames =
+        [frame(1, answer_of("seq 3")?), frame(2, Vec::new()), frame(2, answer_of("echo labsh")?)];
     let (client, server) = pair()?;
     let flow = Flow::new(DOWN);
     let mut total = 0;
@@ -166,11 +173,14 @@ fn glued_and_yet_apart(stage: &mut Stage) -> Taught {
         flow.message((format!("channel {channel}"), format!("通道 {channel}")));
         flow.writer(&server).write_all(&bytes)?;
     }
-    wait_until("all frames have arrived", "所有帧都已到达", || Ok(queued(&client)? == total))?;
+    wait_until("all frames have arrived", "所有帧都已到达", || {
+        Ok(queued(&client)? == total)
+    })?;
     let mut buffer = [0; 1024];
     let count = flow.reader(&client).read(&mut buffer)?; // glued together, as in the lesson sticky
     stage.say(
-        "Three messages, the second of them empty, are sent at once, as labshd would send them. In front of each are \
+        "Three messages, the second of them empty, are sent at once, as labshd would send them. \
+         In front of each are \
         the 12 bytes that labsh puts in front of everything.",
         "三条消息一口气发出，其中第二条是空的，和 labshd 发的一样。每条前面都是 labsh 的 12 字节消息头。",
     )?;
@@ -208,7 +218,8 @@ fn glued_and_yet_apart(stage: &mut Stage) -> Taught {
         decoded.push(frame);
     }
     let apart = decoded.iter().map(|frame| {
-        let (header, body) = (frame.header().encode(), String::from_utf8_lossy(&frame.body).into_owned());
+        let (header, body) =
+            (frame.header().encode(), String::from_utf8_lossy(&frame.body).into_owned());
         format!("{} | {body:?}", spaced(&header))
     });
     stage.list(
@@ -217,7 +228,8 @@ fn glued_and_yet_apart(stage: &mut Stage) -> Taught {
         apart.collect::<Vec<_>>().join("\n"),
     )?;
     stage.notice(
-        "The second message is empty. Its header arrived all the same: here nobody hangs, as in the \
+        "The second message is empty. Its header arrived all the same: here nobody hangs, as in \
+         the \
         lesson loop.",
         "第二条消息是空的，但它的头照样到达：不会像 loop 一课那样卡死。",
     )?;
@@ -236,7 +248,8 @@ fn any_read_size(stage: &mut Stage, command: &str, output: &[u8]) -> Taught {
         "1 byte, 1,024 bytes, 64 KiB: the same messages",
         "每次读 1 字节、1,024 字节、64 KiB：消息都一样",
     )?;
-    let mut frames: Vec<Frame> = output.chunks(CHUNK).map(|chunk| frame(1, chunk.to_vec())).collect();
+    let mut frames: Vec<Frame> =
+        output.chunks(CHUNK).map(|chunk| frame(1, chunk.to_vec())).collect();
     frames.push(frame(2, answer_of("seq 5")?));
     stage.say(
         format!(
@@ -275,15 +288,18 @@ fn any_read_size(stage: &mut Stage, command: &str, output: &[u8]) -> Taught {
         )?;
     }
     Ok(stage.notice(
-        "How TCP cut the bytes, and how we read them, has become all the same. That is the whole cure: \
-        the receiver never guesses where a message ends. labsh and labshd talk to each other with these \
+        "How TCP cut the bytes, and how we read them, has become all the same. That is the whole \
+         cure: \
+        the receiver never guesses where a message ends. labsh and labshd talk to each other with \
+        these \
         very 12 bytes.",
         "TCP 怎样切分字节、我们怎样读，都不再有影响。这就是全部的根治办法：接收方从不猜测消息在哪里结\
         束。labsh 和 labshd 之间用的正是这 12 个字节。",
     )?)
 }
 
-/// Sends frames through a connection of their own and decodes them at the other end; how many reads that took, too.
+/// Sends frames through a connection of their own and decodes them at the other end; how many reads
+/// that took, too.
 fn send_and_read(frames: &[Frame], size: usize) -> Result<(usize, Vec<Frame>), Trouble> {
     let (client, server) = pair()?;
     thread::scope(|scope| {
@@ -304,7 +320,8 @@ fn read_frames(socket: TcpStream, size: usize) -> Result<(usize, Vec<Frame>), Tr
     loop {
         let count = recv(&socket, &mut buffer)?;
         if count == 0 {
-            decoder.finish().map_err(wrong)?; // an end in the middle of a message would be an error, not an end
+            // an end in the middle of a message would be an error, not an end
+            decoder.finish().map_err(wrong)?;
             return Ok((reads, frames));
         }
         reads += 1;

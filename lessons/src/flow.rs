@@ -1,4 +1,5 @@
-//! One direction of a conversation as it really went: every write and every read, and which bytes were whose.
+//! One direction of a conversation as it really went: every write and every read, and which bytes
+//! were whose.
 
 use std::io::{self, Read, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,11 +24,13 @@ pub enum Carrier {
     /// A stream of bytes, read in order: TCP, or a stream socket of AF_UNIX.
     #[default]
     Stream,
-    /// Datagrams between the two ends of a connected pair of AF_UNIX: each is read whole or cut, none is lost.
+    /// Datagrams between the two ends of a connected pair of AF_UNIX: each is read whole or cut,
+    /// none is lost.
     Pair,
     /// UDP datagrams, to and from an address; some may be lost.
     Udp,
-    /// A proxy: what is written are the messages that came to it, what is read are the pieces that it passed on.
+    /// A proxy: what is written are the messages that came to it, what is read are the pieces that
+    /// it passed on.
     Proxy,
 }
 
@@ -40,7 +43,8 @@ pub struct Step {
     pub what: What,
     /// Its first byte, counted from the beginning of the flow.
     pub start: u64,
-    /// The byte behind its last one; equal to `start` where a read met the end or a message was empty.
+    /// The byte behind its last one; equal to `start` where a read met the end or a message was
+    /// empty.
     pub end: u64,
     /// The bytes themselves, of a long one the first [`KEPT`].
     pub bytes: Vec<u8>,
@@ -106,7 +110,8 @@ impl Flow {
         self.wrote_since(self.began.elapsed(), bytes);
     }
 
-    /// The same of a call that began earlier: another thread may have read its bytes before it returned.
+    /// The same of a call that began earlier: another thread may have read its bytes before it
+    /// returned.
     fn wrote_since(&self, at: Duration, bytes: &[u8]) {
         let mut record = self.lock();
         let start = record.written;
@@ -126,14 +131,16 @@ impl Flow {
         step(&mut record, self.began.elapsed(), What::Read, start, bytes);
     }
 
-    /// One call read the beginning of this message: for datagrams, which arrive whole, cut short, or not at all.
+    /// One call read the beginning of this message: for datagrams, which arrive whole, cut short,
+    /// or not at all.
     pub fn received(&self, message: usize, bytes: &[u8]) {
         let mut record = self.lock();
         let start = record.messages.get(message).map_or(0, |message| message.start);
         step(&mut record, self.began.elapsed(), What::Read, start, bytes);
     }
 
-    /// One segment, noticed at this time since the flow began, carried the bytes from `start` to `end` of what was written.
+    /// One segment, noticed at this time since the flow began, carried the bytes from `start` to
+    /// `end` of what was written.
     pub(crate) fn carried(&self, at: Duration, start: u64, end: u64) {
         let mut record = self.lock();
         let mut bytes: Vec<u8> = Vec::new();
@@ -260,7 +267,10 @@ mod tests {
     fn no_read_comes_before_its_write() {
         let flow = Flow::new("a → b");
         for text in ["abc", "de"] {
-            assert_eq!(flow.writer(Quick(flow.clone())).write(text.as_bytes()).unwrap(), text.len());
+            assert_eq!(
+                flow.writer(Quick(flow.clone())).write(text.as_bytes()).unwrap(),
+                text.len()
+            );
         }
         let steps: Vec<_> =
             flow.record().steps.iter().map(|step| (step.what, step.start, step.end)).collect();

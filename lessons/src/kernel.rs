@@ -1,4 +1,5 @@
-//! What the kernel knows of a socket and tells whoever asks: its TCP state, its queues, what it had to throw away.
+//! What the kernel knows of a socket and tells whoever asks: its TCP state, its queues, what it had
+//! to throw away.
 
 use std::io;
 use std::mem;
@@ -6,15 +7,16 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use nix::libc;
 
-/// States of a TCP connection, as `TCP_INFO` and `/proc/net/tcp` number them (include/net/tcp_states.h).
+/// States of a TCP connection, as `TCP_INFO` and `/proc/net/tcp` number them
+/// (include/net/tcp_states.h).
 pub(crate) mod state {
     pub(crate) const ESTABLISHED: u8 = 1;
     pub(crate) const SYN_SENT: u8 = 2;
     pub(crate) const TIME_WAIT: u8 = 6;
 }
 
-/// All that `TCP_INFO` tells (tcp(7)). Of a listening socket `tcpi_unacked` is the number of connections that wait to
-/// be accepted, and `tcpi_sacked` the backlog that was asked for.
+/// All that `TCP_INFO` tells (tcp(7)). Of a listening socket `tcpi_unacked` is the number of
+/// connections that wait to be accepted, and `tcpi_sacked` the backlog that was asked for.
 pub(crate) fn tcp_info(socket: &impl AsFd) -> io::Result<libc::tcp_info> {
     #[allow(unsafe_code)]
     // SAFETY: tcp_info is a C struct of integers, for which zeros are a value.
@@ -28,8 +30,9 @@ pub(crate) fn segments_sent(socket: &impl AsFd) -> io::Result<u32> {
     Ok(tcp_info(socket)?.tcpi_data_segs_out)
 }
 
-/// How many packets for this socket the kernel threw away: datagrams that found the receive buffer full, requests for
-/// a connection that found the backlog full (`SO_MEMINFO`, the ninth number; linux/sock_diag.h).
+/// How many packets for this socket the kernel threw away: datagrams that found the receive buffer
+/// full, requests for a connection that found the backlog full (`SO_MEMINFO`, the ninth number;
+/// linux/sock_diag.h).
 pub(crate) fn dropped(socket: &impl AsFd) -> io::Result<u32> {
     const SK_MEMINFO_DROPS: usize = 8;
     let mut numbers = [0_u32; SK_MEMINFO_DROPS + 1];
@@ -42,9 +45,11 @@ fn option<T: Copy>(socket: &impl AsFd, level: i32, name: i32, value: &mut T) -> 
     let mut size = mem::size_of::<T>() as libc::socklen_t;
     let to: *mut T = value;
     #[allow(unsafe_code)]
-    // SAFETY: the descriptor is open for as long as it is borrowed; the kernel writes at most `size` bytes to `to`, and
-    // both types used here consist of integers, for which any bytes are a value.
-    let result = unsafe { libc::getsockopt(socket.as_fd().as_raw_fd(), level, name, to.cast(), &mut size) };
+    // SAFETY: the descriptor is open for as long as it is borrowed; the kernel writes at most
+    // `size` bytes to `to`, and both types used here consist of integers, for which any bytes are a
+    // value.
+    let result =
+        unsafe { libc::getsockopt(socket.as_fd().as_raw_fd(), level, name, to.cast(), &mut size) };
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
@@ -77,7 +82,10 @@ mod tests {
         for _ in 0..20 {
             sender.send_to(&[0; 1000], receiver.local_addr().unwrap()).unwrap();
         }
-        crate::sockets::wait_until("one is dropped", "有一个被丢弃", || Ok(dropped(&receiver)? > 0)).unwrap();
+        crate::sockets::wait_until("one is dropped", "有一个被丢弃", || {
+            Ok(dropped(&receiver)? > 0)
+        })
+        .unwrap();
     }
 
     #[test]

@@ -18,12 +18,14 @@ impl Block {
     }
 }
 
-/// The calls of one kind. A lane holds blocks that do not overlap; reads of the same bytes need several.
+/// The calls of one kind. A lane holds blocks that do not overlap; reads of the same bytes need
+/// several.
 #[derive(Debug, Clone)]
 pub(crate) struct Track {
     pub(crate) what: What,
     pub(crate) lanes: Vec<Vec<Block>>,
-    /// Whether the calls went through the bytes in order; otherwise each block must say which it was.
+    /// Whether the calls went through the bytes in order; otherwise each block must say which it
+    /// was.
     pub(crate) in_order: bool,
 }
 
@@ -35,8 +37,9 @@ pub(crate) fn track(record: &Record, what: What) -> Option<Track> {
         track.in_order &= step.start >= furthest;
         furthest = furthest.max(step.start);
         let block = Block { number: index + 1, calls: 1, start: step.start, end: step.end };
-        let again =
-            |block: &&mut Block| block.is_empty() && step.start == step.end && block.start == step.start;
+        let again = |block: &&mut Block| {
+            block.is_empty() && step.start == step.end && block.start == step.start
+        };
         match track.lanes.iter_mut().filter_map(|lane| lane.last_mut()).find(again) {
             Some(before) => before.calls += 1,
             None => place(&mut track.lanes, block, track.in_order),
@@ -61,7 +64,8 @@ fn place(lanes: &mut Vec<Vec<Block>>, block: Block, in_order: bool) {
     }
 }
 
-/// A piece of the axis between two neighbouring places at which something begins or ends; empty where a call moved no byte.
+/// A piece of the axis between two neighbouring places at which something begins or ends; empty
+/// where a call moved no byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Segment {
     pub(crate) start: u64,
@@ -95,8 +99,11 @@ pub(crate) fn axis(
     tracks: &[Track],
     label: impl Fn(&Track, &Block) -> usize,
 ) -> Vec<Segment> {
-    let blocks =
-        || tracks.iter().flat_map(|track| track.lanes.iter().flatten().map(move |block| (track, block)));
+    let blocks = || {
+        tracks
+            .iter()
+            .flat_map(|track| track.lanes.iter().flatten().map(move |block| (track, block)))
+    };
     let mut cuts: Vec<u64> = blocks().flat_map(|(_, block)| [block.start, block.end]).collect();
     cuts.extend(record.messages.iter().flat_map(|message| [message.start, message.end]));
     cuts.sort_unstable();
@@ -161,12 +168,15 @@ fn line(segments: &[Segment], columns: usize) -> Line {
     let columns = columns.min(bytes.saturating_mul(WIDEST_BYTE)).max(least);
     let sizes = segments.iter().map(|segment| (segment.end - segment.start) as f64);
     let linear = places(sizes.clone().map(|size| (0, size)), columns);
-    let to_scale =
-        segments.iter().zip(linear.windows(2)).all(|(segment, pair)| pair[1] - pair[0] >= segment.least);
+    let to_scale = segments
+        .iter()
+        .zip(linear.windows(2))
+        .all(|(segment, pair)| pair[1] - pair[0] >= segment.least);
     if to_scale {
         return Line { segments: segments.to_vec(), columns: linear, to_scale };
     }
-    // What each needs, and of the rest more for larger ones, but not so much that nothing were left for small ones.
+    // What each needs, and of the rest more for larger ones, but not so much that nothing were left
+    // for small ones.
     let roots = segments.iter().zip(sizes).map(|(segment, size)| (segment.least, size.sqrt()));
     // Where there are no bytes there is no scale.
     Line { segments: segments.to_vec(), columns: places(roots, columns), to_scale: bytes == 0 }
@@ -174,7 +184,8 @@ fn line(segments: &[Segment], columns: usize) -> Line {
 
 /// Where columns begin if each has so many for certain and a share of the others by weight.
 fn places(shares: impl Iterator<Item = (usize, f64)> + Clone, columns: usize) -> Vec<usize> {
-    let (certain, weights) = shares.clone().fold((0, 0.0), |sum, share| (sum.0 + share.0, sum.1 + share.1));
+    let (certain, weights) =
+        shares.clone().fold((0, 0.0), |sum, share| (sum.0 + share.0, sum.1 + share.1));
     let spare = columns.saturating_sub(certain) as f64;
     let (mut given, mut weight) = (0, 0.0);
     let mut places = vec![0];
@@ -218,14 +229,20 @@ mod tests {
         let tracks = [track(&flow.record(), What::Write).unwrap()];
         let segments = axis(&flow.record(), &tracks, |_, _| 2);
         let drawn = lines(&segments, 40, 3);
-        assert_eq!((drawn.len(), &drawn[0].columns[..], drawn[0].to_scale), (1, &[0, 10, 40][..], true));
+        assert_eq!(
+            (drawn.len(), &drawn[0].columns[..], drawn[0].to_scale),
+            (1, &[0, 10, 40][..], true)
+        );
         // A header of 4 bytes in front of a body of 4000 would be no column wide.
         let flow = Flow::new("a → b");
         flow.wrote(&[0; 4]);
         flow.wrote(&[0; 4000]);
         let tracks = [track(&flow.record(), What::Write).unwrap()];
         let drawn = lines(&axis(&flow.record(), &tracks, |_, _| 4), 40, 3);
-        assert!(!drawn[0].to_scale && drawn[0].columns[1] >= 5 && drawn[0].columns[2] == 40, "{drawn:?}");
+        assert!(
+            !drawn[0].to_scale && drawn[0].columns[1] >= 5 && drawn[0].columns[2] == 40,
+            "{drawn:?}"
+        );
     }
 
     #[test]

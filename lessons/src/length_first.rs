@@ -1,4 +1,5 @@
-//! The early cure for 粘包: send the length, wait until the other side has acknowledged it, then send the data.
+//! The early cure for 粘包: send the length, wait until the other side has acknowledged it, then send
+//! the data.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -30,15 +31,18 @@ fn it_works(stage: &mut Stage) -> Taught {
     let (answers, sent, trips) = thread::scope(|scope| {
         let serving = scope.spawn(|| serve(&server, &up, &down));
         let mut client = Client { socket: &client, up: &up, down: &down, round_trips: 0 };
-        let asked: io::Result<Vec<Vec<u8>>> = commands.iter().map(|command| client.ask(command)).collect();
+        let asked: io::Result<Vec<Vec<u8>>> =
+            commands.iter().map(|command| client.ask(command)).collect();
         client.socket.shutdown(Shutdown::Write)?; // the server's recv() returns 0: it ends
         let sent = joined(serving);
         Ok::<_, Trouble>((asked?, sent?, client.round_trips))
     })?;
 
     stage.say(
-        "The server sends the length as text and waits. The client reads it, answers `ready`, and now \
-        knows how many bytes to read: it calls recv() until it has them all. While the server waits for \
+        "The server sends the length as text and waits. The client reads it, answers `ready`, and \
+         now \
+        knows how many bytes to read: it calls recv() until it has them all. While the server \
+        waits for \
         `ready`, nothing can stick to the length.",
         "服务器先把长度以文本发出，然后等待。客户端读到长度，回一句 `ready`，从此知道要读多少字节：反复 \
         recv() 直到读够。服务器在等 `ready`，所以没有任何东西能粘在长度后面。",
@@ -60,14 +64,17 @@ fn it_works(stage: &mut Stage) -> Taught {
             short(&answers[0])
         ),
     )?;
-    let whole = answers.len() == sent.len() && answers.iter().zip(&sent).all(|(a, b)| digest(a) == *b);
+    let whole =
+        answers.len() == sent.len() && answers.iter().zip(&sent).all(|(a, b)| digest(a) == *b);
     stage.fact(
         whole,
-        "every answer arrived whole, and none began with the leftovers of another: the digests are equal",
+        "every answer arrived whole, and none began with the leftovers of another: the digests \
+         are equal",
         "每个回答都完整到达，没有一个以别人的残余开头：两边的摘要（digest）相等",
     )?;
     stage.notice(
-        "The price: the client had to wait twice for each command, once for the length and once for the \
+        "The price: the client had to wait twice for each command, once for the length and once \
+         for the \
         data. Between continents a round trip takes about 0.2 s.",
         "代价：每条命令客户端都要等两次，一次等长度，一次等数据。跨洲的一个往返（round trip）约 0.2 秒。",
     )?;
@@ -112,7 +119,8 @@ impl Client<'_> {
     }
 }
 
-/// Answers commands until the client has no more; the digest of each answer as it was before it was sent.
+/// Answers commands until the client has no more; the digest of each answer as it was before it was
+/// sent.
 fn serve(socket: &TcpStream, up: &Flow, down: &Flow) -> Result<Vec<[u8; 32]>, Trouble> {
     let mut digests = Vec::new();
     let mut buffer = [0; 4096];
@@ -135,7 +143,10 @@ fn serve(socket: &TcpStream, up: &Flow, down: &Flow) -> Result<Vec<[u8; 32]>, Tr
 }
 
 fn without_waiting(stage: &mut Stage) -> Taught {
-    stage.scene("Without the wait: length and data stick together", "不等确认：长度和数据粘在一起")?;
+    stage.scene(
+        "Without the wait: length and data stick together",
+        "不等确认：长度和数据粘在一起",
+    )?;
     let data = answer_of("seq 3")?;
     let (client, server) = pair()?;
     let flow = Flow::new(DOWN);
@@ -145,16 +156,23 @@ fn without_waiting(stage: &mut Stage) -> Taught {
     flow.message(("data", "数据"));
     flow.writer(&server).write_all(&data)?;
     let all = length.len() + data.len();
-    wait_until("length and data have arrived", "长度和数据都已到达", || Ok(queued(&client)? == all))?;
+    wait_until("length and data have arrived", "长度和数据都已到达", || {
+        Ok(queued(&client)? == all)
+    })?;
     let mut buffer = [0; 1024];
     let count = flow.reader(&client).read(&mut buffer)?;
     let digits = buffer[..count].iter().take_while(|byte| byte.is_ascii_digit()).count();
     let understood = number(&buffer[..digits]).unwrap_or(0);
-    stage.show("the client looked for a length and received", "客户端想读长度，收到", &buffer[..count])?;
+    stage.show(
+        "the client looked for a length and received",
+        "客户端想读长度，收到",
+        &buffer[..count],
+    )?;
     stage.draw(&flow)?;
     stage.notice(
         format!(
-            "The length was {length}, and the data begins with 1. A text without an end mark has no \
+            "The length was {length}, and the data begins with 1. A text without an end mark has \
+             no \
             end: read as a number, this says {understood}."
         ),
         format!(
@@ -188,15 +206,21 @@ fn the_acknowledgement_sticks(stage: &mut Stage) -> Taught {
     wait_until("both have arrived", "两者都已到达", || Ok(queued(&server)? == all))?;
     let mut buffer = [0; 1024];
     let count = flow.reader(&server).read(&mut buffer)?;
-    stage.show("the server waited for `ready` and received", "服务器在等 `ready`，收到", &buffer[..count])?;
+    stage.show(
+        "the server waited for `ready` and received",
+        "服务器在等 `ready`，收到",
+        &buffer[..count],
+    )?;
     stage.draw(&flow)?;
     stage.fact(
         &buffer[..count] != READY && buffer[..count].starts_with(READY),
-        "what the server received is not `ready`: the cure has the same disease, in a smaller message",
+        "what the server received is not `ready`: the cure has the same disease, in a smaller \
+         message",
         "服务器收到的不是 `ready`：药方自己也得了同样的病，只是消息更小",
     )?;
     Ok(stage.say(
-        "What is needed is a length that needs no end mark, because it always has the same size. Then \
+        "What is needed is a length that needs no end mark, because it always has the same size. \
+         Then \
         nobody has to wait: see the lesson fixed-header.",
         "需要的是一个不用结束标记的长度：它的大小永远不变。这样谁也不用等：见 fixed-header 一课。",
     )?)

@@ -1,7 +1,9 @@
-//! 粘包, seen and solved: a lesson for each topic of a first course about sockets, on real sockets and real commands.
+//! 粘包, seen and solved: a lesson for each topic of a first course about sockets, on real sockets
+//! and real commands.
 //!
-//! A lesson is a function that does something with sockets and tells its [`Stage`] what really happened. It shows what
-//! it received, never what it expected, and it fails if the phenomenon or the cure did not show.
+//! A lesson is a function that does something with sockets and tells its [`Stage`] what really
+//! happened. It shows what it received, never what it expected, and it fails if the phenomenon or
+//! the cure did not show.
 
 mod class;
 mod flow;
@@ -92,17 +94,26 @@ pub const LESSONS: &[Lesson] = &[
     },
     Lesson {
         name: "sticky",
-        title: ("粘包: messages that stick together and come apart", "粘包：粘在一起、又被拆开的消息"),
+        title: (
+            "粘包: messages that stick together and come apart",
+            "粘包：粘在一起、又被拆开的消息",
+        ),
         teach: sticky::teach,
     },
     Lesson {
         name: "length-first",
-        title: ("the early cure: length, acknowledgement, data", "先发长度：早期的办法，长度、确认、数据"),
+        title: (
+            "the early cure: length, acknowledgement, data",
+            "先发长度：早期的办法，长度、确认、数据",
+        ),
         teach: length_first::teach,
     },
     Lesson {
         name: "fixed-header",
-        title: ("the cure: a header of fixed size in front of every message", "定长消息头：粘包的根治办法"),
+        title: (
+            "the cure: a header of fixed size in front of every message",
+            "定长消息头：粘包的根治办法",
+        ),
         teach: fixed_header::teach,
     },
     Lesson {

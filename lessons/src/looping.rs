@@ -1,4 +1,5 @@
-//! Many messages on one connection: an empty one hangs both sides, and the end of the connection must be noticed.
+//! Many messages on one connection: an empty one hangs both sides, and the end of the connection
+//! must be noticed.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -36,7 +37,8 @@ fn many_messages(stage: &mut Stage) -> Taught {
     joined(echo)?;
     stage.say(
         format!(
-            "Each side sends, then receives, again and again on the same connection. The echoes: {}.",
+            "Each side sends, then receives, again and again on the same connection. The echoes: \
+             {}.",
             answers.join(", ")
         ),
         format!("双方在同一条连接上反复地发、收。回声依次是：{}。", answers.join("、")),
@@ -44,7 +46,8 @@ fn many_messages(stage: &mut Stage) -> Taught {
     stage.draw(&up)?;
     stage.fact(
         answers == ["hello", "good morning", "bye"],
-        "three messages, three echoes: as long as everybody waits for the answer, nothing sticks together",
+        "three messages, three echoes: as long as everybody waits for the answer, nothing sticks \
+         together",
         "三条消息，三个回声：只要每次都等到回答再发，就不会粘在一起",
     )
 }
@@ -55,7 +58,8 @@ fn echo(mut server: &TcpStream, up: &Flow) -> io::Result<()> {
     loop {
         let count = up.reader(server).read(&mut buffer)?;
         if count == 0 {
-            return Ok(()); // the end of the connection: without this line the loop would spin, see below
+            // the end of the connection: without this line the loop would spin, see below
+            return Ok(());
         }
         server.write_all(&buffer[..count])?;
     }
@@ -68,7 +72,8 @@ fn an_empty_message(stage: &mut Stage) -> Taught {
     flow.message("b\"\"");
     let written = flow.writer(&client).write(b"")?; // send(b"")
     stage.draw(&flow)?;
-    let (segments, here, there) = (segments_sent(&client)?, unacknowledged(&client)?, queued(&server)?);
+    let (segments, here, there) =
+        (segments_sent(&client)?, unacknowledged(&client)?, queued(&server)?);
     stage.say(
         format!(
             "`send(b\"\")` returned {written}. Segments with data sent: {segments}. Bytes on their \
@@ -84,19 +89,22 @@ fn an_empty_message(stage: &mut Stage) -> Taught {
         "an empty message puts nothing on the wire",
         "空消息不会在线路上产生任何东西",
     )?;
-    // Now both do what their loops say: the server waits for the message, the client for the answer. Without a time
-    // limit they would wait for ever.
+    // Now both do what their loops say: the server waits for the message, the client for the
+    // answer. Without a time limit they would wait for ever.
     let limit = Duration::from_millis(200);
     client.set_read_timeout(Some(limit))?;
     server.set_read_timeout(Some(limit))?;
-    // Each keeps its socket open until both have given up: a closed one would be the end for the other.
-    let waiting =
-        thread::spawn(move || (recv(&server, &mut [0; 1024]).map_err(|error| error.kind()), server));
+    // Each keeps its socket open until both have given up: a closed one would be the end for the
+    // other.
+    let waiting = thread::spawn(move || {
+        (recv(&server, &mut [0; 1024]).map_err(|error| error.kind()), server)
+    });
     let client_waited = recv(&client, &mut [0; 1024]).map_err(|error| error.kind());
     let (server_waited, _server) =
         waiting.join().map_err(|_| io::Error::other("the server's thread panicked"))?;
     stage.notice(
-        "The server waits in recv() for a message that was never sent; the client waits in recv() for \
+        "The server waits in recv() for a message that was never sent; the client waits in recv() \
+         for \
         an answer to it. Both wait for ever: that is the hang.",
         "服务器在 recv() 里等一条从未发出的消息；客户端在 recv() 里等它的回答。双方永远等下去：程序就这\
         样卡死（hang）了。",
@@ -108,10 +116,14 @@ fn an_empty_message(stage: &mut Stage) -> Taught {
             byte",
             limit.as_millis()
         ),
-        format!("两个 recv() 都靠 {} 毫秒的超时（timeout）才结束，一个字节也没收到", limit.as_millis()),
+        format!(
+            "两个 recv() 都靠 {} 毫秒的超时（timeout）才结束，一个字节也没收到",
+            limit.as_millis()
+        ),
     )?;
     Ok(stage.say(
-        "The cure of beginners: do not send empty messages. The real cure: a header in front of every \
+        "The cure of beginners: do not send empty messages. The real cure: a header in front of \
+         every \
         message. A message of length 0 is then a header, which is 4 or 12 bytes, and arrives.",
         "初学者的办法：不发空消息。真正的办法：每条消息前加消息头（header）。长度为 0 的消息也有 4 或 \
         12 字节的头，能够送达。",
@@ -133,7 +145,8 @@ fn the_end(stage: &mut Stage) -> Taught {
     let mut input = flow.reader(&server);
     let mut buffer = [0; 1024];
     let mut empty = 0;
-    // The naive loop, which takes the end of the connection for one more message; we stop it after a while.
+    // The naive loop, which takes the end of the connection for one more message; we stop it after
+    // a while.
     while empty < ENOUGH {
         if input.read(&mut buffer)? == 0 {
             empty += 1;
@@ -205,7 +218,8 @@ fn talk(client: &mut TcpStream) -> io::Result<Said> {
     }
 }
 
-/// Has one word answered. The server is then in recv(), with nothing unread: what happens next is certain.
+/// Has one word answered. The server is then in recv(), with nothing unread: what happens next is
+/// certain.
 fn greet(address: SocketAddr) -> io::Result<TcpStream> {
     let mut client = patient(TcpStream::connect(address)?)?;
     client.write_all(b"hello")?;
@@ -213,11 +227,14 @@ fn greet(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(client)
 }
 
-/// Is ended before it has read its answer. Where bytes lie unread, close() sends RST instead of FIN (RFC 2525, 2.17).
+/// Is ended before it has read its answer. Where bytes lie unread, close() sends RST instead of FIN
+/// (RFC 2525, 2.17).
 fn crash(address: SocketAddr) -> Taught {
     let mut client = patient(TcpStream::connect(address)?)?;
     client.write_all(b"hello")?;
-    wait_until("the answer waits to be read", "回答已到，还没有读", || Ok(queued(&client)? == 5))
+    wait_until("the answer waits to be read", "回答已到，还没有读", || {
+        Ok(queued(&client)? == 5)
+    })
 }
 
 fn a_reset(stage: &mut Stage) -> Taught {
@@ -231,15 +248,18 @@ fn a_reset(stage: &mut Stage) -> Taught {
     };
     let next = loop {
         match TcpStream::connect(address).map_err(|error| error.kind()) {
-            // Once in a blue moon the kernel gives us the very port that we dial, and TCP connects us to ourselves.
+            // Once in a blue moon the kernel gives us the very port that we dial, and TCP connects
+            // us to ourselves.
             Ok(stream) if stream.local_addr()? == address => continue,
             next => break next,
         }
     };
     stage.say(
         format!(
-            "The client ended before it had read its answer: bytes lay unread, so its kernel sent RST instead of \
-            FIN. The naive server's recv() failed: {kind} (ECONNRESET). Nobody caught it, so the server's loop \
+            "The client ended before it had read its answer: bytes lay unread, so its kernel sent \
+             RST instead of \
+            FIN. The naive server's recv() failed: {kind} (ECONNRESET). Nobody caught it, so the \
+            server's loop \
             ended, and its listening socket was closed."
         ),
         format!(
@@ -249,7 +269,8 @@ fn a_reset(stage: &mut Stage) -> Taught {
         ),
     )?;
     stage.fact(
-        kind == ErrorKind::ConnectionReset && next.as_ref().err() == Some(&ErrorKind::ConnectionRefused),
+        kind == ErrorKind::ConnectionReset
+            && next.as_ref().err() == Some(&ErrorKind::ConnectionRefused),
         "one client's crash has ended the server: the next client was refused (ECONNREFUSED)",
         "一个客户端崩溃，整个服务器跟着退出：下一个客户端被拒绝连接（ECONNREFUSED）",
     )
@@ -273,7 +294,8 @@ fn the_next_client(stage: &mut Stage) -> Taught {
         format!("前两个客户端的结局：{}。第三个照样得到了回答。", chinese.join("；")),
     )?;
     stage.notice(
-        "Two lines make the difference: `if count == 0` ends the inner loop, and an error of one client \
+        "Two lines make the difference: `if count == 0` ends the inner loop, and an error of one \
+         client \
         ends only that client's loop, never the outer one.",
         "差别只在两行：`if count == 0` 结束内层循环；某个客户端出错，只结束它自己的内层循环，绝不波及外\
         层循环。",

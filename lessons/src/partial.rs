@@ -1,4 +1,5 @@
-//! `send` against `sendall`: a full send buffer takes only part, and whoever does not look loses the rest.
+//! `send` against `sendall`: a full send buffer takes only part, and whoever does not look loses
+//! the rest.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -21,7 +22,8 @@ const BUFFER: usize = 16 << 10;
 
 pub(crate) fn teach(stage: &mut Stage) -> Taught {
     // Numbered lines of eight bytes: one sees at once which are missing.
-    let data: Vec<u8> = (1..=TOTAL / 8).flat_map(|number| format!("{number:07}\n").into_bytes()).collect();
+    let data: Vec<u8> =
+        (1..=TOTAL / 8).flat_map(|number| format!("{number:07}\n").into_bytes()).collect();
     the_naive_program(stage, &data)?;
     full(stage, &data)?;
     send_with_a_timeout(stage, &data)?;
@@ -37,7 +39,8 @@ fn small_pair() -> io::Result<(TcpStream, TcpStream)> {
 }
 
 fn the_naive_program(stage: &mut Stage, data: &[u8]) -> Taught {
-    stage.scene("A program that does not look at what send returns", "一个不看 send 返回值的程序")?;
+    stage
+        .scene("A program that does not look at what send returns", "一个不看 send 返回值的程序")?;
     let (sender, receiver) = small_pair()?;
     sender.set_nonblocking(true)?;
     let flow = Flow::new(("naive sender → receiver", "粗心的发送方 → 接收方"));
@@ -67,7 +70,9 @@ fn the_naive_program(stage: &mut Stage, data: &[u8]) -> Taught {
             break;
         }
     }
-    wait_until("the send buffer is empty", "发送缓冲区已空", || Ok(unacknowledged(&sender)? == 0))?;
+    wait_until("the send buffer is empty", "发送缓冲区已空", || {
+        Ok(unacknowledged(&sender)? == 0)
+    })?;
     flow.message("END");
     let end = out.write(b"END\n")?;
     drop(out);
@@ -126,7 +131,8 @@ fn full(stage: &mut Stage, data: &[u8]) -> Taught {
     )?;
     stage.say(
         format!(
-            "Where the {total} bytes are: {there} in the receive buffer (SIOCINQ), {here} in the send \
+            "Where the {total} bytes are: {there} in the receive buffer (SIOCINQ), {here} in the \
+             send \
             buffer (SIOCOUTQ). Both are full."
         ),
         format!(
@@ -134,7 +140,8 @@ fn full(stage: &mut Stage, data: &[u8]) -> Taught {
             {here}（SIOCOUTQ）。两个都满了。"
         ),
     )?;
-    // A slow receiver slows the sender down: that is flow control, and it reaches up to the program.
+    // A slow receiver slows the sender down: that is flow control, and it reaches up to the
+    // program.
     receiver.read_exact(&mut vec![0; total])?;
     wait_for_room(&sender)?;
     let taken = sender.write(data)?;
@@ -148,7 +155,8 @@ fn full(stage: &mut Stage, data: &[u8]) -> Taught {
 fn send_with_a_timeout(stage: &mut Stage, data: &[u8]) -> Taught {
     stage.scene("A blocking socket with a timeout", "带超时的阻塞套接字")?;
     stage.say(
-        "A blocking send waits until all of it is in the buffer, so on a good day it takes everything and \
+        "A blocking send waits until all of it is in the buffer, so on a good day it takes \
+         everything and \
             the mistake stays hidden. A timeout or a signal ends the waiting early.",
         "阻塞的 send 会一直等到数据全部放进缓冲区，所以平时它总是全部收下，错误就此藏了起来。超时或信号会让\
             等待提前结束。",
@@ -164,14 +172,18 @@ fn send_with_a_timeout(stage: &mut Stage, data: &[u8]) -> Taught {
     let failed = sender.write_all(data);
     stage.fact(
         failed.is_err_and(|error| error.kind() == ErrorKind::WouldBlock),
-        "sendall fails as well, and does not say how much it had sent: after that a connection can only be \
+        "sendall fails as well, and does not say how much it had sent: after that a connection \
+         can only be \
             closed",
         "sendall 也会失败，而且不说已经发出多少：这样的连接只能关闭",
     )
 }
 
 fn send_all(stage: &mut Stage, data: &[u8]) -> Taught {
-    stage.scene("The cure: send the rest, until there is none", "解决办法：把剩下的接着发，直到发完")?;
+    stage.scene(
+        "The cure: send the rest, until there is none",
+        "解决办法：把剩下的接着发，直到发完",
+    )?;
     let (sender, mut receiver) = small_pair()?;
     sender.set_nonblocking(true)?;
     let flow = Flow::new(("careful sender → receiver", "细心的发送方 → 接收方"));
@@ -208,7 +220,8 @@ fn send_all(stage: &mut Stage, data: &[u8]) -> Taught {
     let calls = flow.record().steps.len();
     stage.say(
         format!(
-            "{calls} sends took something, and {waits} times poll waited for room. Each time the loop \
+            "{calls} sends took something, and {waits} times poll waited for room. Each time the \
+             loop \
             went on behind the last byte taken."
         ),
         format!(
@@ -235,7 +248,8 @@ fn send_all(stage: &mut Stage, data: &[u8]) -> Taught {
     })?;
     stage.fact(
         received == data,
-        "write_all on a blocking socket does the same in one line (Python: sendall); it is the one to use",
+        "write_all on a blocking socket does the same in one line (Python: sendall); it is the \
+         one to use",
         "对阻塞套接字调用 write_all，一行代码就做到了（Python 里叫 sendall）；平时就该用它",
     )
 }

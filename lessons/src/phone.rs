@@ -1,4 +1,5 @@
-//! One client, one server, one exchange: every call of a TCP conversation, compared with a phone call.
+//! One client, one server, one exchange: every call of a TCP conversation, compared with a phone
+//! call.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -22,7 +23,8 @@ struct Served {
 }
 
 pub(crate) fn teach(stage: &mut Stage) -> Taught {
-    stage.scene("The server gets a phone, a number, and a line", "服务器：买电话、办号码、等来电")?;
+    stage
+        .scene("The server gets a phone, a number, and a line", "服务器：买电话、办号码、等来电")?;
     // socket(): a telephone. SOCK_STREAM over IPv4 is TCP.
     let listener = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     // bind(): its number. Port 0 lets the kernel choose a free one.
@@ -32,7 +34,8 @@ pub(crate) fn teach(stage: &mut Stage) -> Taught {
     let number = address(listener.local_addr()?)?;
     stage.say(
         format!(
-            "`socket()`, `bind()`, `listen()`: the server listens on {number}. The kernel chose the \
+            "`socket()`, `bind()`, `listen()`: the server listens on {number}. The kernel chose \
+             the \
             port, as `bind()` asked for port 0."
         ),
         format!(
@@ -46,11 +49,13 @@ pub(crate) fn teach(stage: &mut Stage) -> Taught {
     let (server_up, server_down) = (up.clone(), down.clone());
     let server = thread::spawn(move || serve(listener, &server_up, &server_down));
 
-    let client = patient(TcpStream::connect(number)?)?; // connect(): dial, and wait until somebody picks up
+    // connect(): dial, and wait until somebody picks up
+    let client = patient(TcpStream::connect(number)?)?;
     up.message(("question", "问题"));
     up.writer(&client).write_all(QUESTION)?; // send(): speak
     let mut buffer = [0; 1024];
-    let count = down.reader(&client).read(&mut buffer)?; // recv(): listen to what is said; blocks until something is
+    // recv(): listen to what is said; blocks until something is
+    let count = down.reader(&client).read(&mut buffer)?;
     let mine = client.local_addr()?;
     let theirs = client.peer_addr()?;
     drop(client); // close(): hang up
@@ -58,8 +63,10 @@ pub(crate) fn teach(stage: &mut Stage) -> Taught {
 
     stage.say(
         format!(
-            "`connect()` dialled {theirs}, and the server's `accept()` picked up. Each side called `send()` and \
-            `recv()` once, then the client hung up: `close()`. The client's own socket was {mine}: nobody bound it, \
+            "`connect()` dialled {theirs}, and the server's `accept()` picked up. Each side \
+             called `send()` and \
+            `recv()` once, then the client hung up: `close()`. The client's own socket was \
+            {mine}: nobody bound it, \
             the kernel gave it a port as well."
         ),
         format!(
@@ -70,7 +77,11 @@ pub(crate) fn teach(stage: &mut Stage) -> Taught {
     stage.show("the client received", "客户端收到", &buffer[..count])?;
     stage.draw(&up)?;
     stage.draw(&down)?;
-    stage.fact(&buffer[..count] == ANSWER, "the answer arrived as it was sent", "回答原样送到了")?;
+    stage.fact(
+        &buffer[..count] == ANSWER,
+        "the answer arrived as it was sent",
+        "回答原样送到了",
+    )?;
 
     stage.scene("The two sockets of a server", "服务器的两个套接字")?;
     let (local, peer) = served.accepted;
@@ -89,7 +100,8 @@ pub(crate) fn teach(stage: &mut Stage) -> Taught {
         ),
     )?;
     stage.notice(
-        "Both have the same local port, but only the second has somebody at the other end. One listens \
+        "Both have the same local port, but only the second has somebody at the other end. One \
+         listens \
         for calls, the other talks; a busy server has one of the first and many of the second.",
         "两个套接字的本地端口相同，但只有后者有对端。前者只管接电话，后者负责通话；繁忙的服务器有一个前\
         者、许多个后者。",
@@ -113,7 +125,8 @@ pub(crate) fn teach(stage: &mut Stage) -> Taught {
 
 /// The server's side of the call.
 fn serve(listener: Socket, up: &Flow, down: &Flow) -> Result<Served, Trouble> {
-    let (connected, _) = listener.accept()?; // accept(): pick up; a new socket for this one conversation
+    // accept(): pick up; a new socket for this one conversation
+    let (connected, _) = listener.accept()?;
     let connected = patient(connected.into())?;
     let mut buffer = [0; 1024];
     let count = up.reader(&connected).read(&mut buffer)?;

@@ -1,4 +1,5 @@
-//! A picture of a flow in characters: writes above, reads below, each byte of both in the same column.
+//! A picture of a flow in characters: writes above, reads below, each byte of both in the same
+//! column.
 
 use unicode_width::UnicodeWidthChar;
 
@@ -14,7 +15,8 @@ const LINES: usize = 3;
 /// Messages that the legend names.
 const NAMED: usize = 12;
 
-/// Backgrounds that black letters can be read on, as numbers of the 256-colour palette; one for each message in turn.
+/// Backgrounds that black letters can be read on, as numbers of the 256-colour palette; one for
+/// each message in turn.
 const COLORS: [u8; 6] = [117, 215, 114, 218, 227, 183];
 
 /// What is no part of any message.
@@ -60,7 +62,8 @@ impl Picture<'_> {
         let mut drawn = vec![self.heading()];
         let names = tracks.iter().map(|track| width(self.name(track.what)));
         let margin = 1 + names.chain([width(self.say("byte", "字节"))]).max().unwrap_or(0);
-        let segments = layout::axis(self.record, &tracks, |track, block| width(&self.size(track, block)));
+        let segments =
+            layout::axis(self.record, &tracks, |track, block| width(&self.size(track, block)));
         let lines = layout::lines(&segments, self.look.width - margin, LINES);
         for line in &lines {
             self.line(&mut drawn, &tracks, line, margin);
@@ -117,7 +120,8 @@ impl Picture<'_> {
         format!("{}  {}", Style::Label.on(&label, self.look), Style::Faint.on(counts, self.look))
     }
 
-    /// What stands beside a block: how many bytes, and where the order is not that of the bytes, which call it was.
+    /// What stands beside a block: how many bytes, and where the order is not that of the bytes,
+    /// which call it was.
     fn size(&self, track: &Track, block: &Block) -> String {
         let number = if track.in_order { String::new() } else { format!("#{}: ", block.number) };
         let again = if block.calls > 1 { format!("×{}", block.calls) } else { String::new() };
@@ -159,7 +163,8 @@ impl Picture<'_> {
             }
         }
         for block in &track.lanes[lane] {
-            let mut own = (0..line.segments.len()).filter(|index| line.segments[*index].is_in(block));
+            let mut own =
+                (0..line.segments.len()).filter(|index| line.segments[*index].is_in(block));
             let Some(first) = own.next() else { continue };
             let last = own.next_back().unwrap_or(first);
             self.block(&mut row, line, block, first, last);
@@ -219,10 +224,18 @@ impl Picture<'_> {
     }
 
     /// A message's letter and, if there is room, what it is called, in the middle of these columns.
-    fn label(&self, row: &mut [Cell], from: usize, to: usize, message: Option<usize>, paint: Paint) {
+    fn label(
+        &self,
+        row: &mut [Cell],
+        from: usize,
+        to: usize,
+        message: Option<usize>,
+        paint: Paint,
+    ) {
         let Some(index) = message.filter(|_| to > from) else { return };
         let name = escape(self.record.messages[index].label.of(self.language).as_bytes());
-        let long = if self.look.color { format!("{} {name}", letter(index)) } else { format!(" {name} ") };
+        let long =
+            if self.look.color { format!("{} {name}", letter(index)) } else { format!(" {name} ") };
         // At least one letter of the filling must remain on either side of a name in plain text.
         let room = to - from;
         let fits = width(&long) + 2 * usize::from(!self.look.color) <= room;
@@ -234,7 +247,8 @@ impl Picture<'_> {
     fn sizes(&self, track: &Track, lane: &[Block], line: &Line) -> Vec<Cell> {
         let mut row = vec![BLANK; line.columns[line.segments.len()]];
         for block in lane {
-            let mut own = (0..line.segments.len()).filter(|index| line.segments[*index].is_in(block));
+            let mut own =
+                (0..line.segments.len()).filter(|index| line.segments[*index].is_in(block));
             let Some(first) = own.next() else { continue };
             let last = own.next_back().unwrap_or(first);
             let (from, to) = (line.columns[first], line.columns[last + 1]);
@@ -254,7 +268,8 @@ impl Picture<'_> {
         let mut free = 0;
         for (index, segment) in line.segments.iter().enumerate() {
             let (column, text) = (line.columns[index], segment.start.to_string());
-            if (index == 0 || begins(segment.start)) && column >= free && column + text.len() <= end {
+            if (index == 0 || begins(segment.start)) && column >= free && column + text.len() <= end
+            {
                 put(&mut row, column, &text, Paint::Faint);
                 free = column + text.len() + 1;
             }
@@ -266,12 +281,17 @@ impl Picture<'_> {
     fn notes(&self, tracks: &[Track], lines: &[Line], segments: usize) -> Vec<String> {
         let mut notes = Vec::new();
         let shown: usize = lines.iter().map(|line| line.segments.len()).sum();
-        let end = lines.last().and_then(|line| line.segments.last()).map_or(0, |segment| segment.end);
+        let end =
+            lines.last().and_then(|line| line.segments.last()).map_or(0, |segment| segment.end);
         if shown < segments {
             let behind = |what| -> usize {
-                let blocks = tracks.iter().filter(|track| track.what == what).flat_map(|track| &track.lanes);
+                let blocks =
+                    tracks.iter().filter(|track| track.what == what).flat_map(|track| &track.lanes);
                 let hidden = |block: &&Block| {
-                    !lines.iter().flat_map(|line| &line.segments).any(|segment| segment.is_in(block))
+                    !lines
+                        .iter()
+                        .flat_map(|line| &line.segments)
+                        .any(|segment| segment.is_in(block))
                 };
                 blocks.flatten().filter(hidden).map(|block| block.calls).sum()
             };
@@ -326,11 +346,16 @@ impl Picture<'_> {
             let color = COLORS[index % COLORS.len()];
             let sign = Cell { character: Some(letter(index)), paint: Paint::On(color) };
             let space = Cell { paint: Paint::On(color), ..BLANK };
-            let sign =
-                if self.look.color { self.paint(&[space, sign, space]) } else { letter(index).to_string() };
+            let sign = if self.look.color {
+                self.paint(&[space, sign, space])
+            } else {
+                letter(index).to_string()
+            };
             let bytes = (message.end - message.start) as usize;
-            let words = Words::new(format!(" ({})", counted(bytes, "byte")), format!("（{bytes} 字节）"));
-            let name = fit(&escape(message.label.of(self.language).as_bytes()), self.look.width / 2);
+            let words =
+                Words::new(format!(" ({})", counted(bytes, "byte")), format!("（{bytes} 字节）"));
+            let name =
+                fit(&escape(message.label.of(self.language).as_bytes()), self.look.width / 2);
             let text = format!(" {name}{}", words.of(self.language));
             let columns = width(&text) + if self.look.color { 3 } else { 1 };
             add(&format!("{sign}{text}"), columns);
@@ -359,7 +384,9 @@ impl Picture<'_> {
                 Paint::Edge(color) => Some(format!("38;5;{color}")),
             };
             match parameters.filter(|_| self.look.color) {
-                Some(parameters) => text.push_str(&format!("\x1b[{parameters}m{characters}\x1b[0m")),
+                Some(parameters) => {
+                    text.push_str(&format!("\x1b[{parameters}m{characters}\x1b[0m"))
+                }
                 None => text.push_str(&characters),
             }
         }
@@ -377,7 +404,8 @@ fn letter(message: usize) -> char {
 fn put(row: &mut [Cell], mut column: usize, text: &str, paint: Paint) {
     for character in text.chars() {
         let columns = character.width().unwrap_or(0);
-        let Some(cells) = row.get_mut(column..column + columns).filter(|cells| !cells.is_empty()) else {
+        let Some(cells) = row.get_mut(column..column + columns).filter(|cells| !cells.is_empty())
+        else {
             return;
         };
         cells.fill(Cell { character: None, paint });

@@ -87,7 +87,10 @@ fn what_is_left_out_is_counted() {
     let drawn = english(&flow, PLAIN).join("\n");
     let blocks = drawn.matches("[A").count() - 1;
     assert!(
-        drawn.contains(&format!("not drawn: 0 writes, {} reads, from byte {blocks} on", 300 - blocks)),
+        drawn.contains(&format!(
+            "not drawn: 0 writes, {} reads, from byte {blocks} on",
+            300 - blocks
+        )),
         "{drawn}"
     );
 }
@@ -119,8 +122,10 @@ fn with_colours_every_byte_is_in_the_same_column() {
     flow.read(&[b'x'; 40]);
     flow.read(&[b'x'; 32]);
     let plain = english(&flow, PLAIN);
-    let colored: Vec<String> =
-        english(&flow, Look { color: true, ..PLAIN }).iter().map(|line| without_color(line)).collect();
+    let colored: Vec<String> = english(&flow, Look { color: true, ..PLAIN })
+        .iter()
+        .map(|line| without_color(line))
+        .collect();
     assert_eq!(plain[1], colored[1]);
     assert_eq!(plain[4], colored[4]);
     let ends = |line: &str, mark: char| -> Vec<usize> {

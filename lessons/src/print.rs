@@ -25,7 +25,8 @@ const WIDTH: u16 = 80;
 const WIDTHS: std::ops::RangeInclusive<u16> = 40..=200;
 
 impl Look {
-    /// As wide as the terminal that stdout is; colours if it is one that has them and `NO_COLOR` is not set.
+    /// As wide as the terminal that stdout is; colours if it is one that has them and `NO_COLOR` is
+    /// not set.
     pub fn of_stdout() -> Self {
         let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
         let columns = || variable("COLUMNS").and_then(|columns| columns.to_str()?.parse().ok());
@@ -109,7 +110,8 @@ impl<'a> Printer<'a> {
     pub(crate) fn title(&mut self, lesson: &Lesson) -> io::Result<()> {
         self.scenes = 0;
         self.before = Before::Title;
-        let title = fit(&format!(" {}  {}", lesson.name, title(lesson, self.language)), self.look.width);
+        let title =
+            fit(&format!(" {}  {}", lesson.name, title(lesson, self.language)), self.look.width);
         let filled = format!("{title}{}", " ".repeat(self.look.width - width(&title)));
         let line = if self.look.color {
             Style::Title.on(&filled, self.look)
@@ -125,7 +127,9 @@ impl<'a> Printer<'a> {
             Item::Say(_) => Before::Text,
             Item::Scene(_) => Before::Title,
             Item::Picture(_) => Before::Blank,
-            Item::Notice(_) | Item::Fact(_) | Item::Shown { .. } | Item::Listed { .. } => Before::Mark,
+            Item::Notice(_) | Item::Fact(_) | Item::Shown { .. } | Item::Listed { .. } => {
+                Before::Mark
+            }
         };
         // Scenes, pictures and paragraphs stand apart.
         let apart = match item {
@@ -177,16 +181,27 @@ impl<'a> Printer<'a> {
         if all.len() < 2 {
             return Ok(());
         }
-        let failed: Vec<&str> =
-            all.iter().filter(|given| given.outcome.is_err()).map(|given| given.lesson.name).collect();
+        let failed: Vec<&str> = all
+            .iter()
+            .filter(|given| given.outcome.is_err())
+            .map(|given| given.lesson.name)
+            .collect();
         let (words, style) = if failed.is_empty() {
             let count = all.len();
             let chinese = format!("{count} 课全部演示成功。");
-            (Words::new(format!("{count} lessons, and each showed what it is about."), chinese), Style::Good)
+            (
+                Words::new(format!("{count} lessons, and each showed what it is about."), chinese),
+                Style::Good,
+            )
         } else {
-            let english = format!("{} of {} lessons failed: {}", failed.len(), all.len(), failed.join(", "));
-            let chinese =
-                format!("{} 课中有 {} 课没有演示成功：{}", all.len(), failed.len(), failed.join("、"));
+            let english =
+                format!("{} of {} lessons failed: {}", failed.len(), all.len(), failed.join(", "));
+            let chinese = format!(
+                "{} 课中有 {} 课没有演示成功：{}",
+                all.len(),
+                failed.len(),
+                failed.join("、")
+            );
             (Words::new(english, chinese), Style::Bad)
         };
         self.text("", self.of(&words), Some(style))?;
@@ -203,7 +218,11 @@ impl<'a> Printer<'a> {
         let columns = self.look.width.min(TEXT_WIDTH) - width(mark);
         for (number, line) in wrap(text, columns).iter().enumerate() {
             let line = format!("{}{line}", if number == 0 { mark } else { &indent });
-            writeln!(self.out, "{}", style.map_or(line.clone(), |style| style.on(&line, self.look)))?;
+            writeln!(
+                self.out,
+                "{}",
+                style.map_or(line.clone(), |style| style.on(&line, self.look))
+            )?;
         }
         Ok(())
     }

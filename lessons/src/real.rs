@@ -8,7 +8,8 @@ pub trait RealSession: Debug + Send + Sync {
     /// Where a labshd listens in plain mode, on loopback.
     fn labshd(&self) -> SocketAddr;
 
-    /// Connects to this address as labsh does, runs one line in the shell over there, and closes the connection.
+    /// Connects to this address as labsh does, runs one line in the shell over there, and closes
+    /// the connection.
     ///
     /// # Errors
     /// What labsh would say.

@@ -1,4 +1,5 @@
-//! The port after the server and before it: TIME_WAIT, "address already in use", SO_REUSEADDR; the backlog, filled.
+//! The port after the server and before it: TIME_WAIT, "address already in use", SO_REUSEADDR; the
+//! backlog, filled.
 
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
@@ -14,7 +15,8 @@ use crate::sockets::{PATIENCE, patient, wait_until};
 use crate::stage::{Stage, Taught, Trouble};
 
 pub(crate) fn teach(stage: &mut Stage) -> Taught {
-    // All of 127.0.0.0/8 is loopback. An address of our own keeps other programs from taking our ports in between.
+    // All of 127.0.0.0/8 is loopback. An address of our own keeps other programs from taking our
+    // ports in between.
     let [a, b, c] = random::<3>()?;
     let free = SocketAddr::from((Ipv4Addr::new(127, a, b, c.clamp(1, 254)), 0));
     let forsaken = the_server_closes_first(stage, free)?;
@@ -23,7 +25,8 @@ pub(crate) fn teach(stage: &mut Stage) -> Taught {
     backlog(stage, free)
 }
 
-/// A server's calls up to listen. The option must be set before bind, for it is bind that may refuse.
+/// A server's calls up to listen. The option must be set before bind, for it is bind that may
+/// refuse.
 fn listen(address: SocketAddr, reuse: bool, backlog: i32) -> io::Result<Socket> {
     let listener = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     listener.set_reuse_address(reuse)?;
@@ -48,20 +51,26 @@ fn exchange(listener: &Socket) -> io::Result<(TcpStream, TcpStream)> {
     Ok((client, served))
 }
 
-/// One end closes; the other reads the end of the stream and closes as well. Then the server stops listening.
+/// One end closes; the other reads the end of the stream and closes as well. Then the server stops
+/// listening.
 ///
-/// Comes back when the first one's end is in TIME_WAIT, the second one's is gone, and nobody listens any more.
+/// Comes back when the first one's end is in TIME_WAIT, the second one's is gone, and nobody
+/// listens any more.
 fn close(first: TcpStream, mut second: TcpStream, listener: Socket) -> Taught {
     let (one, other, server) = (first.local_addr()?, second.local_addr()?, address(&listener)?);
     drop(first);
     second.read_to_end(&mut Vec::new())?; // Comes back at the end of the stream.
     drop(second);
     drop(listener);
-    wait_until("the end that closed first is in TIME_WAIT", "先关闭的一端进入 TIME_WAIT", || {
-        let waits = connection(one, other)?.is_some_and(|row| row.state == state::TIME_WAIT);
-        let listens = connection(server, NOBODY)?.is_some();
-        Ok(waits && !listens && connection(other, one)?.is_none())
-    })
+    wait_until(
+        "the end that closed first is in TIME_WAIT",
+        "先关闭的一端进入 TIME_WAIT",
+        || {
+            let waits = connection(one, other)?.is_some_and(|row| row.state == state::TIME_WAIT);
+            let listens = connection(server, NOBODY)?.is_some();
+            Ok(waits && !listens && connection(other, one)?.is_none())
+        },
+    )
 }
 
 fn the_server_closes_first(stage: &mut Stage, free: SocketAddr) -> Result<SocketAddr, Trouble> {
@@ -92,7 +101,8 @@ fn the_server_closes_first(stage: &mut Stage, free: SocketAddr) -> Result<Socket
     let seconds = row.as_ref().map_or(0.0, |row| row.seconds);
     stage.notice(
         format!(
-            "Addresses and ports are in hexadecimal; state (st) 06 is TIME_WAIT. No process owns this \
+            "Addresses and ports are in hexadecimal; state (st) 06 is TIME_WAIT. No process owns \
+             this \
             connection any more; the kernel keeps it for another {seconds:.0} seconds."
         ),
         format!(
@@ -101,14 +111,18 @@ fn the_server_closes_first(stage: &mut Stage, free: SocketAddr) -> Result<Socket
         ),
     )?;
     stage.fact(
-        row.is_some_and(|row| row.state == state::TIME_WAIT) && connection(other, server)?.is_none(),
+        row.is_some_and(|row| row.state == state::TIME_WAIT)
+            && connection(other, server)?.is_none(),
         "the end that closed first is in TIME_WAIT; of the other end nothing is left",
         "先关闭的一端处于 TIME_WAIT；另一端什么也没留下",
     )?;
     stage.say(
-        "It waits for two reasons. The last acknowledgement may have been lost: then the other end repeats \
-            its FIN, and somebody must answer. And old segments that are still on their way must not be \
-            taken for those of a new connection with the same four numbers: two addresses, two ports.",
+        "It waits for two reasons. The last acknowledgement may have been lost: then the other \
+         end repeats \
+            its FIN, and somebody must answer. And old segments that are still on their way must \
+            not be \
+            taken for those of a new connection with the same four numbers: two addresses, two \
+            ports.",
         "它等待有两个原因。其一，最后一个确认（ACK）可能丢失：对方会重发 FIN，总得有人回应。其二，仍在网络\
             中迟到的旧报文段，不能被误认作一个新连接的数据——新旧连接的四元组（两个地址、两个端口）可能完全\
             相同。",
@@ -141,7 +155,8 @@ fn the_client_closes_first(stage: &mut Stage, free: SocketAddr) -> Taught {
     close(client, served, listener)?;
     stage.say(
         format!(
-            "The same exchange, but the client closes first: now {other} waits, a port that no server \
+            "The same exchange, but the client closes first: now {other} waits, a port that no \
+             server \
             will ever ask for."
         ),
         format!("同样的一问一答，但由客户端先关闭：现在等待的是 {other}，一个不会有服务器去绑定的临时端口。"),
@@ -161,13 +176,15 @@ fn reuse_address(stage: &mut Stage, free: SocketAddr, forsaken: SocketAddr) -> T
     let other = client.local_addr()?;
     close(served, client, listener)?;
     stage.say(
-        "A server that sets SO_REUSEADDR before bind goes through the same again: it closes first and \
+        "A server that sets SO_REUSEADDR before bind goes through the same again: it closes first \
+         and \
             leaves a TIME_WAIT.",
         "另一个服务器在 bind 之前设置了 SO_REUSEADDR，然后同样的过程再来一遍：它先关闭，留下 TIME_WAIT。",
     )?;
     let again = listen(server, true, 5);
     stage.fact(
-        again.is_ok() && connection(server, other)?.is_some_and(|row| row.state == state::TIME_WAIT),
+        again.is_ok()
+            && connection(server, other)?.is_some_and(|row| row.state == state::TIME_WAIT),
         "with SO_REUSEADDR bind succeeds, while the TIME_WAIT is still there",
         "有了 SO_REUSEADDR，TIME_WAIT 还在，bind 照样成功",
     )?;
@@ -178,15 +195,19 @@ fn reuse_address(stage: &mut Stage, free: SocketAddr, forsaken: SocketAddr) -> T
     )?;
     stage.fact(
         listen(forsaken, true, 5).is_err_and(|error| error.kind() == ErrorKind::AddrInUse),
-        "it does not help behind a server that had not set it: Linux asks both, the old socket and the new \
+        "it does not help behind a server that had not set it: Linux asks both, the old socket \
+         and the new \
             one",
         "如果上一个服务器没有设置它，现在再设也没用：Linux 要求新旧两个套接字都同意",
     )?;
     drop(again);
-    wait_until("nobody listens any more", "不再有人监听", || Ok(connection(server, NOBODY)?.is_none()))?;
+    wait_until("nobody listens any more", "不再有人监听", || {
+        Ok(connection(server, NOBODY)?.is_none())
+    })?;
     stage.fact(
         TcpListener::bind(server).is_ok(),
-        "Rust's TcpListener::bind sets it for you; in C and Python you write it yourself, in every server",
+        "Rust's TcpListener::bind sets it for you; in C and Python you write it yourself, in \
+         every server",
         "Rust 的 TcpListener::bind 会替你设置；用 C 和 Python 时，每个服务器都要自己写上",
     )
 }
@@ -205,10 +226,13 @@ fn backlog(stage: &mut Stage, free: SocketAddr) -> Taught {
         client.set_nonblocking(true)?;
         // A non-blocking connect sends its SYN and returns at once: EINPROGRESS.
         match client.connect(&server.into()) {
-            Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error.into()),
+            Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => {
+                return Err(error.into());
+            }
             _ => {}
         }
-        // What becomes of it is a fact of the listening socket: its queue has grown, or it threw the SYN away.
+        // What becomes of it is a fact of the listening socket: its queue has grown, or it threw
+        // the SYN away.
         wait_until(
             "the kernel has taken or dropped the connection",
             "内核接纳或丢弃了这个连接",
@@ -246,8 +270,10 @@ fn backlog(stage: &mut Stage, free: SocketAddr) -> Taught {
     let (waiting, asked) = (queue(&listener)?, tcp_info(&listener)?.tcpi_sacked);
     stage.notice(
         format!(
-            "{waiting} connections are complete and wait in the queue; asked for was {asked} (Linux \
-            grants one more). The queue is full: the next SYN was thrown away, and that client hears \
+            "{waiting} connections are complete and wait in the queue; asked for was {asked} \
+             (Linux \
+            grants one more). The queue is full: the next SYN was thrown away, and that client \
+            hears \
             nothing at all."
         ),
         format!(
@@ -258,7 +284,8 @@ fn backlog(stage: &mut Stage, free: SocketAddr) -> Taught {
     let sent = inside[0].send(b"hello")?;
     stage.fact(
         sent == 5 && tcp_info(&inside[0])?.tcpi_state == state::ESTABLISHED,
-        "for those inside connect and send succeed, though no accept has happened: the kernel does it, not \
+        "for those inside connect and send succeed, though no accept has happened: the kernel \
+         does it, not \
             the server",
         "队列里的客户端 connect 和 send 都成功了，尽管从未有过 accept：完成这些的是内核，不是服务器程序",
     )?;
@@ -275,14 +302,16 @@ fn backlog(stage: &mut Stage, free: SocketAddr) -> Taught {
     stage.fact(
         repeated > 0,
         format!(
-            "one accept makes room; its kernel repeats the SYN ({repeated}×), and it is in, {late:.1} s late"
+            "one accept makes room; its kernel repeats the SYN ({repeated}×), and it is in, \
+             {late:.1} s late"
         ),
         format!(
             "一次 accept 腾出一个位置；客户端的内核重发 SYN（{repeated} 次），终于连上，晚了 {late:.1} 秒"
         ),
     )?;
     stage.say(
-        "So the backlog is no limit of clients: it is how many may wait between two calls of accept. A \
+        "So the backlog is no limit of clients: it is how many may wait between two calls of \
+         accept. A \
             server that accepts quickly needs little of it.",
         "所以 backlog 不是客户端总数的上限，而是两次 accept 之间最多有多少连接可以排队。accept 得勤快的服务\
             器，并不需要很大的 backlog。",

@@ -1,4 +1,5 @@
-//! Which bytes each TCP segment carried, as far as the sender's kernel lets one know it for certain.
+//! Which bytes each TCP segment carried, as far as the sender's kernel lets one know it for
+//! certain.
 
 use std::io;
 use std::net::TcpStream;
@@ -10,8 +11,9 @@ use crate::sockets::unsent;
 
 /// A sender that is looked at between its calls.
 ///
-/// The kernel counts segments and says how much has not left it. Where exactly one segment left between two looks, it
-/// carried exactly what left. Where more did, nobody can say where one ended, and then nothing is noted at all.
+/// The kernel counts segments and says how much has not left it. Where exactly one segment left
+/// between two looks, it carried exactly what left. Where more did, nobody can say where one ended,
+/// and then nothing is noted at all.
 pub(crate) struct Segments<'a> {
     flow: &'a Flow,
     sender: &'a TcpStream,
@@ -76,7 +78,8 @@ mod tests {
 
     #[test]
     fn what_was_sent_at_once_is_one_segment_for_each_write() {
-        // On a very busy machine an acknowledgement may be so late that something is sent again: once more, then.
+        // On a very busy machine an acknowledgement may be so late that something is sent again:
+        // once more, then.
         let known = (0..50).find_map(|_| {
             let (client, _server) = pair().unwrap();
             client.set_nodelay(true).unwrap();

@@ -33,7 +33,8 @@ pub(crate) fn output_of(line: &str) -> Result<Vec<u8>, Trouble> {
     };
     Err(Trouble::Wish(Words::new(
         format!(
-            "the command '{line}' {}; choose a command that prints something and ends, such as 'seq 5000'",
+            "the command '{line}' {}; choose a command that prints something and ends, such as \
+             'seq 5000'",
             why.0
         ),
         format!("命令 '{line}' {}；请换一条有输出、会自己结束的命令，例如 'seq 5000'", why.1),
@@ -82,7 +83,10 @@ fn read_both(child: &mut Child) -> Result<(Vec<u8>, String), Words> {
         let read = receiver.recv_timeout(PATIENCE);
         let seconds = PATIENCE.as_secs();
         let read = read.map_err(|_| {
-            Words::new(format!("did not end within {seconds} s"), format!("在 {seconds} 秒内没有结束"))
+            Words::new(
+                format!("did not end within {seconds} s"),
+                format!("在 {seconds} 秒内没有结束"),
+            )
         })?;
         let bytes = read.map_err(|error| {
             Words::new(format!("could not be read: {error}"), format!("的输出读不出来：{error}"))
@@ -96,12 +100,17 @@ fn read_both(child: &mut Child) -> Result<(Vec<u8>, String), Words> {
     Ok((end(output)?, String::from_utf8_lossy(&end(complaint)?).into_owned()))
 }
 
-/// Two pipes must be emptied at the same time: a command that has filled the one would never get to close the other.
-/// The thread ends at the end of the stream, which is there at the latest when the command has been killed.
-fn read_in_thread(stream: Option<impl Read + Send + 'static>, result: mpsc::Sender<io::Result<Vec<u8>>>) {
+/// Two pipes must be emptied at the same time: a command that has filled the one would never get to
+/// close the other. The thread ends at the end of the stream, which is there at the latest when the
+/// command has been killed.
+fn read_in_thread(
+    stream: Option<impl Read + Send + 'static>,
+    result: mpsc::Sender<io::Result<Vec<u8>>>,
+) {
     thread::spawn(move || {
         let mut bytes = Vec::new();
-        let read = stream.map_or(Ok(0), |stream| stream.take(MOST as u64 + 1).read_to_end(&mut bytes));
+        let read =
+            stream.map_or(Ok(0), |stream| stream.take(MOST as u64 + 1).read_to_end(&mut bytes));
         // Nobody listens any more if the other stream was the first to be too long.
         let _ = result.send(read.map(|_| bytes));
     });

@@ -1,4 +1,5 @@
-//! What several lessons need of sockets beyond std: a connected pair, what waits in the kernel's buffers, waiting for a fact.
+//! What several lessons need of sockets beyond std: a connected pair, what waits in the kernel's
+//! buffers, waiting for a fact.
 
 use std::io::{self, Read};
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
@@ -12,7 +13,8 @@ use crate::flow::uninterrupted;
 use crate::stage::{Taught, Trouble};
 use crate::words::Words;
 
-/// How long anything on loopback may take: a lesson that has gone wrong ends with an error instead of hanging.
+/// How long anything on loopback may take: a lesson that has gone wrong ends with an error instead
+/// of hanging.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a client says.
@@ -21,7 +23,8 @@ pub(crate) const UP: (&str, &str) = ("client → server", "客户端 → 服务�
 /// What a server says.
 pub(crate) const DOWN: (&str, &str) = ("server → client", "服务器 → 客户端");
 
-/// Two ends of one TCP connection on loopback: the one that connected, and the one that was accepted.
+/// Two ends of one TCP connection on loopback: the one that connected, and the one that was
+/// accepted.
 ///
 /// Reading and writing give up after [`PATIENCE`].
 pub(crate) fn pair() -> io::Result<(TcpStream, TcpStream)> {
@@ -43,7 +46,8 @@ pub(crate) fn patient(socket: TcpStream) -> io::Result<TcpStream> {
     Ok(socket)
 }
 
-/// recv(): whatever has arrived, at least one byte, at most what fits; 0 is the end of the connection.
+/// recv(): whatever has arrived, at least one byte, at most what fits; 0 is the end of the
+/// connection.
 pub(crate) fn recv(mut socket: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
     uninterrupted(|| socket.read(buffer))
 }
@@ -55,12 +59,14 @@ pub(crate) fn datagrams() -> io::Result<UdpSocket> {
     Ok(socket)
 }
 
-/// Bytes that have arrived and wait to be read (SIOCINQ, tcp(7)); of a datagram socket the size of the next one (udp(7)).
+/// Bytes that have arrived and wait to be read (SIOCINQ, tcp(7)); of a datagram socket the size of
+/// the next one (udp(7)).
 pub(crate) fn queued(socket: &impl AsFd) -> io::Result<usize> {
     ask(socket, libc::FIONREAD)
 }
 
-/// Bytes that were written and that the other end's kernel has not acknowledged yet (SIOCOUTQ, tcp(7)).
+/// Bytes that were written and that the other end's kernel has not acknowledged yet (SIOCOUTQ,
+/// tcp(7)).
 pub(crate) fn unacknowledged(socket: &impl AsFd) -> io::Result<usize> {
     ask(socket, libc::TIOCOUTQ)
 }
@@ -74,7 +80,8 @@ pub(crate) fn unsent(socket: &impl AsFd) -> io::Result<usize> {
 #[allow(unsafe_code)]
 fn ask(socket: &impl AsFd, request: libc::Ioctl) -> io::Result<usize> {
     let mut bytes: libc::c_int = 0;
-    // SAFETY: the descriptor is open for as long as it is borrowed, and each request used here writes one int.
+    // SAFETY: the descriptor is open for as long as it is borrowed, and each request used here
+    // writes one int.
     let result = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), request, &mut bytes) };
     if result == -1 {
         return Err(io::Error::last_os_error());
@@ -82,7 +89,8 @@ fn ask(socket: &impl AsFd, request: libc::Ioctl) -> io::Result<usize> {
     Ok(usize::try_from(bytes).unwrap_or(0))
 }
 
-/// Looks again and again until a fact holds. Nothing depends on how long that takes, up to [`PATIENCE`].
+/// Looks again and again until a fact holds. Nothing depends on how long that takes, up to
+/// [`PATIENCE`].
 ///
 /// # Errors
 /// [`Trouble::NotShown`] with what was waited for, in both languages.
@@ -117,7 +125,8 @@ mod tests {
         assert_eq!(queued(&server).unwrap(), 0);
         client.write_all(b"abc").unwrap();
         wait_until("three bytes are there", "三个字节到了", || Ok(queued(&server)? == 3)).unwrap();
-        wait_until("they are acknowledged", "对方已确认", || Ok(unacknowledged(&client)? == 0)).unwrap();
+        wait_until("they are acknowledged", "对方已确认", || Ok(unacknowledged(&client)? == 0))
+            .unwrap();
         assert_eq!(unsent(&client).unwrap(), 0);
         assert_eq!(server.read(&mut [0; 10]).unwrap(), 3);
         assert_eq!(queued(&server).unwrap(), 0);

@@ -45,7 +45,8 @@ pub enum Item {
         /// The bytes, as they were.
         bytes: Vec<u8>,
     },
-    /// What the lesson noted while it went on, line by line: a journal, a table, what a call returned.
+    /// What the lesson noted while it went on, line by line: a journal, a table, what a call
+    /// returned.
     Listed {
         /// What it is.
         what: Words,
@@ -77,17 +78,29 @@ impl<'a> Stage<'a> {
     }
 
     /// Begins a part of the lesson.
-    pub fn scene(&mut self, english: impl Into<String>, chinese: impl Into<String>) -> io::Result<()> {
+    pub fn scene(
+        &mut self,
+        english: impl Into<String>,
+        chinese: impl Into<String>,
+    ) -> io::Result<()> {
         self.add(Item::Scene(Words::new(english, chinese)))
     }
 
     /// Explains.
-    pub fn say(&mut self, english: impl Into<String>, chinese: impl Into<String>) -> io::Result<()> {
+    pub fn say(
+        &mut self,
+        english: impl Into<String>,
+        chinese: impl Into<String>,
+    ) -> io::Result<()> {
         self.add(Item::Say(Words::new(english, chinese)))
     }
 
     /// Says what to notice.
-    pub fn notice(&mut self, english: impl Into<String>, chinese: impl Into<String>) -> io::Result<()> {
+    pub fn notice(
+        &mut self,
+        english: impl Into<String>,
+        chinese: impl Into<String>,
+    ) -> io::Result<()> {
         self.add(Item::Notice(Words::new(english, chinese)))
     }
 
@@ -117,7 +130,12 @@ impl<'a> Stage<'a> {
     }
 
     /// States a fact that must hold for the lesson to be true; where it does not, the lesson fails.
-    pub fn fact(&mut self, holds: bool, english: impl Into<String>, chinese: impl Into<String>) -> Taught {
+    pub fn fact(
+        &mut self,
+        holds: bool,
+        english: impl Into<String>,
+        chinese: impl Into<String>,
+    ) -> Taught {
         let words = Words::new(english, chinese);
         if !holds {
             return Err(Trouble::NotShown(words));

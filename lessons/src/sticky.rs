@@ -1,7 +1,7 @@
 //! 粘包: two messages arrive as one, and one arrives as many.
 //!
-//! TCP carries bytes, in order. It knows nothing of messages: where one ends is for the application to say. A program
-//! that takes one recv for one message is lucky until it is not.
+//! TCP carries bytes, in order. It knows nothing of messages: where one ends is for the application
+//! to say. A program that takes one recv for one message is lucky until it is not.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -32,8 +32,10 @@ pub(crate) fn teach(stage: &mut Stage) -> Taught {
     glued_by_the_sender(stage, &small)?;
     the_rest_of_a_large_answer(stage, &command, size)?;
     Ok(stage.say(
-        "TCP has done nothing wrong: it promised a stream of bytes in order, and kept that. The mistake \
-        is the application's, which took one recv() for one message. It must say itself where a message \
+        "TCP has done nothing wrong: it promised a stream of bytes in order, and kept that. The \
+         mistake \
+        is the application's, which took one recv() for one message. It must say itself where a \
+        message \
         ends: see the lessons length-first and fixed-header.",
         "TCP 没有做错任何事：它承诺的是有序的字节流（byte stream），也做到了。错在应用程序：把一次 \
         recv() 当成一条消息。消息到哪里结束，必须由应用程序自己说明：见 length-first 与 fixed-header 两\
@@ -50,7 +52,9 @@ fn small_messages(stage: &Stage) -> Result<Vec<(String, Vec<u8>)>, Trouble> {
     let total: usize = sizes.iter().map(|size| size.get()).sum();
     if sizes.len() < 2 || total > ALL_AT_ONCE {
         return Err(Trouble::Wish(Words::new(
-            format!("--sizes must name at least two messages, of {ALL_AT_ONCE} bytes together at most"),
+            format!(
+                "--sizes must name at least two messages, of {ALL_AT_ONCE} bytes together at most"
+            ),
             format!("--sizes 至少要写两条消息，加起来不超过 {ALL_AT_ONCE} 字节"),
         )));
     }
@@ -61,7 +65,8 @@ fn small_messages(stage: &Stage) -> Result<Vec<(String, Vec<u8>)>, Trouble> {
     Ok(sizes.iter().enumerate().map(message).collect())
 }
 
-/// A command and a read size that does not take its whole answer; told at once if there is no such thing.
+/// A command and a read size that does not take its whole answer; told at once if there is no such
+/// thing.
 fn large_answer(stage: &Stage) -> Result<(String, usize), Trouble> {
     let recv_size = stage.options().recv.map_or(RECV, |size| size.get());
     let command = stage.options().command.clone().unwrap_or_else(|| "ls -l /usr/bin".to_owned());
@@ -71,7 +76,8 @@ fn large_answer(stage: &Stage) -> Result<(String, usize), Trouble> {
     }
     Err(Trouble::Wish(Words::new(
         format!(
-            "'{command}' prints {} and one recv of {recv_size} takes them all; choose a command that prints \
+            "'{command}' prints {} and one recv of {recv_size} takes them all; choose a command \
+             that prints \
             more, or a smaller --recv",
             counted(size, "byte")
         ),
@@ -83,9 +89,13 @@ fn large_answer(stage: &Stage) -> Result<(String, usize), Trouble> {
 }
 
 fn glued_by_the_receiver(stage: &mut Stage, messages: &[(String, Vec<u8>)]) -> Taught {
-    stage.scene("Small messages stick together in the receive buffer", "小消息在接收缓冲区里粘在一起")?;
+    stage.scene(
+        "Small messages stick together in the receive buffer",
+        "小消息在接收缓冲区里粘在一起",
+    )?;
     let (client, server) = pair()?;
-    // Every write leaves at once, without Nagle's algorithm: what follows is not the sender's doing.
+    // Every write leaves at once, without Nagle's algorithm: what follows is not the sender's
+    // doing.
     client.set_nodelay(true)?;
     let flow = Flow::new(UP);
     let mut segments = Segments::new(&flow, &client);
@@ -93,9 +103,11 @@ fn glued_by_the_receiver(stage: &mut Stage, messages: &[(String, Vec<u8>)]) -> T
     segments.note();
     let total: usize = messages.iter().map(|(_, bytes)| bytes.len()).sum();
     // The server is busy elsewhere. Meanwhile everything arrives and waits: SIOCINQ counts it.
-    wait_until("all messages are in the receive buffer", "所有消息都进了接收缓冲区", || {
-        Ok(queued(&server)? == total)
-    })?;
+    wait_until(
+        "all messages are in the receive buffer",
+        "所有消息都进了接收缓冲区",
+        || Ok(queued(&server)? == total),
+    )?;
     let mut buffer = vec![0; total.max(RECV)];
     let count = flow.reader(&server).read(&mut buffer)?; // one recv
 
@@ -113,7 +125,8 @@ fn glued_by_the_receiver(stage: &mut Stage, messages: &[(String, Vec<u8>)]) -> T
     stage.show("one recv() returned", "一次 recv() 返回", &buffer[..count])?;
     stage.draw(&flow)?;
     stage.notice(
-        "At the top: one block for each send(). At the bottom: a single block. The borders between the messages are \
+        "At the top: one block for each send(). At the bottom: a single block. The borders \
+         between the messages are \
         gone; nothing in the bytes says where they were.",
         "最上面一行：每次 send() 一块。最下面一行：只有一块。消息之间的边界消失了，字节里没有任何东西能说明\
         边界在哪里。",
@@ -145,7 +158,8 @@ fn glued_by_the_sender(stage: &mut Stage, messages: &[(String, Vec<u8>)]) -> Tau
         "发送方的内核也会粘：Nagle 算法与 TCP_CORK",
     )?;
     let total: usize = messages.iter().map(|(_, bytes)| bytes.len()).sum();
-    // The kernel pulls the cork by itself after 200 ms (tcp(7)). A machine so busy that this happens tries again.
+    // The kernel pulls the cork by itself after 200 ms (tcp(7)). A machine so busy that this
+    // happens tries again.
     for _ in 0..50 {
         let (client, server) = pair()?;
         let flow = Flow::new(UP);
@@ -157,7 +171,9 @@ fn glued_by_the_sender(stage: &mut Stage, messages: &[(String, Vec<u8>)]) -> Tau
             continue;
         }
         SockRef::from(&client).set_tcp_cork(false)?;
-        wait_until("all messages have arrived", "所有消息都已到达", || Ok(queued(&server)? == total))?;
+        wait_until("all messages have arrived", "所有消息都已到达", || {
+            Ok(queued(&server)? == total)
+        })?;
         let segments = segments_sent(&client)? as usize;
         if segments >= messages.len() {
             continue;
@@ -167,8 +183,10 @@ fn glued_by_the_sender(stage: &mut Stage, messages: &[(String, Vec<u8>)]) -> Tau
         let mut buffer = vec![0; total];
         flow.reader(&server).read_exact(&mut buffer)?;
         stage.say(
-            "Nagle's algorithm holds small writes back while earlier bytes are not acknowledged, to \
-            send them in one segment. On loopback acknowledgements come at once, so we hold the bytes \
+            "Nagle's algorithm holds small writes back while earlier bytes are not acknowledged, \
+             to \
+            send them in one segment. On loopback acknowledgements come at once, so we hold the \
+            bytes \
             back ourselves, with TCP_CORK; the gluing is the same.",
             "只要之前的字节还没有被确认（ACK），Nagle 算法就会攒着后面的小数据，合成一个报文段\
             （segment）再发。环回（loopback）上确认来得太快，看不出来，所以我们用 TCP_CORK 自己把数据攒住；粘\
@@ -218,7 +236,8 @@ fn the_rest_of_a_large_answer(stage: &mut Stage, first: &str, size: usize) -> Ta
     let (server_up, server_down) = (up.clone(), down.clone());
     let server = thread::spawn(move || serve(&server, &server_up, &server_down, &sizes));
     let asked = ask_naively(&client, &up, &down, &commands, size, &answers);
-    // The naive client would leave now. Instead it lets the server end well: what it never read, we throw away.
+    // The naive client would leave now. Instead it lets the server end well: what it never read, we
+    // throw away.
     client.shutdown(Shutdown::Write)?;
     io::copy(&mut &client, &mut io::sink())?;
     let served = server.join().map_err(|_| io::Error::other("the server's thread panicked"))?;
@@ -236,7 +255,11 @@ fn the_rest_of_a_large_answer(stage: &mut Stage, first: &str, size: usize) -> Ta
         ),
     )?;
     for (command, bytes) in commands.iter().zip(&received) {
-        stage.show(format!("asked `{command}`, received"), format!("问 `{command}`，收到"), bytes)?;
+        stage.show(
+            format!("asked `{command}`, received"),
+            format!("问 `{command}`，收到"),
+            bytes,
+        )?;
     }
     stage.draw(&down)?;
     let record = down.record();
@@ -264,16 +287,19 @@ fn the_rest_of_a_large_answer(stage: &mut Stage, first: &str, size: usize) -> Ta
         "第二条命令得到的，是第一条命令剩下的结果",
     )?;
     Ok(stage.say(
-        "A larger recv() only puts the problem off: how large would be large enough? And from now on \
+        "A larger recv() only puts the problem off: how large would be large enough? And from now \
+         on \
         each recv() begins with what the one before left behind.",
         "把 recv() 的参数改大，只是推迟问题：多大才算够？而且从此每一次 recv() 都从上一次剩下的地方读起。",
     )?)
 }
 
-/// Runs each command that comes in, and sends what it prints; how much that is, is also told to whoever watches.
+/// Runs each command that comes in, and sends what it prints; how much that is, is also told to
+/// whoever watches.
 fn serve(socket: &TcpStream, up: &Flow, down: &Flow, sizes: &Sender<usize>) -> Taught {
     thread::scope(|scope| {
-        // Answers leave by a thread of their own: a full send buffer must not keep us from reading the next command.
+        // Answers leave by a thread of their own: a full send buffer must not keep us from reading
+        // the next command.
         let (answers, waiting) = channel::<(String, Vec<u8>)>();
         let sender = scope.spawn(move || -> io::Result<()> {
             for (command, answer) in waiting {
@@ -297,7 +323,8 @@ fn answer_all(
 ) -> Taught {
     let mut buffer = [0; 4096];
     loop {
-        let count = recv(socket, &mut buffer)?; // a command: the client waits for the answer, so nothing follows it yet
+        // a command: the client waits for the answer, so nothing follows it yet
+        let count = recv(socket, &mut buffer)?;
         up.read(&buffer[..count]);
         if count == 0 {
             return Ok(());
@@ -325,8 +352,9 @@ fn ask_naively(
     for command in commands {
         up.message(*command);
         up.writer(socket).write_all(command.as_bytes())?;
-        let size =
-            sizes.recv_timeout(PATIENCE).map_err(|_| io::Error::other("the server has not answered"))?;
+        let size = sizes
+            .recv_timeout(PATIENCE)
+            .map_err(|_| io::Error::other("the server has not answered"))?;
         left += size;
         // So that a recv() brings as much as it can, and not by chance less.
         wait_until("the answer has arrived", "回答已到达", || {
@@ -344,6 +372,8 @@ fn ask_naively(
 /// Of each read, the message that its first byte belongs to.
 fn owners_of_reads(record: &Record) -> Vec<usize> {
     let reads = record.steps.iter().filter(|step| step.what == What::Read);
-    let owner = |place| record.messages.iter().position(|message| place < message.end).unwrap_or(usize::MAX);
+    let owner = |place| {
+        record.messages.iter().position(|message| place < message.end).unwrap_or(usize::MAX)
+    };
     reads.map(|step| owner(step.start)).collect()
 }

@@ -1,4 +1,5 @@
-//! UDP: datagrams keep their boundaries; one that is too long for the buffer is cut; loss and order are now your problem.
+//! UDP: datagrams keep their boundaries; one that is too long for the buffer is cut; loss and order
+//! are now your problem.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::UdpSocket;
@@ -35,14 +36,21 @@ fn receive(
     let (read, _from) = socket.recv_from(&mut buffer)?;
     buffer.truncate(read);
     let Some(message) = fits(&buffer) else {
-        let told = Words::new("a datagram arrived that nobody sent", "收到了一个没有人发送过的数据报");
+        let told =
+            Words::new("a datagram arrived that nobody sent", "收到了一个没有人发送过的数据报");
         return Err(Trouble::NotShown(told));
     };
     flow.received(message, &buffer);
     Ok(buffer)
 }
 
-fn send(socket: &UdpSocket, to: &UdpSocket, flow: &Flow, label: impl Into<Words>, bytes: &[u8]) -> Taught {
+fn send(
+    socket: &UdpSocket,
+    to: &UdpSocket,
+    flow: &Flow,
+    label: impl Into<Words>,
+    bytes: &[u8],
+) -> Taught {
     flow.message(label);
     socket.send_to(bytes, to.local_addr()?)?;
     flow.wrote(bytes);
@@ -68,11 +76,13 @@ fn boundaries(stage: &mut Stage) -> Taught {
     }
     stage.draw(&flow)?;
     stage.notice(
-        "Each call returned one datagram and no byte of another, though its buffer had room for all.",
+        "Each call returned one datagram and no byte of another, though its buffer had room for \
+         all.",
         "每次调用返回一个数据报，绝不带上别的数据报的字节，尽管缓冲区装得下全部。",
     )?;
     stage.fact(
-        received.len() == 3 && messages.iter().all(|message| received.iter().any(|one| one == message)),
+        received.len() == 3
+            && messages.iter().all(|message| received.iter().any(|one| one == message)),
         "UDP keeps the boundaries of messages: nothing sticks together",
         "UDP 保留消息边界：没有粘包",
     )?;
@@ -95,7 +105,10 @@ fn boundaries(stage: &mut Stage) -> Taught {
     stage.draw(&flow)?;
     stage.fact(
         read == total,
-        format!("one recv(1024) returned all {total} bytes: TCP is a stream of bytes and knows no messages"),
+        format!(
+            "one recv(1024) returned all {total} bytes: TCP is a stream of bytes and knows no \
+            messages"
+        ),
         format!("一次 recv(1024) 就返回全部 {total} 字节：TCP 是字节流，不知道什么是消息"),
     )?;
 
@@ -111,7 +124,8 @@ fn boundaries(stage: &mut Stage) -> Taught {
 fn cut(stage: &mut Stage) -> Taught {
     stage.scene("A buffer that is too small", "缓冲区太小")?;
     stage.say(
-        "A datagram of 26 bytes and a short one behind it; the receiver offers a buffer of 10 bytes each \
+        "A datagram of 26 bytes and a short one behind it; the receiver offers a buffer of 10 \
+         bytes each \
             time.",
         "先是一个 26 字节的数据报，后面跟一个短的；接收方每次只给出 10 字节的缓冲区。",
     )?;
@@ -133,7 +147,8 @@ fn cut(stage: &mut Stage) -> Taught {
     stage.show("First recvfrom(10)", "第一次 recvfrom(10)", &first)?;
     stage.show("Second recvfrom(10)", "第二次 recvfrom(10)", &second)?;
     stage.notice(
-        "The second call does not go on with K: with TCP it would. What did not fit is gone, and no error \
+        "The second call does not go on with K: with TCP it would. What did not fit is gone, and \
+         no error \
             says so.",
         "第二次调用并没有从 K 接着读——换成 TCP 才会。装不下的部分没有了，也没有报错。",
     )?;
@@ -145,18 +160,24 @@ fn cut(stage: &mut Stage) -> Taught {
 
     sender.send_to(alphabet, receiver.local_addr()?)?;
     let descriptor = receiver.as_raw_fd();
-    // With MSG_PEEK it stays in the queue; with MSG_TRUNC what is returned is its real size, not the part that fitted.
-    wait_until("the datagram has arrived", "数据报到了", || Ok(queued(&receiver)? == alphabet.len()))?;
+    // With MSG_PEEK it stays in the queue; with MSG_TRUNC what is returned is its real size, not
+    // the part that fitted.
+    wait_until("the datagram has arrived", "数据报到了", || {
+        Ok(queued(&receiver)? == alphabet.len())
+    })?;
     let size = recv(descriptor, &mut [0; 10], MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC)?;
     let mut large_enough = vec![0; size];
     receiver.recv_from(&mut large_enough)?;
     stage.fact(
         size == alphabet.len() && large_enough == alphabet,
         format!(
-            "MSG_TRUNC tells the real size, {size}; with MSG_PEEK one may ask first and then read with \
+            "MSG_TRUNC tells the real size, {size}; with MSG_PEEK one may ask first and then read \
+             with \
             a buffer that fits"
         ),
-        format!("MSG_TRUNC 会告诉真实长度 {size}；加上 MSG_PEEK，就可以先问长度，再用足够大的缓冲区读取"),
+        format!(
+            "MSG_TRUNC 会告诉真实长度 {size}；加上 MSG_PEEK，就可以先问长度，再用足够大的缓冲区读取"
+        ),
     )
 }
 
@@ -172,24 +193,29 @@ fn recv_and_recvfrom(stage: &mut Stage) -> Taught {
     let (_, from) = server.recv_from(&mut buffer)?;
     stage.fact(
         from == friend.local_addr()?,
-        format!("recvfrom also says who sent it, here {from}: without that a server could not answer"),
+        format!(
+            "recvfrom also says who sent it, here {from}: without that a server could not answer"
+        ),
         format!("recvfrom 还会告诉数据报是谁发来的，这里是 {from}：不知道这一点，服务器就无法回答"),
     )?;
 
-    // connect on a UDP socket sends nothing. The kernel only notes the partner and from now on admits no one else.
+    // connect on a UDP socket sends nothing. The kernel only notes the partner and from now on
+    // admits no one else.
     server.connect(from)?;
     stranger.connect(server.local_addr()?)?;
     stranger.send(b"let me in")?;
     let refused = stranger.recv(&mut buffer);
     stage.fact(
         refused.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused),
-        "a connected UDP socket hears its partner only: for a stranger the port is closed (ICMP port \
+        "a connected UDP socket hears its partner only: for a stranger the port is closed (ICMP \
+         port \
             unreachable, told as ECONNREFUSED)",
         "已连接（connect 过）的 UDP 套接字只听对方的：对陌生人来说，这个端口是关闭的（ICMP 端口不可达，以 \
             ECONNREFUSED 报告）",
     )?;
     stage.notice(
-        "The stranger's send succeeded; the error came with the next call. And it came only because the \
+        "The stranger's send succeeded; the error came with the next call. And it came only \
+         because the \
             stranger had connected as well: an unconnected socket is not told.",
         "陌生人的 send 是成功的，错误到下一次调用才报告。而且只因为陌生人自己也 connect 过，才会得知；未连\
             接的套接字什么都不知道。",
@@ -218,13 +244,15 @@ fn recv_and_recvfrom(stage: &mut Stage) -> Taught {
 fn loss(stage: &mut Stage) -> Taught {
     stage.scene("Loss", "丢失")?;
     stage.say(
-        "A sender that is faster than the receiver: numbered datagrams of 1,000 bytes, into a receive \
+        "A sender that is faster than the receiver: numbered datagrams of 1,000 bytes, into a \
+         receive \
             buffer of a few kilobytes that nobody empties.",
         "发送方比接收方快：一个个编了号、每个 1000 字节的数据报，送进一个只有几千字节、又没有人取走数据的接\
             收缓冲区。",
     )?;
     let (sender, receiver) = (datagrams()?, datagrams()?);
-    SockRef::from(&receiver).set_recv_buffer_size(4096)?; // Room for a few, whatever this machine's default is.
+    // Room for a few, whatever this machine's default is.
+    SockRef::from(&receiver).set_recv_buffer_size(4096)?;
     let flow = Flow::over(Carrier::Udp, ("UDP into a small receive buffer", "UDP，接收缓冲区很小"));
     for number in 1..=COUNT {
         let datagram = format!("{number:.<1000}"); // 1,000 bytes: the number, and dots behind it.
@@ -235,7 +263,10 @@ fn loss(stage: &mut Stage) -> Taught {
     let mut lost = 0;
     let number = |bytes: &[u8]| {
         let text = String::from_utf8_lossy(bytes);
-        text.trim_end_matches('.').parse::<usize>().ok().filter(|number| (1..=COUNT).contains(number))
+        text.trim_end_matches('.')
+            .parse::<usize>()
+            .ok()
+            .filter(|number| (1..=COUNT).contains(number))
     };
     wait_until(
         "every datagram has arrived or was dropped",
@@ -257,8 +288,10 @@ fn loss(stage: &mut Stage) -> Taught {
     stage.list("The datagrams that arrived", "到达的数据报", numbers.join(" "))?;
     stage.say(
         format!(
-            "{COUNT} sends, and every one of them succeeded. Nobody was reading, the receive buffer \
-            was full after {}, and the kernel threw the others away: it counts {lost} (SO_MEMINFO).",
+            "{COUNT} sends, and every one of them succeeded. Nobody was reading, the receive \
+             buffer \
+            was full after {}, and the kernel threw the others away: it counts {lost} \
+            (SO_MEMINFO).",
             arrived.len()
         ),
         format!(
@@ -269,7 +302,8 @@ fn loss(stage: &mut Stage) -> Taught {
     )?;
     stage.fact(
         lost > 0 && arrived.len() + lost == COUNT,
-        "of all that the sender was told nothing: with UDP, noticing a loss and sending again is the \
+        "of all that the sender was told nothing: with UDP, noticing a loss and sending again is \
+         the \
             program's work",
         "发送方毫不知情：用 UDP 时，发现丢失、重新发送，都是程序自己的事",
     )
@@ -278,8 +312,10 @@ fn loss(stage: &mut Stage) -> Taught {
 fn order(stage: &mut Stage) -> Taught {
     stage.scene("Order", "次序")?;
     stage.say(
-        "On a network two datagrams may take two paths, and the later one overtakes. Loopback has only one \
-            path, so here a small relay of our own stands between: it receives both and passes on the \
+        "On a network two datagrams may take two paths, and the later one overtakes. Loopback has \
+         only one \
+            path, so here a small relay of our own stands between: it receives both and passes on \
+            the \
             later one first.",
         "在网络上，两个数据报可能走不同的路径，后发的先到。环回接口（loopback）只有一条路，所以这里由我们自\
             己写的一个小中继（relay）站在中间：它收下两个，先转发后一个。",

@@ -1,4 +1,5 @@
-//! AF_UNIX: stream and datagram sockets between two processes on one machine; the address is a file; who the other is.
+//! AF_UNIX: stream and datagram sockets between two processes on one machine; the address is a
+//! file; who the other is.
 
 use std::fs::{self, Permissions};
 use std::io::{self, ErrorKind, IoSliceMut, Read, Write};
@@ -11,7 +12,9 @@ use std::thread;
 
 use nix::cmsg_space;
 use nix::sys::socket::sockopt::{PassCred, PeerCredentials};
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixCredentials, getsockopt, recvmsg, setsockopt};
+use nix::sys::socket::{
+    ControlMessageOwned, MsgFlags, UnixCredentials, getsockopt, recvmsg, setsockopt,
+};
 use nix::unistd::{Uid, geteuid, setfsuid};
 
 use crate::flow::{Carrier, Flow};
@@ -44,7 +47,8 @@ fn shell(script: &str, stdin: impl Into<Stdio>, stdout: impl Into<Stdio>) -> io:
     Ok(Reaped(Command::new("/bin/sh").args(["-c", script]).stdin(stdin).stdout(stdout).spawn()?))
 }
 
-/// One recvmsg: the bytes, and who wrote them. The kernel notes the writer, who cannot lie (SCM_CREDENTIALS, unix(7)).
+/// One recvmsg: the bytes, and who wrote them. The kernel notes the writer, who cannot lie
+/// (SCM_CREDENTIALS, unix(7)).
 fn receive(socket: &impl AsFd) -> io::Result<(Vec<u8>, Option<UnixCredentials>)> {
     let mut buffer = [0; 256];
     let mut space = cmsg_space!(UnixCredentials);
@@ -100,7 +104,10 @@ fn stream(stage: &mut Stage, path: &Path) -> Taught {
     let connected = getsockopt(&server, PeerCredentials)?;
     let (ours, theirs) = (std::process::id(), process.0.id());
     stage.say(
-        format!("We are process {ours}: we connected, and then gave our end to the shell, process {theirs}."),
+        format!(
+            "We are process {ours}: we connected, and then gave our end to the shell, process \
+            {theirs}."
+        ),
         format!("我们是进程 {ours}：由我们 connect，然后把这一端交给了 shell，即进程 {theirs}。"),
     )?;
     stage.fact(
@@ -110,12 +117,17 @@ fn stream(stage: &mut Stage, path: &Path) -> Taught {
             connected.pid(),
             connected.uid()
         ),
-        format!("SO_PEERCRED 说的是谁调用了 connect：进程 {}，用户 {}", connected.pid(), connected.uid()),
+        format!(
+            "SO_PEERCRED 说的是谁调用了 connect：进程 {}，用户 {}",
+            connected.pid(),
+            connected.uid()
+        ),
     )?;
     stage.fact(
         is(writer, theirs),
         format!(
-            "SCM_CREDENTIALS names who wrote these very bytes: process {theirs}; the kernel vouches \
+            "SCM_CREDENTIALS names who wrote these very bytes: process {theirs}; the kernel \
+             vouches \
             for both, no password is needed"
         ),
         format!("SCM_CREDENTIALS 说的是这些字节究竟由谁写出：进程 {theirs}；两者都由内核担保，不需要口令"),
@@ -124,12 +136,15 @@ fn stream(stage: &mut Stage, path: &Path) -> Taught {
 
 fn the_file_stays(stage: &mut Stage, path: &Path) -> Result<UnixListener, Trouble> {
     stage.scene("The file stays when the server is gone", "服务器走了，文件还在")?;
-    let refused =
-        || Ok(UnixStream::connect(path).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused));
+    let refused = || {
+        Ok(UnixStream::connect(path)
+            .is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused))
+    };
     wait_until("the server's socket is closed", "服务器的套接字已关闭", refused)?;
     stage.fact(
         path.exists() && refused()?,
-        "the server has closed its socket; the file is still there, and whoever connects is refused \
+        "the server has closed its socket; the file is still there, and whoever connects is \
+         refused \
             (ECONNREFUSED)",
         "服务器已关闭套接字；文件还在，来连接的被拒绝（ECONNREFUSED）",
     )?;
@@ -156,17 +171,20 @@ fn the_file_stays(stage: &mut Stage, path: &Path) -> Result<UnixListener, Troubl
 
 fn permissions(stage: &mut Stage, path: &Path) -> Taught {
     stage.scene("Permissions decide who may connect", "文件权限决定谁可以连接")?;
-    // Root may do anything; so a thread of root's asks for files as the user 65534, nobody (setfsuid(2), per thread).
+    // Root may do anything; so a thread of root's asks for files as the user 65534, nobody
+    // (setfsuid(2), per thread).
     let root = geteuid().is_root();
     let (shut, open) = if root { (0o600, 0o666) } else { (0o000, 0o600) };
     let nobody = Uid::from_raw(65534);
     let become_nobody = || {
         setfsuid(nobody);
-        setfsuid(Uid::from_raw(u32::MAX)) == nobody // That is no user: it changes nothing and tells who we are.
+        // That is no user: it changes nothing and tells who we are.
+        setfsuid(Uid::from_raw(u32::MAX)) == nobody
     };
     if root && !thread::scope(|scope| scope.spawn(become_nobody).join().unwrap_or(false)) {
         stage.say(
-            "Root may connect whatever the permissions are, and this container has no other user to show \
+            "Root may connect whatever the permissions are, and this container has no other user \
+             to show \
                 it with.",
             "无论权限如何，root 都可以连接；而这个容器里没有别的用户可供演示。",
         )?;
@@ -183,11 +201,15 @@ fn permissions(stage: &mut Stage, path: &Path) -> Taught {
             client.join().unwrap_or_else(|_| Err(io::Error::other("the client panicked")))
         })
     };
-    let (who, whom) =
-        if root { ("the user nobody", "用户 nobody ") } else { ("our own user", "我们自己的用户") };
+    let (who, whom) = if root {
+        ("the user nobody", "用户 nobody ")
+    } else {
+        ("our own user", "我们自己的用户")
+    };
     stage.say(
         format!(
-            "A server listens on this file. A client of {who} tries to connect, twice; in between we \
+            "A server listens on this file. A client of {who} tries to connect, twice; in between \
+             we \
             chmod the file."
         ),
         format!(
@@ -201,12 +223,17 @@ fn permissions(stage: &mut Stage, path: &Path) -> Taught {
     let admitted = connect();
     stage.fact(
         refused.is_err_and(|error| error.kind() == ErrorKind::PermissionDenied),
-        format!("with mode {shut:04o} {who} cannot connect (EACCES): connecting needs the right to write"),
+        format!(
+            "with mode {shut:04o} {who} cannot connect (EACCES): connecting needs the right \
+            to write"
+        ),
         format!("权限为 {shut:04o} 时，{whom}无法连接（EACCES）：连接需要写权限"),
     )?;
     stage.fact(
         admitted.is_ok(),
-        format!("with mode {open:04o} the same client is let in: chmod is this server's access control"),
+        format!(
+            "with mode {open:04o} the same client is let in: chmod is this server's access control"
+        ),
         format!("权限改为 {open:04o}，同一个客户端就连上了：chmod 就是这个服务器的访问控制"),
     )
 }
@@ -237,7 +264,8 @@ fn datagram(stage: &mut Stage, path: &Path) -> Taught {
             && is(writer, theirs)
             && is(writer_again, theirs),
         format!(
-            "process {theirs} wrote twice, and exactly two messages arrived, each with its writer's number"
+            "process {theirs} wrote twice, and exactly two messages arrived, each with its \
+             writer's number"
         ),
         format!("进程 {theirs} 写了两次，到达的正好是两条消息，而且都带着写者的进程号"),
     )
@@ -254,7 +282,9 @@ fn boundaries(stage: &mut Stage) -> Taught {
         stream.message(message);
         stream.writer(&mut ours).write_all(message.as_bytes())?;
     }
-    wait_until("all three messages are there", "三条消息都到了", || Ok(queued(&theirs)? == total))?;
+    wait_until("all three messages are there", "三条消息都到了", || {
+        Ok(queued(&theirs)? == total)
+    })?;
     let glued = stream.reader(&mut theirs).read(&mut [0; 1024])?;
 
     let (ours, theirs) = UnixDatagram::pair()?;
@@ -277,14 +307,16 @@ fn boundaries(stage: &mut Stage) -> Taught {
     stage.fact(
         glued == total,
         format!(
-            "the stream glued three messages together: one read of {glued} bytes. Not only TCP does \
+            "the stream glued three messages together: one read of {glued} bytes. Not only TCP \
+             does \
             so: every stream does"
         ),
         format!("流把三条消息粘在了一起：一次读到 {glued} 字节。不只是 TCP，凡是字节流都如此"),
     )?;
     stage.fact(
         messages.iter().map(|message| message.len()).eq(apart),
-        "the datagrams stayed apart. And unlike UDP's, these are neither lost nor reordered: a full queue \
+        "the datagrams stayed apart. And unlike UDP's, these are neither lost nor reordered: a \
+         full queue \
             makes the sender wait",
         "数据报保持分开。而且与 UDP 不同，它们既不会丢失也不会乱序：队列满了，发送方就得等待",
     )

@@ -7,7 +7,9 @@ use std::thread;
 
 use labsh_proto::frame::{Decoder, Frame, Kind};
 use labsh_proto::limits::{BODY, HEADER_LENGTH};
-use labsh_proto::message::{Body, Credit, Ended, Eof, Exit, Open, Program, Started, Status, Welcome};
+use labsh_proto::message::{
+    Body, Credit, Ended, Eof, Exit, Open, Program, Started, Status, Welcome,
+};
 use sha2::{Digest, Sha256};
 
 use crate::flow::{Carrier, Flow};
@@ -29,7 +31,8 @@ enum Wire {
     Glued,
 }
 
-/// The largest glued block. A stream's first credit is larger, so whoever waits for credit has filled a block.
+/// The largest glued block. A stream's first credit is larger, so whoever waits for credit has
+/// filled a block.
 const BLOCK: usize = 64 << 10;
 
 pub(crate) fn teach(stage: &mut Stage) -> Taught {
@@ -51,7 +54,8 @@ fn straight(stage: &mut Stage, real: &dyn RealSession, line: &str) -> Result<Ran
     stage.scene("One command, message by message", "一条命令，逐条消息地看")?;
     stage.say(
         format!(
-            "labsh runs `{line}` through a real labshd, in plain mode: without TLS, so that everybody can read along. \
+            "labsh runs `{line}` through a real labshd, in plain mode: without TLS, so that \
+             everybody can read along. \
              Between the two sits a proxy of ours, which decodes every message and passes it on."
         ),
         format!(
@@ -69,12 +73,18 @@ fn straight(stage: &mut Stage, real: &dyn RealSession, line: &str) -> Result<Ran
         table(before),
     )?;
     stage.list("the command", "命令", table(behind))?;
-    stage.show("what labsh received from the command", "labsh 收到的命令输出", &watched.ran.stdout)?;
+    stage.show(
+        "what labsh received from the command",
+        "labsh 收到的命令输出",
+        &watched.ran.stdout,
+    )?;
     stage.draw(&watched.up)?;
     stage.draw(&watched.down)?;
     stage.notice(
-        "First both ends prove that they know the key: challenge, response, welcome. Then `open` says what to run. \
-         `exit` says how it ended and how many bytes there were on each stream: what is missing would show.",
+        "First both ends prove that they know the key: challenge, response, welcome. Then `open` \
+         says what to run. \
+         `exit` says how it ended and how many bytes there were on each stream: what is missing \
+         would show.",
         "先由双方证明自己知道密钥：challenge、response、welcome。然后 `open` 说明要执行什么。`exit` 说明怎样结束、每个流共有\
          多少字节：少了一个字节也看得出来。",
     )?;
@@ -82,14 +92,22 @@ fn straight(stage: &mut Stage, real: &dyn RealSession, line: &str) -> Result<Ran
     let (messages, data) = (watched.frames.len(), watched.ran.stdout.len());
     stage.fact(
         count(Kind::Open) == 1 && count(Kind::Exit) == 1 && watched.sent() == watched.ran.stdout,
-        format!("{messages} messages passed, and their stdout bodies are the {data} bytes of the output"),
+        format!(
+            "{messages} messages passed, and their stdout bodies are the {data} bytes of the output"
+        ),
         format!("经过了 {messages} 条消息，其中 stdout 消息的正文正是输出的 {data} 字节"),
     )?;
     Ok(watched.ran)
 }
 
 /// The same command through a proxy that does its worst.
-fn cut(stage: &mut Stage, real: &dyn RealSession, line: &str, straight: &Ran, wire: Wire) -> Taught {
+fn cut(
+    stage: &mut Stage,
+    real: &dyn RealSession,
+    line: &str,
+    straight: &Ran,
+    wire: Wire,
+) -> Taught {
     if wire == Wire::Chopped {
         stage.scene("The same, chopped into single bytes", "同样的会话，切成一个个字节")?;
     } else {
@@ -125,7 +143,10 @@ fn cut(stage: &mut Stage, real: &dyn RealSession, line: &str, straight: &Ran, wi
     if whole && watched.ran != *straight {
         // Not the wire's doing: labshd itself sent something else than before.
         return Err(Trouble::Wish(Words::new(
-            format!("`{line}` does something else each time; choose a command that always prints the same"),
+            format!(
+                "`{line}` does something else each time; choose a command that always prints the \
+                 same"
+            ),
             format!("`{line}` 每次的结果都不一样；请换一条输出固定的命令"),
         )));
     }
@@ -137,7 +158,8 @@ fn cut(stage: &mut Stage, real: &dyn RealSession, line: &str, straight: &Ran, wi
     )?;
     if wire == Wire::Glued {
         stage.notice(
-            "Neither end noticed anything. Where a message begins and ends stands in its header, and nowhere else: not in \
+            "Neither end noticed anything. Where a message begins and ends stands in its header, \
+             and nowhere else: not in \
              the writes, not in the segments, not in the reads.",
             "两端都毫无察觉。一条消息从哪里开始、到哪里结束，只写在它的消息头里：与怎样写、怎样分段、怎样读都无关。",
         )?;
@@ -145,7 +167,8 @@ fn cut(stage: &mut Stage, real: &dyn RealSession, line: &str, straight: &Ran, wi
     Ok(())
 }
 
-/// A session that has been watched: every message with its direction, in the order in which they passed.
+/// A session that has been watched: every message with its direction, in the order in which they
+/// passed.
 struct Watched {
     ran: Ran,
     frames: Vec<(char, Frame)>,
@@ -202,7 +225,8 @@ fn proxy(
     thread::scope(|scope| {
         let upwards = scope.spawn(|| pass_on('→', &client, &server, wire, up, passed));
         let downwards = pass_on('←', &server, &client, wire, down, passed);
-        let upwards = upwards.join().map_err(|_| io::Error::other("the proxy's thread panicked"))?;
+        let upwards =
+            upwards.join().map_err(|_| io::Error::other("the proxy's thread panicked"))?;
         upwards.and(downwards)
     })
 }
@@ -247,12 +271,15 @@ fn pass_on(
     Ok(())
 }
 
-/// Whether the other end, or its command, does nothing before it has this message: to hold it back would be to wait for
-/// ever.
+/// Whether the other end, or its command, does nothing before it has this message: to hold it back
+/// would be to wait for ever.
 fn is_waited_for(arrow: char, kind: Kind) -> bool {
     match arrow {
         '→' => !matches!(kind, Kind::Open | Kind::Close),
-        _ => matches!(kind, Kind::Challenge | Kind::Welcome | Kind::Credit | Kind::Exit | Kind::Refuse),
+        _ => matches!(
+            kind,
+            Kind::Challenge | Kind::Welcome | Kind::Credit | Kind::Exit | Kind::Refuse
+        ),
     }
 }
 
@@ -261,10 +288,14 @@ fn table(frames: &[(char, Frame)]) -> Words {
     let row = |(arrow, frame): &(char, Frame), language| {
         let (kind, size, meaning) = (frame.kind.name(), frame.body.len(), meaning(frame));
         let meaning = meaning.of(language);
-        let row = format!("{arrow} {kind:<9} ({})  {HEADER_LENGTH} + {size:<5}  {meaning}", frame.channel);
+        let row = format!(
+            "{arrow} {kind:<9} ({})  {HEADER_LENGTH} + {size:<5}  {meaning}",
+            frame.channel
+        );
         row.trim_end().to_owned()
     };
-    let rows = |language| frames.iter().map(|passed| row(passed, language)).collect::<Vec<_>>().join("\n");
+    let rows =
+        |language| frames.iter().map(|passed| row(passed, language)).collect::<Vec<_>>().join("\n");
     Words::new(rows(Language::English), rows(Language::Chinese))
 }
 
@@ -275,7 +306,9 @@ fn meaning(frame: &Frame) -> Words {
     }
     match frame.kind {
         Kind::Challenge => ("server_nonce: 32 random bytes", "server_nonce：32 个随机字节").into(),
-        Kind::Response => ("client_nonce, proof: HMAC-SHA256", "client_nonce、proof（HMAC-SHA256）").into(),
+        Kind::Response => {
+            ("client_nonce, proof: HMAC-SHA256", "client_nonce、proof（HMAC-SHA256）").into()
+        }
         Kind::Ping => ("a sign of life", "报个到").into(),
         Kind::Welcome => of(frame, |welcome: Welcome| {
             let version = welcome.version.unwrap_or_else(|| "labshd".to_owned());
@@ -283,9 +316,9 @@ fn meaning(frame: &Frame) -> Words {
             let english = format!("proof, up to {channels} channels, from {version}");
             (english, format!("proof，最多 {channels} 个通道，来自 {version}")).into()
         }),
-        Kind::Open => {
-            Open::decode(&frame.body).map_or_else(|error| error.to_string(), |open| program(&open)).into()
-        }
+        Kind::Open => Open::decode(&frame.body)
+            .map_or_else(|error| error.to_string(), |open| program(&open))
+            .into(),
         Kind::Started => of(frame, |started: Started| format!("pid {}", started.pid).into()),
         Kind::Eof => of(frame, |eof: Eof| {
             (format!("{} has ended", eof.stream), format!("{} 到此为止", eof.stream)).into()
@@ -297,15 +330,20 @@ fn meaning(frame: &Frame) -> Words {
         Kind::Ended => of(frame, |ended: Ended| status(ended.status)),
         Kind::Exit => of(frame, |exit: Exit| {
             let (status, stdout, stderr) = (status(exit.status), exit.stdout, exit.stderr);
-            let english =
-                format!("{}, stdout {stdout} bytes, stderr {stderr} bytes", status.of(Language::English));
-            let chinese =
-                format!("{}，stdout {stdout} 字节，stderr {stderr} 字节", status.of(Language::Chinese));
+            let english = format!(
+                "{}, stdout {stdout} bytes, stderr {stderr} bytes",
+                status.of(Language::English)
+            );
+            let chinese = format!(
+                "{}，stdout {stdout} 字节，stderr {stderr} 字节",
+                status.of(Language::Chinese)
+            );
             (english, chinese).into()
         }),
         Kind::Close => ("the channel's slot is free again", "交还通道").into(),
         Kind::Stdin | Kind::Stdout | Kind::Stderr => {
-            let text = String::from_utf8_lossy(&frame.body[..frame.body.len().min(24)]).into_owned();
+            let text =
+                String::from_utf8_lossy(&frame.body[..frame.body.len().min(24)]).into_owned();
             format!("{text:?}{}", if frame.body.len() > 24 { "…" } else { "" }).into()
         }
         _ => Words::default(),
@@ -315,7 +353,10 @@ fn meaning(frame: &Frame) -> Words {
 fn program(open: &Open) -> String {
     match &open.program {
         Program::Argv(words) => {
-            format!("argv {:?}", words.iter().map(|w| String::from_utf8_lossy(w)).collect::<Vec<_>>())
+            format!(
+                "argv {:?}",
+                words.iter().map(|w| String::from_utf8_lossy(w)).collect::<Vec<_>>()
+            )
         }
         Program::Shell(line) => format!("shell: {}", String::from_utf8_lossy(line)),
         Program::LoginShell => "login shell".to_owned(),

@@ -12,10 +12,12 @@ pub enum Language {
 }
 
 impl Language {
-    /// As the locale says (`LC_ALL`, `LC_MESSAGES`, `LANG`, the first that is set and not empty: locale(7)).
+    /// As the locale says (`LC_ALL`, `LC_MESSAGES`, `LANG`, the first that is set and not empty:
+    /// locale(7)).
     pub fn of_locale() -> Self {
         let variable = |name| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
-        let locale = ["LC_ALL", "LC_MESSAGES", "LANG"].into_iter().find_map(variable).unwrap_or_default();
+        let locale =
+            ["LC_ALL", "LC_MESSAGES", "LANG"].into_iter().find_map(variable).unwrap_or_default();
         if locale.starts_with("zh") { Self::Chinese } else { Self::English }
     }
 }

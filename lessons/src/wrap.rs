@@ -1,4 +1,5 @@
-//! Text that fits: how wide it is on a terminal, where its lines may break, and how strange bytes are written.
+//! Text that fits: how wide it is on a terminal, where its lines may break, and how strange bytes
+//! are written.
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
@@ -9,8 +10,8 @@ pub(crate) fn width(text: &str) -> usize {
 
 /// Lines of at most so many columns, broken at blanks and between Chinese characters.
 ///
-/// No line begins with a closing mark (，。」 and the like) or ends with an opening one. A single word that is longer
-/// than a line is broken where the line ends.
+/// No line begins with a closing mark (，。」 and the like) or ends with an opening one. A single word
+/// that is longer than a line is broken where the line ends.
 pub(crate) fn wrap(text: &str, columns: usize) -> Vec<String> {
     let columns = columns.max(2);
     let mut lines = Vec::new();
@@ -78,7 +79,8 @@ pub(crate) fn fit(text: &str, columns: usize) -> String {
     kept
 }
 
-/// Received bytes as text that no terminal obeys: what is no UTF-8 becomes `\x80`, control characters `\n`, `\x1b`.
+/// Received bytes as text that no terminal obeys: what is no UTF-8 becomes `\x80`, control
+/// characters `\n`, `\x1b`.
 pub(crate) fn escape(bytes: &[u8]) -> String {
     let mut text = String::new();
     for chunk in bytes.utf8_chunks() {
@@ -87,8 +89,11 @@ pub(crate) fn escape(bytes: &[u8]) -> String {
                 '\n' => text.push_str("\\n"),
                 '\r' => text.push_str("\\r"),
                 '\t' => text.push_str("\\t"),
-                _ if character.is_ascii_control() => text.push_str(&format!("\\x{:02x}", character as u32)),
-                // What has no width of its own: C1 controls, marks that change the direction of writing, joiners.
+                _ if character.is_ascii_control() => {
+                    text.push_str(&format!("\\x{:02x}", character as u32))
+                }
+                // What has no width of its own: C1 controls, marks that change the direction of
+                // writing, joiners.
                 _ if character.width().unwrap_or(0) == 0 => {
                     text.push_str(&character.escape_unicode().to_string());
                 }

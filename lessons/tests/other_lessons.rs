@@ -4,7 +4,8 @@
 
 use labsh_lessons::{Item, Language, Look, Options, chosen, give};
 
-/// Gives one lesson in both languages; it holds with at least so many facts and pictures, and lacks no text.
+/// Gives one lesson in both languages; it holds with at least so many facts and pictures, and lacks
+/// no text.
 fn holds(name: &str, facts: usize, pictures: usize) {
     let lessons = chosen(&[name.to_owned()]).unwrap();
     for language in [Language::English, Language::Chinese] {
@@ -18,12 +19,14 @@ fn holds(name: &str, facts: usize, pictures: usize) {
         assert!(count(|item| matches!(item, Item::Fact(_))) >= facts, "{printed}");
         assert!(count(|item| matches!(item, Item::Picture(_))) >= pictures, "{printed}");
         for item in items {
-            let (Item::Scene(words) | Item::Say(words) | Item::Notice(words) | Item::Fact(words)) = item
+            let (Item::Scene(words) | Item::Say(words) | Item::Notice(words) | Item::Fact(words)) =
+                item
             else {
                 continue;
             };
             let (english, chinese) = (words.of(Language::English), words.of(Language::Chinese));
-            let is_chinese = |text: &str| text.chars().any(|one| ('\u{4e00}'..='\u{9fff}').contains(&one));
+            let is_chinese =
+                |text: &str| text.chars().any(|one| ('\u{4e00}'..='\u{9fff}').contains(&one));
             assert!(!english.is_empty() && !is_chinese(english), "{english}");
             assert!(is_chinese(chinese) || chinese == english, "{chinese}");
         }

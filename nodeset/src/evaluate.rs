@@ -6,8 +6,8 @@ use crate::{DEEPEST, MOST, Mistake, NodeSet, pattern};
 
 /// Where groups and files come from. Everything that is returned is an expression again.
 pub trait Groups {
-    /// What stands for a group; `None` where there is no such group. The name is what follows the `@`, with its
-    /// source where one was written: `racks:r1`.
+    /// What stands for a group; `None` where there is no such group. The name is what follows the
+    /// `@`, with its source where one was written: `racks:r1`.
     fn group(&self, name: &str) -> Result<Option<String>, String>;
 
     /// What `@*` stands for: every host that is known.
@@ -137,7 +137,8 @@ impl Evaluation<'_> {
             let Some(content) = self.groups.group(&group).map_err(Mistake::Source)? else {
                 return Err(Mistake::UnknownGroup { group, known: self.groups.names() });
             };
-            set = set.union(self.within(&format!("@{group}"), |inner| inner.lines(&content, None))?);
+            set =
+                set.union(self.within(&format!("@{group}"), |inner| inner.lines(&content, None))?);
         }
         Ok(set)
     }
@@ -151,13 +152,15 @@ impl Evaluation<'_> {
         self.within("@*", |inner| inner.lines(&all, None))
     }
 
-    /// Each line is an expression; an empty group or file is an empty set. Of a file, mistakes are told with their place.
+    /// Each line is an expression; an empty group or file is an empty set. Of a file, mistakes are
+    /// told with their place.
     fn lines(&mut self, text: &str, file: Option<&str>) -> Result<NodeSet, Mistake> {
         let mut set = NodeSet::default();
         for (line, number) in text.lines().zip(1..) {
             let line = line.split('#').next().unwrap_or_default();
             if !line.trim().is_empty() {
-                set = set.union(self.evaluate(line).map_err(|mistake| in_file(mistake, file, number))?);
+                set = set
+                    .union(self.evaluate(line).map_err(|mistake| in_file(mistake, file, number))?);
             }
         }
         Ok(set)
@@ -197,8 +200,8 @@ fn in_file(mistake: Mistake, file: Option<&str>, line: usize) -> Mistake {
     }
 }
 
-/// Where an operand ends: at an operator or a blank outside of brackets. The path of a file or of a unix socket ends
-/// only at a comma or a blank.
+/// Where an operand ends: at an operator or a blank outside of brackets. The path of a file or of a
+/// unix socket ends only at a comma or a blank.
 fn operand_end(text: &str) -> usize {
     let path = text.starts_with('^') || text.starts_with("unix:");
     let mut inside = false;

@@ -1,4 +1,5 @@
-//! From names back to patterns: the numbers of names that are otherwise alike become ranges, dimension by dimension.
+//! From names back to patterns: the numbers of names that are otherwise alike become ranges,
+//! dimension by dimension.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -69,7 +70,11 @@ fn merge(mut products: Vec<Product>) -> Vec<Product> {
             let mut joined: BTreeMap<Vec<Numbers>, Numbers> = BTreeMap::new();
             for mut product in products {
                 let numbers = product.remove(dimension);
-                joined.entry(product).or_insert_with(|| Numbers(BTreeSet::new())).0.extend(numbers.0);
+                joined
+                    .entry(product)
+                    .or_insert_with(|| Numbers(BTreeSet::new()))
+                    .0
+                    .extend(numbers.0);
             }
             products = joined
                 .into_iter()
@@ -105,7 +110,8 @@ impl Numbers {
         let mut runs: Vec<(Digits, Digits)> = Vec::new();
         // Zeros in front first: 09 goes on with 10, and so 10 must not have been taken by 9.
         let padded = |digits: &&Digits| digits.0.len() > 1 && digits.0.starts_with('0');
-        let starts = self.0.iter().filter(padded).chain(self.0.iter().filter(|digits| !padded(digits)));
+        let starts =
+            self.0.iter().filter(padded).chain(self.0.iter().filter(|digits| !padded(digits)));
         for first in starts {
             if !left.remove(first) {
                 continue;
@@ -122,7 +128,11 @@ impl Numbers {
         runs.sort();
         let text: Vec<String> = runs
             .into_iter()
-            .map(|(first, last)| if first == last { first.0 } else { format!("{}-{}", first.0, last.0) })
+            .map(
+                |(first, last)| {
+                    if first == last { first.0 } else { format!("{}-{}", first.0, last.0) }
+                },
+            )
             .collect();
         match &text[..] {
             [one] if !one.contains('-') => one.clone(),

@@ -1,8 +1,9 @@
-//! Sets of hosts as people write them: `lab[01-40,52]`, `@group`, unions and differences, and the way back to the
-//! shortest form.
+//! Sets of hosts as people write them: `lab[01-40,52]`, `@group`, unions and differences, and the
+//! way back to the shortest form.
 //!
-//! The notation is ClusterShell's (`cluset(1)`, nodeset syntax). A number's leading zeros belong to its name: `lab1` and
-//! `lab01` are two hosts. Operators are evaluated from left to right, none binds tighter than another:
+//! The notation is ClusterShell's (`cluset(1)`, nodeset syntax). A number's leading zeros belong to
+//! its name: `lab1` and `lab01` are two hosts. Operators are evaluated from left to right, none
+//! binds tighter than another:
 //!
 //! | written | means |
 //! | --- | --- |
@@ -41,7 +42,8 @@ use name::Name;
 /// No expression gives more hosts than this: a slip of the finger must not fill the memory.
 pub const MOST: usize = 100_000;
 
-/// No name, and no name of a group, has more bytes than this: [`MOST`] of them must not fill the memory either.
+/// No name, and no name of a group, has more bytes than this: [`MOST`] of them must not fill the
+/// memory either.
 pub const LONGEST: usize = 1000;
 
 /// Groups and files stand within each other no deeper than this.
@@ -66,7 +68,8 @@ pub enum Mistake {
     },
     /// A bracket without its partner.
     #[error(
-        "{expression:?}: the bracket at position {position} has no partner; write for example lab[01-40]"
+        "{expression:?}: the bracket at position {position} has no partner; write for example \
+         lab[01-40]"
     )]
     Bracket {
         /// What was being read.
@@ -186,7 +189,8 @@ impl NodeSet {
     #[must_use]
     pub fn union(mut self, other: Self) -> Self {
         if self.is_empty() {
-            // Every expression begins so: what is in order already need not be put in order name by name.
+            // Every expression begins so: what is in order already need not be put in order name by
+            // name.
             return other;
         }
         self.names.extend(other.names);

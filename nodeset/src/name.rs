@@ -25,7 +25,8 @@ impl Name {
         let mut rest = self.0.as_str();
         std::iter::from_fn(move || {
             let digits = rest.bytes().next()?.is_ascii_digit();
-            let end = rest.bytes().position(|byte| byte.is_ascii_digit() != digits).unwrap_or(rest.len());
+            let end =
+                rest.bytes().position(|byte| byte.is_ascii_digit() != digits).unwrap_or(rest.len());
             let (piece, behind) = rest.split_at(end);
             rest = behind;
             Some(if digits { Piece::Digits(piece) } else { Piece::Text(piece) })
@@ -33,7 +34,8 @@ impl Name {
     }
 }
 
-/// By value, however long they are; where the values are equal, the one with fewer zeros in front is first.
+/// By value, however long they are; where the values are equal, the one with fewer zeros in front
+/// is first.
 pub(crate) fn compare_digits(one: &str, other: &str) -> Ordering {
     fn value(digits: &str) -> (usize, &str, usize) {
         let value = digits.trim_start_matches('0');
@@ -50,7 +52,9 @@ impl Ord for Name {
                 (None, None) => return Ordering::Equal,
                 (None, Some(_)) => Ordering::Less,
                 (Some(_), None) => Ordering::Greater,
-                (Some(Piece::Digits(one)), Some(Piece::Digits(other))) => compare_digits(one, other),
+                (Some(Piece::Digits(one)), Some(Piece::Digits(other))) => {
+                    compare_digits(one, other)
+                }
                 (Some(Piece::Text(one)), Some(Piece::Text(other))) => one.cmp(other),
                 (Some(Piece::Digits(_)), Some(Piece::Text(_))) => Ordering::Less,
                 (Some(Piece::Text(_)), Some(Piece::Digits(_))) => Ordering::Greater,
@@ -80,7 +84,10 @@ mod tests {
 
     #[test]
     fn numbers_are_counted_and_not_spelt() {
-        assert_eq!(sorted(&["lab10", "lab9", "lab2-ib1", "lab2"]), ["lab2", "lab2-ib1", "lab9", "lab10"]);
+        assert_eq!(
+            sorted(&["lab10", "lab9", "lab2-ib1", "lab2"]),
+            ["lab2", "lab2-ib1", "lab9", "lab10"]
+        );
         assert_eq!(sorted(&["n010", "n10", "n9"]), ["n9", "n10", "n010"]);
         let huge = "n99999999999999999999999999999999";
         assert_eq!(sorted(&[huge, "n1"]), ["n1", huge]);

@@ -15,7 +15,8 @@ pub(crate) fn expand(pattern: &str) -> Result<Vec<String>, Mistake> {
     };
     while !rest.is_empty() {
         let position = |at: &str| pattern[..pattern.len() - at.len()].chars().count() + 1;
-        let unpaired = |at: &str| Mistake::Bracket { expression: pattern.to_owned(), position: position(at) };
+        let unpaired =
+            |at: &str| Mistake::Bracket { expression: pattern.to_owned(), position: position(at) };
         let literal_end = rest.find(['[', ']']).unwrap_or(rest.len());
         let (literal, behind) = rest.split_at(literal_end);
         grow(literal.len())?;
@@ -49,14 +50,16 @@ pub(crate) fn expand(pattern: &str) -> Result<Vec<String>, Mistake> {
     Ok(names)
 }
 
-/// Whether this stands for those of the known hosts that are called so. A path may hold these signs itself.
+/// Whether this stands for those of the known hosts that are called so. A path may hold these signs
+/// itself.
 pub(crate) fn has_wildcard(pattern: &str) -> bool {
     pattern.contains(['*', '?']) && !pattern.starts_with("unix:")
 }
 
 /// Whether a host is called so: `*` is anything, `?` is one character.
 pub(crate) fn matches(pattern: &str, host: &str) -> bool {
-    let (pattern, host): (Vec<char>, Vec<char>) = (pattern.chars().collect(), host.chars().collect());
+    let (pattern, host): (Vec<char>, Vec<char>) =
+        (pattern.chars().collect(), host.chars().collect());
     let (mut at, mut position) = (0, 0);
     // The last `*`, and where what it stands for ends so far.
     let mut star: Option<(usize, usize)> = None;
@@ -120,7 +123,11 @@ fn numbers(list: &str, most: usize) -> Result<Vec<String>, Option<Mistake>> {
         let width = first.len();
         let mut next = Some(start);
         while let Some(number) = next.filter(|number| *number <= end) {
-            numbers.push(if padded(first) { format!("{number:0width$}") } else { number.to_string() });
+            numbers.push(if padded(first) {
+                format!("{number:0width$}")
+            } else {
+                number.to_string()
+            });
             next = number.checked_add(step);
         }
     }

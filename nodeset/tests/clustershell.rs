@@ -34,13 +34,18 @@ fn oracle(expressions: &[String]) -> Vec<Result<(String, BTreeSet<String>), Stri
     let writer = std::thread::spawn(move || stdin.write_all(text.as_bytes()));
     let output = child.wait_with_output().unwrap();
     let written = writer.join().unwrap();
-    assert!(output.status.success(), "ClusterShell is needed (Debian package clustershell): {written:?}");
+    assert!(
+        output.status.success(),
+        "ClusterShell is needed (Debian package clustershell): {written:?}"
+    );
     let text = String::from_utf8(output.stdout).unwrap();
     let answers: Vec<_> = text
         .lines()
         .map(|line| match line.split_once('\t').expect("two fields") {
             ("error", complaint) => Err(complaint.to_owned()),
-            (folded, names) => Ok((folded.to_owned(), names.split_whitespace().map(str::to_owned).collect())),
+            (folded, names) => {
+                Ok((folded.to_owned(), names.split_whitespace().map(str::to_owned).collect()))
+            }
         })
         .collect();
     assert_eq!(answers.len(), expressions.len());
@@ -59,7 +64,8 @@ fn range() -> impl Strategy<Value = String> {
         number.clone().prop_map(|number| number.to_string()),
         number.clone().prop_map(|number| format!("{number:03}")),
         (number.clone(), 0..20_u32).prop_map(|(first, more)| format!("{first}-{}", first + more)),
-        (number.clone(), 0..20_u32).prop_map(|(first, more)| format!("{first:03}-{:03}", first + more)),
+        (number.clone(), 0..20_u32)
+            .prop_map(|(first, more)| format!("{first:03}-{:03}", first + more)),
         (number, 0..20_u32, 1..5_u32)
             .prop_map(|(first, more, step)| format!("{first}-{}/{step}", first + more)),
     ]
@@ -71,7 +77,8 @@ fn brackets() -> impl Strategy<Value = String> {
 
 fn pattern() -> impl Strategy<Value = String> {
     prop_oneof![
-        (prop::sample::select(vec!["lab", "n"]), brackets()).prop_map(|(text, list)| text.to_owned() + &list),
+        (prop::sample::select(vec!["lab", "n"]), brackets())
+            .prop_map(|(text, list)| text.to_owned() + &list),
         (brackets(), brackets()).prop_map(|(rack, node)| format!("r{rack}n{node}")),
         (prop::sample::select(vec!["lab", "n", "gate"]), 0..12_u32)
             .prop_map(|(text, number)| format!("{text}{number}")),
@@ -94,7 +101,8 @@ fn expressions_mean_what_clustershell_means() {
     let expressions = values(600, expression());
     let mut lengths = (0, 0);
     for (expression, answer) in expressions.iter().zip(oracle(&expressions)) {
-        let (folded, names) = answer.unwrap_or_else(|complaint| panic!("{expression}: {complaint}"));
+        let (folded, names) =
+            answer.unwrap_or_else(|complaint| panic!("{expression}: {complaint}"));
         let ours = NodeSet::parse(expression, &NoGroups).unwrap();
         assert_eq!(ours.iter().map(str::to_owned).collect::<BTreeSet<_>>(), names, "{expression}");
         lengths = (lengths.0 + ours.to_string().len(), lengths.1 + folded.len());
@@ -114,10 +122,15 @@ fn one_dimension_is_folded_as_clustershell_does() {
         prop::collection::vec(range, 1..6)
     };
     let lists = values(200, ranges(1)).into_iter().chain(values(200, ranges(3)));
-    let expressions: Vec<String> = lists.map(|ranges| format!("lab[{}]-ib", ranges.join(","))).collect();
+    let expressions: Vec<String> =
+        lists.map(|ranges| format!("lab[{}]-ib", ranges.join(","))).collect();
     for (expression, answer) in expressions.iter().zip(oracle(&expressions)) {
         let (folded, _) = answer.unwrap_or_else(|complaint| panic!("{expression}: {complaint}"));
-        assert_eq!(NodeSet::parse(expression, &NoGroups).unwrap().to_string(), folded, "{expression}");
+        assert_eq!(
+            NodeSet::parse(expression, &NoGroups).unwrap().to_string(),
+            folded,
+            "{expression}"
+        );
     }
 }
 
@@ -133,7 +146,11 @@ fn what_we_fold_clustershell_unfolds() {
     for ((set, folded), answer) in sets.iter().zip(&folded).zip(oracle(&folded)) {
         match answer {
             Ok((_, names)) => {
-                assert_eq!(set.iter().map(str::to_owned).collect::<BTreeSet<_>>(), names, "{folded}");
+                assert_eq!(
+                    set.iter().map(str::to_owned).collect::<BTreeSet<_>>(),
+                    names,
+                    "{folded}"
+                );
             }
             Err(complaint) => assert!(set.is_empty(), "{folded}: {complaint}"),
         }

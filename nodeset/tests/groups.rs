@@ -18,7 +18,9 @@ impl Groups for Room {
 
     fn file(&self, path: &str) -> Result<String, String> {
         match path {
-            "rooms/a.txt" => Ok("# the first row\nlab01\nlab02 lab03 # and the rest\n\n".to_owned()),
+            "rooms/a.txt" => {
+                Ok("# the first row\nlab01\nlab02 lab03 # and the rest\n\n".to_owned())
+            }
             "typed.txt" => Ok("lab01\nlab[02-\n".to_owned()),
             "nested.txt" => Ok("\n^typed.txt".to_owned()),
             _ => Err(format!("{path}: No such file or directory")),
@@ -86,7 +88,10 @@ fn files_are_sets_too_and_the_sign_in_the_middle_is_an_operator() {
 
 #[test]
 fn addresses_are_hosts() {
-    assert_eq!(folded("[::1]:5274,10.0.0.7,lab01.example:99"), "10.0.0.7,[::1]:5274,lab01.example:99");
+    assert_eq!(
+        folded("[::1]:5274,10.0.0.7,lab01.example:99"),
+        "10.0.0.7,[::1]:5274,lab01.example:99"
+    );
     assert_eq!(folded("unix:/run/a!b.sock,lab01"), "lab01,unix:/run/a!b.sock");
 }
 
@@ -106,7 +111,11 @@ fn what_is_wrong_is_said() {
     assert!(mistake("lab[3-1]").to_string().contains("counts backwards"));
     assert!(mistake("^missing.txt").to_string().contains("No such file"));
     for file in ["^typed.txt", "^nested.txt"] {
-        assert!(mistake(file).to_string().starts_with("typed.txt:2: \"lab[02-\": "), "{}", mistake(file));
+        assert!(
+            mistake(file).to_string().starts_with("typed.txt:2: \"lab[02-\": "),
+            "{}",
+            mistake(file)
+        );
     }
 }
 
@@ -129,7 +138,10 @@ fn names_longer_than_any_name_are_refused_before_they_are_made() {
         format!("[::{zeros}]"),
     ] {
         let told = mistake(&long).to_string();
-        assert!(told.ends_with("is longer than 1000 bytes; shorten it") && told.len() < 200, "{told}");
+        assert!(
+            told.ends_with("is longer than 1000 bytes; shorten it") && told.len() < 200,
+            "{told}"
+        );
     }
     // Whoever has such names all the same is shown them.
     let wide = NodeSet::of([format!("lab{zeros}1"), format!("lab{zeros}2")]);

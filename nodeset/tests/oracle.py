@@ -1,4 +1,5 @@
-# Evaluates node sets with ClusterShell: for each line of standard input a line with the folded set, a tab, and its names.
+# Evaluates node sets with ClusterShell: for each line of standard input a line with the folded set,
+# a tab, and its names.
 import sys
 
 from ClusterShell.NodeSet import NodeSet, NodeSetException

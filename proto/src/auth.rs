@@ -9,7 +9,8 @@ use zeroize::Zeroizing;
 use crate::key::{HostKey, Secret, length_prefix};
 use crate::message::{Features, InstanceId, Nonce, Proof};
 
-/// How the frames travel; part of every proof, so that none can be moved from one mode to the other.
+/// How the frames travel; part of every proof, so that none can be moved from one mode to the
+/// other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Mode {
@@ -19,7 +20,8 @@ pub enum Mode {
     Plain = 2,
 }
 
-/// What ties the proofs to this very connection: the TLS exporter's 32 bytes, or zeros in plain mode.
+/// What ties the proofs to this very connection: the TLS exporter's 32 bytes, or zeros in plain
+/// mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChannelBinding(pub [u8; 32]);
 
@@ -68,7 +70,12 @@ impl Transcript {
     }
 
     /// Compares in constant time.
-    pub fn verify_server(&self, key: &HostKey, said: &ServerSays, proof: &Proof) -> Result<(), WrongProof> {
+    pub fn verify_server(
+        &self,
+        key: &HostKey,
+        said: &ServerSays,
+        proof: &Proof,
+    ) -> Result<(), WrongProof> {
         self.server_mac(key, said).verify_slice(&proof.0).map_err(|_| WrongProof)
     }
 

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::frame::Kind;
 use crate::message::{Body, Variable};
 
-/// The most that words and variables of an [`Explained`] may be together, in bytes: the rest of its frame is for the rest.
+/// The most that words and variables of an [`Explained`] may be together, in bytes: the rest of its
+/// frame is for the rest.
 const ROOM: usize = 48 << 10;
 
 /// `explained`: what the command would find, had it been started. Nothing was.
@@ -40,20 +41,23 @@ pub struct Explained {
     pub environment: Vec<Variable>,
     /// Names of the variables that a client may set; `*` stands for any characters.
     pub accepted: Vec<String>,
-    /// How many words and variables were left off at the end of their lists, because the frame is full.
+    /// How many words and variables were left off at the end of their lists, because the frame is
+    /// full.
     pub left_off: u32,
 }
 
 impl Explained {
-    /// Leaves off what does not fit into a frame: of the words first, which the client knows best, then of the variables,
-    /// the networks and the accepted names.
+    /// Leaves off what does not fit into a frame: of the words first, which the client knows best,
+    /// then of the variables, the networks and the accepted names.
     #[must_use]
     pub fn cut(mut self) -> Self {
         let mut room = ROOM;
         let mut left_off = 0;
         keep(&mut self.accepted, &mut room, &mut left_off, String::len);
         keep(&mut self.from, &mut room, &mut left_off, String::len);
-        keep(&mut self.environment, &mut room, &mut left_off, |(name, value)| name.len() + value.len() + 8);
+        keep(&mut self.environment, &mut room, &mut left_off, |(name, value)| {
+            name.len() + value.len() + 8
+        });
         keep(&mut self.words, &mut room, &mut left_off, Vec::len);
         self.left_off = u32::try_from(left_off).unwrap_or(u32::MAX);
         self

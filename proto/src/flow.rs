@@ -1,17 +1,19 @@
 //! Flow control of one stream: how far its sender may go, and when its receiver lets it go further.
 //!
-//! All positions are absolute, counted in bytes from the stream's start (PROTOCOL.md, "Flow control").
+//! All positions are absolute, counted in bytes from the stream's start (PROTOCOL.md, "Flow
+//! control").
 
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::limits;
 
-/// The widest window that a receiver grows for one stream, in bytes: 640 MB/s at 100 ms of round trip.
+/// The widest window that a receiver grows for one stream, in bytes: 640 MB/s at 100 ms of round
+/// trip.
 const WIDEST: u64 = 64 << 20;
 
-/// How wide a window stays while it shares a short link, in bytes: all that is under way of a stream is ahead of the
-/// answers on other channels.
+/// How wide a window stays while it shares a short link, in bytes: all that is under way of a
+/// stream is ahead of the answers on other channels.
 const SHARED: u64 = 256 << 10;
 
 /// So many bytes of its own after it was told to share, a stream counts as alone again.
@@ -92,7 +94,9 @@ impl Budget {
     }
 
     fn take(&self, bytes: u64) -> bool {
-        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes)).is_ok()
+        self.0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes))
+            .is_ok()
     }
 
     fn give_back(&self, bytes: u64) {
@@ -155,7 +159,8 @@ impl ReceiveWindow {
         }
     }
 
-    /// The same, but it stays as wide as it is: where what is under way delays what comes behind it.
+    /// The same, but it stays as wide as it is: where what is under way delays what comes behind
+    /// it.
     pub fn fixed(first_limit: u64, growth: Growth) -> Self {
         let mut window = Self::new(first_limit, growth);
         window.widest = first_limit;
@@ -172,8 +177,8 @@ impl ReceiveWindow {
         self.consumed == self.received
     }
 
-    /// Counts arrived bytes; `limited` is the frame's flag: its sender now waits for credit. Past the limit, the
-    /// error is the position they would have reached.
+    /// Counts arrived bytes; `limited` is the frame's flag: its sender now waits for credit. Past
+    /// the limit, the error is the position they would have reached.
     pub fn receive(&mut self, bytes: u64, limited: bool) -> Result<(), u64> {
         let position = self.received + bytes;
         if position > self.limit {
@@ -184,8 +189,8 @@ impl ReceiveWindow {
         Ok(())
     }
 
-    /// Stays at 256 KiB for the next 64 MiB: for where somebody on another channel waits for answers, and the link is too
-    /// short to need more.
+    /// Stays at 256 KiB for the next 64 MiB: for where somebody on another channel waits for
+    /// answers, and the link is too short to need more.
     pub fn share(&mut self) {
         self.shared_until = self.consumed + ALONE_AFTER;
     }
@@ -197,8 +202,8 @@ impl ReceiveWindow {
 
     /// Counts bytes as handed on for good; true when the sender should hear of it.
     ///
-    /// Where our reader has handed on everything and the sender still waits for credit, it is the link that is
-    /// longer than the window: the window doubles.
+    /// Where our reader has handed on everything and the sender still waits for credit, it is the
+    /// link that is longer than the window: the window doubles.
     pub fn consume(&mut self, bytes: u64) -> bool {
         self.consumed = (self.consumed + bytes).min(self.received);
         if self.sender_waits && self.all_consumed() {
@@ -224,7 +229,10 @@ impl ReceiveWindow {
 
     fn widen(&mut self) {
         let more = self.window;
-        if self.width() == self.window && self.window + more <= self.widest && self.growth.take(more) {
+        if self.width() == self.window
+            && self.window + more <= self.widest
+            && self.growth.take(more)
+        {
             self.window += more;
             self.grown += more;
         }

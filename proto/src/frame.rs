@@ -1,7 +1,9 @@
-//! The fixed-size header in front of every message, and the decoder that finds messages in a stream of bytes.
+//! The fixed-size header in front of every message, and the decoder that finds messages in a stream
+//! of bytes.
 //!
-//! TCP keeps the order of bytes and nothing else: what was sent in two writes may arrive in one read, and the
-//! reverse. The header says how long its message is, so reads may be of any size (PROTOCOL.md, "Frames").
+//! TCP keeps the order of bytes and nothing else: what was sent in two writes may arrive in one
+//! read, and the reverse. The header says how long its message is, so reads may be of any size
+//! (PROTOCOL.md, "Frames").
 
 use core::fmt;
 
@@ -16,7 +18,8 @@ pub const FLAG_MORE: u8 = 0x01;
 /// The flag of `open`, on its last frame: say what would become of the command, and start nothing.
 pub const FLAG_EXPLAIN: u8 = 0x02;
 
-/// The flag of stdin, stdout and stderr: this frame uses up the credit, so credit is what the sender waits for.
+/// The flag of stdin, stdout and stderr: this frame uses up the credit, so credit is what the
+/// sender waits for.
 pub const FLAG_LIMITED: u8 = 0x01;
 
 /// Which command of a connection a frame belongs to; 0 is the connection itself.
@@ -46,7 +49,8 @@ pub enum Sender {
 }
 
 macro_rules! kinds {
-    ($($(#[$doc:meta])* $name:ident = $code:literal, $text:literal, $sender:ident, $flags:literal;)*) => {
+    ($($(#[$doc:meta])* $name:ident = $code:literal, $text:literal, $sender:ident,
+        $flags:literal;)*) => {
         /// What the body of a frame is (PROTOCOL.md, "Kinds").
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[repr(u8)]
@@ -128,9 +132,12 @@ impl Kind {
     fn fits(self, channel: ChannelId) -> bool {
         match self {
             Kind::Refuse => true,
-            Kind::Challenge | Kind::Response | Kind::Welcome | Kind::Ping | Kind::Pong | Kind::Goodbye => {
-                channel == ChannelId::CONNECTION
-            }
+            Kind::Challenge
+            | Kind::Response
+            | Kind::Welcome
+            | Kind::Ping
+            | Kind::Pong
+            | Kind::Goodbye => channel == ChannelId::CONNECTION,
             _ => channel != ChannelId::CONNECTION,
         }
     }
@@ -234,8 +241,9 @@ impl Decoder {
 
     /// The next whole frame, or `None` until more bytes have arrived.
     ///
-    /// One frame a call, judged by the limit of that call: what a client sends behind its `response` must not be
-    /// judged by the limit before authentication. A bad header is reported as soon as its twelve bytes are there.
+    /// One frame a call, judged by the limit of that call: what a client sends behind its
+    /// `response` must not be judged by the limit before authentication. A bad header is reported
+    /// as soon as its twelve bytes are there.
     pub fn next_frame(&mut self, body_limit: u32) -> Result<Option<Frame>, ProtocolError> {
         let Some(bytes) = self.buffer.first_chunk::<HEADER_LENGTH>() else { return Ok(None) };
         let header = Header::decode(bytes, body_limit)?;
@@ -250,7 +258,8 @@ impl Decoder {
 
     /// Whether a whole frame is there, so that [`Self::next_frame`] has an answer.
     pub fn has_next(&self) -> bool {
-        let announced = self.buffer.first_chunk::<4>().map(|length| u32::from_be_bytes(*length) as usize);
+        let announced =
+            self.buffer.first_chunk::<4>().map(|length| u32::from_be_bytes(*length) as usize);
         let body = self.buffer.len().checked_sub(HEADER_LENGTH);
         announced.zip(body).is_some_and(|(length, body)| body >= length)
     }

@@ -132,8 +132,9 @@ impl Server {
         Ok(Response::from_frame(frame)?)
     }
 
-    /// Checks a response. `known` is the key by that name, `dummy` is what an unknown one is checked against, so
-    /// that both take the same path; `asked_for` is the name in TLS's SNI, if there is TLS.
+    /// Checks a response. `known` is the key by that name, `dummy` is what an unknown one is
+    /// checked against, so that both take the same path; `asked_for` is the name in TLS's SNI, if
+    /// there is TLS.
     pub fn verify(
         self,
         response: &Response,
@@ -171,7 +172,8 @@ impl Authenticated {
         self.transcript.features
     }
 
-    /// The `welcome` to send. It holds the version if there is one and the client knows of versions.
+    /// The `welcome` to send. It holds the version if there is one and the client knows of
+    /// versions.
     pub fn welcome(&self, mut said: ServerSays) -> Frame {
         said.version = said.version.filter(|_| self.features().contains(Features::VERSION));
         said.features = said.features.with(Features::VERSION, said.version.is_some());
@@ -187,11 +189,16 @@ mod tests {
     use crate::key::{HostId, Key, KeyId, Secret};
     use crate::message::InstanceId;
 
-    const SAID: ServerSays =
-        ServerSays { instance: InstanceId([9; 16]), features: Features(0), channels: 10, version: None };
+    const SAID: ServerSays = ServerSays {
+        instance: InstanceId([9; 16]),
+        features: Features(0),
+        channels: 10,
+        version: None,
+    };
 
     fn key(byte: u8, host: &str) -> HostKey {
-        Key::new(KeyId::new("k").unwrap(), Secret::new([byte; 32])).for_host(&HostId::new(host).unwrap())
+        Key::new(KeyId::new("k").unwrap(), Secret::new([byte; 32]))
+            .for_host(&HostId::new(host).unwrap())
     }
 
     /// The same from a server that has a version to say.
@@ -226,7 +233,9 @@ mod tests {
         let (frame, answered) = client.answer(&server.challenge()).unwrap();
         let response = server.read(&frame).unwrap();
         let dummy = HostKey::dummy(Secret::new([0; 32]));
-        server.verify(&response, known, &dummy, None, binding).map(|authenticated| (answered, authenticated))
+        server
+            .verify(&response, known, &dummy, None, binding)
+            .map(|authenticated| (answered, authenticated))
     }
 
     #[test]
@@ -259,8 +268,13 @@ mod tests {
         let (frame, _) = client(&key).answer(&server.challenge()).unwrap();
         let response = server.read(&frame).unwrap();
         let dummy = HostKey::dummy(Secret::new([0; 32]));
-        let outcome =
-            server.verify(&response, Some(&key), &dummy, Some(Name([0; 16])), ChannelBinding::PLAIN);
+        let outcome = server.verify(
+            &response,
+            Some(&key),
+            &dummy,
+            Some(Name([0; 16])),
+            ChannelBinding::PLAIN,
+        );
         assert_eq!(outcome.unwrap_err(), ServerFailure::Authentication);
     }
 
@@ -303,7 +317,8 @@ mod tests {
     #[test]
     fn a_changed_version_is_not_believed() {
         let (answered, authenticated) = proven(Features::VERSION);
-        let mut welcome = Welcome::from_frame(&authenticated.welcome(said_with("labshd 0.1.0"))).unwrap();
+        let mut welcome =
+            Welcome::from_frame(&authenticated.welcome(said_with("labshd 0.1.0"))).unwrap();
         welcome.version = Some("labshd 0.1.1".into());
         let frame = welcome.frame(ChannelId::CONNECTION);
         assert_eq!(answered.finish(&frame).unwrap_err(), ClientFailure::ServerProof);
@@ -316,11 +331,17 @@ mod tests {
             let said = said_with(version);
             let proof = authenticated.transcript.server_proof(&authenticated.key, &said);
             let ServerSays { instance, features, channels, version } = said;
-            let frame = Welcome { instance, features, channels, proof, version }.frame(ChannelId::CONNECTION);
+            let frame = Welcome { instance, features, channels, proof, version }
+                .frame(ChannelId::CONNECTION);
             let error = answered.finish(&frame).unwrap_err();
-            matches!(error, ClientFailure::Protocol(ProtocolError::Malformed { kind: Kind::Welcome, .. }))
+            matches!(
+                error,
+                ClientFailure::Protocol(ProtocolError::Malformed { kind: Kind::Welcome, .. })
+            )
         };
-        for version in ["", &"x".repeat(65), "labshd\n0.1", "\u{1b}[2J", "labshd \u{202e}1.0", "\u{7f}"] {
+        for version in
+            ["", &"x".repeat(65), "labshd\n0.1", "\u{1b}[2J", "labshd \u{202e}1.0", "\u{7f}"]
+        {
             assert!(malformed(Features::VERSION, version), "{version:?}");
         }
         assert!(malformed(Features(0), "labshd 0.1.0"));

@@ -55,7 +55,8 @@ impl KeyId {
     }
 }
 
-/// The name under which a host was enrolled: 1 to 255 bytes without blanks, control characters or upper case.
+/// The name under which a host was enrolled: 1 to 255 bytes without blanks, control characters or
+/// upper case.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HostId(String);
 
@@ -164,7 +165,8 @@ pub(crate) fn length_prefix(text: &str) -> [u8; 2] {
     (text.len() as u16).to_be_bytes()
 }
 
-/// The key of one pair of key and host, `K_host` in PROTOCOL.md; everything else is derived from it.
+/// The key of one pair of key and host, `K_host` in PROTOCOL.md; everything else is derived from
+/// it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostKey {
     key_id: KeyId,
@@ -180,7 +182,11 @@ impl HostKey {
 
     /// A stand-in for pairs that do not exist, so that they cost what a known one costs.
     pub fn dummy(secret: Secret) -> Self {
-        Self { key_id: KeyId(String::from("unknown")), host_id: HostId(String::from("unknown")), secret }
+        Self {
+            key_id: KeyId(String::from("unknown")),
+            host_id: HostId(String::from("unknown")),
+            secret,
+        }
     }
 
     /// The key's name.
@@ -231,7 +237,8 @@ impl HostKey {
     }
 }
 
-/// The TLS seed shown to a server name that is not enrolled: another for each name, the same at each visit.
+/// The TLS seed shown to a server name that is not enrolled: another for each name, the same at
+/// each visit.
 pub fn dummy_tls_seed(dummy: &Secret, name: Name) -> Secret {
     if let Ok(hkdf) = Hkdf::<Sha256>::from_prk(dummy.expose()) {
         return expand(&hkdf, &[b"labsh/1 dummy", &name.0]);

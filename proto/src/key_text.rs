@@ -1,4 +1,5 @@
-//! Keys as lines of text: what stands in a key file, and what is handed to a host once (PROTOCOL.md, "Keys").
+//! Keys as lines of text: what stands in a key file, and what is handed to a host once
+//! (PROTOCOL.md, "Keys").
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -21,11 +22,14 @@ pub enum BadLine {
     Prefix(&'static str),
     /// A user's key where a host's line belongs.
     #[error(
-        "it is a user's key, which must never leave its owner; make a line for this host with `labsh key enroll`"
+        "it is a user's key, which must never leave its owner; make a line for this host with \
+         `labsh key enroll`"
     )]
     UserKey,
     /// An enrolment line where a user's key belongs.
-    #[error("it is an enrolment line, which belongs on a host (`labshd key add`), not a user's key")]
+    #[error(
+        "it is an enrolment line, which belongs on a host (`labshd key add`), not a user's key"
+    )]
     EnrolmentLine,
     /// Fields are missing, or too many.
     #[error("it has {got} words, not {expected}: it is cut short or joined with something else")]
@@ -83,7 +87,8 @@ impl HostKey {
     }
 }
 
-/// The first four bytes of the SHA-256 of everything before it: for typing errors, not against attackers.
+/// The first four bytes of the SHA-256 of everything before it: for typing errors, not against
+/// attackers.
 fn checksum(text: &str) -> String {
     hex(&Sha256::digest(text.as_bytes())[..4])
 }

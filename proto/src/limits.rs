@@ -21,23 +21,26 @@ pub const COMMAND: usize = 1 << 20;
 /// All unfinished `open`s of one connection together; what is past it is refused, in bytes.
 pub const UNFINISHED_OPENS: usize = 8 << 20;
 
-/// One word of a command must be shorter than this, as for execve(2) on Linux (its terminating NUL counts).
+/// One word of a command must be shorter than this, as for execve(2) on Linux (its terminating NUL
+/// counts).
 pub const WORD: usize = 128 << 10;
 
-/// The first limit on stdin of a new channel: this much may be sent at once behind `open`, in bytes.
+/// The first limit on stdin of a new channel: this much may be sent at once behind `open`, in
+/// bytes.
 pub const FIRST_STDIN_LIMIT: u64 = 128 << 10;
 
 /// The first limit on stdout and on stderr of a new channel, in bytes.
 pub const FIRST_OUTPUT_LIMIT: u64 = 1 << 20;
 
-/// The same for a command with a terminal, in bytes: all of it may be ahead of the answer to a key, so it is half a
-/// second's worth on a link of 1 Mbit/s.
+/// The same for a command with a terminal, in bytes: all of it may be ahead of the answer to a key,
+/// so it is half a second's worth on a link of 1 Mbit/s.
 pub const FIRST_TERMINAL_LIMIT: u64 = 64 << 10;
 
 /// No limit may lie further than this beyond what was consumed, in bytes.
 pub const WINDOW: u64 = 1 << 30;
 
-/// The longest reason or remedy in a `refuse` or `goodbye`, in bytes; senders cut, receivers reject.
+/// The longest reason or remedy in a `refuse` or `goodbye`, in bytes; senders cut, receivers
+/// reject.
 pub const TEXT: usize = 2_048;
 
 /// The same before authentication: two of these fit into [`BODY_BEFORE_AUTHENTICATION`].

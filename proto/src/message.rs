@@ -108,7 +108,8 @@ pub struct Welcome {
     pub channels: u32,
     /// Under the server-proof key.
     pub proof: Proof,
-    /// Which program answers, such as `labshd 0.1.0`: there if, and only if, `features` holds [`Features::VERSION`].
+    /// Which program answers, such as `labshd 0.1.0`: there if, and only if, `features` holds
+    /// [`Features::VERSION`].
     pub version: Option<String>,
 }
 
@@ -143,12 +144,15 @@ impl<'de> Visitor<'de> for WelcomeFields {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut fields: A) -> Result<Welcome, A::Error> {
-        fn next<'de, T: Deserialize<'de>, A: SeqAccess<'de>>(fields: &mut A) -> Result<T, A::Error> {
+        fn next<'de, T: Deserialize<'de>, A: SeqAccess<'de>>(
+            fields: &mut A,
+        ) -> Result<T, A::Error> {
             fields.next_element()?.ok_or_else(|| A::Error::custom("a field is missing"))
         }
         let (instance, features): (_, Features) = (next(&mut fields)?, next(&mut fields)?);
         let (channels, proof) = (next(&mut fields)?, next(&mut fields)?);
-        let version = features.contains(Features::VERSION).then(|| next(&mut fields)).transpose()?;
+        let version =
+            features.contains(Features::VERSION).then(|| next(&mut fields)).transpose()?;
         Ok(Welcome { instance, features, channels, proof, version })
     }
 }
@@ -263,7 +267,8 @@ pub enum Program {
     Argv(Vec<Vec<u8>>),
     /// One string for the user's shell, given behind `-c`.
     Shell(Vec<u8>),
-    /// The user's shell as a login shell: its name begins with `-`, and it reads what to do from its stdin.
+    /// The user's shell as a login shell: its name begins with `-`, and it reads what to do from
+    /// its stdin.
     LoginShell,
     /// The program that the server's configuration has under this name.
     Subsystem(Vec<u8>),
@@ -320,7 +325,8 @@ pub struct Open {
     pub environment: Vec<Variable>,
     /// The working directory; the user's home when absent, and what a relative one starts from.
     pub directory: Option<Vec<u8>>,
-    /// As whom the client expects it to run; refused where that is somebody else. Absent: whoever it is.
+    /// As whom the client expects it to run; refused where that is somebody else. Absent: whoever
+    /// it is.
     pub user: Option<Vec<u8>>,
     /// The terminal, if it is to have one.
     pub terminal: Option<Terminal>,
@@ -336,7 +342,8 @@ pub enum BadCommand {
     #[error("{0} holds a NUL byte, which no program can be given")]
     Nul(&'static str),
     /// Longer than execve(2) takes in one piece.
-    #[error("{what} is {length} bytes long, the limit is {} (128 KiB, as for any program on Linux)", WORD - 1)]
+    #[error("{what} is {length} bytes long, the limit is {} (128 KiB, as for any program on \
+        Linux)", WORD - 1)]
     Word {
         /// What it is: a word, a variable, …
         what: &'static str,
@@ -374,14 +381,19 @@ impl Open {
             check_word("the name of a variable", name)?;
             check_word("the value of a variable", value)?;
             if name.len() + value.len() + 1 >= WORD {
-                return Err(BadCommand::Word { what: "a variable", length: name.len() + value.len() + 1 });
+                return Err(BadCommand::Word {
+                    what: "a variable",
+                    length: name.len() + value.len() + 1,
+                });
             }
         }
         if let Some(terminal) = &self.terminal {
             check_word("the terminal's name", terminal.name.as_bytes())?;
         }
         self.user.iter().try_for_each(|user| check_word("the user's name", user))?;
-        self.directory.iter().try_for_each(|directory| check_word("the working directory", directory))
+        self.directory
+            .iter()
+            .try_for_each(|directory| check_word("the working directory", directory))
     }
 
     /// The encoded body, to be cut into frames; checked first.
@@ -538,7 +550,10 @@ pub trait Body: Serialize + DeserializeOwned {
     fn from_frame(frame: &Frame) -> Result<Self, ProtocolError> {
         let malformed = |detail| ProtocolError::Malformed { kind: frame.kind, detail };
         if frame.kind != Self::KIND {
-            return Err(ProtocolError::Unexpected { kind: frame.kind, expected: Self::KIND.name() });
+            return Err(ProtocolError::Unexpected {
+                kind: frame.kind,
+                expected: Self::KIND.name(),
+            });
         }
         let body: Self = wire::decode(&frame.body).map_err(malformed)?;
         body.bounds().map_err(|detail| malformed(detail.to_owned()))?;
@@ -571,7 +586,8 @@ impl Body for Welcome {
 
     fn bounds(&self) -> Result<(), &'static str> {
         let shown = |text: &String| {
-            (1..=VERSION).contains(&text.len()) && text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
+            (1..=VERSION).contains(&text.len())
+                && text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
         };
         match &self.version {
             _ if self.channels == 0 => Err("a limit of 0 channels"),
@@ -587,7 +603,11 @@ impl Body for Refuse {
     const KIND: Kind = Kind::Refuse;
 
     fn bounds(&self) -> Result<(), &'static str> {
-        if self.reason.len().max(self.remedy.len()) > TEXT { Err("a text over 2,048 bytes") } else { Ok(()) }
+        if self.reason.len().max(self.remedy.len()) > TEXT {
+            Err("a text over 2,048 bytes")
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -603,6 +623,10 @@ impl Body for Signal {
     const KIND: Kind = Kind::Signal;
 
     fn bounds(&self) -> Result<(), &'static str> {
-        if (1..=31).contains(&self.number) { Ok(()) } else { Err("a signal number outside 1 to 31") }
+        if (1..=31).contains(&self.number) {
+            Ok(())
+        } else {
+            Err("a signal number outside 1 to 31")
+        }
     }
 }

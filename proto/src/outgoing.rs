@@ -1,7 +1,8 @@
 //! What waits to be sent: which frame goes next, and how much may wait.
 //!
-//! One lane a channel, in order within; lanes take turns. While they compete, a turn is 16 KiB, so that a
-//! flood on one channel does not delay a short answer on another (PROTOCOL.md, "Order and fairness").
+//! One lane a channel, in order within; lanes take turns. While they compete, a turn is 16 KiB, so
+//! that a flood on one channel does not delay a short answer on another (PROTOCOL.md, "Order and
+//! fairness").
 
 use alloc::collections::{BTreeMap, VecDeque};
 
@@ -14,11 +15,13 @@ use crate::message::Stream;
 /// Data that may wait in one lane, in bytes.
 const LANE_BACKLOG: usize = 256 << 10;
 
-/// Data that may wait in all lanes of a connection before each gets only [`SCANT_BACKLOG`], in bytes.
+/// Data that may wait in all lanes of a connection before each gets only [`SCANT_BACKLOG`], in
+/// bytes.
 const CONNECTION_BACKLOG: usize = 1 << 20;
 const SCANT_BACKLOG: usize = limits::TURN_BODY;
 
-/// Short writes that wait are joined up to this many bytes, so that a byte costs little more than a byte.
+/// Short writes that wait are joined up to this many bytes, so that a byte costs little more than a
+/// byte.
 const SMALL: usize = 4 << 10;
 
 #[derive(Debug)]
@@ -71,7 +74,8 @@ impl Outgoing {
         lane.items.push_back(Item::Control(frame));
     }
 
-    /// Queues a frame that overtakes data directly behind an `open` that still waits, and behind its like.
+    /// Queues a frame that overtakes data directly behind an `open` that still waits, and behind
+    /// its like.
     pub(crate) fn push_behind_open(&mut self, frame: Frame) {
         let lane = self.lane(frame.channel);
         lane.items.insert(lane.opening, Item::Control(frame));
@@ -86,7 +90,8 @@ impl Outgoing {
             Some(Item::Data { stream: last, bytes: waiting, .. })
                 if last == stream && waiting.len() + bytes.len() <= SMALL =>
             {
-                let mut joined = waiting.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+                let mut joined =
+                    waiting.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
                 joined.extend_from_slice(&bytes);
                 lane.items.push_back(Item::Data { stream, bytes: joined.freeze(), end });
             }
@@ -97,7 +102,8 @@ impl Outgoing {
         }
     }
 
-    /// Forgets what waits on a channel. True where that was its whole `open`: the peer will never hear of it.
+    /// Forgets what waits on a channel. True where that was its whole `open`: the peer will never
+    /// hear of it.
     pub(crate) fn drop_lane(&mut self, channel: ChannelId) -> bool {
         let Some(lane) = self.lanes.remove(&channel) else { return false };
         self.data -= lane.data;
@@ -158,14 +164,22 @@ mod tests {
     #[test]
     fn a_flood_does_not_delay_a_short_answer() {
         let mut outgoing = Outgoing::default();
-        outgoing.push_data(FLOOD, Stream::Stdout, Bytes::from(alloc::vec![0; 256 << 10]), 256 << 10);
+        outgoing.push_data(
+            FLOOD,
+            Stream::Stdout,
+            Bytes::from(alloc::vec![0; 256 << 10]),
+            256 << 10,
+        );
         let (alone, _) = outgoing.next().unwrap();
         assert_eq!(alone.body.len(), limits::BULK_BODY);
         outgoing.push_data(SHORT, Stream::Stdout, Bytes::from_static(b"done"), 4);
         let (first, _) = outgoing.next().unwrap();
         let (second, end) = outgoing.next().unwrap();
         assert_eq!((first.channel, first.body.len()), (FLOOD, limits::TURN_BODY));
-        assert_eq!((second.channel, &second.body[..], end.unwrap().position), (SHORT, &b"done"[..], 4));
+        assert_eq!(
+            (second.channel, &second.body[..], end.unwrap().position),
+            (SHORT, &b"done"[..], 4)
+        );
     }
 
     #[test]
@@ -195,7 +209,12 @@ mod tests {
         let mut outgoing = Outgoing::default();
         for id in 1..=100 {
             let room = outgoing.room(ChannelId(id));
-            outgoing.push_data(ChannelId(id), Stream::Stdout, Bytes::from(alloc::vec![0; room]), room as u64);
+            outgoing.push_data(
+                ChannelId(id),
+                Stream::Stdout,
+                Bytes::from(alloc::vec![0; room]),
+                room as u64,
+            );
         }
         assert!(outgoing.data <= CONNECTION_BACKLOG + LANE_BACKLOG + 100 * SCANT_BACKLOG);
     }

@@ -44,7 +44,9 @@ fn describe(error: &DecodeError) -> String {
         DecodeError::LimitExceeded => "it claims more than 1 MiB".to_string(),
         DecodeError::Utf8 { .. } => "a text is not UTF-8".to_string(),
         DecodeError::InvalidBooleanValue(found) => alloc::format!("{found} where 0 or 1 is due"),
-        DecodeError::UnexpectedVariant { found, .. } => alloc::format!("{found} where 0 or 1 is due"),
+        DecodeError::UnexpectedVariant { found, .. } => {
+            alloc::format!("{found} where 0 or 1 is due")
+        }
         DecodeError::OtherString(words) => words.clone(),
         other => other.to_string(),
     }

@@ -9,8 +9,9 @@ use labsh_proto::frame::{ChannelId, Decoder, Frame, Kind};
 use labsh_proto::key::{HostKey, Key};
 use labsh_proto::limits::BODY;
 use labsh_proto::message::{
-    Body, Challenge, CommandId, Credit, Ended, Eof, Exit, Features, Goodbye, InstanceId, Open, Ping, Pong,
-    Program, Proof, Refuse, Resize, Response, Signal, Started, Stop, Stream, Until, Welcome,
+    Body, Challenge, CommandId, Credit, Ended, Eof, Exit, Features, Goodbye, InstanceId, Open,
+    Ping, Pong, Program, Proof, Refuse, Resize, Response, Signal, Started, Stop, Stream, Until,
+    Welcome,
 };
 use proptest::collection::vec;
 use proptest::option::of;
@@ -24,10 +25,13 @@ fn kind() -> impl Strategy<Value = Kind> {
 /// A frame whose header is valid, around any body.
 fn frame(body: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Value = Frame> {
     (kind(), 0..4_u8, 1..5_u32, body).prop_map(|(kind, flags, channel, body)| {
-        let frame = |flags, channel| Frame { flags, ..Frame::new(kind, ChannelId(channel), body.clone()) };
-        let candidates = [frame(flags, channel), frame(flags & 1, channel), frame(0, channel), frame(0, 0)];
-        let decodes =
-            |frame: &&Frame| labsh_proto::frame::Header::decode(&frame.header().encode(), BODY).is_ok();
+        let frame =
+            |flags, channel| Frame { flags, ..Frame::new(kind, ChannelId(channel), body.clone()) };
+        let candidates =
+            [frame(flags, channel), frame(flags & 1, channel), frame(0, channel), frame(0, 0)];
+        let decodes = |frame: &&Frame| {
+            labsh_proto::frame::Header::decode(&frame.header().encode(), BODY).is_ok()
+        };
         candidates.iter().find(decodes).expect("one of them fits").clone()
     })
 }
@@ -35,9 +39,10 @@ fn frame(body: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Value = Frame> {
 /// A body that has a good chance of being taken for the real thing.
 fn likely_body() -> impl Strategy<Value = Vec<u8>> {
     let stream = select(vec![Stream::Stdin, Stream::Stdout, Stream::Stderr]);
-    let credit = (stream.clone(), 0..200_000_u64, 0..2_000_000_u64).prop_map(|(stream, consumed, limit)| {
-        Credit { stream, consumed, limit }.frame(ChannelId(1)).body.to_vec()
-    });
+    let credit =
+        (stream.clone(), 0..200_000_u64, 0..2_000_000_u64).prop_map(|(stream, consumed, limit)| {
+            Credit { stream, consumed, limit }.frame(ChannelId(1)).body.to_vec()
+        });
     let open = Open {
         command: CommandId([0; 16]),
         linger: 0,
@@ -50,7 +55,8 @@ fn likely_body() -> impl Strategy<Value = Vec<u8>> {
         terminal: None,
     };
     let open = open.encode().expect("a good command").to_vec();
-    let explained = Explained { user: "alice".into(), words: vec![b"true".to_vec()], ..Explained::default() };
+    let explained =
+        Explained { user: "alice".into(), words: vec![b"true".to_vec()], ..Explained::default() };
     let explained = explained.frame(ChannelId(1)).body.to_vec();
     prop_oneof![
         stream.prop_map(|stream| Eof { stream }.frame(ChannelId(1)).body.to_vec()),
@@ -182,7 +188,8 @@ proptest! {
         cuts in vec(1..3_000_usize, 0..40),
     ) {
         let bytes: Vec<u8> =
-            frames.iter().flat_map(|frame| [&frame.header().encode(), &frame.body[..]].concat()).collect();
+            frames.iter().flat_map(|frame| [&frame.header().encode(),
+                &frame.body[..]].concat()).collect();
         prop_assert_eq!(decode(&bytes, &cuts), (frames, Ok(())));
     }
 
@@ -193,7 +200,8 @@ proptest! {
         let bytes = [&frame.header().encode(), &frame.body[..]].concat();
         let got = 1 + cut.index(bytes.len() - 1);
         let expected = if got < 12 { 12 } else { bytes.len() };
-        prop_assert_eq!(decode(&bytes[..got], &[]).1, Err(ProtocolError::Truncated { got, expected }));
+        prop_assert_eq!(decode(&bytes[..got], &[]).1, Err(ProtocolError::Truncated { got,
+            expected }));
     }
 
     #[test]
@@ -206,18 +214,21 @@ proptest! {
 
     #[test]
     fn no_body_panics_and_every_value_has_one_encoding(
-        kind in kind(), body in prop_oneof![vec(any::<u8>(), 0..200), vec(0..3_u8, 0..200), likely_body()],
+        kind in kind(), body in prop_oneof![vec(any::<u8>(), 0..200), vec(0..3_u8, 0..200),
+            likely_body()],
     ) {
         check_every_body(&Frame::new(kind, ChannelId(1), body));
     }
 
     #[test]
-    fn no_sequence_of_frames_panics(frames in vec(frame(likely_body()), 0..60), server in any::<bool>()) {
+    fn no_sequence_of_frames_panics(frames in vec(frame(likely_body()), 0..60),
+        server in any::<bool>()) {
         exercise(if server { Role::Server } else { Role::Client }, frames);
     }
 
     #[test]
-    fn no_line_of_text_panics(line in "(labsh-key-1|labsh-host-1|x)?[ a-z0-9\u{80}-\u{ffff}]{0,200}") {
+    fn no_line_of_text_panics(line in "(labsh-key-1|labsh-host-1|x)?[ \
+        a-z0-9\u{80}-\u{ffff}]{0,200}") {
         prop_assert!(Key::from_line(&line).is_err());
         prop_assert!(HostKey::from_line(&line).is_err());
     }

@@ -1,7 +1,7 @@
 //! Golden bytes: what this version puts on the wire and into key files, checked both ways.
 //!
-//! The files were written by a program that shares no code with this one. They are never edited, only added to: a
-//! difference here is a change of the protocol.
+//! The files were written by a program that shares no code with this one. They are never edited,
+//! only added to: a difference here is a change of the protocol.
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -15,9 +15,9 @@ use labsh_proto::handshake::{Client, Server};
 use labsh_proto::key::{HostId, HostKey, Key, KeyId, Secret, dummy_tls_seed};
 use labsh_proto::limits::BODY;
 use labsh_proto::message::{
-    Body, Challenge, CommandId, Credit, Ended, Eof, Exit, Features, Goodbye, InstanceId, Nonce, Open, Ping,
-    Pong, Program, Refuse, RefuseCode, Resize, Response, Signal, Started, Status, Stop, Stream, Terminal,
-    Until, Usage, Welcome,
+    Body, Challenge, CommandId, Credit, Ended, Eof, Exit, Features, Goodbye, InstanceId, Nonce,
+    Open, Ping, Pong, Program, Refuse, RefuseCode, Resize, Response, Signal, Started, Status, Stop,
+    Stream, Terminal, Until, Usage, Welcome,
 };
 
 const CONNECTION: ChannelId = ChannelId::CONNECTION;
@@ -44,7 +44,8 @@ fn directory() -> PathBuf {
 fn golden(name: &str) -> Vec<u8> {
     let text = fs::read_to_string(directory().join(name).with_extension("hex")).expect(name);
     let lines = text.lines().filter(|line| !line.starts_with('#'));
-    let digits: Vec<u8> = lines.flat_map(str::bytes).filter(|byte| !byte.is_ascii_whitespace()).collect();
+    let digits: Vec<u8> =
+        lines.flat_map(str::bytes).filter(|byte| !byte.is_ascii_whitespace()).collect();
     digits
         .chunks(2)
         .map(|pair| u8::from_str_radix(str::from_utf8(pair).expect(name), 16).expect(name))
@@ -73,7 +74,12 @@ fn transcript(mode: Mode) -> Transcript {
 }
 
 fn says(features: u64, channels: u32) -> ServerSays {
-    ServerSays { instance: InstanceId(counting(0xe0)), features: Features(features), channels, version: None }
+    ServerSays {
+        instance: InstanceId(counting(0xe0)),
+        features: Features(features),
+        channels,
+        version: None,
+    }
 }
 
 /// A server that can do all that this version can, and says which one it is.
@@ -86,7 +92,8 @@ fn knows_versions() -> Transcript {
     Transcript { features: Features(0x19), ..transcript(Mode::Plain) }
 }
 
-/// One golden file, the frame it holds, and whether the frame's body reads back as the value it was made from.
+/// One golden file, the frame it holds, and whether the frame's body reads back as the value it was
+/// made from.
 struct Case {
     name: &'static str,
     frame: Frame,
@@ -175,7 +182,11 @@ fn handshake_cases() -> Vec<Case> {
         case(
             "response-version",
             CONNECTION,
-            Response { features: knows.features, proof: knows.client_proof(&host_key()), ..response },
+            Response {
+                features: knows.features,
+                proof: knows.client_proof(&host_key()),
+                ..response
+            },
         ),
         case(
             "welcome-version",
@@ -194,7 +205,11 @@ fn connection_cases() -> Vec<Case> {
     let token = 0x0102_0304_0506_0708;
     vec![
         case("refuse-connection", CONNECTION, Refuse::new(RefuseCode::AUTHENTICATION, "no", "ask")),
-        case("refuse-command", ChannelId(3), Refuse::new(RefuseCode::NOT_FOUND, "“pyhton”: not found", "")),
+        case(
+            "refuse-command",
+            ChannelId(3),
+            Refuse::new(RefuseCode::NOT_FOUND, "“pyhton”: not found", ""),
+        ),
         case("ping", CONNECTION, Ping { token }),
         case("pong", CONNECTION, Pong { token }),
         case("goodbye", CONNECTION, Goodbye::new("")),
@@ -264,9 +279,21 @@ fn end_cases() -> Vec<Case> {
     let status = Status::Signaled { signal: 9, core_dumped: false };
     vec![
         case("ended-exited", ONE, Ended { status: Status::Exited(3) }),
-        case("ended-signaled", ONE, Ended { status: Status::Signaled { signal: 11, core_dumped: true } }),
-        case("exit-exited", ONE, Exit { status: exited, timed_out: false, stdout: 3, stderr: 0, usage }),
-        case("exit-timed-out", ONE, Exit { status, timed_out: true, stdout: 0, stderr: 7, usage: killed }),
+        case(
+            "ended-signaled",
+            ONE,
+            Ended { status: Status::Signaled { signal: 11, core_dumped: true } },
+        ),
+        case(
+            "exit-exited",
+            ONE,
+            Exit { status: exited, timed_out: false, stdout: 3, stderr: 0, usage },
+        ),
+        case(
+            "exit-timed-out",
+            ONE,
+            Exit { status, timed_out: true, stdout: 0, stderr: 7, usage: killed },
+        ),
     ]
 }
 
@@ -305,8 +332,12 @@ fn every_kind_has_golden_bytes_and_every_file_is_checked() {
     for kind in Kind::ALL {
         assert!(cases.iter().any(|case| case.frame.kind == *kind), "{kind}");
     }
-    let checked: BTreeSet<String> =
-        cases.iter().map(|case| case.name).chain(OTHERS).map(|name| format!("{name}.hex")).collect();
+    let checked: BTreeSet<String> = cases
+        .iter()
+        .map(|case| case.name)
+        .chain(OTHERS)
+        .map(|name| format!("{name}.hex"))
+        .collect();
     let files: BTreeSet<String> = fs::read_dir(directory())
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())

@@ -1,4 +1,5 @@
-//! Two ends joined by a link that cuts, delays and interleaves: every byte arrives, in order, within its limit.
+//! Two ends joined by a link that cuts, delays and interleaves: every byte arrives, in order,
+//! within its limit.
 //!
 //! Readers and writers act only when an event told them to, so a missing event shows as a deadlock.
 

@@ -1,4 +1,5 @@
-//! The client that was written from docs/PROTOCOL.md alone, against a small server made of this crate.
+//! The client that was written from docs/PROTOCOL.md alone, against a small server made of this
+//! crate.
 //!
 //! The server runs no processes: the first word of the command says how it behaves.
 
@@ -23,7 +24,8 @@ use labsh_proto::handshake::Server;
 use labsh_proto::key::{HostId, HostKey, Key, KeyId, Secret};
 use labsh_proto::limits::{BODY, BODY_BEFORE_AUTHENTICATION};
 use labsh_proto::message::{
-    Body, Exit, Features, InstanceId, Nonce, Open, Program, Refuse, RefuseCode, Status, Stream, Until, Usage,
+    Body, Exit, Features, InstanceId, Nonce, Open, Program, Refuse, RefuseCode, Status, Stream,
+    Until, Usage,
 };
 
 fn key(byte: u8) -> Key {
@@ -76,13 +78,18 @@ fn serve(socket: UnixStream) {
     let host_key = key(1).for_host(&HostId::new("lab07").expect("a host id"));
     let known = (response.name == host_key.name()).then_some(&host_key);
     let dummy = HostKey::dummy(Secret::new([0; 32]));
-    let Ok(authenticated) = server.verify(&response, known, &dummy, None, ChannelBinding::PLAIN) else {
+    let Ok(authenticated) = server.verify(&response, known, &dummy, None, ChannelBinding::PLAIN)
+    else {
         link.send(&Refuse::new(RefuseCode::AUTHENTICATION, "no", "").frame(ChannelId::CONNECTION));
         return;
     };
     let version = Some("a small server 1.0".into());
-    let said =
-        ServerSays { instance: InstanceId([6; 16]), features: Features::SUPPORTED, channels: 2, version };
+    let said = ServerSays {
+        instance: InstanceId([6; 16]),
+        features: Features::SUPPORTED,
+        channels: 2,
+        version,
+    };
     link.send(&authenticated.welcome(said));
     run(&mut link);
 }
@@ -122,7 +129,8 @@ struct Running {
 
 fn start(channels: &mut Channels, id: ChannelId, open: &Open) -> Option<Running> {
     let Program::Argv(words) = &open.program else {
-        channels.refuse(id, &Refuse::new(RefuseCode::NOT_EXECUTABLE, "no shell \u{1b}[31m here", ""));
+        channels
+            .refuse(id, &Refuse::new(RefuseCode::NOT_EXECUTABLE, "no shell \u{1b}[31m here", ""));
         return None;
     };
     let mut running = Running {
@@ -142,7 +150,8 @@ fn start(channels: &mut Channels, id: ChannelId, open: &Open) -> Option<Running>
         b"long" => running.left = [words.iter().map(Vec::len).sum(), 0],
         b"liar" => running.lies = true,
         _ => {
-            channels.refuse(id, &Refuse::new(RefuseCode::NOT_FOUND, "no such program", "look again"));
+            channels
+                .refuse(id, &Refuse::new(RefuseCode::NOT_FOUND, "no such program", "look again"));
             return None;
         }
     }
@@ -175,7 +184,9 @@ impl Running {
             match channels.room(id, stream) {
                 Ok(room) => {
                     let length = room.min(*left);
-                    channels.write(id, stream, Bytes::from(vec![0; length])).expect("there was room");
+                    channels
+                        .write(id, stream, Bytes::from(vec![0; length]))
+                        .expect("there was room");
                     *left -= length;
                 }
                 Err(_) => *left = 0,
@@ -215,7 +226,11 @@ impl Listening {
     fn client(&self, key: &Key, arguments: &[&str]) -> Command {
         let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/python/labsh_client.py");
         let mut command = Command::new("python3");
-        command.arg("-B").arg(program).args(["--host-id", "LAB07", "--unix"]).arg(self.0.join("socket"));
+        command
+            .arg("-B")
+            .arg(program)
+            .args(["--host-id", "LAB07", "--unix"])
+            .arg(self.0.join("socket"));
         command.args(arguments).env("LABSH_KEY_LINE", key.to_line());
         command
     }
@@ -243,7 +258,8 @@ fn much_input_comes_back_unchanged() {
         return;
     }
     let server = Listening::new("cat");
-    let input: Vec<u8> = (0..3_000_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let input: Vec<u8> =
+        (0..3_000_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     let mut client = server
         .client(&key(1), &["--", "cat"])
         .stdin(Stdio::piped())
@@ -321,9 +337,17 @@ fn every_other_end_has_its_status() {
     }
     let server = Listening::new("ends");
     ends_with(&server.run(&key(1), &["--", "killed"]), 137, "");
-    ends_with(&server.run(&key(1), &["--timeout", "77", "--until-command-ends", "--", "killed"]), 124, "");
+    ends_with(
+        &server.run(&key(1), &["--timeout", "77", "--until-command-ends", "--", "killed"]),
+        124,
+        "",
+    );
     ends_with(&server.run(&key(1), &["--", "nonsense"]), 127, "no such program; look again");
-    ends_with(&server.run(&key(1), &["--shell", "--", "true | true"]), 126, "no shell \\x1b[31m here");
+    ends_with(
+        &server.run(&key(1), &["--shell", "--", "true | true"]),
+        126,
+        "no shell \\x1b[31m here",
+    );
     ends_with(&server.run(&key(2), &["--", "cat"]), 125, "refused (code 1): no");
     ends_with(&server.run(&key(1), &["--", "liar"]), 255, "0 bytes of output arrived, 1 were sent");
     ends_with(&server.run(&key(1), &[]), 125, "no command");

@@ -8,8 +8,8 @@ use labsh_proto::flow::{Budget, Growth};
 use labsh_proto::frame::{ChannelId, FLAG_EXPLAIN, FLAG_MORE, Frame, Kind};
 use labsh_proto::limits;
 use labsh_proto::message::{
-    Body, Challenge, CommandId, Credit, Ended, Eof, Exit, Goodbye, Nonce, Open, Ping, Pong, Program, Refuse,
-    RefuseCode, Resize, Signal, Started, Status, Stop, Stream, Until, Usage,
+    Body, Challenge, CommandId, Credit, Ended, Eof, Exit, Goodbye, Nonce, Open, Ping, Pong,
+    Program, Refuse, RefuseCode, Resize, Signal, Started, Status, Stop, Stream, Until, Usage,
 };
 
 const ONE: ChannelId = ChannelId(1);
@@ -64,7 +64,8 @@ fn data(kind: Kind, length: usize) -> Frame {
     Frame::new(kind, ONE, vec![b'x'; length])
 }
 
-/// Hands on so much of channel 1's stdout, in frames of such a length, and returns the last limit that was announced.
+/// Hands on so much of channel 1's stdout, in frames of such a length, and returns the last limit
+/// that was announced.
 fn limit_after(client: &mut Channels, bytes: usize, length: usize) -> u64 {
     let mut limit = limits::FIRST_OUTPUT_LIMIT;
     for _ in 0..bytes / length {
@@ -195,7 +196,8 @@ fn a_slot_is_free_again_when_its_close_has_arrived() {
     client.open(&command(&["cat"])).unwrap();
     assert_eq!(client.open(&command(&["cat"])), Err(OpenError::NoSlot(1)));
     server.receive(client.next_frame().unwrap()).unwrap();
-    // Much input waits when the client gives up. Taking turns, the next open would leave before the close.
+    // Much input waits when the client gives up. Taking turns, the next open would leave before the
+    // close.
     client.write(ONE, Stream::Stdin, Bytes::from(vec![0; 100_000])).unwrap();
     client.close(ONE);
     client.open(&command(&["true"])).unwrap();
@@ -236,7 +238,8 @@ fn what_overtakes_data_keeps_its_own_order() {
 
 #[test]
 fn each_end_sends_only_its_own_messages() {
-    let to_server = [Kind::Started, Kind::Stdout, Kind::Stderr, Kind::Ended, Kind::Exit, Kind::Refuse];
+    let to_server =
+        [Kind::Started, Kind::Stdout, Kind::Stderr, Kind::Ended, Kind::Exit, Kind::Refuse];
     for kind in to_server {
         let error = Err(ProtocolError::WrongDirection(kind));
         assert_eq!(server().receive(Frame::new(kind, ONE, &b"x"[..])), error);
@@ -283,7 +286,12 @@ fn data_stops_at_the_limit() {
     }
     let limit = limits::FIRST_STDIN_LIMIT;
     assert_eq!(limit, 131_072);
-    let error = ProtocolError::PastLimit { channel: ONE, stream: Stream::Stdin, position: limit + 1, limit };
+    let error = ProtocolError::PastLimit {
+        channel: ONE,
+        stream: Stream::Stdin,
+        position: limit + 1,
+        limit,
+    };
     assert_eq!(server.receive(data(Kind::Stdin, 1)), Err(error));
 }
 
@@ -325,7 +333,9 @@ fn a_stream_beside_silent_or_bulky_channels_is_as_wide_as_alone() {
     for _ in 0..7 {
         // As labshd cuts what it read from a pipe at once.
         for length in [65_524, 65_524, 24] {
-            client.receive(Frame::new(Kind::Stdout, TWO, vec![b'x'; length])).expect("within the limit");
+            client
+                .receive(Frame::new(Kind::Stdout, TWO, vec![b'x'; length]))
+                .expect("within the limit");
         }
         let so_far = limit_after(&mut client, MIB, 64 << 10);
         assert_eq!(limit_after(&mut client, MIB, 64 << 10), so_far + MIB as u64);
@@ -338,7 +348,8 @@ fn nothing_follows_the_end_of_a_stream() {
     for frame in [data(Kind::Stdin, 1), Eof { stream: Stream::Stdin }.frame(ONE)] {
         let mut server = server();
         server.receive(Eof { stream: Stream::Stdin }.frame(ONE)).unwrap();
-        let error = ProtocolError::AfterEnd { kind: frame.kind, channel: ONE, stream: Stream::Stdin };
+        let error =
+            ProtocolError::AfterEnd { kind: frame.kind, channel: ONE, stream: Stream::Stdin };
         assert_eq!(server.receive(frame), Err(error));
     }
 }
@@ -355,20 +366,28 @@ fn credit_never_goes_back_and_never_claims_too_much() {
     assert_eq!(give(4, 200_000), error("the consumed position goes back"));
     assert_eq!(give(5, 199_999), error("the limit goes back"));
     assert_eq!(give(11, 200_000), error("the consumed position is past what was sent"));
-    assert_eq!(give(5, limits::WINDOW + 6), error("the limit is more than 1 GiB past the consumed position"));
+    assert_eq!(
+        give(5, limits::WINDOW + 6),
+        error("the limit is more than 1 GiB past the consumed position")
+    );
     assert_eq!(give(5, limits::WINDOW + 5), Ok(Event::Writable(ONE, stream)));
 }
 
 #[test]
 fn a_command_starts_once_and_speaks_only_then() {
     let unexpected = |kind, expected| Err(ProtocolError::Unexpected { kind, expected });
-    for frame in [data(Kind::Stdout, 1), data(Kind::Stderr, 1), Eof { stream: Stream::Stdout }.frame(ONE)] {
+    for frame in
+        [data(Kind::Stdout, 1), data(Kind::Stderr, 1), Eof { stream: Stream::Stdout }.frame(ONE)]
+    {
         let kind = frame.kind;
         assert_eq!(waiting_client().receive(frame), unexpected(kind, "started"));
     }
     assert_eq!(waiting_client().receive(exit(0).frame(ONE)), unexpected(Kind::Exit, "started"));
     let ended = Ended { status: Status::Exited(0) }.frame(ONE);
-    assert_eq!(waiting_client().receive(ended.clone()), unexpected(Kind::Ended, "one after started"));
+    assert_eq!(
+        waiting_client().receive(ended.clone()),
+        unexpected(Kind::Ended, "one after started")
+    );
     let started = Started { pid: 1 }.frame(ONE);
     assert_eq!(client().receive(started), unexpected(Kind::Started, "it has started already"));
     let refuse = Refuse::new(RefuseCode::NOT_FOUND, "no", "").frame(ONE);
@@ -420,7 +439,10 @@ fn bodies_are_bounded() {
     malformed(Signal { number: 0 }.frame(ONE), "a signal number outside 1 to 31");
     malformed(Signal { number: 32 }.frame(ONE), "a signal number outside 1 to 31");
     let long = "x".repeat(2_049);
-    malformed(Goodbye { reason: long.clone() }.frame(ChannelId::CONNECTION), "a text over 2,048 bytes");
+    malformed(
+        Goodbye { reason: long.clone() }.frame(ChannelId::CONNECTION),
+        "a text over 2,048 bytes",
+    );
     let refuse = Refuse { code: RefuseCode::BUSY, reason: String::new(), remedy: long.clone() };
     malformed(refuse.frame(ChannelId::CONNECTION), "a text over 2,048 bytes");
     // Senders cut, and never within a character.
@@ -484,10 +506,12 @@ fn unfinished_opens_are_bounded_together() {
     let mut server = Channels::new(Role::Server, 100, Growth::new(Budget::new(0)));
     let part = Bytes::from(vec![0; limits::BODY as usize]);
     let mut send = |channel| {
-        let frame = Frame { flags: FLAG_MORE, ..Frame::new(Kind::Open, ChannelId(channel), part.clone()) };
+        let frame =
+            Frame { flags: FLAG_MORE, ..Frame::new(Kind::Open, ChannelId(channel), part.clone()) };
         server.receive(frame).expect("no violation");
     };
-    // Fifteen parts stay below what one command may have; twenty such commands are more than all may.
+    // Fifteen parts stay below what one command may have; twenty such commands are more than all
+    // may.
     for channel in 1..=20 {
         (0..15).for_each(|_| send(channel));
     }
@@ -524,7 +548,10 @@ fn a_command_that_was_asked_about_is_never_started() {
     assert_eq!(asked().receive(refuse.frame(ONE)), Ok(Event::Refused(ONE, refuse)));
 
     let unexpected = |kind, expected| Err(ProtocolError::Unexpected { kind, expected });
-    assert_eq!(asked().receive(Started { pid: 1 }.frame(ONE)), unexpected(Kind::Started, "explained"));
+    assert_eq!(
+        asked().receive(Started { pid: 1 }.frame(ONE)),
+        unexpected(Kind::Started, "explained")
+    );
     assert_eq!(asked().receive(exit(0).frame(ONE)), unexpected(Kind::Exit, "started"));
     assert_eq!(waiting_client().receive(answer), unexpected(Kind::Explained, "nobody has asked"));
 }
@@ -533,7 +560,9 @@ fn a_command_that_was_asked_about_is_never_started() {
 fn the_last_frame_of_an_open_says_whether_it_asks() {
     let whole = open_frame(ONE);
     let part = |flags, body: Bytes| Frame { flags, ..Frame::new(Kind::Open, ONE, body) };
-    for (first, last, asks) in [(FLAG_MORE | FLAG_EXPLAIN, 0, false), (FLAG_MORE, FLAG_EXPLAIN, true)] {
+    for (first, last, asks) in
+        [(FLAG_MORE | FLAG_EXPLAIN, 0, false), (FLAG_MORE, FLAG_EXPLAIN, true)]
+    {
         let mut server = channels(Role::Server, 2);
         assert_eq!(server.receive(part(first, whole.body.slice(..9))), Ok(Event::None));
         let event = server.receive(part(last, whole.body.slice(9..))).expect("a command");

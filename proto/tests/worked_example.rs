@@ -9,7 +9,8 @@ use labsh_proto::handshake::{Client, Server};
 use labsh_proto::key::{HostId, HostKey, Key, KeyId, Secret};
 use labsh_proto::limits::BODY;
 use labsh_proto::message::{
-    Body, CommandId, Features, Goodbye, InstanceId, Nonce, Open, Program, Status, Stream, Until, Usage,
+    Body, CommandId, Features, Goodbye, InstanceId, Nonce, Open, Program, Status, Stream, Until,
+    Usage,
 };
 
 const DOCUMENT: &str = include_str!("../../docs/PROTOCOL.md");
@@ -17,8 +18,11 @@ const ONE: ChannelId = ChannelId(1);
 
 /// The bytes of one of the document's blocks of hex, counted from 1, and who sends each.
 fn documented(block: usize) -> Vec<(char, u8)> {
-    let block =
-        DOCUMENT.split("```hex\n").nth(block).and_then(|rest| rest.split("```").next()).expect("a block");
+    let block = DOCUMENT
+        .split("```hex\n")
+        .nth(block)
+        .and_then(|rest| rest.split("```").next())
+        .expect("a block");
     let line = |line: &'static str| {
         let mut words = line.split('#').next().unwrap_or_default().split_whitespace();
         let sender = words.next().map_or('?', |word| word.chars().next().unwrap_or('?'));
@@ -59,10 +63,12 @@ impl Session {
         let (response, answered) = client.answer(&challenge).expect("a challenge");
         let response = server.read(&self.carry('C', &response)).expect("a response");
         let dummy = HostKey::dummy(Secret::new([0; 32]));
-        let authenticated =
-            server.verify(&response, Some(&key), &dummy, None, ChannelBinding::PLAIN).expect("a right proof");
+        let authenticated = server
+            .verify(&response, Some(&key), &dummy, None, ChannelBinding::PLAIN)
+            .expect("a right proof");
         let instance = InstanceId(counting(0xe0));
-        let said = ServerSays { instance, features, channels: 64, version: version.map(Into::into) };
+        let said =
+            ServerSays { instance, features, channels: 64, version: version.map(Into::into) };
         let welcome = self.carry('S', &authenticated.welcome(said.clone()));
         assert_eq!(answered.finish(&welcome), Ok(said));
     }
@@ -111,7 +117,10 @@ fn the_documented_bytes_are_those_of_a_session() {
     let usage = Usage { wall: 1_500, user: 900, system: 600, peak_memory: 2 << 20 };
     server.exit(ONE, Status::Exited(0), false, usage);
     let events = session.exchange('S', &mut server, &mut client);
-    assert!(matches!(events.last(), Some(Event::Exited(ONE, _, Completeness::Complete))), "{events:?}");
+    assert!(
+        matches!(events.last(), Some(Event::Exited(ONE, _, Completeness::Complete))),
+        "{events:?}"
+    );
     assert_eq!(client.read(ONE, Stream::Stdout), Read::Bytes(Bytes::from_static(b"hi\n")));
 
     client.close(ONE);

@@ -1,4 +1,5 @@
-//! How many connections may be unauthenticated at once, and who must make room when there are too many.
+//! How many connections may be unauthenticated at once, and who must make room when there are too
+//! many.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -7,8 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use nix::sys::resource::{Resource, getrlimit};
 use tokio_util::sync::CancellationToken;
 
-/// Whom a connection is counted for: an IPv4 address, an IPv6 network of 64 bits (one holder has them all), or any
-/// unix socket.
+/// Whom a connection is counted for: an IPv4 address, an IPv6 network of 64 bits (one holder has
+/// them all), or any unix socket.
 type Source = Option<IpAddr>;
 
 fn source(address: Source) -> Source {
@@ -38,7 +39,8 @@ pub(crate) struct Place {
 }
 
 impl Admission {
-    /// With so many places, but no more than half of this process's descriptors: sessions and commands need the others.
+    /// With so many places, but no more than half of this process's descriptors: sessions and
+    /// commands need the others.
     pub(crate) fn new(limit: u32) -> Self {
         let limit = affordable(limit);
         Self(Arc::new(Mutex::new(HalfOpen { limit, next: 0, waiting: HashMap::new() })))
@@ -52,7 +54,8 @@ impl Admission {
         self.lock().limit = affordable(limit);
     }
 
-    /// A place for one more. Where all are taken, the oldest of the source that holds most is put out.
+    /// A place for one more. Where all are taken, the oldest of the source that holds most is put
+    /// out.
     pub(crate) fn enter(&self, address: Option<IpAddr>) -> Place {
         let mut half_open = self.lock();
         if half_open.waiting.len() >= half_open.limit.max(1) {
@@ -74,7 +77,11 @@ impl Admission {
 fn affordable(limit: u32) -> usize {
     let half = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft / 2);
     if half < limit.into() {
-        tracing::warn!(max_unauthenticated = limit, allowed = half, "too few descriptors: see RLIMIT_NOFILE");
+        tracing::warn!(
+            max_unauthenticated = limit,
+            allowed = half,
+            "too few descriptors: see RLIMIT_NOFILE"
+        );
     }
     usize::try_from(half.min(limit.into())).unwrap_or(usize::MAX)
 }
@@ -87,7 +94,8 @@ impl HalfOpen {
             *count += 1;
             *oldest = number.min(*oldest);
         }
-        let victim = held.into_values().max_by_key(|&(count, oldest)| (count, std::cmp::Reverse(oldest)));
+        let victim =
+            held.into_values().max_by_key(|&(count, oldest)| (count, std::cmp::Reverse(oldest)));
         let victim = victim.and_then(|(_, oldest)| self.waiting.remove(&oldest));
         victim.inspect(|(_, token)| token.cancel()).is_some()
     }

@@ -1,4 +1,5 @@
-//! From an accepted socket to an authenticated client: limits first, then TLS, one response, and the rules of its key.
+//! From an accepted socket to an authenticated client: limits first, then TLS, one response, and
+//! the rules of its key.
 
 use std::io;
 use std::net::SocketAddr;
@@ -94,23 +95,31 @@ pub(crate) async fn authenticate(
             let refuse = Refuse::new(
                 RefuseCode::DEADLINE,
                 "the deadline for authentication has passed",
-                "try again; where the network is slow, raise authentication_deadline in labshd.toml",
+                "try again; where the network is slow, raise authentication_deadline in \
+                 labshd.toml",
             );
             send_refusal(reader.get_mut(), &refuse).await;
             return Err(Failure::Deadline);
         }
         Err(Failure::Protocol(error)) => {
-            if reader.get_ref().socket().first_bytes().first() == Some(&FIRST_BYTE) && mode == Mode::Plain {
+            if reader.get_ref().socket().first_bytes().first() == Some(&FIRST_BYTE)
+                && mode == Mode::Plain
+            {
                 return Err(Failure::TlsClient);
             }
-            let refuse = Refuse::new(RefuseCode::PROTOCOL, error.to_string(), "use a client of this version");
+            let refuse = Refuse::new(
+                RefuseCode::PROTOCOL,
+                error.to_string(),
+                "use a client of this version",
+            );
             send_refusal(reader.get_mut(), &refuse).await;
             return Err(Failure::Protocol(error));
         }
         Err(failure) => return Err(failure),
     };
 
-    // From here on a wrong proof and an unknown key take the same path, to the same bytes, after the same delay.
+    // From here on a wrong proof and an unknown key take the same path, to the same bytes, after
+    // the same delay.
     let config = shared.config();
     let answer_at = Instant::now() + config.failed_authentication_delay;
     let entry = shared.keyring().find(&response.name);
@@ -120,7 +129,8 @@ pub(crate) async fn authenticate(
         let refuse = Refuse::new(
             RefuseCode::AUTHENTICATION,
             "authentication failed",
-            "check the key, the host id, and that the key is enrolled on that host (`labshd key list`)",
+            "check the key, the host id, and that the key is enrolled on that host (`labshd key \
+             list`)",
         );
         sleep_until(answer_at).await;
         send_refusal(reader.get_mut(), &refuse).await;
@@ -159,8 +169,8 @@ async fn accept_tls(
     }
 }
 
-/// The one frame that is due before authentication. A plain client may send one ping in front of it, so that a port
-/// that expects TLS notices the mistake.
+/// The one frame that is due before authentication. A plain client may send one ping in front of
+/// it, so that a port that expects TLS notices the mistake.
 async fn read_response(
     reader: &mut FrameReader<Carrier>,
     mode: Mode,
@@ -192,9 +202,9 @@ async fn admit(
     entry: &Entry,
     peer: Option<SocketAddr>,
 ) -> Result<(User, bool, SessionPlace), Refuse> {
-    entry
-        .permits(peer.map(|peer| peer.ip()), SystemTime::now())
-        .map_err(|reason| Refuse::new(RefuseCode::NOT_PERMITTED, reason.to_string(), reason.remedy()))?;
+    entry.permits(peer.map(|peer| peer.ip()), SystemTime::now()).map_err(|reason| {
+        Refuse::new(RefuseCode::NOT_PERMITTED, reason.to_string(), reason.remedy())
+    })?;
     let (user, changes_user) = user(shared, entry).await?;
     if shared.draining.is_cancelled() {
         return Err(shared::stopping());
@@ -225,7 +235,8 @@ async fn user(shared: &Arc<Shared>, entry: &Entry) -> Result<(User, bool), Refus
     match timeout(shared.config().authentication_deadline, looked_up).await {
         Ok(Ok(Ok(user))) => Ok((user, changes_user)),
         Ok(Ok(Err(error @ UserError::NoDescriptors { .. }))) => {
-            let remedy = "try again later, or start labshd with a higher limit on open files (ulimit -n)";
+            let remedy =
+                "try again later, or start labshd with a higher limit on open files (ulimit -n)";
             Err(Refuse::new(RefuseCode::BUSY, error.to_string(), remedy))
         }
         Ok(Ok(Err(error))) => {

@@ -14,7 +14,11 @@ use crate::mistakes::Mistakes;
 use crate::source::Source;
 
 /// What labshd would do, for people; or every mistake in all files. Changes nothing.
-pub fn run(source: &Source, runs_as: &RunsAs, user_exists: UserExists<'_>) -> Result<String, Mistakes> {
+pub fn run(
+    source: &Source,
+    runs_as: &RunsAs,
+    user_exists: UserExists<'_>,
+) -> Result<String, Mistakes> {
     let (config, mut mistakes) = source.read();
     let mut found = keyring::read_directory(&config.keys_dir, runs_as, user_exists);
     mistakes.append(&mut found.mistakes);
@@ -86,7 +90,8 @@ fn environment(config: &Config) -> Vec<String> {
     let patterns: Vec<_> = config.accept_env.iter().map(ToString::to_string).collect();
     vec![
         format!("clients may set {}", patterns.join(", ")),
-        "but never what labshd sets itself (HOME, LABSH_*, …), nor what takes effect before the command (LD_*, …)"
+        "but never what labshd sets itself (HOME, LABSH_*, …), nor what takes effect before the \
+         command (LD_*, …)"
             .to_owned(),
     ]
 }
@@ -133,7 +138,9 @@ fn listen_line(address: &ListenAddress) -> String {
     let how = match (address.mode(), address.is_local()) {
         (Mode::Tls, _) => "TLS",
         (Mode::Plain, true) => "plain: without TLS, for this machine only",
-        (Mode::Plain, false) => "plain: anyone on the way can read and change what commands are sent",
+        (Mode::Plain, false) => {
+            "plain: anyone on the way can read and change what commands are sent"
+        }
     };
     format!("{}  ({how})", Escaped(address))
 }
@@ -142,8 +149,14 @@ fn times(config: &Config) -> Vec<String> {
     let show = |time: Duration| humantime::format_duration(time).to_string();
     vec![
         format!("{} to authenticate", show(config.authentication_deadline)),
-        format!("{} before a failed authentication is answered", show(config.failed_authentication_delay)),
-        format!("{} without a sign of life until a client counts as gone", show(config.dead_peer_after)),
+        format!(
+            "{} before a failed authentication is answered",
+            show(config.failed_authentication_delay)
+        ),
+        format!(
+            "{} without a sign of life until a client counts as gone",
+            show(config.dead_peer_after)
+        ),
         format!("{} between SIGHUP, SIGTERM and SIGKILL", show(config.termination_grace)),
         format!("{} for running commands when labshd is stopped", show(config.drain_timeout)),
     ]
@@ -186,7 +199,10 @@ mod tests {
         assert!(said.contains("[::]:5274  (TLS)"), "{said}");
         assert!(said.contains("plain://127.0.0.1:1  (plain"), "{said}");
         let row = said.lines().last().unwrap();
-        assert!(row.contains("alice") && row.contains("bob") && row.contains("expired 2020-01-01"), "{row}");
+        assert!(
+            row.contains("alice") && row.contains("bob") && row.contains("expired 2020-01-01"),
+            "{row}"
+        );
         assert!(!files.dir.path().join("keys.d/.dummy").exists(), "a check changes nothing");
     }
 
@@ -201,8 +217,12 @@ mod tests {
         let files = files("backlog = 0\nport = 1", &[("a.toml", &unknown), ("b.toml", "key = ''")]);
         let told = check(&files).unwrap_err().to_string();
         assert_eq!(told.lines().count(), 5, "{told}");
-        for part in ["labshd.toml:1:", "labshd.toml:2:", "a.toml:2: user: there is no user", "b.toml:1: key:"]
-        {
+        for part in [
+            "labshd.toml:1:",
+            "labshd.toml:2:",
+            "a.toml:2: user: there is no user",
+            "b.toml:1: key:",
+        ] {
             assert!(told.contains(part), "{part} in {told}");
         }
     }

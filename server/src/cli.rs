@@ -36,8 +36,8 @@ struct Cli {
 enum Command {
     /// Serve until told to stop; the default
     ///
-    /// SIGHUP reads configuration and keys again; a mistake in them changes nothing and is logged. SIGTERM lets
-    /// running commands end first.
+    /// SIGHUP reads configuration and keys again; a mistake in them changes nothing and is logged.
+    /// SIGTERM lets running commands end first.
     Run,
     /// Print what labshd would do, or every mistake in its files
     Check,
@@ -86,9 +86,11 @@ fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
 }
 
 fn run(source: Source) -> anyhow::Result<ExitCode> {
-    // First of all: commands inherit what labshd has not changed yet, and its copy must hold no keys.
+    // First of all: commands inherit what labshd has not changed yet, and its copy must hold no
+    // keys.
     let spawner = spawner::launch().context("cannot start the spawner")?;
-    // Before the log exists, so that a person who starts labshd sees all mistakes, each on a line of its own.
+    // Before the log exists, so that a person who starts labshd sees all mistakes, each on a line
+    // of its own.
     let config = match source.load() {
         Ok((config, _)) => config,
         Err(mistakes) => return Ok(told(mistakes)),
@@ -109,7 +111,9 @@ fn key(command: KeyCommand, dir: &std::path::Path) -> anyhow::Result<ExitCode> {
         KeyCommand::Add(request) => {
             let stdin = io::stdin();
             if stdin.is_terminal() {
-                complain("Paste the enrolment line that `labsh key enroll` printed, and press Enter:");
+                complain(
+                    "Paste the enrolment line that `labsh key enroll` printed, and press Enter:",
+                );
             }
             let line = keys_command::read_line(stdin.lock(), stdin.is_terminal())?;
             keys_command::add(&request, &line, dir, &runs_as, &user_exists)?
@@ -176,7 +180,10 @@ mod tests {
     #[test]
     fn a_secret_is_not_taken_from_the_command_line() {
         assert!(parse("labshd key add labsh-host-1").is_err());
-        assert!(parse("labshd key add --user bob --from 10.0.0.0/8 --from ::1 --expires 2031-12-31").is_ok());
+        assert!(
+            parse("labshd key add --user bob --from 10.0.0.0/8 --from ::1 --expires 2031-12-31")
+                .is_ok()
+        );
     }
 
     #[test]

@@ -19,7 +19,8 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// What stands in `labshd.toml`; the names there are the names here, and every one may be left out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// Where to listen, beside the sockets that the service manager hands over. Default: `[::]:5274`.
+    /// Where to listen, beside the sockets that the service manager hands over. Default:
+    /// `[::]:5274`.
     pub listen: Vec<ListenAddress>,
     /// Permits `plain://` on addresses that other machines can reach. Default: false.
     pub allow_plain_on_network: bool,
@@ -31,18 +32,21 @@ pub struct Config {
     pub authentication_deadline: Duration,
     /// How long every refusal of a proof is held back. Default: 1 s.
     pub failed_authentication_delay: Duration,
-    /// Connections that may be authenticating at once, in all; never more than half of the descriptors. Default: 512.
+    /// Connections that may be authenticating at once, in all; never more than half of the
+    /// descriptors. Default: 512.
     pub max_unauthenticated: u32,
     /// Connections in all. Default: 10,000.
     pub max_connections: u32,
     /// Commands at once on one connection. Default: 256.
     pub max_channels: u32,
-    /// Variables that clients may set, within what [`Config::environment_verdict`] never allows. Default: all.
+    /// Variables that clients may set, within what [`Config::environment_verdict`] never allows.
+    /// Default: all.
     pub accept_env: Vec<Pattern>,
     /// PATH for commands; [`Config::command_path`] has the default.
     pub path: Option<String>,
-    /// Programs that clients may ask for by a name, as exact words, no shell; the first is an absolute path. Default:
-    /// `sftp`, where one of the usual places has its server. `labsh-copy` is always among them.
+    /// Programs that clients may ask for by a name, as exact words, no shell; the first is an
+    /// absolute path. Default: `sftp`, where one of the usual places has its server. `labsh-copy`
+    /// is always among them.
     pub subsystems: BTreeMap<String, Vec<String>>,
     /// Between SIGHUP, SIGTERM and SIGKILL for a command whose client is gone. Default: 2 s.
     pub termination_grace: Duration,
@@ -129,7 +133,8 @@ impl Config {
         }
     }
 
-    /// Reads a file, which must exist, and which only its owner, root or this user, may be able to change.
+    /// Reads a file, which must exist, and which only its owner, root or this user, may be able to
+    /// change.
     pub fn load(file: &Path) -> Result<Self, Mistakes> {
         let (config, mistakes) = Self::read(file);
         if mistakes.is_empty() { Ok(config) } else { Err(Mistakes(mistakes)) }
@@ -153,9 +158,17 @@ impl Config {
         });
         fields.count(&mut config.backlog, "backlog", 1..=1_000_000);
         fields.duration(&mut config.dead_peer_after, "dead_peer_after", 5 * SECOND..=HOUR);
-        fields.duration(&mut config.authentication_deadline, "authentication_deadline", SECOND..=HOUR);
+        fields.duration(
+            &mut config.authentication_deadline,
+            "authentication_deadline",
+            SECOND..=HOUR,
+        );
         let delay = Duration::ZERO..=60 * SECOND;
-        fields.duration(&mut config.failed_authentication_delay, "failed_authentication_delay", delay);
+        fields.duration(
+            &mut config.failed_authentication_delay,
+            "failed_authentication_delay",
+            delay,
+        );
         fields.count(&mut config.max_unauthenticated, "max_unauthenticated", 1..=1_000_000);
         fields.count(&mut config.max_connections, "max_connections", 1..=1_000_000);
         fields.count(&mut config.max_channels, "max_channels", 1..=65_536);
@@ -199,7 +212,8 @@ fn listen_address(
     if address.mode() == Mode::Plain && !address.is_local() && !plain_anywhere {
         return Err(Wrong::new(
             format!("{text:?} would carry commands and their output unprotected over the network"),
-            "remove plain://, or listen on 127.0.0.1; if you mean it, set allow_plain_on_network = true",
+            "remove plain://, or listen on 127.0.0.1; if you mean it, set allow_plain_on_network \
+             = true",
         ));
     }
     if seen.contains(&address) {
@@ -234,7 +248,8 @@ fn usual_subsystems() -> BTreeMap<String, Vec<String>> {
     found.map(|path| ("sftp".to_owned(), vec![path.to_owned()])).into_iter().collect()
 }
 
-/// The far side of `labsh cp`, which is there whether the table names it or not: it can do nothing that a command cannot.
+/// The far side of `labsh cp`, which is there whether the table names it or not: it can do nothing
+/// that a command cannot.
 fn with_copying(mut subsystems: BTreeMap<String, Vec<String>>) -> BTreeMap<String, Vec<String>> {
     if let Some(words) = copying::words() {
         subsystems.entry(copying::SUBSYSTEM.to_owned()).or_insert(words);
@@ -244,12 +259,15 @@ fn with_copying(mut subsystems: BTreeMap<String, Vec<String>>) -> BTreeMap<Strin
 
 fn subsystem(name: &str, value: toml::Value) -> Result<Vec<String>, Wrong> {
     let remedy = format!(
-        "write {name} = \"/path/of/program\", or, with words, {name} = [\"/path/of/program\", \"word\"]"
+        "write {name} = \"/path/of/program\", or, with words, {name} = [\"/path/of/program\", \
+         \"word\"]"
     );
     let wrong = |problem: String| Err(Wrong::new(format!("{name}: {problem}"), &remedy));
     let words: Option<Vec<String>> = match value {
         toml::Value::String(path) if path.contains(char::is_whitespace) => {
-            return wrong(format!("{path:?} has several words, and no shell would take them apart"));
+            return wrong(format!(
+                "{path:?} has several words, and no shell would take them apart"
+            ));
         }
         toml::Value::String(path) => Some(vec![path]),
         toml::Value::Array(words) => {
@@ -258,11 +276,17 @@ fn subsystem(name: &str, value: toml::Value) -> Result<Vec<String>, Wrong> {
         }
         _ => None,
     };
-    let Some(words) = words else { return wrong("it is neither a text nor a list of texts".to_owned()) };
+    let Some(words) = words else {
+        return wrong("it is neither a text nor a list of texts".to_owned());
+    };
     match words.first() {
         None => wrong("it names no program".to_owned()),
-        Some(program) if !program.starts_with('/') => wrong(format!("{program:?} is no absolute path")),
-        Some(_) if words.iter().any(|word| word.contains('\0')) => wrong("it holds a NUL".to_owned()),
+        Some(program) if !program.starts_with('/') => {
+            wrong(format!("{program:?} is no absolute path"))
+        }
+        Some(_) if words.iter().any(|word| word.contains('\0')) => {
+            wrong("it holds a NUL".to_owned())
+        }
         Some(_) => Ok(words),
     }
 }
@@ -277,10 +301,13 @@ fn log_format(text: &str) -> Result<LogFormat, Wrong> {
 
 fn log_level(text: &str) -> Result<LogLevel, Wrong> {
     use LogLevel::{Debug, Error, Info, Trace, Warn};
-    [Error, Warn, Info, Debug, Trace].into_iter().find(|level| level.to_string() == text).ok_or_else(|| {
-        let remedy = "write \"error\", \"warn\", \"info\", \"debug\" or \"trace\"";
-        Wrong::new(format!("{text:?} is no level"), remedy)
-    })
+    [Error, Warn, Info, Debug, Trace]
+        .into_iter()
+        .find(|level| level.to_string() == text)
+        .ok_or_else(|| {
+            let remedy = "write \"error\", \"warn\", \"info\", \"debug\" or \"trace\"";
+            Wrong::new(format!("{text:?} is no level"), remedy)
+        })
 }
 
 #[cfg(test)]
@@ -342,7 +369,10 @@ mod tests {
         assert_eq!(config.environment_verdict(b"LC_TIME"), Ok(()));
         assert!(config.environment_verdict(b"TERM").is_err());
         assert_eq!((config.log_format, config.log_level), (LogFormat::Json, LogLevel::Debug));
-        assert_eq!((config.max_unauthenticated, config.max_connections, config.max_channels), (1, 2, 3));
+        assert_eq!(
+            (config.max_unauthenticated, config.max_connections, config.max_channels),
+            (1, 2, 3)
+        );
     }
 
     #[test]
@@ -355,9 +385,12 @@ mod tests {
     #[test]
     fn each_wrong_value_is_told_with_its_line_and_what_to_do() {
         let told = mistakes(
-            "listen = [\"127.0.0.1\", \"127.0.0.1:5274\"]\nbacklog = 0\ndead_peer_after = \"soon\"\npath = \"bin:/bin\"\n\
-             log_level = \"loud\"\nmax_channels = \"many\"\ndrain_timeout = 30\naccept_env = [\"LD_PRELOAD\"]\n\
-             keys_dir = \"\"\nlisten_on = \"x\"\nsubsystems.a = \"sftp-server\"\nsubsystems.b = []\nsubsystems.c = 5\n\
+            "listen = [\"127.0.0.1\", \"127.0.0.1:5274\"]\nbacklog = 0\ndead_peer_after = \
+             \"soon\"\npath = \"bin:/bin\"\n\
+             log_level = \"loud\"\nmax_channels = \"many\"\ndrain_timeout = 30\naccept_env = \
+             [\"LD_PRELOAD\"]\n\
+             keys_dir = \"\"\nlisten_on = \"x\"\nsubsystems.a = \"sftp-server\"\nsubsystems.b = \
+             []\nsubsystems.c = 5\n\
              subsystems.d = \"/a b\"\nsubsystems.e = [\"/a\", 1]\n",
         );
         let lines: Vec<_> = told.lines().collect();

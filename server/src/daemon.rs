@@ -34,7 +34,8 @@ pub fn run(source: Source, spawner: SpawnerProcess) -> anyhow::Result<()> {
         loop {
             tokio::select! {
                 _ = signals.hangup.recv() => reload(&server, &source),
-                () = server.spawner_lost() => anyhow::bail!("the spawner has gone: nothing can be run any more"),
+                () = server.spawner_lost() => anyhow::bail!("the spawner has gone: nothing can be \
+                    run any more"),
                 () = stop_asked(&mut signals.terminate, &mut signals.interrupt) => break,
             }
         }
@@ -73,7 +74,10 @@ async fn stop_asked(terminate: &mut Signal, interrupt: &mut Signal) {
 }
 
 fn reload(server: &Server, source: &Source) {
-    notify(&[NotifyState::Reloading, NotifyState::monotonic_usec_now().unwrap_or(NotifyState::Reloading)]);
+    notify(&[
+        NotifyState::Reloading,
+        NotifyState::monotonic_usec_now().unwrap_or(NotifyState::Reloading),
+    ]);
     match source.load() {
         Ok((config, keyring)) => {
             if config.listen != server.configured_addresses() {
@@ -85,7 +89,8 @@ fn reload(server: &Server, source: &Source) {
         }
         Err(mistakes) => {
             for mistake in &mistakes.0 {
-                tracing::error!(mistake = %logs::Escaped(mistake), "not reloaded: the old configuration goes on");
+                tracing::error!(mistake = %logs::Escaped(mistake), "not reloaded: the old \
+                    configuration goes on");
             }
         }
     }
@@ -97,7 +102,8 @@ fn notify(states: &[NotifyState<'_>]) {
     let _ = sd_notify::notify(states);
 }
 
-/// Every connection and every command costs descriptors; the soft limit is often 1,024. Commands do not inherit it.
+/// Every connection and every command costs descriptors; the soft limit is often 1,024. Commands do
+/// not inherit it.
 fn raise_descriptor_limit() {
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
         && soft < hard

@@ -1,5 +1,5 @@
-//! The secret behind the identities that unknown names are shown; it lasts, so that they do not give themselves
-//! away by changing.
+//! The secret behind the identities that unknown names are shown; it lasts, so that they do not
+//! give themselves away by changing.
 
 use std::io;
 use std::path::Path;
@@ -15,8 +15,8 @@ use crate::private_file::{self, Holds};
 /// Hidden, so that it is never taken for an entry.
 const FILE: &str = ".dummy";
 
-/// The secret kept in this directory, made if there is none. Where it can be neither read nor made, one that
-/// lasts as long as this process, and a warning.
+/// The secret kept in this directory, made if there is none. Where it can be neither read nor made,
+/// one that lasts as long as this process, and a warning.
 ///
 /// # Errors
 ///
@@ -30,7 +30,8 @@ pub(crate) fn load_or_create(dir: &Path) -> io::Result<Secret> {
         tracing::warn!(
             directory = %dir.display(),
             problem,
-            "unknown names will be shown other identities after a restart, and can be told from known ones by that; \
+            "unknown names will be shown other identities after a restart, and can be told from \
+             known ones by that; \
              let labshd write to the directory once, or remove what is in the way"
         );
         of_this_process()
@@ -54,8 +55,10 @@ pub(crate) fn of_this_process() -> io::Result<Secret> {
 }
 
 fn load(dir: &Path) -> Result<Secret, String> {
-    let text = private_file::read(&dir.join(FILE), Holds::Secret).map_err(|wrong| wrong.to_string())?;
-    parse(text.trim()).ok_or_else(|| format!("{FILE} does not hold 64 hexadecimal digits (remove it)"))
+    let text =
+        private_file::read(&dir.join(FILE), Holds::Secret).map_err(|wrong| wrong.to_string())?;
+    parse(text.trim())
+        .ok_or_else(|| format!("{FILE} does not hold 64 hexadecimal digits (remove it)"))
 }
 
 fn create(dir: &Path, secret: Secret) -> Result<Secret, String> {
@@ -66,7 +69,8 @@ fn create(dir: &Path, secret: Secret) -> Result<Secret, String> {
     text.push('\n');
     match private_file::create(&dir.join(FILE), &text) {
         Ok(()) => Ok(secret),
-        // It is another process's, made in this moment; or what could not be read before, and says so again.
+        // It is another process's, made in this moment; or what could not be read before, and says
+        // so again.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => load(dir),
         Err(error) => Err(format!("{FILE} cannot be made: {error}")),
     }

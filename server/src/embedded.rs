@@ -18,8 +18,8 @@ use crate::spawner;
 /// Starts the server that was prepared and gives its address.
 pub type Start = Pin<Box<dyn Future<Output = anyhow::Result<SocketAddr>> + Send>>;
 
-/// Starts the spawner, so the process must still have one thread; the future, inside a runtime, starts the rest. The
-/// server lasts as long as the runtime.
+/// Starts the spawner, so the process must still have one thread; the future, inside a runtime,
+/// starts the rest. The server lasts as long as the runtime.
 pub fn prepare(key: HostKey, mode: Mode) -> anyhow::Result<Start> {
     let spawner = spawner::launch().context("cannot start the spawner")?;
     let listen = vec![ListenAddress::Tcp { host: "127.0.0.1".into(), port: 0, mode }];

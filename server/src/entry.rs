@@ -46,7 +46,8 @@ impl RunsAs {
     pub(crate) fn check(&self, user: Option<&str>) -> Result<(), Wrong> {
         match (self, user) {
             (Self::Root, None) => Err(Wrong::new(
-                "user is missing: labshd runs as root here, and must be told as whom this key runs commands",
+                "user is missing: labshd runs as root here, and must be told as whom this key \
+                 runs commands",
                 "add a line like: user = \"alice\"",
             )),
             (Self::User(own), Some(user)) if user != own => Err(Wrong::new(
@@ -58,7 +59,8 @@ impl RunsAs {
     }
 }
 
-/// What one file in `keys.d` grants. Two are equal when they grant the same, whatever their files are called.
+/// What one file in `keys.d` grants. Two are equal when they grant the same, whatever their files
+/// are called.
 #[derive(Debug, Clone)]
 pub struct Entry {
     /// Who is meant.
@@ -82,7 +84,8 @@ impl PartialEq for Entry {
 
 impl Eq for Entry {}
 
-/// Why a known key may not be used. Its text says what is wrong; [`NotPermitted::remedy`] what to do.
+/// Why a known key may not be used. Its text says what is wrong; [`NotPermitted::remedy`] what to
+/// do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotPermitted {
     /// Not from there.
@@ -101,23 +104,27 @@ impl NotPermitted {
     pub fn remedy(&self) -> &'static str {
         match self {
             Self::Source(_) => {
-                "connect from an allowed address, or ask this host's administrator to change `from` in the key's entry"
+                "connect from an allowed address, or ask this host's administrator to change \
+                 `from` in the key's entry"
             }
             Self::Expired(_) => {
-                "ask this host's administrator to change `expires` in the key's entry, or to enrol a new key"
+                "ask this host's administrator to change `expires` in the key's entry, or to \
+                 enrol a new key"
             }
         }
     }
 }
 
 impl Entry {
-    /// Whether the key may be used to connect from there at that time. A unix socket, which has no address
-    /// (`None`), counts as loopback.
+    /// Whether the key may be used to connect from there at that time. A unix socket, which has no
+    /// address (`None`), counts as loopback.
     pub fn permits(&self, source: Option<IpAddr>, now: SystemTime) -> Result<(), NotPermitted> {
         let source = source.map(|address| address.to_canonical());
         let inside = |net: &IpNet| match source {
             Some(address) => net.contains(&address),
-            None => net.addr().is_loopback() || LOOPBACK.iter().any(|address| net.contains(address)),
+            None => {
+                net.addr().is_loopback() || LOOPBACK.iter().any(|address| net.contains(address))
+            }
         };
         if !self.from.is_empty() && !self.from.iter().any(inside) {
             return Err(NotPermitted::Source(source));
@@ -129,7 +136,11 @@ impl Entry {
     }
 
     /// Reads a file that must be nobody else's to read or change.
-    pub(crate) fn read(file: &Path, runs_as: &RunsAs, user_exists: UserExists<'_>) -> Result<Self, Mistakes> {
+    pub(crate) fn read(
+        file: &Path,
+        runs_as: &RunsAs,
+        user_exists: UserExists<'_>,
+    ) -> Result<Self, Mistakes> {
         let text = private_file::read(file, Holds::Secret).map_err(|wrong| wrong.at(file, None))?;
         Self::parse(file, &text, runs_as, user_exists)
     }
@@ -144,8 +155,8 @@ impl Entry {
         let mut fields = Fields::parse(file, text);
         let mut key = None;
         if fields.line("key").is_none() {
-            let remedy =
-                "make it with `labsh key enroll` where the user's key is, and add it with `labshd key add`";
+            let remedy = "make it with `labsh key enroll` where the user's key is, and add it \
+                with `labshd key add`";
             fields.mistake(None, Wrong::new("key is missing", remedy));
         }
         fields.text(&mut key, "key", |line| enrolment(line).map(Some));
@@ -157,7 +168,8 @@ impl Entry {
         }
         fields.text(&mut user, "user", |name| {
             runs_as.check(Some(name))?;
-            user_exists(name).map_err(|problem| Wrong::new(problem, "name a user of this machine"))?;
+            user_exists(name)
+                .map_err(|problem| Wrong::new(problem, "name a user of this machine"))?;
             Ok(Some(name.to_owned()))
         });
         let mut from = Vec::new();
@@ -171,7 +183,9 @@ impl Entry {
         fields.text(&mut String::new(), "comment", |text| Ok(text.to_owned()));
         let mistakes = fields.finish();
         match key {
-            Some(key) if mistakes.is_empty() => Ok(Self { key, user, from, expires, file: file.to_owned() }),
+            Some(key) if mistakes.is_empty() => {
+                Ok(Self { key, user, from, expires, file: file.to_owned() })
+            }
             _ => Err(Mistakes(mistakes)),
         }
     }
@@ -207,7 +221,8 @@ fn unmapped(net: IpNet) -> IpNet {
 
 /// The last second that a date or a date-time stands for.
 pub(crate) fn moment(written: Datetime) -> Result<SystemTime, Wrong> {
-    let remedy = "write a date like 2031-12-31, or a time like 2031-12-31T18:00:00Z or …T18:00:00+02:00";
+    let remedy =
+        "write a date like 2031-12-31, or a time like 2031-12-31T18:00:00Z or …T18:00:00+02:00";
     let wrong = |problem: &str| Wrong::new(format!("{written}: {problem}"), remedy);
     let Some(date) = written.date else { return Err(wrong("a time of day without its date")) };
     let (time, offset) = match (written.time, written.offset) {
@@ -340,10 +355,14 @@ pub(crate) mod tests {
     #[test]
     fn every_mistake_in_a_file_is_told_and_no_secret_with_it() {
         let text = format!("key = \"{}0\"\nusr = 'me'\nfrom = []\n", line("alice"));
-        let error = Entry::parse(Path::new("f"), &text, &RunsAs::Root, &|_| Ok(())).unwrap_err().to_string();
+        let error = Entry::parse(Path::new("f"), &text, &RunsAs::Root, &|_| Ok(()))
+            .unwrap_err()
+            .to_string();
         assert_eq!(error.lines().count(), 4, "{error}");
         assert!(
-            error.contains("f:1: key:") && error.contains("f:2: \"usr\"") && error.contains("f:3: from:")
+            error.contains("f:1: key:")
+                && error.contains("f:2: \"usr\"")
+                && error.contains("f:3: from:")
         );
         let secret = line("alice").split(' ').nth(3).unwrap().to_owned();
         assert!(!error.contains(&secret));

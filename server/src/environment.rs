@@ -5,10 +5,10 @@ use std::str::FromStr;
 
 use crate::mistakes::Wrong;
 
-/// No configuration allows these. A command runs as the key's own user, who could set them inside the
-/// command anyway; but a variable takes effect before the command's first word does, in the dynamic loader,
-/// the C library and the shell, and there it would make "run exactly these words" untrue. The C library's
-/// part is what it ignores itself in set-user-id programs.
+/// No configuration allows these. A command runs as the key's own user, who could set them inside
+/// the command anyway; but a variable takes effect before the command's first word does, in the
+/// dynamic loader, the C library and the shell, and there it would make "run exactly these words"
+/// untrue. The C library's part is what it ignores itself in set-user-id programs.
 const NEVER: &[&str] = &[
     // The dynamic loader and the C library.
     "LD_*",
@@ -24,8 +24,8 @@ const NEVER: &[&str] = &[
     "RESOLV_HOST_CONF",
     "RES_OPTIONS",
     "TZDIR",
-    // What shells and interpreters run or obey before they come to the command, and what gives a line's words another
-    // meaning: where `cd`, `*` or a name leads.
+    // What shells and interpreters run or obey before they come to the command, and what gives a
+    // line's words another meaning: where `cd`, `*` or a name leads.
     "BASHOPTS",
     "BASH_ENV",
     "BASH_FUNC_*",
@@ -44,7 +44,8 @@ const NEVER: &[&str] = &[
     "ZDOTDIR",
 ];
 
-/// Facts that labshd sets itself; a client that could change them would make them useless to the command.
+/// Facts that labshd sets itself; a client that could change them would make them useless to the
+/// command.
 const FACTS: &[&str] = &["LABSH_*", "HOME", "USER", "LOGNAME", "SHELL"];
 
 /// A name in which each `*` stands for any characters, also for none.
@@ -67,8 +68,12 @@ impl FromStr for Pattern {
 
     fn from_str(text: &str) -> Result<Self, Wrong> {
         let allowed = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '*';
-        if text.is_empty() || text.starts_with(|c: char| c.is_ascii_digit()) || !text.chars().all(allowed) {
-            let remedy = "write a variable's name (letters, digits, _), with * for any characters: \"LC_*\"";
+        if text.is_empty()
+            || text.starts_with(|c: char| c.is_ascii_digit())
+            || !text.chars().all(allowed)
+        {
+            let remedy =
+                "write a variable's name (letters, digits, _), with * for any characters: \"LC_*\"";
             return Err(Wrong::new(format!("{text:?} is no name of a variable"), remedy));
         }
         if let Some(reason) = forbidden(text) {
@@ -108,11 +113,12 @@ fn forbidden(name: &str) -> Option<&'static str> {
     if listed(FACTS) {
         return Some("labshd sets it itself");
     }
-    listed(NEVER).then_some("it would change what runs before the command itself; set it inside the command")
+    listed(NEVER)
+        .then_some("it would change what runs before the command itself; set it inside the command")
 }
 
-/// Taking the first place where each middle part fits leaves the most room for those behind it, so nothing
-/// needs to be tried twice, however long a name the client sends.
+/// Taking the first place where each middle part fits leaves the most room for those behind it, so
+/// nothing needs to be tried twice, however long a name the client sends.
 fn matches(pattern: &str, name: &str) -> bool {
     let Some((head, tail)) = pattern.split_once('*') else { return pattern == name };
     let Some(mut rest) = name.strip_prefix(head) else { return false };

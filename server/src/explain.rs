@@ -1,4 +1,5 @@
-//! What would become of a command: everything that comes before it is gone through, and it is not executed.
+//! What would become of a command: everything that comes before it is gone through, and it is not
+//! executed.
 
 use std::os::fd::AsFd;
 use std::time::UNIX_EPOCH;
@@ -17,20 +18,22 @@ use crate::spawner::{Rehearsed, SpawnRequest, Streams};
 /// The most that a rehearsal tells, in bytes: two paths (`PATH_MAX`), each with its end.
 const FOUND: usize = 2 * 4096 + 2;
 
-/// Answers the client. No command is started: a child takes on its user, enters its directory, looks for its program, and
-/// tells what it found.
+/// Answers the client. No command is started: a child takes on its user, enters its directory,
+/// looks for its program, and tells what it found.
 pub(crate) async fn run(job: Job) {
     let key = job.origin.entry.key.key_id();
     let what = Escaped(&job::describe(&job.open.program)).to_string();
     match explain(&job).await {
         Ok(Some(explained)) => {
-            tracing::info!(%key, user = %job.origin.user.name, command = %job.open.command, %what, "explained");
+            tracing::info!(%key, user = %job.origin.user.name, command = %job.open.command, %what,
+                "explained");
             job.multiplexer.with(|channels| channels.explained(job.id, &explained));
         }
         Ok(None) => {}
         Err(refuse) => {
             let reason = Escaped(&refuse.reason).to_string();
-            tracing::info!(%key, command = %job.open.command, %what, %reason, "explained: would be refused");
+            tracing::info!(%key, command = %job.open.command, %what, %reason, "explained: would \
+                be refused");
             job.multiplexer.with(|channels| channels.refuse(job.id, &refuse));
         }
     }
@@ -50,8 +53,11 @@ async fn explain(job: &Job) -> Result<Option<Explained>, Refuse> {
         return Err(shared::stopping());
     }
     // A terminal changes nothing of what is asked.
-    let request =
-        SpawnRequest { terminal: None, rehearse: true, ..request::prepare(&job.open, origin, &config)? };
+    let request = SpawnRequest {
+        terminal: None,
+        rehearse: true,
+        ..request::prepare(&job.open, origin, &config)?
+    };
     let (words, environment) = (request.argv.clone(), request.env.clone());
     let found = tokio::select! {
         found = rehearse(job, request) => found?,
@@ -81,8 +87,12 @@ async fn explain(job: &Job) -> Result<Option<Explained>, Refuse> {
 }
 
 async fn rehearse(job: &Job, request: SpawnRequest) -> Result<Rehearsed, Refuse> {
-    let mut spawned =
-        job.shared.spawner.spawn(request).await.map_err(|error| job::refusal(error, &job.origin.user))?;
+    let mut spawned = job
+        .shared
+        .spawner
+        .spawn(request)
+        .await
+        .map_err(|error| job::refusal(error, &job.origin.user))?;
     let found = match (spawned.process.ended().await, &spawned.streams) {
         (Ok(_), Streams::Pipes { stdout, .. }) => read(stdout),
         _ => None,

@@ -12,7 +12,8 @@ use toml::value::Datetime;
 
 use crate::mistakes::{Mistake, Wrong};
 
-/// What a file holds, minus what has been taken out. A wrong value becomes a mistake, and its default stays.
+/// What a file holds, minus what has been taken out. A wrong value becomes a mistake, and its
+/// default stays.
 pub(crate) struct Fields<'text> {
     file: &'text Path,
     text: &'text str,
@@ -32,7 +33,8 @@ impl<'text> Fields<'text> {
         let (table, errors) = DeTable::parse_recoverable(text);
         let mistakes = errors.into_iter().map(|error| {
             let line = error.span().map(|span| line_of(text, &span));
-            let remedy = "correct it: every line reads `name = value`, and text stands in \"quotes\"";
+            let remedy =
+                "correct it: every line reads `name = value`, and text stands in \"quotes\"";
             Wrong::new(error.message().replace('\n', ", "), remedy).at(file, line)
         });
         let mistakes = mistakes.collect();
@@ -61,7 +63,8 @@ impl<'text> Fields<'text> {
         key: &'static str,
         range: RangeInclusive<Duration>,
     ) {
-        let [least, most] = [range.start(), range.end()].map(|time| humantime::format_duration(*time));
+        let [least, most] =
+            [range.start(), range.end()].map(|time| humantime::format_duration(*time));
         let remedy = format!("write a time from \"{least}\" to \"{most}\", for example \"1m 30s\"");
         self.set(place, key, &remedy, |text: String| {
             humantime::parse_duration(&text)
@@ -100,7 +103,8 @@ impl<'text> Fields<'text> {
         self.set(place, key, &remedy, convert);
     }
 
-    /// A list of texts that `convert` understands, each with its own line. If it is there: how many they are.
+    /// A list of texts that `convert` understands, each with its own line. If it is there: how many
+    /// they are.
     pub(crate) fn list<T>(
         &mut self,
         place: &mut Vec<T>,
@@ -125,8 +129,8 @@ impl<'text> Fields<'text> {
         Some(count)
     }
 
-    /// A table of names and values that `convert` understands, each with its own line. What it names takes the place of
-    /// all that was there.
+    /// A table of names and values that `convert` understands, each with its own line. What it
+    /// names takes the place of all that was there.
     pub(crate) fn table<T>(
         &mut self,
         place: &mut BTreeMap<String, T>,
@@ -159,8 +163,10 @@ impl<'text> Fields<'text> {
 
     /// All mistakes, in the order of their lines; whatever has not been taken out by now is one.
     pub(crate) fn finish(mut self) -> Vec<Mistake> {
-        let mut remedy = format!("correct or remove it; what is understood here: {}", self.known.join(", "));
-        let mut unknown: Vec<_> = self.values.iter().map(|(key, field)| (field.line, key)).collect();
+        let mut remedy =
+            format!("correct or remove it; what is understood here: {}", self.known.join(", "));
+        let mut unknown: Vec<_> =
+            self.values.iter().map(|(key, field)| (field.line, key)).collect();
         unknown.sort();
         for (line, key) in unknown {
             let wrong = Wrong::new(format!("{key:?} is not understood"), remedy);
@@ -230,13 +236,17 @@ mod tests {
 
     #[test]
     fn all_mistakes_are_told_at_once_each_with_its_line() {
-        assert_eq!(lines("# first\ncolour = 1\ncount = 11\nlist = [\n 'a',\n 'bad',\n]"), [2, 3, 6]);
+        assert_eq!(
+            lines("# first\ncolour = 1\ncount = 11\nlist = [\n 'a',\n 'bad',\n]"),
+            [2, 3, 6]
+        );
         assert_eq!(lines("list = 'a'\n\ncount = 'many'"), [1, 3]);
         assert_eq!(lines("list = ['a',\n 5]"), [2]);
         let text = read("colour = 1").1[0].to_string();
         assert_eq!(
             text,
-            "f.toml:1: \"colour\" is not understood (correct or remove it; what is understood here: count, list)"
+            "f.toml:1: \"colour\" is not understood (correct or remove it; what is understood \
+             here: count, list)"
         );
     }
 

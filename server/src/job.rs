@@ -1,4 +1,5 @@
-//! One command from its request to its exit: spawning, its streams, its signals, and each way that it can end.
+//! One command from its request to its exit: spawning, its streams, its signals, and each way that
+//! it can end.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -49,8 +50,8 @@ enum Cause {
 }
 
 impl Job {
-    /// Runs the command to its end. Whatever happens, nothing of it is left running unless it put itself in the
-    /// background before it ended.
+    /// Runs the command to its end. Whatever happens, nothing of it is left running unless it put
+    /// itself in the background before it ended.
     pub(crate) async fn run(mut self) {
         let started = Instant::now();
         let what = Escaped(&describe(&self.open.program)).to_string();
@@ -66,7 +67,8 @@ impl Job {
             }
         };
         tracing::info!(
-            key = %self.origin.entry.key.key_id(), user = %self.origin.user.name, command = %self.open.command,
+            key = %self.origin.entry.key.key_id(), user = %self.origin.user.name,
+                command = %self.open.command,
             pid = spawned.pid, %what, "command started"
         );
         self.multiplexer.with(|channels| channels.started(self.id, spawned.pid));
@@ -81,16 +83,19 @@ impl Job {
         // A session may outlive the time for which its key was enrolled.
         let source = self.origin.peer.map(|peer| peer.ip());
         let permitted = self.origin.entry.permits(source, SystemTime::now());
-        permitted.map_err(|why| Refuse::new(RefuseCode::NOT_PERMITTED, why.to_string(), why.remedy()))?;
+        permitted
+            .map_err(|why| Refuse::new(RefuseCode::NOT_PERMITTED, why.to_string(), why.remedy()))?;
         let request = request::prepare(&self.open, &self.origin, &self.shared.config())?;
-        // A megabyte of short words takes several once it is decoded, and the command may run for days.
+        // A megabyte of short words takes several once it is decoded, and the command may run for
+        // days.
         (self.open.program, self.open.environment) = (Program::Argv(Vec::new()), Vec::new());
         tokio::select! {
             spawned = self.shared.spawner.spawn(request) => {
                 spawned.map(Some).map_err(|error| refusal(error, &self.origin.user))
             }
             () = self.client_gone.cancelled() => Ok(None),
-            // A child can hang before it becomes the command, in a directory whose file server does not answer.
+            // A child can hang before it becomes the command, in a directory whose file server does
+            // not answer.
             () = self.shared.stopping.cancelled() => Err(shared::stopping()),
         }
     }
@@ -101,7 +106,8 @@ impl Job {
         let (input, output, terminal) = match streams::watch(streams) {
             Ok(ends) => ends,
             Err(error) => {
-                // Dropping the process kills its group. The channel has started, so it must exit as well.
+                // Dropping the process kills its group. The channel has started, so it must exit as
+                // well.
                 tracing::error!(pid, %error, "cannot watch a command's streams");
                 let killed = Status::Signaled { signal: SIGKILL as u8, core_dumped: false };
                 return self
@@ -129,7 +135,8 @@ impl Job {
 
         loop {
             if let (Some((status, usage)), false, false) = (ended, output_open, told) {
-                let timed_out = escalation.as_ref().is_some_and(|ongoing| ongoing.cause == Cause::Timeout);
+                let timed_out =
+                    escalation.as_ref().is_some_and(|ongoing| ongoing.cause == Cause::Timeout);
                 multiplexer.with(|channels| channels.exit(id, status, timed_out, usage));
                 told = true;
             }
@@ -145,24 +152,33 @@ impl Job {
                     self.log_end(pid, status, cause, started);
                     multiplexer.with(|channels| channels.ended(id, status));
                     ended = Some((status, usage(&outcome.usage)));
-                    // A terminal is for its leader: it is hung up behind what was written on it, whoever has it open.
-                    if self.open.until == Until::CommandEnds || cause.is_some() || terminal.is_some() {
+                    // A terminal is for its leader: it is hung up behind what was written on it,
+                    // whoever has it open.
+                    if self.open.until == Until::CommandEnds || cause.is_some()
+                        || terminal.is_some() {
                         ending.cancel();
                     }
                     None
                 }
                 () = &mut input, if input_open => { input_open = false; None }
                 () = &mut output, if output_open => { output_open = false; None }
-                Some(signal) = self.signals.recv(), if ended.is_none() => { process.signal(signal.into()); None }
+                Some(signal) = self.signals.recv(),
+                    if ended.is_none() => { process.signal(signal.into()); None }
                 Ok(()) = self.sizes.changed(), if terminal.is_some() => {
                     let size = *self.sizes.borrow_and_update();
-                    terminal.iter().for_each(|terminal| size.iter().for_each(|size| terminal.resize(*size)));
+                    if let (Some(terminal), Some(size)) = (&terminal, size) {
+                        terminal.resize(size);
+                    }
                     None
                 }
-                () = at(firmer) => { escalation.iter_mut().for_each(|ongoing| ongoing.step(&process)); None }
-                () = self.client_gone.cancelled(), if escalation.is_none() => Some(Cause::ClientGone),
-                () = reader_gone.cancelled(), if escalation.is_none() && ended.is_none() => Some(Cause::ReaderGone),
-                () = &mut time_is_up, if escalation.is_none() && ended.is_none() => Some(Cause::Timeout),
+                () = at(firmer) =>
+                    { escalation.iter_mut().for_each(|ongoing| ongoing.step(&process)); None }
+                () = self.client_gone.cancelled(),
+                    if escalation.is_none() => Some(Cause::ClientGone),
+                () = reader_gone.cancelled(), if escalation.is_none()
+                    && ended.is_none() => Some(Cause::ReaderGone),
+                () = &mut time_is_up, if escalation.is_none()
+                    && ended.is_none() => Some(Cause::Timeout),
                 () = self.shared.stopping.cancelled(), if give_up.is_none() => {
                     let until_the_last = if terminal.is_some() { 2 * grace } else { grace };
                     give_up = Some(Instant::now() + until_the_last + LAST_WORDS);
@@ -190,7 +206,9 @@ impl Job {
         let status = match status {
             Status::Exited(code) => format!("exit {code}"),
             Status::Signaled { signal, core_dumped: false } => format!("signal {signal}"),
-            Status::Signaled { signal, core_dumped: true } => format!("signal {signal}, core dumped"),
+            Status::Signaled { signal, core_dumped: true } => {
+                format!("signal {signal}, core dumped")
+            }
         };
         let seconds = started.elapsed().as_secs_f64();
         let cause = cause.map(Cause::name);
@@ -215,11 +233,14 @@ impl Cause {
         }
     }
 
-    /// Ever firmer. A shell hears of a lost client as it would of a lost terminal. Where it has a terminal, that is how
-    /// it always begins: nothing else reaches every job of an interactive shell, which itself ignores SIGTERM.
+    /// Ever firmer. A shell hears of a lost client as it would of a lost terminal. Where it has a
+    /// terminal, that is how it always begins: nothing else reaches every job of an interactive
+    /// shell, which itself ignores SIGTERM.
     fn words(self, terminal: bool) -> &'static [Word] {
         match self {
-            Cause::Timeout | Cause::Stopping if !terminal => &[Word::Signal(SIGTERM), Word::Signal(SIGKILL)],
+            Cause::Timeout | Cause::Stopping if !terminal => {
+                &[Word::Signal(SIGTERM), Word::Signal(SIGKILL)]
+            }
             _ => &[Word::HangUp, Word::Signal(SIGTERM), Word::Signal(SIGKILL)],
         }
     }
@@ -234,8 +255,8 @@ enum Word {
     Signal(i32),
 }
 
-/// Telling the whole group to end. The leader stays unreaped all the while, so that the signals cannot hit a group that
-/// has taken over its number.
+/// Telling the whole group to end. The leader stays unreaped all the while, so that the signals
+/// cannot hit a group that has taken over its number.
 struct Escalation {
     cause: Cause,
     words: &'static [Word],
@@ -301,7 +322,9 @@ pub(crate) fn describe(program: &Program) -> String {
 fn status(status: spawner::Status) -> Status {
     match status {
         spawner::Status::Exited(code) => Status::Exited(code),
-        spawner::Status::Signaled { signal, core_dumped } => Status::Signaled { signal, core_dumped },
+        spawner::Status::Signaled { signal, core_dumped } => {
+            Status::Signaled { signal, core_dumped }
+        }
     }
 }
 
@@ -319,15 +342,24 @@ pub(crate) fn refusal(error: SpawnError, user: &User) -> Refuse {
     let (code, remedy) = match &error {
         SpawnError::NotFound { program } if copying::is_own_program(program) => (
             RefuseCode::NOT_FOUND,
-            "that is labshd itself, which copies files, and it was moved or removed: put it back there, or restart it",
+            "that is labshd itself, which copies files, and it was moved or removed: put it back \
+             there, or restart it",
         ),
-        SpawnError::NotFound { .. } => (RefuseCode::NOT_FOUND, "check the name and the PATH over there"),
+        SpawnError::NotFound { .. } => {
+            (RefuseCode::NOT_FOUND, "check the name and the PATH over there")
+        }
         SpawnError::NotExecutable { .. } => {
             (RefuseCode::NOT_EXECUTABLE, "check that it is a program, and that it may be executed")
         }
-        SpawnError::Directory { .. } => (RefuseCode::DIRECTORY, "name a directory that exists over there"),
-        SpawnError::TooLarge => (RefuseCode::BAD_COMMAND, "send long data on standard input, or in a file"),
-        SpawnError::Resources { .. } => (RefuseCode::RESOURCES, "try again when that machine is less busy"),
+        SpawnError::Directory { .. } => {
+            (RefuseCode::DIRECTORY, "name a directory that exists over there")
+        }
+        SpawnError::TooLarge => {
+            (RefuseCode::BAD_COMMAND, "send long data on standard input, or in a file")
+        }
+        SpawnError::Resources { .. } => {
+            (RefuseCode::RESOURCES, "try again when that machine is less busy")
+        }
         SpawnError::Identity { .. } | SpawnError::Lost | SpawnError::Other { .. } => {
             (RefuseCode::INTERNAL, "labshd's log on that machine says more")
         }
@@ -341,7 +373,8 @@ pub(crate) fn refusal(error: SpawnError, user: &User) -> Refuse {
     let remedy = if shell {
         let name = &user.name;
         format!(
-            "that is the login shell of {name} over there: `chsh -s /bin/sh {name}` gives the account another"
+            "that is the login shell of {name} over there: `chsh -s /bin/sh {name}` gives the \
+             account another"
         )
     } else {
         remedy.to_owned()
@@ -369,7 +402,10 @@ mod tests {
     #[test]
     fn a_login_shell_that_does_not_exist_is_told_as_such() {
         let remedy = missing("/usr/bin/nosh");
-        assert!(remedy.contains("login shell of bob") && remedy.contains("chsh -s /bin/sh bob"), "{remedy}");
+        assert!(
+            remedy.contains("login shell of bob") && remedy.contains("chsh -s /bin/sh bob"),
+            "{remedy}"
+        );
     }
 
     #[test]

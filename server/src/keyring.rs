@@ -24,30 +24,39 @@ pub struct Keyring {
 }
 
 impl Keyring {
-    /// Reads `NAME.toml`, one entry a file, from a directory that only its owner, root or this user, can change;
-    /// a directory that is not there holds no keys. Other files and hidden ones are left alone, but for the
-    /// dummy secret, which is made if it is not there.
+    /// Reads `NAME.toml`, one entry a file, from a directory that only its owner, root or this
+    /// user, can change; a directory that is not there holds no keys. Other files and hidden ones
+    /// are left alone, but for the dummy secret, which is made if it is not there.
     pub fn load(dir: &Path, runs_as: &RunsAs) -> Result<Self, Mistakes> {
-        // Whether users exist is asked when they connect: the user database may be slower to start than labshd.
+        // Whether users exist is asked when they connect: the user database may be slower to start
+        // than labshd.
         let found = read_directory(dir, runs_as, &|_| Ok(()));
         if !found.mistakes.is_empty() {
             return Err(Mistakes(found.mistakes));
         }
-        // Without a directory nobody can enter, and there is nothing that unknown names could be told from.
-        let dummy = if dir.exists() { dummy::load_or_create(dir) } else { dummy::of_this_process() };
+        // Without a directory nobody can enter, and there is nothing that unknown names could be
+        // told from.
+        let dummy =
+            if dir.exists() { dummy::load_or_create(dir) } else { dummy::of_this_process() };
         let dummy = dummy.map_err(|error| {
             let problem = format!("no secret can be made for unknown names: {error}");
             Wrong::new(problem, "see why the operating system gives no random bytes").at(dir, None)
         })?;
-        let by_name = found.entries.iter().map(|entry| (entry.key.name(), Arc::clone(entry))).collect();
+        let by_name =
+            found.entries.iter().map(|entry| (entry.key.name(), Arc::clone(entry))).collect();
         Ok(Self { entries: found.entries, by_name, dummy })
     }
 
     /// A single key without rules, from no file: for a server inside another program.
     pub fn of_one(key: HostKey) -> Self {
         let name = key.name();
-        let entry =
-            Arc::new(Entry { key, user: None, from: Vec::new(), expires: None, file: PathBuf::new() });
+        let entry = Arc::new(Entry {
+            key,
+            user: None,
+            from: Vec::new(),
+            expires: None,
+            file: PathBuf::new(),
+        });
         let by_name = HashMap::from([(name, Arc::clone(&entry))]);
         Self { entries: vec![entry], by_name, dummy: Secret::new(random::bytes()) }
     }
@@ -62,7 +71,8 @@ impl Keyring {
         self.entries.iter()
     }
 
-    /// What unknown names are answered with ([`labsh_proto::key::dummy_tls_seed`], `HostKey::dummy`).
+    /// What unknown names are answered with ([`labsh_proto::key::dummy_tls_seed`],
+    /// `HostKey::dummy`).
     pub fn dummy(&self) -> &Secret {
         &self.dummy
     }
@@ -93,7 +103,9 @@ pub(crate) fn read_directory(dir: &Path, runs_as: &RunsAs, user_exists: UserExis
                 None => found.entries.push(Arc::new(entry)),
                 Some(first) => {
                     let problem = format!("the same key is already in {}", first.display());
-                    found.mistakes.push(Wrong::new(problem, "remove one of the two files").at(&file, None));
+                    found
+                        .mistakes
+                        .push(Wrong::new(problem, "remove one of the two files").at(&file, None));
                 }
             },
         }
@@ -102,8 +114,9 @@ pub(crate) fn read_directory(dir: &Path, runs_as: &RunsAs, user_exists: UserExis
 }
 
 fn list(dir: &Path) -> Result<Vec<PathBuf>, Wrong> {
-    let unreadable =
-        |error: io::Error| Wrong::new(format!("it cannot be read: {error}"), "see that it is readable");
+    let unreadable = |error: io::Error| {
+        Wrong::new(format!("it cannot be read: {error}"), "see that it is readable")
+    };
     let listing = match fs::read_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         listing => listing.map_err(unreadable)?,
@@ -137,7 +150,8 @@ mod tests {
     fn keys(files: &[(&str, &str)]) -> TempDir {
         let dir = tempfile::tempdir().unwrap();
         for (name, key) in files {
-            private_file::create(&dir.path().join(name), &format!("key = \"{}\"\n", line(key))).unwrap();
+            private_file::create(&dir.path().join(name), &format!("key = \"{}\"\n", line(key)))
+                .unwrap();
         }
         dir
     }

@@ -48,7 +48,8 @@ pub struct Add {
     /// A note, kept in the entry
     #[arg(long)]
     comment: Option<String>,
-    /// The entry's file in keys.d, without .toml; made from the key's and the host's name if not given
+    /// The entry's file in keys.d, without .toml; made from the key's and the host's name if not
+    /// given
     #[arg(long, value_parser = file_name)]
     name: Option<KeyId>,
     /// Replace the entry that is there
@@ -81,7 +82,8 @@ fn expiry(text: &str, now: SystemTime) -> Result<Datetime, String> {
         text.parse().map_err(|_| "write it like 2031-12-31 or 2031-12-31T18:00:00Z".to_owned())?;
     match entry::moment(date) {
         Ok(end) if end < now => Err("it is over already, so the key could never be used; \
-             name a day or a time that is still to come (in UTC, if no zone is given), or leave --expires out"
+             name a day or a time that is still to come (in UTC, if no zone is given), or leave \
+             --expires out"
             .to_owned()),
         Ok(_) => Ok(date),
         Err(wrong) => Err(wrong.to_string()),
@@ -94,11 +96,15 @@ fn file_name(text: &str) -> Result<KeyId, String> {
 }
 
 /// Reads the one line of standard input, or from a terminal the first.
-pub(crate) fn read_line(mut input: impl BufRead, terminal: bool) -> anyhow::Result<Zeroizing<String>> {
+pub(crate) fn read_line(
+    mut input: impl BufRead,
+    terminal: bool,
+) -> anyhow::Result<Zeroizing<String>> {
     const LIMIT: u64 = 4096;
     let mut text = Zeroizing::new(String::with_capacity(LIMIT as usize + 1));
     let mut bounded = (&mut input).take(LIMIT);
-    let read = if terminal { bounded.read_line(&mut text) } else { bounded.read_to_string(&mut text) };
+    let read =
+        if terminal { bounded.read_line(&mut text) } else { bounded.read_to_string(&mut text) };
     read.context("the enrolment line cannot be read from standard input")?;
     match text.lines().filter(|line| !line.trim().is_empty()).count() {
         0 => bail!("there is no enrolment line on standard input; `labsh key enroll` prints one"),
@@ -131,10 +137,12 @@ pub(crate) fn add(
 
     let text = entry_text(request, &key);
     let entry = Entry::parse(&file, &text, runs_as, user_exists).map_err(|mistakes| {
-        let problems = mistakes.0.iter().map(|mistake| format!("{} ({})", mistake.problem, mistake.remedy));
+        let problems =
+            mistakes.0.iter().map(|mistake| format!("{} ({})", mistake.problem, mistake.remedy));
         anyhow::anyhow!(problems.collect::<Vec<_>>().join("; "))
     })?;
-    private_file::create_directory(dir).with_context(|| format!("{} cannot be made", dir.display()))?;
+    private_file::create_directory(dir)
+        .with_context(|| format!("{} cannot be made", dir.display()))?;
     let written = match request.replace {
         true => private_file::replace(&file, &text),
         false => private_file::create(&file, &text),
@@ -142,7 +150,10 @@ pub(crate) fn add(
     match written {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             let shown = file.display();
-            bail!("{shown} is there already; --replace puts this key in its place, --name NAME keeps both")
+            bail!(
+                "{shown} is there already; --replace puts this key in its place, --name NAME \
+                 keeps both"
+            )
         }
         result => result.with_context(|| format!("{} cannot be written", file.display()))?,
     }
@@ -164,7 +175,10 @@ fn choose_file(
     let named = request.name.as_ref().map(|name| dir.join(format!("{name}.toml")));
     match (same, named) {
         (Some(same), Some(file)) if same.file != file => {
-            bail!("this key is already in {}; leave out --name, or remove that first", same.file.display())
+            bail!(
+                "this key is already in {}; leave out --name, or remove that first",
+                same.file.display()
+            )
         }
         (Some(same), _) if !request.replace => {
             bail!("this key is already in {}; --replace writes it anew", same.file.display())
@@ -175,7 +189,8 @@ fn choose_file(
     }
 }
 
-/// `KEY+HOST.toml`, as neither name holds a `+` then; whatever else could trouble a shell or a directory is `_`.
+/// `KEY+HOST.toml`, as neither name holds a `+` then; whatever else could trouble a shell or a
+/// directory is `_`.
 fn default_name(key: &HostKey) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
     // With a key's name of 64 bytes, this stays below the 255 bytes of a file's name.
@@ -222,7 +237,8 @@ pub(crate) fn list(dir: &Path, runs_as: &RunsAs) -> Outcome {
 pub(crate) fn remove(request: &Remove, dir: &Path, runs_as: &RunsAs) -> anyhow::Result<Outcome> {
     let found = keyring::read_directory(dir, runs_as, &|_| Ok(()));
     let meant = |key: &HostKey| {
-        *key.key_id() == request.key && request.host.as_ref().is_none_or(|host| host == key.host_id())
+        *key.key_id() == request.key
+            && request.host.as_ref().is_none_or(|host| host == key.host_id())
     };
     let mut said = String::new();
     for entry in found.entries.iter().filter(|entry| meant(&entry.key)) {
@@ -232,8 +248,11 @@ pub(crate) fn remove(request: &Remove, dir: &Path, runs_as: &RunsAs) -> anyhow::
         let _ = writeln!(said, "removed {}: {}", Shown::of(&entry.key), entry.file.display());
     }
     if said.is_empty() {
-        let host =
-            request.host.as_ref().map(|host| format!(" for host {}", Escaped(host))).unwrap_or_default();
+        let host = request
+            .host
+            .as_ref()
+            .map(|host| format!(" for host {}", Escaped(host)))
+            .unwrap_or_default();
         let mut problem = format!(
             "there is no entry for key {}{host} in {}; `labshd key list` shows all",
             request.key,
@@ -281,10 +300,12 @@ pub(crate) fn table(entries: &[Arc<Entry>], now: SystemTime) -> String {
     let heading = ["KEY", "HOST", "USER", "FROM", "EXPIRES", "FILE"].map(str::to_owned);
     let mut rows = vec![heading];
     rows.extend(entries.iter().map(|entry| row(entry, now)));
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let width =
+        |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..6).map(width).collect();
     let lines = rows.iter().map(|row| {
-        // Not by format!, which panics where a cell is very wide: an entry with thousands of networks.
+        // Not by format!, which panics where a cell is very wide: an entry with thousands of
+        // networks.
         let cells = row.iter().zip(&widths).map(|(cell, width)| {
             let blanks = width.saturating_sub(cell.chars().count());
             cell.to_owned() + &" ".repeat(blanks)
@@ -347,7 +368,11 @@ mod tests {
         fn names(&self) -> Vec<String> {
             let found = keyring::read_directory(&self.dir(), &RunsAs::Root, &|_| Ok(()));
             assert_eq!(found.mistakes, []);
-            found.entries.iter().map(|entry| entry.file.file_name().unwrap().display().to_string()).collect()
+            found
+                .entries
+                .iter()
+                .map(|entry| entry.file.file_name().unwrap().display().to_string())
+                .collect()
         }
     }
 
@@ -378,7 +403,10 @@ mod tests {
         assert_eq!(entry.key, entry::enrolment(&line("alice")).unwrap());
         assert_eq!((entry.from, entry.user.as_deref()), (request.from, Some("bob")));
         let listed = list(&keys.dir(), &RunsAs::Root).said;
-        assert!(listed.contains("2031-12-31T23:59:59Z") && listed.contains("10.0.0.0/8"), "{listed}");
+        assert!(
+            listed.contains("2031-12-31T23:59:59Z") && listed.contains("10.0.0.0/8"),
+            "{listed}"
+        );
         assert!(!listed.contains(line("alice").split(' ').nth(3).unwrap()), "no secrets");
     }
 
@@ -417,7 +445,9 @@ mod tests {
         let keys = Keys::new();
         keys.add(&bob(), &line("alice")).unwrap();
         let again = |replace| Add { replace, from: vec!["::1/128".parse().unwrap()], ..bob() };
-        assert!(keys.add(&again(false), &line("alice")).unwrap_err().to_string().contains("--replace"));
+        assert!(
+            keys.add(&again(false), &line("alice")).unwrap_err().to_string().contains("--replace")
+        );
         keys.add(&again(true), &line("alice")).unwrap();
         assert_eq!(keys.names(), ["alice+lab07.toml"]);
         let renamed = Add { name: Some(KeyId::new("other").unwrap()), ..again(true) };
@@ -441,10 +471,15 @@ mod tests {
             keys.add(&bob(), &line_for("alice", host, 7)).unwrap();
         }
         keys.add(&bob(), &line("carol")).unwrap();
-        assert!(keys.remove("dave", None).unwrap_err().to_string().contains("no entry for key dave"));
+        assert!(
+            keys.remove("dave", None).unwrap_err().to_string().contains("no entry for key dave")
+        );
         assert!(keys.remove("alice", Some("lab08")).is_err());
         keys.remove("alice", Some("a/b")).unwrap();
-        assert_eq!(keys.names(), ["alice+lab07.example.toml", "alice+lab07.toml", "carol+lab07.toml"]);
+        assert_eq!(
+            keys.names(),
+            ["alice+lab07.example.toml", "alice+lab07.toml", "carol+lab07.toml"]
+        );
         let said = keys.remove("alice", None).unwrap().said;
         assert!(said.contains("when it reloads"), "{said}");
         assert_eq!(keys.names(), ["carol+lab07.toml"]);
@@ -465,7 +500,12 @@ mod tests {
     fn exactly_one_line_is_read() {
         assert_eq!(*read_line(&b"\none\n"[..], false).unwrap(), "\none\n");
         assert_eq!(*read_line(&b"one\ntwo\n"[..], true).unwrap(), "one\n");
-        assert!(read_line(&b"one\ntwo\n"[..], false).unwrap_err().to_string().contains("one key at a time"));
+        assert!(
+            read_line(&b"one\ntwo\n"[..], false)
+                .unwrap_err()
+                .to_string()
+                .contains("one key at a time")
+        );
         assert!(read_line(&b"\n"[..], false).unwrap_err().to_string().contains("labsh key enroll"));
     }
 
@@ -485,7 +525,10 @@ mod tests {
         assert!(at("2031-02-28T23:59:59Z").is_ok() && at("2031-03-01T00:59:59+01:00").is_ok());
         for over in ["2031-02-27", "2031-02-28T23:59:58Z", "2031-02-28T23:59:59+00:01"] {
             let problem = at(over).unwrap_err();
-            assert!(problem.contains("over already") && problem.contains("leave --expires out"), "{problem}");
+            assert!(
+                problem.contains("over already") && problem.contains("leave --expires out"),
+                "{problem}"
+            );
         }
     }
 }

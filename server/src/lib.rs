@@ -1,7 +1,7 @@
 //! Everything that labshd does, as a library.
 //!
-//! A command's walk: [`listener`](self) accepts, `authenticate` lets in, `session` joins frames and jobs, `job` asks the
-//! [`spawner`] and carries the streams by its `pump`s.
+//! A command's walk: [`listener`](self) accepts, `authenticate` lets in, `session` joins frames and
+//! jobs, `job` asks the [`spawner`] and carries the streams by its `pump`s.
 
 pub mod check;
 pub mod cli;

@@ -80,7 +80,10 @@ impl FromStr for ListenAddress {
             None => DEFAULT_PORT,
             Some(port) if port.starts_with('+') => return Err(wrong(text)),
             Some(port) => port.parse().map_err(|_| {
-                Wrong::new(format!("{port:?} is no port"), "write a number from 0 to 65535 behind the colon")
+                Wrong::new(
+                    format!("{port:?} is no port"),
+                    "write a number from 0 to 65535 behind the colon",
+                )
             })?,
         };
         Ok(Self::Tcp { host: host.to_ascii_lowercase(), port, mode })
@@ -132,7 +135,8 @@ fn is_ipv6(text: &str) -> bool {
 fn wrong(text: &str) -> Wrong {
     Wrong::new(
         format!("{text:?} is no address to listen on"),
-        "write HOST:PORT, \"[::]:5274\" for every address, \"plain://127.0.0.1:5275\" or \"unix:/run/labshd.sock\"",
+        "write HOST:PORT, \"[::]:5274\" for every address, \"plain://127.0.0.1:5275\" or \
+         \"unix:/run/labshd.sock\"",
     )
 }
 

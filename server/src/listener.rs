@@ -24,7 +24,8 @@ use crate::logs::Escaped;
 use crate::session;
 use crate::shared::Shared;
 
-/// After a failed accept that is not the peer's fault: long enough not to spin, short enough not to be felt.
+/// After a failed accept that is not the peer's fault: long enough not to spin, short enough not to
+/// be felt.
 const BREATH: Duration = Duration::from_millis(20);
 
 /// For one that was put out to close its socket.
@@ -41,7 +42,8 @@ pub(crate) struct Listener {
 #[derive(Debug)]
 enum ListeningSocket {
     Tcp(TcpListener),
-    /// With the file to remove, if it is ours: first, as whoever finds nobody listening on it may take its place.
+    /// With the file to remove, if it is ours: first, as whoever finds nobody listening on it may
+    /// take its place.
     Unix(#[expect(dead_code, reason = "kept for its drop")] Option<UnixFile>, UnixListener),
 }
 
@@ -54,7 +56,8 @@ struct UnixFile {
 }
 
 impl UnixFile {
-    /// The file of a socket that was just bound, opened to everyone: the key decides who gets in, as on a TCP port.
+    /// The file of a socket that was just bound, opened to everyone: the key decides who gets in,
+    /// as on a TCP port.
     fn new(path: &Path) -> io::Result<Self> {
         let flags = libc::O_PATH | libc::O_NOFOLLOW;
         let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
@@ -89,14 +92,20 @@ impl fmt::Display for Listener {
 }
 
 /// Binds an address; a name may stand for several.
-pub(crate) async fn bind(address: &ListenAddress, config: &Config) -> anyhow::Result<Vec<Listener>> {
+pub(crate) async fn bind(
+    address: &ListenAddress,
+    config: &Config,
+) -> anyhow::Result<Vec<Listener>> {
     let backlog = config.backlog;
     let explain = |error: io::Error| {
         let remedy = match error.kind() {
             io::ErrorKind::AddrInUse if matches!(address, ListenAddress::Unix { .. }) => {
-                "another program listens there, or that file is no socket; stop it, remove it or choose another path"
+                "another program listens there, or that file is no socket; stop it, remove it or \
+                 choose another path"
             }
-            io::ErrorKind::AddrInUse => "another program listens there; stop it or choose another port",
+            io::ErrorKind::AddrInUse => {
+                "another program listens there; stop it or choose another port"
+            }
             io::ErrorKind::NotFound => "make the directory, or choose another path",
             io::ErrorKind::PermissionDenied => {
                 "choose a port from 1024 on, or a directory that you may write to"
@@ -114,15 +123,21 @@ pub(crate) async fn bind(address: &ListenAddress, config: &Config) -> anyhow::Re
             let addresses: Vec<SocketAddr> =
                 tokio::net::lookup_host((host.as_str(), *port)).await.map_err(explain)?.collect();
             // What a name resolves to is known only now.
-            let exposed = addresses.iter().find(|address| !address.ip().to_canonical().is_loopback());
-            if let (Mode::Plain, false, Some(exposed)) = (mode, config.allow_plain_on_network, exposed) {
+            let exposed =
+                addresses.iter().find(|address| !address.ip().to_canonical().is_loopback());
+            if let (Mode::Plain, false, Some(exposed)) =
+                (mode, config.allow_plain_on_network, exposed)
+            {
                 anyhow::bail!(
                     "{address} is {}, which other machines can reach; leave out plain://, or set \
                      allow_plain_on_network = true",
                     exposed.ip()
                 );
             }
-            addresses.into_iter().map(|address| bind_tcp(address, *mode, backlog).map_err(explain)).collect()
+            addresses
+                .into_iter()
+                .map(|address| bind_tcp(address, *mode, backlog).map_err(explain))
+                .collect()
         }
     }
 }
@@ -130,7 +145,10 @@ pub(crate) async fn bind(address: &ListenAddress, config: &Config) -> anyhow::Re
 fn bind_tcp(address: SocketAddr, mode: Mode, backlog: u32) -> io::Result<Listener> {
     let socket = match tcp_socket(address) {
         // A kernel without IPv6 still has an "every address".
-        Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) && address.ip().is_unspecified() => {
+        Err(error)
+            if error.raw_os_error() == Some(libc::EAFNOSUPPORT)
+                && address.ip().is_unspecified() =>
+        {
             let every = SocketAddr::from((std::net::Ipv4Addr::UNSPECIFIED, address.port()));
             return bind_tcp(every, mode, backlog);
         }
@@ -165,7 +183,8 @@ fn bind_unix(path: &Path, backlog: u32) -> io::Result<Listener> {
     Ok(Listener { socket: ListeningSocket::Unix(Some(file), listener), mode: Mode::Plain, address })
 }
 
-/// A socket file that nobody listens on is left over from a crash; anything else is not ours to remove.
+/// A socket file that nobody listens on is left over from a crash; anything else is not ours to
+/// remove.
 fn remove_stale(path: &Path) -> io::Result<()> {
     let is_socket = path.symlink_metadata().is_ok_and(|metadata| metadata.file_type().is_socket());
     if !is_socket {
@@ -180,8 +199,8 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Sockets that the service manager has opened (sd_listen_fds(3)). Those named `plain` are plain mode, as all unix
-/// sockets are.
+/// Sockets that the service manager has opened (sd_listen_fds(3)). Those named `plain` are plain
+/// mode, as all unix sockets are.
 pub(crate) fn from_service_manager(config: &Config) -> anyhow::Result<Vec<Listener>> {
     let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
     let mut handed = listenfd::ListenFd::from_env();
@@ -196,14 +215,18 @@ pub(crate) fn from_service_manager(config: &Config) -> anyhow::Result<Vec<Listen
         let mode = if unix || named_plain { Mode::Plain } else { Mode::Tls };
         let (socket, address) = if unix {
             let listener = UnixListener::from_std(OwnedFd::from(socket).into())?;
-            (ListeningSocket::Unix(None, listener), "unix socket from the service manager".to_owned())
+            (
+                ListeningSocket::Unix(None, listener),
+                "unix socket from the service manager".to_owned(),
+            )
         } else {
             let listener = TcpListener::from_std(socket.into())?;
             let address = listener.local_addr()?;
             let local = address.ip().to_canonical().is_loopback();
             anyhow::ensure!(
                 mode == Mode::Tls || local || config.allow_plain_on_network,
-                "the socket named plain is on {address}, which other machines can reach; give it another name, or set \
+                "the socket named plain is on {address}, which other machines can reach; give it \
+                 another name, or set \
                  allow_plain_on_network = true"
             );
             (ListeningSocket::Tcp(listener), address.to_string())
@@ -215,12 +238,13 @@ pub(crate) fn from_service_manager(config: &Config) -> anyhow::Result<Vec<Listen
 
 #[allow(unsafe_code)]
 fn adopt(descriptor: libc::c_int) -> socket2::Socket {
-    // SAFETY: the service manager handed this descriptor over and listenfd gives each out once, so nobody else owns it.
+    // SAFETY: the service manager handed this descriptor over and listenfd gives each out once, so
+    // nobody else owns it.
     socket2::Socket::from(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
-/// A descriptor held back, to be given up when there are none left: then one waiting connection can be taken and closed,
-/// instead of staying in the queue and waking the loop for ever.
+/// A descriptor held back, to be given up when there are none left: then one waiting connection can
+/// be taken and closed, instead of staying in the queue and waking the loop for ever.
 struct Reserve {
     file: Option<File>,
     /// Whether the log has its loss.
@@ -266,8 +290,8 @@ impl Listener {
         }
     }
 
-    /// When there are no descriptors left: takes who waits with the one held back, if one who has proven nothing can be
-    /// put out for it; otherwise turns it away.
+    /// When there are no descriptors left: takes who waits with the one held back, if one who has
+    /// proven nothing can be put out for it; otherwise turns it away.
     async fn accept_in_need(
         &self,
         reserve: &mut Reserve,
@@ -284,13 +308,16 @@ impl Listener {
                 Ok(Some(socket))
             }
             Ok(Ok(_)) => {
-                tracing::warn!(address = %self, %error, "no descriptors left: one connection turned away");
+                tracing::warn!(address = %self, %error, "no descriptors left: one connection \
+                    turned away");
                 Ok(None)
             }
-            // Somebody else was quicker to take what was given up, and has it until one is free again.
+            // Somebody else was quicker to take what was given up, and has it until one is free
+            // again.
             Ok(Err(error)) if out_of_descriptors(&error) => {
                 if !std::mem::replace(&mut reserve.told, true) {
-                    tracing::warn!(address = %self, %error, "no descriptors left: connections wait");
+                    tracing::warn!(address = %self, %error, "no descriptors left: connections \
+                        wait");
                 }
                 tokio::time::sleep(BREATH).await;
                 Ok(None)
@@ -313,7 +340,8 @@ impl Listener {
             };
             let accepted = match accepted {
                 Err(error) if out_of_descriptors(&error) => {
-                    self.accept_in_need(&mut reserve, &shared.admission, dead_peer_after, &error).await
+                    self.accept_in_need(&mut reserve, &shared.admission, dead_peer_after, &error)
+                        .await
                 }
                 accepted => {
                     reserve.take_back();
@@ -356,7 +384,8 @@ async fn connection(shared: Arc<Shared>, socket: Socket, mode: Mode, place: Plac
     drop(place);
     match outcome {
         Ok(client) => {
-            let (key, host) = (client.entry.key.key_id().clone(), client.entry.key.host_id().clone());
+            let (key, host) =
+                (client.entry.key.key_id().clone(), client.entry.key.host_id().clone());
             tracing::info!(%from, %key, %host, user = %client.user.name, "authenticated");
             let end = Box::pin(session::run(shared, client)).await;
             tracing::info!(%from, %key, reason = %Escaped(&end), "session ended");

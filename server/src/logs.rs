@@ -20,10 +20,11 @@ const WAITING: usize = 1 << 20;
 /// How long the end of labshd waits for what is still to be written.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
-/// Sends what is logged from now on to stderr. Without times where stderr is the journal, which has its own.
+/// Sends what is logged from now on to stderr. Without times where stderr is the journal, which has
+/// its own.
 ///
-/// Whoever logs never waits: a thread writes. Lines that stderr does not take in time are counted and left out, and
-/// what it refuses (a full disk, a pipe without a reader) is lost.
+/// Whoever logs never waits: a thread writes. Lines that stderr does not take in time are counted
+/// and left out, and what it refuses (a full disk, a pipe without a reader) is lost.
 ///
 /// # Errors
 ///
@@ -53,7 +54,8 @@ pub fn init(format: LogFormat, level: LogLevel) -> anyhow::Result<Log> {
     Ok(log)
 }
 
-/// The log as long as labshd runs. Dropping it waits, for five seconds at most, until the last line is written.
+/// The log as long as labshd runs. Dropping it waits, for five seconds at most, until the last line
+/// is written.
 #[must_use = "the last lines are written when it is dropped"]
 #[derive(Debug)]
 pub struct Log(Arc<Lines>);
@@ -97,7 +99,8 @@ impl Lines {
 
     fn add(&self, line: &[u8]) {
         let mut waiting = self.waiting();
-        // Where one is missing all that follow are, until it can be said: a shorter line must not hide the gap.
+        // Where one is missing all that follow are, until it can be said: a shorter line must not
+        // hide the gap.
         if waiting.lost > 0 || waiting.text.len() + line.len() > WAITING {
             waiting.lost += 1;
         } else {
@@ -106,7 +109,8 @@ impl Lines {
         self.changed.notify_all();
     }
 
-    /// Waits until there is something to write or to tell; returns it, and how many lines are missing behind it.
+    /// Waits until there is something to write or to tell; returns it, and how many lines are
+    /// missing behind it.
     fn take(&self) -> (Vec<u8>, u64) {
         let mut waiting = self.waiting();
         waiting.writing = false;
@@ -123,7 +127,10 @@ impl Lines {
         loop {
             let (text, lost) = self.take();
             if lost > 0 {
-                tracing::warn!(lines = lost, "lines of the log are missing: nobody took them in time");
+                tracing::warn!(
+                    lines = lost,
+                    "lines of the log are missing: nobody took them in time"
+                );
             }
             // There is nobody who could be told.
             let _ = stderr.write_all(&text);
@@ -155,15 +162,16 @@ fn filter(level: LogLevel) -> LevelFilter {
     }
 }
 
-/// The service manager names the journal's device and inode; a process further down may have inherited the
-/// variable with another stderr.
+/// The service manager names the journal's device and inode; a process further down may have
+/// inherited the variable with another stderr.
 fn stderr_is_journal() -> bool {
     let Ok(named) = std::env::var("JOURNAL_STREAM") else { return false };
-    std::fs::metadata("/proc/self/fd/2").is_ok_and(|file| named == format!("{}:{}", file.dev(), file.ino()))
+    std::fs::metadata("/proc/self/fd/2")
+        .is_ok_and(|file| named == format!("{}:{}", file.dev(), file.ino()))
 }
 
-/// A text from elsewhere, for a log, a terminal or a table: control characters, and those that change the
-/// direction of writing, appear as `\n` or `\u001b`.
+/// A text from elsewhere, for a log, a terminal or a table: control characters, and those that
+/// change the direction of writing, appear as `\n` or `\u001b`.
 #[derive(Debug, Clone, Copy)]
 pub struct Escaped<T>(pub T);
 
@@ -181,7 +189,8 @@ impl<W: fmt::Write> fmt::Write for Escaping<W> {
             '\n' => self.0.write_str("\\n"),
             '\r' => self.0.write_str("\\r"),
             '\t' => self.0.write_str("\\t"),
-            // JSON's own way of writing them, so that a line of JSON stays one. All are below U+10000.
+            // JSON's own way of writing them, so that a line of JSON stays one. All are below
+            // U+10000.
             c if harms(c) => write!(self.0, "\\u{:04x}", u32::from(c)),
             c => self.0.write_char(c),
         })
@@ -190,11 +199,12 @@ impl<W: fmt::Write> fmt::Write for Escaping<W> {
 
 fn harms(c: char) -> bool {
     c.is_control()
-        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        || matches!(c,
+            '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Escapes whatever is inside an event's line. The formatter does so for some characters and some kinds of
-/// value only: a newline in a value shown with `%` would forge a line.
+/// Escapes whatever is inside an event's line. The formatter does so for some characters and some
+/// kinds of value only: a newline in a value shown with `%` would forge a line.
 struct OneLine<M>(M);
 
 impl<'a, M: MakeWriter<'a>> MakeWriter<'a> for OneLine<M> {
@@ -247,10 +257,14 @@ mod tests {
     fn logged(json: bool) -> String {
         let kept = Kept::default();
         let writer = kept.clone();
-        let builder = tracing_subscriber::fmt().with_ansi(false).with_writer(OneLine(move || writer.clone()));
+        let builder =
+            tracing_subscriber::fmt().with_ansi(false).with_writer(OneLine(move || writer.clone()));
         let event = || tracing::info!(display = %NASTY, debug = ?NASTY, text = NASTY, "{NASTY}");
         match json {
-            true => tracing::subscriber::with_default(builder.json().flatten_event(true).finish(), event),
+            true => tracing::subscriber::with_default(
+                builder.json().flatten_event(true).finish(),
+                event,
+            ),
             false => tracing::subscriber::with_default(builder.finish(), event),
         }
         String::from_utf8(kept.0.lock().unwrap().clone()).unwrap()

@@ -24,7 +24,8 @@ pub(crate) enum Holds {
     Secret,
 }
 
-/// The text of a regular file of at most 64 KiB that nobody but its owner, root or this user, can change.
+/// The text of a regular file of at most 64 KiB that nobody but its owner, root or this user, can
+/// change.
 pub(crate) fn read(path: &Path, holds: Holds) -> Result<Zeroizing<String>, Wrong> {
     // Without O_NONBLOCK, opening a pipe that someone left here would hang.
     let mut flags = OFlag::O_NONBLOCK;
@@ -43,17 +44,23 @@ pub(crate) fn read(path: &Path, holds: Holds) -> Result<Zeroizing<String>, Wrong
     check_owner(path, &metadata)?;
     match holds {
         Holds::Secret if metadata.mode() & 0o077 != 0 => {
-            let problem = format!("it holds a secret, and others can reach it: mode {}", mode(&metadata));
+            let problem =
+                format!("it holds a secret, and others can reach it: mode {}", mode(&metadata));
             return Err(Wrong::new(problem, format!("chmod 600 {}", path.display())));
         }
         Holds::Settings => check_writers(path, &metadata)?,
         Holds::Secret => {}
     }
     let mut text = Zeroizing::new(String::with_capacity(metadata.len().min(LIMIT) as usize + 1));
-    let length =
-        (&mut file).take(LIMIT + 1).read_to_string(&mut text).map_err(|error| unreadable(path, &error))?;
+    let length = (&mut file)
+        .take(LIMIT + 1)
+        .read_to_string(&mut text)
+        .map_err(|error| unreadable(path, &error))?;
     if length as u64 > LIMIT {
-        return Err(Wrong::new("it is longer than 64 KiB", "it is hardly the right file: replace it"));
+        return Err(Wrong::new(
+            "it is longer than 64 KiB",
+            "it is hardly the right file: replace it",
+        ));
     }
     Ok(text)
 }
@@ -68,7 +75,8 @@ pub(crate) fn check_directory(path: &Path) -> Result<(), Wrong> {
     check_writers(path, &metadata)
 }
 
-/// Makes a directory that only its owner can enter, if there is none. Those above it get the usual mode.
+/// Makes a directory that only its owner can enter, if there is none. Those above it get the usual
+/// mode.
 pub(crate) fn create_directory(path: &Path) -> io::Result<()> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)?;
@@ -101,7 +109,8 @@ struct Temporary(PathBuf);
 impl Temporary {
     fn write(target: &Path, text: &str) -> io::Result<Self> {
         static SERIAL: AtomicU32 = AtomicU32::new(0);
-        let name = format!(".new-{}-{}", std::process::id(), SERIAL.fetch_add(1, Ordering::Relaxed));
+        let name =
+            format!(".new-{}-{}", std::process::id(), SERIAL.fetch_add(1, Ordering::Relaxed));
         let path = target.with_file_name(name);
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

@@ -1,4 +1,5 @@
-//! One stream of one command: bytes between its pipe, or its terminal, and its channel, and each kind of end.
+//! One stream of one command: bytes between its pipe, or its terminal, and its channel, and each
+//! kind of end.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -30,7 +31,8 @@ pub(crate) trait Source {
     /// Appends at most so many bytes to an empty buffer; 0 is the end.
     fn read_ready(&self, buffer: &mut BytesMut, most: usize) -> io::Result<usize>;
 
-    /// The same, but asks the kernel itself: the runtime may not have heard yet of what was written last.
+    /// The same, but asks the kernel itself: the runtime may not have heard yet of what was written
+    /// last.
     fn read_now(&self, buffer: &mut BytesMut, most: usize) -> io::Result<usize>;
 
     /// The most that can have been written and not be read yet, in bytes.
@@ -46,8 +48,9 @@ pub(crate) enum Carried {
     Stopped,
 }
 
-/// Carries a command's output until its end, or until its reader has gone. Once `ending` is cancelled, what the source
-/// can hold is still carried, and that is the end, even if somebody goes on writing.
+/// Carries a command's output until its end, or until its reader has gone. Once `ending` is
+/// cancelled, what the source can hold is still carried, and that is the end, even if somebody goes
+/// on writing.
 pub(crate) async fn output(
     multiplexer: &Multiplexer,
     id: ChannelId,
@@ -80,8 +83,11 @@ pub(crate) async fn output(
             }
         }
         spare.make_room(&mut buffer, room);
-        let read =
-            if last { source.read_now(&mut buffer, room) } else { source.read_ready(&mut buffer, room) };
+        let read = if last {
+            source.read_now(&mut buffer, room)
+        } else {
+            source.read_ready(&mut buffer, room)
+        };
         match read {
             Ok(0) => break,
             Ok(count) => {
@@ -104,8 +110,8 @@ pub(crate) async fn output(
     Carried::ToTheEnd
 }
 
-/// Nobody reads any more. What the command writes while it is told to end goes nowhere: were its output closed, the first
-/// word of a clean-up would kill it.
+/// Nobody reads any more. What the command writes while it is told to end goes nowhere: were its
+/// output closed, the first word of a clean-up would kill it.
 pub(crate) async fn discard(source: &impl Source, ending: &CancellationToken) {
     let mut scrap = BytesMut::new();
     loop {
@@ -152,8 +158,8 @@ pub(crate) fn read(from: impl AsFd, buffer: &mut BytesMut, most: usize) -> io::R
     Ok(count?)
 }
 
-/// Types stdin on a command's terminal until its end, and then what means the end there. When the client goes first,
-/// nothing is typed: it would look like somebody's decision.
+/// Types stdin on a command's terminal until its end, and then what means the end there. When the
+/// client goes first, nothing is typed: it would look like somebody's decision.
 pub(crate) async fn typing(multiplexer: &Multiplexer, id: ChannelId, terminal: &Terminal) {
     let mut last_typed = None;
     loop {
@@ -173,8 +179,8 @@ pub(crate) async fn typing(multiplexer: &Multiplexer, id: ChannelId, terminal: &
     }
 }
 
-/// Carries stdin until its end, or until the command no longer reads. When the client goes before the end, the pipe
-/// stays open: to the command, an end-of-file would look like the whole input.
+/// Carries stdin until its end, or until the command no longer reads. When the client goes before
+/// the end, the pipe stays open: to the command, an end-of-file would look like the whole input.
 pub(crate) async fn input(multiplexer: &Multiplexer, id: ChannelId, mut pipe: pipe::Sender) {
     loop {
         let next = tokio::select! {

@@ -11,12 +11,19 @@ use crate::users::{self, User, UserError};
 /// For how long an answer counts: a directory service does not tell when it has changed its mind.
 const MOMENT: Duration = Duration::from_secs(1);
 
-/// What this machine itself knows of users, and of who is kept out (nsswitch.conf(5), nologin(5)). A change here counts at
-/// once.
-const FILES: [&str; 6] =
-    ["/etc/passwd", "/etc/group", "/etc/shadow", "/etc/nsswitch.conf", users::NOLOGIN[0], users::NOLOGIN[1]];
+/// What this machine itself knows of users, and of who is kept out (nsswitch.conf(5), nologin(5)).
+/// A change here counts at once.
+const FILES: [&str; 6] = [
+    "/etc/passwd",
+    "/etc/group",
+    "/etc/shadow",
+    "/etc/nsswitch.conf",
+    users::NOLOGIN[0],
+    users::NOLOGIN[1],
+];
 
-/// Answers by name, as many as keys name; under none, the user who labshd runs as. Refusals are not kept.
+/// Answers by name, as many as keys name; under none, the user who labshd runs as. Refusals are not
+/// kept.
 #[derive(Debug, Default)]
 pub(crate) struct RecentUsers(Mutex<HashMap<Option<String>, Answer>>);
 
@@ -84,7 +91,8 @@ mod tests {
         let [passwd, nologin] = ["passwd", "nologin"].map(|name| directory.path().join(name));
         let files = [passwd.to_str().unwrap(), nologin.to_str().unwrap()];
         fs::write(&passwd, "ada").unwrap();
-        let (recent, user, given) = (RecentUsers::default(), users::current().unwrap(), Instant::now());
+        let (recent, user, given) =
+            (RecentUsers::default(), users::current().unwrap(), Instant::now());
         let keep = || {
             let answer = Answer { user: user.clone(), files: versions(&files), given };
             recent.keep(Some("ada".into()), answer);

@@ -1,4 +1,5 @@
-//! From what a client asks for to what the spawner is told: words, environment, directory, identity.
+//! From what a client asks for to what the spawner is told: words, environment, directory,
+//! identity.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -29,8 +30,14 @@ pub(crate) struct Origin {
 }
 
 /// What the spawner is to do, or why nothing must be started.
-pub(crate) fn prepare(open: &Open, origin: &Origin, config: &Config) -> Result<SpawnRequest, Refuse> {
-    open.check().map_err(|bad| Refuse::new(RefuseCode::BAD_COMMAND, bad.to_string(), remedy_for_length()))?;
+pub(crate) fn prepare(
+    open: &Open,
+    origin: &Origin,
+    config: &Config,
+) -> Result<SpawnRequest, Refuse> {
+    open.check().map_err(|bad| {
+        Refuse::new(RefuseCode::BAD_COMMAND, bad.to_string(), remedy_for_length())
+    })?;
     if open.linger != 0 {
         return Err(Refuse::new(
             RefuseCode::UNSUPPORTED,
@@ -40,7 +47,9 @@ pub(crate) fn prepare(open: &Open, origin: &Origin, config: &Config) -> Result<S
     }
     let terminal = open.terminal.as_ref().map(|terminal| wanted(terminal, origin)).transpose()?;
     let user = &origin.user;
-    if let Some(expected) = open.user.as_ref().filter(|expected| **expected != *user.name.as_bytes()) {
+    if let Some(expected) =
+        open.user.as_ref().filter(|expected| **expected != *user.name.as_bytes())
+    {
         return Err(Refuse::new(
             RefuseCode::USER,
             format!(
@@ -62,7 +71,9 @@ pub(crate) fn prepare(open: &Open, origin: &Origin, config: &Config) -> Result<S
     let home = user.home.as_os_str().as_bytes();
     let cwd = match &open.directory {
         None => home.to_vec(),
-        Some(directory) => user.home.join(OsStr::from_bytes(directory)).into_os_string().into_encoded_bytes(),
+        Some(directory) => {
+            user.home.join(OsStr::from_bytes(directory)).into_os_string().into_encoded_bytes()
+        }
     };
     Ok(SpawnRequest {
         argv,
@@ -80,8 +91,9 @@ pub(crate) fn prepare(open: &Open, origin: &Origin, config: &Config) -> Result<S
     })
 }
 
-/// A line as a shell takes it behind `-c`. One that begins as an option does would be taken for that; not every shell
-/// knows `--` there, and to none does a blank in front of a line mean anything.
+/// A line as a shell takes it behind `-c`. One that begins as an option does would be taken for
+/// that; not every shell knows `--` there, and to none does a blank in front of a line mean
+/// anything.
 fn no_option(line: &[u8]) -> Vec<u8> {
     let blank: &[u8] = if line.starts_with(b"-") || line.starts_with(b"+") { b" " } else { b"" };
     [blank, line].concat()
@@ -123,7 +135,8 @@ fn wanted(terminal: &Terminal, origin: &Origin) -> Result<spawner::Terminal, Ref
                 "{:?} is no name of a terminal",
                 terminal.name.chars().take(TERMINAL_NAME).collect::<String>()
             ),
-            "set TERM to a name such as xterm-256color: at most 64 ASCII characters, no blank and no /, no . in front",
+            "set TERM to a name such as xterm-256color: at most 64 ASCII characters, no blank and \
+             no /, no . in front",
         ));
     }
     Ok(spawner::Terminal { size: window_size(terminal.size), group: origin.user.terminal_group })

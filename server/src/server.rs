@@ -21,9 +21,13 @@ pub struct Server {
 }
 
 impl Server {
-    /// Binds all addresses of the configuration, and takes those that the service manager hands over, before any
-    /// connection is served: where one cannot be bound, nothing is started.
-    pub async fn start(config: Config, keyring: Keyring, spawner: SpawnerProcess) -> anyhow::Result<Self> {
+    /// Binds all addresses of the configuration, and takes those that the service manager hands
+    /// over, before any connection is served: where one cannot be bound, nothing is started.
+    pub async fn start(
+        config: Config,
+        keyring: Keyring,
+        spawner: SpawnerProcess,
+    ) -> anyhow::Result<Self> {
         let mut listeners =
             listener::from_service_manager(&config).context("sockets from the service manager")?;
         if listeners.is_empty() {
@@ -52,10 +56,13 @@ impl Server {
         &self.addresses
     }
 
-    /// Takes new settings over. Sessions whose key was removed or changed end; addresses stay as they are bound.
+    /// Takes new settings over. Sessions whose key was removed or changed end; addresses stay as
+    /// they are bound.
     pub fn reload(&self, config: Config, keyring: Keyring) {
         self.shared.admission.set_limit(config.max_unauthenticated);
-        self.shared.settings.send_replace(Settings { config: Arc::new(config), keyring: Arc::new(keyring) });
+        self.shared
+            .settings
+            .send_replace(Settings { config: Arc::new(config), keyring: Arc::new(keyring) });
     }
 
     /// What is listened on according to the settings in force; a change of it takes a restart.
@@ -68,8 +75,8 @@ impl Server {
         self.shared.spawner.lost().await;
     }
 
-    /// Takes nothing new, lets running commands end within `drain_timeout`, then ends them. Returns when all is over.
-    /// Cancelling `hurry` by resolving it cuts the wait short.
+    /// Takes nothing new, lets running commands end within `drain_timeout`, then ends them. Returns
+    /// when all is over. Cancelling `hurry` by resolving it cuts the wait short.
     pub async fn stop(self, hurry: impl Future<Output = ()>) {
         let shared = &self.shared;
         shared.draining.cancel();
@@ -82,7 +89,8 @@ impl Server {
                     tracing::warn!(commands = shared.jobs.len(), "commands still run: ending them");
                 }
             }
-            () = hurry => tracing::warn!(commands = shared.jobs.len(), "asked again: ending commands"),
+            () = hurry => tracing::warn!(commands = shared.jobs.len(), "asked again: ending \
+                commands"),
         }
         shared.stopping.cancel();
         shared.jobs.wait().await;

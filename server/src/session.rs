@@ -24,7 +24,8 @@ use crate::job::Job;
 use crate::request::Origin;
 use crate::shared::Shared;
 
-/// How often the kernel is asked whether the peer still acknowledges; more often where it counts as gone sooner.
+/// How often the kernel is asked whether the peer still acknowledges; more often where it counts as
+/// gone sooner.
 const WATCH_EVERY: Duration = Duration::from_secs(15);
 
 /// What clients are told about who answers.
@@ -76,7 +77,8 @@ pub(crate) async fn run(shared: Arc<Shared>, client: Client) -> End {
     let Client { proof, entry, user, changes_user, reader, peer, local, place: _place } = client;
     let channels = shared.config().max_channels;
     let (features, version) = (Features::SUPPORTED, Some(VERSION.into()));
-    let welcome = proof.welcome(ServerSays { instance: shared.instance, features, channels, version });
+    let welcome =
+        proof.welcome(ServerSays { instance: shared.instance, features, channels, version });
     let in_effect = |feature| proof.features().contains(feature) && features.contains(feature);
     let (terminals, explains) = (in_effect(Features::TERMINAL), in_effect(Features::EXPLAIN));
     let growth = Growth::new(shared.growth.clone());
@@ -126,10 +128,13 @@ pub(crate) async fn run(shared: Arc<Shared>, client: Client) -> End {
                     consume_budget().await;
                 }
                 Ok(None) => break End::Closed,
-                // TLS calls an end without its own goodbye an error; it is how a killed client ends.
-                Err(ReadError::Io(error)) if error.kind() == std::io::ErrorKind::UnexpectedEof => break End::Closed,
+                // TLS calls an end without its own goodbye an error; it is how a killed client
+                // ends.
+                Err(ReadError::Io(error)) if error.kind() == std::io::ErrorKind::UnexpectedEof =>
+                    break End::Closed,
                 Err(ReadError::Io(error)) => break End::Io(error),
-                Err(ReadError::Protocol(labsh_proto::error::ProtocolError::Truncated { .. })) => break End::Closed,
+                Err(ReadError::Protocol(labsh_proto::error::ProtocolError::Truncated { .. })) =>
+                    break End::Closed,
                 Err(ReadError::Protocol(error)) => break End::Protocol(error),
             },
             outcome = &mut writing => match outcome {
@@ -142,7 +147,8 @@ pub(crate) async fn run(shared: Arc<Shared>, client: Client) -> End {
                 }
             }
             _ = ticks.tick() => {
-                if watch.as_ref().and_then(|watch| watch.silence()).is_some_and(|silence| silence >= dead_after) {
+                if watch.as_ref().and_then(|watch| watch.silence())
+                    .is_some_and(|silence| silence >= dead_after) {
                     break End::Vanished;
                 }
             }
@@ -154,24 +160,34 @@ pub(crate) async fn run(shared: Arc<Shared>, client: Client) -> End {
     multiplexer.with(|channels| match &end {
         End::Protocol(error) => {
             let remedy = "use a client of this version";
-            channels.refuse_connection(&Refuse::new(RefuseCode::PROTOCOL, error.to_string(), remedy));
+            channels.refuse_connection(&Refuse::new(
+                RefuseCode::PROTOCOL,
+                error.to_string(),
+                remedy,
+            ));
         }
         // At once: what its commands still have to say is not for that key any more.
         End::KeyRemoved => {
             let remedy = "ask that host's administrator";
-            channels.refuse_connection(&Refuse::new(RefuseCode::NOT_PERMITTED, end.to_string(), remedy));
+            channels.refuse_connection(&Refuse::new(
+                RefuseCode::NOT_PERMITTED,
+                end.to_string(),
+                remedy,
+            ));
         }
         End::Stopping => channels.goodbye(&Goodbye::new(end.to_string())),
         End::Closed | End::Io(_) | End::Vanished => {}
     });
     multiplexer.finish();
-    // Both at once: a peer that sends before it reads would otherwise wait for us as we wait for it.
+    // Both at once: a peer that sends before it reads would otherwise wait for us as we wait for
+    // it.
     let last_words = async {
         if !writing.is_finished() {
             let _ = (&mut writing).await;
         }
     };
-    let _ = timeout(LINGER, async { tokio::join!(last_words, framing::drain(reader.get_mut())) }).await;
+    let _ =
+        timeout(LINGER, async { tokio::join!(last_words, framing::drain(reader.get_mut())) }).await;
     writing.abort();
     multiplexer.lose();
     end

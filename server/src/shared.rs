@@ -106,7 +106,8 @@ impl Drop for SessionPlace {
     }
 }
 
-/// The TLS identities of the keys as they are now; for an unknown name, one that costs the same to derive.
+/// The TLS identities of the keys as they are now; for an unknown name, one that costs the same to
+/// derive.
 #[derive(Debug)]
 struct Keys(watch::Receiver<Settings>);
 

@@ -19,16 +19,17 @@ pub struct Source {
 }
 
 impl Source {
-    /// The named file, or the default one: `/etc/labsh/labshd.toml` for root, `labshd/labshd.toml` in the
-    /// user's XDG configuration directory for anyone else.
+    /// The named file, or the default one: `/etc/labsh/labshd.toml` for root, `labshd/labshd.toml`
+    /// in the user's XDG configuration directory for anyone else.
     pub fn new(named: Option<PathBuf>) -> anyhow::Result<Self> {
         let explicit = named.is_some();
         let path = match (named, RunsAs::current()) {
             (Some(path), _) => path,
             (None, RunsAs::Root) => PathBuf::from("/etc/labsh/labshd.toml"),
             (None, RunsAs::User(_)) => {
-                let base = etcetera::base_strategy::Xdg::new()
-                    .map_err(|error| anyhow::anyhow!("{error}; name a configuration file with --config"))?;
+                let base = etcetera::base_strategy::Xdg::new().map_err(|error| {
+                    anyhow::anyhow!("{error}; name a configuration file with --config")
+                })?;
                 base.config_dir().join("labshd/labshd.toml")
             }
         };
@@ -84,6 +85,9 @@ mod tests {
         private_file::create(&keys.join("a.toml"), "key = 'x'").unwrap();
         private_file::create(&source.config_path, "backlog = 0\nkeys_dir = 'elsewhere'").unwrap();
         let told = source.load().unwrap_err().to_string();
-        assert!(told.contains("labshd.toml:1: backlog") && told.contains("a.toml:1: key"), "{told}");
+        assert!(
+            told.contains("labshd.toml:1: backlog") && told.contains("a.toml:1: key"),
+            "{told}"
+        );
     }
 }

@@ -42,7 +42,11 @@ pub(crate) fn watch(streams: Streams) -> io::Result<(Input, Output, Option<Arc<T
         }
         Streams::Terminal(master) => {
             let terminal = Arc::new(Terminal::new(master)?);
-            Ok((Input::Terminal(terminal.clone()), Output::Terminal(terminal.clone()), Some(terminal)))
+            Ok((
+                Input::Terminal(terminal.clone()),
+                Output::Terminal(terminal.clone()),
+                Some(terminal),
+            ))
         }
     }
 }
@@ -58,8 +62,9 @@ impl Input {
 }
 
 impl Output {
-    /// Carries both outputs until their ends, as [`pump::output`] does. Where the client reads no more of a terminal,
-    /// `reader_gone` is cancelled: there is no pipe whose end would tell the command.
+    /// Carries both outputs until their ends, as [`pump::output`] does. Where the client reads no
+    /// more of a terminal, `reader_gone` is cancelled: there is no pipe whose end would tell the
+    /// command.
     pub(crate) async fn carry(
         self,
         multiplexer: &Multiplexer,
@@ -78,7 +83,9 @@ impl Output {
                 // A terminal has one output.
                 multiplexer.with(|channels| channels.finish(id, Stream::Stderr));
                 let terminal = &*terminal;
-                if pump::output(multiplexer, id, Stream::Stdout, terminal, ending).await == Carried::Stopped {
+                if pump::output(multiplexer, id, Stream::Stdout, terminal, ending).await
+                    == Carried::Stopped
+                {
                     reader_gone.cancel();
                     pump::discard(&terminal, ending).await;
                 }

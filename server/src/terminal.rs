@@ -14,7 +14,8 @@ use tokio::io::unix::AsyncFd;
 use crate::pump::{self, Source};
 use crate::spawner::{WindowSize, set_window_size};
 
-/// More than the kernel keeps of a terminal's output, in bytes (8 KiB on the way and 4 KiB to be read, rounded up).
+/// More than the kernel keeps of a terminal's output, in bytes (8 KiB on the way and 4 KiB to be
+/// read, rounded up).
 const HOLDS: usize = 32 << 10;
 
 /// The most that is read at once, in bytes; the kernel gives no more than half of it.
@@ -32,14 +33,15 @@ pub(crate) struct Terminal {
 impl Terminal {
     /// Watches a master, which must be non-blocking.
     pub(crate) fn new(master: OwnedFd) -> io::Result<Self> {
-        // SAFETY: the descriptor is the AsyncFd's own from here on, and nobody else closes or replaces it.
+        // SAFETY: the descriptor is the AsyncFd's own from here on, and nobody else closes or
+        // replaces it.
         #[allow(unsafe_code)]
         let master = unsafe { AsyncFd::register(master) };
         Ok(Self { master: master? })
     }
 
-    /// Types all of these bytes; waits where the command does not read. An error once nobody has the terminal open: what
-    /// does not fit then is read by nobody.
+    /// Types all of these bytes; waits where the command does not read. An error once nobody has
+    /// the terminal open: what does not fit then is read by nobody.
     pub(crate) async fn type_all(&self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             let mut ready = self.master.writable().await?;
@@ -54,10 +56,11 @@ impl Terminal {
         Ok(())
     }
 
-    /// What tells the command's reader that nothing more will be typed: the terminal's own character for that, where it
-    /// edits lines (termios(3), ICANON and VEOF). There the character ends the line that stands before it, so behind an
-    /// unfinished one it takes a second to mean the end. Programs that have the terminal in another mode give the
-    /// character a meaning of their own, or none: nothing is typed at them.
+    /// What tells the command's reader that nothing more will be typed: the terminal's own
+    /// character for that, where it edits lines (termios(3), ICANON and VEOF). There the character
+    /// ends the line that stands before it, so behind an unfinished one it takes a second to mean
+    /// the end. Programs that have the terminal in another mode give the character a meaning of
+    /// their own, or none: nothing is typed at them.
     pub(crate) fn end_of_input(&self, last_typed: Option<u8>) -> Vec<u8> {
         // By the master the kernel tells the modes of the slave.
         let Ok(modes) = tcgetattr(self.master.get_ref()) else { return Vec::new() };
@@ -65,7 +68,8 @@ impl Terminal {
         if !modes.local_flags.contains(LocalFlags::ICANON) || end == DISABLED {
             return Vec::new();
         }
-        let line_is_over = last_typed.is_none_or(|last| last == b'\n' || last == b'\r' || last == end);
+        let line_is_over =
+            last_typed.is_none_or(|last| last == b'\n' || last == b'\r' || last == end);
         vec![end; if line_is_over { 1 } else { 2 }]
     }
 
@@ -91,16 +95,19 @@ impl Source for &Terminal {
     }
 
     fn read_ready(&self, buffer: &mut BytesMut, most: usize) -> io::Result<usize> {
-        let read =
-            self.master.try_io(Interest::READABLE, |master| pump::read(master, buffer, most.min(CHUNK)));
-        // The kernel calls it an error when nobody has the terminal open any more: to us it is the end.
+        let read = self
+            .master
+            .try_io(Interest::READABLE, |master| pump::read(master, buffer, most.min(CHUNK)));
+        // The kernel calls it an error when nobody has the terminal open any more: to us it is the
+        // end.
         match read {
             Err(error) if error.raw_os_error() == Some(Errno::EIO as i32) => Ok(0),
             read => read,
         }
     }
 
-    /// Whatever was written before is there: the kernel looks for what is still on its way before it finds nothing.
+    /// Whatever was written before is there: the kernel looks for what is still on its way before
+    /// it finds nothing.
     fn read_now(&self, buffer: &mut BytesMut, most: usize) -> io::Result<usize> {
         pump::read(self.master.get_ref(), buffer, most.min(CHUNK))
     }

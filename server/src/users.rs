@@ -1,8 +1,9 @@
-//! Who a user of this machine is, and whether they may run commands: changes with the rules for accounts.
+//! Who a user of this machine is, and whether they may run commands: changes with the rules for
+//! accounts.
 //!
-//! There is no PAM here. What login would otherwise refuse by it is checked from the same files: an expired
-//! or locked account, a shell that is none, and nologin(5). The age of a *password* is not checked, as none
-//! is used; nor are limits.conf(5) and time.conf(5), which belong to PAM modules.
+//! There is no PAM here. What login would otherwise refuse by it is checked from the same files: an
+//! expired or locked account, a shell that is none, and nologin(5). The age of a *password* is not
+//! checked, as none is used; nor are limits.conf(5) and time.conf(5), which belong to PAM modules.
 
 use std::ffi::{CStr, CString};
 use std::mem::MaybeUninit;
@@ -31,7 +32,8 @@ pub struct User {
     pub groups: Vec<u32>,
     /// Home directory; it need not exist.
     pub home: PathBuf,
-    /// The group of terminals, through which write(1) may write to this user's; `tty` where there is one.
+    /// The group of terminals, through which write(1) may write to this user's; `tty` where there
+    /// is one.
     pub terminal_group: Option<u32>,
     /// Login shell; `/bin/sh` where the database names none (passwd(5)).
     pub shell: PathBuf,
@@ -48,7 +50,8 @@ pub enum UserError {
     },
     /// The password field begins with `!`, and something stands behind that.
     #[error(
-        "the account of {name} is locked; `usermod -p '*' {name}` unlocks it without giving it a password, \
+        "the account of {name} is locked; `usermod -p '*' {name}` unlocks it without giving it a \
+         password, \
          `usermod -U {name}` with the one it had"
     )]
     Locked {
@@ -63,7 +66,8 @@ pub enum UserError {
     },
     /// The login shell refuses to be one.
     #[error(
-        "{name} has no login shell ({}); name another user, or give it one with `chsh -s /bin/sh {name}`",
+        "{name} has no login shell ({}); name another user, or give it one with `chsh -s /bin/sh \
+         {name}`",
         shell.display()
     )]
     NoShell {
@@ -96,15 +100,17 @@ pub enum UserError {
     },
 }
 
-/// Looks up a user who is to run commands. Blocks for as long as the user database takes (it may be on the
-/// network): call it from a thread that may.
+/// Looks up a user who is to run commands. Blocks for as long as the user database takes (it may be
+/// on the network): call it from a thread that may.
 ///
-/// As root, which alone may read shadow(5) and become somebody else, it also applies the rules for accounts.
+/// As root, which alone may read shadow(5) and become somebody else, it also applies the rules for
+/// accounts.
 ///
 /// # Errors
 ///
-/// [`UserError::Unknown`], [`UserError::Lookup`] and [`UserError::NoDescriptors`]; [`UserError::NoLogins`]; and as root
-/// [`UserError::Locked`], [`UserError::Expired`] and [`UserError::NoShell`].
+/// [`UserError::Unknown`], [`UserError::Lookup`] and [`UserError::NoDescriptors`];
+/// [`UserError::NoLogins`]; and as root [`UserError::Locked`], [`UserError::Expired`] and
+/// [`UserError::NoShell`].
 pub fn lookup(name: &str) -> Result<User, UserError> {
     with_descriptors(name, || find(name))
 }
@@ -113,7 +119,8 @@ fn find(name: &str) -> Result<User, UserError> {
     let user = unistd::User::from_name(name).map_err(|errno| failed(name, errno))?;
     let user = complete(user.ok_or_else(|| UserError::Unknown { name: name.to_owned() })?)?;
     if user.uid != 0
-        && let Some((file, reason)) = NOLOGIN.iter().find_map(|file| Some((file, closed(Path::new(file))?)))
+        && let Some((file, reason)) =
+            NOLOGIN.iter().find_map(|file| Some((file, closed(Path::new(file))?)))
     {
         return Err(UserError::NoLogins { file, reason });
     }
@@ -123,8 +130,8 @@ fn find(name: &str) -> Result<User, UserError> {
     Ok(user)
 }
 
-/// The user that this process runs as. No rule for accounts applies: they are in already. Blocks like
-/// [`lookup`].
+/// The user that this process runs as. No rule for accounts applies: they are in already. Blocks
+/// like [`lookup`].
 ///
 /// # Errors
 ///
@@ -139,10 +146,13 @@ pub fn current() -> Result<User, UserError> {
     })
 }
 
-/// Asks the user database only where descriptors are left, before and behind. A source that cannot open its files for
-/// want of one passes the question on to the next (nsswitch.conf(5)), and that one may answer something else: systemd's
-/// knows a root whose account is locked.
-fn with_descriptors(name: &str, ask: impl FnOnce() -> Result<User, UserError>) -> Result<User, UserError> {
+/// Asks the user database only where descriptors are left, before and behind. A source that cannot
+/// open its files for want of one passes the question on to the next (nsswitch.conf(5)), and that
+/// one may answer something else: systemd's knows a root whose account is locked.
+fn with_descriptors(
+    name: &str,
+    ask: impl FnOnce() -> Result<User, UserError>,
+) -> Result<User, UserError> {
     let left = || match fs::File::open("/dev/null") {
         Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
             Err(UserError::NoDescriptors { name: name.to_owned() })
@@ -184,9 +194,10 @@ struct Shadow {
 }
 
 impl Shadow {
-    /// `!` in front of something has locked what stands there (`passwd -l`, `usermod -L`). `!` or `!!` alone is what
-    /// useradd writes for an account that never had a password, and that is how lab accounts are made; to lock such a
-    /// one, give it an expiry date, as usermod(8) itself advises.
+    /// `!` in front of something has locked what stands there (`passwd -l`, `usermod -L`). `!` or
+    /// `!!` alone is what useradd writes for an account that never had a password, and that is how
+    /// lab accounts are made; to lock such a one, give it an expiry date, as usermod(8) itself
+    /// advises.
     fn new(password: &[u8], expires: i64) -> Shadow {
         let locked = password.starts_with(b"!") && password.iter().any(|&byte| byte != b'!');
         Shadow { locked, expires: (expires >= 0).then_some(expires) }
@@ -214,7 +225,8 @@ fn today() -> i64 {
     i64::try_from(since.as_secs() / 86_400).unwrap_or(i64::MAX)
 }
 
-/// The reason that nologin(5) gives, where it stands. A file that cannot be read keeps people out too.
+/// The reason that nologin(5) gives, where it stands. A file that cannot be read keeps people out
+/// too.
 fn closed(path: &Path) -> Option<String> {
     match fs::read(path) {
         Ok(text) => {
@@ -234,8 +246,8 @@ fn shadow(name: &str) -> Result<Option<Shadow>, UserError> {
     loop {
         let mut entry = MaybeUninit::<libc::spwd>::uninit();
         let mut found: *mut libc::spwd = ptr::null_mut();
-        // SAFETY: every pointer is valid for the call, the buffer for as many bytes as are named. The
-        // reentrant variant keeps no state between threads.
+        // SAFETY: every pointer is valid for the call, the buffer for as many bytes as are named.
+        // The reentrant variant keeps no state between threads.
         #[allow(unsafe_code)]
         let code = unsafe {
             libc::getspnam_r(
@@ -249,10 +261,11 @@ fn shadow(name: &str) -> Result<Option<Shadow>, UserError> {
         match code {
             0 | libc::ENOENT if found.is_null() => return Ok(None),
             0 => {
-                // SAFETY: success with a result means that `found` points to `entry`, filled in, whose strings
-                // lie in `buffer`; both outlive this use.
+                // SAFETY: success with a result means that `found` points to `entry`, filled in,
+                // whose strings lie in `buffer`; both outlive this use.
                 #[allow(unsafe_code)]
-                let (password, expires) = unsafe { (CStr::from_ptr((*found).sp_pwdp), (*found).sp_expire) };
+                let (password, expires) =
+                    unsafe { (CStr::from_ptr((*found).sp_pwdp), (*found).sp_expire) };
                 return Ok(Some(Shadow::new(password.to_bytes(), expires)));
             }
             libc::ERANGE if buffer.len() < 1 << 20 => buffer.resize(buffer.len() * 2, 0),

@@ -45,11 +45,15 @@ fn give_lessons(options: LessonOptions) -> anyhow::Result<ExitCode> {
     }
     let lessons = labsh_lessons::chosen(&options.names)?;
     // Whether it can be written is better known before a class has sat through the lessons.
-    let place = options.html.as_deref().map(|path| Place::new(path, lessons.len() > 1)).transpose()?;
+    let place =
+        options.html.as_deref().map(|path| Place::new(path, lessons.len() > 1)).transpose()?;
     let watches = lessons.iter().any(Lesson::watches_a_session);
-    let real = watches.then(real_session::start).transpose().context("cannot start a labshd to watch")?;
-    let varied = Options { command: options.command, recv: options.recv, sizes: options.sizes, real };
-    let given = labsh_lessons::give(&lessons, &varied, language, look, &mut stdout).context(told)?;
+    let real =
+        watches.then(real_session::start).transpose().context("cannot start a labshd to watch")?;
+    let varied =
+        Options { command: options.command, recv: options.recv, sizes: options.sizes, real };
+    let given =
+        labsh_lessons::give(&lessons, &varied, language, look, &mut stdout).context(told)?;
     let wish = matches!(&given[..], [Given { outcome: Err(Trouble::Wish(_)), .. }]);
     if let Some(place) = place.filter(|_| !wish) {
         place.write(&given, language)?;
@@ -58,7 +62,8 @@ fn give_lessons(options: LessonOptions) -> anyhow::Result<ExitCode> {
     for given in given {
         match given.outcome {
             Ok(()) => {}
-            // Of several lessons each has told already what went wrong; the only one leaves its refusal to us.
+            // Of several lessons each has told already what went wrong; the only one leaves its
+            // refusal to us.
             Err(Trouble::Wish(wish)) if lessons.len() == 1 => {
                 return Err(anyhow::anyhow!(wish.of(language).to_owned()));
             }

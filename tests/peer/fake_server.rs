@@ -37,7 +37,8 @@ impl Victim {
         command
     }
 
-    /// Runs `labsh` against one connection of a server that does this once it has let the client in.
+    /// Runs `labsh` against one connection of a server that does this once it has let the client
+    /// in.
     pub fn meet(&self, script: impl FnOnce(Peer) + Send + 'static) -> Output {
         self.meet_bare(|mut peer, key| {
             welcome(&mut peer, &key, 8);
@@ -54,7 +55,10 @@ impl Victim {
     }
 
     /// Serves one connection.
-    pub fn serve(&self, script: impl FnOnce(Peer, HostKey) + Send + 'static) -> (SocketAddr, JoinHandle<()>) {
+    pub fn serve(
+        &self,
+        script: impl FnOnce(Peer, HostKey) + Send + 'static,
+    ) -> (SocketAddr, JoinHandle<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let key = self.key.clone();

@@ -1,4 +1,5 @@
-//! Peers that do not keep to the rules: a client made of bytes, a server that lies, and a network that cuts and records.
+//! Peers that do not keep to the rules: a client made of bytes, a server that lies, and a network
+//! that cuts and records.
 
 pub mod fake_server;
 pub mod pcap;
@@ -25,7 +26,8 @@ pub const CONNECTION: ChannelId = ChannelId::CONNECTION;
 
 /// A header as it stands on the wire, right or wrong.
 pub fn header(length: u32, kind: u8, flags: u8, reserved: u16, channel: u32) -> Vec<u8> {
-    [&length.to_be_bytes()[..], &[kind, flags], &reserved.to_be_bytes(), &channel.to_be_bytes()].concat()
+    [&length.to_be_bytes()[..], &[kind, flags], &reserved.to_be_bytes(), &channel.to_be_bytes()]
+        .concat()
 }
 
 /// A frame as it stands on the wire.
@@ -165,7 +167,12 @@ impl<S: Read + Write + Debug> Peer<S> {
     }
 
     /// Takes the challenge and makes the response to it.
-    pub fn respond(&mut self, key: &HostKey, mode: Mode, binding: ChannelBinding) -> (Frame, ClientAnswered) {
+    pub fn respond(
+        &mut self,
+        key: &HostKey,
+        mode: Mode,
+        binding: ChannelBinding,
+    ) -> (Frame, ClientAnswered) {
         self.respond_with(key, mode, binding, Features::SUPPORTED)
     }
 
@@ -279,7 +286,8 @@ pub fn connect_from(source: IpAddr, to: SocketAddr) -> io::Result<TcpStream> {
     Ok(socket.into())
 }
 
-/// The processes of commands that labshd has started. (The dead among them stay until their group is dealt with.)
+/// The processes of commands that labshd has started. (The dead among them stay until their group
+/// is dealt with.)
 pub fn commands(labshd: &Labshd) -> Vec<i32> {
     children(labshd.pid()).into_iter().flat_map(children).filter(|pid| is_alive(*pid)).collect()
 }
@@ -287,7 +295,11 @@ pub fn commands(labshd: &Labshd) -> Vec<i32> {
 /// labshd has survived: a good command runs, nothing has panicked, no command is left.
 pub fn assert_well(labshd: &Labshd) {
     let output = labshd.output(&["echo", "well"]);
-    assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(0), "well\n"), "{output:?}");
+    assert_eq!(
+        (output.status.code(), text(&output.stdout).as_str()),
+        (Some(0), "well\n"),
+        "{output:?}"
+    );
     eventually("no command is left", || commands(labshd).is_empty());
     assert_eq!(labshd.log().count("panicked"), 0, "{}", labshd.log().text());
 }

@@ -1,4 +1,5 @@
-//! Captures of connections that a test has made up or carried itself: a pcap file, packet by packet.
+//! Captures of connections that a test has made up or carried itself: a pcap file, packet by
+//! packet.
 
 use std::path::Path;
 
@@ -48,7 +49,8 @@ impl Capture {
         }
     }
 
-    /// An IPv4 packet (RFC 791) with a TCP segment (RFC 9293) from and to a host of 127.0.0.0/8 and a port.
+    /// An IPv4 packet (RFC 791) with a TCP segment (RFC 9293) from and to a host of 127.0.0.0/8 and
+    /// a port.
     fn packet(
         &mut self,
         from: (u8, u16),
@@ -79,7 +81,8 @@ impl Capture {
     }
 }
 
-/// The same bytes in segments of another size: what one end says without a pause is joined and cut anew.
+/// The same bytes in segments of another size: what one end says without a pause is joined and cut
+/// anew.
 pub fn recut(pieces: &[Piece], size: usize) -> Vec<Piece> {
     let runs = pieces.chunk_by(|one, next| one.0 == next.0);
     runs.flat_map(|run| {

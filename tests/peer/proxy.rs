@@ -1,4 +1,5 @@
-//! A network in between: it cuts what was sent together, joins what was sent apart, and remembers everything.
+//! A network in between: it cuts what was sent together, joins what was sent apart, and remembers
+//! everything.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -62,7 +63,8 @@ impl Proxy {
         joined(&self.pieces(), Side::Server)
     }
 
-    /// What each read has returned so far. What one end has said comes before what the other made of it.
+    /// What each read has returned so far. What one end has said comes before what the other made
+    /// of it.
     pub fn pieces(&self) -> Vec<Piece> {
         self.pieces.lock().unwrap().clone()
     }
@@ -70,7 +72,11 @@ impl Proxy {
 
 /// All that one end has sent.
 pub fn joined(pieces: &[Piece], from: Side) -> Vec<u8> {
-    pieces.iter().filter(|piece| piece.0 == from).flat_map(|piece| piece.1.iter().copied()).collect()
+    pieces
+        .iter()
+        .filter(|piece| piece.0 == from)
+        .flat_map(|piece| piece.1.iter().copied())
+        .collect()
 }
 
 fn carry(mut from: TcpStream, mut to: TcpStream, cut: Cut, end: Side, record: &Mutex<Vec<Piece>>) {

@@ -1,4 +1,5 @@
-//! A TLS client that takes any server for the right one, so that it gets further than an honest client would.
+//! A TLS client that takes any server for the right one, so that it gets further than an honest
+//! client would.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
@@ -10,7 +11,8 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme, StreamOwned, version,
+    ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme, StreamOwned,
+    version,
 };
 
 use super::Peer;
@@ -83,6 +85,7 @@ pub fn connect(address: SocketAddr, name: Name) -> (TlsPeer, Vec<u8>, ChannelBin
     }
     stream.flush().unwrap();
     let shown = stream.conn.peer_certificates().unwrap()[0].to_vec();
-    let binding = stream.conn.export_keying_material([0; 32], ChannelBinding::EXPORTER_LABEL, None).unwrap();
+    let binding =
+        stream.conn.export_keying_material([0; 32], ChannelBinding::EXPORTER_LABEL, None).unwrap();
     (Peer::over(stream), shown, ChannelBinding(binding))
 }

@@ -1,8 +1,8 @@
 """The wire of labsh for a client in plain mode: frames, bodies, keys and the handshake.
 
-Written from docs/PROTOCOL.md alone; it shares no code with labsh, so that where the two understand each other, the
-document is what they share. Only the standard library is needed (Python 3.8 or later). The numbers in the comments
-are sections of the document.
+Written from docs/PROTOCOL.md alone; it shares no code with labsh, so that where the two
+understand each other, the document is what they share. Only the standard library is needed
+(Python 3.8 or later). The numbers in the comments are sections of the document.
 """
 
 import hashlib
@@ -20,8 +20,21 @@ BULK_BODY = 65524
 
 # 4. Kinds.
 CHALLENGE, RESPONSE, WELCOME, REFUSE, PING, PONG, GOODBYE = range(0x01, 0x08)
-(OPEN, STARTED, STDIN_DATA, STDOUT_DATA, STDERR_DATA, EOF, STOP,
- CREDIT, SIGNAL, RESIZE, ENDED, EXIT, CLOSE) = range(0x10, 0x1D)
+(
+    OPEN,
+    STARTED,
+    STDIN_DATA,
+    STDOUT_DATA,
+    STDERR_DATA,
+    EOF,
+    STOP,
+    CREDIT,
+    SIGNAL,
+    RESIZE,
+    ENDED,
+    EXIT,
+    CLOSE,
+) = range(0x10, 0x1D)
 MORE = LIMITED = 0x01
 
 # 4. Features: the server is asked to say its version.
@@ -32,7 +45,8 @@ STDIN, STDOUT, STDERR = range(3)
 STREAMS_END, COMMAND_ENDS = range(2)
 ARGV, SHELL = range(2)
 
-# 9. Flow control: what may be sent before any credit. We also keep it as the width of our own windows.
+# 9. Flow control: what may be sent before any credit. We also keep it as the width of our own
+#    windows.
 FIRST_LIMITS = {STDIN: 131072, STDOUT: 1048576, STDERR: 1048576}
 
 PLAIN_MODE = 2
@@ -40,7 +54,9 @@ NO_BINDING = bytes(32)
 
 Frame = namedtuple("Frame", "kind flags channel body")
 Welcome = namedtuple("Welcome", "instance features channels proof version")
-Exit = namedtuple("Exit", "code signal core_dumped timed_out stdout stderr wall user system peak_memory")
+Exit = namedtuple(
+    "Exit", "code signal core_dumped timed_out stdout stderr wall user system peak_memory"
+)
 
 
 class ProtocolError(Exception):
@@ -59,7 +75,8 @@ class Refused(Exception):
         self.channel, self.code, self.reason, self.remedy = channel, code, reason, remedy
 
 
-# ---- 3. Bodies -------------------------------------------------------------------------------------------------
+# ---- 3. Bodies
+# -------------------------------------------------------------------------------------------------
 
 
 def encode_bytes(data):
@@ -67,8 +84,18 @@ def encode_bytes(data):
     return struct.pack(">Q", len(data)) + data
 
 
-def encode_open(words, shell=False, command_id=None, timeout=0, until=STREAMS_END, environment=(), directory=None):
-    """The whole body of an `open`; `words` is a list of bytes, of which a shell command has just one."""
+def encode_open(
+    words,
+    shell=False,
+    command_id=None,
+    timeout=0,
+    until=STREAMS_END,
+    environment=(),
+    directory=None,
+):
+    """The whole body of an `open`; `words` is a list of bytes, of which a shell command has just
+    one.
+    """
     body = (command_id or os.urandom(16)) + struct.pack(">QQI", 0, timeout, until)
     if shell:
         body += struct.pack(">I", SHELL) + encode_bytes(words[0])
@@ -90,7 +117,7 @@ class Body:
         if length > len(self.data) - self.at:
             raise ProtocolError("a body ends early")
         self.at += length
-        return self.data[self.at - length:self.at]
+        return self.data[self.at - length : self.at]
 
     def integer(self, size):
         return int.from_bytes(self.raw(size), "big")
@@ -156,7 +183,8 @@ def decode_credit(frame):
     return stream, consumed, limit
 
 
-# ---- 5. Keys ---------------------------------------------------------------------------------------------------
+# ---- 5. Keys
+# -------------------------------------------------------------------------------------------------
 
 
 def mac(key, message):
@@ -184,7 +212,9 @@ class HostKey:
 
     @classmethod
     def from_key_line(cls, line, host_id):
-        """Reads a user's key (`labsh-key-1 KEY-ID SECRET CHECKSUM`) and derives the host's share of it."""
+        """Reads a user's key (`labsh-key-1 KEY-ID SECRET CHECKSUM`) and derives the host's share
+        of it.
+        """
         sealed, _, checksum = line.strip().rpartition(" ")
         fields = sealed.split(" ")
         if len(fields) != 3 or fields[0] != "labsh-key-1":
@@ -199,11 +229,19 @@ class HostKey:
         info = b"labsh/1 host" + length_prefixed(key_id) + length_prefixed(host_id)
         return cls(key_id, host_id, expand(mac(b"labsh/1", key), info, 32))
 
-    # ---- 6. Authentication -----------------------------------------------------------------------------------
+    # ---- 6. Authentication
+    # -----------------------------------------------------------------------------------
 
     def transcript(self, features, server_nonce, client_nonce, mode=PLAIN_MODE, binding=NO_BINDING):
         ids = length_prefixed(self.key_id) + length_prefixed(self.host_id)
-        return bytes([mode]) + ids + struct.pack(">Q", features) + server_nonce + client_nonce + binding
+        return (
+            bytes([mode])
+            + ids
+            + struct.pack(">Q", features)
+            + server_nonce
+            + client_nonce
+            + binding
+        )
 
     def client_proof(self, transcript):
         return mac(self.client_key, b"labsh/1 client" + transcript)
@@ -215,7 +253,8 @@ class HostKey:
         return mac(self.server_key, b"labsh/1 server" + transcript + said)
 
 
-# ---- 2. Frames -------------------------------------------------------------------------------------------------
+# ---- 2. Frames
+# -------------------------------------------------------------------------------------------------
 
 
 class Connection:
@@ -253,7 +292,7 @@ class Connection:
     def send_some(self):
         """Sends as much of what waits as the socket takes at once."""
         try:
-            del self.outgoing[:self.socket.send(self.outgoing, socket.MSG_DONTWAIT)]
+            del self.outgoing[: self.socket.send(self.outgoing, socket.MSG_DONTWAIT)]
         except BlockingIOError:
             pass
 
@@ -285,7 +324,7 @@ class Connection:
             if self.ended:
                 raise ProtocolError("the connection ended within a frame")
             return None
-        frame = Frame(kind, flags, channel, bytes(self.incoming[HEADER.size:end]))
+        frame = Frame(kind, flags, channel, bytes(self.incoming[HEADER.size : end]))
         del self.incoming[:end]
         return frame
 
@@ -331,7 +370,9 @@ class Connection:
             if not features & VERSION:
                 raise ProtocolError("the server says a version that nobody asked for")
             if not (1 <= len(version) <= 64 and all(" " <= c <= "~" for c in version)):
-                raise ProtocolError("the server's version is not 1 to 64 printable ASCII characters")
+                raise ProtocolError(
+                    "the server's version is not 1 to 64 printable ASCII characters"
+                )
         if welcome.channels == 0:
             raise ProtocolError("the server offers no channels")
         self.body_limit = BODY_LIMIT
@@ -341,7 +382,7 @@ class Connection:
         """Queues an `open`, in several frames where it is long."""
         for start in range(0, len(body), BULK_BODY):
             more = MORE if start + BULK_BODY < len(body) else 0
-            self.queue_frame(OPEN, body[start:start + BULK_BODY], channel, more)
+            self.queue_frame(OPEN, body[start : start + BULK_BODY], channel, more)
 
     def goodbye(self, reason=""):
         """11. Says that nothing more comes, and closes without destroying it by unread input.

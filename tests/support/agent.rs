@@ -38,7 +38,8 @@ impl Kept {
         self.0.path().join("run")
     }
 
-    /// `labsh` in the login session; what the default is depends on who runs the tests, a service for example.
+    /// `labsh` in the login session; what the default is depends on who runs the tests, a service
+    /// for example.
     pub fn labsh(&self) -> Command {
         self.in_session(self.0.labsh())
     }
@@ -87,19 +88,24 @@ impl Kept {
         eventually("a connection is kept", || self.list().contains(", idle for "));
     }
 
-    /// Has this done until no connection was made for it; the agent may have been too slow on a busy machine. It must
-    /// start one command each time.
+    /// Has this done until no connection was made for it; the agent may have been too slow on a
+    /// busy machine. It must start one command each time.
     pub fn through_the_agent<T>(&self, done: impl Fn() -> T) -> T {
         let deadline = Instant::now() + PATIENCE;
         loop {
             self.idle();
-            let (connections, commands) = (self.connections(), self.0.log().count("command started"));
+            let (connections, commands) =
+                (self.connections(), self.0.log().count("command started"));
             let result = done();
             self.0.log().wait_for_nth("command started", commands + 1);
             if self.connections() == connections {
                 return result;
             }
-            assert!(Instant::now() < deadline, "always a connection of its own:\n{}", self.0.log().text());
+            assert!(
+                Instant::now() < deadline,
+                "always a connection of its own:\n{}",
+                self.0.log().text()
+            );
         }
     }
 
@@ -117,8 +123,9 @@ impl Kept {
     /// Every agent of this login session, whether it answers or not.
     pub fn agents(&self) -> Vec<i32> {
         let ours = format!("XDG_RUNTIME_DIR={}", self.runtime().display());
-        let processes =
-            fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        let processes = fs::read_dir("/proc")
+            .unwrap()
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok());
         let holds = |pid: i32, file: &str, word: &str| {
             let words = fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
             words.split(|byte| *byte == 0).any(|found| found == word.as_bytes())

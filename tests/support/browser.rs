@@ -1,4 +1,5 @@
-//! A headless Chromium with somebody at it: pages, keys, clicks, sizes, by the WebDriver protocol (W3C) of chromedriver.
+//! A headless Chromium with somebody at it: pages, keys, clicks, sizes, by the WebDriver protocol
+//! (W3C) of chromedriver.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -12,7 +13,8 @@ use tempfile::TempDir;
 
 use super::{eventually, tools};
 
-/// How long one answer of chromedriver may take; it has limits of its own, of a minute, that come before this one.
+/// How long one answer of chromedriver may take; it has limits of its own, of a minute, that come
+/// before this one.
 const ANSWER: Duration = Duration::from_secs(180);
 
 /// Keys as WebDriver names them (section 17.4.2).
@@ -98,7 +100,8 @@ impl Browser {
         eventually(expression, || self.eval(&format!("return Boolean({expression});")) == true);
     }
 
-    /// A click with the mouse in the middle of the first element that this CSS selector finds, in view.
+    /// A click with the mouse in the middle of the first element that this CSS selector finds, in
+    /// view.
     pub fn click(&self, selector: &str) {
         let found = self.post("/element", &json!({ "using": "css selector", "value": selector }));
         let element = found[ELEMENT].as_str().unwrap();
@@ -107,7 +110,8 @@ impl Browser {
 
     /// Presses a key, wherever the focus is, and lets it go.
     pub fn press(&self, key: char) {
-        let actions = json!([{ "type": "keyDown", "value": key }, { "type": "keyUp", "value": key }]);
+        let actions =
+            json!([{ "type": "keyDown", "value": key }, { "type": "keyUp", "value": key }]);
         self.post(
             "/actions",
             &json!({ "actions": [{ "type": "key", "id": "keyboard", "actions": actions }] }),
@@ -127,7 +131,9 @@ impl Browser {
 
     /// From now on pages are as on a phone or a projector of this size, in CSS pixels.
     pub fn resize(&self, width: u32, height: u32) {
-        let size = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600 });
+        let size = json!({
+            "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600
+        });
         self.devtools("Emulation.setDeviceMetricsOverride", &size);
     }
 
@@ -157,10 +163,15 @@ impl Drop for Browser {
         }
         let _ = self.driver.kill();
         let _ = self.driver.wait();
-        // If chromedriver did not end its child: it is still that one if its command line names the directory.
+        // If chromedriver did not end its child: it is still that one if its command line names the
+        // directory.
         let line = fs::read(format!("/proc/{}/cmdline", self.pid)).unwrap_or_default();
         if String::from_utf8_lossy(&line).contains(&*self.home.path().to_string_lossy()) {
-            let _ = Command::new("kill").arg("-9").arg(self.pid.to_string()).stderr(Stdio::null()).status();
+            let _ = Command::new("kill")
+                .arg("-9")
+                .arg(self.pid.to_string())
+                .stderr(Stdio::null())
+                .status();
         }
     }
 }

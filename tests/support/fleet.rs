@@ -1,4 +1,5 @@
-//! Hosts lab01 to lab08 and a dead one, lab09, each with a loopback address of its own, for tools that speak to many.
+//! Hosts lab01 to lab08 and a dead one, lab09, each with a loopback address of its own, for tools
+//! that speak to many.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -13,7 +14,8 @@ use super::{LABSH, Labshd, enroll, labsh_in, run, text};
 
 pub const HOSTS: usize = 8;
 
-/// The hosts, which are one labshd that listens everywhere, and a home directory of somebody who has a key for each.
+/// The hosts, which are one labshd that listens everywhere, and a home directory of somebody who
+/// has a key for each.
 pub struct Fleet {
     pub labshd: Labshd,
     home: TempDir,
@@ -25,13 +27,20 @@ impl Fleet {
     pub fn start() -> Self {
         let home = tempfile::Builder::new().prefix("labsh-fleet-").tempdir().unwrap();
         let programs = home.path().join("bin");
-        // A gateway's labsh-rsh has to find keys as well, and its HOME is that of the user database.
-        let path = format!("path = '{}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin'", programs.display());
+        // A gateway's labsh-rsh has to find keys as well, and its HOME is that of the user
+        // database.
+        let path =
+            format!("path = '{}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin'", programs.display());
         let labshd = Labshd::launch(&path, |command| {
             let file = PathBuf::from(command.get_args().last().unwrap());
-            let addresses: String = (1..=HOSTS).map(|host| format!("'{}:0', ", address(host))).collect();
+            let addresses: String =
+                (1..=HOSTS).map(|host| format!("'{}:0', ", address(host))).collect();
             let configuration = fs::read_to_string(&file).unwrap();
-            fs::write(&file, configuration.replace("listen = [", &format!("listen = [{addresses}"))).unwrap();
+            fs::write(
+                &file,
+                configuration.replace("listen = [", &format!("listen = [{addresses}")),
+            )
+            .unwrap();
         });
         let dead = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         dead.bind(&SocketAddrV4::new(address(HOSTS + 1), 0).into()).unwrap();
@@ -61,11 +70,16 @@ impl Fleet {
 
     fn furnish(&self, programs: &Path) {
         fs::create_dir_all(self.path().join(".config")).unwrap();
-        symlink(self.labshd.path().join("config/labsh"), self.path().join(".config/labsh")).unwrap();
-        symlink(Path::new(env!("CARGO_MANIFEST_DIR")).join("integrations"), self.path().join("integrations"))
+        symlink(self.labshd.path().join("config/labsh"), self.path().join(".config/labsh"))
             .unwrap();
+        symlink(
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("integrations"),
+            self.path().join("integrations"),
+        )
+        .unwrap();
         fs::create_dir(programs).unwrap();
-        let (built, config) = (Path::new(LABSH).parent().unwrap(), self.labshd.path().join("config"));
+        let (built, config) =
+            (Path::new(LABSH).parent().unwrap(), self.labshd.path().join("config"));
         for program in ["labsh", "labsh-rsh"] {
             let file = programs.join(program);
             let script = format!(
@@ -88,7 +102,8 @@ impl Fleet {
         let mut command = Command::new("bash");
         let places = [self.path().join("bin"), tool.parent().unwrap().to_owned()];
         let path = std::env::var_os("PATH").unwrap();
-        let places = std::env::join_paths(places.into_iter().chain(std::env::split_paths(&path))).unwrap();
+        let places =
+            std::env::join_paths(places.into_iter().chain(std::env::split_paths(&path))).unwrap();
         command.args(["-euc", script]).current_dir(self.path()).env("PATH", places);
         command.env("HOME", self.path()).env("LC_ALL", "C.UTF-8").stdin(Stdio::null());
         for variable in ["XDG_CONFIG_HOME", "LABSH_KEY", "CLUSTERSHELL_CFGDIR", "PDSH_RCMD_TYPE"] {

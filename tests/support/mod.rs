@@ -1,5 +1,6 @@
-//! A real labshd in a process of its own, enrolled keys, and ways to ask it things. Nothing here sleeps to be right: what
-//! a test waits for is a line in the log, a process that ends, or bytes that arrive.
+//! A real labshd in a process of its own, enrolled keys, and ways to ask it things. Nothing here
+//! sleeps to be right: what a test waits for is a line in the log, a process that ends, or bytes
+//! that arrive.
 
 pub mod agent;
 pub mod browser;
@@ -32,7 +33,8 @@ pub const LABSHD: &str = env!("CARGO_BIN_EXE_labshd");
 /// The host id under which the test key is enrolled for TCP targets.
 pub const HOST: &str = "127.0.0.1";
 
-/// A running labshd with a TLS port, a plain port and a unix socket, and a client that is enrolled on it.
+/// A running labshd with a TLS port, a plain port and a unix socket, and a client that is enrolled
+/// on it.
 pub struct Labshd {
     pub child: Child,
     pub dir: TempDir,
@@ -71,7 +73,11 @@ impl Log {
                 return line.clone();
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "no {text:?} (number {count}) in the log:\n{}", lines.join("\n"));
+            assert!(
+                !left.is_zero(),
+                "no {text:?} (number {count}) in the log:\n{}",
+                lines.join("\n")
+            );
             lines = self.0.1.wait_timeout(lines, left).unwrap().0;
         }
     }
@@ -105,7 +111,8 @@ impl Labshd {
             enroll(path, "test", host);
         }
         let key =
-            Key::from_line(&fs::read_to_string(path.join("config/labsh/keys/test.key")).unwrap()).unwrap();
+            Key::from_line(&fs::read_to_string(path.join("config/labsh/keys/test.key")).unwrap())
+                .unwrap();
 
         let mut command = Command::new(LABSHD);
         command.arg("--config").arg(path.join("labshd.toml"));
@@ -117,7 +124,14 @@ impl Labshd {
         log.wait_for("labshd is ready");
         let bound = |count| -> SocketAddr {
             let line = log.wait_for_nth("listening address=127.0.0.1:", count);
-            line.split("address=").nth(1).unwrap().split_whitespace().next().unwrap().parse().unwrap()
+            line.split("address=")
+                .nth(1)
+                .unwrap()
+                .split_whitespace()
+                .next()
+                .unwrap()
+                .parse()
+                .unwrap()
         };
         let (tls, plain) = (bound(1), bound(2));
         Self { child, dir, tls, plain, key, log }
@@ -215,13 +229,19 @@ impl Drop for Labshd {
 
 fn configuration(path: &Path, more: &str) -> String {
     let socket = path.join("socket");
-    format!("{more}\nlisten = ['127.0.0.1:0', 'plain://127.0.0.1:0', 'unix:{}']\n", socket.display())
+    format!(
+        "{more}\nlisten = ['127.0.0.1:0', 'plain://127.0.0.1:0', 'unix:{}']\n",
+        socket.display()
+    )
 }
 
 /// `labsh` with its files in this directory; no agent stays behind.
 pub fn labsh_in(path: &Path) -> Command {
     let mut command = Command::new(LABSH);
-    command.env_remove("LABSH_KEY").env("LABSH_KEEP", "off").env("XDG_CONFIG_HOME", path.join("config"));
+    command
+        .env_remove("LABSH_KEY")
+        .env("LABSH_KEEP", "off")
+        .env("XDG_CONFIG_HOME", path.join("config"));
     command.env("XDG_STATE_HOME", path.join("state"));
     command
 }
@@ -258,8 +278,12 @@ pub fn feed(command: &mut Command, input: &[u8]) -> Output {
 
 /// Runs a command with this on its stdin, however it ends.
 pub fn pipe_through(command: &mut Command, input: &[u8]) -> Output {
-    let mut child =
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut stdin = child.stdin.take().unwrap();
     std::thread::scope(|scope| {
         // It may end before it has read everything; that is what some tests are about.
@@ -290,7 +314,8 @@ pub fn stop(pid: i32) {
     });
 }
 
-/// Waits until a condition holds; for things that the kernel does in its own time and reports nowhere.
+/// Waits until a condition holds; for things that the kernel does in its own time and reports
+/// nowhere.
 pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !holds() {
@@ -331,7 +356,8 @@ impl Labshd {
     }
 }
 
-/// A process that is ended, if it has not ended by itself, when the test is over; its outputs are piped.
+/// A process that is ended, if it has not ended by itself, when the test is over; its outputs are
+/// piped.
 pub struct Running {
     pub child: Child,
     stdout: Option<BufReader<std::process::ChildStdout>>,
@@ -437,11 +463,14 @@ pub fn own_account(field: usize) -> String {
 /// The processes whose parent this is, zombies included.
 pub fn children(pid: i32) -> Vec<i32> {
     let parent = |stat: String| stat.rsplit(") ").next()?.split(' ').nth(1)?.parse::<i32>().ok();
-    let processes =
-        fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().into_string().ok());
+    let processes = fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.unwrap().file_name().into_string().ok());
     let numbers = processes.filter_map(|name| name.parse::<i32>().ok());
     numbers
-        .filter(|child| fs::read_to_string(format!("/proc/{child}/stat")).ok().and_then(parent) == Some(pid))
+        .filter(|child| {
+            fs::read_to_string(format!("/proc/{child}/stat")).ok().and_then(parent) == Some(pid)
+        })
         .collect()
 }
 

@@ -1,4 +1,5 @@
-//! A terminal with a person at it: a shell with job control in a tmux of its own, keys typed into it, its screen read back.
+//! A terminal with a person at it: a shell with job control in a tmux of its own, keys typed into
+//! it, its screen read back.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,8 +13,8 @@ use super::{LABSH, Labshd, PATIENCE, text, tools};
 /// What the shell here asks with.
 const HERE: &str = "here>";
 
-/// Runs a command and says how it ended, and whether it left the terminal as it was: its modes, and the flags of the
-/// description that others share (O_NONBLOCK among them).
+/// Runs a command and says how it ended, and whether it left the terminal as it was: its modes, and
+/// the flags of the description that others share (O_NONBLOCK among them).
 const CHECKED: &str = "#!/bin/sh
 state() { stty -g; grep flags /proc/self/fdinfo/0; }
 state >\"$0.before\"
@@ -30,21 +31,23 @@ pub struct Screen {
 }
 
 impl Screen {
-    /// A shell in a window of 80 by 24 that knows labsh, `$T` for this labshd, `checked` and what else is said here.
-    /// None where there is no tmux.
+    /// A shell in a window of 80 by 24 that knows labsh, `$T` for this labshd, `checked` and what
+    /// else is said here. None where there is no tmux.
     pub fn start(labshd: &Labshd, more: &str) -> Option<Self> {
         let program = tools::need("tmux", "apt-get install tmux")?;
         let path = labshd.path();
         let bin = Path::new(LABSH).parent().unwrap().display();
         let rc = format!(
-            "PS1='{HERE} '; HISTFILE=; T={}; export LABSH_KEEP=off XDG_CONFIG_HOME={}; PATH={bin}:{}:$PATH\n\
+            "PS1='{HERE} '; HISTFILE=; T={}; export LABSH_KEEP=off XDG_CONFIG_HOME={}; \
+             PATH={bin}:{}:$PATH\n\
              unset TMUX LABSH_KEY; cd {2}\n{more}\n",
             labshd.target(),
             path.join("config").display(),
             path.display(),
         );
         fs::write(path.join("bashrc"), rc).unwrap();
-        let conf = "set -g status off\nset -s escape-time 0\nset -g default-terminal screen-256color\n";
+        let conf =
+            "set -g status off\nset -s escape-time 0\nset -g default-terminal screen-256color\n";
         fs::write(path.join("tmux.conf"), conf).unwrap();
         let checked = path.join("checked");
         fs::write(&checked, CHECKED).unwrap();
@@ -54,7 +57,8 @@ impl Screen {
         let socket = dir.path().join("socket");
         let mut tmux = Command::new(program);
         tmux.arg("-u").arg("-S").arg(&socket).arg("-f").arg(path.join("tmux.conf"));
-        tmux.args(["new-session", "-d", "-x", "80", "-y", "24", "bash", "--rcfile"]).arg(path.join("bashrc"));
+        tmux.args(["new-session", "-d", "-x", "80", "-y", "24", "bash", "--rcfile"])
+            .arg(path.join("bashrc"));
         tmux.env_remove("TMUX").env("LC_ALL", "C.UTF-8").stdin(Stdio::null());
         let started = tmux.output().unwrap();
         assert!(started.status.success(), "{}", text(&started.stderr));
@@ -115,7 +119,8 @@ impl Screen {
         })
     }
 
-    /// Waits until the last line of the screen is this prompt: whoever asks so has read everything typed before.
+    /// Waits until the last line of the screen is this prompt: whoever asks so has read everything
+    /// typed before.
     pub fn wait_for_prompt(&self, prompt: &str) -> String {
         self.wait_until(&format!("the prompt {prompt:?}"), |shown| {
             shown.trim_end().lines().last().is_some_and(|line| line.trim_end() == prompt)

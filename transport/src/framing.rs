@@ -96,7 +96,8 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         self.room = if filled { BUSY_READ } else { IDLE_READ };
     }
 
-    /// Reads all that is there, as far as there is room: frames that came together are handed on together.
+    /// Reads all that is there, as far as there is room: frames that came together are handed on
+    /// together.
     async fn fill(&mut self) -> io::Result<usize> {
         if let Some(error) = self.failed.take() {
             return Err(error);
@@ -125,7 +126,9 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         let buffer = self.decoder.buffer();
         let before = buffer.len();
         while buffer.capacity() - buffer.len() >= IDLE_READ {
-            let read = poll_fn(|context| Poll::Ready(pin!(self.reader.read_buf(buffer)).poll(context))).await;
+            let read =
+                poll_fn(|context| Poll::Ready(pin!(self.reader.read_buf(buffer)).poll(context)))
+                    .await;
             match read {
                 Poll::Ready(Ok(0)) | Poll::Pending => break,
                 Poll::Ready(Ok(_)) => {}
@@ -164,9 +167,13 @@ impl<C: AsyncRead + AsyncWrite> FrameReader<C> {
     }
 }
 
-/// Sends a last frame so that it arrives: shuts the writing half down, then reads and discards what the peer still sends,
-/// to a bound, for the caller closes next, and closing with unread input would reset the connection and destroy the frame.
-pub async fn send_last(carrier: &mut (impl AsyncRead + AsyncWrite + Unpin), frame: &Frame) -> io::Result<()> {
+/// Sends a last frame so that it arrives: shuts the writing half down, then reads and discards what
+/// the peer still sends, to a bound, for the caller closes next, and closing with unread input
+/// would reset the connection and destroy the frame.
+pub async fn send_last(
+    carrier: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    frame: &Frame,
+) -> io::Result<()> {
     write(carrier, std::slice::from_ref(frame)).await?;
     carrier.shutdown().await?;
     drain(carrier).await
@@ -192,7 +199,8 @@ pub fn to_bytes(frame: &Frame) -> Vec<u8> {
 
 /// Writes frames as few system calls as possible, without copying their bodies, and flushes.
 pub async fn write(writer: &mut (impl AsyncWrite + Unpin), frames: &[Frame]) -> io::Result<()> {
-    let headers: Vec<[u8; HEADER_LENGTH]> = frames.iter().map(|frame| frame.header().encode()).collect();
+    let headers: Vec<[u8; HEADER_LENGTH]> =
+        frames.iter().map(|frame| frame.header().encode()).collect();
     let mut slices: Vec<IoSlice<'_>> = headers
         .iter()
         .zip(frames)

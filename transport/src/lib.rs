@@ -1,7 +1,8 @@
-//! What carries labsh's frames: sockets, TLS, and the loops between them and the pure protocol. Shared by both sides.
+//! What carries labsh's frames: sockets, TLS, and the loops between them and the pure protocol.
+//! Shared by both sides.
 //!
-//! A connection is a [`carrier::Carrier`]; [`framing`] reads and writes its frames; [`multiplexer::Multiplexer`] lets
-//! many tasks use its channels.
+//! A connection is a [`carrier::Carrier`]; [`framing`] reads and writes its frames;
+//! [`multiplexer::Multiplexer`] lets many tasks use its channels.
 
 pub mod carrier;
 pub mod framing;

@@ -1,4 +1,5 @@
-//! The channels of a connection, usable by many tasks at once: locking and waking around the pure protocol.
+//! The channels of a connection, usable by many tasks at once: locking and waking around the pure
+//! protocol.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
@@ -44,7 +45,8 @@ pub struct Multiplexer {
 #[derive(Debug)]
 struct State {
     channels: Channels,
-    /// Tasks that wait on a stream. A stream goes one way only, so it has one waiter at most on this side.
+    /// Tasks that wait on a stream. A stream goes one way only, so it has one waiter at most on
+    /// this side.
     waiting: HashMap<(ChannelId, Stream), Waker>,
     /// Tasks that have something to do once the frames that came together have all been taken.
     due: Vec<Waker>,
@@ -68,7 +70,9 @@ impl State {
     }
 
     fn wake_all(&mut self, id: ChannelId) {
-        [Stream::Stdin, Stream::Stdout, Stream::Stderr].into_iter().for_each(|stream| self.wake(id, stream));
+        [Stream::Stdin, Stream::Stdout, Stream::Stderr]
+            .into_iter()
+            .for_each(|stream| self.wake(id, stream));
     }
 }
 
@@ -105,14 +109,19 @@ impl Multiplexer {
         result
     }
 
-    /// Takes a frame from the peer. Who waited for it learns so at the next [`Self::wake`], to be called before the next
-    /// wait: of many frames that came together, each task is told once, and finds them all.
+    /// Takes a frame from the peer. Who waited for it learns so at the next [`Self::wake`], to be
+    /// called before the next wait: of many frames that came together, each task is told once, and
+    /// finds them all.
     pub fn receive(&self, frame: Frame) -> Result<Event, ProtocolError> {
         let mut state = self.lock();
         let event = state.channels.receive(frame)?;
         match &event {
-            Event::Readable(id, stream) | Event::Writable(id, stream) => state.wake_later(*id, *stream),
-            Event::Exited(id, ..) | Event::Refused(id, _) | Event::Closed(id) => state.wake_all(*id),
+            Event::Readable(id, stream) | Event::Writable(id, stream) => {
+                state.wake_later(*id, *stream)
+            }
+            Event::Exited(id, ..) | Event::Refused(id, _) | Event::Closed(id) => {
+                state.wake_all(*id)
+            }
             // One pong may answer several pings: they coalesce.
             Event::Pong(_) => {
                 for asker in state.pings.drain(..) {
@@ -147,7 +156,8 @@ impl Multiplexer {
         self.slots.notify_waiters();
     }
 
-    /// Resolves after a slot was given back or the connection was lost. Create it before looking for a slot.
+    /// Resolves after a slot was given back or the connection was lost. Create it before looking
+    /// for a slot.
     pub fn slot(&self) -> tokio::sync::futures::Notified<'_> {
         self.slots.notified()
     }
@@ -217,7 +227,8 @@ impl Multiplexer {
         .await;
     }
 
-    /// Resolves once everything that came has been handed on for good, or the connection was lost. For one reading loop.
+    /// Resolves once everything that came has been handed on for good, or the connection was lost.
+    /// For one reading loop.
     pub async fn all_consumed(&self) {
         poll_fn(|context| {
             let mut state = self.lock();
@@ -268,8 +279,8 @@ impl Multiplexer {
         self.frames.notify_one();
     }
 
-    /// Writes `first`, then frames as they become due, until [`Self::finish`] or [`Self::lose`] was called; then shuts
-    /// the writing half down.
+    /// Writes `first`, then frames as they become due, until [`Self::finish`] or [`Self::lose`] was
+    /// called; then shuts the writing half down.
     pub async fn write_frames(
         &self,
         first: Option<Frame>,

@@ -1,11 +1,13 @@
-//! Buffers that are filled again once nobody holds what was cut from them: a busy stream asks the allocator for nothing.
+//! Buffers that are filled again once nobody holds what was cut from them: a busy stream asks the
+//! allocator for nothing.
 
 use std::collections::VecDeque;
 use std::mem;
 
 use bytes::BytesMut;
 
-/// As many full buffers wait for their last piece to be dropped; where more are out, a new one is made.
+/// As many full buffers wait for their last piece to be dropped; where more are out, a new one is
+/// made.
 const KEPT: usize = 4;
 
 /// The buffers of one stream that pieces may still be cut from, the oldest first.
@@ -17,7 +19,8 @@ pub struct Recycler {
 }
 
 impl Recycler {
-    /// Makes room for so many more bytes behind what the buffer holds: there, or in another one that it then is.
+    /// Makes room for so many more bytes behind what the buffer holds: there, or in another one
+    /// that it then is.
     pub fn make_room(&mut self, buffer: &mut BytesMut, room: usize) {
         if buffer.try_reclaim(room) {
             return;
@@ -90,7 +93,10 @@ mod tests {
         }
         assert_eq!(recycler.retired.len(), KEPT);
         assert!(
-            pieces.iter().enumerate().all(|(value, piece)| piece.iter().all(|byte| *byte == value as u8))
+            pieces
+                .iter()
+                .enumerate()
+                .all(|(value, piece)| piece.iter().all(|byte| *byte == value as u8))
         );
         recycler.forget();
         assert!(recycler.retired.is_empty());

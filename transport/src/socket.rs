@@ -16,7 +16,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinSet;
 
-/// Unsent data that the kernel takes before it says "full": little, so that what waits can still be re-ordered.
+/// Unsent data that the kernel takes before it says "full": little, so that what waits can still be
+/// re-ordered.
 const NOT_SENT_LOW_WATER: u32 = 128 << 10;
 
 /// The first bytes from a peer are remembered, to tell what it speaks when it is not labsh.
@@ -72,17 +73,23 @@ enum Stream {
 }
 
 impl Socket {
-    /// Takes a TCP connection with this peer over and sets its options: no delay, little unsent data, keepalive such that
-    /// an idle peer that has vanished is noticed within `dead_peer_after`.
+    /// Takes a TCP connection with this peer over and sets its options: no delay, little unsent
+    /// data, keepalive such that an idle peer that has vanished is noticed within
+    /// `dead_peer_after`.
     pub fn tcp(stream: TcpStream, peer: SocketAddr, dead_peer_after: Duration) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         let socket = SockRef::from(&stream);
         socket.set_tcp_notsent_lowat(NOT_SENT_LOW_WATER)?;
         // The kernel counts whole seconds, and takes no 0.
-        let [time, interval] = [3, 6].map(|part| (dead_peer_after / part).max(Duration::from_secs(1)));
+        let [time, interval] =
+            [3, 6].map(|part| (dead_peer_after / part).max(Duration::from_secs(1)));
         let keepalive = TcpKeepalive::new().with_time(time).with_interval(interval).with_retries(4);
         socket.set_tcp_keepalive(&keepalive)?;
-        Ok(Self { stream: Stream::Tcp(stream), peer: Some(canonical(peer)), first_bytes: Vec::new() })
+        Ok(Self {
+            stream: Stream::Tcp(stream),
+            peer: Some(canonical(peer)),
+            first_bytes: Vec::new(),
+        })
     }
 
     /// Takes a unix connection over.
@@ -90,8 +97,9 @@ impl Socket {
         Self { stream: Stream::Unix(stream), peer: None, first_bytes: Vec::new() }
     }
 
-    /// Connects to a host by name or address. Its addresses of that family are tried in their order, each a moment behind
-    /// the one before it: one that swallows everything (often IPv6) must not keep the others from answering in time.
+    /// Connects to a host by name or address. Its addresses of that family are tried in their
+    /// order, each a moment behind the one before it: one that swallows everything (often IPv6)
+    /// must not keep the others from answering in time.
     pub async fn connect_tcp(
         host: &str,
         port: u16,
@@ -144,7 +152,8 @@ impl Socket {
         Ok((count == 1).then_some(byte[0]))
     }
 
-    /// A handle that can ask for the peer's silence while the socket is in use elsewhere; none for a unix socket.
+    /// A handle that can ask for the peer's silence while the socket is in use elsewhere; none for
+    /// a unix socket.
     pub fn watch(&self) -> io::Result<Option<Watch>> {
         match &self.stream {
             Stream::Tcp(stream) => Ok(Some(Watch(stream.as_fd().try_clone_to_owned()?))),
@@ -153,7 +162,8 @@ impl Socket {
     }
 }
 
-/// The connection to the first of these addresses that takes one; the error of the last that refused where none does.
+/// The connection to the first of these addresses that takes one; the error of the last that
+/// refused where none does.
 async fn first_of(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
     let mut addresses = addresses.into_iter();
     let mut attempts = JoinSet::new();
@@ -185,19 +195,20 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 pub struct Watch(std::os::fd::OwnedFd);
 
 impl Watch {
-    /// For how long the peer has acknowledged nothing, where it owes an answer: a sign that it has vanished. A peer that
-    /// is only stopped still acknowledges. (TCP_USER_TIMEOUT would end that one too: it counts a full receive window
-    /// as silence, tcp(7).)
+    /// For how long the peer has acknowledged nothing, where it owes an answer: a sign that it has
+    /// vanished. A peer that is only stopped still acknowledges. (TCP_USER_TIMEOUT would end that
+    /// one too: it counts a full receive window as silence, tcp(7).)
     pub fn silence(&self) -> Option<Duration> {
         information(&self.0).and_then(|information| silence(&information))
     }
 }
 
-/// An answer is owed once data was sent again, or two probes in a row were for nothing: those are sent where the
-/// peer's window is full, or where the kernel finds no way to it.
+/// An answer is owed once data was sent again, or two probes in a row were for nothing: those are
+/// sent where the peer's window is full, or where the kernel finds no way to it.
 fn silence(information: &libc::tcp_info) -> Option<Duration> {
     let owes = information.tcpi_retransmits > 0 || information.tcpi_probes > 1;
-    // What was sent last is no measure: the kernel counts what it sends again, at longer and longer intervals.
+    // What was sent last is no measure: the kernel counts what it sends again, at longer and longer
+    // intervals.
     owes.then(|| Duration::from_millis(information.tcpi_last_ack_recv.into()))
 }
 
@@ -206,7 +217,8 @@ fn information(socket: &impl AsRawFd) -> Option<libc::tcp_info> {
     let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
     // SAFETY: tcp_info is plain integers, for which all zeros is a value.
     let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
-    // SAFETY: the pointers are to a tcp_info and its length, both live for the call; the kernel writes at most `length`.
+    // SAFETY: the pointers are to a tcp_info and its length, both live for the call; the kernel
+    // writes at most `length`.
     let result = unsafe {
         libc::getsockopt(
             socket.as_raw_fd(),
@@ -288,7 +300,8 @@ mod tests {
     fn told(retransmits: u8, probes: u8, unacked: u32, last_data_sent: u32) -> libc::tcp_info {
         // SAFETY: tcp_info is plain integers, for which all zeros is a value.
         let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
-        (info.tcpi_retransmits, info.tcpi_probes, info.tcpi_unacked) = (retransmits, probes, unacked);
+        (info.tcpi_retransmits, info.tcpi_probes, info.tcpi_unacked) =
+            (retransmits, probes, unacked);
         (info.tcpi_last_data_sent, info.tcpi_last_ack_recv) = (last_data_sent, 30_600);
         info
     }
@@ -304,7 +317,11 @@ mod tests {
     fn a_peer_that_owes_nothing_is_not_silent() {
         assert_eq!(silence(&told(0, 0, 0, 30_600)), None, "nothing was sent");
         assert_eq!(silence(&told(0, 0, 1, 1)), None, "something was sent just now");
-        assert_eq!(silence(&told(0, 1, 0, 30_600)), None, "its window is full, and it is being asked");
+        assert_eq!(
+            silence(&told(0, 1, 0, 30_600)),
+            None,
+            "its window is full, and it is being asked"
+        );
     }
 
     #[tokio::test]
@@ -312,7 +329,12 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (client, accepted) = tokio::join!(
-            Socket::connect_tcp("127.0.0.1", address.port(), AddressFamily::Any, Duration::from_secs(45)),
+            Socket::connect_tcp(
+                "127.0.0.1",
+                address.port(),
+                AddressFamily::Any,
+                Duration::from_secs(45)
+            ),
             listener.accept()
         );
         let (mut client, (mut peer, _)) = (client.unwrap(), accepted.unwrap());
@@ -336,7 +358,8 @@ mod tests {
     #[tokio::test]
     async fn an_address_that_swallows_everything_does_not_hide_one_that_answers() {
         // Where as many wait as it lets wait, a listener takes no notice of anybody else.
-        let deaf = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        let deaf =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
         deaf.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
         deaf.listen(0).unwrap();
         let silent = deaf.local_addr().unwrap().as_socket().unwrap();
@@ -344,7 +367,8 @@ mod tests {
 
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let answers = listener.local_addr().unwrap();
-        let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let gone =
+            tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         let stream = first_of(vec![gone, silent, answers]).await.unwrap();
         assert_eq!(stream.peer_addr().unwrap(), answers);
         let error = first_of(vec![gone]).await.unwrap_err();

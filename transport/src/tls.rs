@@ -1,4 +1,5 @@
-//! TLS 1.3 with raw public keys derived from labsh's own (PROTOCOL.md, "TLS mode"); the one home of the provider.
+//! TLS 1.3 with raw public keys derived from labsh's own (PROTOCOL.md, "TLS mode"); the one home of
+//! the provider.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -11,11 +12,14 @@ use labsh_proto::message::Name;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::aws_lc_rs::{self as provider, cipher_suite, kx_group};
 use rustls::crypto::{CryptoProvider, verify_tls13_signature_with_raw_key};
-use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
+use rustls::pki_types::{
+    CertificateDer, PrivatePkcs8KeyDer, ServerName, SubjectPublicKeyInfoDer, UnixTime,
+};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, ServerConfig, SignatureScheme, version,
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, ServerConfig, SignatureScheme,
+    version,
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 use zeroize::Zeroizing;
@@ -27,16 +31,18 @@ use crate::socket::Socket;
 
 const ALPN: &[u8] = b"labsh/1";
 
-/// Encrypted bytes that wait for the socket at most: a whole batch of frames, so that it takes one system call and not
-/// three.
+/// Encrypted bytes that wait for the socket at most: a whole batch of frames, so that it takes one
+/// system call and not three.
 const UNSENT: usize = 320 << 10;
 
 /// The first byte of every TLS connection: the type of a handshake record (RFC 8446, section 5.1).
 pub const FIRST_BYTE: u8 = 0x16;
 
-/// Everything in front of the 32 seed bytes of an Ed25519 private key in PKCS #8 (RFC 8410, section 7).
-const PKCS8_PREFIX: &[u8; 16] =
-    &[0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
+/// Everything in front of the 32 seed bytes of an Ed25519 private key in PKCS #8 (RFC 8410, section
+/// 7).
+const PKCS8_PREFIX: &[u8; 16] = &[
+    0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20,
+];
 
 /// One key exchange on both sides, so that no connection costs an extra round trip for choosing.
 fn provider() -> Arc<CryptoProvider> {
@@ -50,13 +56,15 @@ fn provider() -> Arc<CryptoProvider> {
     })
 }
 
-/// The server's TLS identity for one pair of key and host: both ends can derive it, nobody else can.
+/// The server's TLS identity for one pair of key and host: both ends can derive it, nobody else
+/// can.
 fn identity(seed: &Secret) -> Result<CertifiedKey, Error> {
     let mut pkcs8 = Zeroizing::new([0; 48]);
     pkcs8[..16].copy_from_slice(PKCS8_PREFIX);
     pkcs8[16..].copy_from_slice(seed.expose());
     let key = provider::sign::any_eddsa_type(&PrivatePkcs8KeyDer::from(&pkcs8[..]))?;
-    let public = key.public_key().ok_or(Error::General("an Ed25519 key without a public half".into()))?;
+    let public =
+        key.public_key().ok_or(Error::General("an Ed25519 key without a public half".into()))?;
     Ok(CertifiedKey::new(vec![CertificateDer::from(public.to_vec())], key))
 }
 
@@ -77,7 +85,8 @@ fn name_in(server_name: &str) -> Option<Name> {
     Some(Name(name))
 }
 
-// ---- The client ---------------------------------------------------------------------------------------------------
+// ---- The client
+// ---------------------------------------------------------------------------------------------
 
 /// Accepts one public key and no other.
 #[derive(Debug)]
@@ -137,7 +146,8 @@ impl ServerCertVerifier for Pinned {
 /// Why TLS did not come about on the client's side.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// The other end showed another key: not that host, or not enrolled there, or someone in between.
+    /// The other end showed another key: not that host, or not enrolled there, or someone in
+    /// between.
     #[error("the server could not show the key of this host")]
     WrongServer,
     /// The other end speaks labsh, but in plain mode.
@@ -187,7 +197,9 @@ pub async fn connect(
 fn explain(error: io::Error, first_bytes: &[u8]) -> ConnectError {
     // A challenge's header is 00 00 00 20 01 00 00 00; a TLS record begins with 14 to 17.
     match first_bytes {
-        [0, 0, _, _, kind, _, 0, 0, ..] if *kind == 0x01 || *kind == 0x04 => return ConnectError::PlainMode,
+        [0, 0, _, _, kind, _, 0, 0, ..] if *kind == 0x01 || *kind == 0x04 => {
+            return ConnectError::PlainMode;
+        }
         [0x14..=0x17, ..] | [] => {}
         other => return ConnectError::Foreign(String::from_utf8_lossy(other).into_owned()),
     }
@@ -199,7 +211,8 @@ fn explain(error: io::Error, first_bytes: &[u8]) -> ConnectError {
     }
 }
 
-// ---- The server ---------------------------------------------------------------------------------------------------
+// ---- The server
+// ---------------------------------------------------------------------------------------------
 
 /// Where the server's TLS identities come from: for an unknown name a stand-in that costs the same.
 pub trait Identities: fmt::Debug + Send + Sync + 'static {
@@ -243,7 +256,8 @@ pub struct Accepted {
 }
 
 impl Acceptor {
-    /// No tickets, no resumption, no early data; the challenge leaves with the server's own last handshake message.
+    /// No tickets, no resumption, no early data; the challenge leaves with the server's own last
+    /// handshake message.
     pub fn new(identities: impl Identities) -> Result<Self, Error> {
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&version::TLS13])?
@@ -263,7 +277,8 @@ impl Acceptor {
             .0
             .accept_with(socket, |connection| {
                 connection.set_buffer_limit(Some(UNSENT));
-                // Buffered until TLS may carry it; a buffer that cannot take 44 bytes shows as a missing challenge.
+                // Buffered until TLS may carry it; a buffer that cannot take 44 bytes shows as a
+                // missing challenge.
                 let _ = connection.writer().write_all(&bytes);
             })
             .await?;

@@ -37,7 +37,10 @@ fn end(role: Role, link: DuplexStream) -> (Arc<Multiplexer>, mpsc::UnboundedRece
     (multiplexer, events)
 }
 
-async fn next(events: &mut mpsc::UnboundedReceiver<Event>, wanted: impl Fn(&Event) -> bool) -> Event {
+async fn next(
+    events: &mut mpsc::UnboundedReceiver<Event>,
+    wanted: impl Fn(&Event) -> bool,
+) -> Event {
     loop {
         let event = events.recv().await.unwrap();
         if wanted(&event) {
@@ -73,7 +76,9 @@ async fn send(multiplexer: &Multiplexer, id: ChannelId, stream: Stream, mut byte
 async fn echo(multiplexer: Arc<Multiplexer>, id: ChannelId) {
     multiplexer.with(|channels| channels.started(id, 1));
     while let Some(bytes) = multiplexer.read(id, Stream::Stdin).await.unwrap() {
-        let Ok(Room::Bytes(room)) = multiplexer.room(id, Stream::Stdout).await else { panic!("a reader") };
+        let Ok(Room::Bytes(room)) = multiplexer.room(id, Stream::Stdout).await else {
+            panic!("a reader")
+        };
         assert!(
             room >= bytes.len(),
             "credit and backlog are far above what an eight-byte pipe delivers at once"
@@ -122,9 +127,8 @@ async fn every_byte_comes_back() {
     sending.await.unwrap();
     assert!(output == input, "{} of {} bytes", output.len(), input.len());
     let exited = next(&mut client_events, |event| matches!(event, Event::Exited(..))).await;
-    assert!(
-        matches!(exited, Event::Exited(_, exit, Completeness::Complete) if exit.stdout == input.len() as u64)
-    );
+    assert!(matches!(exited, Event::Exited(_, exit,
+            Completeness::Complete) if exit.stdout == input.len() as u64));
 }
 
 #[tokio::test]

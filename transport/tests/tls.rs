@@ -22,12 +22,17 @@ struct One(HostKey);
 
 impl Identities for One {
     fn tls_seed(&self, name: Name) -> Secret {
-        if self.0.name() == name { self.0.tls_seed() } else { dummy_tls_seed(&Secret::new([9; 32]), name) }
+        if self.0.name() == name {
+            self.0.tls_seed()
+        } else {
+            dummy_tls_seed(&Secret::new([9; 32]), name)
+        }
     }
 }
 
 fn key(byte: u8, host: &str) -> HostKey {
-    Key::new(KeyId::new("k").unwrap(), Secret::new([byte; 32])).for_host(&HostId::new(host).unwrap())
+    Key::new(KeyId::new("k").unwrap(), Secret::new([byte; 32]))
+        .for_host(&HostId::new(host).unwrap())
 }
 
 async fn listener() -> (TcpListener, u16) {
@@ -79,7 +84,8 @@ async fn what_is_not_tls_is_named() {
             stream.write_all(&answer).await.unwrap();
             stream
         });
-        let socket = Socket::connect_tcp("127.0.0.1", port, AddressFamily::Any, PATIENCE).await.unwrap();
+        let socket =
+            Socket::connect_tcp("127.0.0.1", port, AddressFamily::Any, PATIENCE).await.unwrap();
         let error = tls::connect(socket, &key(1, "lab07")).await.unwrap_err();
         match error {
             ConnectError::PlainMode => assert!(plain),

@@ -1,4 +1,5 @@
-//! Does one piece of work so many times, and nothing else: what `bench/instructions.py` runs under callgrind.
+//! Does one piece of work so many times, and nothing else: what `bench/instructions.py` runs under
+//! callgrind.
 
 use std::hint::black_box;
 
@@ -23,11 +24,13 @@ fn main() -> anyhow::Result<()> {
             repeat(times, || Ok(handshake::key_schedule(&key, &host)))
         }
         "handshake-plain" => {
-            let (pair, dummy) = (handshake::key()?.for_host(&handshake::host()?), handshake::dummy());
+            let (pair, dummy) =
+                (handshake::key()?.for_host(&handshake::host()?), handshake::dummy());
             repeat(times, || handshake::plain(&pair, &dummy))
         }
         "handshake-tls" => {
-            let (pair, dummy) = (handshake::key()?.for_host(&handshake::host()?), handshake::dummy());
+            let (pair, dummy) =
+                (handshake::key()?.for_host(&handshake::host()?), handshake::dummy());
             let acceptor = handshake::acceptor(&pair)?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
             repeat(times, || runtime.block_on(handshake::tls(&acceptor, &pair, &dummy)))

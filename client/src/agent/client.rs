@@ -19,7 +19,8 @@ use crate::agent::place::{self, Place, PlaceError};
 use crate::agent::wire::{self, Answer, Ask, Kept, Route, Wish};
 use crate::connect::{Address, ConnectOptions, Server};
 
-/// An agent that has not answered by then is not worth waiting for; nothing is lost by connecting without it.
+/// An agent that has not answered by then is not worth waiting for; nothing is lost by connecting
+/// without it.
 const ANSWER: Duration = Duration::from_secs(1);
 
 /// That sessions are to be kept.
@@ -92,7 +93,8 @@ pub(crate) async fn borrow(options: &ConnectOptions) -> Option<Borrowed> {
 }
 
 impl Waiting {
-    /// Has a session kept: the host has let this key in. Whatever fails here costs the next command a connection.
+    /// Has a session kept: the host has let this key in. Whatever fails here costs the next command
+    /// a connection.
     pub(crate) async fn keep(self) {
         let ask = Ask::Keep(self.wish);
         match self.agent {
@@ -110,14 +112,21 @@ impl Waiting {
     }
 }
 
-/// Starts an agent, whose stdin holds its first wish; `told` is dropped once it has it, or cannot have it.
+/// Starts an agent, whose stdin holds its first wish; `told` is dropped once it has it, or cannot
+/// have it.
 fn start(first: &Ask, told: oneshot::Sender<()>) {
     let spawned = || {
         // Whichever of our programs this is, labsh is beside it.
         let mut command = Command::new(std::env::current_exe()?.with_file_name("labsh"));
-        command.args(["agent", "serve"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+            .args(["agent", "serve"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         // It outlives what our environment was made for.
-        command.env_clear().envs(std::env::var_os(place::RUNTIME).map(|path| (place::RUNTIME, path)));
+        command
+            .env_clear()
+            .envs(std::env::var_os(place::RUNTIME).map(|path| (place::RUNTIME, path)));
         let mut child = command.spawn()?;
         // Far less than a pipe takes at once.
         let written = wire::encode(first).and_then(|wish| match child.stdin.take() {
@@ -152,7 +161,8 @@ impl Lender {
         }
     }
 
-    /// Has it close what is not lent, lend nothing more, and end with the last command; resolves once it is out of reach.
+    /// Has it close what is not lent, lend nothing more, and end with the last command; resolves
+    /// once it is out of reach.
     pub async fn stop(mut self) -> std::io::Result<()> {
         self.ask(&Ask::Stop).await.map(drop)
     }

@@ -29,11 +29,12 @@ pub(super) const MOST: usize = 64;
 /// How often an idle host is asked whether it is there.
 const ASK_EVERY: Duration = Duration::from_secs(5);
 
-/// A session that was silent for longer is not lent: the machine may have slept, or the host have vanished.
+/// A session that was silent for longer is not lent: the machine may have slept, or the host have
+/// vanished.
 const FRESH: Duration = Duration::from_secs(15);
 
-/// Old sessions are not lent again: what a host decides when it lets somebody in (the account and its groups, where
-/// from, until when) is decided anew so often.
+/// Old sessions are not lent again: what a host decides when it lets somebody in (the account and
+/// its groups, where from, until when) is decided anew so often.
 const LONGEST_LIFE: Duration = Duration::from_secs(3600);
 
 /// For a few bytes to be taken by a host or a client.
@@ -96,28 +97,41 @@ impl Sessions {
     pub(super) fn list(&self) -> Vec<Kept> {
         let now = now();
         let show = |entry: &Entry| Kept {
-            address: Address::Tcp { host: entry.wish.route.host.clone(), port: entry.wish.route.port }
-                .to_string(),
+            address: Address::Tcp {
+                host: entry.wish.route.host.clone(),
+                port: entry.wish.route.port,
+            }
+            .to_string(),
             host_id: entry.wish.host_id.clone(),
             key: entry.wish.key.clone(),
             age: now.saturating_sub(entry.opened).as_secs(),
-            idle: matches!(entry.state, State::Idle(_)).then(|| now.saturating_sub(entry.used).as_secs()),
+            idle: matches!(entry.state, State::Idle(_))
+                .then(|| now.saturating_sub(entry.used).as_secs()),
         };
         self.lock().entries.values().map(show).collect()
     }
 
-    /// Hands the client to an idle session of this route, whose task answers it; gives it back where there is none.
-    pub(super) fn lend(&self, route: &Route, keep: Duration, client: UnixStream) -> Result<(), UnixStream> {
+    /// Hands the client to an idle session of this route, whose task answers it; gives it back
+    /// where there is none.
+    pub(super) fn lend(
+        &self,
+        route: &Route,
+        keep: Duration,
+        client: UnixStream,
+    ) -> Result<(), UnixStream> {
         let oldest = now().saturating_sub(FRESH);
         let fits = |entry: &&mut Entry| {
-            entry.wish.route == *route && matches!(entry.state, State::Idle(_)) && entry.heard >= oldest
+            entry.wish.route == *route
+                && matches!(entry.state, State::Idle(_))
+                && entry.heard >= oldest
         };
         if self.stopping.is_cancelled() {
             return Err(client);
         }
         // The one used last: those that are too many become old.
         let mut table = self.lock();
-        let Some(entry) = table.entries.values_mut().filter(fits).max_by_key(|entry| entry.used) else {
+        let Some(entry) = table.entries.values_mut().filter(fits).max_by_key(|entry| entry.used)
+        else {
             return Err(client);
         };
         entry.wish.keep = keep;
@@ -130,7 +144,8 @@ impl Sessions {
     /// Opens a session and keeps it, unless there is an idle one or one on its way.
     pub(super) fn keep(self: &Arc<Self>, wish: Wish) {
         let mut table = self.lock();
-        let spare = |entry: &Entry| entry.wish.route == wish.route && !matches!(entry.state, State::Lent);
+        let spare =
+            |entry: &Entry| entry.wish.route == wish.route && !matches!(entry.state, State::Lent);
         if self.stopping.is_cancelled()
             || table.entries.len() >= MOST
             || table.entries.values().any(spare)
@@ -142,7 +157,9 @@ impl Sessions {
         let (opened, used, heard) = (now(), now(), Duration::ZERO);
         let id = table.next;
         table.next += 1;
-        table.entries.insert(id, Entry { wish: wish.clone(), opened, used, heard, state: State::Opening });
+        table
+            .entries
+            .insert(id, Entry { wish: wish.clone(), opened, used, heard, state: State::Opening });
         let place = Place { sessions: self.clone(), id };
         tokio::spawn(async move { place.live(&wish).await });
     }
@@ -187,7 +204,8 @@ impl Place {
                 client = &mut client => client.ok(),
                 () = self.idle(&mut upstream, keep, born) => None,
             };
-            // A client that is handed over at this very moment finds its connection closed, and goes its own way.
+            // A client that is handed over at this very moment finds its connection closed, and
+            // goes its own way.
             let Some(mut client) = lent else { break };
             let lent = Answer::Lent {
                 highest: upstream.highest.0,
@@ -199,7 +217,8 @@ impl Place {
                 // It had not waited, and the host has heard nothing of it.
                 continue;
             }
-            if !relay::carry(&mut upstream, client, wish.connect_timeout.min(DEAD_PEER_AFTER)).await {
+            if !relay::carry(&mut upstream, client, wish.connect_timeout.min(DEAD_PEER_AFTER)).await
+            {
                 return;
             }
             self.heard();
@@ -220,7 +239,8 @@ impl Place {
                 () = self.sessions.stopping.cancelled() => ControlFlow::Break(()),
                 frame = upstream.reader.next(limits::BODY) => match frame {
                     // What is left of a command whose client went early, or an answer to us.
-                    Ok(Some(frame)) if frame.channel != ChannelId::CONNECTION || frame.kind == Kind::Pong => {
+                    Ok(Some(frame)) if frame.channel != ChannelId::CONNECTION
+                        || frame.kind == Kind::Pong => {
                         self.heard();
                         ControlFlow::Continue(())
                     }
@@ -229,7 +249,8 @@ impl Place {
                 _ = ticks.tick() => {
                     let since = |moment: Duration| now().saturating_sub(moment);
                     let silent = since(self.with(|entry| entry.heard).unwrap_or_default());
-                    if since(start) >= keep || since(born) >= LONGEST_LIFE || silent >= DEAD_PEER_AFTER {
+                    if since(start) >= keep || since(born) >= LONGEST_LIFE
+                        || silent >= DEAD_PEER_AFTER {
                         ControlFlow::Break(())
                     } else {
                         ask(upstream).await
@@ -254,13 +275,18 @@ async fn ask(upstream: &mut Upstream) -> ControlFlow<()> {
 /// Connects as any client does; the key must still be the one that the client had.
 async fn open(wish: &Wish) -> Option<(Upstream, ServerSays)> {
     let (path, host_id) = (wish.key.clone(), wish.host_id()?);
-    let key = tokio::task::spawn_blocking(move || key_file::load(&path)).await.ok()?.ok()?.for_host(&host_id);
+    let key = tokio::task::spawn_blocking(move || key_file::load(&path))
+        .await
+        .ok()?
+        .ok()?
+        .for_host(&host_id);
     if key.name().0 != wish.route.name {
         return None;
     }
     let address = Address::Tcp { host: wish.route.host.clone(), port: wish.route.port };
     let mode = if wish.route.plain { Mode::Plain } else { Mode::Tls };
-    let options = ConnectOptions { mode, timeout: wish.connect_timeout, ..ConnectOptions::new(address, key) };
+    let options =
+        ConnectOptions { mode, timeout: wish.connect_timeout, ..ConnectOptions::new(address, key) };
     let mut answered = connect::answer(&options).await.ok()?;
     framing::write(answered.reader.get_mut(), &[answered.response]).await.ok()?;
     let said = connect::welcome(&options, &mut answered.reader, answered.handshake).await.ok()?;
@@ -270,7 +296,8 @@ async fn open(wish: &Wish) -> Option<(Upstream, ServerSays)> {
 
 async fn say_goodbye(upstream: &mut Upstream) {
     let last = async {
-        framing::write(&mut upstream.writer, &[Goodbye::new("").frame(ChannelId::CONNECTION)]).await?;
+        framing::write(&mut upstream.writer, &[Goodbye::new("").frame(ChannelId::CONNECTION)])
+            .await?;
         upstream.writer.shutdown().await
     };
     // A host that does not take it sees the connection closed.

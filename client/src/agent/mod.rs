@@ -1,8 +1,10 @@
-//! Connections that stay: a process of this user keeps authenticated sessions open, and lends each to one client at a time.
+//! Connections that stay: a process of this user keeps authenticated sessions open, and lends each
+//! to one client at a time.
 //!
-//! A lent session belongs to its client alone until that client has gone. Whole frames pass through unchanged, so flow
-//! control, totals and signals stay between client and host, and no client can hold up another. What a client leaves
-//! open, because it was killed or did not wait, is closed behind it: its commands lose their client as with a connection.
+//! A lent session belongs to its client alone until that client has gone. Whole frames pass through
+//! unchanged, so flow control, totals and signals stay between client and host, and no client can
+//! hold up another. What a client leaves open, because it was killed or did not wait, is closed
+//! behind it: its commands lose their client as with a connection.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

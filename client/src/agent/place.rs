@@ -15,7 +15,8 @@ use tokio::net::{UnixListener, UnixStream};
 pub enum PlaceError {
     /// Somebody else may write there, or it is no directory.
     #[error(
-        "{} must be a directory of this user with mode 0700, and no link; remove it, or set XDG_RUNTIME_DIR",
+        "{} must be a directory of this user with mode 0700, and no link; remove it, or set \
+         XDG_RUNTIME_DIR",
         .0.display()
     )]
     Unsafe(PathBuf),
@@ -40,8 +41,8 @@ pub enum PlaceError {
 /// The variable that names what a login session may keep, and loses with its last process.
 pub(super) const RUNTIME: &str = "XDG_RUNTIME_DIR";
 
-/// Whether this process belongs to a service of systemd's (cgroups(7)): at its end everything in it is killed, which a
-/// process that others use should not be.
+/// Whether this process belongs to a service of systemd's (cgroups(7)): at its end everything in it
+/// is killed, which a process that others use should not be.
 pub fn in_a_service() -> bool {
     fs::read_to_string("/proc/self/cgroup").is_ok_and(|groups| names_a_service(&groups))
 }
@@ -55,18 +56,22 @@ fn names_a_service(groups: &str) -> bool {
 pub struct Place(PathBuf);
 
 impl Place {
-    /// `$XDG_RUNTIME_DIR/labsh`: what a login session has, and cron(8), a service or a container has not. A directory that
-    /// is somebody else's (su(1) can leave such a one set) does not count.
+    /// `$XDG_RUNTIME_DIR/labsh`: what a login session has, and cron(8), a service or a container
+    /// has not. A directory that is somebody else's (su(1) can leave such a one set) does not
+    /// count.
     pub fn of_login() -> Option<Self> {
-        let runtime = std::env::var_os(RUNTIME).map(PathBuf::from).filter(|path| path.is_absolute())?;
+        let runtime =
+            std::env::var_os(RUNTIME).map(PathBuf::from).filter(|path| path.is_absolute())?;
         let about = fs::metadata(&runtime).ok()?;
-        let ours = about.is_dir() && about.uid() == Uid::effective().as_raw() && about.mode() & 0o022 == 0;
+        let ours =
+            about.is_dir() && about.uid() == Uid::effective().as_raw() && about.mode() & 0o022 == 0;
         ours.then(|| Self(runtime.join("labsh")))
     }
 
     /// The same, or `/tmp/labsh-UID` without a login session.
     pub fn of_user() -> Self {
-        Self::of_login().unwrap_or_else(|| Self(PathBuf::from(format!("/tmp/labsh-{}", Uid::effective()))))
+        Self::of_login()
+            .unwrap_or_else(|| Self(PathBuf::from(format!("/tmp/labsh-{}", Uid::effective()))))
     }
 
     fn socket(&self) -> PathBuf {
@@ -92,23 +97,34 @@ impl Place {
         Ok(stream)
     }
 
-    /// Listens there; `None` where another agent does. A socket that a killed one left behind is replaced.
+    /// Listens there; `None` where another agent does. A socket that a killed one left behind is
+    /// replaced.
     pub(super) fn listen(&self) -> Result<Option<(UnixListener, Held)>, PlaceError> {
         match DirBuilder::new().mode(0o700).create(&self.0) {
-            Err(cause) if cause.kind() != io::ErrorKind::AlreadyExists => return Err(system(&self.0)(cause)),
+            Err(cause) if cause.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(system(&self.0)(cause));
+            }
             _ => self.check()?,
         }
         let lock_path = self.0.join("agent.lock");
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&lock_path);
-        let lock = match Flock::lock(lock.map_err(system(&lock_path))?, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => lock,
-            Err((_, Errno::EWOULDBLOCK)) => return Ok(None),
-            Err((_, cause)) => return Err(system(&lock_path)(cause.into())),
-        };
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&lock_path);
+        let lock =
+            match Flock::lock(lock.map_err(system(&lock_path))?, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) => lock,
+                Err((_, Errno::EWOULDBLOCK)) => return Ok(None),
+                Err((_, cause)) => return Err(system(&lock_path)(cause.into())),
+            };
         let path = self.socket();
         // The lock is ours, so nobody serves what lies there.
         match fs::remove_file(&path) {
-            Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(system(&path)(cause)),
+            Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
+                return Err(system(&path)(cause));
+            }
             _ => {}
         }
         let listener = UnixListener::bind(&path).map_err(system(&path))?;
@@ -126,11 +142,12 @@ pub(super) struct Held {
 }
 
 impl Held {
-    /// Whether what lies there is still ours: the directory may have been removed (with the login session), and another
-    /// agent have made it anew.
+    /// Whether what lies there is still ours: the directory may have been removed (with the login
+    /// session), and another agent have made it anew.
     pub(super) fn is_ours(&self) -> bool {
         let identity = |about: fs::Metadata| (about.dev(), about.ino());
-        let (held, there) = (self.lock.metadata().map(identity), fs::metadata(&self.lock_path).map(identity));
+        let (held, there) =
+            (self.lock.metadata().map(identity), fs::metadata(&self.lock_path).map(identity));
         matches!((held, there), (Ok(held), Ok(there)) if held == there)
     }
 }
@@ -155,9 +172,10 @@ mod tests {
 
     #[test]
     fn a_service_is_told_from_a_login_session() {
-        for service in
-            ["0::/system.slice/cron.service\n", "2:cpu:/\n1:name=systemd:/system.slice/job.service\n0::/\n"]
-        {
+        for service in [
+            "0::/system.slice/cron.service\n",
+            "2:cpu:/\n1:name=systemd:/system.slice/job.service\n0::/\n",
+        ] {
             assert!(names_a_service(service), "{service}");
         }
         for session in [

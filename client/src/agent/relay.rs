@@ -32,8 +32,8 @@ const BATCH: usize = 128 << 10;
 /// For a client to take the last words of a host, or a host those of a client.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// The tokens of the agent's own questions, whose answers are not for clients: whether the host is there, and whether it
-/// has heard everything.
+/// The tokens of the agent's own questions, whose answers are not for clients: whether the host is
+/// there, and whether it has heard everything.
 const THERE: u64 = u64::MAX;
 const HEARD: u64 = u64::MAX - 1;
 
@@ -50,14 +50,15 @@ fn answers_us(frame: &Frame, question: u64) -> bool {
 enum End {
     /// The client has gone, with a goodbye.
     Client,
-    /// The client has gone without one, for it was killed or is no labsh; or it has given up a host that did not answer.
+    /// The client has gone without one, for it was killed or is no labsh; or it has given up a host
+    /// that did not answer.
     Abrupt,
     /// The host has ended the session, or has gone.
     Host,
 }
 
-/// Carries frames both ways until either end is through; whether the session can be lent again. A host that says nothing
-/// at all within `patience` has gone.
+/// Carries frames both ways until either end is through; whether the session can be lent again. A
+/// host that says nothing at all within `patience` has gone.
 pub(super) async fn carry(upstream: &mut Upstream, client: UnixStream, patience: Duration) -> bool {
     match join(upstream, client, patience).await {
         End::Client => true,
@@ -67,7 +68,8 @@ pub(super) async fn carry(upstream: &mut Upstream, client: UnixStream, patience:
     }
 }
 
-/// Waits until the host has heard everything that was said so far; false where it ends the session for it.
+/// Waits until the host has heard everything that was said so far; false where it ends the session
+/// for it.
 async fn settle(upstream: &mut Upstream) -> bool {
     let ask = Ping { token: HEARD }.frame(ChannelId::CONNECTION);
     if framing::write(&mut upstream.writer, &[ask]).await.is_err() {
@@ -76,7 +78,8 @@ async fn settle(upstream: &mut Upstream) -> bool {
     loop {
         match upstream.reader.next(limits::BODY).await {
             Ok(Some(frame)) if answers_us(&frame, HEARD) => return true,
-            Ok(Some(frame)) if frame.channel != ChannelId::CONNECTION || frame.kind == Kind::Pong => {}
+            Ok(Some(frame))
+                if frame.channel != ChannelId::CONNECTION || frame.kind == Kind::Pong => {}
             _ => return false,
         }
     }
@@ -87,8 +90,8 @@ async fn join(upstream: &mut Upstream, client: UnixStream, patience: Duration) -
     let mut from_client = FrameReader::new(from_client);
     let Upstream { reader, writer, highest } = upstream;
     let ask = Notify::new();
-    // Of several pings a host need answer only the last: while one of the client's is unanswered none of ours is sent behind
-    // it, and the answer to the client is our answer as well.
+    // Of several pings a host need answer only the last: while one of the client's is unanswered
+    // none of ours is sent behind it, and the answer to the client is our answer as well.
     let client_asks = AtomicBool::new(false);
     // It may have gone since it was last heard, and then the client should not wait for long.
     ask.notify_one();
@@ -102,7 +105,8 @@ async fn join(upstream: &mut Upstream, client: UnixStream, patience: Duration) -
                     false
                 }
                 more = fill(&mut from_client, &mut batch) => {
-                    client_asks.fetch_or(batch.iter().any(|frame| frame.kind == Kind::Ping), Ordering::Relaxed);
+                    client_asks.fetch_or(batch.iter().any(|frame| frame.kind == Kind::Ping),
+                        Ordering::Relaxed);
                     !more
                 }
             };
@@ -121,7 +125,8 @@ async fn join(upstream: &mut Upstream, client: UnixStream, patience: Duration) -
                 }
             }
             if framing::write(writer, &batch).await.is_err() {
-                // What the host said last may still be on its way; the other loop reads it, and then the end.
+                // What the host said last may still be on its way; the other loop reads it, and
+                // then the end.
                 std::future::pending::<()>().await;
             }
             batch.clear();
@@ -132,7 +137,8 @@ async fn join(upstream: &mut Upstream, client: UnixStream, patience: Duration) -
                 (None, false) => {}
             }
         };
-        // One that was killed, or did not wait, has left channels open: what runs there is to lose its client.
+        // One that was killed, or did not wait, has left channels open: what runs there is to lose
+        // its client.
         let closing: Vec<Frame> =
             open.into_iter().map(|id| Frame::new(Kind::Close, id, Bytes::new())).collect();
         match timeout(LINGER, framing::write(writer, &closing)).await {
@@ -141,7 +147,8 @@ async fn join(upstream: &mut Upstream, client: UnixStream, patience: Duration) -
         }
     };
     let down = async {
-        let (mut unheard, mut silence, mut batch) = (Some(patience), Silence::default(), Vec::new());
+        let (mut unheard, mut silence, mut batch) =
+            (Some(patience), Silence::default(), Vec::new());
         let (mut client_is_there, mut overdue) = (true, false);
         loop {
             let next = match unheard.take() {
@@ -166,16 +173,19 @@ async fn join(upstream: &mut Upstream, client: UnixStream, patience: Duration) -
                 Ok(_) | Err(Verdict::Gone) => return End::Host,
             }
             batch.retain(|frame| !answers_us(frame, THERE) && !answers_us(frame, HEARD));
-            client_asks.fetch_and(batch.iter().all(|frame| frame.kind != Kind::Pong), Ordering::Relaxed);
+            client_asks
+                .fetch_and(batch.iter().all(|frame| frame.kind != Kind::Pong), Ordering::Relaxed);
             let last = batch.iter().any(|frame| {
-                frame.channel == ChannelId::CONNECTION && matches!(frame.kind, Kind::Refuse | Kind::Goodbye)
+                frame.channel == ChannelId::CONNECTION
+                    && matches!(frame.kind, Kind::Refuse | Kind::Goodbye)
             });
             if last {
                 let _ = framing::write(&mut to_client, &batch).await;
                 return End::Host;
             }
             // Where the client has gone, the other loop still reads what it said.
-            client_is_there = client_is_there && framing::write(&mut to_client, &batch).await.is_ok();
+            client_is_there =
+                client_is_there && framing::write(&mut to_client, &batch).await.is_ok();
             batch.clear();
         }
     };
@@ -202,7 +212,11 @@ async fn fill(reader: &mut FrameReader<impl AsyncRead + Unpin>, batch: &mut Vec<
 }
 
 /// Adds a frame and what has come behind it, without waiting.
-async fn gather(reader: &mut FrameReader<impl AsyncRead + Unpin>, first: Frame, batch: &mut Vec<Frame>) {
+async fn gather(
+    reader: &mut FrameReader<impl AsyncRead + Unpin>,
+    first: Frame,
+    batch: &mut Vec<Frame>,
+) {
     let mut size = first.body.len();
     batch.push(first);
     while size < BATCH && reader.has_next() {
@@ -271,7 +285,8 @@ mod tests {
                 // Nobody else goes before the agent has made up its mind.
                 (host, client)
             };
-            let patience = if answers { Duration::from_secs(60) } else { Duration::from_millis(50) };
+            let patience =
+                if answers { Duration::from_secs(60) } else { Duration::from_millis(50) };
             let (again, _there) = tokio::join!(carry(&mut upstream, lent, patience), others);
             assert_eq!(again, answers);
         }

@@ -1,4 +1,5 @@
-//! The agent as a process: alone in its place, detached from who started it, and gone when nothing is left to keep.
+//! The agent as a process: alone in its place, detached from who started it, and gone when nothing
+//! is left to keep.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -19,7 +20,8 @@ use crate::agent::kept::Sessions;
 use crate::agent::place::Place;
 use crate::agent::wire::{self, Answer, Ask};
 
-/// For a client to say what it wants; the connection of its own that it makes in between is among that.
+/// For a client to say what it wants; the connection of its own that it makes in between is among
+/// that.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How often it looks whether anything is left.
@@ -37,8 +39,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Far more than any first wish, in bytes.
 const FIRST_WISH: u64 = 64 << 10;
 
-/// Serves until nothing is left, with the first wish from stdin; in a process of its own, from which the caller's parts
-/// at once. Call it with one thread that owns no descriptor above 2.
+/// Serves until nothing is left, with the first wish from stdin; in a process of its own, from
+/// which the caller's parts at once. Call it with one thread that owns no descriptor above 2.
 pub fn serve(place: &Place) -> anyhow::Result<()> {
     // Who started us may be a pipeline that waits for every holder of its pipes.
     close_inherited().context("cannot close inherited descriptors")?;
@@ -48,9 +50,13 @@ pub fn serve(place: &Place) -> anyhow::Result<()> {
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
         let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }
-    // Before anybody can ask: who started us has written it and closes the pipe, but may be stopped before it does.
+    // Before anybody can ask: who started us has written it and closes the pipe, but may be stopped
+    // before it does.
     let mut first = Vec::new();
-    std::io::stdin().take(FIRST_WISH).read_to_end(&mut first).context("cannot read the first wish")?;
+    std::io::stdin()
+        .take(FIRST_WISH)
+        .read_to_end(&mut first)
+        .context("cannot read the first wish")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(run(place, &first))?;
     runtime.shutdown_background();
@@ -58,7 +64,8 @@ pub fn serve(place: &Place) -> anyhow::Result<()> {
 }
 
 fn close_inherited() -> nix::Result<()> {
-    // SAFETY: the call touches no memory, and the caller owns no descriptor above 2: nothing was opened before this.
+    // SAFETY: the call touches no memory, and the caller owns no descriptor above 2: nothing was
+    // opened before this.
     #[allow(unsafe_code)]
     let result = unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0) };
     Errno::result(result).map(drop)
@@ -96,7 +103,8 @@ async fn run(place: &Place, first: &[u8]) -> anyhow::Result<()> {
                 if held.as_ref().is_some_and(|(_, held)| !held.is_ours()) {
                     sessions.stopping.cancel();
                 }
-                let (none_kept, none_asks) = (sessions.is_empty(), desk.asking.load(Ordering::Relaxed) == 0);
+                let (none_kept, none_asks) = (sessions.is_empty(),
+                    desk.asking.load(Ordering::Relaxed) == 0);
                 empty = if none_kept && (none_asks || held.is_none()) { empty + 1 } else { 0 };
                 if empty >= EMPTY_LOOKS || none_kept && none_asks && held.is_none() {
                     return Ok(());
@@ -144,7 +152,9 @@ impl Desk {
                     }
                 },
                 Ok(Ok(Ask::Keep(wish))) => return sessions.keep(wish),
-                Ok(Ok(Ask::List)) => Answer::List { pid: std::process::id(), sessions: sessions.list() },
+                Ok(Ok(Ask::List)) => {
+                    Answer::List { pid: std::process::id(), sessions: sessions.list() }
+                }
                 Ok(Ok(Ask::Stop)) => {
                     sessions.stopping.cancel();
                     self.closed.cancelled().await;

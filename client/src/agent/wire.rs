@@ -9,7 +9,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// The longest message, in bytes; a list of [`super::kept::MOST`] sessions fits, with the longest paths that there are.
+/// The longest message, in bytes; a list of [`super::kept::MOST`] sessions fits, with the longest
+/// paths that there are.
 const LONGEST: u32 = 1 << 20;
 
 /// Which session a client can use. The name stands for the secret of its key, which never travels.
@@ -25,7 +26,8 @@ pub(super) struct Route {
     pub name: [u8; 16],
     /// The network namespace of the client: elsewhere, an address is another machine's.
     pub network: u64,
-    /// What the client takes for granted in a session: those of an agent of another version have other features.
+    /// What the client takes for granted in a session: those of an agent of another version have
+    /// other features.
     pub features: u64,
 }
 
@@ -63,7 +65,8 @@ pub(super) enum Ask {
 /// What the agent answers.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Answer {
-    /// Frames follow, for channels behind this id, so many at once; and what else the host's `welcome` said.
+    /// Frames follow, for channels behind this id, so many at once; and what else the host's
+    /// `welcome` said.
     Lent { highest: u32, channels: u32, features: u64, version: Option<String> },
     /// There is no such session.
     Nothing,
@@ -105,7 +108,9 @@ pub(super) async fn write(
 }
 
 /// Reads one message and not a byte more: frames may follow.
-pub(super) async fn read<T: DeserializeOwned>(reader: &mut (impl AsyncRead + Unpin)) -> io::Result<T> {
+pub(super) async fn read<T: DeserializeOwned>(
+    reader: &mut (impl AsyncRead + Unpin),
+) -> io::Result<T> {
     let length = reader.read_u32().await?;
     if length > LONGEST {
         return Err(io::ErrorKind::InvalidData.into());

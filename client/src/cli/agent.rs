@@ -29,7 +29,10 @@ pub fn execute(action: AgentAction) -> anyhow::Result<ExitCode> {
                 match error {
                     // Nobody is there.
                     PlaceError::System { .. } if asked => {
-                        note("no agent runs; one starts with the next command that keeps its connection (--keep 5m)");
+                        note(
+                            "no agent runs; one starts with the next command that keeps its \
+                            connection (--keep 5m)",
+                        );
                     }
                     PlaceError::System { .. } => {}
                     error => note(&format!("no agent can run: {error}")),

@@ -28,8 +28,8 @@ struct Diagnostics {
 
 static DIAGNOSTICS: OnceLock<Diagnostics> = OnceLock::new();
 
-/// Decides for the rest of the process how much is said, and to which file instead of stderr. Unless this is called, all
-/// of it goes to stderr. The first call counts.
+/// Decides for the rest of the process how much is said, and to which file instead of stderr.
+/// Unless this is called, all of it goes to stderr. The first call counts.
 pub(crate) fn set(level: Level, file: Option<&Path>) -> anyhow::Result<()> {
     let open = |path: &Path| {
         let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path);

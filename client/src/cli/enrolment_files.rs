@@ -27,12 +27,13 @@ struct Enrolment {
 
 /// Writes them, and says how to take them to their hosts.
 ///
-/// Each file has mode 0600 and appears whole or not at all; the directory is made with mode 0700 where it is missing.
+/// Each file has mode 0600 and appears whole or not at all; the directory is made with mode 0700
+/// where it is missing.
 ///
 /// # Errors
 ///
-/// Where files are there already and not to be replaced, or everybody may write in the directory, and nothing was written;
-/// or which could not be written.
+/// Where files are there already and not to be replaced, or everybody may write in the directory,
+/// and nothing was written; or which could not be written.
 pub(crate) fn write(
     config: &Config,
     id: Option<KeyId>,
@@ -50,11 +51,13 @@ pub(crate) fn write(
         .mode(0o700)
         .create(directory)
         .with_context(|| format!("cannot make the directory {}", directory.display()))?;
-    let about = fs::metadata(directory).with_context(|| format!("cannot look at {}", directory.display()))?;
+    let about = fs::metadata(directory)
+        .with_context(|| format!("cannot look at {}", directory.display()))?;
     // What they put there would be taken to the hosts as well, and let their key in.
     if about.mode() & 0o002 != 0 {
         bail!(
-            "everybody may put files into {}, so nothing was written; name a directory of your own, or one that is not \
+            "everybody may put files into {}, so nothing was written; name a directory of your \
+             own, or one that is not \
              there yet",
             directory.display()
         );
@@ -66,7 +69,8 @@ pub(crate) fn write(
         .collect();
     if !there.is_empty() && !force {
         bail!(
-            "there are files for {there} in {} already, so nothing was written; replace them with --force, or name \
+            "there are files for {there} in {} already, so nothing was written; replace them with \
+             --force, or name \
              another directory",
             directory.display()
         );
@@ -87,8 +91,10 @@ pub(crate) fn write(
     let path = directory.to_string_lossy();
     let path = shell_word(&path);
     note(&format!(
-        "wrote {} {} to {path}, for {names}: each is a secret, for its host alone; take them there and delete them with: \
-         for file in {path}/*.enroll; do ssh \"$(basename \"$file\" .enroll)\" sudo labshd key add --user USER \
+        "wrote {} {} to {path}, for {names}: each is a secret, for its host alone; take them \
+         there and delete them with: \
+         for file in {path}/*.enroll; do ssh \"$(basename \"$file\" .enroll)\" sudo labshd key \
+         add --user USER \
          < \"$file\" && rm \"$file\"; done",
         enrolments.len(),
         if enrolments.len() == 1 { "file" } else { "files" },
@@ -109,12 +115,17 @@ fn plan(
         let target: Target = name.parse().with_context(|| format!("{name:?}"))?;
         let stem = match &target.host {
             Host::Name(name) if !name.contains('/') && !name.starts_with('.') => name.as_str(),
-            Host::Name(name) => bail!("{name:?} cannot be the name of a file; enrol it alone, without --out"),
+            Host::Name(name) => {
+                bail!("{name:?} cannot be the name of a file; enrol it alone, without --out")
+            }
             Host::Unix(_) => target.default_host_id().as_str(),
         };
         let file = directory.join(format!("{stem}.enroll"));
         if let Some(other) = files.insert(file.clone(), name) {
-            bail!("{other} and {name} would be the same file, {}; name one of them", file.display());
+            bail!(
+                "{other} and {name} would be the same file, {}; name one of them",
+                file.display()
+            );
         }
         let host_id = config.host_id(&target, flags)?;
         enrolments.push(Enrolment { name: name.to_owned(), file, key: key.for_host(&host_id) });
@@ -129,7 +140,8 @@ impl Enrolment {
         let line = Zeroizing::new(self.key.to_line() + "\n");
         file.write_all(line.as_bytes())?;
         file.as_file().sync_all()?;
-        let named = if force { file.persist(&self.file) } else { file.persist_noclobber(&self.file) };
+        let named =
+            if force { file.persist(&self.file) } else { file.persist_noclobber(&self.file) };
         named.map(drop).map_err(|error| error.error)
     }
 }

@@ -1,4 +1,5 @@
-//! `labsh explain`: what would become of a command over there, and why; hosts with the same answer stand together.
+//! `labsh explain`: what would become of a command over there, and why; hosts with the same answer
+//! stand together.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -52,7 +53,8 @@ pub struct ExplainOptions {
     #[arg(long, value_name = "DIR", help_heading = "Command")]
     pub cwd: Option<OsString>,
     /// As whom it is expected to run
-    #[arg(long, value_name = "USER", help_heading = "Command", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(long, value_name = "USER", help_heading = "Command",
+        value_parser = NonEmptyStringValueParser::new())]
     pub user: Option<String>,
     /// Print one line of JSON for each host
     #[arg(long, help_heading = "Command")]
@@ -65,8 +67,8 @@ pub struct ExplainOptions {
 /// What a host has said.
 type Answer = Result<Explained, CommandError>;
 
-/// Asks everywhere at once. The status is 0 if the command would run on all hosts, 125 if one would refuse it, 255 if one
-/// cannot be asked.
+/// Asks everywhere at once. The status is 0 if the command would run on all hosts, 125 if one would
+/// refuse it, 255 if one cannot be asked.
 pub(crate) fn execute(options: &ExplainOptions) -> anyhow::Result<ExitCode> {
     let config = Config::load()?;
     let RemoteQuestion(remote) = &options.remote;
@@ -81,13 +83,18 @@ pub(crate) fn execute(options: &ExplainOptions) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let answers = runtime.block_on(ask_all(hosts, &program, options));
     runtime.shutdown_background();
-    let text = if options.json { in_json(&answers, &program) } else { for_people(&answers, &program) };
+    let text =
+        if options.json { in_json(&answers, &program) } else { for_people(&answers, &program) };
     print(text.as_bytes())?;
     Ok(ExitCode::from(answers.iter().map(|(_, answer)| status(answer)).max().unwrap_or(0)))
 }
 
 /// In the order of the hosts.
-async fn ask_all(hosts: Vec<Host>, program: &Program, options: &ExplainOptions) -> Vec<(Host, Answer)> {
+async fn ask_all(
+    hosts: Vec<Host>,
+    program: &Program,
+    options: &ExplainOptions,
+) -> Vec<(Host, Answer)> {
     let places = Arc::new(Semaphore::new(AT_ONCE));
     let mut asking = JoinSet::new();
     for (index, host) in hosts.into_iter().enumerate() {
@@ -102,7 +109,12 @@ async fn ask_all(hosts: Vec<Host>, program: &Program, options: &ExplainOptions) 
     answers.into_iter().map(|(_, host, answer)| (host, answer)).collect()
 }
 
-async fn ask(places: &Semaphore, host: &Host, program: Program, options: &ExplainOptions) -> Answer {
+async fn ask(
+    places: &Semaphore,
+    host: &Host,
+    program: Program,
+    options: &ExplainOptions,
+) -> Answer {
     let session = fanout::open(places, Session::connect(&host.connection), || {}).await?;
     let mut command = session.program(program);
     for (name, value) in &options.env {
@@ -143,7 +155,8 @@ fn in_json(answers: &[(Host, Answer)], program: &Program) -> String {
                 value["explained"] = fields(explained);
             }
             Err(error) => {
-                value["would_run"] = if status(answer) == REFUSED { false.into() } else { Value::Null };
+                value["would_run"] =
+                    if status(answer) == REFUSED { false.into() } else { Value::Null };
                 value["reason"] = outcome::explain(error, program).into();
             }
         }
@@ -155,14 +168,19 @@ fn in_json(answers: &[(Host, Answer)], program: &Program) -> String {
 
 fn fields(explained: &Explained) -> Value {
     let text = |bytes: &Vec<u8>| String::from_utf8_lossy(bytes).into_owned();
-    let environment: serde_json::Map<String, Value> =
-        explained.environment.iter().map(|(name, value)| (text(name), text(value).into())).collect();
+    let environment: serde_json::Map<String, Value> = explained
+        .environment
+        .iter()
+        .map(|(name, value)| (text(name), text(value).into()))
+        .collect();
     json!({
-        "user": explained.user, "uid": explained.uid, "gid": explained.gid, "home": text(&explained.home),
+        "user": explained.user, "uid": explained.uid, "gid": explained.gid,
+        "home": text(&explained.home),
         "directory": text(&explained.directory), "program": text(&explained.program),
         "words": explained.words.iter().map(text).collect::<Vec<_>>(), "environment": environment,
         "accept_env": explained.accepted, "entry": explained.entry, "from": explained.from,
-        "expires": expires(explained), "channels": explained.channels, "left_off": explained.left_off,
+        "expires": expires(explained), "channels": explained.channels,
+            "left_off": explained.left_off,
     })
 }
 
@@ -181,13 +199,15 @@ fn expires(explained: &Explained) -> Option<String> {
 fn for_people(answers: &[(Host, Answer)], program: &Program) -> String {
     let mut groups: BTreeMap<String, Vec<&Host>> = BTreeMap::new();
     let host_id = |host: &Host| host.connection.key.host_id().as_str().to_owned();
-    let one_id = answers.iter().map(|(host, _)| host_id(host)).collect::<BTreeSet<String>>().len() == 1;
+    let one_id =
+        answers.iter().map(|(host, _)| host_id(host)).collect::<BTreeSet<String>>().len() == 1;
     for (host, answer) in answers {
         let said = match answer {
             Ok(explained) => would_run(host, explained, program),
             Err(error) => {
                 let reason = escape(&outcome::explain(error, program)).to_string();
-                let what = if status(answer) == REFUSED { "would be refused" } else { "cannot be asked" };
+                let what =
+                    if status(answer) == REFUSED { "would be refused" } else { "cannot be asked" };
                 format!("{what}: {reason}\n")
             }
         };
@@ -220,7 +240,8 @@ fn would_run(host: &Host, explained: &Explained, program: &Program) -> String {
     let shown = |bytes: &[u8]| escape(&shell_word(&String::from_utf8_lossy(bytes))).to_string();
     let Explained { user, uid, gid, .. } = explained;
     let user = escape(user);
-    let mut text = format!("would run as {user} (uid {uid}, gid {gid}) in {}", shown(&explained.directory));
+    let mut text =
+        format!("would run as {user} (uid {uid}, gid {gid}) in {}", shown(&explained.directory));
     if explained.directory != explained.home {
         text += &format!("; home is {}", shown(&explained.home));
     }
@@ -236,20 +257,29 @@ fn would_run(host: &Host, explained: &Explained, program: &Program) -> String {
     let key = &host.connection.key;
     text += &format!("  key        {} for host {}, ", key.key_id(), escape(key.host_id().as_str()));
     text += &format!("granted by {} in keys.d there\n", escape(&explained.entry));
-    let from = if explained.from.is_empty() { "anywhere".to_owned() } else { explained.from.join(", ") };
-    let until = expires(explained).map_or_else(|| "without end".to_owned(), |end| format!("until {end}"));
+    let from =
+        if explained.from.is_empty() { "anywhere".to_owned() } else { explained.from.join(", ") };
+    let until =
+        expires(explained).map_or_else(|| "without end".to_owned(), |end| format!("until {end}"));
     text += &format!("  usable     from {}, {until}\n", escape(&from));
     // Those that labshd sets for each connection say nothing about the host.
     let own = |name: &[u8]| !name.starts_with(b"LABSH_");
     let variables = explained.environment.iter().filter(|(name, _)| own(name));
-    let variables: Vec<String> = variables.map(|(name, value)| shown(name) + "=" + &shown(value)).collect();
+    let variables: Vec<String> =
+        variables.map(|(name, value)| shown(name) + "=" + &shown(value)).collect();
     text += &format!("  variables  {}\n", variables.join(" "));
-    let accepted =
-        if explained.accepted.is_empty() { "none".to_owned() } else { explained.accepted.join(" ") };
+    let accepted = if explained.accepted.is_empty() {
+        "none".to_owned()
+    } else {
+        explained.accepted.join(" ")
+    };
     text += &format!("  may set    {}\n", escape(&accepted));
     text += &format!("  at once    {} commands on a connection\n", explained.channels);
     if explained.left_off > 0 {
-        text += &format!("  left off   {} words and variables, which did not fit\n", explained.left_off);
+        text += &format!(
+            "  left off   {} words and variables, which did not fit\n",
+            explained.left_off
+        );
     }
     text
 }
@@ -282,7 +312,8 @@ mod tests {
             ..Explained::default()
         };
         let key = labsh_proto::key::Key::from_line(
-            "labsh-key-1 alice 000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f 334f2b32",
+            "labsh-key-1 alice 000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f \
+             334f2b32",
         );
         let key = key.unwrap().for_host(&labsh_proto::key::HostId::new("lab07").unwrap());
         let address = crate::Address::Tcp { host: "lab07".into(), port: 5274 };

@@ -1,4 +1,5 @@
-//! A command that runs, followed until both its ends are known: its outputs written here, its exit awaited, its user heard.
+//! A command that runs, followed until both its ends are known: its outputs written here, its exit
+//! awaited, its user heard.
 
 use std::io;
 use std::sync::Arc;
@@ -14,7 +15,8 @@ use crate::cli::outcome::Outcome;
 use crate::command::Command;
 use crate::session::Session;
 
-/// How long streams may stay open and silent behind a command's end before the user is told why nothing happens.
+/// How long streams may stay open and silent behind a command's end before the user is told why
+/// nothing happens.
 const MOMENT: Duration = Duration::from_secs(1);
 
 /// What is known when it is over, and whether our stdout had been closed.
@@ -31,9 +33,9 @@ impl From<Outcome> for End {
 
 /// The person or program on this side: what comes from there, other than input.
 pub(crate) trait Here {
-    /// Waits for something to happen here and passes it on to the command; with an outcome where that means leaving.
-    /// Dropped half-way and called again, it misses nothing. `only_leftovers`: the command itself has ended, and the user
-    /// was told that others hold its output open.
+    /// Waits for something to happen here and passes it on to the command; with an outcome where
+    /// that means leaving. Dropped half-way and called again, it misses nothing. `only_leftovers`:
+    /// the command itself has ended, and the user was told that others hold its output open.
     async fn attend(&mut self, child: &Child, only_leftovers: bool) -> Option<Outcome>;
 
     /// Says a line while the command still runs.
@@ -61,8 +63,8 @@ pub(crate) fn command(session: &Session, program: &Program, options: &CommandOpt
     command
 }
 
-/// Writes its outputs to ours until it has ended and they have. `unreadable` tells that our stdin cannot be read to its
-/// end; nothing comes from it where all is well.
+/// Writes its outputs to ours until it has ended and they have. `unreadable` tells that our stdin
+/// cannot be read to its end; nothing comes from it where all is well.
 pub(crate) async fn follow(
     mut child: Child,
     unreadable: Option<oneshot::Receiver<io::Error>>,
@@ -82,10 +84,18 @@ pub(crate) async fn follow(
         let copying = || activity.clone();
         tokio::join!(
             async {
-                if let Some(from) = stdout { write_out(from, io::stdout(), copying()).await } else { Ok(()) }
+                if let Some(from) = stdout {
+                    write_out(from, io::stdout(), copying()).await
+                } else {
+                    Ok(())
+                }
             },
             async {
-                if let Some(from) = stderr { write_out(from, io::stderr(), copying()).await } else { Ok(()) }
+                if let Some(from) = stderr {
+                    write_out(from, io::stderr(), copying()).await
+                } else {
+                    Ok(())
+                }
             },
         )
     });
@@ -97,7 +107,8 @@ pub(crate) async fn follow(
             if child.ended().await.is_err() {
                 return std::future::pending().await;
             }
-            // A slow reader here, or a slow link, is not the fault of anything that was left behind.
+            // A slow reader here, or a slow link, is not the fault of anything that was left
+            // behind.
             activity.quiet(MOMENT).await;
         };
         tokio::select! {
@@ -105,7 +116,8 @@ pub(crate) async fn follow(
             () = held_open, if written.is_none() && !only_leftovers && !no_wait_eof => {
                 only_leftovers = true;
                 here.say(
-                    "the command has ended, but a process that it left behind holds its output open; \
+                    "the command has ended, but a process that it left behind holds its output \
+                     open; \
                      waiting for that (--no-wait-eof leaves at once)",
                 );
             }
@@ -130,10 +142,11 @@ pub(crate) async fn follow(
         result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
     };
     let stdout_closed = closed(&stdout);
-    let failed =
-        [("standard output", stdout), ("standard error", stderr)].into_iter().find_map(|(stream, result)| {
+    let failed = [("standard output", stdout), ("standard error", stderr)].into_iter().find_map(
+        |(stream, result)| {
             Some((stream, result.err().filter(|e| e.kind() != io::ErrorKind::BrokenPipe)?))
-        });
+        },
+    );
     let outcome = match (failed, ended) {
         (Some((stream, error)), _) => Outcome::NotWritten { stream, error },
         (None, Ok(status)) => Outcome::Ended(status),

@@ -48,13 +48,15 @@ fn new(store: &KeyStore, id: Option<KeyId>) -> anyhow::Result<()> {
     let path = store.create(&id)?;
     print(format!("{}\n", path.display()).as_bytes())?;
     note(&format!(
-        "made the key {id}; next, for each host: labsh key enroll {id} --host HOST | ssh HOST sudo labshd key add \
+        "made the key {id}; next, for each host: labsh key enroll {id} --host HOST | ssh HOST \
+         sudo labshd key add \
          --user USER (where labshd runs without root: without sudo and --user)"
     ));
     Ok(())
 }
 
-/// `user@machine`, as ssh-keygen comments its keys: it says where a key that turns up somewhere came from.
+/// `user@machine`, as ssh-keygen comments its keys: it says where a key that turns up somewhere
+/// came from.
 fn default_id() -> anyhow::Result<KeyId> {
     let user = User::from_uid(Uid::effective()).ok().flatten().map(|user| user.name);
     let machine = gethostname().ok().map(|name| name.to_string_lossy().into_owned());
@@ -65,8 +67,12 @@ fn default_id() -> anyhow::Result<KeyId> {
 
 fn sanitised(text: &str) -> Option<KeyId> {
     let allowed = |c: &char| c.is_ascii_alphanumeric() || "._@-".contains(*c);
-    let kept: String =
-        text.chars().filter(allowed).skip_while(|c| ".-@".contains(*c)).take(limits::KEY_ID).collect();
+    let kept: String = text
+        .chars()
+        .filter(allowed)
+        .skip_while(|c| ".-@".contains(*c))
+        .take(limits::KEY_ID)
+        .collect();
     KeyId::new(&kept).ok()
 }
 
@@ -84,9 +90,12 @@ fn list(store: &KeyStore) -> anyhow::Result<String> {
             [escape(&key.name).to_string(), escape(&key.path.to_string_lossy()).to_string(), rest]
         })
         .collect();
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let width =
+        |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let (name_width, path_width) = (width(0), width(1));
-    let line = |[name, path, rest]: &[String; 3]| format!("{name:name_width$}  {path:path_width$}  {rest}\n");
+    let line = |[name, path, rest]: &[String; 3]| {
+        format!("{name:name_width$}  {path:path_width$}  {rest}\n")
+    };
     Ok(rows.iter().map(line).collect())
 }
 
@@ -115,7 +124,8 @@ fn show(store: &KeyStore, id: Option<KeyId>) -> anyhow::Result<String> {
 
 /// A moment as RFC 3339 has it. Files can be of times that no calendar of four digits holds.
 fn moment(time: SystemTime) -> String {
-    let since_1970 = time.duration_since(UNIX_EPOCH).ok().filter(|since| since.as_secs() < YEAR_10000);
+    let since_1970 =
+        time.duration_since(UNIX_EPOCH).ok().filter(|since| since.as_secs() < YEAR_10000);
     match since_1970 {
         Some(_) => humantime::format_rfc3339_seconds(time).to_string(),
         None => "at a time that the file does not tell".to_owned(),
@@ -126,7 +136,8 @@ fn enroll(config: &Config, options: EnrollOptions) -> anyhow::Result<()> {
     let EnrollOptions { id, host, host_id, out, force } = options;
     if host_id.is_some() && matches!(host, Targets::Set(_)) {
         bail!(
-            "--host-id is the name of one host; for a set, write host_id into hosts.toml, where {{host}} stands for each"
+            "--host-id is the name of one host; for a set, write host_id into hosts.toml, where \
+             {{host}} stands for each"
         );
     }
     let flags = Choices { host_id, ..Choices::default() };
@@ -146,7 +157,8 @@ fn enroll(config: &Config, options: EnrollOptions) -> anyhow::Result<()> {
             match (names.next(), names.next()) {
                 (Some(only), None) => only.parse().with_context(|| format!("{only:?}"))?,
                 _ => bail!(
-                    "{set} are {} hosts, and each has a secret line of its own; write them to files with --out DIR",
+                    "{set} are {} hosts, and each has a secret line of its own; write them to \
+                     files with --out DIR",
                     set.len()
                 ),
             }
@@ -161,7 +173,8 @@ fn enroll(config: &Config, options: EnrollOptions) -> anyhow::Result<()> {
             Host::Unix(_) => "labshd key add".to_owned(),
         };
         note(&format!(
-            "the next line is a secret, for this host alone; hand it over without showing it: labsh key enroll \
+            "the next line is a secret, for this host alone; hand it over without showing it: \
+             labsh key enroll \
              {id} --host {host} | {there}"
         ));
     }
@@ -199,7 +212,8 @@ fn revoke(config: &Config, options: RevokeOptions) -> anyhow::Result<()> {
     } else {
         print(removal(&id, &hosts).as_bytes())?;
         note(
-            "run these lines, or on each host what they run (without sudo where labshd runs without root); the reload ends \
+            "run these lines, or on each host what they run (without sudo where labshd runs \
+             without root); the reload ends \
              the key's sessions there",
         );
     }
@@ -214,14 +228,17 @@ fn revoke(config: &Config, options: RevokeOptions) -> anyhow::Result<()> {
 fn removal(id: &KeyId, hosts: &[HostId]) -> String {
     let line = |host: &HostId| {
         let host = shell_word(host.as_str());
-        let command = format!("sudo labshd key remove {id} --host {host} && sudo systemctl reload labshd");
+        let command =
+            format!("sudo labshd key remove {id} --host {host} && sudo systemctl reload labshd");
         format!("ssh {host} {}\n", shell_word(&command))
     };
     hosts.iter().map(line).collect()
 }
 
 fn confirmed(id: &KeyId) -> anyhow::Result<bool> {
-    note(&format!("delete the key {id} here as well? It cannot be had back. Type yes to delete it:"));
+    note(&format!(
+        "delete the key {id} here as well? It cannot be had back. Type yes to delete it:"
+    ));
     let mut answer = String::new();
     io::stdin().read_line(&mut answer)?;
     Ok(answer.trim() == "yes")
@@ -272,13 +289,18 @@ mod tests {
             let resolved = config.resolve(&host.parse().unwrap(), &Choices::default()).unwrap();
             assert!(host_id.is_some() || resolved.route.host_id.as_str() == expected);
         }
-        assert_eq!(joined(&config.store().hosts(&id("alice")).unwrap(), " "), "lab07 localhost own shared");
+        assert_eq!(
+            joined(&config.store().hosts(&id("alice")).unwrap(), " "),
+            "lab07 localhost own shared"
+        );
     }
 
     #[test]
     fn a_file_of_any_time_is_shown() {
         assert_eq!(moment(UNIX_EPOCH), "1970-01-01T00:00:00Z");
-        for strange in [UNIX_EPOCH - Duration::from_secs(1), UNIX_EPOCH + Duration::from_secs(YEAR_10000)] {
+        for strange in
+            [UNIX_EPOCH - Duration::from_secs(1), UNIX_EPOCH + Duration::from_secs(YEAR_10000)]
+        {
             assert!(moment(strange).starts_with("at a time"), "{strange:?}");
         }
     }
@@ -324,8 +346,12 @@ mod tests {
         assert_eq!(
             removal(&id("alice"), &hosts).lines().collect::<Vec<_>>(),
             [
-                "ssh lab07 'sudo labshd key remove alice --host lab07 && sudo systemctl reload labshd'",
-                r"ssh 'a'\''b;c' 'sudo labshd key remove alice --host '\''a'\''\'\'''\''b;c'\'' && sudo systemctl reload labshd'",
+                "ssh lab07 'sudo labshd key remove alice --host lab07 && sudo systemctl reload \
+                 labshd'",
+                concat!(
+                    r"ssh 'a'\''b;c' 'sudo labshd key remove alice --host ",
+                    r"'\''a'\''\'\'''\''b;c'\'' && sudo systemctl reload labshd'"
+                ),
             ]
         );
     }
@@ -339,7 +365,9 @@ mod tests {
         revoke(&config, options(false, false)).unwrap();
         assert!(path.exists());
         if !io::stdin().is_terminal() {
-            assert!(revoke(&config, options(true, false)).unwrap_err().to_string().contains("--yes"));
+            assert!(
+                revoke(&config, options(true, false)).unwrap_err().to_string().contains("--yes")
+            );
         }
         assert!(path.exists());
         revoke(&config, options(true, true)).unwrap();

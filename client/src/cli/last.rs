@@ -1,4 +1,5 @@
-//! The last run on many hosts: what became of each, kept for `labsh last` and for targets such as `@last:failed`.
+//! The last run on many hosts: what became of each, kept for `labsh last` and for targets such as
+//! `@last:failed`.
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder};
@@ -20,7 +21,8 @@ use crate::terminal_text::{escape, escape_json};
 const OUTCOMES: [&str; 8] =
     ["ok", "exited", "signaled", "timed-out", "not-begun", "refused", "unreachable", "lost"];
 
-/// Show what became of the last run on many hosts; its hosts are the targets @last, @last:failed, @last:ok, …
+/// Show what became of the last run on many hosts; its hosts are the targets @last, @last:failed,
+/// @last:ok, …
 #[derive(Debug, Clone, Args)]
 pub struct LastOptions {
     /// Print all that is known of it, each host's end with it, as one line of JSON
@@ -28,7 +30,8 @@ pub struct LastOptions {
     json: bool,
 }
 
-/// A run of many hosts. One host alone leaves it as it is: whoever looks into one that failed wants to retry the rest.
+/// A run of many hosts. One host alone leaves it as it is: whoever looks into one that failed wants
+/// to retry the rest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Last {
     /// When it was over, as RFC 3339 has it.
@@ -56,13 +59,14 @@ impl Last {
     pub(crate) fn save(&self) -> anyhow::Result<()> {
         let path = path()?;
         let directory = path.parent().context("there is no place for it")?;
-        let written = DirBuilder::new().recursive(true).mode(0o700).create(directory).and_then(|()| {
-            // Made with mode 0600.
-            let mut file = tempfile::NamedTempFile::new_in(directory)?;
-            serde_json::to_writer(&mut file, self)?;
-            file.write_all(b"\n")?;
-            file.persist(&path).map(drop).map_err(|error| error.error)
-        });
+        let written =
+            DirBuilder::new().recursive(true).mode(0o700).create(directory).and_then(|()| {
+                // Made with mode 0600.
+                let mut file = tempfile::NamedTempFile::new_in(directory)?;
+                serde_json::to_writer(&mut file, self)?;
+                file.write_all(b"\n")?;
+                file.persist(&path).map(drop).map_err(|error| error.error)
+            });
         written.with_context(|| format!("cannot write {}", path.display()))
     }
 
@@ -70,7 +74,8 @@ impl Last {
         let path = path()?;
         let text = match fs::read_to_string(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => anyhow::bail!(
-                "there is no last run; `labsh run` keeps one when it has a set of hosts, such as lab[01-40]"
+                "there is no last run; `labsh run` keeps one when it has a set of hosts, such as \
+                 lab[01-40]"
             ),
             text => text.with_context(|| format!("cannot read {}", path.display()))?,
         };
@@ -83,7 +88,8 @@ impl Last {
     fn hosts(&self, word: Option<&str>) -> Result<String, String> {
         if let Some(word) = word.filter(|word| *word != "failed" && !OUTCOMES.contains(word)) {
             return Err(format!(
-                "@last:{word}: there is no such outcome; there are failed, which is all but ok, and {}",
+                "@last:{word}: there is no such outcome; there are failed, which is all but ok, \
+                 and {}",
                 OUTCOMES.join(", ")
             ));
         }
@@ -97,7 +103,8 @@ impl Last {
     }
 }
 
-/// Groups, and the hosts of the last run among them: `@last`, `@last:failed`, `@last:unreachable` and so on.
+/// Groups, and the hosts of the last run among them: `@last`, `@last:failed`, `@last:unreachable`
+/// and so on.
 pub(crate) struct WithLast<'a, G>(pub(crate) &'a G);
 
 impl<G: Groups> Groups for WithLast<'_, G> {

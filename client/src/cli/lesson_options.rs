@@ -14,7 +14,8 @@ pub struct LessonOptions {
     /// The language [default: the locale's]
     #[arg(long, value_name = "en|zh", hide_possible_values = true)]
     pub lang: Option<LessonLanguage>,
-    /// The command whose output is sent in sticky, length-first, fixed-header and wire: one line for /bin/sh
+    /// The command whose output is sent in sticky, length-first, fixed-header and wire: one line
+    /// for /bin/sh
     #[arg(long, value_name = "COMMAND", value_parser = command_line)]
     pub command: Option<String>,
     /// How many bytes a naive program reads at once, in sticky
@@ -23,11 +24,17 @@ pub struct LessonOptions {
     /// The sizes of the small messages in sticky, in bytes: 5,7,100
     #[arg(long, value_name = "SIZES", value_delimiter = ',', value_parser = message_size)]
     pub sizes: Vec<NonZeroUsize>,
-    /// Write a page that shows the lesson in a browser; of several lessons one each, into a directory, with an index
+    /// Write a page that shows the lesson in a browser; of several lessons one each, into a
+    /// directory, with an index
     #[arg(long, value_name = "PATH", requires = "names")]
     pub html: Option<PathBuf>,
     /// Colours; auto: on a terminal, unless NO_COLOR is set
-    #[arg(long, value_name = "auto|always|never", default_value = "auto", hide_possible_values = true)]
+    #[arg(
+        long,
+        value_name = "auto|always|never",
+        default_value = "auto",
+        hide_possible_values = true
+    )]
     pub color: ColorChoice,
 }
 
@@ -61,15 +68,24 @@ const MOST_SMALL: usize = 4096;
 const LONGEST_COMMAND: usize = 1000;
 
 fn read_size(text: &str) -> Result<NonZeroUsize, String> {
-    bounded(text, MOST_READ, "a read of 0 bytes returns 0, which looks like the end of the connection")
+    bounded(
+        text,
+        MOST_READ,
+        "a read of 0 bytes returns 0, which looks like the end of the connection",
+    )
 }
 
 fn message_size(text: &str) -> Result<NonZeroUsize, String> {
-    bounded(text, MOST_SMALL, "an empty message puts nothing on the wire; `labsh lesson loop` shows that one")
+    bounded(
+        text,
+        MOST_SMALL,
+        "an empty message puts nothing on the wire; `labsh lesson loop` shows that one",
+    )
 }
 
 fn bounded(text: &str, most: usize, why_not_zero: &str) -> Result<NonZeroUsize, String> {
-    let number: usize = text.parse().map_err(|_| format!("write a number of bytes from 1 to {most}"))?;
+    let number: usize =
+        text.parse().map_err(|_| format!("write a number of bytes from 1 to {most}"))?;
     match NonZeroUsize::new(number) {
         None => Err(format!("{why_not_zero}; write 1 or more")),
         Some(size) if number <= most => Ok(size),
@@ -79,10 +95,14 @@ fn bounded(text: &str, most: usize, why_not_zero: &str) -> Result<NonZeroUsize, 
 
 fn command_line(text: &str) -> Result<String, String> {
     if text.trim().is_empty() {
-        return Err("it is empty; write a command that prints something, such as 'seq 5000'".to_owned());
+        return Err(
+            "it is empty; write a command that prints something, such as 'seq 5000'".to_owned()
+        );
     }
     if text.contains('\n') || text.len() > LONGEST_COMMAND {
-        return Err(format!("it is not one line of at most {LONGEST_COMMAND} bytes; put it into a script"));
+        return Err(format!(
+            "it is not one line of at most {LONGEST_COMMAND} bytes; put it into a script"
+        ));
     }
     Ok(text.to_owned())
 }

@@ -1,5 +1,6 @@
-//! This program's own stdin, stdout and stderr, joined to a command's: blocking threads, because the descriptors are
-//! inherited and must never be made non-blocking for those who share them. What is shown on a terminal needs none.
+//! This program's own stdin, stdout and stderr, joined to a command's: blocking threads, because
+//! the descriptors are inherited and must never be made non-blocking for those who share them. What
+//! is shown on a terminal needs none.
 
 use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -61,7 +62,8 @@ pub(crate) struct Activity {
 
 impl Activity {
     fn during<T>(&self, write: impl FnOnce() -> T) -> T {
-        // In one order with `abandoned`: either this write sees that, or whoever sets that sees this write.
+        // In one order with `abandoned`: either this write sees that, or whoever sets that sees
+        // this write.
         self.writing.fetch_add(1, Ordering::SeqCst);
         let result = write();
         self.writing.fetch_sub(1, Ordering::SeqCst);
@@ -77,20 +79,24 @@ impl Activity {
         result
     }
 
-    /// Resolves when for so long nothing has come, and nothing that came has waited for its reader here.
+    /// Resolves when for so long nothing has come, and nothing that came has waited for its reader
+    /// here.
     pub(crate) async fn quiet(&self, time: Duration) {
         loop {
             let before = self.pieces.load(Ordering::Relaxed);
             tokio::time::sleep(time).await;
-            let waits = [&self.writing, &self.waiting].iter().any(|count| count.load(Ordering::Relaxed) > 0);
+            let waits = [&self.writing, &self.waiting]
+                .iter()
+                .any(|count| count.load(Ordering::Relaxed) > 0);
             if !waits && self.pieces.load(Ordering::Relaxed) == before {
                 return;
             }
         }
     }
 
-    /// The user leaves: nothing more is written, so that nothing on the screen follows what labsh says last. A terminal
-    /// that takes nothing is waited for two seconds at most, anything else not at all.
+    /// The user leaves: nothing more is written, so that nothing on the screen follows what labsh
+    /// says last. A terminal that takes nothing is waited for two seconds at most, anything else
+    /// not at all.
     pub(crate) async fn abandon(&self) {
         self.abandoned.store(true, Ordering::SeqCst);
         for _ in 0..200 {
@@ -106,8 +112,9 @@ impl Activity {
     }
 }
 
-/// Copies a command's output to a descriptor of ours until its end. An error is ours, not the command's; it closes the
-/// pipe over there. (A lost connection shows as the end; the child knows better.)
+/// Copies a command's output to a descriptor of ours until its end. An error is ours, not the
+/// command's; it closes the pipe over there. (A lost connection shows as the end; the child knows
+/// better.)
 pub(crate) async fn write_out(
     mut from: impl Output,
     to: impl AsFd + Send + 'static,
@@ -140,7 +147,8 @@ pub(crate) async fn write_out(
     outcome.await.unwrap_or(Ok(()))
 }
 
-/// The same where it is a terminal, in this task. It ends between two writes once it is no longer polled.
+/// The same where it is a terminal, in this task. It ends between two writes once it is no longer
+/// polled.
 async fn show(
     first: Bytes,
     mut from: impl Output,
@@ -155,7 +163,8 @@ async fn show(
                 let written = activity.during_wait(terminal.write(rest)).await?;
                 rest = &rest[written..];
             }
-            // A console draws while it is written to, and keys and signals must not wait for all of it.
+            // A console draws while it is written to, and keys and signals must not wait for all of
+            // it.
             yield_now().await;
         }
         from.consumed(bytes.len());
@@ -164,9 +173,9 @@ async fn show(
     Ok(())
 }
 
-/// Copies our stdin to a command's until its end, or until the command no longer reads. The thread may stay in read(2)
-/// for ever; it ends with the process. Resolves only with an error: then the command must not take what it got for the
-/// whole, so it sees no end either.
+/// Copies our stdin to a command's until its end, or until the command no longer reads. The thread
+/// may stay in read(2) for ever; it ends with the process. Resolves only with an error: then the
+/// command must not take what it got for the whole, so it sees no end either.
 pub(crate) fn read_in(mut to: ChildStdin) -> io::Result<oneshot::Receiver<io::Error>> {
     let runtime = Handle::current();
     let (fail, failed) = oneshot::channel();

@@ -37,7 +37,8 @@ fn write_all(command: &clap::Command, directory: &Path) -> anyhow::Result<()> {
 
 /// A page: the name of its file, and its text.
 fn page(command: clap::Command) -> anyhow::Result<(String, String)> {
-    let man = Man::new(command).source(concat!("labsh ", env!("CARGO_PKG_VERSION"))).manual("labsh");
+    let man =
+        Man::new(command).source(concat!("labsh ", env!("CARGO_PKG_VERSION"))).manual("labsh");
     let mut text = Vec::new();
     man.render(&mut text)?;
     let text = String::from_utf8(text)?

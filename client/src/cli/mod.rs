@@ -45,14 +45,16 @@ use crate::cli::options::{Action, CommandLine};
 /// The exit status of everything that was refused or failed before a command ran.
 pub const REFUSED: u8 = 125;
 
-/// The exit status when nobody reads stdout any more: a shell's for SIGPIPE, which Rust's programs ignore.
+/// The exit status when nobody reads stdout any more: a shell's for SIGPIPE, which Rust's programs
+/// ignore.
 const READER_GONE: u8 = 141;
 
-/// What the client cannot bring along itself, for it knows neither the server nor the lessons; the program hands it in.
+/// What the client cannot bring along itself, for it knows neither the server nor the lessons; the
+/// program hands it in.
 #[derive(Debug, Clone, Copy)]
 pub struct Embedded {
-    /// Prepares a server on loopback that knows one key. Called while the process has one thread; the future starts the
-    /// server and gives its address.
+    /// Prepares a server on loopback that knows one key. Called while the process has one thread;
+    /// the future starts the server and gives its address.
     pub server: fn(HostKey) -> anyhow::Result<StartServer>,
     /// Lists lessons or gives them; an error is one of wrong use.
     pub lesson: fn(LessonOptions) -> anyhow::Result<ExitCode>,
@@ -61,8 +63,9 @@ pub struct Embedded {
 /// Starts a server that was prepared; needs a runtime with more than one thread.
 pub type StartServer = Pin<Box<dyn Future<Output = anyhow::Result<SocketAddr>> + Send>>;
 
-/// Lets a write beyond the limit for a file's size (RLIMIT_FSIZE) fail with an error that is told, instead of ending labsh
-/// without a word by SIGXFSZ (setrlimit(2)). Needs a runtime; what labsh starts has the signal as it was.
+/// Lets a write beyond the limit for a file's size (RLIMIT_FSIZE) fail with an error that is told,
+/// instead of ending labsh without a word by SIGXFSZ (setrlimit(2)). Needs a runtime; what labsh
+/// starts has the signal as it was.
 fn survive_file_size_limit() -> io::Result<()> {
     signal(SignalKind::from_raw(Signal::SIGXFSZ as i32)).map(drop)
 }
@@ -76,7 +79,8 @@ pub fn main(embedded: Embedded) -> ExitCode {
     let line = match CommandLine::try_parse() {
         Ok(line) => line,
         Err(error) => {
-            // `--help` and `--version` come here as well. A closed stdout or stderr leaves nobody to tell.
+            // `--help` and `--version` come here as well. A closed stdout or stderr leaves nobody
+            // to tell.
             let _ = error.print();
             return if error.use_stderr() { ExitCode::from(REFUSED) } else { ExitCode::SUCCESS };
         }
@@ -98,7 +102,10 @@ pub fn main(embedded: Embedded) -> ExitCode {
         Action::Man { directory } => man::execute(directory.as_deref()),
     };
     outcome.unwrap_or_else(|error| {
-        if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
+        if error
+            .downcast_ref::<io::Error>()
+            .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+        {
             // `… | head` has seen enough, and a shell's user expects silence.
             return ExitCode::from(READER_GONE);
         }

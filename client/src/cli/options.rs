@@ -141,21 +141,24 @@ Exit status:
 
 /// Run commands on lab machines: one key, exact words, complete output
 #[derive(Debug, Parser)]
-#[command(name = "labsh", bin_name = "labsh", version, after_help = CONFIGURATION, max_term_width = 100)]
+#[command(name = "labsh", bin_name = "labsh", version, after_help = CONFIGURATION,
+    max_term_width = 100)]
 pub struct CommandLine {
     /// What to do.
     #[command(subcommand)]
     pub action: Action,
 }
 
-/// The subcommands. Only the one that was called defines its options, for defining all of them cost a tenth of a short
-/// command. What it says of itself then stands at its options, here again for the list of all.
+/// The subcommands. Only the one that was called defines its options, for defining all of them cost
+/// a tenth of a short command. What it says of itself then stands at its options, here again for
+/// the list of all.
 #[derive(Debug, Subcommand)]
 #[command(defer = true)]
 pub enum Action {
     /// Run a command on a host
     #[command(override_usage = "labsh run [OPTIONS] <TARGET> [--] <COMMAND>...")]
-    #[command(after_help = format!("{RUN_FORMS}\n\n{MANY_HOSTS}\n\n{MANY_EXIT_STATUS}\n\n{EXIT_STATUS}"))]
+    #[command(after_help =
+        format!("{RUN_FORMS}\n\n{MANY_HOSTS}\n\n{MANY_EXIT_STATUS}\n\n{EXIT_STATUS}"))]
     Run(Box<RunOptions>),
     /// Work in a terminal on a host: a login shell, or a command
     #[command(override_usage = "labsh shell [OPTIONS] <TARGET> [[--] <COMMAND>...]")]
@@ -168,18 +171,21 @@ pub enum Action {
     Try(Box<TryOptions>),
     /// Copy files and directories to hosts, or from them
     #[command(
-        override_usage = "labsh cp [OPTIONS] <FILE>... <TARGET:PATH>\n       labsh cp [OPTIONS] <TARGET:PATH>... <PATH>"
+        override_usage = "labsh cp [OPTIONS] <FILE>... <TARGET:PATH>\n       labsh cp [OPTIONS] \
+            <TARGET:PATH>... <PATH>"
     )]
     #[command(after_help = format!("{COPY_FORMS}\n\n{COPY_EXIT_STATUS}"))]
     Cp(Box<CopyOptions>),
     /// Ask a host what would become of a command, and why; nothing is started
-    #[command(override_usage = "labsh explain [OPTIONS] <TARGET> [--] <COMMAND>...", after_help = EXPLAIN_NOTES)]
+    #[command(override_usage = "labsh explain [OPTIONS] <TARGET> [--] <COMMAND>...",
+        after_help = EXPLAIN_NOTES)]
     Explain(ExplainOptions),
     /// Measure how long a host takes to answer
     Ping(PingOptions),
     /// List the hosts and groups that are known
     Hosts(Box<HostsOptions>),
-    /// Show what became of the last run on many hosts; its hosts are the targets @last, @last:failed, @last:ok, …
+    /// Show what became of the last run on many hosts; its hosts are the targets @last,
+    /// @last:failed, @last:ok, …
     Last(LastOptions),
     /// Make, show and enrol keys
     #[command(subcommand)]
@@ -279,7 +285,8 @@ impl ShellOptions {
 #[derive(Debug, Clone, Copy, Default, Args)]
 #[command(next_help_heading = "Terminal")]
 pub struct TerminalFlags {
-    /// The character that begins an escape at the start of a line, ^X for a control character, or none [default: ~]
+    /// The character that begins an escape at the start of a line, ^X for a control character, or
+    /// none [default: ~]
     #[arg(short, long, value_name = "CHAR")]
     pub escape: Option<EscapeCharacter>,
     /// Have a terminal over there even if stdin here is none
@@ -294,7 +301,12 @@ pub struct TryOptions {
     #[command(flatten)]
     pub command: CommandOptions,
     /// The command: one word for your shell, or several exact words
-    #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true, help_heading = "Arguments")]
+    #[arg(
+        value_name = "COMMAND",
+        required = true,
+        trailing_var_arg = true,
+        help_heading = "Arguments"
+    )]
     pub words: Vec<OsString>,
 }
 
@@ -335,13 +347,15 @@ pub struct ConnectionFlags {
     /// The port, if TARGET does not name it [env: LABSH_PORT] [default: 5274]
     #[arg(short, long, value_name = "PORT", value_parser = parse_port)]
     pub port: Option<u16>,
-    /// No TLS: both ends still prove who they are, but everything can be read and changed on the way
+    /// No TLS: both ends still prove who they are, but everything can be read and changed on the
+    /// way
     #[arg(long)]
     pub plain: bool,
     /// How long connecting may take [env: LABSH_CONNECT_TIMEOUT] [default: 10s]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub connect_timeout: Option<Duration>,
-    /// How long a connection to one host stays open for the next command, or off [env: LABSH_KEEP] [default: 5m]
+    /// How long a connection to one host stays open for the next command, or off [env: LABSH_KEEP]
+    /// [default: 5m]
     #[arg(long, value_name = "DURATION", value_parser = parse_keep)]
     pub keep: Option<Duration>,
 }
@@ -384,8 +398,10 @@ pub struct CommandOptions {
     /// Give the command nothing to read
     #[arg(short = 'n', long)]
     pub no_stdin: bool,
-    /// Say how it ended in one line of JSON on stderr; of many hosts, print a line for each event, or one: summary
-    #[arg(long, value_name = "FORM", num_args = 0..=1, require_equals = true, default_missing_value = "events")]
+    /// Say how it ended in one line of JSON on stderr; of many hosts, print a line for each event,
+    /// or one: summary
+    #[arg(long, value_name = "FORM", num_args = 0..=1, require_equals = true,
+        default_missing_value = "events")]
     pub json: Option<JsonForm>,
     /// Say how it ended in one line of JSON on this open file descriptor
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(RawFd).range(1..))]
@@ -413,7 +429,8 @@ pub struct FormFlags {
     pub argv: bool,
 }
 
-/// What the words of a command line mean: one word is for the shell, several are exact, unless flags say otherwise.
+/// What the words of a command line mean: one word is for the shell, several are exact, unless
+/// flags say otherwise.
 pub fn form(words: &[OsString], flags: FormFlags) -> Program {
     let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
     if flags.shell || (words.len() == 1 && !flags.argv) {
@@ -472,7 +489,8 @@ pub struct EnrollOptions {
     /// The host, as it will be named as a target; with --out a set of them: lab[01-40], @group
     #[arg(long, value_name = "HOST")]
     pub host: Targets,
-    /// The name to enrol it under, if it is not HOST's; `labsh run` will need it too [env: LABSH_HOST_ID]
+    /// The name to enrol it under, if it is not HOST's; `labsh run` will need it too [env:
+    /// LABSH_HOST_ID]
     #[arg(long, value_name = "NAME", value_parser = HostId::new)]
     pub host_id: Option<HostId>,
     /// Write DIR/HOST.enroll for each host, for its eyes only, and print none

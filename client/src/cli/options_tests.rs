@@ -52,7 +52,10 @@ fn one_word_is_for_the_shell_and_several_are_exact() {
     let words = ["grep", "-r", "a b", "", "$HOME", "/srv"];
     assert_eq!(run(&[&["lab07"], &words[..]].concat()).program(), argv(&words));
     assert_eq!(run(&["--argv", "lab07", "my program"]).program(), argv(&["my program"]));
-    assert_eq!(run(&["--shell", "lab07", "echo", "$HOME", ">", "x"]).program(), shell("echo $HOME > x"));
+    assert_eq!(
+        run(&["--shell", "lab07", "echo", "$HOME", ">", "x"]).program(),
+        shell("echo $HOME > x")
+    );
     let bytes = OsString::from_vec(vec![0xff, b'a']);
     assert_eq!(
         form(&[bytes.clone(), bytes], FormFlags::default()),
@@ -63,11 +66,15 @@ fn one_word_is_for_the_shell_and_several_are_exact() {
 
 #[test]
 fn everything_behind_the_target_is_the_commands() {
-    let options = run(&["-p", "1", "lab07", "prog", "-p", "2", "--timeout", "x", "--help", "--", "-n"]);
+    let options =
+        run(&["-p", "1", "lab07", "prog", "-p", "2", "--timeout", "x", "--help", "--", "-n"]);
     assert_eq!(options.connection.port, Some(1));
     assert_eq!(options.command.timeout, None);
     assert!(!options.command.no_stdin);
-    assert_eq!(options.program(), argv(&["prog", "-p", "2", "--timeout", "x", "--help", "--", "-n"]));
+    assert_eq!(
+        options.program(),
+        argv(&["prog", "-p", "2", "--timeout", "x", "--help", "--", "-n"])
+    );
     assert_eq!(run(&["lab07", "--version", "x"]).program(), argv(&["--version", "x"]));
 }
 
@@ -90,16 +97,25 @@ fn a_terminal_is_for_a_login_shell_unless_there_is_a_command() {
     assert_eq!(terminal(&["lab07"]).program(), Program::LoginShell);
     assert_eq!(terminal(&["lab07", "--"]).program(), Program::LoginShell);
     assert_eq!(terminal(&["lab07", "htop"]).program(), shell("htop"));
-    assert_eq!(terminal(&["lab07", "--", "less", "-R", "a b"]).program(), argv(&["less", "-R", "a b"]));
+    assert_eq!(
+        terminal(&["lab07", "--", "less", "-R", "a b"]).program(),
+        argv(&["less", "-R", "a b"])
+    );
     assert_eq!(terminal(&["--argv", "lab07", "htop"]).program(), argv(&["htop"]));
     let options = terminal(&["-e", "^]", "--force-tty", "--env", "A=b", "lab07:1", "-e"]);
     assert_eq!(options.terminal.escape, Some(EscapeCharacter(Some(0x1d))));
     assert!(options.terminal.force_tty);
     assert_eq!(options.program(), shell("-e"));
-    assert_eq!(terminal(&["lab07"]).terminal.escape.unwrap_or_default(), EscapeCharacter(Some(b'~')));
+    assert_eq!(
+        terminal(&["lab07"]).terminal.escape.unwrap_or_default(),
+        EscapeCharacter(Some(b'~'))
+    );
     assert!(refusal(&["shell"]).contains("<TARGET> [[--] <COMMAND>...]"));
     let text = refusal(&["shell", "alice@lab07"]);
-    assert!(text.contains("key's entry on the host") && text.contains("Usage: labsh shell"), "{text}");
+    assert!(
+        text.contains("key's entry on the host") && text.contains("Usage: labsh shell"),
+        "{text}"
+    );
     assert!(refusal(&["shell", "--escape", "ab", "lab07"]).contains("one character of ASCII"));
 }
 
@@ -110,7 +126,10 @@ fn a_command_is_given_a_terminal_by_a_flag() {
     {
         assert_eq!(run(words).tty, count);
     }
-    assert_eq!(run(&["--tty", "-e", "none", "h", "top"]).terminal.escape, Some(EscapeCharacter(None)));
+    assert_eq!(
+        run(&["--tty", "-e", "none", "h", "top"]).terminal.escape,
+        Some(EscapeCharacter(None))
+    );
     assert!(refusal(&["run", "-t", "-n", "lab07", "top"]).contains("cannot be used with"));
 }
 
@@ -135,7 +154,10 @@ fn a_bad_target_is_refused_with_the_reason() {
 fn a_missing_command_is_refused_with_an_example() {
     for words in [&["run", "lab07"][..], &["run", "lab07", "--"]] {
         let text = refusal(words);
-        assert!(text.contains("labsh run lab07 uname -a") && text.contains("Usage: labsh run"), "{text}");
+        assert!(
+            text.contains("labsh run lab07 uname -a") && text.contains("Usage: labsh run"),
+            "{text}"
+        );
     }
     assert!(refusal(&["run"]).contains("<TARGET> [--] <COMMAND>..."));
     assert!(refusal(&["try"]).contains("<COMMAND>"));
@@ -186,7 +208,10 @@ fn options_read_as_they_are_documented() {
 fn a_variable_by_name_takes_this_machines_value() {
     let path = std::env::var_os("PATH").unwrap().into_vec();
     assert_eq!(run(&["--env", "PATH", "lab07", "true"]).command.env, [(b"PATH".to_vec(), path)]);
-    assert!(refusal(&["run", "--env", "LABSH_NOT_SET_ANYWHERE", "lab07", "true"]).contains("not set here"));
+    assert!(
+        refusal(&["run", "--env", "LABSH_NOT_SET_ANYWHERE", "lab07", "true"])
+            .contains("not set here")
+    );
     assert!(refusal(&["run", "--env", "=x", "lab07", "true"]).contains("name is missing"));
 }
 

@@ -81,13 +81,16 @@ impl Outcome {
                 SIGPIPE if quiet_pipe => None,
                 signal => {
                     let core = if status.core_dumped() { ", core dumped" } else { "" };
-                    Some(format!("the command was ended by signal {signal} ({}{core})", signal_name(signal)))
+                    Some(format!(
+                        "the command was ended by signal {signal} ({}{core})",
+                        signal_name(signal)
+                    ))
                 }
             },
             Outcome::Failed(error) => Some(explain(error, program)),
-            Outcome::NotWritten { stream, error } => {
-                Some(format!("cannot write to {stream}: {error}; the command's output is not complete here"))
-            }
+            Outcome::NotWritten { stream, error } => Some(format!(
+                "cannot write to {stream}: {error}; the command's output is not complete here"
+            )),
             Outcome::NotRead { error } => {
                 Some(format!("cannot read standard input: {error}; the host ends the command"))
             }
@@ -98,7 +101,12 @@ impl Outcome {
     }
 
     /// Tells it everywhere it was asked for, and returns the exit status.
-    pub(crate) fn report(self, options: &CommandOptions, program: &Program, quiet_pipe: bool) -> ExitCode {
+    pub(crate) fn report(
+        self,
+        options: &CommandOptions,
+        program: &Program,
+        quiet_pipe: bool,
+    ) -> ExitCode {
         let text = self.text(program, quiet_pipe);
         if let Some(text) = &text {
             note(text);
@@ -162,9 +170,8 @@ impl Outcome {
 
 fn refuse(error: &CommandError) -> Option<&Refuse> {
     match error {
-        CommandError::Refused(refuse) | CommandError::Connect(ConnectError::Refused { refuse, .. }) => {
-            Some(refuse)
-        }
+        CommandError::Refused(refuse)
+        | CommandError::Connect(ConnectError::Refused { refuse, .. }) => Some(refuse),
         _ => None,
     }
 }
@@ -182,7 +189,9 @@ pub(crate) fn status_of(status: &ExitStatus) -> u8 {
 pub(crate) fn exit_status(error: &CommandError) -> u8 {
     match error {
         CommandError::Refused(refuse) if refuse.code == RefuseCode::NOT_FOUND => NOT_FOUND,
-        CommandError::Refused(refuse) if refuse.code == RefuseCode::NOT_EXECUTABLE => NOT_EXECUTABLE,
+        CommandError::Refused(refuse) if refuse.code == RefuseCode::NOT_EXECUTABLE => {
+            NOT_EXECUTABLE
+        }
         CommandError::Refused(_) | CommandError::Bad(_) | CommandError::Exhausted => REFUSED,
         CommandError::Connect(ConnectError::Refused { .. }) => REFUSED,
         CommandError::Connect(_)
@@ -204,8 +213,12 @@ pub(crate) fn explain(error: &CommandError, program: &Program) -> String {
         {
             "labsh's own options come before the target".into()
         }
-        CommandError::Refused(refuse) if refuse.code == RefuseCode::SUBSYSTEM && copies(program) => {
-            "its labshd is older than labsh cp: update it; meanwhile tar through a pipe copies as well".into()
+        CommandError::Refused(refuse)
+            if refuse.code == RefuseCode::SUBSYSTEM && copies(program) =>
+        {
+            "its labshd is older than labsh cp: update it; meanwhile tar through a pipe copies as \
+             well"
+                .into()
         }
         CommandError::Refused(refuse) => refuse.remedy.clone(),
         CommandError::Connect(error) => error.remedy(),
@@ -228,7 +241,8 @@ fn copies(program: &Program) -> bool {
 }
 
 fn begins_with_option(program: &Program) -> bool {
-    matches!(program, Program::Argv(words) if words.first().is_some_and(|word| word.starts_with(b"-")))
+    matches!(program,
+        Program::Argv(words) if words.first().is_some_and(|word| word.starts_with(b"-")))
 }
 
 fn looks_like_shell(program: &Program) -> bool {
@@ -239,8 +253,8 @@ fn looks_like_shell(program: &Program) -> bool {
 
 /// Commands that only a shell has: no program of that name is found.
 const BUILTINS: [&[u8]; 12] = [
-    b"alias", b"cd", b"eval", b"exec", b"exit", b"export", b"set", b"source", b"trap", b"ulimit", b"umask",
-    b"unset",
+    b"alias", b"cd", b"eval", b"exec", b"exit", b"export", b"set", b"source", b"trap", b"ulimit",
+    b"umask", b"unset",
 ];
 
 pub(crate) fn signal_name(signal: u8) -> String {
@@ -248,7 +262,8 @@ pub(crate) fn signal_name(signal: u8) -> String {
         .map_or_else(|_| "unknown".into(), |signal| signal.as_str().to_owned())
 }
 
-/// Whether a descriptor can be written to, so that a wrong number is noticed before anything is started.
+/// Whether a descriptor can be written to, so that a wrong number is noticed before anything is
+/// started.
 pub(crate) fn check_status_fd(options: &CommandOptions) -> anyhow::Result<()> {
     let Some(number) = options.status_fd else { return Ok(()) };
     // The link's own mode says for what the descriptor is open.
@@ -257,15 +272,17 @@ pub(crate) fn check_status_fd(options: &CommandOptions) -> anyhow::Result<()> {
         return Ok(());
     }
     anyhow::bail!(
-        "--status-fd {number}: that descriptor is not open for writing; open it, as in {number}>status.json"
+        "--status-fd {number}: that descriptor is not open for writing; open it, as in \
+         {number}>status.json"
     )
 }
 
 /// Writes a line to a descriptor that the user named.
 #[allow(unsafe_code)]
 pub(crate) fn write_status(number: RawFd, line: &str) {
-    // SAFETY: the user named this descriptor for us to write to, and `check_status_fd` found it open at the start; the
-    // borrow lasts for the write alone and nothing is closed. Were it closed meanwhile, the write would fail.
+    // SAFETY: the user named this descriptor for us to write to, and `check_status_fd` found it
+    // open at the start; the borrow lasts for the write alone and nothing is closed. Were it closed
+    // meanwhile, the write would fail.
     let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
     if let Err(error) = nix::unistd::write(descriptor, line.as_bytes()) {
         note(&format!("cannot write to descriptor {number}: {}", io::Error::from(error)));

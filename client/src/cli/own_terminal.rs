@@ -1,4 +1,5 @@
-//! A terminal of ours, opened anew: non-blocking for us, and for nobody who shares the descriptor that we were given.
+//! A terminal of ours, opened anew: non-blocking for us, and for nobody who shares the descriptor
+//! that we were given.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Read, Write};
@@ -10,15 +11,17 @@ use nix::libc::{O_NOCTTY, O_NONBLOCK};
 use nix::sys::stat::{fstat, major};
 use tokio::io::unix::AsyncFd;
 
-/// The major number of those devices that are another terminal for each who opens them: tty(4), console(4), and the ptmx
-/// of pts(4), which makes a new one each time.
+/// The major number of those devices that are another terminal for each who opens them: tty(4),
+/// console(4), and the ptmx of pts(4), which makes a new one each time.
 const ALTERNATE: u64 = 5;
 
-/// Reads and writes wait in the runtime, so that a key and its echo are not handed from thread to thread on their way.
+/// Reads and writes wait in the runtime, so that a key and its echo are not handed from thread to
+/// thread on their way.
 pub(crate) struct OwnTerminal(AsyncFd<File>);
 
 impl OwnTerminal {
-    /// For reading what is typed. None where this is no terminal, or not ours to open: then a thread has to wait.
+    /// For reading what is typed. None where this is no terminal, or not ours to open: then a
+    /// thread has to wait.
     pub(crate) fn to_read(given: impl AsFd) -> Option<Self> {
         Self::open(given, OpenOptions::new().read(true))
     }
@@ -36,17 +39,19 @@ impl OwnTerminal {
         if major(kind) == ALTERNATE {
             return None;
         }
-        // The link leads to the terminal itself, whatever its name is or is no more (proc_pid_fd(5)).
+        // The link leads to the terminal itself, whatever its name is or is no more
+        // (proc_pid_fd(5)).
         let path = format!("/proc/self/fd/{}", given.as_fd().as_raw_fd());
         let file = options.custom_flags(O_NONBLOCK | O_NOCTTY).open(path).ok()?;
-        // SAFETY: the descriptor is the File's, which is the AsyncFd's own from here on: nobody else closes or replaces it.
+        // SAFETY: the descriptor is the File's, which is the AsyncFd's own from here on: nobody
+        // else closes or replaces it.
         #[allow(unsafe_code)]
         let terminal = unsafe { AsyncFd::register(file) };
         terminal.ok().map(Self)
     }
 
-    /// As read(2), but waits, whatever VMIN and VTIME are; so 0 means that the terminal has gone. Dropped half-way, it has
-    /// read nothing.
+    /// As read(2), but waits, whatever VMIN and VTIME are; so 0 means that the terminal has gone.
+    /// Dropped half-way, it has read nothing.
     pub(crate) async fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             let mut ready = self.0.readable().await?;
@@ -96,7 +101,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_typed_is_read_and_what_is_written_is_shown_with_the_given_descriptor_left_blocking() {
+    async fn typed_bytes_are_read_and_output_is_shown_with_the_given_descriptor_left_blocking() {
         let (mut master, slave) = terminal();
         let keyboard = OwnTerminal::to_read(&slave).expect("a terminal that can be opened");
         let screen = OwnTerminal::to_write(&slave).expect("a terminal that can be opened");

@@ -20,7 +20,8 @@ pub fn execute(options: PingOptions) -> anyhow::Result<ExitCode> {
     let connection = ConnectOptions { keeper: None, ..connection };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let code = runtime.block_on(ask(&connection, options.count));
-    // A thread may wait for an answer about the host's name long after the time for connecting is over.
+    // A thread may wait for an answer about the host's name long after the time for connecting is
+    // over.
     runtime.shutdown_background();
     code
 }
@@ -38,10 +39,14 @@ async fn ask(connection: &ConnectOptions, count: u32) -> anyhow::Result<ExitCode
     let (key, address) = (&connection.key, &connection.address);
     let (key_id, host_id) = (key.key_id(), escape(key.host_id().as_str()));
     let took = milliseconds(start.elapsed());
-    print(format!("{address}: key {key_id}, host id {host_id}: authenticated in {took}\n").as_bytes())?;
+    print(
+        format!("{address}: key {key_id}, host id {host_id}: authenticated in {took}\n").as_bytes(),
+    )?;
     for number in 1..=count {
         match session.ping().await {
-            Ok(took) => print(format!("{address}: answer {number} in {}\n", milliseconds(took)).as_bytes())?,
+            Ok(took) => {
+                print(format!("{address}: answer {number} in {}\n", milliseconds(took)).as_bytes())?
+            }
             Err(error @ (CommandError::Lost(_) | CommandError::Connect(_))) => {
                 note(&error.to_string());
                 return Ok(ExitCode::from(CONNECTION));

@@ -19,7 +19,8 @@ use crate::session::Session;
 const SIGINT: u8 = 2;
 const SIGTERM: u8 = 15;
 
-/// Runs the command to its end; at the SIGTERM of this number, from 1, leaves it to the host to end it.
+/// Runs the command to its end; at the SIGTERM of this number, from 1, leaves it to the host to end
+/// it.
 pub(crate) async fn carry(
     session: &Session,
     program: &Program,
@@ -82,11 +83,13 @@ impl Here for Signals {
             _ = self.interrupt.recv() => {
                 self.interrupts += 1;
                 match self.interrupts {
-                    // The command has ended already, and only the wait for what it left behind can be cut short; or a
-                    // host that does not answer has not started it.
-                    _ if only_leftovers || child.is_opening() => return Some(Outcome::Left { signal: SIGINT }),
+                    // The command has ended already, and only the wait for what it left behind can
+                    // be cut short; or a host that does not answer has not started it.
+                    _ if only_leftovers
+                        || child.is_opening() => return Some(Outcome::Left { signal: SIGINT }),
                     1 => {}
-                    2 => remark("the command was told again; once more leaves it to the host, which ends it"),
+                    2 => remark("the command was told again; once more leaves it to the host, \
+                        which ends it"),
                     _ => return Some(Outcome::Left { signal: SIGINT }),
                 }
                 let _ = child.signal(SIGINT);

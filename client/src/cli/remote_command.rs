@@ -14,8 +14,8 @@ use crate::terminal_text::escape;
 
 /// A target and the words behind it.
 ///
-/// Both are one positional argument for the parser: that way the first word ends the options, so that nothing
-/// behind the target is ever taken for labsh's own.
+/// Both are one positional argument for the parser: that way the first word ends the options, so
+/// that nothing behind the target is ever taken for labsh's own.
 #[derive(Debug, Clone)]
 pub struct RemoteCommand {
     /// Where.
@@ -134,14 +134,16 @@ macro_rules! positional {
     };
 }
 
-const HOSTS_AND_COMMAND: &str = "The host (name, name:port, [IPv6]:port or unix:/path) or a set of hosts (lab[01-40,52], @group), and the \
+const HOSTS_AND_COMMAND: &str = "The host (name, name:port, [IPv6]:port or unix:/path) or a set \
+    of hosts (lab[01-40,52], @group), and the \
      command: one word for your shell there, or several exact words";
 
 positional!(RemoteCommand, HOSTS_AND_COMMAND);
 positional!(RemoteQuestion, HOSTS_AND_COMMAND);
 positional!(
     RemoteShell,
-    "The host (name, name:port, [IPv6]:port or unix:/path), and a command instead of a login shell: one word \
+    "The host (name, name:port, [IPv6]:port or unix:/path), and a command instead of a login \
+     shell: one word \
      for your shell there, or several exact words"
 );
 
@@ -155,7 +157,8 @@ impl RemoteCommand {
         if words.is_empty() {
             let message = match &target {
                 Targets::One(target) => format!(
-                    "there is no command; write it behind the target: labsh {subcommand} {target} uname -a; \
+                    "there is no command; write it behind the target: labsh {subcommand} {target} \
+                     uname -a; \
                      for a shell: labsh shell {target}"
                 ),
                 Targets::Set(_) => "there is no command; write it behind the targets".to_owned(),

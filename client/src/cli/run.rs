@@ -32,17 +32,26 @@ pub fn execute(mut options: RunOptions) -> anyhow::Result<ExitCode> {
     let target = match &options.remote.target {
         Targets::One(target) if !options.many.concern_one() => target,
         Targets::One(_) if wants_terminal => anyhow::bail!(
-            "a terminal shows one host as it is; leave -t out, or the options for many hosts (labsh run --help lists them)"
+            "a terminal shows one host as it is; leave -t out, or the options for many hosts \
+             (labsh run --help lists them)"
         ),
         Targets::Set(_) if wants_terminal => {
             anyhow::bail!("a terminal is for one host at a time; name one, or leave -t out")
         }
         targets => {
-            return many::execute(targets, &options.connection, program, &options.command, &options.many);
+            return many::execute(
+                targets,
+                &options.connection,
+                program,
+                &options.command,
+                &options.many,
+            );
         }
     };
-    let interaction = wants_terminal.then(|| interaction(target, terminal, options.tty > 1)).transpose()?;
-    let (connection, user) = connection(target, &options.connection, options.command.user.as_deref())?;
+    let interaction =
+        wants_terminal.then(|| interaction(target, terminal, options.tty > 1)).transpose()?;
+    let (connection, user) =
+        connection(target, &options.connection, options.command.user.as_deref())?;
     options.command.user = user;
     drive(&connection, &program, &options.command, interaction.as_ref())
 }
@@ -62,7 +71,8 @@ pub(crate) fn drive(
     Ok(code)
 }
 
-/// How a terminal on this target is joined to ours; it cannot be where stdin is none, unless that is what they want.
+/// How a terminal on this target is joined to ours; it cannot be where stdin is none, unless that
+/// is what they want.
 pub(crate) fn interaction(
     target: &Target,
     flags: TerminalFlags,
@@ -70,13 +80,15 @@ pub(crate) fn interaction(
 ) -> anyhow::Result<Interaction> {
     if !flags.force_tty && !forced && !io::stdin().is_terminal() {
         anyhow::bail!(
-            "stdin is not a terminal; use `labsh run` without -t, or have a terminal over there all the same: --force-tty"
+            "stdin is not a terminal; use `labsh run` without -t, or have a terminal over there \
+             all the same: --force-tty"
         );
     }
     Ok(Interaction { escape: flags.escape.unwrap_or_default(), host: Some(target.to_string()) })
 }
 
-/// Connects, runs one command, in a terminal of its own where there is an interaction, and tells how it ended.
+/// Connects, runs one command, in a terminal of its own where there is an interaction, and tells
+/// how it ended.
 pub(crate) async fn run(
     connection: &ConnectOptions,
     program: &Program,
@@ -85,7 +97,9 @@ pub(crate) async fn run(
 ) -> ExitCode {
     let session = match Session::connect_early(connection).await {
         Ok(session) => session,
-        Err(error) => return Outcome::Failed(CommandError::Connect(error)).report(options, program, false),
+        Err(error) => {
+            return Outcome::Failed(CommandError::Connect(error)).report(options, program, false);
+        }
     };
     if options.verbose {
         let key = &connection.key;
@@ -105,7 +119,8 @@ pub(crate) async fn run(
     code
 }
 
-/// What flags, environment and files say about a target, with its key, and the user as whom commands are expected to run.
+/// What flags, environment and files say about a target, with its key, and the user as whom
+/// commands are expected to run.
 pub(crate) fn connection(
     target: &Target,
     flags: &ConnectionFlags,

@@ -1,4 +1,5 @@
-//! `labsh try`: one command through a labshd inside this very process, over TLS on loopback, with a key made just now.
+//! `labsh try`: one command through a labshd inside this very process, over TLS on loopback, with a
+//! key made just now.
 
 use std::process::ExitCode;
 
@@ -13,9 +14,11 @@ use crate::connect::{Address, ConnectOptions};
 pub fn execute(options: TryOptions, embedded: &Embedded) -> anyhow::Result<ExitCode> {
     let program = options.program();
     outcome::check_status_fd(&options.command)?;
-    let key = Key::new(KeyId::new("try")?, Secret::new(random::bytes())).for_host(&HostId::new("localhost")?);
+    let key = Key::new(KeyId::new("try")?, Secret::new(random::bytes()))
+        .for_host(&HostId::new("localhost")?);
     let start = (embedded.server)(key.clone())?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let code = runtime.block_on(async {
         let address = start.await?;
         let address = Address::Tcp { host: address.ip().to_string(), port: address.port() };

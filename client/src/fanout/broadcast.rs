@@ -1,4 +1,5 @@
-//! One input for many readers, each at its own pace: nobody waits for the slowest, and memory holds none of it.
+//! One input for many readers, each at its own pace: nobody waits for the slowest, and memory holds
+//! none of it.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -12,8 +13,8 @@ use tokio::sync::watch;
 /// The most that is read at once, in bytes.
 const CHUNK: usize = 64 << 10;
 
-/// So far is read ahead of the reader that is furthest, in bytes: an input without end must not fill the disk while all of
-/// them are busy with its beginning.
+/// So far is read ahead of the reader that is furthest, in bytes: an input without end must not
+/// fill the disk while all of them are busy with its beginning.
 const AHEAD: u64 = 64 << 20;
 
 /// How far the reader has come that is furthest.
@@ -70,7 +71,8 @@ impl Broadcast {
     ///
     /// # Errors
     ///
-    /// Where there is no place for the file. That the input or the disk fails later is told to the readers.
+    /// Where there is no place for the file. That the input or the disk fails later is told to the
+    /// readers.
     pub fn new(mut input: impl Read + Send + 'static) -> io::Result<Self> {
         let file = Arc::new(tempfile::tempfile()?);
         let (tell, known) = watch::channel(Known::Growing(0));
@@ -83,7 +85,9 @@ impl Broadcast {
                 reached.wait(length);
                 let copied = match input.read(&mut chunk) {
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                    Ok(read) => (&*spool).write_all(&chunk[..read]).map(|()| read).map_err(unwritten),
+                    Ok(read) => {
+                        (&*spool).write_all(&chunk[..read]).map(|()| read).map_err(unwritten)
+                    }
                     Err(error) => Err(error),
                 };
                 let (now, over) = match copied {
@@ -128,8 +132,9 @@ impl Broadcast {
 
 /// Otherwise it would look as if the input had failed.
 fn unwritten(error: io::Error) -> io::Error {
-    let reason =
-        format!("the temporary file that keeps it cannot be written (TMPDIR says where it is): {error}");
+    let reason = format!(
+        "the temporary file that keeps it cannot be written (TMPDIR says where it is): {error}"
+    );
     io::Error::new(error.kind(), reason)
 }
 

@@ -22,9 +22,14 @@ pub struct Answer {
     pub version: Option<String>,
 }
 
-/// Connects to all hosts, at most `connecting` at once; one that takes long stops counting, so that a dead host delays
-/// nobody. Each host's place in the list comes once, with its answer or what stood in the way.
-pub async fn check(hosts: Vec<Host>, connecting: usize, answers: mpsc::Sender<(usize, Result<Answer, End>)>) {
+/// Connects to all hosts, at most `connecting` at once; one that takes long stops counting, so that
+/// a dead host delays nobody. Each host's place in the list comes once, with its answer or what
+/// stood in the way.
+pub async fn check(
+    hosts: Vec<Host>,
+    connecting: usize,
+    answers: mpsc::Sender<(usize, Result<Answer, End>)>,
+) {
     let places = Arc::new(Semaphore::new(connecting.max(1)));
     let mut tasks = JoinSet::new();
     for (index, host) in hosts.into_iter().enumerate() {

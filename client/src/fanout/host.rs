@@ -43,7 +43,12 @@ pub(super) async fn run(crew: &Crew, index: usize, host: Host, mut turn: Turn) {
     }
 }
 
-async fn attempt(crew: &Crew, index: usize, host: &Host, turn: &mut Turn) -> (End, Option<Session>) {
+async fn attempt(
+    crew: &Crew,
+    index: usize,
+    host: &Host,
+    turn: &mut Turn,
+) -> (End, Option<Session>) {
     let mut wish = crew.wish.clone();
     let _ = crew.events.send(Event::Begun(index)).await;
     let left = async {
@@ -66,7 +71,8 @@ async fn attempt(crew: &Crew, index: usize, host: &Host, turn: &mut Turn) -> (En
         if turn.is_none() {
             tokio::select! {
                 biased;
-                Ok(_) = stop.wait_for(|wish| *wish != Wish::Finish) => return (End::NotBegun, Some(session)),
+                Ok(_) = stop.wait_for(|wish| *wish != Wish::Finish) => return (End::NotBegun,
+                    Some(session)),
                 next = crew.turn() => *turn = next,
             }
         }
@@ -74,18 +80,24 @@ async fn attempt(crew: &Crew, index: usize, host: &Host, turn: &mut Turn) -> (En
     };
     tokio::select! {
         ended = work => ended,
-        () = left => (End::Lost(CommandError::Lost("labsh left before the command had ended".into())), None),
+        () = left => {
+            let why = "labsh left before the command had ended";
+            (End::Lost(CommandError::Lost(why.into())), None)
+        }
     }
 }
 
-/// Connects, as often as was allowed. What has been sent by then starts nothing, so trying again is safe.
+/// Connects, as often as was allowed. What has been sent by then starts nothing, so trying again is
+/// safe.
 async fn connect(crew: &Crew, host: &Host, turn: &mut Turn) -> Result<Session, ConnectError> {
     let mut left = crew.retries;
     let mut wait = RETRY_AFTER;
     loop {
         match open(crew, host, turn).await {
             Err(
-                ConnectError::Unreachable { .. } | ConnectError::Timeout { .. } | ConnectError::Broken { .. },
+                ConnectError::Unreachable { .. }
+                | ConnectError::Timeout { .. }
+                | ConnectError::Broken { .. },
             ) if left > 0 && !crew.enough() => {}
             connected => return connected,
         }
@@ -161,7 +173,8 @@ async fn command(crew: &Crew, index: usize, host: &Host, session: &Session) -> E
             fed = &mut input, if feeding => {
                 feeding = false;
                 if let Err(error) = fed {
-                    // Half an input must not look like all of it: the host ends a command that loses its client.
+                    // Half an input must not look like all of it: the host ends a command that
+                    // loses its client.
                     return End::Lost(CommandError::Input(error.into()));
                 }
             }
@@ -225,7 +238,8 @@ async fn feed(stdin: Option<(ChildStdin, Broadcast)>) -> io::Result<()> {
         };
         let Some(bytes) = bytes else { break };
         position += bytes.len() as u64;
-        // A command that reads no more, or a connection that has gone, shows in how the command ended.
+        // A command that reads no more, or a connection that has gone, shows in how the command
+        // ended.
         if stdin.send(bytes).await.is_err() {
             return Ok(());
         }

@@ -22,7 +22,8 @@ use crate::child::{Child, ExitStatus};
 use crate::connect::{ConnectOptions, Intake};
 use crate::error::{CommandError, ConnectError};
 
-/// After so long a connection that is still being opened makes room for others: it costs nothing but patience.
+/// After so long a connection that is still being opened makes room for others: it costs nothing
+/// but patience.
 const SLOW: Duration = Duration::from_millis(500);
 
 /// A host, by the name that people know it by.
@@ -60,18 +61,19 @@ pub type Attended<'a> = Pin<Box<dyn Future<Output = Result<ExitStatus, CommandEr
 
 /// Somebody who holds a conversation with each command of a run.
 pub trait Companion: fmt::Debug + Send + Sync {
-    /// Speaks with the command of one host, by its place in the list, to its end. The future is dropped where the user
-    /// leaves.
+    /// Speaks with the command of one host, by its place in the list, to its end. The future is
+    /// dropped where the user leaves.
     fn attend(&self, host: usize, child: Child) -> Attended<'_>;
 }
 
 /// How much happens at once.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Connections being opened. One that takes long stops counting, so that a dead host delays nobody.
+    /// Connections being opened. One that takes long stops counting, so that a dead host delays
+    /// nobody.
     pub connecting: usize,
-    /// Hosts at work. One whose connection takes long makes room as well, unless the run stops at failures; its command
-    /// waits for a turn of its own.
+    /// Hosts at work. One whose connection takes long makes room as well, unless the run stops at
+    /// failures; its command waits for a turn of its own.
     pub running: usize,
     /// How often a connection is tried again. A command is never started twice.
     pub retries: u32,
@@ -98,14 +100,18 @@ impl End {
     /// What an error means for the host that it is about.
     pub(crate) fn of(error: CommandError) -> Self {
         match &error {
-            CommandError::Bad(_) | CommandError::Refused(_) | CommandError::Exhausted => End::Refused(error),
+            CommandError::Bad(_) | CommandError::Refused(_) | CommandError::Exhausted => {
+                End::Refused(error)
+            }
             CommandError::Connect(connect) => match connect {
                 ConnectError::Unreachable { .. }
                 | ConnectError::Timeout { .. }
                 | ConnectError::PortIsPlain { .. }
                 | ConnectError::Foreign { .. }
                 | ConnectError::Protocol { .. } => End::Unreachable(error),
-                ConnectError::WrongServer { .. } | ConnectError::Refused { .. } => End::Refused(error),
+                ConnectError::WrongServer { .. } | ConnectError::Refused { .. } => {
+                    End::Refused(error)
+                }
                 // The command may have been on its way.
                 ConnectError::Broken { .. } => End::Lost(error),
             },
@@ -151,9 +157,13 @@ pub enum Wish {
 /// As many hosts may send much at a time: what a thousand may have under way would fill the memory.
 const INTAKE: usize = 32;
 
-/// Waits for `attempt`, which opens a connection, in one of `places`; it gives the place back once it takes long, so that
-/// dead hosts delay nobody, and says so.
-pub(crate) async fn open<T>(places: &Semaphore, attempt: impl Future<Output = T>, slow: impl FnOnce()) -> T {
+/// Waits for `attempt`, which opens a connection, in one of `places`; it gives the place back once
+/// it takes long, so that dead hosts delay nobody, and says so.
+pub(crate) async fn open<T>(
+    places: &Semaphore,
+    attempt: impl Future<Output = T>,
+    slow: impl FnOnce(),
+) -> T {
     let place = places.acquire().await;
     let mut attempt = std::pin::pin!(attempt);
     tokio::select! {
@@ -166,7 +176,8 @@ pub(crate) async fn open<T>(places: &Semaphore, attempt: impl Future<Output = T>
     attempt.await
 }
 
-/// Runs it. Events go to `events`, whose reader sets the pace: what it has not taken is not asked for.
+/// Runs it. Events go to `events`, whose reader sets the pace: what it has not taken is not asked
+/// for.
 ///
 /// Returns when every host is over; every host then has had exactly one [`Event::Over`].
 pub async fn run(

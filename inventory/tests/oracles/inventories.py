@@ -1,4 +1,5 @@
-# What Ansible makes of inventories: for each file a line of JSON with the hosts of each group, and each host's variables.
+# What Ansible makes of inventories: for each file a line of JSON with the hosts of each group, and
+# each host's variables.
 import json
 import sys
 
@@ -7,8 +8,22 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.vars.manager import VariableManager
 
 # What every host has, whatever the inventory says.
-MAGIC = {"inventory_file", "inventory_dir", "inventory_hostname", "inventory_hostname_short", "group_names", "groups", "omit"}
-MAGIC |= {"playbook_dir", "ansible_playbook_python", "ansible_config_file", "ansible_facts", "ansible_version"}
+MAGIC = {
+    "inventory_file",
+    "inventory_dir",
+    "inventory_hostname",
+    "inventory_hostname_short",
+    "group_names",
+    "groups",
+    "omit",
+}
+MAGIC |= {
+    "playbook_dir",
+    "ansible_playbook_python",
+    "ansible_config_file",
+    "ansible_facts",
+    "ansible_version",
+}
 
 loader = DataLoader()
 for path in sys.argv[1:]:

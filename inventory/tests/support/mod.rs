@@ -42,7 +42,8 @@ pub fn members(source: &Source, group: &str) -> BTreeSet<String> {
     set.iter().map(str::to_owned).collect()
 }
 
-/// Everything. A value of a host must have been said once and no more: nothing is left to be decided.
+/// Everything. A value of a host must have been said once and no more: nothing is left to be
+/// decided.
 pub fn told(source: &Source) -> Told {
     let groups: BTreeMap<_, _> =
         source.groups.keys().map(|name| (name.clone(), members(source, name))).collect();
@@ -51,7 +52,8 @@ pub fn told(source: &Source) -> Told {
     for room in &source.rooms {
         let settings = &room.settings;
         for host in &room.hosts {
-            let named = |text: &Option<String>| text.as_ref().map(|text| text.replace("{host}", host));
+            let named =
+                |text: &Option<String>| text.as_ref().map(|text| text.replace("{host}", host));
             let fixed = [
                 ("address", named(&settings.address)),
                 ("port", settings.port.map(|port| port.to_string())),
@@ -60,9 +62,12 @@ pub fn told(source: &Source) -> Told {
                 ("user", settings.user.clone()),
                 ("plain", settings.plain.map(|plain| plain.to_string())),
             ];
-            let fixed = fixed.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
-            let others =
-                settings.variables.iter().map(|(name, value)| (format!("variable {name}"), value.clone()));
+            let fixed =
+                fixed.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
+            let others = settings
+                .variables
+                .iter()
+                .map(|(name, value)| (format!("variable {name}"), value.clone()));
             for (name, value) in fixed.chain(others) {
                 let known = hosts.entry(host.to_owned()).or_default().insert(name.clone(), value);
                 assert_eq!(known, None, "{name} of {host} was said twice: {}", room.origin);

@@ -1,4 +1,5 @@
-//! A flow as a figure of a page: blocks on lanes over a common axis of bytes, and what the script needs to step through it.
+//! A flow as a figure of a page: blocks on lanes over a common axis of bytes, and what the script
+//! needs to step through it.
 
 use std::fmt::Write;
 
@@ -55,7 +56,8 @@ impl Figure<'_> {
         });
         let lines = layout::lines(&axis, COLUMNS, LINES);
         let label = escape_html(&visible(self.record.label.of(self.language)));
-        let mut html = format!("<figure class=\"flow\" id=\"flow-{number}\"><figcaption>{label} <small>");
+        let mut html =
+            format!("<figure class=\"flow\" id=\"flow-{number}\"><figcaption>{label} <small>");
         let _ = write!(html, "{}</small></figcaption>", self.counts());
         html += &self.legend();
         html += &self.player(number);
@@ -142,12 +144,12 @@ impl Figure<'_> {
     fn player(&self, number: usize) -> String {
         let last = self.record.steps.len().min(STEPS);
         let (back, forth) = (self.say("Step back", "上一步"), self.say("Step forward", "下一步"));
-        let (play, slide) = (self.say("Play", "播放"), self.say("Step through time", "沿时间逐步查看"));
+        let (play, slide) =
+            (self.say("Play", "播放"), self.say("Step through time", "沿时间逐步查看"));
         let recv = self.name(What::Read);
         let waiting = match self.record.carrier {
-            Carrier::Stream | Carrier::Pair => {
-                self.say("Sent, not read: in the kernels' buffers", "已发送、未读取：在内核缓冲区里")
-            }
+            Carrier::Stream | Carrier::Pair => self
+                .say("Sent, not read: in the kernels' buffers", "已发送、未读取：在内核缓冲区里"),
             Carrier::Udp => self.say(
                 "Sent, not read: in the kernels' buffers, or lost",
                 "已发送、未读取：在内核缓冲区里，或已丢失",
@@ -167,17 +169,21 @@ impl Figure<'_> {
         let places = [("sent", first), ("kernel", waiting), ("got", &last_call)];
         let mut html = format!(
             "<div class=\"player\" hidden><div class=\"controls\">\
-             <button type=\"button\" class=\"back\" aria-label=\"{back}\" title=\"{back}\">◀</button>\
+             <button type=\"button\" class=\"back\" aria-label=\"{back}\" \
+             title=\"{back}\">◀</button>\
              <button type=\"button\" class=\"play\">▶ {play}</button>\
-             <button type=\"button\" class=\"forth\" aria-label=\"{forth}\" title=\"{forth}\">▶</button>\
-             <input type=\"range\" min=\"0\" max=\"{last}\" step=\"1\" value=\"{last}\" aria-label=\"{slide}\" \
+             <button type=\"button\" class=\"forth\" aria-label=\"{forth}\" \
+             title=\"{forth}\">▶</button>\
+             <input type=\"range\" min=\"0\" max=\"{last}\" step=\"1\" value=\"{last}\" \
+             aria-label=\"{slide}\" \
              id=\"slider-{number}\"></div>\
              <output class=\"now\" for=\"slider-{number}\"></output><div class=\"pipe\">"
         );
         for (class, name) in places {
             let _ = write!(
                 html,
-                "<div class=\"place {class}\"><h3>{name}</h3><div class=\"chunks\"></div><p></p></div>"
+                "<div class=\"place {class}\"><h3>{name}</h3><div \
+                 class=\"chunks\"></div><p></p></div>"
             );
         }
         html + "</div></div>"
@@ -222,7 +228,8 @@ impl Figure<'_> {
         let lanes: usize = tracks.iter().map(|track| track.lanes.len()).sum();
         let width = line.columns.last().copied().unwrap_or(0) * UNIT;
         let (view, height) = (MARGIN + COLUMNS * UNIT + 4, lanes * LANE + 26);
-        let mut svg = format!("<svg viewBox=\"0 0 {view} {height}\" class=\"lanes\" aria-hidden=\"true\">");
+        let mut svg =
+            format!("<svg viewBox=\"0 0 {view} {height}\" class=\"lanes\" aria-hidden=\"true\">");
         let x = |column: usize| MARGIN + column * UNIT;
         let place = |at: u64| {
             let index = line.segments.iter().position(|segment| segment.start >= at);
@@ -232,7 +239,8 @@ impl Figure<'_> {
             (Some(first), Some(last)) => (first.start, last.end),
             _ => return String::new(),
         };
-        // Where messages begin: lines through all lanes, so that one sees which blocks keep to them.
+        // Where messages begin: lines through all lanes, so that one sees which blocks keep to
+        // them.
         for message in &self.record.messages {
             if message.start >= first && (message.start < last || message.start == 0) {
                 let at = place(message.start);
@@ -255,7 +263,8 @@ impl Figure<'_> {
             }
         }
         // The axis: where the line begins and ends, in bytes.
-        let _ = write!(svg, "<text class=\"axis\" x=\"{MARGIN}\" y=\"{}\">{first}</text>", height - 4);
+        let _ =
+            write!(svg, "<text class=\"axis\" x=\"{MARGIN}\" y=\"{}\">{first}</text>", height - 4);
         let _ = write!(
             svg,
             "<text class=\"axis\" text-anchor=\"end\" x=\"{}\" y=\"{}\">{} {last}</text>",
@@ -280,7 +289,8 @@ impl Figure<'_> {
         let (Some(first), Some(last)) = (own.first(), own.last()) else { return };
         let (left, right) = (x(line.columns[*first]) + 1, x(line.columns[*last + 1]) - 1);
         let step = self.step_of(track.what, block.number);
-        let _ = write!(svg, "<g class=\"block\" data-step=\"{step}\" data-calls=\"{}\">", block.calls);
+        let _ =
+            write!(svg, "<g class=\"block\" data-step=\"{step}\" data-calls=\"{}\">", block.calls);
         // As far as the same message goes, in one piece.
         let mut stretches: Vec<(Option<usize>, usize, usize)> = Vec::new();
         for index in own.iter().copied() {
@@ -293,16 +303,21 @@ impl Figure<'_> {
             }
         }
         for (message, from, to) in stretches {
-            let class = message.map_or("nobody".to_owned(), |message| format!("p{}", message % PAINTS));
+            let class =
+                message.map_or("nobody".to_owned(), |message| format!("p{}", message % PAINTS));
             let (edge, width) = (from.max(left), to.min(right).saturating_sub(from.max(left)));
             let _ = write!(
                 svg,
-                "<rect class=\"{class}\" x=\"{edge}\" y=\"{y}\" width=\"{width}\" height=\"{BLOCK}\"/>"
+                "<rect class=\"{class}\" x=\"{edge}\" y=\"{y}\" width=\"{width}\" \
+                 height=\"{BLOCK}\"/>"
             );
             if let Some(message) = message {
                 let (middle, base) = ((from + to) / 2, y + BLOCK / 2 + 7);
                 let letter = letter(message);
-                let _ = write!(svg, "<text class=\"letter\" x=\"{middle}\" y=\"{base}\">{letter}</text>");
+                let _ = write!(
+                    svg,
+                    "<text class=\"letter\" x=\"{middle}\" y=\"{base}\">{letter}</text>"
+                );
             }
         }
         let _ = write!(
@@ -333,10 +348,14 @@ impl Figure<'_> {
     /// What is not drawn and not known, in sentences.
     fn notes(&self, tracks: &[Track], lines: &[Line]) -> Vec<String> {
         let mut notes = Vec::new();
-        let drawn = lines.last().and_then(|line| line.segments.last()).map_or(0, |segment| segment.end);
+        let drawn =
+            lines.last().and_then(|line| line.segments.last()).map_or(0, |segment| segment.end);
         let behind = |track: &Track| {
-            let blocks =
-                track.lanes.iter().flatten().filter(|block| block.start >= drawn && block.end > drawn);
+            let blocks = track
+                .lanes
+                .iter()
+                .flatten()
+                .filter(|block| block.start >= drawn && block.end > drawn);
             blocks.map(|block| block.calls).sum::<usize>()
         };
         let left_out: usize = tracks.iter().map(behind).sum();
@@ -345,13 +364,17 @@ impl Figure<'_> {
                 Language::English => {
                     format!("Drawn up to byte {drawn}; {left_out} calls behind it are not drawn.")
                 }
-                Language::Chinese => format!("只画到第 {drawn} 字节；其后的 {left_out} 次调用没有画出。"),
+                Language::Chinese => {
+                    format!("只画到第 {drawn} 字节；其后的 {left_out} 次调用没有画出。")
+                }
             });
         }
         let steps = self.record.steps.len();
         if steps > STEPS {
             notes.push(match self.language {
-                Language::English => format!("The slider goes through the first {STEPS} of {steps} calls."),
+                Language::English => {
+                    format!("The slider goes through the first {STEPS} of {steps} calls.")
+                }
                 Language::Chinese => format!("共 {steps} 次调用，滑块只走前 {STEPS} 次。"),
             });
         }
@@ -365,8 +388,10 @@ impl Figure<'_> {
             );
         }
         if self.steps(What::Segment).next().is_none() && self.record.carrier != Carrier::Proxy {
-            let only =
-                self.say("Only calls are drawn here, no segments.", "这里只画出系统调用，没有画报文段。");
+            let only = self.say(
+                "Only calls are drawn here, no segments.",
+                "这里只画出系统调用，没有画报文段。",
+            );
             notes.push(only.to_owned());
         }
         notes
@@ -397,14 +422,17 @@ impl Figure<'_> {
             .messages
             .iter()
             .enumerate()
-            .map(|(index, message)| json!([letter(index), message.start, message.end, index % PAINTS]))
+            .map(|(index, message)| {
+                json!([letter(index), message.start, message.end, index % PAINTS])
+            })
             .collect();
         let kinds = [What::Write, What::Segment, What::Read];
         let (names, nth) = (kinds.map(|what| self.name(what)), kinds.map(|what| self.nth(what)));
         let returns = self.record.carrier != Carrier::Proxy;
         let stream = matches!(self.record.carrier, Carrier::Stream | Carrier::Proxy);
         json!({
-            "messages": messages, "steps": steps, "stream": stream, "names": names, "nth": nth, "returns": returns
+            "messages": messages, "steps": steps, "stream": stream, "names": names, "nth": nth,
+                "returns": returns
         })
     }
 }

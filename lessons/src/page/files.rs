@@ -1,4 +1,5 @@
-//! Pages on disk: whether there is a place for them is known before the lessons begin, and no page is ever half written.
+//! Pages on disk: whether there is a place for them is known before the lessons begin, and no page
+//! is ever half written.
 
 use std::fs::{self, Permissions};
 use std::io::{self, Write};
@@ -15,10 +16,12 @@ use crate::words::Language;
 #[derive(Debug, thiserror::Error)]
 pub enum Unwritable {
     /// One page was to replace a directory.
-    #[error("{} is a directory; one lesson is one page: give a file, such as {}", .0.display(), .0.join("lesson.html").display())]
+    #[error("{} is a directory; one lesson is one page: give a file, such as {}", .0.display(),
+        .0.join("lesson.html").display())]
     IsDirectory(PathBuf),
     /// Several pages were to go into something that is no directory.
-    #[error("{} is no directory; several lessons are several pages: give a directory", .0.display())]
+    #[error("{} is no directory; several lessons are several pages: give a directory",
+        .0.display())]
     NoDirectory(PathBuf),
     /// A page was to replace a device, a socket or the like.
     #[error("{} is no regular file; give the name of a file that may be replaced", .0.display())]
@@ -27,7 +30,8 @@ pub enum Unwritable {
     #[error("cannot write {}: there is no directory {}; make it first", .0.display(), .1.display())]
     NoParent(PathBuf, PathBuf),
     /// The directory is there, but takes no new files, as /proc.
-    #[error("cannot write {}: no file can be made in {}; give a place where you may write", .0.display(), .1.display())]
+    #[error("cannot write {}: no file can be made in {}; give a place where you may write",
+        .0.display(), .1.display())]
     NoNewFiles(PathBuf, PathBuf),
     /// The system said no.
     #[error("cannot write {}: {}; give a place where you may write", .0.display(), .1)]
@@ -56,7 +60,9 @@ impl Place {
         }
         if !set {
             match there {
-                Some(there) if there.is_dir() => return Err(Unwritable::IsDirectory(path.to_owned())),
+                Some(there) if there.is_dir() => {
+                    return Err(Unwritable::IsDirectory(path.to_owned()));
+                }
                 Some(there) if !there.is_file() => return Err(Unwritable::NoFile(path.to_owned())),
                 // A link stays a link: what it leads to is replaced.
                 Some(_) => {
@@ -108,13 +114,16 @@ fn system(path: &Path, error: io::Error) -> Unwritable {
     Unwritable::System(path.to_owned(), error)
 }
 
-/// A file beside the page, with the mode that a new file has here; it goes away unless it is finished.
+/// A file beside the page, with the mode that a new file has here; it goes away unless it is
+/// finished.
 fn unfinished(path: &Path) -> Result<NamedTempFile, Unwritable> {
     let mut builder = Builder::new();
     builder.prefix(".labsh-lesson-").permissions(Permissions::from_mode(0o666));
     builder.tempfile_in(parent(path)).map_err(|error| {
         match error.kind() {
-            io::ErrorKind::NotFound => Unwritable::NoNewFiles(path.to_owned(), parent(path).to_owned()),
+            io::ErrorKind::NotFound => {
+                Unwritable::NoNewFiles(path.to_owned(), parent(path).to_owned())
+            }
             // Its message names the unfinished file, which nobody asked for.
             kind => system(path, kind.into()),
         }
@@ -138,7 +147,10 @@ mod tests {
         assert!(matches!(Place::new(dir.path(), false), Err(Unwritable::IsDirectory(_))));
         assert!(matches!(Place::new(&at("none/a.html"), false), Err(Unwritable::NoParent(..))));
         assert!(matches!(Place::new(&at("none/set"), true), Err(Unwritable::NoParent(..))));
-        assert!(matches!(Place::new(Path::new("/proc/x.html"), false), Err(Unwritable::NoNewFiles(..))));
+        assert!(matches!(
+            Place::new(Path::new("/proc/x.html"), false),
+            Err(Unwritable::NoNewFiles(..))
+        ));
         assert!(matches!(Place::new(Path::new("/dev/null"), false), Err(Unwritable::NoFile(_))));
         fs::write(at("file"), "old").unwrap();
         assert!(matches!(Place::new(&at("file"), true), Err(Unwritable::NoDirectory(_))));

@@ -1,4 +1,5 @@
-//! Text that is made safe to stand in a page, and the hashes by which a page's policy names its script and its style.
+//! Text that is made safe to stand in a page, and the hashes by which a page's policy names its
+//! script and its style.
 
 use std::fmt::Write;
 
@@ -51,7 +52,8 @@ pub(super) fn received(bytes: &[u8]) -> (String, usize) {
     (html, bytes.len() - shown)
 }
 
-/// A source of a content security policy that allows exactly this script or style (CSP Level 3, 2.3.1).
+/// A source of a content security policy that allows exactly this script or style (CSP Level 3,
+/// 2.3.1).
 pub(super) fn hash_source(text: &str) -> String {
     format!("'sha256-{}'", base64(&Sha256::digest(text.as_bytes())))
 }
@@ -83,7 +85,11 @@ mod tests {
         let (html, left_out) = received(b"</pre><script>alert(\"1\")</script>\n\x1b[31m\xff&");
         assert_eq!(
             (html.as_str(), left_out),
-            ("&lt;/pre&gt;&lt;script&gt;alert(&quot;1&quot;)&lt;/script&gt;\n\\x1b[31m\\xff&amp;", 0)
+            (
+                "&lt;/pre&gt;&lt;script&gt;alert(&quot;1&quot;)&lt;/script&gt;\n\
+             \\x1b[31m\\xff&amp;",
+                0
+            )
         );
     }
 

@@ -1,7 +1,9 @@
-//! A lesson as one self-contained page: what was told, and every flow as a figure that can be stepped through.
+//! A lesson as one self-contained page: what was told, and every flow as a figure that can be
+//! stepped through.
 //!
-//! A page loads nothing and allows nothing to be loaded: its content security policy names the one script and the one
-//! style that stand in it, by their hashes. What a lesson received is only ever text in it.
+//! A page loads nothing and allows nothing to be loaded: its content security policy names the one
+//! script and the one style that stand in it, by their hashes. What a lesson received is only ever
+//! text in it.
 
 mod figure;
 mod files;
@@ -46,14 +48,17 @@ pub fn index(set: &[Given], language: Language) -> String {
         Language::Chinese => "套接字课程",
     };
     let mut body = format!(
-        "<header><p class=\"name\">labsh lesson</p><h1>{title}</h1></header>\n<main><ol class=\"index\">\n"
+        "<header><p class=\"name\">labsh lesson</p><h1>{title}</h1></header>\n<main><ol \
+         class=\"index\">\n"
     );
     for given in set {
         let mark = if given.outcome.is_ok() { "✓" } else { "✗" };
         let name = given.lesson.name;
         let about = escape_html(self::title(&given.lesson, language));
-        let _ =
-            writeln!(body, "<li><a href=\"{name}.html\"><b>{name}</b> {about}</a> <span>{mark}</span></li>");
+        let _ = writeln!(
+            body,
+            "<li><a href=\"{name}.html\"><b>{name}</b> {about}</a> <span>{mark}</span></li>"
+        );
     }
     body += "</ol></main>\n";
     document(title, &body, language)
@@ -73,11 +78,13 @@ fn document(title: &str, body: &str, language: Language) -> String {
     };
     format!(
         "<!DOCTYPE html>\n<html lang=\"{lang}\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; script-src {}; style-src {}; \
+         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; script-src \
+         {}; style-src {}; \
          base-uri 'none'; form-action 'none'\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <meta name=\"color-scheme\" content=\"light dark\">\n<title>{}</title>\n\
-         <style>{STYLE}</style>\n</head>\n<body>\n{}{body}<script>{SCRIPT}</script>\n</body>\n</html>\n",
+         <style>{STYLE}</style>\n</head>\n<body>\n{}{body}\
+         <script>{SCRIPT}</script>\n</body>\n</html>\n",
         hash_source(SCRIPT),
         hash_source(STYLE),
         escape_html(title),
@@ -85,7 +92,8 @@ fn document(title: &str, body: &str, language: Language) -> String {
     )
 }
 
-/// Fills of the messages in the drawings: a colour and a pattern each, so that neither has to be told apart alone.
+/// Fills of the messages in the drawings: a colour and a pattern each, so that neither has to be
+/// told apart alone.
 fn patterns() -> String {
     const MARKS: [&str; figure::PAINTS] = [
         "",
@@ -97,12 +105,15 @@ fn patterns() -> String {
         "<path d=\"M0 6H12M6 0V12\"/>",
         "<path d=\"M0 0L12 12M12 0L0 12\"/>",
     ];
-    let mut html = "<svg class=\"patterns\" width=\"0\" height=\"0\" aria-hidden=\"true\"><defs>".to_owned();
+    let mut html =
+        "<svg class=\"patterns\" width=\"0\" height=\"0\" aria-hidden=\"true\"><defs>".to_owned();
     for (index, mark) in MARKS.iter().enumerate() {
         let _ = write!(
             html,
-            "<pattern id=\"pattern-{index}\" width=\"12\" height=\"12\" patternUnits=\"userSpaceOnUse\">\
-             <rect class=\"ground{index}\" width=\"12\" height=\"12\"/><g class=\"mark\">{mark}</g></pattern>"
+            "<pattern id=\"pattern-{index}\" width=\"12\" height=\"12\" \
+             patternUnits=\"userSpaceOnUse\">\
+             <rect class=\"ground{index}\" width=\"12\" height=\"12\"/><g \
+             class=\"mark\">{mark}</g></pattern>"
         );
     }
     html + "</defs></svg>\n"
@@ -140,9 +151,12 @@ impl Row {
         let Row { texts, shown } = self;
         match (texts.is_empty(), shown.is_empty()) {
             (true, true) => String::new(),
-            (false, true) => format!("<div class=\"row\"><div class=\"texts\">{texts}</div></div>\n"),
+            (false, true) => {
+                format!("<div class=\"row\"><div class=\"texts\">{texts}</div></div>\n")
+            }
             _ => format!(
-                "<div class=\"row both\"><div class=\"texts\">{texts}</div><div class=\"shown\">{shown}</div></div>\n"
+                "<div class=\"row both\"><div class=\"texts\">{texts}</div><div \
+                 class=\"shown\">{shown}</div></div>\n"
             ),
         }
     }
@@ -171,10 +185,18 @@ fn sections(given: &Given, language: Language) -> String {
                 let _ = write!(row.texts, "<p>{}</p>", escape_html(words.of(language)));
             }
             Item::Notice(words) => {
-                let _ = write!(row.texts, "<p class=\"notice\">{}</p>", escape_html(words.of(language)));
+                let _ = write!(
+                    row.texts,
+                    "<p class=\"notice\">{}</p>",
+                    escape_html(words.of(language))
+                );
             }
             Item::Fact(words) => {
-                let _ = write!(row.texts, "<p class=\"fact\">✓ {}</p>", escape_html(words.of(language)));
+                let _ = write!(
+                    row.texts,
+                    "<p class=\"fact\">✓ {}</p>",
+                    escape_html(words.of(language))
+                );
             }
             Item::Shown { what, bytes } => {
                 let size = match language {
@@ -205,7 +227,8 @@ fn sections(given: &Given, language: Language) -> String {
 fn lines(caption: &str, bytes: &[u8], language: Language) -> String {
     let (text, left_out) = received(bytes);
     let mut html = format!(
-        "<figure class=\"received\"><figcaption>{caption}</figcaption><pre tabindex=\"0\">{text}</pre>"
+        "<figure class=\"received\"><figcaption>{caption}</figcaption><pre \
+         tabindex=\"0\">{text}</pre>"
     );
     if left_out > 0 {
         let note = match language {
@@ -237,7 +260,8 @@ mod tests {
             Item::Notice(words()),
             Item::Fact(words()),
         ];
-        let given = Given { lesson: LESSONS[0], items, outcome: Err(crate::Trouble::Wish(words())) };
+        let given =
+            Given { lesson: LESSONS[0], items, outcome: Err(crate::Trouble::Wish(words())) };
         page(&given, language, None)
     }
 
@@ -246,7 +270,10 @@ mod tests {
         for language in [Language::English, Language::Chinese] {
             let page = hostile(language);
             // The figure's data and the page's own script.
-            assert_eq!((page.matches("<script").count(), page.matches("</script>").count()), (2, 2));
+            assert_eq!(
+                (page.matches("<script").count(), page.matches("</script>").count()),
+                (2, 2)
+            );
             assert!(!page.contains("<script>alert"));
             assert!(page.len() < 1_000_000, "{}", page.len());
         }
@@ -262,9 +289,13 @@ mod tests {
             let start = page.rfind(from).unwrap() + from.len();
             page[start..start + page[start..].find(to).unwrap()].to_owned()
         };
-        let (script, style) =
-            (hash_source(&between("<script>", "</script>")), hash_source(&between("<style>", "</style>")));
-        assert!(page.contains(&format!("default-src 'none'; script-src {script}; style-src {style};")));
+        let (script, style) = (
+            hash_source(&between("<script>", "</script>")),
+            hash_source(&between("<style>", "</style>")),
+        );
+        assert!(
+            page.contains(&format!("default-src 'none'; script-src {script}; style-src {style};"))
+        );
         // The policy forbids these as well, and a browser would complain.
         assert!(!page.contains(" style=") && !page.contains(" onclick="));
         assert!(page.starts_with("<!DOCTYPE html>\n<html lang=\"zh-CN\">"));

@@ -1,8 +1,9 @@
-//! The channels of one authenticated connection, for both roles: what each frame means and what to send next.
+//! The channels of one authenticated connection, for both roles: what each frame means and what to
+//! send next.
 //!
-//! Frames go in by [`Channels::receive`] and come out by [`Channels::next_frame`]; in between, the callers read and
-//! write streams. Nothing here waits: where something is not possible yet, the answer says so, and an [`Event`] tells
-//! when to ask again.
+//! Frames go in by [`Channels::receive`] and come out by [`Channels::next_frame`]; in between, the
+//! callers read and write streams. Nothing here waits: where something is not possible yet, the
+//! answer says so, and an [`Event`] tells when to ask again.
 
 mod receive;
 mod state;
@@ -17,8 +18,8 @@ use crate::flow::Growth;
 use crate::frame::{ChannelId, FLAG_EXPLAIN, FLAG_LIMITED, FLAG_MORE, Frame, Kind};
 use crate::limits;
 use crate::message::{
-    BadCommand, Body, Credit, Ended, Eof, Exit, Goodbye, Open, Ping, Pong, Refuse, Resize, Signal, Started,
-    Status, Stop, Stream, Usage,
+    BadCommand, Body, Credit, Ended, Eof, Exit, Goodbye, Open, Ping, Pong, Refuse, Resize, Signal,
+    Started, Status, Stop, Stream, Usage,
 };
 use crate::outgoing::Outgoing;
 
@@ -153,7 +154,8 @@ pub struct Channels {
 }
 
 impl Channels {
-    /// The channels of a connection that was just authenticated; `limit` counts those that are not closed yet.
+    /// The channels of a connection that was just authenticated; `limit` counts those that are not
+    /// closed yet.
     pub fn new(role: Role, limit: u32, growth: Growth) -> Self {
         Self {
             role,
@@ -177,13 +179,15 @@ impl Channels {
         self.limit = limit;
     }
 
-    /// The round trip is so short that no stream needs a wide window: from now on they stay narrow beside a channel that
-    /// says something short, because there somebody may be waiting for the next answer.
+    /// The round trip is so short that no stream needs a wide window: from now on they stay narrow
+    /// beside a channel that says something short, because there somebody may be waiting for the
+    /// next answer.
     pub fn set_near(&mut self) {
         self.near = true;
     }
 
-    /// Client: goes on where another client of this connection left off; what still comes for its channels is discarded.
+    /// Client: goes on where another client of this connection left off; what still comes for its
+    /// channels is discarded.
     pub fn resume_behind(&mut self, highest: ChannelId) {
         self.highest = self.highest.max(highest);
     }
@@ -198,11 +202,13 @@ impl Channels {
         self.channels.is_empty()
     }
 
-    // ---- Streams ------------------------------------------------------------------------------------------------
+    // ---- Streams
+    // ---------------------------------------------------------------------------------------------
 
     /// The next bytes of a stream that the peer sends.
     pub fn read(&mut self, id: ChannelId, stream: Stream) -> Read {
-        let Some(inbound) = self.channels.get_mut(&id).and_then(|channel| channel.inbound(stream)) else {
+        let Some(inbound) = self.channels.get_mut(&id).and_then(|channel| channel.inbound(stream))
+        else {
             return Read::Gone;
         };
         if inbound.pieces.is_empty() {
@@ -246,16 +252,22 @@ impl Channels {
         }
     }
 
-    /// How many bytes may be written to a stream now; 0: wait for [`Event::Writable`] or for a frame of this channel
-    /// to leave.
+    /// How many bytes may be written to a stream now; 0: wait for [`Event::Writable`] or for a
+    /// frame of this channel to leave.
     pub fn room(&mut self, id: ChannelId, stream: Stream) -> Result<usize, NoReader> {
         let backlog = self.outgoing.room(id);
         let outbound = self.writable(id, stream)?;
         Ok(backlog.min(usize::try_from(outbound.window.available()).unwrap_or(usize::MAX)))
     }
 
-    /// Writes to a stream, at most [`Self::room`] bytes; longer ones are a programming error and are cut.
-    pub fn write(&mut self, id: ChannelId, stream: Stream, mut bytes: Bytes) -> Result<(), NoReader> {
+    /// Writes to a stream, at most [`Self::room`] bytes; longer ones are a programming error and
+    /// are cut.
+    pub fn write(
+        &mut self,
+        id: ChannelId,
+        stream: Stream,
+        mut bytes: Bytes,
+    ) -> Result<(), NoReader> {
         let outbound = self.writable(id, stream)?;
         bytes.truncate(usize::try_from(outbound.window.available()).unwrap_or(usize::MAX));
         if !bytes.is_empty() {
@@ -282,14 +294,16 @@ impl Channels {
         if outbound.stopped || outbound.ended { Err(NoReader::Stopped) } else { Ok(outbound) }
     }
 
-    // ---- What a client says -------------------------------------------------------------------------------------
+    // ---- What a client says
+    // -------------------------------------------------------------------------------------
 
     /// Opens a channel and queues its `open`.
     pub fn open(&mut self, open: &Open) -> Result<ChannelId, OpenError> {
         self.send_open(open, 0)
     }
 
-    /// Opens a channel and asks what would become of the command; only where [`Features::EXPLAIN`] is in effect.
+    /// Opens a channel and asks what would become of the command; only where [`Features::EXPLAIN`]
+    /// is in effect.
     ///
     /// [`Features::EXPLAIN`]: crate::message::Features::EXPLAIN
     pub fn ask(&mut self, open: &Open) -> Result<ChannelId, OpenError> {
@@ -344,21 +358,24 @@ impl Channels {
         }
     }
 
-    /// Gives the slot back. A command that still runs there loses its client, and what waits to be sent to it is
-    /// dropped: otherwise the `open` of another channel could leave before this `close`, and find no slot.
+    /// Gives the slot back. A command that still runs there loses its client, and what waits to be
+    /// sent to it is dropped: otherwise the `open` of another channel could leave before this
+    /// `close`, and find no slot.
     pub fn close(&mut self, id: ChannelId) {
         if self.channels.remove(&id).is_some() && !self.forget(id) {
             self.outgoing.push(Frame::new(Kind::Close, id, Bytes::new()));
         }
     }
 
-    /// Drops what waits to be sent on a channel that is gone; true where the peer never heard of it.
+    /// Drops what waits to be sent on a channel that is gone; true where the peer never heard of
+    /// it.
     fn forget(&mut self, id: ChannelId) -> bool {
         self.credits.retain(|(channel, _)| *channel != id);
         self.outgoing.drop_lane(id)
     }
 
-    // ---- What a server says -------------------------------------------------------------------------------------
+    // ---- What a server says
+    // -------------------------------------------------------------------------------------
 
     /// The command runs.
     pub fn started(&mut self, id: ChannelId, pid: u32) {
@@ -406,14 +423,16 @@ impl Channels {
         }
     }
 
-    // ---- What goes out ------------------------------------------------------------------------------------------
+    // ---- What goes out
+    // ---------------------------------------------------------------------------------------------
 
     /// Asks whether the peer is there.
     pub fn ping(&mut self, token: u64) {
         self.ping = Some(token);
     }
 
-    /// The next frame to send: pong, ping, credits, signals and sizes first, then the channels in turn.
+    /// The next frame to send: pong, ping, credits, signals and sizes first, then the channels in
+    /// turn.
     pub fn next_frame(&mut self) -> Option<Frame> {
         if matches!(self.ending, Ending::AtOnce(_) | Ending::Said) {
             return self.last_words();
@@ -426,7 +445,9 @@ impl Channels {
         }
         while let Some((id, stream)) = self.credits.pop_front() {
             // Announced only now, so that what was consumed in the meantime is in it.
-            if let Some(inbound) = self.channels.get_mut(&id).and_then(|channel| channel.inbound(stream)) {
+            if let Some(inbound) =
+                self.channels.get_mut(&id).and_then(|channel| channel.inbound(stream))
+            {
                 let (consumed, limit) = inbound.window.announce();
                 return Some(Credit { stream, consumed, limit }.frame(id));
             }

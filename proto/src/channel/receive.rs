@@ -11,8 +11,8 @@ use crate::explanation::Explained;
 use crate::frame::{ChannelId, FLAG_EXPLAIN, FLAG_LIMITED, FLAG_MORE, Frame, Kind, Sender};
 use crate::limits;
 use crate::message::{
-    Body, Credit, Ended, Eof, Exit, Goodbye, Open, Ping, Pong, Refuse, RefuseCode, Resize, Signal, Started,
-    Stop, Stream,
+    Body, Credit, Ended, Eof, Exit, Goodbye, Open, Ping, Pong, Refuse, RefuseCode, Resize, Signal,
+    Started, Stop, Stream,
 };
 
 /// Frames of bulk data are longer, but for the last of a read from a pipe, in bytes of their body.
@@ -30,9 +30,10 @@ impl Channels {
         }
         self.hear(&frame);
         match frame.kind {
-            Kind::Challenge | Kind::Response | Kind::Welcome => {
-                Err(ProtocolError::Unexpected { kind: frame.kind, expected: "the handshake is over" })
-            }
+            Kind::Challenge | Kind::Response | Kind::Welcome => Err(ProtocolError::Unexpected {
+                kind: frame.kind,
+                expected: "the handshake is over",
+            }),
             Kind::Ping => {
                 self.pong = Some(Ping::from_frame(&frame)?.token);
                 Ok(Event::None)
@@ -53,7 +54,8 @@ impl Channels {
         }
     }
 
-    /// Counts what somebody says on a channel who may be waiting for an answer: what is short, and not the rest of bulk data.
+    /// Counts what somebody says on a channel who may be waiting for an answer: what is short, and
+    /// not the rest of bulk data.
     fn hear(&mut self, frame: &Frame) {
         if frame.kind == Kind::Credit {
             return;
@@ -73,8 +75,10 @@ impl Channels {
             let phase = if self.channels.len() < self.limit as usize {
                 Phase::Assembling(BytesMut::new())
             } else if self.channels.len() < 2 * self.limit as usize {
-                let reason =
-                    alloc::format!("this connection already holds {} channels, its limit", self.limit);
+                let reason = alloc::format!(
+                    "this connection already holds {} channels, its limit",
+                    self.limit
+                );
                 let remedy = "wait for a command to end, or open another connection";
                 Phase::Rejecting(Refuse::new(RefuseCode::TOO_MANY_CHANNELS, reason, remedy))
             } else {
@@ -98,8 +102,11 @@ impl Channels {
             }
             Phase::Assembling(_) if unfinished + frame.body.len() > limits::UNFINISHED_OPENS => {
                 let reason = "this connection has more than 8 MiB of unfinished commands";
-                let refuse =
-                    Refuse::new(RefuseCode::RESOURCES, reason, "send long commands one after the other");
+                let refuse = Refuse::new(
+                    RefuseCode::RESOURCES,
+                    reason,
+                    "send long commands one after the other",
+                );
                 channel.phase = Phase::Rejecting(refuse);
             }
             Phase::Assembling(parts) => parts.extend_from_slice(&frame.body),
@@ -134,15 +141,16 @@ impl Channels {
         }
         let Some(channel) = live(&mut self.channels, id, kind)? else { return Ok(Event::None) };
         output_is_due(self.role, channel, kind)?;
-        let Some(inbound) = channel.inbound(stream) else { return Err(ProtocolError::WrongDirection(kind)) };
+        let Some(inbound) = channel.inbound(stream) else {
+            return Err(ProtocolError::WrongDirection(kind));
+        };
         if inbound.ended {
             return Err(ProtocolError::AfterEnd { kind, channel: id, stream });
         }
         let limit = inbound.window.limit();
-        inbound
-            .window
-            .receive(body.len() as u64, flags & FLAG_LIMITED != 0)
-            .map_err(|position| ProtocolError::PastLimit { channel: id, stream, position, limit })?;
+        inbound.window.receive(body.len() as u64, flags & FLAG_LIMITED != 0).map_err(
+            |position| ProtocolError::PastLimit { channel: id, stream, position, limit },
+        )?;
         if inbound.stopped {
             return Ok(Event::None);
         }
@@ -161,15 +169,25 @@ impl Channels {
                 let started = Started::from_frame(&frame)?;
                 match channel.phase {
                     Phase::Opened => channel.phase = Phase::Started,
-                    Phase::Asked => return Err(ProtocolError::Unexpected { kind, expected: "explained" }),
-                    _ => return Err(ProtocolError::Unexpected { kind, expected: "it has started already" }),
+                    Phase::Asked => {
+                        return Err(ProtocolError::Unexpected { kind, expected: "explained" });
+                    }
+                    _ => {
+                        return Err(ProtocolError::Unexpected {
+                            kind,
+                            expected: "it has started already",
+                        });
+                    }
                 }
                 Ok(Event::Started(id, started))
             }
             Kind::Refuse => {
                 let refuse = Refuse::from_frame(&frame)?;
                 if !matches!(channel.phase, Phase::Opened | Phase::Asked) {
-                    return Err(ProtocolError::Unexpected { kind, expected: "it has started already" });
+                    return Err(ProtocolError::Unexpected {
+                        kind,
+                        expected: "it has started already",
+                    });
                 }
                 channel.end();
                 Ok(Event::Refused(id, refuse))
@@ -257,7 +275,8 @@ fn live(
     }
 }
 
-/// A client takes no output before `started`: a `refuse`, which says that nothing was started, could still come.
+/// A client takes no output before `started`: a `refuse`, which says that nothing was started,
+/// could still come.
 fn output_is_due(role: Role, channel: &Channel, kind: Kind) -> Result<(), ProtocolError> {
     if role == Role::Client && matches!(channel.phase, Phase::Opened | Phase::Asked) {
         return Err(ProtocolError::Unexpected { kind, expected: "started" });

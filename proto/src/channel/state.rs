@@ -9,8 +9,9 @@ use crate::flow::{Growth, ReceiveWindow, SendWindow};
 use crate::limits;
 use crate::message::{Refuse, Stream};
 
-/// Pieces shorter than this are copied together while they wait for their reader: each holds the whole buffer that it
-/// was read into, and a peer could make each the only one of its buffer that is kept.
+/// Pieces shorter than this are copied together while they wait for their reader: each holds the
+/// whole buffer that it was read into, and a peer could make each the only one of its buffer that
+/// is kept.
 const SMALL_PIECE: usize = 32 << 10;
 
 #[derive(Debug)]
@@ -120,13 +121,15 @@ impl Channel {
         }
     }
 
-    /// Its command is given a terminal: what is under way of its output stays little, so that the answer to a key is
-    /// never far behind it. Before anything is sent on it.
+    /// Its command is given a terminal: what is under way of its output stays little, so that the
+    /// answer to a key is never far behind it. Before anything is sent on it.
     pub(super) fn give_terminal(&mut self, growth: &Growth) {
         let limit = limits::FIRST_TERMINAL_LIMIT;
         for stream in [Stream::Stdout, Stream::Stderr] {
             match &mut self.streams[stream as usize] {
-                Half::Inbound(inbound) => inbound.window = ReceiveWindow::fixed(limit, growth.clone()),
+                Half::Inbound(inbound) => {
+                    inbound.window = ReceiveWindow::fixed(limit, growth.clone())
+                }
                 Half::Outbound(outbound) => outbound.window = SendWindow::new(limit),
             }
         }

@@ -1,4 +1,5 @@
-//! A client, a server and the link between them, moved one step at a time, and what must hold at each step.
+//! A client, a server and the link between them, moved one step at a time, and what must hold at
+//! each step.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -109,7 +110,14 @@ impl World {
     }
 
     /// One thing that could happen next; does nothing where it could not.
-    pub(crate) fn step(&mut self, action: u8, at_server: bool, job: usize, stream: usize, amount: usize) {
+    pub(crate) fn step(
+        &mut self,
+        action: u8,
+        at_server: bool,
+        job: usize,
+        stream: usize,
+        amount: usize,
+    ) {
         let job = job % self.running.len();
         match action {
             0 => self.open(),
@@ -150,7 +158,8 @@ impl World {
     }
 
     fn expected(&self, key: Key, at: usize, length: usize) -> Vec<u8> {
-        let mut start = (at + key.0.0 as usize * 1_000 + key.1 as usize * 10_000) % self.pattern.len();
+        let mut start =
+            (at + key.0.0 as usize * 1_000 + key.1 as usize * 10_000) % self.pattern.len();
         let mut bytes = Vec::with_capacity(length);
         while bytes.len() < length {
             let part = &self.pattern[start..];
@@ -236,7 +245,10 @@ impl World {
             }
             Read::End | Read::Gone => self.running[job].streams[stream as usize].read_over = true,
             Read::Bytes(bytes) => {
-                assert!(bytes == self.expected(key, read, bytes.len()), "bytes of {key:?} at {read}");
+                assert!(
+                    bytes == self.expected(key, read, bytes.len()),
+                    "bytes of {key:?} at {read}"
+                );
                 self.running[job].streams[stream as usize].read += bytes.len();
             }
         }
@@ -255,7 +267,8 @@ impl World {
         self.moves += 1;
     }
 
-    /// The command ends on the server once it has written everything; the client closes once it has read everything.
+    /// The command ends on the server once it has written everything; the client closes once it has
+    /// read everything.
     fn end_command(&mut self, job: usize) {
         let running = &mut self.running[job];
         let [stdin, stdout, stderr] = running.streams;
@@ -267,7 +280,9 @@ impl World {
             for stream in [Stream::Stdout, Stream::Stderr] {
                 let Progress { written, read, .. } = running.streams[stream as usize];
                 let stopped = running.job.stop_after[stream as usize].is_some();
-                assert!(stopped || (read == written && written == running.job.lengths[stream as usize]));
+                assert!(
+                    stopped || (read == written && written == running.job.lengths[stream as usize])
+                );
             }
             self.client.channels.close(channel(job));
             running.closed = true;
@@ -318,7 +333,8 @@ impl World {
             let frame = end.decoder.next_frame(limits::BODY).expect("good frames only");
             let Some(frame) = frame else { return };
             if frame.kind == Kind::Credit {
-                let Credit { stream, consumed, limit } = Credit::from_frame(&frame).expect("a credit");
+                let Credit { stream, consumed, limit } =
+                    Credit::from_frame(&frame).expect("a credit");
                 end.allowed.insert((frame.channel, stream), limit);
                 let reader = &self.running[frame.channel.0 as usize - 1].streams[stream as usize];
                 assert!(consumed <= reader.consumed as u64, "claims what was not consumed");
@@ -358,7 +374,11 @@ impl World {
     }
 
     fn ends(&mut self, server_first: bool) -> (&mut End, &mut End) {
-        if server_first { (&mut self.server, &mut self.client) } else { (&mut self.client, &mut self.server) }
+        if server_first {
+            (&mut self.server, &mut self.client)
+        } else {
+            (&mut self.client, &mut self.server)
+        }
     }
 }
 

@@ -1,7 +1,8 @@
-//! What happens between fork and exec: changes when a command is to find itself in another state at birth.
+//! What happens between fork and exec: changes when a command is to find itself in another state at
+//! birth.
 //!
-//! The spawner has one thread, so a forked copy of it may allocate and call whatever it likes. What it may
-//! not do is return: it ends by becoming the command, or by reporting why it could not.
+//! The spawner has one thread, so a forked copy of it may allocate and call whatever it likes. What
+//! it may not do is return: it ends by becoming the command, or by reporting why it could not.
 
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
@@ -31,10 +32,12 @@ pub(super) struct OpenFiles {
     pub(super) hard: u64,
 }
 
-/// The child's ends of what connects it to the world. All are above 2: the spawner keeps 0 to 2 taken.
+/// The child's ends of what connects it to the world. All are above 2: the spawner keeps 0 to 2
+/// taken.
 pub(super) struct Ends {
     pub(super) streams: Streams,
-    /// Close-on-exec: it closes silently when the program is executed, and carries the failure otherwise.
+    /// Close-on-exec: it closes silently when the program is executed, and carries the failure
+    /// otherwise.
     pub(super) report: OwnedFd,
 }
 
@@ -49,14 +52,19 @@ pub(super) fn run(request: &Request<'_>, ends: &Ends, limit: OpenFiles) -> ! {
     let Err(failure) = become_command(request, ends, limit);
     // Nobody is left to tell when even this fails.
     let _ = unistd::write(&ends.report, &failure.encode());
-    // SAFETY: _exit(2) takes any code and runs no handlers, which belong to labshd's copy of the program.
+    // SAFETY: _exit(2) takes any code and runs no handlers, which belong to labshd's copy of the
+    // program.
     #[allow(unsafe_code)]
     unsafe {
         libc::_exit(127)
     }
 }
 
-fn become_command(request: &Request<'_>, ends: &Ends, limit: OpenFiles) -> Result<Infallible, Failure> {
+fn become_command(
+    request: &Request<'_>,
+    ends: &Ends,
+    limit: OpenFiles,
+) -> Result<Infallible, Failure> {
     unistd::setsid().map_err(|e| Stage::Session.failed(e))?;
     if let Streams::Terminal(slave) = &ends.streams {
         slave.control().map_err(|e| Stage::Terminal.failed(e))?;
@@ -65,7 +73,8 @@ fn become_command(request: &Request<'_>, ends: &Ends, limit: OpenFiles) -> Resul
     // The spawner blocks every signal and handles none, so an empty mask is all that is missing.
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
         .map_err(|e| Stage::Signals.failed(e))?;
-    setrlimit(Resource::RLIMIT_NOFILE, limit.soft, limit.hard).map_err(|e| Stage::Limits.failed(e))?;
+    setrlimit(Resource::RLIMIT_NOFILE, limit.soft, limit.hard)
+        .map_err(|e| Stage::Limits.failed(e))?;
     if let Some(credentials) = &request.identity {
         take_on(credentials).map_err(|e| Stage::Identity.failed(e))?;
     }
@@ -88,11 +97,13 @@ fn connect(ends: &Ends) -> nix::Result<()> {
     unistd::dup2_stdin(stdin)?;
     unistd::dup2_stdout(stdout)?;
     unistd::dup2_stderr(stderr)?;
-    // Closed here rather than by exec: a child stuck in its working directory must not hold the pipes of others.
+    // Closed here rather than by exec: a child stuck in its working directory must not hold the
+    // pipes of others.
     close_all_but(&ends.report)
 }
 
-/// Closes every descriptor above 2 but one. For processes that never return to the owners of the others.
+/// Closes every descriptor above 2 but one. For processes that never return to the owners of the
+/// others.
 pub(super) fn close_all_but(keep: impl AsFd) -> nix::Result<()> {
     let keep = keep.as_fd().as_raw_fd().unsigned_abs();
     if keep > 3 {
@@ -102,15 +113,17 @@ pub(super) fn close_all_but(keep: impl AsFd) -> nix::Result<()> {
 }
 
 fn close_range(first: u32, last: u32) -> nix::Result<()> {
-    // SAFETY: the call touches no memory. The descriptors have owners in this process, but the only callers
-    // are freshly forked and leave by exec or _exit, so no owner ever uses or closes one again.
+    // SAFETY: the call touches no memory. The descriptors have owners in this process, but the only
+    // callers are freshly forked and leave by exec or _exit, so no owner ever uses or closes one
+    // again.
     #[allow(unsafe_code)]
     let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
     Errno::result(result).map(drop)
 }
 
-/// Groups first, then the group, then the user: each step needs the rights that the last one gives up. The keyring comes
-/// before all, so that it counts for root and not against what the user may have.
+/// Groups first, then the group, then the user: each step needs the rights that the last one gives
+/// up. The keyring comes before all, so that it counts for root and not against what the user may
+/// have.
 fn take_on(who: &Credentials) -> nix::Result<()> {
     leave_keyring()?;
     unistd::setgroups(&who.groups)?;
@@ -123,13 +136,15 @@ fn take_on(who: &Credentials) -> nix::Result<()> {
     if regained {
         return Err(Errno::ENOTRECOVERABLE);
     }
-    // As where login sets a session up; without it, a program that looks for the user's keys finds none.
+    // As where login sets a session up; without it, a program that looks for the user's keys finds
+    // none.
     let _ = keyctl(libc::KEYCTL_LINK, libc::KEY_SPEC_USER_KEYRING, libc::KEY_SPEC_SESSION_KEYRING);
     Ok(())
 }
 
-/// Exchanges the session keyring for an empty one. labshd may have been given one (systemd does that), and whoever
-/// has the same keyring can read what others put into it, whichever user they are (session-keyring(7)).
+/// Exchanges the session keyring for an empty one. labshd may have been given one (systemd does
+/// that), and whoever has the same keyring can read what others put into it, whichever user they
+/// are (session-keyring(7)).
 fn leave_keyring() -> nix::Result<()> {
     match keyctl(libc::KEYCTL_JOIN_SESSION_KEYRING, 0, 0) {
         // No kernel that has keyrings, or a container that lets nobody use them.
@@ -139,10 +154,16 @@ fn leave_keyring() -> nix::Result<()> {
 }
 
 fn keyctl(operation: u32, first: i32, second: i32) -> nix::Result<()> {
-    // SAFETY: these operations take serial numbers; where one takes a name, 0 is the null pointer for "none".
+    // SAFETY: these operations take serial numbers; where one takes a name, 0 is the null pointer
+    // for "none".
     #[allow(unsafe_code)]
     let result = unsafe {
-        libc::syscall(libc::SYS_keyctl, operation, libc::c_long::from(first), libc::c_long::from(second))
+        libc::syscall(
+            libc::SYS_keyctl,
+            operation,
+            libc::c_long::from(first),
+            libc::c_long::from(second),
+        )
     };
     Errno::result(result).map(drop)
 }
@@ -208,17 +229,20 @@ fn attempt(path: &CStr, request: &Request<'_>) -> Errno {
     if errno != Errno::ENOEXEC {
         return errno;
     }
-    let argv: Vec<&CStr> = [SHELL, path].into_iter().chain(request.argv[1..].iter().copied()).collect();
+    let argv: Vec<&CStr> =
+        [SHELL, path].into_iter().chain(request.argv[1..].iter().copied()).collect();
     let Err(errno) = unistd::execve(SHELL, &argv, &request.env);
     errno
 }
 
-/// Ends the child, having told what it found, where the kernel would execute this path; otherwise returns what the
-/// kernel would say. Whether a script's interpreter is there is not looked at.
+/// Ends the child, having told what it found, where the kernel would execute this path; otherwise
+/// returns what the kernel would say. Whether a script's interpreter is there is not looked at.
 fn rehearse(path: &CStr) -> Errno {
     match stat(path) {
         Err(errno) => return errno,
-        Ok(status) if SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT != SFlag::S_IFREG => {
+        Ok(status)
+            if SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT != SFlag::S_IFREG =>
+        {
             return Errno::EACCES;
         }
         Ok(_) => {}
@@ -232,7 +256,8 @@ fn rehearse(path: &CStr) -> Errno {
         Err(errno) => return errno,
     };
     let found = Rehearsed { program: path.to_bytes().to_vec(), directory };
-    // Two paths are less than a pipe holds, so it is written at once; a reader who has gone asks no more.
+    // Two paths are less than a pipe holds, so it is written at once; a reader who has gone asks no
+    // more.
     let _ = unistd::write(io::stdout(), &found.encode());
     // SAFETY: as in `run`.
     #[allow(unsafe_code)]

@@ -35,8 +35,9 @@ pub struct SpawnerProcess {
 
 /// Forks the spawner: a process that runs commands for labshd and does nothing else.
 ///
-/// It comes before everything else in `main`: what labshd has opened, read or changed by then (descriptors
-/// excepted, which the spawner closes) is what the spawner and every command start with.
+/// It comes before everything else in `main`: what labshd has opened, read or changed by then
+/// (descriptors excepted, which the spawner closes) is what the spawner and every command start
+/// with.
 ///
 /// # Errors
 ///
@@ -51,8 +52,8 @@ pub fn launch() -> io::Result<SpawnerProcess> {
     }
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let (socket, theirs) = socketpair(AddressFamily::Unix, SockType::Stream, None, flags)?;
-    // SAFETY: this is the only thread, as was just checked, so the copy finds no lock held; and the copy never
-    // returns from `run`.
+    // SAFETY: this is the only thread, as was just checked, so the copy finds no lock held; and the
+    // copy never returns from `run`.
     #[allow(unsafe_code)]
     match unsafe { fork() }? {
         ForkResult::Child => process::run(theirs),
@@ -60,12 +61,12 @@ pub fn launch() -> io::Result<SpawnerProcess> {
     }
 }
 
-/// Requests to spawn that may be under way to the spawner at once; each may be a megabyte long, and those who ask may
-/// be faster than fork(2).
+/// Requests to spawn that may be under way to the spawner at once; each may be a megabyte long, and
+/// those who ask may be faster than fork(2).
 const UNDER_WAY: usize = 32;
 
-/// The handle to the spawner, through which all commands of all connections go. When the last handle and the
-/// last [`Process`] are gone, the spawner ends.
+/// The handle to the spawner, through which all commands of all connections go. When the last
+/// handle and the last [`Process`] are gone, the spawner ends.
 #[derive(Debug, Clone)]
 pub struct Spawner {
     shared: Arc<Shared>,
@@ -139,7 +140,8 @@ impl Spawner {
         tokio::spawn(write_orders(writer, queue));
         tokio::spawn(read_until_lost(reader, expected.clone(), process.pid));
         let turns = Arc::new(Semaphore::new(UNDER_WAY));
-        let shared = Shared { pid: process.pid, next_id: AtomicU64::new(1), orders, turns, expected };
+        let shared =
+            Shared { pid: process.pid, next_id: AtomicU64::new(1), orders, turns, expected };
         Ok(Spawner { shared: Arc::new(shared) })
     }
 
@@ -154,7 +156,8 @@ impl Spawner {
         let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
         let has_terminal = request.terminal.is_some();
         let message = wire::spawn(id, &request).map_err(unfit)?;
-        // What waits from here on, for a turn or for a child that hangs, are the bytes, and then not even those.
+        // What waits from here on, for a turn or for a child that hangs, are the bytes, and then
+        // not even those.
         let named = Named::of(request);
         let turn = self.shared.turns.clone().acquire_owned().await;
         let hold = turn.ok().map(Hold::Turn);
@@ -171,8 +174,10 @@ impl Spawner {
             outcome: None,
             signals: Arc::default(),
         };
-        // Looked at after the insertion: the reader sets it before it empties the table for the last time.
-        if expected.lost.is_cancelled() || self.shared.orders.send(Order { message, hold }).is_err() {
+        // Looked at after the insertion: the reader sets it before it empties the table for the
+        // last time.
+        if expected.lost.is_cancelled() || self.shared.orders.send(Order { message, hold }).is_err()
+        {
             return Err(SpawnError::Lost);
         }
         let started = match on_started.await {
@@ -200,9 +205,10 @@ impl Spawner {
     }
 }
 
-/// The hold on a command: its leader is not reaped, and its ids are not used again, until this is dropped.
-/// Dropping it before the leader has ended kills the whole group (SIGKILL), after a hang-up where it has a terminal. A leader
-/// that had ended by itself left its background on purpose.
+/// The hold on a command: its leader is not reaped, and its ids are not used again, until this is
+/// dropped. Dropping it before the leader has ended kills the whole group (SIGKILL), after a
+/// hang-up where it has a terminal. A leader that had ended by itself left its background on
+/// purpose.
 #[derive(Debug)]
 pub struct Process {
     id: u64,
@@ -214,8 +220,8 @@ pub struct Process {
 }
 
 impl Process {
-    /// Waits until the leader has ended; members of its group may go on. Cancel safe; once it has resolved it
-    /// gives the same answer again.
+    /// Waits until the leader has ended; members of its group may go on. Cancel safe; once it has
+    /// resolved it gives the same answer again.
     ///
     /// # Errors
     ///
@@ -229,19 +235,22 @@ impl Process {
         outcome
     }
 
-    /// Sends a signal to every process of the group (kill(2)), also after the leader has ended. Numbers that
-    /// are no signal do nothing. A stopped group needs SIGCONT before it can act on another signal.
+    /// Sends a signal to every process of the group (kill(2)), also after the leader has ended.
+    /// Numbers that are no signal do nothing. A stopped group needs SIGCONT before it can act on
+    /// another signal.
     ///
-    /// Of a command with a terminal it is the group in the terminal's foreground, as with a key that is typed (the
-    /// leader's where there is none); after [`Process::hang_up`] the leader's, and the one that was there then.
+    /// Of a command with a terminal it is the group in the terminal's foreground, as with a key
+    /// that is typed (the leader's where there is none); after [`Process::hang_up`] the leader's,
+    /// and the one that was there then.
     pub fn signal(&self, signal: i32) {
         if let Some(under_way) = UnderWay::new(&self.signals, signal) {
             self.order(wire::signal(self.id, signal), Some(Hold::Signal(under_way)));
         }
     }
 
-    /// Tells the command that nobody is there any more: SIGHUP and SIGCONT to every process of its group; of a
-    /// command with a terminal, to every process of its session, whichever group it is in.
+    /// Tells the command that nobody is there any more: SIGHUP and SIGCONT to every process of its
+    /// group; of a command with a terminal, to every process of its session, whichever group it is
+    /// in.
     pub fn hang_up(&self) {
         self.order(wire::hang_up(self.id), None);
     }
@@ -276,8 +285,9 @@ impl Expected {
         lock(&self.commands)
     }
 
-    /// Kills the groups of all commands that run, once the spawner cannot. Nobody keeps their leaders' numbers from being
-    /// used again, but the kernel gives out all others before one comes back, and this is the moment of the loss.
+    /// Kills the groups of all commands that run, once the spawner cannot. Nobody keeps their
+    /// leaders' numbers from being used again, but the kernel gives out all others before one comes
+    /// back, and this is the moment of the loss.
     fn kill_all(&self) {
         for leader in self.commands().values().filter_map(|waiting| waiting.leader) {
             // It may have gone with the spawner.
@@ -285,7 +295,8 @@ impl Expected {
         }
     }
 
-    /// Hands an answer to whoever waits for it; to nobody when its command has been let go meanwhile.
+    /// Hands an answer to whoever waits for it; to nobody when its command has been let go
+    /// meanwhile.
     fn deliver(&self, id: u64, answer: Answer, arrived: &mut VecDeque<Vec<OwnedFd>>) {
         let mut commands = self.commands();
         match answer {
@@ -381,9 +392,9 @@ fn streams(descriptors: Vec<OwnedFd>, has_terminal: bool) -> Option<Streams> {
     Some(Streams::Pipes { stdin, stdout, stderr })
 }
 
-/// One read. The kernel never joins the descriptors of two messages in one (unix(7)), and gives them with the
-/// first byte that they were sent with: they arrive in the order of the `Spawned` answers, and never after. Where there
-/// was no room for all of them, those that have arrived.
+/// One read. The kernel never joins the descriptors of two messages in one (unix(7)), and gives
+/// them with the first byte that they were sent with: they arrive in the order of the `Spawned`
+/// answers, and never after. Where there was no room for all of them, those that have arrived.
 fn receive(socket: &UnixStream, chunk: &mut [u8]) -> io::Result<(usize, Option<Vec<OwnedFd>>)> {
     let mut control = nix::cmsg_space!([i32; 3]);
     // All of the capacity is handed to the kernel; zeros mean that it wrote nothing.
@@ -398,8 +409,8 @@ fn receive(socket: &UnixStream, chunk: &mut [u8]) -> io::Result<(usize, Option<V
     Ok((read, (cut_off || !descriptors.is_empty()).then_some(descriptors)))
 }
 
-/// The descriptors in a received control message. Nix's own iterator gives none where some are missing, and
-/// so leaks those that did arrive, just when there are too few.
+/// The descriptors in a received control message. Nix's own iterator gives none where some are
+/// missing, and so leaks those that did arrive, just when there are too few.
 fn take_descriptors(control: &[u8]) -> Vec<OwnedFd> {
     // struct cmsghdr: a length that counts the header, a level, a type (cmsg(3)).
     const HEADER: usize = size_of::<libc::cmsghdr>();
@@ -411,7 +422,8 @@ fn take_descriptors(control: &[u8]) -> Vec<OwnedFd> {
     }
     let (numbers, _) = control.get(HEADER..length).unwrap_or_default().as_chunks();
     let take = |number: &[u8; 4]| {
-        // SAFETY: the kernel has just installed this descriptor for us, and nobody else has seen its number.
+        // SAFETY: the kernel has just installed this descriptor for us, and nobody else has seen
+        // its number.
         #[allow(unsafe_code)]
         unsafe {
             OwnedFd::from_raw_fd(i32::from_ne_bytes(*number))
@@ -465,8 +477,12 @@ fn explain(failure: Failure, named: Named) -> SpawnError {
             SpawnError::NotExecutable { program: program(), source }
         }
         (Stage::Execute, Errno::E2BIG) => SpawnError::TooLarge,
-        (Stage::Execute, Errno::ENOENT | Errno::ENOTDIR) => SpawnError::NotFound { program: program() },
-        (Stage::Execute, Errno::EIO | Errno::EFAULT) => SpawnError::Other { stage: "executing", source },
+        (Stage::Execute, Errno::ENOENT | Errno::ENOTDIR) => {
+            SpawnError::NotFound { program: program() }
+        }
+        (Stage::Execute, Errno::EIO | Errno::EFAULT) => {
+            SpawnError::Other { stage: "executing", source }
+        }
         (Stage::Execute, _) => SpawnError::NotExecutable { program: program(), source },
         (Stage::Pipes, _) => SpawnError::Other { stage: "making pipes", source },
         (Stage::Fork, _) => SpawnError::Other { stage: "forking", source },

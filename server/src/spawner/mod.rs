@@ -1,21 +1,24 @@
-//! What a command is when it is asked for and what became of it: changes with the words labshd and its spawner share.
+//! What a command is when it is asked for and what became of it: changes with the words labshd and
+//! its spawner share.
 //!
-//! labshd never forks once it serves the network. [`launch`] forks a small single-threaded *spawner* first,
-//! before there are threads to lose, memory to copy or keys to leak; every command is then forked by it:
+//! labshd never forks once it serves the network. [`launch`] forks a small single-threaded
+//! *spawner* first, before there are threads to lose, memory to copy or keys to leak; every command
+//! is then forked by it:
 //!
 //! ```text
-//! labshd  client.rs ── requests, signals, releases ──▶ process.rs  spawner ── fork ──▶ child.rs ── exec ──▶ command
-//!                   ◀── descriptors, ends, failures ──
+//! labshd                                              spawner
+//! client.rs ── requests, signals, releases ──▶ process.rs ── fork ──▶ child.rs ── exec ──▶ command
+//!           ◀── descriptors, ends, failures ──
 //! ```
 //!
 //! Three promises hold everything together:
 //!
-//! - A leader that has ended stays a zombie until labshd lets go of its [`Process`], so neither its process id
-//!   nor its group id can come to mean somebody else while a signal may still be sent.
-//! - Nothing outlives labshd unnoticed: at the end of the socket, however it came about, the spawner ends
-//!   what still runs and then itself.
-//! - The spawner never waits for one command: what a child did between fork and exec, and that it has ended,
-//!   arrive as events.
+//! - A leader that has ended stays a zombie until labshd lets go of its [`Process`], so neither its
+//!   process id nor its group id can come to mean somebody else while a signal may still be sent.
+//! - Nothing outlives labshd unnoticed: at the end of the socket, however it came about, the
+//!   spawner ends what still runs and then itself.
+//! - The spawner never waits for one command: what a child did between fork and exec, and that it
+//!   has ended, arrive as events.
 //!
 //! It needs Linux 5.9 or later (`pidfd_open`, `close_range`).
 
@@ -34,30 +37,35 @@ use std::path::PathBuf;
 pub use client::{Process, Spawner, SpawnerProcess, launch};
 pub(crate) use terminal::set_window_size;
 
-/// A command to run, complete: nothing is inherited that is not written here, save what labshd itself was
-/// started with (umask, resource limits, nice value, OOM score).
+/// A command to run, complete: nothing is inherited that is not written here, save what labshd
+/// itself was started with (umask, resource limits, nice value, OOM score).
 #[derive(Clone, Default)]
 pub struct SpawnRequest {
-    /// The words. Unless `program` is given, the first is searched in the `PATH` of `env` as execvp(3) does;
-    /// a file without a format that the kernel knows is given to `/bin/sh`.
+    /// The words. Unless `program` is given, the first is searched in the `PATH` of `env` as
+    /// execvp(3) does; a file without a format that the kernel knows is given to `/bin/sh`.
     pub argv: Vec<Vec<u8>>,
-    /// The path to execute in place of `argv[0]`, never searched: a login shell is `/bin/bash` called `-bash`.
+    /// The path to execute in place of `argv[0]`, never searched: a login shell is `/bin/bash`
+    /// called `-bash`.
     pub program: Option<Vec<u8>>,
     /// The whole environment, in order.
     pub env: Vec<(Vec<u8>, Vec<u8>)>,
-    /// The working directory, entered with the rights of `identity` (a home on NFS may refuse root).
+    /// The working directory, entered with the rights of `identity` (a home on NFS may refuse
+    /// root).
     pub cwd: Vec<u8>,
     /// Use `/` where `cwd` cannot be entered, as login(1) does for a missing home directory.
     pub cwd_fallback_root: bool,
     /// Who to become; `None` stays who labshd is.
     pub identity: Option<Identity>,
-    /// Go all the way up to the program, but do not execute it: the child writes [`Rehearsed`] to its stdout and ends.
+    /// Go all the way up to the program, but do not execute it: the child writes [`Rehearsed`] to
+    /// its stdout and ends.
     pub rehearse: bool,
-    /// A terminal for all three streams, which becomes the controlling terminal; `None` means three pipes.
+    /// A terminal for all three streams, which becomes the controlling terminal; `None` means three
+    /// pipes.
     pub terminal: Option<Terminal>,
 }
 
-/// What a child that only rehearses has found, as the words on its stdout, each ended by a zero byte.
+/// What a child that only rehearses has found, as the words on its stdout, each ended by a zero
+/// byte.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rehearsed {
     /// The file that would have been executed.
@@ -88,12 +96,14 @@ impl Rehearsed {
 pub struct Terminal {
     /// How large it is before the command looks.
     pub size: WindowSize,
-    /// The group through which others may write to it (write(1)): `tty`, where there is such a group. It counts only
-    /// together with an identity: who becomes nobody else gets a terminal that is theirs already.
+    /// The group through which others may write to it (write(1)): `tty`, where there is such a
+    /// group. It counts only together with an identity: who becomes nobody else gets a terminal
+    /// that is theirs already.
     pub group: Option<u32>,
 }
 
-/// The size of a terminal (`TIOCSWINSZ`, ioctl_tty(2)). Any value is harmless: the kernel only remembers it.
+/// The size of a terminal (`TIOCSWINSZ`, ioctl_tty(2)). Any value is harmless: the kernel only
+/// remembers it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct WindowSize {
     /// Characters in a line.
@@ -128,7 +138,8 @@ pub struct Spawned {
     pub process: Process,
 }
 
-/// labshd's ends of a command's streams: close-on-exec and non-blocking here, blocking at the command's own end.
+/// labshd's ends of a command's streams: close-on-exec and non-blocking here, blocking at the
+/// command's own end.
 #[derive(Debug)]
 pub enum Streams {
     /// A pipe for each.
@@ -140,8 +151,8 @@ pub enum Streams {
         /// Reads the command's standard error.
         stderr: OwnedFd,
     },
-    /// One terminal for all; this is its master side (pty(7)). The spawner has another descriptor of it, so it is hung
-    /// up only once the [`Process`] is dropped as well.
+    /// One terminal for all; this is its master side (pty(7)). The spawner has another descriptor
+    /// of it, so it is hung up only once the [`Process`] is dropped as well.
     Terminal(OwnedFd),
 }
 
@@ -177,9 +188,9 @@ pub struct Usage {
     pub user_micros: u64,
     /// CPU time in the kernel, in microseconds.
     pub system_micros: u64,
-    /// The most memory that any one of its processes held at once, in bytes. The kernel counts the moment
-    /// before exec too, so a copy of the spawner is the least that can show: about 0.5 MiB, measured with a
-    /// program that only exits. `true` shows 1.1 MiB, its own.
+    /// The most memory that any one of its processes held at once, in bytes. The kernel counts the
+    /// moment before exec too, so a copy of the spawner is the least that can show: about 0.5 MiB,
+    /// measured with a program that only exits. `true` shows 1.1 MiB, its own.
     pub peak_memory_bytes: u64,
 }
 
@@ -192,7 +203,8 @@ pub enum SpawnError {
         /// The program as it was named.
         program: String,
     },
-    /// There is such a file, but it cannot be run (no permission, a directory, no interpreter): a shell's 126.
+    /// There is such a file, but it cannot be run (no permission, a directory, no interpreter): a
+    /// shell's 126.
     #[error("{program}: cannot be executed: {source}")]
     NotExecutable {
         /// The program as it was named.
@@ -210,7 +222,8 @@ pub enum SpawnError {
     },
     /// The words and the environment are more than the kernel takes (execve(2), `E2BIG`).
     #[error(
-        "the command line and environment are too large: one word may have 128 KiB, and all together \
+        "the command line and environment are too large: one word may have 128 KiB, and all \
+         together \
          a quarter of the stack limit; pass long input on stdin"
     )]
     TooLarge,

@@ -29,14 +29,18 @@ use super::{Ended, Status, Usage};
 /// What one wake-up of a bulk reader can find in stdout.
 const LARGE_PIPE: i32 = 1 << 20;
 
-/// How many commands may have a large pipe at once. An unprivileged user who holds more than 64 MiB of pipes
-/// gets crippled ones from then on (pipe(7), pipe-user-pages-soft), in every other program too.
+/// How many commands may have a large pipe at once. An unprivileged user who holds more than 64 MiB
+/// of pipes gets crippled ones from then on (pipe(7), pipe-user-pages-soft), in every other program
+/// too.
 const LARGE_PIPES: usize = 16;
 
 /// What is left running when labshd has gone is told so, and how long it has until the next word.
 const LAST_WORDS: [(LastWord, Duration); 3] = [
     (Child::hang_up, Duration::from_secs(1)),
-    (|child, tidings| child.signal_all(&[libc::SIGTERM, libc::SIGCONT], tidings), Duration::from_secs(2)),
+    (
+        |child, tidings| child.signal_all(&[libc::SIGTERM, libc::SIGCONT], tidings),
+        Duration::from_secs(2),
+    ),
     (|child, tidings| child.signal_all(&[libc::SIGKILL], tidings), Duration::ZERO),
 ];
 
@@ -74,8 +78,9 @@ fn serve(socket: OwnedFd) -> io::Result<()> {
 
 /// Gives up everything that came with the fork and is not needed.
 fn prepare(socket: &OwnedFd) -> io::Result<OpenFiles> {
-    // Signals are labshd's to decide about. Blocked rather than ignored, because exec would pass "ignored" on.
-    // SIGCHLD too must not be ignored: zombies would vanish before they are asked for.
+    // Signals are labshd's to decide about. Blocked rather than ignored, because exec would pass
+    // "ignored" on. SIGCHLD too must not be ignored: zombies would vanish before they are asked
+    // for.
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None)?;
     for signal in 1..=libc::SIGRTMAX() {
         default_disposition(signal);
@@ -94,13 +99,15 @@ fn prepare(socket: &OwnedFd) -> io::Result<OpenFiles> {
     Ok(OpenFiles { soft, hard })
 }
 
-/// As a raw call, because the C library keeps 32 and 33 to itself, and whoever started labshd may have ignored
-/// those too. Numbers that cannot be set (SIGKILL) are refused, and as they should be already.
+/// As a raw call, because the C library keeps 32 and 33 to itself, and whoever started labshd may
+/// have ignored those too. Numbers that cannot be set (SIGKILL) are refused, and as they should be
+/// already.
 fn default_disposition(signal: i32) {
     const SET_SIZE: usize = 8;
     let default = [0_u64; 8];
-    // SAFETY: the call reads a struct sigaction, in which all zeros mean SIG_DFL, no flags and no mask, from
-    // memory that is larger than one; it writes nothing to a null pointer, and installs no handler.
+    // SAFETY: the call reads a struct sigaction, in which all zeros mean SIG_DFL, no flags and no
+    // mask, from memory that is larger than one; it writes nothing to a null pointer, and installs
+    // no handler.
     #[allow(unsafe_code)]
     unsafe {
         libc::syscall(
@@ -123,8 +130,8 @@ struct Child {
     terminal: Option<Line>,
 }
 
-/// The connection to a command's terminal: as long as it is held here, the terminal is not hung up, and tells who is in
-/// its foreground, even when labshd has died.
+/// The connection to a command's terminal: as long as it is held here, the terminal is not hung up,
+/// and tells who is in its foreground, even when labshd has died.
 struct Line {
     master: OwnedFd,
     hung_up: bool,
@@ -142,8 +149,9 @@ enum State {
 }
 
 impl Child {
-    /// To the command's group. Where it has a terminal: to the group in its foreground, as a key that is typed; once it
-    /// is hung up, to the leader's group and to the one that was in the foreground then.
+    /// To the command's group. Where it has a terminal: to the group in its foreground, as a key
+    /// that is typed; once it is hung up, to the leader's group and to the one that was in the
+    /// foreground then.
     fn signal(&self, signal: i32, tidings: &mut Tidings) {
         let Some(line) = &self.terminal else { return self.signal_group(signal) };
         let foreground = if line.hung_up { line.foreground } else { self.foreground(line) };
@@ -159,8 +167,8 @@ impl Child {
         signals.iter().for_each(|&signal| self.signal(signal, tidings));
     }
 
-    /// Tells everybody that nobody is there any more. On a terminal that is every process of the session: an
-    /// interactive shell has put each of its jobs into a group of its own.
+    /// Tells everybody that nobody is there any more. On a terminal that is every process of the
+    /// session: an interactive shell has put each of its jobs into a group of its own.
     fn hang_up(&mut self, tidings: &mut Tidings) {
         let foreground = self.terminal.as_ref().and_then(|line| self.foreground(line));
         match &mut self.terminal {
@@ -198,8 +206,9 @@ impl Child {
         // A child that has not come to setsid yet is not in a group of its own.
         let alone = matches!(self.state, State::Starting { .. }).then_some(self.pid.as_raw());
         for target in [Some(-self.pid.as_raw()), alone].into_iter().flatten() {
-            // SAFETY: kill(2) touches no memory, and the ids are unreaped, so they are this command's.
-            // Errors (no such signal, nobody left, a process that has become another user) need no answer.
+            // SAFETY: kill(2) touches no memory, and the ids are unreaped, so they are this
+            // command's. Errors (no such signal, nobody left, a process that has become another
+            // user) need no answer.
             #[allow(unsafe_code)]
             unsafe {
                 libc::kill(target, signal);
@@ -326,10 +335,12 @@ impl Spawner {
                 (Streams::Terminal(slave), vec![ours], Some(line))
             }
         };
-        let (report, report_writer) = pipe2(OFlag::O_CLOEXEC).map_err(|e| Stage::Pipes.failed(e))?;
+        let (report, report_writer) =
+            pipe2(OFlag::O_CLOEXEC).map_err(|e| Stage::Pipes.failed(e))?;
         let ends = Ends { streams, report: report_writer };
         let since = Instant::now();
-        // SAFETY: this process has one thread, so the copy finds no lock held and nothing half done.
+        // SAFETY: this process has one thread, so the copy finds no lock held and nothing half
+        // done.
         #[allow(unsafe_code)]
         let forked = unsafe { fork() }.map_err(|e| Stage::Fork.failed(e))?;
         let pid = match forked {
@@ -344,7 +355,8 @@ impl Spawner {
                 Ok(Child { pid, since, state, released: false, terminal })
             }
             Err(errno) => {
-                // Rare enough (the kernel's own tables are full), and the child young enough, to wait for it.
+                // Rare enough (the kernel's own tables are full), and the child young enough, to
+                // wait for it.
                 let _ = nix::sys::signal::kill(pid, nix::sys::signal::SIGKILL);
                 let _ = waitpid(pid, None);
                 Err(Stage::Watch.failed(errno))
@@ -352,9 +364,9 @@ impl Spawner {
         }
     }
 
-    /// Edge-triggered: each of the two has one thing to say. While other children share a descriptor between
-    /// their fork and their exec, a closed one would otherwise go on reporting. And a leader whose end a
-    /// debugger sees first announces it twice.
+    /// Edge-triggered: each of the two has one thing to say. While other children share a
+    /// descriptor between their fork and their exec, a closed one would otherwise go on reporting.
+    /// And a leader whose end a debugger sees first announces it twice.
     fn watch(&self, id: u64, pid: Pid, report: &OwnedFd) -> nix::Result<OwnedFd> {
         let pidfd = pidfd_open(pid)?;
         let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
@@ -403,7 +415,8 @@ impl Spawner {
         self.reap_if_over(id);
     }
 
-    /// Everybody has been told by now, so the terminal may be hung up and the leader's number be somebody else's.
+    /// Everybody has been told by now, so the terminal may be hung up and the leader's number be
+    /// somebody else's.
     fn part_with(&mut self, id: u64) {
         if let Some(child) = self.children.get_mut(&id) {
             child.terminal = None;
@@ -412,7 +425,8 @@ impl Spawner {
     }
 
     fn reap_if_over(&mut self, id: u64) {
-        if let Some(Child { pid, state: State::Ended, released: true, .. }) = self.children.get(&id) {
+        if let Some(Child { pid, state: State::Ended, released: true, .. }) = self.children.get(&id)
+        {
             let _ = waitpid(*pid, None);
             self.children.remove(&id);
         }
@@ -437,19 +451,27 @@ impl Spawner {
         let congested = !self.outbox.is_empty();
         if mem::replace(&mut self.congested, congested) != congested {
             let writable = if congested { EpollFlags::EPOLLOUT } else { EpollFlags::empty() };
-            self.epoll.modify(&self.socket, &mut EpollEvent::new(EpollFlags::EPOLLIN | writable, SOCKET))?;
+            self.epoll.modify(
+                &self.socket,
+                &mut EpollEvent::new(EpollFlags::EPOLLIN | writable, SOCKET),
+            )?;
         }
         Ok(true)
     }
 
-    /// Ends the groups whose leader still runs. Leaders that had ended left their background on purpose.
+    /// Ends the groups whose leader still runs. Leaders that had ended left their background on
+    /// purpose.
     fn wind_down(&mut self) {
-        let mut running: Vec<&mut Child> =
-            self.children.values_mut().filter(|child| !matches!(child.state, State::Ended)).collect();
+        let mut running: Vec<&mut Child> = self
+            .children
+            .values_mut()
+            .filter(|child| !matches!(child.state, State::Ended))
+            .collect();
         if running.is_empty() {
             return;
         }
-        // Nobody is reaped meanwhile, and nobody is there to answer: all groups together take one sleep.
+        // Nobody is reaped meanwhile, and nobody is there to answer: all groups together take one
+        // sleep.
         for (tell, grace) in LAST_WORDS {
             let mut tidings = Tidings::default();
             running.iter_mut().for_each(|child| tell(child, &mut tidings));
@@ -495,18 +517,20 @@ pub(super) fn pidfd_open(pid: Pid) -> nix::Result<OwnedFd> {
     // SAFETY: the call touches no memory.
     #[allow(unsafe_code)]
     let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })?;
-    // SAFETY: the descriptor is new, so nobody else owns it. Descriptors are ints, so nothing is cut off.
+    // SAFETY: the descriptor is new, so nobody else owns it. Descriptors are ints, so nothing is
+    // cut off.
     #[allow(unsafe_code)]
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
-/// How the leader ended and what it used, without reaping it: waitid(2) as a raw call, whose fifth argument
-/// the C library hides. `None` while it has not ended for us (a debugger's `wait` comes first).
+/// How the leader ended and what it used, without reaping it: waitid(2) as a raw call, whose fifth
+/// argument the C library hides. `None` while it has not ended for us (a debugger's `wait` comes
+/// first).
 fn peek_end(pidfd: &OwnedFd, since: Instant) -> nix::Result<Option<Ended>> {
     let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();
-    // SAFETY: both pointers are to writable memory of the types that the call fills in, and all zeros are a
-    // valid value of either for when it does not. WNOWAIT leaves the process as it is.
+    // SAFETY: both pointers are to writable memory of the types that the call fills in, and all
+    // zeros are a valid value of either for when it does not. WNOWAIT leaves the process as it is.
     #[allow(unsafe_code)]
     let (result, info, usage) = unsafe {
         let result = libc::syscall(

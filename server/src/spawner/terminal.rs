@@ -22,8 +22,8 @@ pub(super) struct Slave {
 }
 
 impl Slave {
-    /// Makes it the controlling terminal of the caller's session, with the caller's group in the foreground. Only the
-    /// leader of a session without a terminal can.
+    /// Makes it the controlling terminal of the caller's session, with the caller's group in the
+    /// foreground. Only the leader of a session without a terminal can.
     pub(super) fn control(&self) -> nix::Result<()> {
         // SAFETY: TIOCSCTTY takes a number and touches no memory (ioctl_tty(2)).
         #[allow(unsafe_code)]
@@ -32,7 +32,8 @@ impl Slave {
     }
 }
 
-/// Opens a terminal: its master, non-blocking, and its slave, which belongs to the user. Both are close-on-exec.
+/// Opens a terminal: its master, non-blocking, and its slave, which belongs to the user. Both are
+/// close-on-exec.
 pub(super) fn open_terminal(
     terminal: &Terminal,
     user: Option<&Credentials>,
@@ -47,8 +48,8 @@ pub(super) fn open_terminal(
     if let Some(user) = user {
         give(&fd, user, terminal.group.map(Gid::from_raw))?;
     }
-    // What is typed is UTF-8 nearly everywhere by now. Without the flag, the kernel's own line editing would take a
-    // character apart and erase its last byte alone.
+    // What is typed is UTF-8 nearly everywhere by now. Without the flag, the kernel's own line
+    // editing would take a character apart and erase its last byte alone.
     let mut modes = tcgetattr(&fd)?;
     modes.input_flags |= InputFlags::IUTF8;
     tcsetattr(&fd, SetArg::TCSANOW, &modes)?;
@@ -56,7 +57,8 @@ pub(super) fn open_terminal(
     Ok((master.into(), Slave { fd, variable }))
 }
 
-/// The user may do everything with it, and the members of the group, through programs like write(1), write to it.
+/// The user may do everything with it, and the members of the group, through programs like
+/// write(1), write to it.
 fn give(slave: &OwnedFd, user: &Credentials, group: Option<Gid>) -> nix::Result<()> {
     let mode = match group {
         Some(_) => Mode::S_IRUSR | Mode::S_IWUSR | Mode::S_IWGRP,
@@ -69,8 +71,8 @@ fn give(slave: &OwnedFd, user: &Credentials, group: Option<Gid>) -> nix::Result<
     Ok(())
 }
 
-/// Sets a terminal's size, by either of its sides. Where it has changed, the kernel sends SIGWINCH to the group in the
-/// foreground.
+/// Sets a terminal's size, by either of its sides. Where it has changed, the kernel sends SIGWINCH
+/// to the group in the foreground.
 ///
 /// # Errors
 ///
@@ -78,14 +80,16 @@ fn give(slave: &OwnedFd, user: &Credentials, group: Option<Gid>) -> nix::Result<
 pub(crate) fn set_window_size(terminal: impl AsFd, size: WindowSize) -> nix::Result<()> {
     let WindowSize { columns, rows, width, height } = size;
     let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: width, ws_ypixel: height };
-    // SAFETY: TIOCSWINSZ reads one struct winsize, which lives for the call, and writes nothing (ioctl_tty(2)).
+    // SAFETY: TIOCSWINSZ reads one struct winsize, which lives for the call, and writes nothing
+    // (ioctl_tty(2)).
     #[allow(unsafe_code)]
     let result = unsafe { libc::ioctl(terminal.as_fd().as_raw_fd(), libc::TIOCSWINSZ, &size) };
     Errno::result(result).map(drop)
 }
 
-/// The group in a terminal's foreground, asked by its master. The number alone proves nothing: that group may be gone,
-/// and the number somebody else's. [`Tidings`](super::tidings::Tidings) look at that.
+/// The group in a terminal's foreground, asked by its master. The number alone proves nothing: that
+/// group may be gone, and the number somebody else's. [`Tidings`](super::tidings::Tidings) look at
+/// that.
 pub(super) fn foreground(master: &OwnedFd) -> Option<Pid> {
     // Where there is none the kernel says 0, which to kill(2) would mean our own group.
     tcgetpgrp(master).ok().filter(|group| group.as_raw() > 1 && *group != getpgrp())

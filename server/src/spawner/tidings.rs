@@ -9,12 +9,13 @@ use nix::unistd::{Pid, getpgid, getsid};
 
 use super::process::pidfd_open;
 
-/// How often all processes are gone through at most. The second time finds nobody new, unless somebody was just being
-/// forked.
+/// How often all processes are gone through at most. The second time finds nobody new, unless
+/// somebody was just being forked.
 const PASSES: usize = 8;
 
-/// What sessions are still to be told, each in order. The machine's processes are gone through once for all of it, as
-/// a client can send far more signals than there is time to look for whom they are.
+/// What sessions are still to be told, each in order. The machine's processes are gone through once
+/// for all of it, as a client can send far more signals than there is time to look for whom they
+/// are.
 #[derive(Default)]
 pub(super) struct Tidings(HashMap<Pid, Vec<Tiding>>);
 
@@ -26,7 +27,8 @@ struct Tiding {
 }
 
 impl Tidings {
-    /// Of those that are the same only the last one is kept: it counts against what it undoes, and what undoes it.
+    /// Of those that are the same only the last one is kept: it counts against what it undoes, and
+    /// what undoes it.
     pub(super) fn add(&mut self, session: Pid, group: Option<Pid>, signal: i32) {
         let tiding = Tiding { group, signal };
         let waiting = self.0.entry(session).or_default();
@@ -36,8 +38,9 @@ impl Tidings {
 
     /// Sends all of them.
     ///
-    /// The sessions' leaders must not have been reaped: then nobody else can have their numbers. A process is held by a
-    /// pidfd before it is looked at, so it is the one that was looked at, or is gone, when a signal is sent.
+    /// The sessions' leaders must not have been reaped: then nobody else can have their numbers. A
+    /// process is held by a pidfd before it is looked at, so it is the one that was looked at, or
+    /// is gone, when a signal is sent.
     pub(super) fn tell(self) {
         if self.0.is_empty() {
             return;
@@ -46,7 +49,8 @@ impl Tidings {
         for _ in 0..PASSES {
             let before = told.len();
             let Ok(entries) = fs::read_dir("/proc") else { return };
-            let processes = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+            let processes =
+                entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
             for process in processes.map(Pid::from_raw) {
                 if !told.contains(&process) && !self.signals_for(process).is_empty() {
                     told.insert(process);
@@ -69,8 +73,8 @@ impl Tidings {
 }
 
 fn send(pidfd: &OwnedFd, signal: i32) {
-    // SAFETY: with a null pointer for the siginfo the call touches no memory. Errors (no such signal, a process that is
-    // gone or has become another user) need no answer.
+    // SAFETY: with a null pointer for the siginfo the call touches no memory. Errors (no such
+    // signal, a process that is gone or has become another user) need no answer.
     #[allow(unsafe_code)]
     unsafe {
         libc::syscall(
@@ -95,7 +99,8 @@ mod tests {
 
     #[test]
     fn a_flood_is_told_once_and_its_last_signal_counts() {
-        // A session of its own, as a command's is: in a container the test's own may have no number.
+        // A session of its own, as a command's is: in a container the test's own may have no
+        // number.
         let mut leader = Command::new("setsid")
             .args(["sh", "-c", "echo; read -r end"])
             .stdin(Stdio::piped())

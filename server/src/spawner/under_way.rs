@@ -7,7 +7,8 @@ use nix::libc;
 
 use super::client::lock;
 
-/// How many signals may be under way to one command before those that undo each other are left out as well.
+/// How many signals may be under way to one command before those that undo each other are left out
+/// as well.
 const SIGNALS_UNDER_WAY: usize = 32;
 
 /// What stops a process; SIGCONT undoes it, and it undoes SIGCONT (signal(7)).
@@ -21,8 +22,8 @@ pub(super) struct Signals {
     count: usize,
 }
 
-/// A signal that is on its way to one command; while it is, there is no need for another of its kind, as with those
-/// that are pending in the kernel (signal(7)).
+/// A signal that is on its way to one command; while it is, there is no need for another of its
+/// kind, as with those that are pending in the kernel (signal(7)).
 #[derive(Debug)]
 pub(super) struct UnderWay {
     signals: Arc<Mutex<Signals>>,
@@ -68,7 +69,8 @@ mod tests {
     fn signals_that_undo_each_other_are_few_too() {
         let signals = Arc::<Mutex<Signals>>::default();
         let flood = [libc::SIGSTOP, libc::SIGCONT, libc::SIGTERM].into_iter().cycle().take(10_000);
-        let under_way: Vec<UnderWay> = flood.filter_map(|signal| UnderWay::new(&signals, signal)).collect();
+        let under_way: Vec<UnderWay> =
+            flood.filter_map(|signal| UnderWay::new(&signals, signal)).collect();
         assert_eq!(under_way.len(), SIGNALS_UNDER_WAY);
         drop(under_way);
         assert!(UnderWay::new(&signals, libc::SIGCONT).is_some());

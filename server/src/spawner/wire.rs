@@ -1,8 +1,9 @@
-//! The private messages between labshd and its spawner: changes when either has something new to say.
+//! The private messages between labshd and its spawner: changes when either has something new to
+//! say.
 //!
-//! Both ends are the same program, forked apart, so there are no versions. Every message is a fixed header
-//! (`length: u32`, `kind: u8`, three zero bytes, `id: u64`, big-endian) and `length` bytes of body. The id
-//! is the command's, chosen by labshd and never used twice.
+//! Both ends are the same program, forked apart, so there are no versions. Every message is a fixed
+//! header (`length: u32`, `kind: u8`, three zero bytes, `id: u64`, big-endian) and `length` bytes
+//! of body. The id is the command's, chosen by labshd and never used twice.
 
 use std::ffi::CStr;
 
@@ -13,7 +14,8 @@ use super::{Ended, SpawnRequest, Status, Terminal, Usage, WindowSize};
 
 const HEADER: usize = 16;
 
-/// The largest body: above the 6 MiB that Linux takes for arguments and environment whatever the stack limit.
+/// The largest body: above the 6 MiB that Linux takes for arguments and environment whatever the
+/// stack limit.
 pub(super) const MAX_BODY: usize = 8 << 20;
 
 /// How much is read from the socket at once.
@@ -32,16 +34,16 @@ pub(super) enum Order<'a> {
     Signal(i32),
     /// Tell the command that nobody is there any more.
     HangUp,
-    /// Kill the command if its leader still runs, and reap that once it has ended; nothing more will be asked, and nothing more
-    /// is answered.
+    /// Kill the command if its leader still runs, and reap that once it has ended; nothing more
+    /// will be asked, and nothing more is answered.
     Release,
 }
 
 /// From the spawner to labshd.
 #[derive(Debug, PartialEq)]
 pub(super) enum Answer {
-    /// The program has been executed. Descriptors travel with the first byte: the labshd ends of stdin, stdout and
-    /// stderr, or the master of its terminal.
+    /// The program has been executed. Descriptors travel with the first byte: the labshd ends of
+    /// stdin, stdout and stderr, or the master of its terminal.
     Spawned(u32),
     /// The command did not start, and nothing of it remains.
     Failed(Failure),
@@ -49,8 +51,8 @@ pub(super) enum Answer {
     Ended(Ended),
 }
 
-/// A [`SpawnRequest`] as the spawner sees it. Strings travel with their terminating zero, so that exec can be
-/// pointed at the message itself.
+/// A [`SpawnRequest`] as the spawner sees it. Strings travel with their terminating zero, so that
+/// exec can be pointed at the message itself.
 #[derive(Clone)]
 pub(super) struct Request<'a> {
     pub(super) argv: Vec<&'a CStr>,
@@ -153,7 +155,8 @@ const REHEARSE: u8 = 32;
 
 /// The bytes of a request to spawn, or the reason why no kernel would take it.
 pub(super) fn spawn(id: u64, request: &SpawnRequest) -> Result<Vec<u8>, Unfit> {
-    let strings = request.argv.iter().map(Vec::len).chain(request.env.iter().map(|(k, v)| k.len() + v.len()));
+    let strings =
+        request.argv.iter().map(Vec::len).chain(request.env.iter().map(|(k, v)| k.len() + v.len()));
     if strings.sum::<usize>() > MAX_BODY / 2 {
         return Err(Unfit::TooLarge);
     }
@@ -375,8 +378,12 @@ impl<'a> Reader<'a> {
 
     fn terminal(&mut self, flags: u8) -> Result<Terminal, Malformed> {
         let mut value = || u16::try_from(self.u32()?).map_err(|_| Malformed);
-        let size = WindowSize { columns: value()?, rows: value()?, width: value()?, height: value()? };
-        Ok(Terminal { size, group: if flags & HAS_TERMINAL_GROUP == 0 { None } else { Some(self.u32()?) } })
+        let size =
+            WindowSize { columns: value()?, rows: value()?, width: value()?, height: value()? };
+        Ok(Terminal {
+            size,
+            group: if flags & HAS_TERMINAL_GROUP == 0 { None } else { Some(self.u32()?) },
+        })
     }
 
     fn credentials(&mut self) -> Result<Credentials, Malformed> {
@@ -420,7 +427,8 @@ impl Inbox {
         self.bytes.drain(..self.taken);
         self.taken = 0;
         if self.bytes.is_empty() {
-            // Every child starts with what the spawner holds: one huge request must not stay for good.
+            // Every child starts with what the spawner holds: one huge request must not stay for
+            // good.
             self.bytes.shrink_to(CHUNK);
         }
         self.bytes.extend_from_slice(bytes);
@@ -497,7 +505,10 @@ mod tests {
         let whole = spawn(1, &SpawnRequest { argv: vec![b"true".to_vec()], ..request() }).unwrap();
         let body = &whole[HEADER..];
         for length in 0..body.len() {
-            assert!(Envelope { id: 1, kind: SPAWN, body: &body[..length] }.order().is_err(), "{length}");
+            assert!(
+                Envelope { id: 1, kind: SPAWN, body: &body[..length] }.order().is_err(),
+                "{length}"
+            );
         }
         let longer = [body, &[0]].concat();
         assert!(Envelope { id: 1, kind: SPAWN, body: &longer }.order().is_err());
@@ -520,7 +531,8 @@ mod tests {
 
     #[test]
     fn every_answer_arrives_as_it_was_given() {
-        let usage = Usage { wall_micros: 1, user_micros: 2, system_micros: 3, peak_memory_bytes: u64::MAX };
+        let usage =
+            Usage { wall_micros: 1, user_micros: 2, system_micros: 3, peak_memory_bytes: u64::MAX };
         let ended = |status| Answer::Ended(Ended { status, usage });
         let mut answers = vec![
             Answer::Spawned(4_194_304),

@@ -1,4 +1,5 @@
-//! What becomes of a command, of the spawner, and of either when the other goes: changes with those promises.
+//! What becomes of a command, of the spawner, and of either when the other goes: changes with those
+//! promises.
 
 use std::future::ready;
 use std::time::Duration;
@@ -23,7 +24,9 @@ const WITH_BACKGROUND: &str = "sleep 1000 & echo $!; wait";
 fn with_background(world: &World, spawner: &Spawner, script: &str) -> (Spawned, u32) {
     world.run(async {
         let spawned = spawner.spawn(sh(script)).await.unwrap();
-        let Streams::Pipes { stdout, .. } = &spawned.streams else { panic!("no terminal was asked for") };
+        let Streams::Pipes { stdout, .. } = &spawned.streams else {
+            panic!("no terminal was asked for")
+        };
         let stdout = stdout.try_clone().unwrap();
         let mut stdout = pipe::Receiver::from_owned_fd(stdout).unwrap();
         let pid = line(&mut stdout).await.parse().unwrap();
@@ -60,13 +63,17 @@ pub(crate) fn use_is_counted(world: &World) {
     let usage = world.output(sh("i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done")).ended.usage;
     assert!(usage.user_micros > 1_000, "{usage:?}");
     assert!(usage.wall_micros >= usage.user_micros / 2, "{usage:?}");
-    let usage = world.output(words(&["dd", "if=/dev/zero", "of=/dev/null", "bs=64M", "count=1"])).ended.usage;
+    let usage = world
+        .output(words(&["dd", "if=/dev/zero", "of=/dev/null", "bs=64M", "count=1"]))
+        .ended
+        .usage;
     assert!(usage.system_micros > 0, "{usage:?}");
     assert!(usage.peak_memory_bytes > 64 << 20, "{usage:?}");
 }
 
 pub(crate) fn memory_is_the_commands_own(world: &World) {
-    // This process is large by now, and the spawner has had large requests; the command shows neither.
+    // This process is large by now, and the spawner has had large requests; the command shows
+    // neither.
     let ballast = vec![1_u8; 100 << 20];
     let word = "x".repeat(100 << 10);
     world.output(words(&[&["true"], &[word.as_str(); 15][..]].concat()));
@@ -83,7 +90,8 @@ pub(crate) fn another_user_is_another_user(world: &World) {
         return;
     }
     assert_eq!(world.output(request("id -u; id -g; id -G")).stdout, "65534\n65534\n65534 100\n");
-    let status = world.output(request("grep -E '^(Uid|Gid|CapEff|CapPrm):' /proc/self/status")).stdout;
+    let status =
+        world.output(request("grep -E '^(Uid|Gid|CapEff|CapPrm):' /proc/self/status")).stdout;
     let rows: Vec<_> = status.split_whitespace().collect();
     let four = ["65534"; 4];
     let none = "0000000000000000";
@@ -169,8 +177,11 @@ pub(crate) fn an_abandoned_spawn_leaves_nothing(world: &World) {
     world.run(async {
         let mut spawn = Box::pin(world.spawner.spawn(words(&["sleep", "1000"])));
         // Asked once; on a busy machine the answer may have been there already.
-        let early = tokio::select! { biased; spawned = &mut spawn => Some(spawned), () = ready(()) => None };
-        eventually("it sleeps", || children(world.spawner.pid()).iter().any(|&pid| is_named(pid, "sleep")));
+        let early = tokio::select! { biased; spawned = &mut spawn => Some(spawned),
+        () = ready(()) => None };
+        eventually("it sleeps", || {
+            children(world.spawner.pid()).iter().any(|&pid| is_named(pid, "sleep"))
+        });
         drop((spawn, early));
     });
     eventually("it is gone", || is_idle(world));
@@ -183,7 +194,8 @@ fn is_named(pid: u32, name: &str) -> bool {
 pub(crate) fn the_end_can_be_asked_for_again(world: &World) {
     let mut spawned = world.spawn(words(&["cat"])).unwrap();
     world.run(async {
-        tokio::select! { biased; _ = spawned.process.ended() => panic!("it still runs"), () = ready(()) => {} }
+        tokio::select! { biased; _ = spawned.process.ended() => panic!("it still runs"),
+        () = ready(()) => {} }
         drop(pipes(spawned.streams));
         let first = spawned.process.ended().await;
         assert_eq!(first.unwrap().status, Status::Exited(0));
@@ -244,7 +256,9 @@ pub(crate) fn the_spawner_keeps_to_itself(world: &World) {
     assert!(is_named(pid, "labshd-spawner"));
     let session = stat(pid).unwrap()[3].clone();
     assert_eq!(session, pid.to_string());
-    for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM, Signal::SIGPIPE, Signal::SIGCHLD] {
+    for signal in
+        [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM, Signal::SIGPIPE, Signal::SIGCHLD]
+    {
         kill(Pid::from_raw(pid.cast_signed()), signal).unwrap();
     }
     assert_eq!(world.says("echo still here"), "still here\n");
@@ -301,5 +315,9 @@ pub(crate) fn the_spawner_ends_with_its_last_handle(world: &World) {
     assert_eq!(world.run(spawned.process.ended()).unwrap().status, Status::Exited(0));
     drop(spawned.process);
     eventually("the spawner has ended and is reaped", || stat(pid).is_none());
-    assert!(world.run(async { tokio::time::timeout(Duration::ZERO, world.spawner.lost()).await }).is_err());
+    assert!(
+        world
+            .run(async { tokio::time::timeout(Duration::ZERO, world.spawner.lost()).await })
+            .is_err()
+    );
 }

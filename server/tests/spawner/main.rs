@@ -1,8 +1,8 @@
 //! The spawner with real processes: changes with what a command may count on.
 //!
-//! The spawner has to be launched while there is one thread, and the test harness has several before it calls
-//! anybody: so this is a `main` that launches first and then runs its cases, one after the other. It takes
-//! the harness's `--list` and filters by name.
+//! The spawner has to be launched while there is one thread, and the test harness has several
+//! before it calls anybody: so this is a `main` that launches first and then runs its cases, one
+//! after the other. It takes the harness's `--list` and filters by name.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod life;
@@ -91,7 +91,8 @@ struct World {
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let filters: Vec<&String> = arguments.iter().filter(|word| !word.starts_with('-')).collect();
-    let chosen = |name: &str| filters.is_empty() || filters.iter().any(|filter| name.contains(*filter));
+    let chosen =
+        |name: &str| filters.is_empty() || filters.iter().any(|filter| name.contains(*filter));
     let cases: Vec<_> = CASES.iter().filter(|(name, _)| chosen(name)).collect();
     if arguments.iter().any(|word| word == "--list") {
         cases.iter().for_each(|(name, _)| println!("{name}: test"));
@@ -115,14 +116,17 @@ fn main() -> ExitCode {
     let filtered = CASES.len() - cases.len();
     let verdict = if failed == 0 { "ok" } else { "FAILED" };
     println!(
-        "\ntest result: {verdict}. {passed} passed; {failed} failed; 0 ignored; 0 measured; {filtered} filtered out\n"
+        "\ntest result: {verdict}. {passed} passed; {failed} failed; 0 ignored; 0 measured; \
+         {filtered} filtered out\n"
     );
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 impl World {
     fn run<T>(&self, case: impl Future<Output = T>) -> T {
-        self.runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), case).await }).unwrap()
+        self.runtime
+            .block_on(async { tokio::time::timeout(Duration::from_secs(60), case).await })
+            .unwrap()
     }
 
     fn spawn(&self, request: SpawnRequest) -> Result<Spawned, SpawnError> {
@@ -202,7 +206,8 @@ fn script(text: &str, mode: u32) -> (tempfile::TempDir, String) {
     (directory, path)
 }
 
-/// State, parent and the rest of /proc/PID/stat from the third field on; `None` when there is no such process.
+/// State, parent and the rest of /proc/PID/stat from the third field on; `None` when there is no
+/// such process.
 fn stat(pid: u32) -> Option<Vec<String>> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, rest) = text.rsplit_once(") ")?;
@@ -214,8 +219,9 @@ fn is_alive(pid: u32) -> bool {
 }
 
 fn children(parent: u32) -> Vec<u32> {
-    let pids =
-        fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let pids = fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     pids.filter(|&pid| stat(pid).is_some_and(|fields| fields[1] == parent.to_string())).collect()
 }
 

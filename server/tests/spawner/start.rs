@@ -24,8 +24,12 @@ pub(crate) fn signals_arrive_with_the_core_flag(world: &World) {
     let directory = tempfile::tempdir().unwrap();
     let script = "ulimit -c unlimited; kill -SEGV $$";
     // Whether a core is written is this machine's affair; that it is told truly is ours.
-    let reference =
-        Command::new("sh").args(["-c", script]).current_dir(directory.path()).status().unwrap().core_dumped();
+    let reference = Command::new("sh")
+        .args(["-c", script])
+        .current_dir(directory.path())
+        .status()
+        .unwrap()
+        .core_dumped();
     let request = SpawnRequest { cwd: directory.path().to_str().unwrap().into(), ..sh(script) };
     let status = world.output(request).ended.status;
     assert_eq!(status, Status::Signaled { signal: SIGSEGV as u8, core_dumped: reference });
@@ -54,7 +58,10 @@ pub(crate) fn stdin_reaches_the_command_and_ends(world: &World) {
 pub(crate) fn a_missing_program_is_not_found(world: &World) {
     for name in ["no-such-program", "/no/such/program", "/etc/passwd/program", ""] {
         let error = world.refusal(words(&[name]));
-        assert!(matches!(&error, SpawnError::NotFound { program } if program == name), "{name}: {error}");
+        assert!(
+            matches!(&error, SpawnError::NotFound { program } if program == name),
+            "{name}: {error}"
+        );
     }
 }
 
@@ -102,8 +109,10 @@ pub(crate) fn impossible_words_are_refused(world: &World) {
 pub(crate) fn path_is_the_commands_own(world: &World) {
     let (directory, _path) = script("#!/bin/sh\necho found\n", 0o755);
     let directory = directory.path().to_str().unwrap();
-    let with =
-        |path: String| SpawnRequest { env: vec![(b"PATH".to_vec(), path.into())], ..words(&["script"]) };
+    let with = |path: String| SpawnRequest {
+        env: vec![(b"PATH".to_vec(), path.into())],
+        ..words(&["script"])
+    };
     assert_eq!(world.output(with(format!("/no/such:/etc/passwd:{directory}"))).stdout, "found\n");
     // An empty element is the working directory.
     let request = SpawnRequest { cwd: directory.into(), ..with("/no/such:".to_owned()) };
@@ -124,10 +133,12 @@ pub(crate) fn a_script_without_a_first_line_runs(world: &World) {
 }
 
 pub(crate) fn program_and_first_word_may_differ(world: &World) {
-    let request = SpawnRequest { program: Some(b"/bin/sh".to_vec()), ..words(&["-sh", "-c", "echo $0"]) };
+    let request =
+        SpawnRequest { program: Some(b"/bin/sh".to_vec()), ..words(&["-sh", "-c", "echo $0"]) };
     assert_eq!(world.output(request).stdout, "-sh\n");
     // It is a path, and not looked for.
-    let request = SpawnRequest { program: Some(b"sh".to_vec()), cwd: b"/etc".to_vec(), ..words(&["sh"]) };
+    let request =
+        SpawnRequest { program: Some(b"sh".to_vec()), cwd: b"/etc".to_vec(), ..words(&["sh"]) };
     assert!(matches!(world.refusal(request), SpawnError::NotFound { program } if program == "sh"));
 }
 
@@ -156,7 +167,8 @@ pub(crate) fn the_command_leads_its_own_session(world: &World) {
 
 pub(crate) fn no_signal_is_ignored_or_blocked(world: &World) {
     let status = world.output(words(&["cat", "/proc/self/status"])).stdout;
-    let sets: HashMap<&str, &str> = status.lines().filter_map(|line| line.split_once(":\t")).collect();
+    let sets: HashMap<&str, &str> =
+        status.lines().filter_map(|line| line.split_once(":\t")).collect();
     for set in ["SigBlk", "SigIgn", "SigCgt", "SigPnd", "ShdPnd"] {
         assert_eq!(sets[set].trim_matches('0'), "", "{set}");
     }

@@ -1,4 +1,5 @@
-//! Commands with a terminal, seen from its master side: changes with what a terminal session may count on.
+//! Commands with a terminal, seen from its master side: changes with what a terminal session may
+//! count on.
 
 use std::os::fd::AsFd;
 
@@ -40,7 +41,9 @@ impl Line {
             }
             let mut bytes = [0; 4096];
             match unistd::read(self.master(), &mut bytes) {
-                Ok(count) if count > 0 => self.written += std::str::from_utf8(&bytes[..count]).unwrap(),
+                Ok(count) if count > 0 => {
+                    self.written += std::str::from_utf8(&bytes[..count]).unwrap()
+                }
                 Err(nix::errno::Errno::EAGAIN) => std::thread::sleep(Duration::from_millis(2)),
                 other => panic!("{other:?} behind {:?}", self.written),
             }
@@ -54,7 +57,8 @@ fn on_terminal(world: &World, script: &str) -> Line {
 }
 
 pub(crate) fn it_is_the_controlling_terminal_and_nothing_else_is_open(world: &World) {
-    let script = "tty; echo $LABSH_TTY; cut -d ' ' -f 6 /proc/$$/stat; readlink /dev/fd/{0..9}; echo .";
+    let script =
+        "tty; echo $LABSH_TTY; cut -d ' ' -f 6 /proc/$$/stat; readlink /dev/fd/{0..9}; echo .";
     let mut line = on_terminal(world, script);
     let path = line.line();
     assert!(path.starts_with("/dev/pts/"), "{path}");
@@ -72,8 +76,10 @@ pub(crate) fn it_is_the_controlling_terminal_and_nothing_else_is_open(world: &Wo
 pub(crate) fn it_has_its_size_from_the_beginning(world: &World) {
     for (columns, rows) in [(132, 43), (0, 0), (u16::MAX, u16::MAX)] {
         let size = WindowSize { columns, rows, width: u16::MAX, height: 1 };
-        let request =
-            SpawnRequest { terminal: Some(Terminal { size, group: None }), ..words(&["stty", "size"]) };
+        let request = SpawnRequest {
+            terminal: Some(Terminal { size, group: None }),
+            ..words(&["stty", "size"])
+        };
         let mut line = Line::start(world, &world.spawner, request);
         assert_eq!(line.line(), format!("{rows} {columns}"));
     }
@@ -86,15 +92,19 @@ pub(crate) fn it_belongs_to_the_user(world: &World) {
     let nobody = Identity { uid: 65534, gid: 65534, groups: vec![65534] };
     for (group, expected) in [(Some(5), "65534 5 620"), (None, "65534 65534 600")] {
         let terminal = Some(Terminal { group, ..Terminal::default() });
-        let script = "stat -L -c '%u %g %a' /dev/fd/0; echo >/dev/tty; echo >$LABSH_TTY && echo written";
+        let script =
+            "stat -L -c '%u %g %a' /dev/fd/0; echo >/dev/tty; echo >$LABSH_TTY && echo written";
         let request = SpawnRequest { terminal, identity: Some(nobody.clone()), ..sh(script) };
         let mut line = Line::start(world, &world.spawner, request);
-        assert_eq!([line.line(), line.line(), line.line(), line.line()], [expected, "", "", "written"]);
+        assert_eq!(
+            [line.line(), line.line(), line.line(), line.line()],
+            [expected, "", "", "written"]
+        );
     }
 }
 
-/// What an interactive shell does, its jobs in groups of their own: one in the background, another there that ignores a
-/// hang-up, and one in the foreground, which begins with this.
+/// What an interactive shell does, its jobs in groups of their own: one in the background, another
+/// there that ignores a hang-up, and one in the foreground, which begins with this.
 fn jobs(foreground: &str) -> String {
     format!(
         "set -m; bash -c 'echo background $$; exec sleep 1000' & \
@@ -130,7 +140,8 @@ impl Jobs {
             assert_eq!(group(job), job.to_string(), "each is in a group of its own");
         }
         assert_eq!(stat(jobs.leader).unwrap()[5], jobs.foreground.to_string());
-        // A signal that bash has caught, and not acted upon before it executes another program, is lost.
+        // A signal that bash has caught, and not acted upon before it executes another program, is
+        // lost.
         for job in [jobs.background, jobs.stubborn] {
             eventually("bash has become sleep", || {
                 fs::read_to_string(format!("/proc/{job}/comm")).unwrap() == "sleep\n"
@@ -153,7 +164,8 @@ pub(crate) fn a_signal_goes_to_the_foreground(world: &World) {
     line.spawned.process.signal(SIGINT);
     eventually("the foreground is ended", || !is_alive(jobs.foreground));
     assert!(is_alive(jobs.background) && is_alive(jobs.stubborn));
-    // Its leader ends by itself now, so nobody tells the background anything; it is not to outlive the test.
+    // Its leader ends by itself now, so nobody tells the background anything; it is not to outlive
+    // the test.
     let _ = kill(Pid::from_raw(jobs.background.cast_signed()), Signal::SIGKILL);
 }
 
@@ -184,7 +196,8 @@ pub(crate) fn many_sessions_are_told_together(world: &World) {
     drop(lines);
     eventually("leaders and jobs are gone", || {
         jobs.iter().all(|jobs| {
-            ![jobs.background, jobs.foreground].into_iter().any(is_alive) && stat(jobs.leader).is_none()
+            ![jobs.background, jobs.foreground].into_iter().any(is_alive)
+                && stat(jobs.leader).is_none()
         })
     });
     assert!(jobs.iter().all(|jobs| is_alive(jobs.stubborn)));
@@ -216,7 +229,9 @@ pub(crate) fn firmer_signals_spare_what_was_put_in_the_background(world: &World)
     line.spawned.process.signal(SIGKILL);
     eventually("the foreground is gone", || !is_alive(jobs.foreground));
     assert!(is_alive(jobs.stubborn), "it was in the background");
-    eventually("the background that did not ignore the hang-up is gone", || !is_alive(jobs.background));
+    eventually("the background that did not ignore the hang-up is gone", || {
+        !is_alive(jobs.background)
+    });
 }
 
 pub(crate) fn dropping_a_process_ends_its_session(world: &World) {

@@ -1,4 +1,5 @@
-//! What is shown while files are copied: lines about what goes wrong, and below them on a terminal how far it has come.
+//! What is shown while files are copied: lines about what goes wrong, and below them on a terminal
+//! how far it has come.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -54,7 +55,8 @@ impl Display {
         // One moment from before, so that there is always something to compare with.
         state.moments.drain(..old.saturating_sub(1));
         let (since, before) = state.moments[0];
-        let rate = (counts.moved.saturating_sub(before)) as f64 / (now - since).as_secs_f64().max(0.001);
+        let rate =
+            (counts.moved.saturating_sub(before)) as f64 / (now - since).as_secs_f64().max(0.001);
         let text = line(counts, rate, done, hosts);
         let line = bottom_line(cut(&text, columns().saturating_sub(1)));
         let _ = io::stderr().write_all(line.as_bytes());
@@ -109,7 +111,11 @@ pub(super) fn bytes(count: u64) -> String {
         unit += 1;
     }
     let unit = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"][unit];
-    if unit == "B" || value >= 9.95 { format!("{value:.0} {unit}") } else { format!("{value:.1} {unit}") }
+    if unit == "B" || value >= 9.95 {
+        format!("{value:.0} {unit}")
+    } else {
+        format!("{value:.1} {unit}")
+    }
 }
 
 #[cfg(test)]
@@ -118,7 +124,8 @@ mod tests {
 
     #[test]
     fn numbers_are_short() {
-        let shown = [0, 999, 1000, 1024, 10_240, 1 << 20, 10 << 20, 1023 << 20, 5 << 30, u64::MAX].map(bytes);
+        let shown = [0, 999, 1000, 1024, 10_240, 1 << 20, 10 << 20, 1023 << 20, 5 << 30, u64::MAX]
+            .map(bytes);
         assert_eq!(
             shown,
             [
@@ -138,12 +145,23 @@ mod tests {
 
     #[test]
     fn an_end_is_foretold_only_where_it_is_known() {
-        let counts =
-            Counts { announced: 4 << 30, moved: 1 << 30, listed: true, copied: 2, ..Counts::default() };
+        let counts = Counts {
+            announced: 4 << 30,
+            moved: 1 << 30,
+            listed: true,
+            copied: 2,
+            ..Counts::default()
+        };
         let rate = (100 << 20) as f64;
-        assert_eq!(line(counts, rate, 0, 1), "25 %  1.0 GiB of 4.0 GiB  100 MiB/s  30 s left  2 files");
+        assert_eq!(
+            line(counts, rate, 0, 1),
+            "25 %  1.0 GiB of 4.0 GiB  100 MiB/s  30 s left  2 files"
+        );
         let some = Counts { listed: false, ..counts };
-        assert_eq!(line(some, 0.0, 3, 40), "1.0 GiB of 4.0 GiB so far  0 B/s  2 files  3/40 hosts done");
+        assert_eq!(
+            line(some, 0.0, 3, 40),
+            "1.0 GiB of 4.0 GiB so far  0 B/s  2 files  3/40 hosts done"
+        );
         assert_eq!(
             line(Counts { listed: true, ..Counts::default() }, 0.0, 0, 1),
             "0 B of 0 B  0 B/s  0 files"

@@ -48,10 +48,12 @@ const TICK: Duration = Duration::from_millis(200);
 const TIDYING: Duration = Duration::from_secs(10);
 
 /// Why a far side ends by itself, most likely.
-const NO_COPY: &str = "; what runs there does not speak labsh's copy protocol: restart labshd if its program was replaced, and \
+const NO_COPY: &str = "; what runs there does not speak labsh's copy protocol: restart labshd if \
+    its program was replaced, and \
                        check subsystems.labsh-copy in its configuration";
 
-/// What a far side says on its stderr is shown up to this length, in bytes; it says something there only when it fails.
+/// What a far side says on its stderr is shown up to this length, in bytes; it says something there
+/// only when it fails.
 const SAID: u64 = 1024;
 
 /// Copies, and returns the exit status that `labsh cp --help` documents.
@@ -123,7 +125,8 @@ impl Room {
                 fs::create_dir(folder)
                     .with_context(|| format!("cannot make the directory {}", folder.display()))?;
             }
-            if let Some(host) = hosts.iter().find(|host| labsh_copy::Name::new(host.name.as_bytes()).is_err())
+            if let Some(host) =
+                hosts.iter().find(|host| labsh_copy::Name::new(host.name.as_bytes()).is_err())
             {
                 bail!("{:?} cannot be the name of a directory for that host's files", host.name);
             }
@@ -157,7 +160,8 @@ impl Room {
         self.note(host, &format!("{shown}: {}", trouble.text));
     }
 
-    /// Says why a host's part could not begin. The far side names its path without saying whose it is.
+    /// Says why a host's part could not begin. The far side names its path without saying whose it
+    /// is.
     fn refused(&self, host: usize, text: &str) {
         match &self.job.direction {
             Direction::Put { to, .. }
@@ -242,7 +246,8 @@ impl Copying {
         let (room, alive) = (self.room.clone(), self.alive.clone());
         let thread = thread::Builder::new().name("copy".into()).spawn(move || {
             let outcome = room.copy(host, from, to);
-            // Before anybody is told: whoever waits for the threads must not miss what is tidied up here.
+            // Before anybody is told: whoever waits for the threads must not miss what is tidied up
+            // here.
             drop(alive);
             let _ = tell.send(outcome);
         });
@@ -265,7 +270,8 @@ impl Copying {
         };
         let status = child.exited().await;
         // What has failed here is not for the far side to call a success.
-        let failure = |status: ExitStatus| if status.success() { status.with_code(1) } else { status };
+        let failure =
+            |status: ExitStatus| if status.success() { status.with_code(1) } else { status };
         match outcome {
             Ok(Ok(())) if self.room.progress[host].counts().failed > 0 => status.map(failure),
             Ok(Ok(())) => status,
@@ -357,7 +363,8 @@ async fn drive(
                 Some(Event::Started(_) | Event::Output(..)) => continue,
             },
             _ = tick.tick() => {
-                let done = reports.iter().filter(|host| matches!(host.state, State::Over(..))).count();
+                let done = reports.iter().filter(|host| matches!(host.state,
+                    State::Over(..))).count();
                 room.display.draw(room.counts(), done, reports.len());
                 continue;
             }

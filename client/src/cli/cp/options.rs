@@ -23,8 +23,10 @@ pub struct CopyOptions {
     #[command(flatten)]
     pub many: ManyFlags,
     /// What, and where to.
-    #[arg(value_names = ["FROM", "TO"], required = true, num_args = 2.., help_heading = "Arguments")]
-    #[arg(help = "Files and directories, and behind them where they go; those over there are TARGET:PATH")]
+    #[arg(value_names = ["FROM", "TO"], required = true, num_args = 2..,
+        help_heading = "Arguments")]
+    #[arg(help = "Files and directories, and behind them where they go; those over there are \
+            TARGET:PATH")]
     pub words: Vec<OsString>,
 }
 
@@ -36,10 +38,12 @@ pub struct ManyFlags {
     #[arg(short = 'x', long, value_name = "HOSTS")]
     pub exclude: Vec<String>,
     /// At most so many hosts at work at once
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    #[arg(long, value_name = "N", default_value_t = 64,
+        value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub parallel: u32,
     /// At most so many connections being opened at once
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 64,
+        value_parser = clap::value_parser!(u32).range(1..))]
     pub connecting: u32,
     /// Try a connection so many times more
     #[arg(long, value_name = "N", default_value_t = 0)]

@@ -28,12 +28,17 @@ impl Hold {
 
 impl Held {
     /// Waits for what is to come, or for the order to let go.
-    fn wait<T>(&mut self, runtime: &Handle, what: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    fn wait<T>(
+        &mut self,
+        runtime: &Handle,
+        what: impl Future<Output = io::Result<T>>,
+    ) -> io::Result<T> {
         runtime.block_on(async {
             tokio::select! {
                 biased;
                 done = what => done,
-                _ = self.0.changed() => Err(io::Error::new(io::ErrorKind::ConnectionAborted, "it was left")),
+                _ = self.0.changed() => Err(io::Error::new(io::ErrorKind::ConnectionAborted, "it \
+                    was left")),
             }
         })
     }

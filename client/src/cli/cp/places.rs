@@ -42,7 +42,8 @@ enum Place {
 
 impl Job {
     pub(super) fn new(words: &[OsString]) -> anyhow::Result<Self> {
-        let places = words.iter().map(|word| place(word)).collect::<anyhow::Result<Vec<Place>>>()?;
+        let places =
+            words.iter().map(|word| place(word)).collect::<anyhow::Result<Vec<Place>>>()?;
         let Some((to, from)) = places.split_last().filter(|(_, from)| !from.is_empty()) else {
             bail!("name what is to be copied, and where to: labsh cp FILE lab07:DIRECTORY/");
         };
@@ -55,14 +56,16 @@ impl Job {
             if !taken.insert(name) {
                 let name = String::from_utf8_lossy(name.as_bytes());
                 bail!(
-                    "two of them are called {name}: one would replace the other; copy them one after the other"
+                    "two of them are called {name}: one would replace the other; copy them one \
+                     after the other"
                 );
             }
         }
         Ok(job)
     }
 
-    /// Something that comes from over there, by the path that it has here below the destination: as it was typed.
+    /// Something that comes from over there, by the path that it has here below the destination: as
+    /// it was typed.
     pub(super) fn there(&self, path: &[u8]) -> Option<String> {
         let Direction::Get { from, .. } = &self.direction else { return None };
         let mut steps = path.splitn(2, |byte| *byte == b'/');
@@ -83,7 +86,8 @@ fn put(from: &[Place], target: &str, path: &[u8]) -> anyhow::Result<Job> {
     for place in from {
         let Place::Here(word) = place else {
             bail!(
-                "both sides are on other hosts; copy here first, or run it over there: labsh run HOST labsh cp …"
+                "both sides are on other hosts; copy here first, or run it over there: labsh run \
+                 HOST labsh cp …"
             );
         };
         let path = PathBuf::from(word);
@@ -91,8 +95,8 @@ fn put(from: &[Place], target: &str, path: &[u8]) -> anyhow::Result<Job> {
             Some(name) => name.to_owned(),
             // `.` and `..` have names as well.
             None => {
-                let whole =
-                    fs::canonicalize(&path).with_context(|| format!("cannot read {}", path.display()))?;
+                let whole = fs::canonicalize(&path)
+                    .with_context(|| format!("cannot read {}", path.display()))?;
                 whole.file_name().map(OsStr::to_owned).unwrap_or_default()
             }
         };
@@ -110,15 +114,20 @@ fn get(from: &[Place], to: &OsStr) -> anyhow::Result<Job> {
     let (mut paths, mut names, mut of) = (Vec::new(), Vec::new(), None);
     for place in from {
         let Place::There { target, path } = place else {
-            bail!("both sides are here; name a host on one of them, as in lab07:DIRECTORY/, or use cp(1)");
+            bail!(
+                "both sides are here; name a host on one of them, as in lab07:DIRECTORY/, or use \
+                 cp(1)"
+            );
         };
         if of.get_or_insert(target) != &target {
             bail!(
-                "the files are on different hosts; name the hosts as one set (lab[01-02]:FILE), or copy them one by one"
+                "the files are on different hosts; name the hosts as one set (lab[01-02]:FILE), \
+                 or copy them one by one"
             );
         }
         let shown = String::from_utf8_lossy(path);
-        let last = path.split(|byte| *byte == b'/').rfind(|step| !step.is_empty()).unwrap_or_default();
+        let last =
+            path.split(|byte| *byte == b'/').rfind(|step| !step.is_empty()).unwrap_or_default();
         let name = Name::new(last);
         names.push(name.map_err(|_| {
             anyhow::anyhow!("{target}:{shown}: name a file or directory there by its own name")
@@ -134,7 +143,8 @@ fn targets(target: &str) -> anyhow::Result<Targets> {
     Targets::from_str(target).with_context(|| format!("{target:?}"))
 }
 
-/// A word is a path over there if a colon stands in it before any slash, brackets aside; `./a:b` is a path here.
+/// A word is a path over there if a colon stands in it before any slash, brackets aside; `./a:b` is
+/// a path here.
 fn place(word: &OsStr) -> anyhow::Result<Place> {
     let bytes = word.as_bytes();
     let colon = match bytes.strip_prefix(b"unix:/") {
@@ -148,11 +158,16 @@ fn place(word: &OsStr) -> anyhow::Result<Place> {
     };
     if open_bracket(bytes) {
         let shown = word.display();
-        bail!("{shown}: the bracket has no partner; write lab[01-40]:PATH, or ./{shown} for a file here");
+        bail!(
+            "{shown}: the bracket has no partner; write lab[01-40]:PATH, or ./{shown} for a file \
+             here"
+        );
     }
     let Some(mut at) = colon else {
         if word.is_empty() {
-            bail!("a path is empty; name a file or directory, or . for the directory that you are in");
+            bail!(
+                "a path is empty; name a file or directory, or . for the directory that you are in"
+            );
         }
         return Ok(Place::Here(word.to_owned()));
     };
@@ -171,7 +186,8 @@ fn not_meant(target: &str, path: &[u8]) -> anyhow::Result<()> {
     let shown = String::from_utf8_lossy(path);
     if let Some(rest) = shown.strip_prefix("~/").or((shown == "~").then_some("")) {
         bail!(
-            "{target}:{shown}: a path begins in the home directory by itself; write {target}:{rest} (a directory that is \
+            "{target}:{shown}: a path begins in the home directory by itself; write \
+             {target}:{rest} (a directory that is \
              called ~ is ./~)"
         );
     }
@@ -179,14 +195,16 @@ fn not_meant(target: &str, path: &[u8]) -> anyhow::Result<()> {
     let port = shown.split_once(':').filter(|(port, _)| parse_port(port).is_ok());
     if let Some((port, rest)) = port.filter(|(_, rest)| rest.is_empty() || rest.starts_with('/')) {
         bail!(
-            "{target}:{shown}: the port is said with -p {port}, and then {target}:{rest} (a file that is called {port}:… \
+            "{target}:{shown}: the port is said with -p {port}, and then {target}:{rest} (a file \
+             that is called {port}:… \
              is ./{port}:…)"
         );
     }
     Ok(())
 }
 
-/// Whether it looks like a set of hosts whose last bracket was forgotten: no slash, and a colon behind that bracket.
+/// Whether it looks like a set of hosts whose last bracket was forgotten: no slash, and a colon
+/// behind that bracket.
 fn open_bracket(bytes: &[u8]) -> bool {
     let first = bytes.split(|byte| *byte == b'/').next().unwrap_or_default();
     let opened = first.iter().rposition(|byte| *byte == b'[').map(|at| &first[at..]);
@@ -272,7 +290,10 @@ mod tests {
     fn names_are_the_last_steps_of_paths() {
         let named = |words: &[&str]| {
             let names = job(words).unwrap().names;
-            names.iter().map(|name| String::from_utf8_lossy(name.as_bytes()).into_owned()).collect::<Vec<_>>()
+            names
+                .iter()
+                .map(|name| String::from_utf8_lossy(name.as_bytes()).into_owned())
+                .collect::<Vec<_>>()
         };
         assert_eq!(named(&["a/b", "c/", "/d//", "lab01:x"]), ["b", "c", "d"]);
         assert_eq!(named(&["lab01:a/b", "lab01:/c//", "x"]), ["b", "c"]);

@@ -36,7 +36,8 @@ const STDOUT: &str = "cannot write to standard output";
 #[derive(Debug, Clone, Args)]
 pub(crate) struct CheckOptions {
     /// At most so many connections being opened at once
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 64,
+        value_parser = clap::value_parser!(u32).range(1..))]
     connecting: u32,
     /// Print a line of JSON for each host, and no summary
     #[arg(long)]
@@ -54,8 +55,10 @@ pub(crate) fn execute(options: CheckOptions) -> anyhow::Result<ExitCode> {
     let config = Config::load()?;
     let names = options.which.select(config.inventory())?;
     let flags = options.connection.choices();
-    let hosts =
-        names.iter().map(|name| host(name, &config, &flags)).collect::<anyhow::Result<Vec<Host>>>()?;
+    let hosts = names
+        .iter()
+        .map(|name| host(name, &config, &flags))
+        .collect::<anyhow::Result<Vec<Host>>>()?;
     warn_of_doubles(&hosts, "is asked once for each");
     allow_descriptors();
     // One thread: what is measured is how long hosts take, and threads would only contend.
@@ -103,7 +106,8 @@ struct Report<'a> {
 
 impl<'a> Report<'a> {
     fn new(hosts: &'a [Host], json: bool) -> Self {
-        let width = |text: fn(&Host) -> String| hosts.iter().map(|host| text(host).chars().count()).max();
+        let width =
+            |text: fn(&Host) -> String| hosts.iter().map(|host| text(host).chars().count()).max();
         let names = width(|host| shown(&host.name)).unwrap_or(0);
         let addresses = width(|host| shown(&host.connection.address.to_string())).unwrap_or(0);
         Self {
@@ -129,9 +133,15 @@ impl<'a> Report<'a> {
             escape_json(&json_line(host, &answer).to_string())
         } else {
             let (names, addresses) = self.widths;
-            format!("{:names$}  {:addresses$}  {}", shown(&host.name), shown(&address), told(&answer))
+            format!(
+                "{:names$}  {:addresses$}  {}",
+                shown(&host.name),
+                shown(&address),
+                told(&answer)
+            )
         };
-        self.screen.write(Stream::Stdout, |out, _| writeln!(out, "{line}").and_then(|()| out.flush()))?;
+        self.screen
+            .write(Stream::Stdout, |out, _| writeln!(out, "{line}").and_then(|()| out.flush()))?;
         self.silent.remove(&index);
         match answer {
             Ok(answer) => {
@@ -157,7 +167,8 @@ impl<'a> Report<'a> {
                 text += &format!(", {failed} failed");
             }
             if !silent.is_empty() {
-                let silent: NodeSet = silent.iter().map(|index| hosts[*index].name.as_str()).collect();
+                let silent: NodeSet =
+                    silent.iter().map(|index| hosts[*index].name.as_str()).collect();
                 text += &format!(", waiting for {}", shown(&silent.to_string()));
             }
             text
@@ -172,7 +183,8 @@ impl<'a> Report<'a> {
         }
         let (answered, took) = (self.times.len(), report::seconds(self.began.elapsed()));
         let spread = report::spread(&mut self.times);
-        self.screen.note(&format!("{answered} of {} answered in {took}{spread}", self.hosts.len()))?;
+        self.screen
+            .note(&format!("{answered} of {} answered in {took}{spread}", self.hosts.len()))?;
         for line in versions(&self.versions).into_iter().chain(self.failures.lines(Kind::text)) {
             self.screen.note(&line)?;
         }
@@ -184,16 +196,19 @@ impl<'a> Report<'a> {
 fn told(answer: &Result<Answer, End>) -> String {
     match answer {
         Ok(Answer { authenticated, round_trip, version }) => {
-            let version =
-                version.as_ref().map_or_else(String::new, |version| format!(", {}", shown(version)));
-            let (authenticated, round_trip) = (milliseconds(*authenticated), milliseconds(*round_trip));
+            let version = version
+                .as_ref()
+                .map_or_else(String::new, |version| format!(", {}", shown(version)));
+            let (authenticated, round_trip) =
+                (milliseconds(*authenticated), milliseconds(*round_trip));
             format!("authenticated in {authenticated}, round trip {round_trip}{version}")
         }
         Err(end) => Kind::of(end).text(),
     }
 }
 
-/// Where not all that answered are of one version: a line for each, with who they are; the most frequent first.
+/// Where not all that answered are of one version: a line for each, with who they are; the most
+/// frequent first.
 fn versions(versions: &BTreeMap<Option<String>, Vec<&str>>) -> Vec<String> {
     if versions.len() < 2 {
         return Vec::new();

@@ -62,7 +62,8 @@ pub(crate) struct Which {
     /// Leave these hosts out: a set like SET (repeatable)
     #[arg(short = 'x', long, value_name = "HOSTS")]
     exclude: Vec<String>,
-    /// The hosts: lab[01-40,52], @group, @last:failed; several sets are one [default: all that are known]
+    /// The hosts: lab[01-40,52], @group, @last:failed; several sets are one [default: all that are
+    /// known]
     #[arg(value_name = "SET", help_heading = "Arguments")]
     sets: Vec<String>,
 }
@@ -113,9 +114,11 @@ pub(crate) fn without(
 }
 
 fn evaluate(expression: &str, inventory: &Inventory) -> anyhow::Result<NodeSet> {
-    NodeSet::parse(expression, &WithLast(inventory)).map_err(|mistake| match inventory.culprit(&mistake) {
-        Some(origin) => anyhow::anyhow!("{origin}: {mistake}; correct that line"),
-        None => mistake.into(),
+    NodeSet::parse(expression, &WithLast(inventory)).map_err(|mistake| {
+        match inventory.culprit(&mistake) {
+            Some(origin) => anyhow::anyhow!("{origin}: {mistake}; correct that line"),
+            None => mistake.into(),
+        }
     })
 }
 
@@ -156,14 +159,17 @@ pub(crate) fn execute(options: HostsOptions) -> anyhow::Result<ExitCode> {
 
 /// Every group with its hosts.
 fn groups(inventory: &Inventory) -> anyhow::Result<Vec<(String, NodeSet)>> {
-    let with_hosts = |name: String| evaluate(&format!("@{name}"), inventory).map(|hosts| (name, hosts));
+    let with_hosts =
+        |name: String| evaluate(&format!("@{name}"), inventory).map(|hosts| (name, hosts));
     inventory.names().into_iter().map(with_hosts).collect()
 }
 
 fn groups_table(groups: &[(String, NodeSet)]) -> String {
     let mut rows = vec![["GROUP", "COUNT", "HOSTS"].map(str::to_owned)];
     rows.extend(
-        groups.iter().map(|(name, hosts)| [shown(name), hosts.len().to_string(), shown(&hosts.to_string())]),
+        groups
+            .iter()
+            .map(|(name, hosts)| [shown(name), hosts.len().to_string(), shown(&hosts.to_string())]),
     );
     table(&rows)
 }
@@ -172,7 +178,8 @@ fn groups_json(groups: &[(String, NodeSet)]) -> String {
     let line = |(name, hosts): &(String, NodeSet)| {
         let all: Vec<&str> = hosts.iter().collect();
         escape_json(
-            &json!({ "group": name, "count": all.len(), "set": hosts.to_string(), "hosts": all }).to_string(),
+            &json!({ "group": name, "count": all.len(), "set": hosts.to_string(), "hosts": all })
+                .to_string(),
         ) + "\n"
     };
     groups.iter().map(line).collect()
@@ -184,7 +191,10 @@ fn hosts_table(hosts: &[Facts]) -> String {
         let (address, user) = match &host.route {
             Ok(route) => {
                 let plain = matches!(route.address, Address::Tcp { .. }) && route.plain;
-                (format!("{}{}", route.address, if plain { " (plain)" } else { "" }), route.user.as_deref())
+                (
+                    format!("{}{}", route.address, if plain { " (plain)" } else { "" }),
+                    route.user.as_deref(),
+                )
             }
             Err(_) => ("?".to_owned(), None),
         };
@@ -206,10 +216,12 @@ fn shown(text: &str) -> String {
 
 /// Rows with every column but the last as wide as its widest cell.
 pub(crate) fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let width =
+        |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..COLUMNS).map(width).collect();
     let line = |row: &[String; COLUMNS]| {
-        // Not by format!, which panics where a cell is very wide: a group of thousands, the value of a variable.
+        // Not by format!, which panics where a cell is very wide: a group of thousands, the value
+        // of a variable.
         let cells = row.iter().zip(&widths).map(|(cell, width)| {
             let blanks = width.saturating_sub(cell.chars().count());
             cell.to_owned() + &" ".repeat(blanks)
@@ -258,7 +270,9 @@ impl Facts {
         let mut variables = BTreeMap::new();
         for layer in &layers {
             for (variable, value) in &layer.variables {
-                variables.entry(variable.clone()).or_insert_with(|| (value.clone(), place(&layer.place)));
+                variables
+                    .entry(variable.clone())
+                    .or_insert_with(|| (value.clone(), place(&layer.place)));
             }
         }
         let origins = [
@@ -316,7 +330,8 @@ impl Facts {
         let route = match &self.route {
             Ok(route) => route,
             Err(mistake) => {
-                let line = json!({ "host": self.name, "unusable": mistake.to_string(), "groups": groups });
+                let line =
+                    json!({ "host": self.name, "unusable": mistake.to_string(), "groups": groups });
                 return escape_json(&line.to_string()) + "\n";
             }
         };
@@ -370,7 +385,8 @@ mod tests {
     #[test]
     fn a_table_holds_cells_of_any_width() {
         let (wide, blanks) = ("x".repeat(70_000), " ".repeat(69_999));
-        let rows = [["a".to_owned(), wide.clone(), "b".to_owned()], ["粘包", "y", "z"].map(str::to_owned)];
+        let rows =
+            [["a".to_owned(), wide.clone(), "b".to_owned()], ["粘包", "y", "z"].map(str::to_owned)];
         assert_eq!(table(&rows), format!("a   {wide}  b\n粘包  y{blanks}  z\n"));
     }
 }

@@ -1,4 +1,5 @@
-//! What of the typed bytes is for labsh and not for the command: the escapes behind the start of a line, as in ssh.
+//! What of the typed bytes is for labsh and not for the command: the escapes behind the start of a
+//! line, as in ssh.
 
 use std::str::FromStr;
 
@@ -24,7 +25,9 @@ impl FromStr for EscapeCharacter {
             b"none" => Ok(Self(None)),
             [c @ 1..=0x7f] => Ok(Self(Some(*c))),
             [b'^', c @ (b'@'..=b'_' | b'a'..=b'z')] if c & 0x1f != 0 => Ok(Self(Some(c & 0x1f))),
-            _ => Err("write one character of ASCII, ^X for a control character, or none".to_owned()),
+            _ => {
+                Err("write one character of ASCII, ^X for a control character, or none".to_owned())
+            }
         }
     }
 }
@@ -40,7 +43,8 @@ pub(crate) enum Request {
     Help,
 }
 
-/// Sorts typed bytes. It never holds back more than one, the escape character at the start of a line.
+/// Sorts typed bytes. It never holds back more than one, the escape character at the start of a
+/// line.
 #[derive(Debug)]
 pub(crate) struct Escapes {
     character: Option<u8>,
@@ -54,9 +58,14 @@ impl Escapes {
         Self { character, line_starts: true, held: false, left: false }
     }
 
-    /// Takes bytes as they were typed: adds those that are the command's to `passed`, and calls `ask` with each
-    /// request. What comes behind a request to leave is nobody's.
-    pub(crate) fn sort(&mut self, typed: &[u8], passed: &mut Vec<u8>, mut ask: impl FnMut(Request)) {
+    /// Takes bytes as they were typed: adds those that are the command's to `passed`, and calls
+    /// `ask` with each request. What comes behind a request to leave is nobody's.
+    pub(crate) fn sort(
+        &mut self,
+        typed: &[u8],
+        passed: &mut Vec<u8>,
+        mut ask: impl FnMut(Request),
+    ) {
         for &byte in typed {
             if self.left {
                 return;

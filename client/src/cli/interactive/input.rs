@@ -1,6 +1,6 @@
-//! What is typed, on its way to a terminal over there: read where it comes, by a task at a terminal of ours and otherwise
-//! by a thread, and passed on by another task, which waits for room, so that an escape is seen even where the command
-//! reads nothing.
+//! What is typed, on its way to a terminal over there: read where it comes, by a task at a terminal
+//! of ours and otherwise by a thread, and passed on by another task, which waits for room, so that
+//! an escape is seen even where the command reads nothing.
 
 use std::io::{self, IsTerminal, PipeReader, PipeWriter};
 use std::os::fd::AsFd;
@@ -19,12 +19,12 @@ use crate::cli::own_terminal::OwnTerminal;
 /// The most that is read at once, in bytes.
 const CHUNK: usize = 16 << 10;
 
-/// How many reads may wait for the command before no more is read, and so no escape seen: a quarter of a MiB of typing
-/// ahead, as a terminal gives at most 4 KiB at once.
+/// How many reads may wait for the command before no more is read, and so no escape seen: a quarter
+/// of a MiB of typing ahead, as a terminal gives at most 4 KiB at once.
 const WAITING: usize = 64;
 
-/// Our stdin while it is the command's. Nothing more is read once this is dropped: what is typed then is for whoever has
-/// the terminal next.
+/// Our stdin while it is the command's. Nothing more is read once this is dropped: what is typed
+/// then is for whoever has the terminal next.
 pub(crate) struct Input {
     pub(crate) requests: mpsc::UnboundedReceiver<Request>,
     _reading: Reading,
@@ -50,8 +50,9 @@ enum Typed {
     End,
 }
 
-/// Passes what is typed on to the command and sorts out the escapes. The receiver hears if reading fails. The command sees
-/// an end only where stdin has one: not where reading fails, nor where the user leaves.
+/// Passes what is typed on to the command and sorts out the escapes. The receiver hears if reading
+/// fails. The command sees an end only where stdin has one: not where reading fails, nor where the
+/// user leaves.
 pub(crate) fn read_keys(
     to: ChildStdin,
     escapes: Escapes,
@@ -115,7 +116,8 @@ impl Sorting {
     }
 }
 
-/// Until it fails. Where nobody takes what is passed on any more, the session is over, and escapes still count.
+/// Until it fails. Where nobody takes what is passed on any more, the session is over, and escapes
+/// still count.
 async fn read_terminal(
     terminal: &OwnTerminal,
     sorting: &mut Sorting,
@@ -143,11 +145,13 @@ fn read_blocking(
     pass: &mpsc::Sender<Typed>,
 ) -> Option<io::Error> {
     let stdin = io::stdin();
-    // Asked now: one that has gone no longer looks like one. It is one where we may not open it anew.
+    // Asked now: one that has gone no longer looks like one. It is one where we may not open it
+    // anew.
     let is_terminal = stdin.is_terminal();
     let mut buffer = vec![0; CHUNK];
     loop {
-        let mut ready = [stdin.as_fd(), stopped.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+        let mut ready =
+            [stdin.as_fd(), stopped.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
         let polled = poll(&mut ready, PollTimeout::NONE);
         if polled.is_ok() && ready[1].any() != Some(false) {
             return None;

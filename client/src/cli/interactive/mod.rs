@@ -1,6 +1,8 @@
-//! One command in a terminal over there: our terminal raw and joined to it, its size, our signals, the escapes.
+//! One command in a terminal over there: our terminal raw and joined to it, its size, our signals,
+//! the escapes.
 //!
-//! What the command writes goes to our terminal as it is: whoever asks for a terminal wants it to be obeyed.
+//! What the command writes goes to our terminal as it is: whoever asks for a terminal wants it to
+//! be obeyed.
 
 pub(crate) mod escapes;
 mod input;
@@ -32,15 +34,17 @@ use crate::terminal_text::escape;
 pub(crate) struct Interaction {
     /// What begins an escape. Where our stdin is no terminal nothing does: it may carry any bytes.
     pub(crate) escape: EscapeCharacter,
-    /// The host's name for the line that tells of the end, as ssh has one; without it there is none.
+    /// The host's name for the line that tells of the end, as ssh has one; without it there is
+    /// none.
     pub(crate) host: Option<String>,
 }
 
 /// Runs the command in a terminal of its own over there, to its end.
 ///
-/// If our stdin is a terminal, it is raw for as long as the command runs; on every way out its modes are what they were
-/// before. If not, what it carries is what is typed over there. Whether a terminal is wanted at all is the caller's
-/// business. Our locale goes along, unless the host's configuration does not let it in. The outcome is not reported.
+/// If our stdin is a terminal, it is raw for as long as the command runs; on every way out its
+/// modes are what they were before. If not, what it carries is what is typed over there. Whether a
+/// terminal is wanted at all is the caller's business. Our locale goes along, unless the host's
+/// configuration does not let it in. The outcome is not reported.
 pub(crate) async fn carry(
     session: &Session,
     program: &Program,
@@ -53,7 +57,8 @@ pub(crate) async fn carry(
         Err(error) => return Outcome::Failed(error).into(),
     };
     let is_terminal = io::stdin().is_terminal();
-    let escapes = Escapes::new(if is_terminal { interaction.escape } else { EscapeCharacter(None) });
+    let escapes =
+        Escapes::new(if is_terminal { interaction.escape } else { EscapeCharacter(None) });
     let help = escapes.help();
     // First whoever restores the modes when a signal comes, then the modes.
     let signals = match Signals::new(is_terminal) {
@@ -74,8 +79,8 @@ pub(crate) async fn carry(
     here.tell_size(&child);
     let end = follow(child, unreadable, options.no_wait_eof, &mut here).await;
 
-    let ended =
-        matches!(&end.outcome, Outcome::Ended(status) if status.code().is_some() && !status.timed_out());
+    let ended = matches!(&end.outcome, Outcome::Ended(status) if status.code().is_some()
+        && !status.timed_out());
     if here.raw.is_some() && !ended && io::stderr().is_terminal() {
         // What labsh has to say begins on a line of its own.
         let _ = io::stderr().write_all(b"\r\n");
@@ -164,7 +169,8 @@ impl Here for Person {
         let left = |signal| Some(Outcome::Left { signal });
         let signals = &mut self.signals;
         tokio::select! {
-            // Keys send none of these: raw, they are bytes for the command. Whoever sends one means labsh.
+            // Keys send none of these: raw, they are bytes for the command. Whoever sends one means
+            // labsh.
             _ = signals.hangup.recv() => return left(1),
             _ = signals.interrupt.recv() => return left(2),
             _ = signals.quit.recv() => return left(3),
@@ -174,7 +180,8 @@ impl Here for Person {
             _ = received(&mut signals.stop) => self.suspend(child),
             request = Self::request(&mut self.input) => match request {
                 Request::Leave => return Some(Outcome::Escaped),
-                // As the key would at a terminal that is not raw: to all of our job. It comes back as a signal.
+                // As the key would at a terminal that is not raw: to all of our job. It comes back
+                // as a signal.
                 Request::Suspend => suspend::ask_job(),
                 Request::Help => self.say(&self.help),
             },
@@ -186,8 +193,8 @@ impl Here for Person {
         if self.raw.is_none() {
             return note(text);
         }
-        // In a raw terminal a line end alone does not return to the first column. When stderr is closed there is nobody
-        // to tell.
+        // In a raw terminal a line end alone does not return to the first column. When stderr is
+        // closed there is nobody to tell.
         let mut said = "\r\nlabsh: ".to_owned();
         for line in text.lines() {
             said += &format!("{}\r\n", escape(line));
@@ -217,7 +224,9 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             window_change: signal(SignalKind::window_change())?,
             continuation: signal(SignalKind::from_raw(suspend::SIGCONT))?,
-            stop: is_terminal.then(|| signal(SignalKind::from_raw(suspend::SIGTSTP))).transpose()?,
+            stop: is_terminal
+                .then(|| signal(SignalKind::from_raw(suspend::SIGTSTP)))
+                .transpose()?,
         })
     }
 }

@@ -1,4 +1,5 @@
-//! The modes of our own terminal: raw while it belongs to the command, as they were on every way out.
+//! The modes of our own terminal: raw while it belongs to the command, as they were on every way
+//! out.
 
 use std::fs::File;
 use std::io;
@@ -11,10 +12,11 @@ use nix::sys::termios::{
 };
 use nix::unistd::{getpgrp, tcgetpgrp};
 
-/// A terminal that is raw until this is dropped: every byte typed goes through as it is, and every byte shown.
+/// A terminal that is raw until this is dropped: every byte typed goes through as it is, and every
+/// byte shown.
 ///
-/// A panic restores it as well, before its message is written. Only the modes that raw mode changes are ever put back,
-/// so what others did to the rest meanwhile stays.
+/// A panic restores it as well, before its message is written. Only the modes that raw mode changes
+/// are ever put back, so what others did to the rest meanwhile stays.
 #[derive(Debug)]
 pub(crate) struct RawMode(Arc<Mutex<State>>);
 
@@ -26,7 +28,8 @@ struct State {
 }
 
 impl RawMode {
-    /// Makes this terminal raw. The descriptor is used through a duplicate, and never made non-blocking.
+    /// Makes this terminal raw. The descriptor is used through a duplicate, and never made
+    /// non-blocking.
     pub(crate) fn enter(terminal: impl AsFd) -> io::Result<Self> {
         let terminal = File::from(terminal.as_fd().try_clone_to_owned()?);
         let mut state = State { terminal, saved: None };
@@ -36,7 +39,8 @@ impl RawMode {
         Ok(Self(state))
     }
 
-    /// Makes it raw again after [`Self::leave`], or after a shell has put in its own modes while this process was stopped.
+    /// Makes it raw again after [`Self::leave`], or after a shell has put in its own modes while
+    /// this process was stopped.
     pub(crate) fn enter_again(&self) -> io::Result<()> {
         lock(&self.0).enter()
     }
@@ -97,15 +101,19 @@ fn input_flags() -> InputFlags {
 }
 
 fn local_flags() -> LocalFlags {
-    LocalFlags::ECHO | LocalFlags::ECHONL | LocalFlags::ICANON | LocalFlags::ISIG | LocalFlags::IEXTEN
+    LocalFlags::ECHO
+        | LocalFlags::ECHONL
+        | LocalFlags::ICANON
+        | LocalFlags::ISIG
+        | LocalFlags::IEXTEN
 }
 
 /// What decides when a read returns: the first byte, at once.
 const READING: [(SpecialCharacterIndices, u8); 2] =
     [(SpecialCharacterIndices::VMIN, 1), (SpecialCharacterIndices::VTIME, 0)];
 
-/// The modes with those of termios(3) off that change, hold back or act on what passes. How the line itself is
-/// driven (its speed, its character size) is left alone.
+/// The modes with those of termios(3) off that change, hold back or act on what passes. How the
+/// line itself is driven (its speed, its character size) is left alone.
 fn made_raw(modes: &Termios) -> Termios {
     let mut raw = modes.clone();
     raw.input_flags.remove(input_flags());
@@ -120,15 +128,17 @@ fn made_raw(modes: &Termios) -> Termios {
 /// Undoes [`made_raw`] in modes that others may have changed meanwhile.
 fn put_back(modes: &mut Termios, saved: &Termios) {
     modes.input_flags = (modes.input_flags - input_flags()) | saved.input_flags & input_flags();
-    modes.output_flags = (modes.output_flags - OutputFlags::OPOST) | saved.output_flags & OutputFlags::OPOST;
+    modes.output_flags =
+        (modes.output_flags - OutputFlags::OPOST) | saved.output_flags & OutputFlags::OPOST;
     modes.local_flags = (modes.local_flags - local_flags()) | saved.local_flags & local_flags();
     for (index, _) in READING {
         modes.control_chars[index as usize] = saved.control_chars[index as usize];
     }
 }
 
-/// Sets modes at once: waiting for output to drain could mean waiting for ever for a terminal that nobody reads. A process
-/// of the background is stopped here by SIGTTOU, and goes on once it is in the foreground.
+/// Sets modes at once: waiting for output to drain could mean waiting for ever for a terminal that
+/// nobody reads. A process of the background is stopped here by SIGTTOU, and goes on once it is in
+/// the foreground.
 fn set(terminal: &File, modes: &Termios) -> io::Result<()> {
     loop {
         match termios::tcsetattr(terminal, SetArg::TCSANOW, modes) {
@@ -147,7 +157,8 @@ fn restore_at_panic(state: Weak<Mutex<State>>) {
         let previous = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
             for state in lock(&AT_PANIC).iter().filter_map(Weak::upgrade) {
-                // Whoever has it locked may be the one that panics; then its guard restores, when the stack unwinds.
+                // Whoever has it locked may be the one that panics; then its guard restores, when
+                // the stack unwinds.
                 if let Ok(mut state) = state.try_lock() {
                     state.leave();
                 }

@@ -8,8 +8,8 @@ use nix::libc;
 
 nix::ioctl_read_bad!(window_size, libc::TIOCGWINSZ, libc::winsize);
 
-/// The size of the terminal that we are at; without one, what LINES and COLUMNS say, and 24 lines of 80 characters
-/// without those.
+/// The size of the terminal that we are at; without one, what LINES and COLUMNS say, and 24 lines
+/// of 80 characters without those.
 pub(crate) fn ours() -> Resize {
     let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
     let terminals = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()];
@@ -26,10 +26,15 @@ pub(crate) fn ours() -> Resize {
 #[allow(unsafe_code)]
 fn of(terminal: BorrowedFd<'_>) -> Option<Resize> {
     let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
-    // SAFETY: TIOCGWINSZ writes one winsize where the pointer points, which is one that outlives the call, and the
-    // descriptor is borrowed for longer than the call.
+    // SAFETY: TIOCGWINSZ writes one winsize where the pointer points, which is one that outlives
+    // the call, and the descriptor is borrowed for longer than the call.
     unsafe { window_size(terminal.as_raw_fd(), &mut size) }.ok()?;
-    Some(Resize { columns: size.ws_col, rows: size.ws_row, width: size.ws_xpixel, height: size.ws_ypixel })
+    Some(Resize {
+        columns: size.ws_col,
+        rows: size.ws_row,
+        width: size.ws_xpixel,
+        height: size.ws_ypixel,
+    })
 }
 
 #[cfg(test)]

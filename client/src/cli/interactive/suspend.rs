@@ -14,12 +14,14 @@ pub(crate) fn ask_job() {
     let _ = killpg(getpgrp(), Signal::SIGTSTP);
 }
 
-/// Stops this process as SIGTSTP does where nobody handles it; returns once it was continued, or at once where no shell
-/// could continue it (an orphaned process group, which the kernel does not stop).
+/// Stops this process as SIGTSTP does where nobody handles it; returns once it was continued, or at
+/// once where no shell could continue it (an orphaned process group, which the kernel does not
+/// stop).
 #[allow(unsafe_code)]
 pub(crate) fn stop_here() {
     let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
-    // SAFETY: the default action runs no code of ours, and what is put back below is the very handler that was in place.
+    // SAFETY: the default action runs no code of ours, and what is put back below is the very
+    // handler that was in place.
     let Ok(handler) = (unsafe { sigaction(Signal::SIGTSTP, &default) }) else { return };
     // Directed at this thread, so it has taken effect when this returns.
     let _ = raise(Signal::SIGTSTP);

@@ -15,7 +15,8 @@ pub(super) struct Files {
 }
 
 impl Files {
-    /// Makes the directory, and an empty stdout file for each host, so that one that wrote nothing is seen as well.
+    /// Makes the directory, and an empty stdout file for each host, so that one that wrote nothing
+    /// is seen as well.
     pub(super) fn new(directory: &Path, names: &[String]) -> anyhow::Result<Self> {
         let shown = directory.display();
         fs::create_dir_all(directory).with_context(|| {
@@ -24,7 +25,9 @@ impl Files {
         let mut taken = HashMap::new();
         for name in names {
             if let Some(other) = taken.insert(file_name(name), name) {
-                anyhow::bail!("--out: {other} and {name} would share a file; run them one after the other");
+                anyhow::bail!(
+                    "--out: {other} and {name} would share a file; run them one after the other"
+                );
             }
         }
         let names: Vec<String> = names.iter().map(|name| file_name(name)).collect();
@@ -32,8 +35,11 @@ impl Files {
         for host in 0..files.names.len() {
             for stream in [Stream::Stdout, Stream::Stderr] {
                 let path = files.path(host, stream);
-                let made =
-                    if stream == Stream::Stdout { File::create(&path).map(drop) } else { remove(&path) };
+                let made = if stream == Stream::Stdout {
+                    File::create(&path).map(drop)
+                } else {
+                    remove(&path)
+                };
                 made.with_context(|| format!("--out: cannot write {}", path.display()))?;
             }
         }
@@ -48,7 +54,9 @@ impl Files {
             .create(true)
             .open(&path)
             .and_then(|mut file| file.write_all(bytes))
-            .with_context(|| format!("--out: cannot write {}; what it holds is not complete", path.display()))
+            .with_context(|| {
+                format!("--out: cannot write {}; what it holds is not complete", path.display())
+            })
     }
 
     fn path(&self, host: usize, stream: Stream) -> PathBuf {
@@ -66,7 +74,8 @@ fn remove(path: &Path) -> io::Result<()> {
 
 /// A host's name as a file's name: no slash, no leading dot.
 fn file_name(name: &str) -> String {
-    let name: String = name.chars().map(|c| if c == '/' || c.is_control() { '_' } else { c }).collect();
+    let name: String =
+        name.chars().map(|c| if c == '/' || c.is_control() { '_' } else { c }).collect();
     match name.strip_prefix('.') {
         Some(rest) => format!("_{rest}"),
         None => name,

@@ -16,8 +16,8 @@ use crate::terminal_text::escape_line;
 /// Output is kept in pieces of this size, in bytes; equal pieces are kept once.
 const PIECE: usize = 16 << 10;
 
-/// The most that is kept, in bytes of different pieces, and the most of one output, which is put together to be shown: a
-/// host that never stops writing must not fill the memory.
+/// The most that is kept, in bytes of different pieces, and the most of one output, which is put
+/// together to be shown: a host that never stops writing must not fill the memory.
 const MOST: usize = 1 << 30;
 
 /// A difference is looked for this long; then a longer one, which is right as well, has to do.
@@ -58,7 +58,12 @@ impl Gather {
     /// # Errors
     ///
     /// Where the outputs are more than may be kept.
-    pub(super) fn output(&mut self, host: usize, stream: Stream, bytes: &Bytes) -> anyhow::Result<()> {
+    pub(super) fn output(
+        &mut self,
+        host: usize,
+        stream: Stream,
+        bytes: &Bytes,
+    ) -> anyhow::Result<()> {
         let text = &mut self.hosts[host][usize::from(stream == Stream::Stderr)];
         let mut bytes = &bytes[..];
         while !bytes.is_empty() {
@@ -66,7 +71,8 @@ impl Gather {
             text.rest.extend_from_slice(now);
             bytes = later;
             if text.rest.len() == PIECE {
-                let known = self.pieces.get_key_value(&text.rest[..]).map(|(piece, ())| piece.clone());
+                let known =
+                    self.pieces.get_key_value(&text.rest[..]).map(|(piece, ())| piece.clone());
                 let piece = known.unwrap_or_else(|| {
                     let piece: Arc<[u8]> = text.rest.as_slice().into();
                     self.pieces.insert(piece.clone(), ());
@@ -78,7 +84,8 @@ impl Gather {
         }
         if self.pieces.len() > self.most || text.whole.len() > self.most {
             anyhow::bail!(
-                "the outputs that --gather and --diff keep in memory are more than 1 GiB; use --out DIR instead"
+                "the outputs that --gather and --diff keep in memory are more than 1 GiB; use \
+                 --out DIR instead"
             );
         }
         Ok(())
@@ -114,7 +121,11 @@ impl Gather {
     }
 
     /// The largest group, and how each of the others differs from it.
-    pub(super) fn show_differences(&self, screen: &mut Screen, reports: &[HostReport]) -> io::Result<()> {
+    pub(super) fn show_differences(
+        &self,
+        screen: &mut Screen,
+        reports: &[HostReport],
+    ) -> io::Result<()> {
         let groups = self.groups(reports);
         let Some(((most, kind, set), others)) = groups.split_first() else { return Ok(()) };
         heading(screen, set, *kind)?;
@@ -126,8 +137,10 @@ impl Gather {
             heading(screen, set, *kind)?;
             let theirs = texts[0].bytes();
             let theirs = String::from_utf8_lossy(&theirs);
-            let difference = similar::TextDiff::configure().timeout(PATIENCE).diff_lines(&*common, &*theirs);
-            let text = difference.unified_diff().context_radius(2).missing_newline_hint(false).to_string();
+            let difference =
+                similar::TextDiff::configure().timeout(PATIENCE).diff_lines(&*common, &*theirs);
+            let text =
+                difference.unified_diff().context_radius(2).missing_newline_hint(false).to_string();
             body(screen, Stream::Stdout, text.as_bytes())?;
             errors(screen, set, &texts[1])?;
         }
@@ -145,12 +158,14 @@ fn heading(screen: &mut Screen, set: &NodeSet, kind: Option<Kind>) -> io::Result
     })
 }
 
-/// What they wrote to stderr, with a heading of its own: the two streams may go to different places.
+/// What they wrote to stderr, with a heading of its own: the two streams may go to different
+/// places.
 fn errors(screen: &mut Screen, set: &NodeSet, text: &Text) -> io::Result<()> {
     if text.is_empty() {
         return Ok(());
     }
-    screen.write(Stream::Stderr, |out, _| writeln!(out, "---- {set} ({}), stderr ----", set.len()))?;
+    screen
+        .write(Stream::Stderr, |out, _| writeln!(out, "---- {set} ({}), stderr ----", set.len()))?;
     body(screen, Stream::Stderr, &text.bytes())
 }
 

@@ -18,7 +18,8 @@ pub(super) fn started(screen: &mut Screen, host: &str) -> io::Result<()> {
 
 /// A line for each piece of output and each end.
 pub(super) struct Events {
-    /// Of each host's stdout and stderr, a character that has not come whole yet: at most three bytes.
+    /// Of each host's stdout and stderr, a character that has not come whole yet: at most three
+    /// bytes.
     rest: Vec<[Vec<u8>; 2]>,
 }
 
@@ -27,7 +28,8 @@ impl Events {
         Self { rest: (0..hosts).map(|_| Default::default()).collect() }
     }
 
-    /// `index` is the host's place in the list. Output that is no text is given as a list of bytes, under another name.
+    /// `index` is the host's place in the list. Output that is no text is given as a list of bytes,
+    /// under another name.
     pub(super) fn output(
         &mut self,
         screen: &mut Screen,

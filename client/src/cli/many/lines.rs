@@ -44,7 +44,9 @@ impl Lines {
             let rest = &mut self.rest[host][which];
             // A line without end must not fill the memory.
             let end = rest.iter().take(LONGEST).position(|byte| *byte == b'\n').map(|at| at + 1);
-            let Some(end) = end.or((rest.len() > LONGEST).then(|| whole(&rest[..LONGEST]))) else { break };
+            let Some(end) = end.or((rest.len() > LONGEST).then(|| whole(&rest[..LONGEST]))) else {
+                break;
+            };
             let line = rest.split_to(end);
             self.write(screen, host, stream, &line)?;
         }
@@ -62,7 +64,13 @@ impl Lines {
         Ok(())
     }
 
-    fn write(&self, screen: &mut Screen, host: usize, stream: Stream, line: &[u8]) -> io::Result<()> {
+    fn write(
+        &self,
+        screen: &mut Screen,
+        host: usize,
+        stream: Stream,
+        line: &[u8],
+    ) -> io::Result<()> {
         let line = line.strip_suffix(b"\n").unwrap_or(line);
         let name = &self.names[host];
         let blanks = self.width - name.width();

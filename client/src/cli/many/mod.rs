@@ -75,8 +75,10 @@ pub(crate) fn execute(
     let config = Config::load()?;
     let names = hosts_of(targets, config.inventory(), options)?;
     let choices = Choices { user: command.user.clone(), ..connection.choices() };
-    let hosts =
-        names.iter().map(|name| host(name, &config, &choices)).collect::<anyhow::Result<Vec<Host>>>()?;
+    let hosts = names
+        .iter()
+        .map(|name| host(name, &config, &choices))
+        .collect::<anyhow::Result<Vec<Host>>>()?;
     warn_of_doubles(&hosts, "runs the command once for each");
     if options.dry_run {
         return dry_run(&names, &hosts, &program);
@@ -100,7 +102,8 @@ pub(crate) fn execute(
         timeout: command.timeout,
         until: if command.no_wait_eof { Until::CommandEnds } else { Until::StreamsEnd },
         stdin: stdin.context(
-            "cannot keep standard input in a temporary file (TMPDIR says where); -n gives the commands none",
+            "cannot keep standard input in a temporary file (TMPDIR says where); -n gives the \
+             commands none",
         )?,
         companion: None,
     };
@@ -147,7 +150,8 @@ pub(crate) fn hosts_of(
         Targets::Set(expression) => hosts::select(expression, &options.exclude, inventory)?,
     };
     if let Some(count) = options.pick {
-        let mut shuffled: Vec<([u8; 8], &str)> = set.iter().map(|name| (random::bytes(), name)).collect();
+        let mut shuffled: Vec<([u8; 8], &str)> =
+            set.iter().map(|name| (random::bytes(), name)).collect();
         shuffled.sort_unstable();
         set = shuffled.into_iter().take(count as usize).map(|(_, name)| name).collect();
     }
@@ -184,15 +188,20 @@ fn dry_run(names: &NodeSet, hosts: &[Host], program: &Program) -> anyhow::Result
     let mut text = format!("{names} ({})\n", names.len());
     for Host { name, connection, user } in hosts {
         let key = &connection.key;
-        let mut line =
-            format!("{name}: {}, key {}, host id {}", connection.address, key.key_id(), key.host_id());
+        let mut line = format!(
+            "{name}: {}, key {}, host id {}",
+            connection.address,
+            key.key_id(),
+            key.host_id()
+        );
         line += &user.as_ref().map_or_else(String::new, |user| format!(", user {user}"));
         if let (Address::Tcp { .. }, Mode::Plain) = (&connection.address, connection.mode) {
             line += ", no TLS";
         }
         text += &format!("{}\n", escape(&line));
     }
-    let how = if let Program::Argv(_) = program { "runs exactly" } else { "runs in the shell there" };
+    let how =
+        if let Program::Argv(_) = program { "runs exactly" } else { "runs in the shell there" };
     text += &format!("{how}: {}\n", typed(program));
     print(text.as_bytes())?;
     Ok(ExitCode::SUCCESS)
@@ -203,7 +212,9 @@ fn typed(program: &Program) -> String {
     let word = |word: &Vec<u8>| shell_word(&String::from_utf8_lossy(word)).into_owned();
     match program {
         Program::Argv(words) => words.iter().map(word).collect::<Vec<_>>().join(" "),
-        Program::Shell(line) | Program::Subsystem(line) => String::from_utf8_lossy(line).into_owned(),
+        Program::Shell(line) | Program::Subsystem(line) => {
+            String::from_utf8_lossy(line).into_owned()
+        }
         Program::LoginShell => String::new(),
     }
 }
@@ -216,7 +227,8 @@ pub(crate) fn allow_descriptors() {
     }
 }
 
-/// Runs the hosts here and shows what they do on a thread of its own: a slow screen must not stop the answers to pings.
+/// Runs the hosts here and shows what they do on a thread of its own: a slow screen must not stop
+/// the answers to pings.
 ///
 /// Returns with it the signal by which the user ended the run, if one did.
 async fn drive(
@@ -287,18 +299,25 @@ enum Shape {
 }
 
 impl Shape {
-    fn new(names: &[String], command: &CommandOptions, options: &ManyOptions) -> anyhow::Result<Self> {
+    fn new(
+        names: &[String],
+        command: &CommandOptions,
+        options: &ManyOptions,
+    ) -> anyhow::Result<Self> {
         if command.json.is_some() && (options.gather || options.diff) {
             anyhow::bail!(
                 "--gather and --diff are for people, --json is for programs; leave one of them out"
             );
         }
         if command.json == Some(JsonForm::Events) && options.quiet {
-            anyhow::bail!("--json prints the output, and -q shows none; --json=summary goes with -q");
+            anyhow::bail!(
+                "--json prints the output, and -q shows none; --json=summary goes with -q"
+            );
         }
         if command.json == Some(JsonForm::Events) && options.out.is_some() {
             anyhow::bail!(
-                "--json prints the output, and --out writes it to files; --json=summary goes with --out"
+                "--json prints the output, and --out writes it to files; --json=summary goes with \
+                 --out"
             );
         }
         Ok(match (command.json, &options.out) {
@@ -382,7 +401,9 @@ impl Show {
                 Shape::Lines(lines) => {
                     lines.output(&mut self.screen, host, stream, &bytes).context(STDOUT)?;
                 }
-                Shape::Gather(gather) | Shape::Difference(gather) => gather.output(host, stream, &bytes)?,
+                Shape::Gather(gather) | Shape::Difference(gather) => {
+                    gather.output(host, stream, &bytes)?
+                }
                 Shape::Files(files) => files.output(host, stream, &bytes)?,
                 Shape::Events(events) => {
                     let named = (host, &*self.hosts[host].name);
@@ -410,7 +431,8 @@ impl Show {
     fn tell_who_runs(&mut self) -> io::Result<()> {
         let running = screen::still_running(&self.hosts);
         self.screen.note(&format!(
-            "still running on {running} ({}); Ctrl-C again interrupts it everywhere, once more leaves",
+            "still running on {running} ({}); Ctrl-C again interrupts it everywhere, once more \
+             leaves",
             running.len()
         ))
     }
@@ -455,7 +477,12 @@ impl Show {
 }
 
 /// Keeps this run for the next one, which may have its hosts for a target.
-pub(super) fn keep_as_last(hosts: &[HostReport], program: &Program, command: String, summary: Vec<String>) {
+pub(super) fn keep_as_last(
+    hosts: &[HostReport],
+    program: &Program,
+    command: String,
+    summary: Vec<String>,
+) {
     let outcome = |host: &HostReport| match &host.state {
         State::Over(end, took) => {
             let mut more = json::of_end(end, program, *took);

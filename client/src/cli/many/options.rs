@@ -23,14 +23,17 @@ pub struct ManyOptions {
     /// Show no output, only how it ended
     #[arg(short, long, group = "shape")]
     pub quiet: bool,
-    /// Write each host's output to DIR/HOST.stdout and DIR/HOST.stderr, byte for byte, and show none
+    /// Write each host's output to DIR/HOST.stdout and DIR/HOST.stderr, byte for byte, and show
+    /// none
     #[arg(long, value_name = "DIR", group = "shape")]
     pub out: Option<PathBuf>,
     /// At most so many hosts at work at once
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 512,
+        value_parser = clap::value_parser!(u32).range(1..))]
     pub parallel: u32,
     /// At most so many connections being opened at once
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 64,
+        value_parser = clap::value_parser!(u32).range(1..))]
     pub connecting: u32,
     /// Try a connection so many times more; a command is never started twice
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -39,7 +42,8 @@ pub struct ManyOptions {
     #[arg(long)]
     pub fail_fast: bool,
     /// So many hosts at once, and no more once one has failed
-    #[arg(long, value_name = "N", conflicts_with = "parallel", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", conflicts_with = "parallel",
+        value_parser = clap::value_parser!(u32).range(1..))]
     pub rolling: Option<u32>,
     /// Exit with the highest status of any host
     #[arg(long)]
@@ -50,8 +54,8 @@ pub struct ManyOptions {
 }
 
 impl ManyOptions {
-    /// Whether one host by its plain name is to be gone about as if it were a set, because something here asks for what
-    /// only that can do. The rest holds for one host by itself.
+    /// Whether one host by its plain name is to be gone about as if it were a set, because
+    /// something here asks for what only that can do. The rest holds for one host by itself.
     pub(crate) fn concern_one(&self) -> bool {
         let chosen = !self.exclude.is_empty() || self.pick.is_some();
         let shaped = self.gather || self.diff || self.quiet || self.out.is_some();

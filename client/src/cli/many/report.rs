@@ -105,8 +105,9 @@ pub(crate) fn reason(end: &End, program: &Program) -> Option<String> {
     }
 }
 
-/// The exit status of a run, by the worst class of end: 255 where a host could not be reached or was lost, 125 where one
-/// refused or was not begun, 1 where a command did not succeed, 0 where all did.
+/// The exit status of a run, by the worst class of end: 255 where a host could not be reached or
+/// was lost, 125 where one refused or was not begun, 1 where a command did not succeed, 0 where all
+/// did.
 pub(crate) fn exit_status(hosts: &[HostReport]) -> u8 {
     hosts
         .iter()
@@ -167,10 +168,17 @@ impl<'a> Failures<'a> {
 /// How times are spread, in parentheses; nothing for a single one.
 pub(crate) fn spread(times: &mut [(Duration, &str)]) -> String {
     times.sort();
-    let Some((slowest, name)) = times.last().filter(|_| times.len() > 1) else { return String::new() };
+    let Some((slowest, name)) = times.last().filter(|_| times.len() > 1) else {
+        return String::new();
+    };
     // At least so many of a hundred took no longer.
     let at = |percent: usize| seconds(times[(times.len() * percent).div_ceil(100) - 1].0);
-    format!(" (half within {}, 95 % within {}, slowest {name}: {})", at(50), at(95), seconds(*slowest))
+    format!(
+        " (half within {}, 95 % within {}, slowest {name}: {})",
+        at(50),
+        at(95),
+        seconds(*slowest)
+    )
 }
 
 /// The closing lines: how many succeeded and how long it took, then a line for each way of failing.
@@ -237,7 +245,8 @@ mod tests {
     #[test]
     fn ninety_five_of_a_hundred_are_no_fewer() {
         let told = |count: u64| {
-            let mut times: Vec<_> = (1..=count).map(|time| (Duration::from_secs(time), "h")).collect();
+            let mut times: Vec<_> =
+                (1..=count).map(|time| (Duration::from_secs(time), "h")).collect();
             spread(&mut times)
         };
         assert_eq!(told(1), "");

@@ -1,4 +1,5 @@
-//! Our stdout and stderr, and the line at the bottom of a terminal that shows how far the run has come.
+//! Our stdout and stderr, and the line at the bottom of a terminal that shows how far the run has
+//! come.
 
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::os::fd::AsFd;
@@ -18,16 +19,18 @@ const REDRAW: Duration = Duration::from_millis(100);
 /// Removes the line at the bottom, of which a window made narrower may have made several.
 pub(in crate::cli) const CLEAR: &str = "\r\x1b[J";
 
-/// What draws a text as the line at the bottom. The cursor goes back to its beginning: where a window made narrower breaks
-/// the line, the cursor stays there, so that all of it can be removed. Meanwhile the terminal does not begin new lines by
-/// itself (DECAWM): the window may have become narrower on the way there.
+/// What draws a text as the line at the bottom. The cursor goes back to its beginning: where a
+/// window made narrower breaks the line, the cursor stays there, so that all of it can be removed.
+/// Meanwhile the terminal does not begin new lines by itself (DECAWM): the window may have become
+/// narrower on the way there.
 pub(in crate::cli) fn bottom_line(text: String) -> String {
     format!("{CLEAR}\x1b[?7l{text}\x1b[?7h\r")
 }
 
 fn is_pipe(stream: impl AsFd) -> bool {
     // What cannot be asked about is no pipe.
-    fstat(stream).is_ok_and(|stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFIFO)
+    fstat(stream)
+        .is_ok_and(|stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFIFO)
 }
 
 pub(in crate::cli) struct Screen {
@@ -42,8 +45,9 @@ pub(in crate::cli) struct Screen {
 }
 
 impl Screen {
-    /// The progress line is for a terminal on stderr only, and only if it is wanted. Where stdout is a pipe, whoever reads
-    /// it may well write to the same terminal (`| head`, `| less`), in the middle of that line.
+    /// The progress line is for a terminal on stderr only, and only if it is wanted. Where stdout
+    /// is a pipe, whoever reads it may well write to the same terminal (`| head`, `| less`), in the
+    /// middle of that line.
     pub(in crate::cli) fn new(progress: bool) -> Self {
         let (stdout, stderr) = (io::stdout().is_terminal(), io::stderr().is_terminal());
         Self {
@@ -57,7 +61,8 @@ impl Screen {
         }
     }
 
-    /// Writes to one of the two; tells whether that is a terminal, which must not be steered by what hosts say.
+    /// Writes to one of the two; tells whether that is a terminal, which must not be steered by
+    /// what hosts say.
     pub(in crate::cli) fn write(
         &mut self,
         stream: Stream,
@@ -88,7 +93,10 @@ impl Screen {
     }
 
     /// The same with a progress line of the caller's, already safe for a terminal.
-    pub(in crate::cli) fn settle_on(&mut self, progress: impl FnOnce() -> String) -> io::Result<()> {
+    pub(in crate::cli) fn settle_on(
+        &mut self,
+        progress: impl FnOnce() -> String,
+    ) -> io::Result<()> {
         self.stdout.flush()?;
         if self.progress && (!self.shown || self.due()) {
             self.drawn = Some(Instant::now());
@@ -102,7 +110,8 @@ impl Screen {
         Ok(())
     }
 
-    /// Whether the progress line was last drawn long enough ago to be drawn in the middle of a flood.
+    /// Whether the progress line was last drawn long enough ago to be drawn in the middle of a
+    /// flood.
     pub(in crate::cli) fn due(&self) -> bool {
         self.progress && self.drawn.is_none_or(|drawn| drawn.elapsed() >= REDRAW)
     }

@@ -30,18 +30,22 @@ pub(crate) enum BadDestination {
 /// Why a text is no user's name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is no user: a name is not empty, does not begin with '-' and holds neither blanks nor control characters"
+    "{0:?} is no user: a name is not empty, does not begin with '-' and holds neither blanks nor \
+     control characters"
 )]
 pub(crate) struct BadUser(pub(crate) String);
 
 impl Destination {
-    /// Reads a destination. Hosts may also be written as labsh's targets are: `HOST:PORT`, `[IPv6]:PORT`, `unix:/path`.
+    /// Reads a destination. Hosts may also be written as labsh's targets are: `HOST:PORT`,
+    /// `[IPv6]:PORT`, `unix:/path`.
     pub(crate) fn parse(text: &OsStr) -> Result<Self, BadDestination> {
         // A byte that is no text becomes U+FFFD, which neither a target nor a user may hold.
         let text = text.to_string_lossy();
         let bare = match text.strip_prefix("ssh://") {
             Some(rest) => match rest.split_once('/') {
-                Some((_, path)) if !path.is_empty() => return Err(BadDestination::Path(rest.to_owned())),
+                Some((_, path)) if !path.is_empty() => {
+                    return Err(BadDestination::Path(rest.to_owned()));
+                }
                 Some((bare, _)) => bare,
                 None => rest,
             },
@@ -56,7 +60,8 @@ impl Destination {
     }
 }
 
-/// Reads a user's name: what begins with a dash could be an option of whatever program it is handed to.
+/// Reads a user's name: what begins with a dash could be an option of whatever program it is handed
+/// to.
 pub(crate) fn user(text: &str) -> Result<String, BadUser> {
     let bad = |c: char| c.is_control() || c.is_whitespace() || c == '\u{fffd}';
     if text.is_empty() || text.starts_with('-') || text.contains(bad) {
@@ -85,8 +90,8 @@ mod tests {
             ("ssh://[::1]:99", None, "[::1]:99"),
             ("unix:/run/a@b.sock", None, "unix:/run/a@b.sock"),
         ] {
-            let found =
-                Destination::parse(OsStr::new(text)).unwrap_or_else(|error| panic!("{text}: {error}"));
+            let found = Destination::parse(OsStr::new(text))
+                .unwrap_or_else(|error| panic!("{text}: {error}"));
             assert_eq!(found.user.as_deref(), user, "{text}");
             assert_eq!(found.target, target.parse().unwrap(), "{text}");
         }

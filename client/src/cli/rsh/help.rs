@@ -1,4 +1,5 @@
-//! `labsh rsh` for people: its part of `labsh --help`, the completions and the manual pages, from the tables of options.
+//! `labsh rsh` for people: its part of `labsh --help`, the completions and the manual pages, from
+//! the tables of options.
 
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches};
 
@@ -30,7 +31,8 @@ Exit status:
   128+n  signal n ended the command
   255    labsh or labshd refused or failed, before the command or during it";
 
-/// `labsh rsh` as clap is told of it, for people only: clap never reads its words, for ssh's ways are not clap's.
+/// `labsh rsh` as clap is told of it, for people only: clap never reads its words, for ssh's ways
+/// are not clap's.
 #[derive(Debug, Clone)]
 pub struct RshOptions;
 
@@ -51,7 +53,10 @@ impl Args for RshOptions {
         });
         let words = Arg::new("words")
             .value_names(["HOST", "COMMAND"])
-            .help("The host ([USER@]HOST, ssh://[USER@]HOST[:PORT] or a target of labsh) and the command")
+            .help(
+                "The host ([USER@]HOST, ssh://[USER@]HOST[:PORT] or a target of labsh) and the \
+                command",
+            )
             .help_heading("Arguments")
             .action(ArgAction::Append)
             .num_args(1..)

@@ -1,4 +1,5 @@
-//! `-o Key=Value`: which keywords of ssh_config(5) there are, what becomes of each, and how their values are written.
+//! `-o Key=Value`: which keywords of ssh_config(5) there are, what becomes of each, and how their
+//! values are written.
 
 use std::time::Duration;
 
@@ -11,12 +12,14 @@ use Treatment::{Honoured, Missed, Refused};
 /// What makes a value harmless that is refused or missed otherwise.
 const OFF: &[&str] = &["no", "none", "false"];
 
-/// Keywords, in lower case, that are honoured, missed or refused; all others are passed over, also those that ssh does not know.
+/// Keywords, in lower case, that are honoured, missed or refused; all others are passed over, also
+/// those that ssh does not know.
 ///
-/// Passed over are, among those that tools send: batchmode (labsh never asks anything), stricthostkeychecking,
-/// userknownhostsfile and checkhostip (a host proves that it knows the key), controlmaster, controlpath and controlpersist
-/// (each command has a connection of its own), serveraliveinterval (labsh watches the connection anyway), compression,
-/// ciphers, ipqos, and everything about methods of authentication.
+/// Passed over are, among those that tools send: batchmode (labsh never asks anything),
+/// stricthostkeychecking, userknownhostsfile and checkhostip (a host proves that it knows the key),
+/// controlmaster, controlpath and controlpersist (each command has a connection of its own),
+/// serveraliveinterval (labsh watches the connection anyway), compression, ciphers, ipqos, and
+/// everything about methods of authentication.
 pub(crate) const KEYWORDS: &[(&str, Treatment)] = &[
     ("addressfamily", Honoured),
     ("connecttimeout", Honoured),
@@ -100,8 +103,8 @@ impl Setting {
         }
     }
 
-    /// The value's words: blanks part them, double and single quotation marks hold them together, a backslash takes
-    /// the meaning from a quotation mark or a backslash.
+    /// The value's words: blanks part them, double and single quotation marks hold them together, a
+    /// backslash takes the meaning from a quotation mark or a backslash.
     pub(crate) fn words(&self) -> Result<Vec<String>, BadSetting> {
         let mut words = Vec::new();
         let mut word: Option<String> = None;
@@ -135,7 +138,8 @@ impl Setting {
     }
 }
 
-/// A time as ssh writes it: numbers with a unit each (s, m, h, d, w), or seconds without one. `None` where it is no time.
+/// A time as ssh writes it: numbers with a unit each (s, m, h, d, w), or seconds without one.
+/// `None` where it is no time.
 pub(crate) fn parse_time(text: &str) -> Option<Duration> {
     let mut seconds = 0u64;
     let mut rest = text;
@@ -184,7 +188,11 @@ mod tests {
     #[test]
     fn settings_are_written_in_three_ways() {
         for text in ["Port=22", "port 22", "PORT = 22", " Port =22 ", "Port\t=\t22", "Port= 22"] {
-            assert_eq!(setting(text), Setting { keyword: "port".into(), value: "22".into() }, "{text:?}");
+            assert_eq!(
+                setting(text),
+                Setting { keyword: "port".into(), value: "22".into() },
+                "{text:?}"
+            );
         }
         assert_eq!(setting("SetEnv==x").value, "=x");
         for (text, error) in [
@@ -216,12 +224,18 @@ mod tests {
 
     #[test]
     fn what_matters_and_cannot_be_is_refused_unless_it_is_switched_off() {
-        for text in ["ProxyCommand=nc %h %p", "proxyjump=between", "LocalForward=1:a:2", "Tunnel=yes"] {
+        for text in
+            ["ProxyCommand=nc %h %p", "proxyjump=between", "LocalForward=1:a:2", "Tunnel=yes"]
+        {
             assert!(matches!(setting(text).treatment(), Refused(_)), "{text}");
         }
-        for text in
-            ["ProxyCommand=none", "PermitLocalCommand=no", "Tunnel=False", "ControlMaster=auto", "X=y"]
-        {
+        for text in [
+            "ProxyCommand=none",
+            "PermitLocalCommand=no",
+            "Tunnel=False",
+            "ControlMaster=auto",
+            "X=y",
+        ] {
             assert_eq!(setting(text).treatment(), Treatment::Passed, "{text}");
         }
         assert_eq!(setting("RemoteCommand=none").treatment(), Honoured);
@@ -234,7 +248,9 @@ mod tests {
         {
             assert_eq!(parse_time(text), Some(Duration::from_secs(seconds)), "{text}");
         }
-        for text in ["", "-1", "+1", "s", "1.5", "1y", "99999999999999999999", "18446744073709551615w"] {
+        for text in
+            ["", "-1", "+1", "s", "1.5", "1y", "99999999999999999999", "18446744073709551615w"]
+        {
             assert_eq!(parse_time(text), None, "{text}");
         }
     }

@@ -1,4 +1,5 @@
-//! `labsh rsh`, and the program `labsh-rsh`: labsh behind ssh's command line, for the tools that run ssh.
+//! `labsh rsh`, and the program `labsh-rsh`: labsh behind ssh's command line, for the tools that
+//! run ssh.
 
 mod destination;
 pub(crate) mod help;
@@ -29,7 +30,8 @@ use crate::error::CommandError;
 use crate::session::Session;
 use crate::target::Target;
 
-/// The exit status of everything that is not the command's own end, refusals included: what ssh has for it.
+/// The exit status of everything that is not the command's own end, refusals included: what ssh has
+/// for it.
 const FAILED: u8 = 255;
 
 /// Does what a command line says; `words` are those behind the program's name.
@@ -47,7 +49,11 @@ fn execute(words: impl IntoIterator<Item = OsString>) -> anyhow::Result<ExitCode
         Some(Instead::Help) => return help::print().map(|()| ExitCode::SUCCESS),
         Some(Instead::Version) => {
             // On stderr, where ssh has it. Closed, it leaves nobody to tell.
-            let _ = writeln!(io::stderr(), "labsh_{}, for tools that run ssh", env!("CARGO_PKG_VERSION"));
+            let _ = writeln!(
+                io::stderr(),
+                "labsh_{}, for tools that run ssh",
+                env!("CARGO_PKG_VERSION")
+            );
             return Ok(ExitCode::SUCCESS);
         }
         Some(Instead::PrintSettings) | None => {}
@@ -59,10 +65,13 @@ fn execute(words: impl IntoIterator<Item = OsString>) -> anyhow::Result<ExitCode
         settings.missed.iter().for_each(|missed| note(missed));
     }
     let target = settings.target.take().context(
-        "there is no host; write labsh rsh [OPTIONS] [USER@]HOST [COMMAND…], or see `labsh rsh --help`",
+        "there is no host; write labsh rsh [OPTIONS] [USER@]HOST [COMMAND…], or see `labsh rsh \
+         --help`",
     )?;
     let config = match &settings.configuration {
-        Some(file) => Config::load_only(file).context("-F names a configuration of labsh, not ssh's")?,
+        Some(file) => {
+            Config::load_only(file).context("-F names a configuration of labsh, not ssh's")?
+        }
         None => Config::load()?,
     };
     if settings.instead == Some(Instead::PrintSettings) {
@@ -81,8 +90,13 @@ fn execute(words: impl IntoIterator<Item = OsString>) -> anyhow::Result<ExitCode
     let connection = run::connect_options(resolved)?;
     // One thread drives everything that waits; the streams have threads of their own.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let status =
-        runtime.block_on(run_command(&connection, &target, &program, &options, interaction.as_ref()));
+    let status = runtime.block_on(run_command(
+        &connection,
+        &target,
+        &program,
+        &options,
+        interaction.as_ref(),
+    ));
     // A thread may sit in a read of our stdin for ever.
     runtime.shutdown_background();
     Ok(ExitCode::from(status))
@@ -101,7 +115,11 @@ async fn run_command(
         Err(error) => return report(Outcome::Failed(CommandError::Connect(error)), program, false),
     };
     let ConnectOptions { address, key, .. } = connection;
-    remark(&format!("connected to {target} at {address}, key {}, host id {}", key.key_id(), key.host_id()));
+    remark(&format!(
+        "connected to {target} at {address}, key {}, host id {}",
+        key.key_id(),
+        key.host_id()
+    ));
     let end = match interaction {
         Some(interaction) => interactive::carry(&session, program, options, interaction).await,
         // Tools that give ssh up send it one SIGTERM, and wait for it to go.
@@ -115,8 +133,8 @@ async fn run_command(
 fn report(outcome: Outcome, program: &Program, stdout_closed: bool) -> u8 {
     let text = outcome.text(program, stdout_closed);
     match &outcome {
-        // ssh says nothing about a signal either, and calls it 255. But 255 is what tools take for a host that cannot be
-        // reached, and try again; this one was reached.
+        // ssh says nothing about a signal either, and calls it 255. But 255 is what tools take for
+        // a host that cannot be reached, and try again; this one was reached.
         Outcome::Ended(_) => {
             text.as_deref().map(remark);
             outcome.exit_status()
@@ -160,7 +178,8 @@ fn command_options(settings: &Settings) -> CommandOptions {
 
 /// Whether there is to be a terminal; asked when stdin is what the command will read.
 fn wants_terminal(settings: &Settings) -> bool {
-    let is_login = settings.command.is_empty() && settings.remote_command.clone().flatten().is_none();
+    let is_login =
+        settings.command.is_empty() && settings.remote_command.clone().flatten().is_none();
     let stdin = io::stdin().is_terminal();
     match settings.request_tty.unwrap_or(RequestTty::Auto) {
         RequestTty::No => false,
@@ -168,7 +187,9 @@ fn wants_terminal(settings: &Settings) -> bool {
         RequestTty::Force => true,
         RequestTty::Yes => {
             if !stdin {
-                note("no terminal over there, because stdin here is none; -tt has one all the same");
+                note(
+                    "no terminal over there, because stdin here is none; -tt has one all the same",
+                );
             }
             stdin
         }

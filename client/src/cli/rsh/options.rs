@@ -1,12 +1,13 @@
-//! The options of `labsh rsh`, each with what becomes of it: parser, `--help`, manual page and completions use this table.
+//! The options of `labsh rsh`, each with what becomes of it: parser, `--help`, manual page and
+//! completions use this table.
 
 /// What becomes of something that ssh knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Treatment {
     /// It does what it does with ssh.
     Honoured,
-    /// It is taken without a word and without effect: there is nothing here that it could concern, or ssh itself goes on
-    /// where it has no effect.
+    /// It is taken without a word and without effect: there is nothing here that it could concern,
+    /// or ssh itself goes on where it has no effect.
     Passed,
     /// The command runs without it, which is said: with what is missing.
     Missed(&'static str),
@@ -54,8 +55,10 @@ const fn valued(
 }
 
 pub(crate) const NO_FORWARDING: &str = "labsh forwards no ports; use ssh for that";
-pub(crate) const NO_X11: &str = "the command runs without a display: labsh forwards no X11; use ssh for that";
-pub(crate) const NO_AGENT: &str = "the command runs without your ssh agent, which labsh does not forward";
+pub(crate) const NO_X11: &str =
+    "the command runs without a display: labsh forwards no X11; use ssh for that";
+pub(crate) const NO_AGENT: &str =
+    "the command runs without your ssh agent, which labsh does not forward";
 pub(crate) const NO_PROXY: &str =
     "labsh connects directly; run labsh on the host in between: labsh rsh BETWEEN labsh rsh HOST …";
 pub(crate) const NO_BINDING: &str = "the system chooses the address here; leave it out";
@@ -68,7 +71,12 @@ pub(crate) const SHORT_OPTIONS: &[ShortOption] = &[
     flag("4", Honoured, "Connect over IPv4 only"),
     flag("6", Honoured, "Connect over IPv6 only"),
     valued("E", "FILE", Honoured, "Append what labsh has to say to FILE instead of stderr"),
-    valued("e", "CHAR", Honoured, "The escape character of a terminal session, ^X or none [default: ~]"),
+    valued(
+        "e",
+        "CHAR",
+        Honoured,
+        "The escape character of a terminal session, ^X or none [default: ~]",
+    ),
     valued("F", "FILE", Honoured, "Read this labsh configuration and no other; none reads none"),
     flag("G", Honoured, "Print the settings that would be used, a line each, and connect nowhere"),
     valued("i", "KEY", Honoured, "The labsh key: its name, or the path of its file"),
@@ -105,9 +113,18 @@ pub(crate) const SHORT_OPTIONS: &[ShortOption] = &[
     valued("I", "PKCS11", Refused("name a labsh key with -i"), "Keys are files"),
     valued("J", "HOST", Refused(NO_PROXY), "The connection is direct"),
     valued("L", "ADDRESS", Refused(NO_FORWARDING), "No ports are forwarded"),
-    flag("N", Refused("a connection without a command does nothing here"), "No ports are forwarded"),
+    flag(
+        "N",
+        Refused("a connection without a command does nothing here"),
+        "No ports are forwarded",
+    ),
     valued("O", "ORDER", Refused(NO_MASTER), "There is no master connection"),
-    valued("Q", "QUERY", Refused("see labsh's documents for its algorithms"), "Nothing can be chosen"),
+    valued(
+        "Q",
+        "QUERY",
+        Refused("see labsh's documents for its algorithms"),
+        "Nothing can be chosen",
+    ),
     valued("R", "ADDRESS", Refused(NO_FORWARDING), "No ports are forwarded"),
     valued("W", "HOST:PORT", Refused(NO_FORWARDING), "No ports are forwarded"),
     valued("w", "TUNNEL", Refused(NO_FORWARDING), "No tunnels are made"),
@@ -121,12 +138,21 @@ pub(crate) const LONG_OPTIONS: &[LongOption] = &[
         value: Some("NAME"),
         help: "The name under which the key was enrolled there, if it is not HOST's",
     },
-    LongOption { name: "plain", value: None, help: "No TLS: everything can be read and changed on the way" },
-    LongOption { name: "connect-timeout", value: Some("DURATION"), help: "How long connecting may take" },
+    LongOption {
+        name: "plain",
+        value: None,
+        help: "No TLS: everything can be read and changed on the way",
+    },
+    LongOption {
+        name: "connect-timeout",
+        value: Some("DURATION"),
+        help: "How long connecting may take",
+    },
     LongOption {
         name: "no-wait-eof",
         value: None,
-        help: "Leave when the command ends, even if it left processes behind that hold its output open",
+        help: "Leave when the command ends, even if it left processes behind that hold its output \
+            open",
     },
     LongOption { name: "help", value: None, help: "Print help" },
     LongOption { name: "version", value: None, help: "Print the version" },

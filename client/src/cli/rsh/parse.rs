@@ -1,11 +1,13 @@
-//! ssh's way of writing a command line: clustered letters, options on both sides of the host, and then a command.
+//! ssh's way of writing a command line: clustered letters, options on both sides of the host, and
+//! then a command.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use crate::cli::rsh::options::{LONG_OPTIONS, LongOption, SHORT_OPTIONS, ShortOption};
 
-/// One thing that was said before the command, in the order in which it was said: of two values the first counts.
+/// One thing that was said before the command, in the order in which it was said: of two values the
+/// first counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Item {
     /// `-p 22`, `-p22`, or a letter of `-xaT`.
@@ -46,8 +48,8 @@ pub(crate) enum BadLine {
 
 /// Takes a command line apart, without the program's name.
 ///
-/// Options end at the first word that is none, and at `--`. The first such word is the host. Unless a `--` stood before
-/// it, options may go on behind it; the command begins where those end.
+/// Options end at the first word that is none, and at `--`. The first such word is the host. Unless
+/// a `--` stood before it, options may go on behind it; the command begins where those end.
 pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Line, BadLine> {
     let mut words = words.into_iter().peekable();
     let mut items = Vec::new();
@@ -66,7 +68,8 @@ fn options(
     words: &mut std::iter::Peekable<impl Iterator<Item = OsString>>,
     items: &mut Vec<Item>,
 ) -> Result<bool, BadLine> {
-    while let Some(word) = words.next_if(|word| word.len() > 1 && word.as_bytes().starts_with(b"-")) {
+    while let Some(word) = words.next_if(|word| word.len() > 1 && word.as_bytes().starts_with(b"-"))
+    {
         match word.as_bytes() {
             b"--" => return Ok(true),
             [b'-', b'-', long @ ..] => items.push(long_option(long, words)?),
@@ -91,7 +94,8 @@ fn cluster(
             continue;
         };
         let rest = &letters[at + 1..];
-        let given = if rest.is_empty() { words.next() } else { Some(OsString::from_vec(rest.to_vec())) };
+        let given =
+            if rest.is_empty() { words.next() } else { Some(OsString::from_vec(rest.to_vec())) };
         let given = given.ok_or_else(|| BadLine::NoValue { option: name(), value })?;
         items.push(Item::Short(option, Some(given)));
         break;
@@ -122,7 +126,8 @@ fn long_option(text: &[u8], words: &mut impl Iterator<Item = OsString>) -> Resul
 mod tests {
     use super::*;
 
-    /// The line in a form that can be compared at a glance: options as they are, `@` the destination, `$` the command.
+    /// The line in a form that can be compared at a glance: options as they are, `@` the
+    /// destination, `$` the command.
     fn shown(words: &[&str]) -> String {
         let line = match parse(words.iter().map(OsString::from)) {
             Ok(line) => line,
@@ -208,7 +213,9 @@ mod tests {
     fn words_need_not_be_text() {
         let word = OsString::from_vec(vec![b'-', b'l', 0xff]);
         let line = parse([word, "h".into(), OsString::from_vec(vec![0xfe])]).unwrap();
-        assert!(matches!(&line.items[0], Item::Short(_, Some(value)) if value.as_bytes() == [0xff]));
+        assert!(
+            matches!(&line.items[0], Item::Short(_, Some(value)) if value.as_bytes() == [0xff])
+        );
         assert_eq!(line.command[0].as_bytes(), [0xfe]);
         assert!(parse([OsString::from_vec(vec![b'-', 0xff])]).is_err());
     }

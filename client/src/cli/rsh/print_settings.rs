@@ -16,7 +16,9 @@ pub(crate) fn print(target: &Target, settings: &Settings, config: &Config) -> an
     // ssh falls back on the local user's name. Here it is the key's entry on the host that decides.
     lines.extend(route.user.as_ref().map(|user| format!("user {user}")));
     match &route.address {
-        Address::Tcp { host, port } => lines.extend([format!("hostname {host}"), format!("port {port}")]),
+        Address::Tcp { host, port } => {
+            lines.extend([format!("hostname {host}"), format!("port {port}")])
+        }
         Address::Unix(_) => lines.push(format!("hostname {}", route.address)),
     }
     let family = match route.family {
@@ -38,7 +40,10 @@ pub(crate) fn print(target: &Target, settings: &Settings, config: &Config) -> an
         format!("connecttimeout {}", route.connect_timeout.as_secs_f64().ceil()),
         format!("requesttty {tty}"),
         format!("stdinnull {}", yes(settings.stdin_null == Some(true))),
-        format!("sessiontype {}", if settings.subsystem == Some(true) { "subsystem" } else { "default" }),
+        format!(
+            "sessiontype {}",
+            if settings.subsystem == Some(true) { "subsystem" } else { "default" }
+        ),
         format!(
             "loglevel {}",
             match settings.level.unwrap_or(Level::Errors) {

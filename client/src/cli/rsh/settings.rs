@@ -1,4 +1,5 @@
-//! Everything that a command line of `labsh rsh` says, each thing once: of two values the first counts, as with ssh.
+//! Everything that a command line of `labsh rsh` says, each thing once: of two values the first
+//! counts, as with ssh.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -98,8 +99,12 @@ impl Settings {
                     let value = value.as_deref().unwrap_or_default();
                     match option.treatment {
                         Treatment::Honoured => settings.short(option.letter, value)?,
-                        Treatment::Passed => settings.passed_over.push(format!("-{}", option.letter)),
-                        Treatment::Missed(what) => settings.missed(&format!("-{}", option.letter), what),
+                        Treatment::Passed => {
+                            settings.passed_over.push(format!("-{}", option.letter))
+                        }
+                        Treatment::Missed(what) => {
+                            settings.missed(&format!("-{}", option.letter), what)
+                        }
                         Treatment::Refused(remedy) => {
                             bail!("-{} cannot be honoured: {remedy}", option.letter)
                         }
@@ -113,9 +118,12 @@ impl Settings {
 
     /// What stands for the host in it is known only when the whole line has been read.
     fn place_host_name(&mut self) -> anyhow::Result<()> {
-        let Some((name, target)) = self.host_name.take().zip(self.target.as_ref()) else { return Ok(()) };
+        let Some((name, target)) = self.host_name.take().zip(self.target.as_ref()) else {
+            return Ok(());
+        };
         let name = name.replace("%h", &target.host.to_string()).replace("%%", "%");
-        let address: Target = name.parse().map_err(|error| anyhow!("{name:?} is no host: {error}"))?;
+        let address: Target =
+            name.parse().map_err(|error| anyhow!("{name:?} is no host: {error}"))?;
         if address.port.is_some() {
             bail!("{name:?} holds a port; give it with -p");
         }
@@ -140,7 +148,9 @@ impl Settings {
             "F" => self.configuration = Some(configuration(value)),
             "G" => self.instead(Instead::PrintSettings),
             "i" => self.key(text(value)?).context("-i")?,
-            "l" => first(&mut self.choices.user, Some(destination::user(text(value)?).context("-l")?)),
+            "l" => {
+                first(&mut self.choices.user, Some(destination::user(text(value)?).context("-l")?))
+            }
             "n" => self.stdin_null = Some(true),
             "o" => self.setting(&Setting::parse(text(value)?)?)?,
             "p" => first(&mut self.choices.port, Some(port(text(value)?).context("-p")?)),
@@ -189,9 +199,9 @@ impl Settings {
 
     fn setting(&mut self, setting: &Setting) -> anyhow::Result<()> {
         match setting.treatment() {
-            Treatment::Honoured => {
-                self.honour(setting).with_context(|| format!("-o {}={}", setting.keyword, setting.value))
-            }
+            Treatment::Honoured => self
+                .honour(setting)
+                .with_context(|| format!("-o {}={}", setting.keyword, setting.value)),
             Treatment::Passed => {
                 self.passed_over.push(format!("-o {}", setting.keyword));
                 Ok(())
@@ -200,7 +210,9 @@ impl Settings {
                 self.missed(&format!("-o {}", setting.keyword), what);
                 Ok(())
             }
-            Treatment::Refused(remedy) => bail!("-o {} cannot be honoured: {remedy}", setting.keyword),
+            Treatment::Refused(remedy) => {
+                bail!("-o {} cannot be honoured: {remedy}", setting.keyword)
+            }
         }
     }
 
@@ -215,7 +227,8 @@ impl Settings {
             },
             "connecttimeout" if lower(&word) == "none" => {}
             "connecttimeout" => {
-                let time = parse_time(&word).ok_or_else(|| anyhow!("write seconds, or a time like 1m30s"))?;
+                let time = parse_time(&word)
+                    .ok_or_else(|| anyhow!("write seconds, or a time like 1m30s"))?;
                 // 0 stands for the default.
                 first(&mut self.choices.connect_timeout, Some(time).filter(|time| !time.is_zero()));
             }
@@ -252,7 +265,8 @@ impl Settings {
                 for pattern in setting.words()? {
                     match pattern.strip_prefix('-') {
                         Some(unwanted) => {
-                            self.send_env.retain(|known| !matches(unwanted.as_bytes(), known.as_bytes()));
+                            self.send_env
+                                .retain(|known| !matches(unwanted.as_bytes(), known.as_bytes()));
                         }
                         None => self.send_env.push(pattern),
                     }
@@ -261,18 +275,23 @@ impl Settings {
             "sessiontype" => match lower(&word).as_str() {
                 "default" => first(&mut self.subsystem, Some(false)),
                 "subsystem" => first(&mut self.subsystem, Some(true)),
-                _ => bail!("a connection without a command does nothing here; write default or subsystem"),
+                _ => bail!(
+                    "a connection without a command does nothing here; write default or subsystem"
+                ),
             },
             "setenv" => {
                 for text in setting.words()? {
-                    let (name, value) =
-                        text.split_once('=').ok_or_else(|| anyhow!("{text:?} has no =; write NAME=VALUE"))?;
+                    let (name, value) = text
+                        .split_once('=')
+                        .ok_or_else(|| anyhow!("{text:?} has no =; write NAME=VALUE"))?;
                     if !self.set_env.iter().any(|(known, _)| known == name.as_bytes()) {
                         self.set_env.push((name.into(), value.into()));
                     }
                 }
             }
-            "stdinnull" => first(&mut self.stdin_null, Some(lower(&word) == "yes" || lower(&word) == "true")),
+            "stdinnull" => {
+                first(&mut self.stdin_null, Some(lower(&word) == "yes" || lower(&word) == "true"))
+            }
             "user" => first(&mut self.choices.user, Some(destination::user(&word)?)),
             other => bail!("{other} is not handled"),
         }
@@ -283,7 +302,8 @@ impl Settings {
         if lower(text) == "none" {
             return Ok(());
         }
-        let home = std::env::home_dir().zip(text.strip_prefix("~/")).map(|(home, rest)| home.join(rest));
+        let home =
+            std::env::home_dir().zip(text.strip_prefix("~/")).map(|(home, rest)| home.join(rest));
         let key = match home {
             Some(path) => KeyName::Path(path),
             None => text.parse()?,
@@ -292,11 +312,16 @@ impl Settings {
         Ok(())
     }
 
-    /// The variables that are to be sent, with their values; those that were set are not among them.
-    pub(crate) fn sent(&self, environment: impl Iterator<Item = (OsString, OsString)>) -> Vec<Variable> {
+    /// The variables that are to be sent, with their values; those that were set are not among
+    /// them.
+    pub(crate) fn sent(
+        &self,
+        environment: impl Iterator<Item = (OsString, OsString)>,
+    ) -> Vec<Variable> {
         let wanted = |name: &OsString| {
             let fits = |pattern: &String| matches(pattern.as_bytes(), name.as_bytes());
-            self.send_env.iter().any(fits) && !self.set_env.iter().any(|(set, _)| set == name.as_bytes())
+            self.send_env.iter().any(fits)
+                && !self.set_env.iter().any(|(set, _)| set == name.as_bytes())
         };
         let mut sent: Vec<Variable> = environment
             .filter(|(name, _)| wanted(name))
@@ -315,9 +340,9 @@ fn first<T>(place: &mut Option<T>, value: Option<T>) {
 }
 
 fn text(value: &OsStr) -> anyhow::Result<&str> {
-    value
-        .to_str()
-        .ok_or_else(|| anyhow!("{value:?} is not UTF-8; only the command's own words may be other bytes"))
+    value.to_str().ok_or_else(|| {
+        anyhow!("{value:?} is not UTF-8; only the command's own words may be other bytes")
+    })
 }
 
 fn lower(text: &str) -> String {
@@ -353,14 +378,16 @@ mod tests {
 
     #[test]
     fn whatever_the_tables_call_honoured_is_handled() {
-        let refused =
-            |words: &[&str]| read(words).err().map(|error| format!("{error:#}")).unwrap_or_default();
+        let refused = |words: &[&str]| {
+            read(words).err().map(|error| format!("{error:#}")).unwrap_or_default()
+        };
         let shorts = SHORT_OPTIONS.iter().filter(|option| option.treatment == Treatment::Honoured);
         let shorts = shorts.map(|option| (format!("-{}", option.letter), option.value));
         let longs = LONG_OPTIONS.iter().map(|option| (format!("--{}", option.name), option.value));
         for (option, value) in shorts.chain(longs) {
             // No value suits all; what is wrong with this one shows that it was looked at.
-            let words = if value.is_some() { vec![option.as_str(), "?"] } else { vec![option.as_str()] };
+            let words =
+                if value.is_some() { vec![option.as_str(), "?"] } else { vec![option.as_str()] };
             assert!(!refused(&words).contains("is not handled"), "{option}");
         }
         for (keyword, treatment) in KEYWORDS {
@@ -377,8 +404,18 @@ mod tests {
 
     #[test]
     fn of_two_values_the_first_counts() {
-        let said =
-            settings(&["-p", "1", "-oPort=2", "ssh://a@h:3", "-l", "b", "-oUser=c", "-p4", "-iK", "--key=L"]);
+        let said = settings(&[
+            "-p",
+            "1",
+            "-oPort=2",
+            "ssh://a@h:3",
+            "-l",
+            "b",
+            "-oUser=c",
+            "-p4",
+            "-iK",
+            "--key=L",
+        ]);
         assert_eq!((said.choices.port, said.choices.user.as_deref()), (Some(1), Some("a")));
         assert_eq!(said.choices.key, Some("K".parse().unwrap()));
         let said = settings(&[
@@ -391,7 +428,8 @@ mod tests {
         assert_eq!(said.choices.address.unwrap().to_string(), "x%h.h");
         assert_eq!(said.choices.connect_timeout, Some(std::time::Duration::from_secs(2)));
         let said = settings(&["-oSetEnv=A=1 B=2", "-oSetEnv=A=3 C=", "h"]);
-        let pairs = [("A", "1"), ("B", "2"), ("C", "")].map(|(name, value)| (name.into(), value.into()));
+        let pairs =
+            [("A", "1"), ("B", "2"), ("C", "")].map(|(name, value)| (name.into(), value.into()));
         assert_eq!(said.set_env, pairs);
     }
 
