@@ -635,7 +635,7 @@ proptest! {
 
 /// The bytes that one side sends in the example of docs/COPY.md.
 fn example(side: char) -> Vec<u8> {
-    let document = include_str!("../../docs/COPY.md");
+    let document = include_str!("../../../docs/COPY.md");
     let example = document.split("```hex\n").nth(1).unwrap().split("```").next().unwrap();
     let (mut bytes, mut ours) = (Vec::new(), false);
     for line in example.lines() {

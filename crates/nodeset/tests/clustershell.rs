@@ -6,7 +6,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 /// How the tests of the programs treat what is missing.
-#[path = "../../tests/support/tools.rs"]
+#[path = "../../../tests/support/tools.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod tools;
 
