@@ -6,8 +6,8 @@
 //!
 //! The key, the port and everything else come from where `labsh run` takes them.
 
-use labsh_client::choices::Choices;
 use labsh_client::config::Config;
+use labsh_client::overrides::Choices;
 use labsh_client::target::Target;
 use labsh_client::{ConnectOptions, Session, Stdio, key_file};
 use tokio::io::AsyncWriteExt;

@@ -20,7 +20,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::agent::Keeper;
 use crate::error::ConnectError;
-use crate::silence::DEAD_PEER_AFTER;
+use crate::liveness::DEAD_PEER_AFTER;
 
 /// Where a labshd listens.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -21,28 +21,25 @@
 //! command.
 
 pub mod agent;
-pub mod choices;
 pub mod cli;
 pub mod config;
-pub mod config_file;
 pub mod fanout;
-pub mod inventory;
-pub mod key_file;
-pub mod key_store;
-pub mod target;
+pub mod keys;
 pub mod terminal_text;
 
 mod child;
 mod command;
 mod connect;
 mod error;
+mod liveness;
 mod session;
-mod silence;
 
 pub use child::{Child, ChildStderr, ChildStdin, ChildStdout, ExitStatus, Output};
 pub use command::{Command, Stdio};
+pub use config::{config_file, inventory, overrides, target};
 pub use connect::{Address, ConnectOptions};
 pub use error::{BadSignal, CommandError, ConnectError};
+pub use keys::{key_file, key_store};
 pub use labsh_proto as proto;
 pub use labsh_transport::socket::AddressFamily;
 pub use session::Session;

@@ -25,7 +25,7 @@ use crate::agent::{self, Borrowed};
 use crate::command::Command;
 use crate::connect::{self, Answered, ConnectOptions, Intake, Server};
 use crate::error::{CommandError, ConnectError};
-use crate::silence::{DEAD_PEER_AFTER, Silence, Verdict};
+use crate::liveness::{DEAD_PEER_AFTER, Silence, Verdict};
 
 /// What the windows of one session may grow by, in bytes.
 const GROWTH: u64 = 512 << 20;

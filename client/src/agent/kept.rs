@@ -20,8 +20,8 @@ use tokio_util::sync::CancellationToken;
 use crate::agent::relay::{self, Upstream};
 use crate::agent::wire::{self, Answer, Kept, Route, Wish};
 use crate::connect::{self, Address, ConnectOptions};
-use crate::key_file;
-use crate::silence::DEAD_PEER_AFTER;
+use crate::keys::key_file;
+use crate::liveness::DEAD_PEER_AFTER;
 
 /// Most sessions at a time; what is past it is not kept.
 pub(super) const MOST: usize = 64;

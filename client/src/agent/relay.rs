@@ -15,7 +15,7 @@ use tokio::net::UnixStream;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use crate::silence::{Silence, Verdict};
+use crate::liveness::{Silence, Verdict};
 
 /// A session of the agent's, at a moment when no frame is under way on it.
 #[derive(Debug)]

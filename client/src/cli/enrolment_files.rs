@@ -12,10 +12,10 @@ use labsh_proto::key::{HostKey, Key, KeyId};
 use tempfile::NamedTempFile;
 use zeroize::Zeroizing;
 
-use crate::choices::Choices;
 use crate::cli::note;
 use crate::config::Config;
-use crate::target::{Host, Target};
+use crate::config::overrides::Choices;
+use crate::config::target::{Host, Target};
 use crate::terminal_text::shell_word;
 
 /// What is to be written for one host.

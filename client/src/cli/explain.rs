@@ -16,7 +16,6 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::choices::Choices;
 use crate::cli::many;
 use crate::cli::many::options::ManyOptions;
 use crate::cli::many::report::anonymous;
@@ -24,6 +23,7 @@ use crate::cli::options::{ConnectionFlags, FormFlags, form, variable};
 use crate::cli::remote_command::RemoteQuestion;
 use crate::cli::{REFUSED, outcome, print};
 use crate::config::Config;
+use crate::config::overrides::Choices;
 use crate::error::CommandError;
 use crate::fanout::{self, End, Host};
 use crate::session::Session;

@@ -13,13 +13,13 @@ use labsh_proto::limits;
 use nix::unistd::{Uid, User, gethostname};
 use zeroize::Zeroizing;
 
-use crate::choices::Choices;
 use crate::cli::options::{EnrollOptions, KeyAction, RevokeOptions};
 use crate::cli::remote_command::Targets;
 use crate::cli::{enrolment_files, hosts, note, print};
 use crate::config::Config;
-use crate::key_store::{KeyName, KeyStore};
-use crate::target::{Host, Target};
+use crate::config::overrides::Choices;
+use crate::config::target::{Host, Target};
+use crate::keys::key_store::{KeyName, KeyStore};
 use crate::terminal_text::{escape, shell_word};
 
 /// In seconds since 1970.

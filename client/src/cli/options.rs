@@ -11,7 +11,6 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use labsh_proto::key::{HostId, KeyId};
 use labsh_proto::message::{Program, Variable};
 
-use crate::choices::{Choices, parse_duration, parse_keep};
 use crate::cli::cp::options::CopyOptions;
 use crate::cli::explain::ExplainOptions;
 use crate::cli::hosts::HostsOptions;
@@ -21,8 +20,9 @@ use crate::cli::lesson_options::LessonOptions;
 use crate::cli::many::options::{JsonForm, ManyOptions};
 use crate::cli::remote_command::{RemoteCommand, RemoteShell, Targets};
 use crate::cli::rsh::help::RshOptions;
-use crate::key_store::KeyName;
-use crate::target::{Target, parse_port};
+use crate::config::overrides::{Choices, parse_duration, parse_keep};
+use crate::config::target::{Target, parse_port};
+use crate::keys::key_store::KeyName;
 
 const CONFIGURATION: &str = "\
 Settings:

@@ -9,7 +9,7 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches};
 
 use crate::cli::options::CommandLine;
-use crate::target::{BadTarget, Target};
+use crate::config::target::{BadTarget, Target};
 use crate::terminal_text::escape;
 
 /// A target and the words behind it.

@@ -10,18 +10,18 @@ use labsh_proto::auth::Mode;
 use labsh_proto::message::Program;
 
 use crate::agent::{self, Keeper, Place};
-use crate::choices::Choices;
 use crate::cli::interactive::{self, Interaction};
 use crate::cli::options::{CommandOptions, ConnectionFlags, RunOptions, TerminalFlags};
 use crate::cli::outcome::{self, Outcome};
 use crate::cli::remote_command::Targets;
 use crate::cli::{many, note, remote};
+use crate::config::overrides::Choices;
+use crate::config::target::Target;
 use crate::config::{Config, DEFAULT_KEEP, Resolved};
 use crate::connect::ConnectOptions;
 use crate::error::CommandError;
-use crate::key_file;
+use crate::keys::key_file;
 use crate::session::Session;
-use crate::target::Target;
 
 /// Runs it and returns the exit status that `labsh run --help` documents.
 pub fn execute(mut options: RunOptions) -> anyhow::Result<ExitCode> {

@@ -11,7 +11,7 @@ use anyhow::{Context, bail};
 use labsh_copy::{Name, Source};
 
 use crate::cli::remote_command::Targets;
-use crate::target::parse_port;
+use crate::config::target::parse_port;
 
 /// What is to be done.
 #[derive(Debug)]

@@ -11,14 +11,14 @@ use labsh_inventory::{Mistake, Origin};
 use labsh_nodeset::{Groups, NodeSet};
 use serde_json::json;
 
-use crate::choices::Choices;
 use crate::cli::last::WithLast;
 use crate::cli::{note, print};
+use crate::config::inventory::Inventory;
+use crate::config::overrides::Choices;
+use crate::config::target::Target;
 use crate::config::{Config, Layer, Place, Route};
 use crate::connect::Address;
-use crate::inventory::Inventory;
-use crate::key_store::KeyName;
-use crate::target::Target;
+use crate::keys::key_store::KeyName;
 use crate::terminal_text::{escape, escape_json};
 
 /// List the hosts and groups that are known

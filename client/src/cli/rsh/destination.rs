@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 
-use crate::target::{BadTarget, Target};
+use crate::config::target::{BadTarget, Target};
 
 /// Where to, and as whom.
 #[derive(Debug, Clone, PartialEq, Eq)]

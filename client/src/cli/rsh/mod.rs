@@ -25,10 +25,10 @@ use crate::cli::outcome::Outcome;
 use crate::cli::rsh::settings::{Instead, RequestTty, Settings};
 use crate::cli::{note, remote, run};
 use crate::config::Config;
+use crate::config::target::Target;
 use crate::connect::ConnectOptions;
 use crate::error::CommandError;
 use crate::session::Session;
-use crate::target::Target;
 
 /// The exit status of everything that is not the command's own end, refusals included: what ssh has
 /// for it.

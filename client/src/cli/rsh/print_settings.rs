@@ -6,8 +6,8 @@ use crate::cli;
 use crate::cli::diagnostics::Level;
 use crate::cli::rsh::settings::{RequestTty, Settings};
 use crate::config::Config;
+use crate::config::target::Target;
 use crate::connect::Address;
-use crate::target::Target;
 
 /// Prints them. There need not be a key: a tool only wants to know what it is dealing with.
 pub(crate) fn print(target: &Target, settings: &Settings, config: &Config) -> anyhow::Result<()> {

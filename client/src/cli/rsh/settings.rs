@@ -10,15 +10,15 @@ use labsh_proto::key::HostId;
 use labsh_proto::message::Variable;
 use labsh_transport::socket::AddressFamily;
 
-use crate::choices::{Choices, parse_duration};
 use crate::cli::diagnostics::Level;
 use crate::cli::interactive::escapes::EscapeCharacter;
 use crate::cli::rsh::destination::{self, Destination};
 use crate::cli::rsh::keywords::{Setting, matches, parse_time};
 use crate::cli::rsh::options::Treatment;
 use crate::cli::rsh::parse::{Item, Line};
-use crate::key_store::KeyName;
-use crate::target::{Target, parse_port};
+use crate::config::overrides::{Choices, parse_duration};
+use crate::config::target::{Target, parse_port};
+use crate::keys::key_store::KeyName;
 
 /// Whether there is to be a terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

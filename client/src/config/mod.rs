@@ -1,6 +1,11 @@
 //! Settings: of flags, environment and configuration files, which wins, and what follows for one
 //! connection.
 
+pub mod config_file;
+pub mod inventory;
+pub mod overrides;
+pub mod target;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
@@ -15,13 +20,13 @@ use labsh_proto::key::HostId;
 use labsh_transport::socket::AddressFamily;
 use nix::errno::Errno;
 
-use crate::choices::{Choices, parse_duration, parse_keep};
-use crate::config_file::{ConfigFile, Mistake, Table};
+use crate::config::config_file::{ConfigFile, Mistake, Table};
+use crate::config::inventory::{Inventory, Said};
+use crate::config::overrides::{Choices, parse_duration, parse_keep};
+use crate::config::target::{DEFAULT_PORT, Host, Target, parse_port};
 use crate::connect::Address;
-use crate::inventory::{Inventory, Said};
-use crate::key_file::KeyFileError;
-use crate::key_store::KeyStore;
-use crate::target::{DEFAULT_PORT, Host, Target, parse_port};
+use crate::keys::key_file::KeyFileError;
+use crate::keys::key_store::KeyStore;
 
 /// How long connecting and authentication may take unless something else is said.
 pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

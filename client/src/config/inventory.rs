@@ -12,9 +12,9 @@ use labsh_inventory::{Group, Mistake, Origin, Room, Setting, Settings};
 use labsh_nodeset::{Groups, Mistake as BadSet};
 use labsh_proto::key::HostId;
 
-use crate::choices::Choices;
-use crate::key_store::key_in_file;
-use crate::target::{Host, Target};
+use crate::config::overrides::Choices;
+use crate::config::target::{Host, Target};
+use crate::keys::key_store::key_in_file;
 
 const FILE: &str = "hosts.toml";
 
@@ -412,7 +412,7 @@ mod tests {
 
     #[test]
     fn the_packaged_inventory_is_understood() {
-        let inventory = inventory(&[include_str!("../../packaging/hosts.toml")]).unwrap();
+        let inventory = inventory(&[include_str!("../../../packaging/hosts.toml")]).unwrap();
         assert_eq!(folded("@lab-a", &inventory), "lab[01-40]");
         assert_eq!(folded("@teaching", &inventory), "lab[01-39,52-60]");
         assert_eq!(folded("@*!@lab-a", &inventory), "lab[52-60]");

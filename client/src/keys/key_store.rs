@@ -12,7 +12,7 @@ use rand::TryRng;
 use rand::rngs::SysRng;
 use zeroize::Zeroizing;
 
-use crate::key_file::{self, KeyFileError, cannot_write};
+use crate::keys::key_file::{self, KeyFileError, cannot_write};
 
 /// How a person names a key: by its id, or by the path of its file.
 #[derive(Debug, Clone, PartialEq, Eq)]

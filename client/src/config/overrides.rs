@@ -5,8 +5,8 @@ use std::time::Duration;
 use labsh_proto::key::HostId;
 use labsh_transport::socket::AddressFamily;
 
-use crate::key_store::KeyName;
-use crate::target::Host;
+use crate::config::target::Host;
+use crate::keys::key_store::KeyName;
 
 /// What one source says; what it leaves open, the next one decides.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -10,9 +10,9 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 use toml::Spanned;
 
-use crate::choices::{Choices, parse_duration, parse_keep};
-use crate::key_store::{KeyName, key_in_file};
-use crate::target::{Host, Target};
+use crate::config::overrides::{Choices, parse_duration, parse_keep};
+use crate::config::target::{Host, Target};
+use crate::keys::key_store::{KeyName, key_in_file};
 
 /// One configuration file.
 ///
