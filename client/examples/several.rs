@@ -7,7 +7,7 @@
 //! The key, the port and everything else come from where `labsh run` takes them.
 
 use labsh_client::config::Config;
-use labsh_client::overrides::Choices;
+use labsh_client::overrides::ConnectionOverrides;
 use labsh_client::target::Target;
 use labsh_client::{ConnectOptions, Session, Stdio, key_file};
 use tokio::io::AsyncWriteExt;
@@ -15,7 +15,7 @@ use tokio::io::AsyncWriteExt;
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let target: Target = std::env::args().nth(1).ok_or("usage: several TARGET")?.parse()?;
-    let resolved = Config::load()?.resolve(&target, &Choices::default())?;
+    let resolved = Config::load()?.resolve(&target, &ConnectionOverrides::default())?;
     let key = key_file::load(&resolved.key)?.for_host(&resolved.route.host_id);
     let session = Session::connect(&ConnectOptions::new(resolved.route.address, key)).await?;
 

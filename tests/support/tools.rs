@@ -6,8 +6,8 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// Where `.ci/run` installs what comes from PyPI, seen from the workspace and from a crate in crates/;
-/// looked through before PATH.
+/// Where `.ci/run` installs what comes from PyPI, seen from the workspace and from a crate in
+/// crates/; looked through before PATH.
 const VENV: [&str; 2] = [
     concat!(env!("CARGO_MANIFEST_DIR"), "/target/ansible-venv/bin"),
     concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/ansible-venv/bin"),

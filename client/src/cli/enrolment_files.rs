@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use crate::cli::note;
 use crate::config::Config;
-use crate::config::overrides::Choices;
+use crate::config::overrides::ConnectionOverrides;
 use crate::config::target::{Host, Target};
 use crate::terminal_text::shell_word;
 
@@ -38,7 +38,7 @@ pub(crate) fn write(
     config: &Config,
     id: Option<KeyId>,
     names: &NodeSet,
-    flags: &Choices,
+    flags: &ConnectionOverrides,
     directory: &Path,
     force: bool,
 ) -> anyhow::Result<()> {
@@ -106,7 +106,7 @@ fn plan(
     config: &Config,
     key: &Key,
     names: &NodeSet,
-    flags: &Choices,
+    flags: &ConnectionOverrides,
     directory: &Path,
 ) -> anyhow::Result<Vec<Enrolment>> {
     let mut files: BTreeMap<PathBuf, &str> = BTreeMap::new();

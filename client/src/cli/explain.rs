@@ -23,7 +23,7 @@ use crate::cli::options::{ConnectionFlags, FormFlags, form, variable};
 use crate::cli::remote_command::RemoteQuestion;
 use crate::cli::{REFUSED, outcome, print};
 use crate::config::Config;
-use crate::config::overrides::Choices;
+use crate::config::overrides::ConnectionOverrides;
 use crate::error::CommandError;
 use crate::fanout::{self, End, Host};
 use crate::session::Session;
@@ -73,10 +73,11 @@ pub(crate) fn execute(options: &ExplainOptions) -> anyhow::Result<ExitCode> {
     let config = Config::load()?;
     let RemoteQuestion(remote) = &options.remote;
     let names = many::hosts_of(&remote.target, config.inventory(), &ManyOptions::default())?;
-    let choices = Choices { user: options.user.clone(), ..options.connection.choices() };
+    let overrides =
+        ConnectionOverrides { user: options.user.clone(), ..options.connection.overrides() };
     let hosts = names
         .iter()
-        .map(|name| many::host(name, &config, &choices))
+        .map(|name| many::host(name, &config, &overrides))
         .collect::<anyhow::Result<Vec<Host>>>()?;
     many::allow_descriptors();
     let program = form(&remote.words, options.form);

@@ -17,7 +17,7 @@ use crate::cli::options::{EnrollOptions, KeyAction, RevokeOptions};
 use crate::cli::remote_command::Targets;
 use crate::cli::{enrolment_files, hosts, note, print};
 use crate::config::Config;
-use crate::config::overrides::Choices;
+use crate::config::overrides::ConnectionOverrides;
 use crate::config::target::{Host, Target};
 use crate::keys::key_store::{KeyName, KeyStore};
 use crate::terminal_text::{escape, shell_word};
@@ -140,7 +140,7 @@ fn enroll(config: &Config, options: EnrollOptions) -> anyhow::Result<()> {
              {{host}} stands for each"
         );
     }
-    let flags = Choices { host_id, ..Choices::default() };
+    let flags = ConnectionOverrides { host_id, ..ConnectionOverrides::default() };
     let target = match (host, out) {
         (Targets::One(target), None) => target,
         (Targets::One(target), Some(out)) => {
@@ -185,7 +185,7 @@ fn enrolment(
     config: &Config,
     id: Option<KeyId>,
     target: &Target,
-    flags: &Choices,
+    flags: &ConnectionOverrides,
 ) -> anyhow::Result<(KeyId, Zeroizing<String>)> {
     let store = config.store();
     let id = id.map_or_else(|| store.only(), Ok)?;
@@ -203,7 +203,7 @@ fn revoke(config: &Config, options: RevokeOptions) -> anyhow::Result<()> {
         bail!("nobody can be asked whether to delete the key {id}; say --yes");
     }
     let hosts = match options.host {
-        Some(host) => vec![config.host_id(&host, &Choices::default())?],
+        Some(host) => vec![config.host_id(&host, &ConnectionOverrides::default())?],
         None => store.hosts(&id)?,
     };
     if hosts.is_empty() {
@@ -266,7 +266,7 @@ mod tests {
 
     fn enrolled(config: &Config, host: &str, host_id: Option<&str>) -> (KeyId, Zeroizing<String>) {
         let host_id = host_id.map(|id| HostId::new(id).unwrap());
-        let flags = Choices { host_id, ..Choices::default() };
+        let flags = ConnectionOverrides { host_id, ..ConnectionOverrides::default() };
         enrolment(config, None, &host.parse().unwrap(), &flags).unwrap()
     }
 
@@ -286,7 +286,8 @@ mod tests {
             assert_eq!(used, id("alice"));
             let host_key = key.for_host(&HostId::new(expected).unwrap());
             assert_eq!(*line, host_key.to_line() + "\n", "{host}");
-            let resolved = config.resolve(&host.parse().unwrap(), &Choices::default()).unwrap();
+            let resolved =
+                config.resolve(&host.parse().unwrap(), &ConnectionOverrides::default()).unwrap();
             assert!(host_id.is_some() || resolved.route.host_id.as_str() == expected);
         }
         assert_eq!(

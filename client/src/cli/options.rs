@@ -20,7 +20,7 @@ use crate::cli::lesson_options::LessonOptions;
 use crate::cli::many::options::{JsonForm, ManyOptions};
 use crate::cli::remote_command::{RemoteCommand, RemoteShell, Targets};
 use crate::cli::rsh::help::RshOptions;
-use crate::config::overrides::{Choices, parse_duration, parse_keep};
+use crate::config::overrides::{ConnectionOverrides, parse_duration, parse_keep};
 use crate::config::target::{Target, parse_port};
 use crate::keys::key_store::KeyName;
 
@@ -361,16 +361,16 @@ pub struct ConnectionFlags {
 }
 
 impl ConnectionFlags {
-    /// What the flags say; the rest of [`Choices`] is not theirs.
-    pub fn choices(&self) -> Choices {
-        Choices {
+    /// What the flags say; the rest of [`ConnectionOverrides`] is not theirs.
+    pub fn overrides(&self) -> ConnectionOverrides {
+        ConnectionOverrides {
             port: self.port,
             host_id: self.host_id.clone(),
             key: self.key.clone(),
             plain: self.plain.then_some(true),
             connect_timeout: self.connect_timeout,
             keep: self.keep,
-            ..Choices::default()
+            ..ConnectionOverrides::default()
         }
     }
 }

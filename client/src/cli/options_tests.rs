@@ -190,18 +190,18 @@ fn options_read_as_they_are_documented() {
         "lab07",
         "true",
     ]);
-    let choices = options.connection.choices();
-    assert_eq!(choices.key, Some("alice".parse().unwrap()));
-    assert_eq!(choices.host_id, Some(HostId::new("shared").unwrap()));
-    assert_eq!((choices.plain, choices.port), (Some(true), None));
-    assert_eq!(choices.connect_timeout, Some(Duration::from_secs(3)));
+    let overrides = options.connection.overrides();
+    assert_eq!(overrides.key, Some("alice".parse().unwrap()));
+    assert_eq!(overrides.host_id, Some(HostId::new("shared").unwrap()));
+    assert_eq!((overrides.plain, overrides.port), (Some(true), None));
+    assert_eq!(overrides.connect_timeout, Some(Duration::from_secs(3)));
     let command = options.command;
     assert_eq!(command.timeout, Some(Duration::from_secs(90)));
     assert_eq!(command.env, [(b"A".to_vec(), b"b=c".to_vec()), (b"E".to_vec(), vec![])]);
     assert_eq!(command.cwd, Some("/srv".into()));
     assert_eq!(command.status_fd, Some(3));
     assert!(command.no_wait_eof && command.no_stdin && command.json.is_some() && command.verbose);
-    assert_eq!(run(&["lab07", "true"]).connection.choices(), Choices::default());
+    assert_eq!(run(&["lab07", "true"]).connection.overrides(), ConnectionOverrides::default());
 }
 
 #[test]

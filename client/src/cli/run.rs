@@ -15,7 +15,7 @@ use crate::cli::options::{CommandOptions, ConnectionFlags, RunOptions, TerminalF
 use crate::cli::outcome::{self, Outcome};
 use crate::cli::remote_command::Targets;
 use crate::cli::{many, note, remote};
-use crate::config::overrides::Choices;
+use crate::config::overrides::ConnectionOverrides;
 use crate::config::target::Target;
 use crate::config::{Config, DEFAULT_KEEP, Resolved};
 use crate::connect::ConnectOptions;
@@ -126,8 +126,8 @@ pub(crate) fn connection(
     flags: &ConnectionFlags,
     user: Option<&str>,
 ) -> anyhow::Result<(ConnectOptions, Option<String>)> {
-    let choices = Choices { user: user.map(str::to_owned), ..flags.choices() };
-    let resolved = Config::load()?.resolve(target, &choices)?;
+    let overrides = ConnectionOverrides { user: user.map(str::to_owned), ..flags.overrides() };
+    let resolved = Config::load()?.resolve(target, &overrides)?;
     let user = resolved.route.user.clone();
     Ok((connect_options(resolved)?, user))
 }

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 use toml::Spanned;
 
-use crate::config::overrides::{Choices, parse_duration, parse_keep};
+use crate::config::overrides::{ConnectionOverrides, parse_duration, parse_keep};
 use crate::config::target::{Host, Target};
 use crate::keys::key_store::{KeyName, key_in_file};
 
@@ -42,7 +42,7 @@ pub struct Table {
     /// The line it begins in, from 1.
     pub line: usize,
     /// What it says.
-    pub choices: Choices,
+    pub overrides: ConnectionOverrides,
 }
 
 /// What is wrong in a configuration file, and in which line.
@@ -66,14 +66,15 @@ impl ConfigFile {
         })?;
         let defaults = tables.defaults.map_or_else(Table::default, |defaults| Table {
             line: line(defaults.span().start),
-            choices: defaults.into_inner().into(),
+            overrides: defaults.into_inner().into(),
         });
         let mut hosts = BTreeMap::<_, Table>::new();
         for (name, entry) in tables.hosts {
             let line = line(name.span().start);
             let mistake = |reason| Mistake { line, reason };
             let HostName { user, host } = name.get_ref().parse().map_err(mistake)?;
-            if let Some(other) = hosts.insert((user, host), Table { line, choices: entry.into() }) {
+            if let Some(other) = hosts.insert((user, host), Table { line, overrides: entry.into() })
+            {
                 // Written in another way, it is the same host all the same.
                 let (first, line) = (line.min(other.line), line.max(other.line));
                 let reason = format!(
@@ -121,7 +122,7 @@ struct Defaults {
     keep: Option<Duration>,
 }
 
-impl From<Defaults> for Choices {
+impl From<Defaults> for ConnectionOverrides {
     fn from(defaults: Defaults) -> Self {
         Self {
             key: defaults.key,
@@ -148,7 +149,7 @@ struct Entry {
     keep: Option<Duration>,
 }
 
-impl From<Entry> for Choices {
+impl From<Entry> for ConnectionOverrides {
     fn from(entry: Entry) -> Self {
         let (address, behind_it) = entry.address.map(|target| (target.host, target.port)).unzip();
         Self {
@@ -228,13 +229,13 @@ mod tests {
     }
 
     /// What a file says in the end: the table for that user there, the host's own, the defaults.
-    fn choices(file: &ConfigFile, user: Option<&str>, host: &Host) -> Choices {
+    fn overrides(file: &ConfigFile, user: Option<&str>, host: &Host) -> ConnectionOverrides {
         let users = user.and_then(|user| file.table(Some(user), host));
         let tables = [users, file.table(None, host), Some(file.defaults())];
         tables
             .into_iter()
             .flatten()
-            .fold(Choices::default(), |said, table| said.or(table.choices.clone()))
+            .fold(ConnectionOverrides::default(), |said, table| said.or(table.overrides.clone()))
     }
 
     #[test]
@@ -247,18 +248,18 @@ mod tests {
              \"bob\"\n",
         )
         .unwrap();
-        let lab07 = choices(&file, None, &host("LAB07"));
+        let lab07 = overrides(&file, None, &host("LAB07"));
         assert_eq!(lab07.address, Some(host("10.0.0.7")));
         assert_eq!(lab07.port, Some(22));
         assert_eq!(lab07.host_id, Some(HostId::new("old-name").unwrap()));
         assert_eq!(lab07.key, Some(KeyName::Path("/k/x.key".into())));
         assert_eq!(lab07.plain, Some(true));
         assert_eq!(lab07.connect_timeout, Some(Duration::from_secs(3)));
-        let lab08 = choices(&file, None, &host("lab08"));
+        let lab08 = overrides(&file, None, &host("lab08"));
         assert_eq!((lab08.address, lab08.port), (Some(host("::1")), Some(99)));
         assert_eq!(lab08.key, Some("alice".parse().unwrap()));
-        assert_eq!(choices(&file, None, &host("unix:/run/s")).key, Some("bob".parse().unwrap()));
-        assert_eq!(choices(&file, None, &host("lab09")).port, Some(5300));
+        assert_eq!(overrides(&file, None, &host("unix:/run/s")).key, Some("bob".parse().unwrap()));
+        assert_eq!(overrides(&file, None, &host("lab09")).port, Some(5300));
         assert_eq!(ConfigFile::parse("").unwrap(), ConfigFile::default());
     }
 
@@ -276,7 +277,7 @@ mod tests {
             (Some("carol"), "lab08", "carol", 1),
             (Some("bob"), "lab08", "alice", 1),
         ] {
-            let said = choices(&file, user, &host(name));
+            let said = overrides(&file, user, &host(name));
             assert_eq!(
                 (said.key, said.port),
                 (Some(key.parse().unwrap()), Some(port)),
@@ -289,7 +290,7 @@ mod tests {
     fn a_key_file_may_be_named_from_home() {
         let file = ConfigFile::parse("[defaults]\nkey = \"~/k.key\"\n").unwrap();
         let home = std::env::home_dir().unwrap();
-        assert_eq!(choices(&file, None, &host("h")).key, Some(KeyName::Path(home.join("k.key"))));
+        assert_eq!(overrides(&file, None, &host("h")).key, Some(KeyName::Path(home.join("k.key"))));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use labsh_inventory::{Group, Mistake, Origin, Room, Setting, Settings};
 use labsh_nodeset::{Groups, Mistake as BadSet};
 use labsh_proto::key::HostId;
 
-use crate::config::overrides::Choices;
+use crate::config::overrides::ConnectionOverrides;
 use crate::config::target::{Host, Target};
 use crate::keys::key_store::key_in_file;
 
@@ -43,7 +43,7 @@ pub struct Said {
     /// Where it is said.
     pub origin: Origin,
     /// What follows for connections.
-    pub choices: Choices,
+    pub overrides: ConnectionOverrides,
     /// The rest.
     pub variables: BTreeMap<String, String>,
 }
@@ -159,7 +159,7 @@ impl Inventory {
             }
             said.push(Said {
                 origin: room.origin.clone(),
-                choices: choices(room, &name)?,
+                overrides: overrides(room, &name)?,
                 variables: room.settings.variables.clone(),
             });
         }
@@ -261,7 +261,7 @@ fn check(room: &Room) -> Result<(), Mistake> {
             .hosts
             .iter()
             .take(1)
-            .try_for_each(|name| choices(room, &normal(name)).map(drop));
+            .try_for_each(|name| overrides(room, &normal(name)).map(drop));
     }
     for name in &room.hosts {
         let target: Target =
@@ -275,7 +275,7 @@ fn check(room: &Room) -> Result<(), Mistake> {
 }
 
 /// What a room means for connections to one of its hosts.
-fn choices(room: &Room, host: &str) -> Result<Choices, Mistake> {
+fn overrides(room: &Room, host: &str) -> Result<ConnectionOverrides, Mistake> {
     let Settings { address, port, host_id, key, user, plain, unusable: _, variables: _ } =
         &room.settings;
     let mistake = |reason: String| Mistake { origin: room.origin.clone(), reason };
@@ -306,14 +306,14 @@ fn choices(room: &Room, host: &str) -> Result<Choices, Mistake> {
         return Err(mistake("the user is empty; name one, or leave the line out".to_owned()));
     }
     let (address, behind_it) = address.map(|target| (target.host, target.port)).unzip();
-    Ok(Choices {
+    Ok(ConnectionOverrides {
         address,
         port: port.or(behind_it.flatten()),
         host_id,
         key: key.as_deref().map(key_in_file).transpose().map_err(mistake)?,
         user: user.clone(),
         plain: *plain,
-        ..Choices::default()
+        ..ConnectionOverrides::default()
     })
 }
 
@@ -405,9 +405,11 @@ mod tests {
     }
 
     /// What holds in the end, without its places.
-    fn merged(inventory: &Inventory, name: &str) -> Choices {
+    fn merged(inventory: &Inventory, name: &str) -> ConnectionOverrides {
         let rooms = inventory.rooms(&host(name)).unwrap();
-        rooms.into_iter().fold(Choices::default(), |so_far, said| so_far.or(said.choices))
+        rooms
+            .into_iter()
+            .fold(ConnectionOverrides::default(), |so_far, said| so_far.or(said.overrides))
     }
 
     #[test]
@@ -451,7 +453,7 @@ mod tests {
         assert_eq!(merged(&inventory, "lab08").port, Some(2));
         assert_eq!(merged(&inventory, "lab11").port, Some(4));
         assert_eq!(merged(&inventory, "lab40").port, Some(1));
-        assert_eq!(merged(&inventory, "elsewhere"), Choices::default());
+        assert_eq!(merged(&inventory, "elsewhere"), ConnectionOverrides::default());
         let origin = &inventory.rooms(&host("lab08")).unwrap()[1].origin;
         assert_eq!(origin.to_string(), "own:6");
     }

@@ -22,7 +22,7 @@ use nix::errno::Errno;
 
 use crate::config::config_file::{ConfigFile, Mistake, Table};
 use crate::config::inventory::{Inventory, Said};
-use crate::config::overrides::{Choices, parse_duration, parse_keep};
+use crate::config::overrides::{ConnectionOverrides, parse_duration, parse_keep};
 use crate::config::target::{DEFAULT_PORT, Host, Target, parse_port};
 use crate::connect::Address;
 use crate::keys::key_file::KeyFileError;
@@ -130,7 +130,7 @@ pub struct Layer {
     /// Where it is said.
     pub place: Place,
     /// What is said of connections.
-    pub choices: Choices,
+    pub overrides: ConnectionOverrides,
     /// What else is said of the host.
     pub variables: BTreeMap<String, String>,
 }
@@ -148,7 +148,7 @@ pub struct Resolved {
 /// of keys.
 #[derive(Debug, Clone)]
 pub struct Config {
-    environment: Choices,
+    environment: ConnectionOverrides,
     /// The first wins.
     files: Vec<(Arc<Path>, ConfigFile)>,
     inventory: Inventory,
@@ -219,27 +219,43 @@ impl Config {
     }
 
     /// Under which name this target is known to its keys.
-    pub fn host_id(&self, target: &Target, flags: &Choices) -> Result<HostId, ConfigError> {
-        let said = self.choices(target, flags)?.host_id;
+    pub fn host_id(
+        &self,
+        target: &Target,
+        flags: &ConnectionOverrides,
+    ) -> Result<HostId, ConfigError> {
+        let said = self.overrides(target, flags)?.host_id;
         Ok(said.unwrap_or_else(|| target.default_host_id().clone()))
     }
 
     /// What follows for a connection to this target.
-    pub fn resolve(&self, target: &Target, flags: &Choices) -> Result<Resolved, ConfigError> {
-        let choices = self.choices(target, flags)?;
-        let key = self.store.resolve(choices.key.as_ref());
-        Ok(Resolved { route: route(target, flags, choices)?, key: key? })
+    pub fn resolve(
+        &self,
+        target: &Target,
+        flags: &ConnectionOverrides,
+    ) -> Result<Resolved, ConfigError> {
+        let overrides = self.overrides(target, flags)?;
+        let key = self.store.resolve(overrides.key.as_ref());
+        Ok(Resolved { route: route(target, flags, overrides)?, key: key? })
     }
 
     /// The same, but for the key: there need not be one yet.
-    pub fn route(&self, target: &Target, flags: &Choices) -> Result<Route, ConfigError> {
-        route(target, flags, self.choices(target, flags)?)
+    pub fn route(
+        &self,
+        target: &Target,
+        flags: &ConnectionOverrides,
+    ) -> Result<Route, ConfigError> {
+        route(target, flags, self.overrides(target, flags)?)
     }
 
     /// What is said of a target, the place that counts most first: flags, the target's own port,
     /// the environment, tables of configuration files for this very host, the inventory, and the
     /// defaults of configuration files.
-    pub fn layers(&self, target: &Target, flags: &Choices) -> Result<Vec<Layer>, ConfigError> {
+    pub fn layers(
+        &self,
+        target: &Target,
+        flags: &ConnectionOverrides,
+    ) -> Result<Vec<Layer>, ConfigError> {
         if let Some(mistake) = self.inventory.unusable(&target.host) {
             return Err(mistake.into());
         }
@@ -248,17 +264,20 @@ impl Config {
         let user = flags
             .user
             .as_ref()
-            .or_else(|| rooms.iter().find_map(|room| room.choices.user.as_ref()));
-        let said = |place, choices| Layer { place, choices, variables: BTreeMap::new() };
+            .or_else(|| rooms.iter().find_map(|room| room.overrides.user.as_ref()));
+        let said = |place, overrides| Layer { place, overrides, variables: BTreeMap::new() };
         let table = |(path, table): (&Arc<Path>, &Table)| {
             said(
                 Place::File(Origin { path: path.clone(), line: table.line }),
-                table.choices.clone(),
+                table.overrides.clone(),
             )
         };
         let mut layers = vec![
             said(Place::Flag, flags.clone()),
-            said(Place::Target, Choices { port: target.port, ..Choices::default() }),
+            said(
+                Place::Target,
+                ConnectionOverrides { port: target.port, ..ConnectionOverrides::default() },
+            ),
             said(Place::Environment, self.environment.clone()),
         ];
         for (path, file) in &self.files {
@@ -266,45 +285,55 @@ impl Config {
             let tables = users.into_iter().chain(file.table(None, &target.host));
             layers.extend(tables.map(|found| table((path, found))));
         }
-        layers.extend(rooms.into_iter().map(|Said { origin, choices, variables }| Layer {
+        layers.extend(rooms.into_iter().map(|Said { origin, overrides, variables }| Layer {
             place: Place::File(origin),
-            choices,
+            overrides,
             variables,
         }));
         layers.extend(self.files.iter().map(|(path, file)| table((path, file.defaults()))));
         Ok(layers)
     }
 
-    fn choices(&self, target: &Target, flags: &Choices) -> Result<Choices, ConfigError> {
+    fn overrides(
+        &self,
+        target: &Target,
+        flags: &ConnectionOverrides,
+    ) -> Result<ConnectionOverrides, ConfigError> {
         let layers = self.layers(target, flags)?;
-        Ok(layers.into_iter().fold(Choices::default(), |said, layer| said.or(layer.choices)))
+        Ok(layers
+            .into_iter()
+            .fold(ConnectionOverrides::default(), |said, layer| said.or(layer.overrides)))
     }
 }
 
 /// What follows from everything that was said.
-fn route(target: &Target, flags: &Choices, choices: Choices) -> Result<Route, ConfigError> {
+fn route(
+    target: &Target,
+    flags: &ConnectionOverrides,
+    overrides: ConnectionOverrides,
+) -> Result<Route, ConfigError> {
     if let (Some(target), Some(flag)) = (target.port, flags.port)
         && target != flag
     {
         return Err(ConfigError::TwoPorts { target, flag });
     }
-    let address = match choices.address.unwrap_or_else(|| target.host.clone()) {
+    let address = match overrides.address.unwrap_or_else(|| target.host.clone()) {
         // A port that is only configured was not meant for a socket; one that was typed is a
         // mistake.
         Host::Unix(path) if flags.port.or(target.port).is_some() => {
             return Err(ConfigError::SocketPort { path });
         }
         Host::Unix(path) => Address::Unix(path),
-        Host::Name(host) => Address::Tcp { host, port: choices.port.unwrap_or(DEFAULT_PORT) },
+        Host::Name(host) => Address::Tcp { host, port: overrides.port.unwrap_or(DEFAULT_PORT) },
     };
     Ok(Route {
-        plain: choices.plain == Some(true) || matches!(address, Address::Unix(_)),
+        plain: overrides.plain == Some(true) || matches!(address, Address::Unix(_)),
         address,
-        host_id: choices.host_id.unwrap_or_else(|| target.default_host_id().clone()),
-        connect_timeout: choices.connect_timeout.unwrap_or(DEFAULT_CONNECT_TIMEOUT),
-        family: choices.family.unwrap_or_default(),
-        keep: choices.keep,
-        user: choices.user,
+        host_id: overrides.host_id.unwrap_or_else(|| target.default_host_id().clone()),
+        connect_timeout: overrides.connect_timeout.unwrap_or(DEFAULT_CONNECT_TIMEOUT),
+        family: overrides.family.unwrap_or_default(),
+        keep: overrides.keep,
+        user: overrides.user,
     })
 }
 
@@ -320,17 +349,19 @@ fn read(path: &Path) -> Result<Option<(Arc<Path>, ConfigFile)>, ConfigError> {
     }
 }
 
-fn from_environment(lookup: impl Fn(&str) -> Option<OsString>) -> Result<Choices, ConfigError> {
+fn from_environment(
+    lookup: impl Fn(&str) -> Option<OsString>,
+) -> Result<ConnectionOverrides, ConfigError> {
     // In a command that labshd runs, LABSH_HOST_ID names the machine it runs on, and not the one to
     // go on to from there.
     let by_labshd = lookup("LABSH_COMMAND_ID").is_some();
-    Ok(Choices {
+    Ok(ConnectionOverrides {
         key: variable(&lookup, "LABSH_KEY", str::parse)?,
         host_id: if by_labshd { None } else { variable(&lookup, "LABSH_HOST_ID", HostId::new)? },
         port: variable(&lookup, "LABSH_PORT", parse_port)?,
         connect_timeout: variable(&lookup, "LABSH_CONNECT_TIMEOUT", parse_duration)?,
         keep: variable(&lookup, "LABSH_KEEP", parse_keep)?,
-        ..Choices::default()
+        ..ConnectionOverrides::default()
     })
 }
 
@@ -384,7 +415,11 @@ mod tests {
             )
         }
 
-        fn resolve(&self, target: &str, flags: &Choices) -> Result<Resolved, ConfigError> {
+        fn resolve(
+            &self,
+            target: &str,
+            flags: &ConnectionOverrides,
+        ) -> Result<Resolved, ConfigError> {
             self.config()?.resolve(&target.parse().unwrap(), flags)
         }
     }
@@ -396,7 +431,7 @@ mod tests {
     #[test]
     fn with_nothing_said_a_name_and_the_only_key_are_enough() {
         let world = World::new("", "", &[]);
-        let resolved = world.resolve("Lab07", &Choices::default()).unwrap();
+        let resolved = world.resolve("Lab07", &ConnectionOverrides::default()).unwrap();
         assert_eq!(resolved.route.address, tcp("lab07", 5274));
         assert_eq!(resolved.route.host_id.as_str(), "lab07");
         assert!(resolved.key.ends_with("keys/alice.key"));
@@ -412,24 +447,24 @@ mod tests {
              \"10.0.0.7\"\n",
             &[("LABSH_PORT", "2"), ("LABSH_HOST_ID", "Shared"), ("LABSH_KEY", "")],
         );
-        let flags = Choices { port: Some(1), ..Choices::default() };
+        let flags = ConnectionOverrides { port: Some(1), ..ConnectionOverrides::default() };
         assert_eq!(world.resolve("lab07", &flags).unwrap().route.address, tcp("10.0.0.7", 1));
         assert_eq!(
-            world.resolve("lab07:9", &Choices::default()).unwrap().route.address,
+            world.resolve("lab07:9", &ConnectionOverrides::default()).unwrap().route.address,
             tcp("10.0.0.7", 9)
         );
-        let resolved = world.resolve("lab07", &Choices::default()).unwrap();
+        let resolved = world.resolve("lab07", &ConnectionOverrides::default()).unwrap();
         assert_eq!(resolved.route.address, tcp("10.0.0.7", 2));
         assert_eq!(resolved.route.host_id.as_str(), "shared");
         assert_eq!(resolved.route.connect_timeout, Duration::from_secs(4));
         world.environment.clear();
         assert_eq!(
-            world.resolve("lab07", &Choices::default()).unwrap().route.address,
+            world.resolve("lab07", &ConnectionOverrides::default()).unwrap().route.address,
             tcp("10.0.0.7", 3)
         );
         fs::write(world.directory.path().join("own"), "").unwrap();
         assert_eq!(
-            world.resolve("lab07", &Choices::default()).unwrap().route.address,
+            world.resolve("lab07", &ConnectionOverrides::default()).unwrap().route.address,
             tcp("10.0.0.7", 4)
         );
     }
@@ -448,8 +483,9 @@ mod tests {
         fs::write(world.directory.path().join("hosts.toml"), rooms).unwrap();
         let inventory = Inventory::load(world.directory.path(), Path::new("/nowhere")).unwrap();
         let config = world.config().unwrap().with_inventory(inventory);
-        let route =
-            |target: &str| config.route(&target.parse().unwrap(), &Choices::default()).unwrap();
+        let route = |target: &str| {
+            config.route(&target.parse().unwrap(), &ConnectionOverrides::default()).unwrap()
+        };
         let seven = route("lab07");
         assert_eq!((seven.address, seven.host_id.as_str()), (tcp("lab07.example", 3), "seven"));
         assert_eq!(seven.connect_timeout, Duration::from_secs(4));
@@ -461,13 +497,14 @@ mod tests {
         // The user that the room names is the one whose table counts.
         let nine: Target = "lab09".parse().unwrap();
         assert_eq!(route("lab09").user.as_deref(), Some("bob"));
-        let bob = config.choices(&nine, &Choices::default()).unwrap();
+        let bob = config.overrides(&nine, &ConnectionOverrides::default()).unwrap();
         assert_eq!(bob.key, Some("bob".parse().unwrap()));
-        let carol = Choices { user: Some("carol".into()), ..Choices::default() };
+        let carol =
+            ConnectionOverrides { user: Some("carol".into()), ..ConnectionOverrides::default() };
         assert_eq!(config.route(&nine, &carol).unwrap().user.as_deref(), Some("carol"));
-        assert_eq!(config.choices(&nine, &carol).unwrap().key, Some("own".parse().unwrap()));
+        assert_eq!(config.overrides(&nine, &carol).unwrap().key, Some("own".parse().unwrap()));
 
-        let layers = config.layers(&nine, &Choices::default()).unwrap();
+        let layers = config.layers(&nine, &ConnectionOverrides::default()).unwrap();
         let said = |say: &dyn Fn(&Layer) -> bool| match &layers
             .iter()
             .find(|layer| say(layer))
@@ -479,10 +516,10 @@ mod tests {
             }
             place => format!("{place:?}"),
         };
-        assert_eq!(said(&|layer| layer.choices.key.is_some()), "system:5");
-        assert_eq!(said(&|layer| layer.choices.port.is_some()), "hosts.toml:3");
-        assert_eq!(said(&|layer| layer.choices.user.is_some()), "hosts.toml:6");
-        assert_eq!(said(&|layer| layer.choices.connect_timeout.is_some()), "system:1");
+        assert_eq!(said(&|layer| layer.overrides.key.is_some()), "system:5");
+        assert_eq!(said(&|layer| layer.overrides.port.is_some()), "hosts.toml:3");
+        assert_eq!(said(&|layer| layer.overrides.user.is_some()), "hosts.toml:6");
+        assert_eq!(said(&|layer| layer.overrides.connect_timeout.is_some()), "system:1");
         assert_eq!(said(&|layer| layer.variables.contains_key("a")), "hosts.toml:7");
     }
 
@@ -493,7 +530,7 @@ mod tests {
             ("LABSH_COMMAND_ID", "00112233445566778899aabbccddeeff"),
         ];
         let world = World::new("", "", &variables);
-        let resolved = world.resolve("lab07", &Choices::default()).unwrap();
+        let resolved = world.resolve("lab07", &ConnectionOverrides::default()).unwrap();
         assert_eq!(resolved.route.host_id.as_str(), "lab07");
     }
 
@@ -504,18 +541,27 @@ mod tests {
             "",
             &[],
         );
-        let plain = |target, flags: &Choices| world.resolve(target, flags).unwrap().route.plain;
-        assert!(!plain("lab07", &Choices::default()));
-        assert!(plain("lab07", &Choices { plain: Some(true), ..Choices::default() }));
-        assert!(plain("bare", &Choices::default()));
-        assert!(plain("unix:/run/s", &Choices::default()));
-        assert!(plain("here", &Choices::default()));
+        let plain =
+            |target, flags: &ConnectionOverrides| world.resolve(target, flags).unwrap().route.plain;
+        assert!(!plain("lab07", &ConnectionOverrides::default()));
+        assert!(plain(
+            "lab07",
+            &ConnectionOverrides { plain: Some(true), ..ConnectionOverrides::default() }
+        ));
+        assert!(plain("bare", &ConnectionOverrides::default()));
+        assert!(plain("unix:/run/s", &ConnectionOverrides::default()));
+        assert!(plain("here", &ConnectionOverrides::default()));
         assert_eq!(
-            world.resolve("here", &Choices::default()).unwrap().route.host_id.as_str(),
+            world.resolve("here", &ConnectionOverrides::default()).unwrap().route.host_id.as_str(),
             "here"
         );
         assert_eq!(
-            world.resolve("unix:/run/s", &Choices::default()).unwrap().route.host_id.as_str(),
+            world
+                .resolve("unix:/run/s", &ConnectionOverrides::default())
+                .unwrap()
+                .route
+                .host_id
+                .as_str(),
             "localhost"
         );
     }
@@ -527,35 +573,38 @@ mod tests {
             "",
             &[("LABSH_PORT", "2")],
         );
-        let flags = Choices { port: Some(1), ..Choices::default() };
+        let flags = ConnectionOverrides { port: Some(1), ..ConnectionOverrides::default() };
         assert!(matches!(
             world.resolve("lab07:2", &flags),
             Err(ConfigError::TwoPorts { target: 2, flag: 1 })
         ));
         assert!(world.resolve("lab07:1", &flags).is_ok());
         for (target, flags) in
-            [("unix:/s", &flags), ("here", &flags), ("here:1", &Choices::default())]
+            [("unix:/s", &flags), ("here", &flags), ("here:1", &ConnectionOverrides::default())]
         {
             assert!(
                 matches!(world.resolve(target, flags), Err(ConfigError::SocketPort { .. })),
                 "{target}"
             );
         }
-        assert!(world.resolve("here", &Choices::default()).is_ok());
+        assert!(world.resolve("here", &ConnectionOverrides::default()).is_ok());
     }
 
     #[test]
     fn without_a_key_or_with_too_many_the_message_says_what_to_do() {
         let world = World::new("", "", &[]);
         world.store().create(&KeyId::new("bob").unwrap()).unwrap();
-        let text = world.resolve("lab07", &Choices::default()).unwrap_err().to_string();
+        let text = world.resolve("lab07", &ConnectionOverrides::default()).unwrap_err().to_string();
         assert!(text.contains("alice, bob") && text.contains("--key"), "{text}");
-        let flags = Choices { key: Some("bob".parse().unwrap()), ..Choices::default() };
+        let flags = ConnectionOverrides {
+            key: Some("bob".parse().unwrap()),
+            ..ConnectionOverrides::default()
+        };
         assert!(world.resolve("lab07", &flags).unwrap().key.ends_with("bob.key"));
         for key in ["alice", "bob"] {
             world.store().delete(&KeyId::new(key).unwrap()).unwrap();
         }
-        let text = world.resolve("lab07", &Choices::default()).unwrap_err().to_string();
+        let text = world.resolve("lab07", &ConnectionOverrides::default()).unwrap_err().to_string();
         assert!(text.contains("labsh key new"), "{text}");
     }
 

@@ -1,4 +1,4 @@
-//! Choices: what one source (flags, environment, a table of a file) says about a connection.
+//! What a user or a file sets for a connection, beyond its defaults.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::keys::key_store::KeyName;
 
 /// What one source says; what it leaves open, the next one decides.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Choices {
+pub struct ConnectionOverrides {
     /// Where the host really is, when its name does not say so.
     pub address: Option<Host>,
     /// The port.
@@ -32,8 +32,8 @@ pub struct Choices {
     pub keep: Option<Duration>,
 }
 
-impl Choices {
-    /// These choices, and `other`'s where these say nothing.
+impl ConnectionOverrides {
+    /// These overrides, and `other`'s where these say nothing.
     pub fn or(self, other: Self) -> Self {
         Self {
             address: self.address.or(other.address),

@@ -85,11 +85,11 @@ fn hosts(targets: &Targets, options: &CopyOptions) -> anyhow::Result<Vec<Host>> 
         return Ok(vec![Host { name: target.to_string(), connection, user }]);
     }
     let choice = ManyOptions { exclude: options.many.exclude.clone(), ..ManyOptions::default() };
-    let (config, choices) = (Config::load()?, options.connection.choices());
+    let (config, overrides) = (Config::load()?, options.connection.overrides());
     let names = many::hosts_of(targets, config.inventory(), &choice)?;
     let hosts = names
         .iter()
-        .map(|name| many::host(name, &config, &choices))
+        .map(|name| many::host(name, &config, &overrides))
         .collect::<anyhow::Result<Vec<Host>>>()?;
     many::warn_of_doubles(&hosts, "copies once for each");
     Ok(hosts)

@@ -54,7 +54,7 @@ pub(crate) struct CheckOptions {
 pub(crate) fn execute(options: CheckOptions) -> anyhow::Result<ExitCode> {
     let config = Config::load()?;
     let names = options.which.select(config.inventory())?;
-    let flags = options.connection.choices();
+    let flags = options.connection.overrides();
     let hosts = names
         .iter()
         .map(|name| host(name, &config, &flags))

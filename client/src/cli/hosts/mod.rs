@@ -14,7 +14,7 @@ use serde_json::json;
 use crate::cli::last::WithLast;
 use crate::cli::{note, print};
 use crate::config::inventory::Inventory;
-use crate::config::overrides::Choices;
+use crate::config::overrides::ConnectionOverrides;
 use crate::config::target::Target;
 use crate::config::{Config, Layer, Place, Route};
 use crate::connect::Address;
@@ -259,9 +259,10 @@ impl Facts {
             let (variables, origins) = (BTreeMap::new(), BTreeMap::new());
             return Ok(Self { name, route: Err(mistake), key: None, groups, variables, origins });
         }
-        let layers = config.layers(&target, &Choices::default())?;
-        let route = config.route(&target, &Choices::default()).with_context(|| name.clone())?;
-        let named = layers.iter().find_map(|layer| layer.choices.key.clone());
+        let layers = config.layers(&target, &ConnectionOverrides::default())?;
+        let route =
+            config.route(&target, &ConnectionOverrides::default()).with_context(|| name.clone())?;
+        let named = layers.iter().find_map(|layer| layer.overrides.key.clone());
         let key = match named {
             Some(KeyName::Id(id)) => Some(id.to_string()),
             Some(KeyName::Path(path)) => Some(path.display().to_string()),
@@ -364,8 +365,8 @@ fn parts(address: &Address) -> (String, Option<u16>) {
 }
 
 /// The place of a value: that of the first layer that has one.
-fn origin(layers: &[Layer], says: fn(&Choices) -> bool) -> String {
-    let layer = layers.iter().find(|layer| says(&layer.choices));
+fn origin(layers: &[Layer], says: fn(&ConnectionOverrides) -> bool) -> String {
+    let layer = layers.iter().find(|layer| says(&layer.overrides));
     layer.map_or_else(|| "default".to_owned(), |layer| place(&layer.place))
 }
 

@@ -33,7 +33,7 @@ use crate::cli::remote_command::Targets;
 use crate::cli::{hosts, note, outcome, print, run, survive_file_size_limit};
 use crate::config::Config;
 use crate::config::inventory::Inventory;
-use crate::config::overrides::Choices;
+use crate::config::overrides::ConnectionOverrides;
 use crate::config::target::Target;
 use crate::connect::{Address, ConnectOptions};
 use crate::fanout::{self, Broadcast, Event, Host, Limits, Wish, Work};
@@ -74,10 +74,10 @@ pub(crate) fn execute(
     // Read once: a file that names a thousand hosts takes a while.
     let config = Config::load()?;
     let names = hosts_of(targets, config.inventory(), options)?;
-    let choices = Choices { user: command.user.clone(), ..connection.choices() };
+    let overrides = ConnectionOverrides { user: command.user.clone(), ..connection.overrides() };
     let hosts = names
         .iter()
-        .map(|name| host(name, &config, &choices))
+        .map(|name| host(name, &config, &overrides))
         .collect::<anyhow::Result<Vec<Host>>>()?;
     warn_of_doubles(&hosts, "runs the command once for each");
     if options.dry_run {
@@ -158,9 +158,13 @@ pub(crate) fn hosts_of(
     Ok(set)
 }
 
-pub(crate) fn host(name: &str, config: &Config, choices: &Choices) -> anyhow::Result<Host> {
+pub(crate) fn host(
+    name: &str,
+    config: &Config,
+    overrides: &ConnectionOverrides,
+) -> anyhow::Result<Host> {
     let target: Target = name.parse().with_context(|| format!("{name:?}"))?;
-    let resolved = config.resolve(&target, choices)?;
+    let resolved = config.resolve(&target, overrides)?;
     let user = resolved.route.user.clone();
     // Thousands of hosts are more than an agent keeps.
     let connection = ConnectOptions { keeper: None, ..run::connect_options(resolved)? };

@@ -85,7 +85,7 @@ fn execute(words: impl IntoIterator<Item = OsString>) -> anyhow::Result<ExitCode
     }
     let interaction = wants_terminal(&settings)
         .then(|| Interaction { escape: settings.escape.unwrap_or_default(), host: None });
-    let resolved = config.resolve(&target, &settings.choices)?;
+    let resolved = config.resolve(&target, &settings.overrides)?;
     options.user.clone_from(&resolved.route.user);
     let connection = run::connect_options(resolved)?;
     // One thread drives everything that waits; the streams have threads of their own.

@@ -11,7 +11,7 @@ use crate::connect::Address;
 
 /// Prints them. There need not be a key: a tool only wants to know what it is dealing with.
 pub(crate) fn print(target: &Target, settings: &Settings, config: &Config) -> anyhow::Result<()> {
-    let route = config.route(target, &settings.choices)?;
+    let route = config.route(target, &settings.overrides)?;
     let mut lines = vec![format!("host {}", target.host)];
     // ssh falls back on the local user's name. Here it is the key's entry on the host that decides.
     lines.extend(route.user.as_ref().map(|user| format!("user {user}")));
@@ -62,7 +62,7 @@ pub(crate) fn print(target: &Target, settings: &Settings, config: &Config) -> an
         ),
     ]);
     // Which key it would be is known only if there is one.
-    let key = config.resolve(target, &settings.choices).ok();
+    let key = config.resolve(target, &settings.overrides).ok();
     lines.extend(key.map(|resolved| format!("identityfile {}", resolved.key.display())));
     lines.extend(settings.send_env.iter().map(|pattern| format!("sendenv {pattern}")));
     let mut text = lines.join("\n").into_bytes();

@@ -16,7 +16,7 @@ use crate::cli::rsh::destination::{self, Destination};
 use crate::cli::rsh::keywords::{Setting, matches, parse_time};
 use crate::cli::rsh::options::Treatment;
 use crate::cli::rsh::parse::{Item, Line};
-use crate::config::overrides::{Choices, parse_duration};
+use crate::config::overrides::{ConnectionOverrides, parse_duration};
 use crate::config::target::{Target, parse_port};
 use crate::keys::key_store::KeyName;
 
@@ -50,7 +50,7 @@ pub(crate) struct Settings {
     /// Where to, as it was typed.
     pub(crate) target: Option<Target>,
     /// How to get there, and as whom.
-    pub(crate) choices: Choices,
+    pub(crate) overrides: ConnectionOverrides,
     /// The only configuration that is to be read; an empty path is none at all.
     pub(crate) configuration: Option<PathBuf>,
     /// Whether there is to be a terminal.
@@ -127,33 +127,34 @@ impl Settings {
         if address.port.is_some() {
             bail!("{name:?} holds a port; give it with -p");
         }
-        self.choices.address = Some(address.host);
+        self.overrides.address = Some(address.host);
         Ok(())
     }
 
     fn destination(&mut self, text: &OsStr) -> anyhow::Result<()> {
         let Destination { user, mut target } = Destination::parse(text)?;
-        first(&mut self.choices.user, user);
-        first(&mut self.choices.port, target.port.take());
+        first(&mut self.overrides.user, user);
+        first(&mut self.overrides.port, target.port.take());
         self.target = Some(target);
         Ok(())
     }
 
     fn short(&mut self, letter: &str, value: &OsStr) -> anyhow::Result<()> {
         match letter {
-            "4" => first(&mut self.choices.family, Some(AddressFamily::Inet)),
-            "6" => first(&mut self.choices.family, Some(AddressFamily::Inet6)),
+            "4" => first(&mut self.overrides.family, Some(AddressFamily::Inet)),
+            "6" => first(&mut self.overrides.family, Some(AddressFamily::Inet6)),
             "E" => self.log_file = Some(value.into()),
             "e" => self.escape = Some(escape(text(value)?).context("-e")?),
             "F" => self.configuration = Some(configuration(value)),
             "G" => self.instead(Instead::PrintSettings),
             "i" => self.key(text(value)?).context("-i")?,
-            "l" => {
-                first(&mut self.choices.user, Some(destination::user(text(value)?).context("-l")?))
-            }
+            "l" => first(
+                &mut self.overrides.user,
+                Some(destination::user(text(value)?).context("-l")?),
+            ),
             "n" => self.stdin_null = Some(true),
             "o" => self.setting(&Setting::parse(text(value)?)?)?,
-            "p" => first(&mut self.choices.port, Some(port(text(value)?).context("-p")?)),
+            "p" => first(&mut self.overrides.port, Some(port(text(value)?).context("-p")?)),
             "q" => self.level = Some(Level::Nothing),
             "s" => self.subsystem = Some(true),
             "T" => self.request_tty = Some(RequestTty::No),
@@ -173,10 +174,10 @@ impl Settings {
     fn long(&mut self, name: &str, value: &OsStr) -> anyhow::Result<()> {
         match name {
             "key" => self.key(text(value)?)?,
-            "host-id" => first(&mut self.choices.host_id, Some(HostId::new(text(value)?)?)),
-            "plain" => self.choices.plain = Some(true),
+            "host-id" => first(&mut self.overrides.host_id, Some(HostId::new(text(value)?)?)),
+            "plain" => self.overrides.plain = Some(true),
             "connect-timeout" => {
-                first(&mut self.choices.connect_timeout, Some(parse_duration(text(value)?)?));
+                first(&mut self.overrides.connect_timeout, Some(parse_duration(text(value)?)?));
             }
             "no-wait-eof" => self.no_wait_eof = true,
             "help" => self.instead(Instead::Help),
@@ -221,8 +222,8 @@ impl Settings {
         match setting.keyword.as_str() {
             "addressfamily" => match lower(&word).as_str() {
                 "any" => {}
-                "inet" => first(&mut self.choices.family, Some(AddressFamily::Inet)),
-                "inet6" => first(&mut self.choices.family, Some(AddressFamily::Inet6)),
+                "inet" => first(&mut self.overrides.family, Some(AddressFamily::Inet)),
+                "inet6" => first(&mut self.overrides.family, Some(AddressFamily::Inet6)),
                 _ => bail!("write any, inet or inet6"),
             },
             "connecttimeout" if lower(&word) == "none" => {}
@@ -230,10 +231,13 @@ impl Settings {
                 let time = parse_time(&word)
                     .ok_or_else(|| anyhow!("write seconds, or a time like 1m30s"))?;
                 // 0 stands for the default.
-                first(&mut self.choices.connect_timeout, Some(time).filter(|time| !time.is_zero()));
+                first(
+                    &mut self.overrides.connect_timeout,
+                    Some(time).filter(|time| !time.is_zero()),
+                );
             }
             "escapechar" => first(&mut self.escape, Some(escape(&word)?)),
-            "hostkeyalias" => first(&mut self.choices.host_id, Some(HostId::new(&word)?)),
+            "hostkeyalias" => first(&mut self.overrides.host_id, Some(HostId::new(&word)?)),
             "hostname" => first(&mut self.host_name, Some(word)),
             "identityfile" => self.key(&word)?,
             "loglevel" => {
@@ -245,7 +249,7 @@ impl Settings {
                 };
                 first(&mut self.level, Some(level));
             }
-            "port" => first(&mut self.choices.port, Some(port(&word)?)),
+            "port" => first(&mut self.overrides.port, Some(port(&word)?)),
             "remotecommand" => {
                 // The whole line, quotation marks and all, is the shell's.
                 let command = (lower(&setting.value) != "none").then(|| setting.value.clone());
@@ -292,7 +296,7 @@ impl Settings {
             "stdinnull" => {
                 first(&mut self.stdin_null, Some(lower(&word) == "yes" || lower(&word) == "true"))
             }
-            "user" => first(&mut self.choices.user, Some(destination::user(&word)?)),
+            "user" => first(&mut self.overrides.user, Some(destination::user(&word)?)),
             other => bail!("{other} is not handled"),
         }
         Ok(())
@@ -308,7 +312,7 @@ impl Settings {
             Some(path) => KeyName::Path(path),
             None => text.parse()?,
         };
-        first(&mut self.choices.key, Some(key));
+        first(&mut self.overrides.key, Some(key));
         Ok(())
     }
 
@@ -416,8 +420,8 @@ mod tests {
             "-iK",
             "--key=L",
         ]);
-        assert_eq!((said.choices.port, said.choices.user.as_deref()), (Some(1), Some("a")));
-        assert_eq!(said.choices.key, Some("K".parse().unwrap()));
+        assert_eq!((said.overrides.port, said.overrides.user.as_deref()), (Some(1), Some("a")));
+        assert_eq!(said.overrides.key, Some("K".parse().unwrap()));
         let said = settings(&[
             "-oHostName=x%%h.%h",
             "h",
@@ -425,8 +429,8 @@ mod tests {
             "-oConnectTimeout=0",
             "-oConnectTimeout=2",
         ]);
-        assert_eq!(said.choices.address.unwrap().to_string(), "x%h.h");
-        assert_eq!(said.choices.connect_timeout, Some(std::time::Duration::from_secs(2)));
+        assert_eq!(said.overrides.address.unwrap().to_string(), "x%h.h");
+        assert_eq!(said.overrides.connect_timeout, Some(std::time::Duration::from_secs(2)));
         let said = settings(&["-oSetEnv=A=1 B=2", "-oSetEnv=A=3 C=", "h"]);
         let pairs =
             [("A", "1"), ("B", "2"), ("C", "")].map(|(name, value)| (name.into(), value.into()));
