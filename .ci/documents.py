@@ -16,7 +16,8 @@ listed = subprocess.run(
     check=True,
 ).stdout
 files = [root / name for name in listed.split("\0") if name and (root / name).exists()]
-mistakes = []
+problems = []
+links = commands = 0
 
 
 def outside_code(text):
@@ -57,12 +58,13 @@ for path in files:
         for target in re.findall(r"\]\(([^)\s]+)\)", line):
             if re.match(r"[a-z]+:", target):
                 continue
+            links += 1
             file, _, anchor = target.partition("#")
             there = (path.parent / file).resolve() if file else path
             if not there.exists():
-                mistakes.append(f"{name}:{number}: {target} does not exist")
+                problems.append(f"{name}:{number}: {target} does not exist")
             elif anchor and there.suffix == ".md" and anchor not in anchors(there):
-                mistakes.append(f"{name}:{number}: {there.name} has no heading for #{anchor}")
+                problems.append(f"{name}:{number}: {there.name} has no heading for #{anchor}")
 
 for readme in ["README.md", "README.zh-CN.md"]:
     text = (root / readme).read_text(encoding="utf-8")
@@ -70,8 +72,9 @@ for readme in ["README.md", "README.zh-CN.md"]:
         "cargo run --release --bin labsh -- try 'uname -a; seq 1 1000000 | tail -1'",
         "cargo test --workspace",
     ]:
+        commands += 1
         if f"\n{command}\n" not in text:
-            mistakes.append(f"{readme}: the command is missing on a line of its own: {command}")
+            problems.append(f"{readme}: the command is missing on a line of its own: {command}")
 
-print("\n".join(mistakes) or f"{len(files)} Markdown files: links and commands are right")
-sys.exit(bool(mistakes))
+print("\n".join(problems) or f"{len(files)} Markdown files: {links} links, {commands} commands")
+sys.exit(bool(problems))

@@ -99,7 +99,10 @@ fn options_in_the_readme_exist() {
     for readme in READMES {
         let readme = read(readme);
         let words = readme.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'));
-        for option in words.filter(|word| word.starts_with("--") && !word.ends_with('-')) {
+        let options: Vec<&str> =
+            words.filter(|word| word.starts_with("--") && !word.ends_with('-')).collect();
+        println!("{} options", options.len());
+        for option in options {
             let stands = |word: &str| {
                 word.trim_matches(|c: char| !c.is_ascii_alphanumeric() && c != '-') == option
             };
@@ -121,6 +124,7 @@ fn the_readmes_exit_statuses_are_those_of_the_help() {
         .collect();
     assert_eq!(rows.len(), 6, "{documented}");
     let (english, chinese) = (read("README.md"), read("README.zh-CN.md"));
+    println!("{} exit statuses in two languages", rows.len());
     for (status, meaning) in rows {
         assert!(english.contains(&format!("\n| {status} | {meaning} |\n")), "{status}: {meaning}");
         assert!(chinese.contains(&format!("\n| {status} | ")), "{status}");
@@ -151,6 +155,7 @@ fn the_lesson_plans_commands_succeed() {
             );
         }
         assert!(dir.path().join("pages/index.html").exists());
+        println!("{} commands", commands.len());
         commands.len()
     };
     let english = count("docs/teaching.md");
