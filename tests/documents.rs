@@ -158,7 +158,7 @@ fn the_lesson_plans_commands_succeed() {
         println!("{} commands", commands.len());
         commands.len()
     };
-    let english = count("docs/teaching.md");
+    let english = count("docs/guide/teaching.md");
     assert!(english > 12, "{english}");
-    assert_eq!(count("docs/teaching.zh-CN.md"), english);
+    assert_eq!(count("docs/guide.zh-CN/teaching.md"), english);
 }

@@ -1,4 +1,4 @@
-//! The recipes of docs/tools.md, run as they stand there: other people's tools, over labsh.
+//! Runs the recipes of docs/guide/in-place-of-ssh.md: other people's tools, over labsh.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -81,9 +81,9 @@ impl Kitchen {
     }
 }
 
-/// The block of docs/tools.md behind this mark.
+/// The block of docs/guide/in-place-of-ssh.md behind this mark.
 pub fn recipe(name: &str) -> String {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/tools.md");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/guide/in-place-of-ssh.md");
     let document = fs::read_to_string(path).unwrap();
     let mark = format!("<!-- recipe: {name} -->\n```sh\n");
     let behind = document.split_once(&mark).unwrap_or_else(|| panic!("no recipe {name}")).1;
