@@ -18,7 +18,7 @@ static HEAP: heap::Spaced = heap::Spaced;
 
 fn main() -> ExitCode {
     labsh_client::cli::main(labsh_client::cli::Embedded {
-        server: |key| labsh_server::embedded::prepare(key, Mode::Tls),
+        server: |key| Ok(Box::pin(labsh_server::embedded::prepare(key, Mode::Tls)?)),
         lesson: give_lessons,
     })
 }
