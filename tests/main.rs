@@ -26,6 +26,7 @@ mod lesson_pages;
 mod lessons;
 mod limits;
 mod logs;
+mod manuals;
 mod many_at_once;
 mod many_hosts;
 mod many_hosts_bad_input;
