@@ -11,7 +11,7 @@ use crate::keyring::{self, Found, RunsAs, UserExists};
 use crate::keys_command;
 use crate::logs::Escaped;
 use crate::mistakes::Mistakes;
-use crate::source::Source;
+use crate::reload::Source;
 
 /// What labshd would do, for people; or every mistake in all files. Changes nothing.
 pub fn run(

@@ -11,7 +11,7 @@ use nix::unistd::User;
 use crate::keyring::RunsAs;
 use crate::keys_command::{self, KeyCommand, Outcome};
 use crate::mistakes::Mistakes;
-use crate::source::Source;
+use crate::reload::Source;
 use crate::{check, copying, daemon, logs, spawner};
 
 const EXIT_STATUSES: &str = "\

@@ -5,8 +5,8 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::logs;
+use crate::reload::Source;
 use crate::server::Server;
-use crate::source::Source;
 use crate::spawner::SpawnerProcess;
 
 /// Runs until a signal ends it (SIGTERM or SIGINT: drain; once more: at once). SIGHUP reloads.

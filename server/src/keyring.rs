@@ -10,7 +10,7 @@ use labsh_proto::key::{HostKey, Secret};
 use labsh_proto::message::Name;
 use labsh_transport::random;
 
-use crate::dummy;
+use crate::decoy_identity;
 pub use crate::entry::{Entry, NotPermitted, RunsAs, UserExists};
 use crate::mistakes::{Mistake, Mistakes, Wrong};
 use crate::private_file;
@@ -36,8 +36,11 @@ impl Keyring {
         }
         // Without a directory nobody can enter, and there is nothing that unknown names could be
         // told from.
-        let dummy =
-            if dir.exists() { dummy::load_or_create(dir) } else { dummy::of_this_process() };
+        let dummy = if dir.exists() {
+            decoy_identity::load_or_create(dir)
+        } else {
+            decoy_identity::of_this_process()
+        };
         let dummy = dummy.map_err(|error| {
             let problem = format!("no secret can be made for unknown names: {error}");
             Wrong::new(problem, "see why the operating system gives no random bytes").at(dir, None)

@@ -15,15 +15,15 @@ pub mod keys_command;
 pub mod listen_address;
 pub mod logs;
 pub mod mistakes;
+pub mod reload;
 pub mod server;
-pub mod source;
 pub mod spawner;
 pub mod users;
 
 mod admission;
 mod authenticate;
 mod copying;
-mod dummy;
+mod decoy_identity;
 mod explain;
 mod fields;
 mod job;

@@ -22,7 +22,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::under_way::{Signals, UnderWay};
+use super::pending_signals::{Signals, UnderWay};
 use super::wire::{self, Answer, CHUNK, Failure, Inbox, Stage, Unfit};
 use super::{Ended, SpawnError, SpawnRequest, Spawned, SpawnerLost, Streams, process};
 

@@ -24,10 +24,10 @@
 
 mod child;
 mod client;
+mod pending_signals;
 mod process;
+mod session_signals;
 mod terminal;
-mod tidings;
-mod under_way;
 mod wire;
 
 use std::io;

@@ -21,8 +21,8 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{self, ForkResult, Pid, fork, pipe2};
 
 use super::child::{self, Ends, OpenFiles, Streams};
+use super::session_signals::Tidings;
 use super::terminal::{foreground, open_terminal};
-use super::tidings::Tidings;
 use super::wire::{self, Answer, CHUNK, Failure, Inbox, Order, Request, Stage};
 use super::{Ended, Status, Usage};
 

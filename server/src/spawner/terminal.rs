@@ -87,9 +87,9 @@ pub(crate) fn set_window_size(terminal: impl AsFd, size: WindowSize) -> nix::Res
     Errno::result(result).map(drop)
 }
 
-/// The group in a terminal's foreground, asked by its master. The number alone proves nothing: that
-/// group may be gone, and the number somebody else's. [`Tidings`](super::tidings::Tidings) look at
-/// that.
+/// Returns the process group in a terminal's foreground, asked through its master (tcgetpgrp(3)).
+/// The group may have ended since and its number may be in use again;
+/// [`Tidings`](super::session_signals::Tidings) signals only members of the session.
 pub(super) fn foreground(master: &OwnedFd) -> Option<Pid> {
     // Where there is none the kernel says 0, which to kill(2) would mean our own group.
     tcgetpgrp(master).ok().filter(|group| group.as_raw() > 1 && *group != getpgrp())
