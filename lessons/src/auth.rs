@@ -10,8 +10,8 @@ use sha2::Sha256;
 use crate::flow::Flow;
 use crate::random::random;
 use crate::sockets::pair;
-use crate::stage::{Stage, Taught, Trouble};
-use crate::words::Words;
+use crate::stage::{LessonError, LessonResult, Stage};
+use crate::words::Text;
 
 /// A key, a challenge and an answer are all of this size: a fixed size needs no header.
 type Block = [u8; 32];
@@ -26,7 +26,7 @@ const RELAY: Name = ("relay", "中继");
 const FIRST: Name = ("server, 1st connection", "服务器（第一个连接）");
 const SECOND: Name = ("server, 2nd connection", "服务器（第二个连接）");
 
-pub(crate) fn teach(stage: &mut Stage) -> Taught {
+pub(crate) fn teach(stage: &mut Stage) -> LessonResult {
     let key = random()?; // Both ends were given it beforehand; it never travels.
     let recorded = challenge_and_response(stage, &key)?;
     replay(stage, &key, &recorded)?;
@@ -73,12 +73,12 @@ impl Wire {
         Ok(Self { client, server, up, down })
     }
 
-    fn client_says(&mut self, label: impl Into<Words>, bytes: &[u8]) -> io::Result<()> {
+    fn client_says(&mut self, label: impl Into<Text>, bytes: &[u8]) -> io::Result<()> {
         self.up.message(label);
         self.up.writer(&mut self.client).write_all(bytes)
     }
 
-    fn server_says(&mut self, label: impl Into<Words>, bytes: &[u8]) -> io::Result<()> {
+    fn server_says(&mut self, label: impl Into<Text>, bytes: &[u8]) -> io::Result<()> {
         self.down.message(label);
         self.down.writer(&mut self.server).write_all(bytes)
     }
@@ -105,7 +105,7 @@ fn log_in(wire: &mut Wire, servers_key: &Block, clients_key: &Block) -> io::Resu
     is_right(servers_key, &[&challenge], &wire.server_hears()?)
 }
 
-fn challenge_and_response(stage: &mut Stage, key: &Block) -> Result<Block, Trouble> {
+fn challenge_and_response(stage: &mut Stage, key: &Block) -> Result<Block, LessonError> {
     stage.scene("Challenge and response", "挑战与应答（challenge-response）")?;
     stage.say(
         "The server sends 32 random bytes, the challenge. The client answers with HMAC-SHA256(key, \
@@ -135,7 +135,7 @@ fn challenge_and_response(stage: &mut Stage, key: &Block) -> Result<Block, Troub
     up.steps[0].bytes[..].try_into().map_err(|_| io::Error::other("an answer has 32 bytes").into())
 }
 
-fn replay(stage: &mut Stage, key: &Block, recorded: &Block) -> Taught {
+fn replay(stage: &mut Stage, key: &Block, recorded: &Block) -> LessonResult {
     stage.scene("Replay: the recorded answer once more", "重放（replay）：把录下的应答再发一遍")?;
     stage.say(
         "An eavesdropper has no key, but the recording of an answer that was right. It connects \
@@ -165,7 +165,7 @@ fn replay(stage: &mut Stage, key: &Block, recorded: &Block) -> Taught {
     )
 }
 
-fn reflection(stage: &mut Stage, key: &Block) -> Taught {
+fn reflection(stage: &mut Stage, key: &Block) -> LessonResult {
     stage.scene(
         "Reflection: let the server answer itself",
         "反射（reflection）：让服务器自己回答自己",
@@ -238,7 +238,7 @@ fn reflect(key: &Block, client: &[u8], server: &[u8]) -> io::Result<(Wire, Wire,
     Ok((one, two, admitted))
 }
 
-fn in_the_middle(stage: &mut Stage, key: &Block) -> Taught {
+fn in_the_middle(stage: &mut Stage, key: &Block) -> LessonResult {
     stage.scene("In the middle", "中间人（man in the middle）")?;
     stage.say(
         "The client has been lured to a relay, which opens a connection of its own to the server \
@@ -331,7 +331,7 @@ fn constant_time_equal(one: &Block, other: &Block) -> (bool, usize) {
     (difference == 0, looked_at)
 }
 
-fn leaking_comparison(stage: &mut Stage, key: &Block) -> Taught {
+fn leaking_comparison(stage: &mut Stage, key: &Block) -> LessonResult {
     stage.scene("A comparison that leaks time", "泄露时间的比较")?;
     stage.say(
         "This server compares with == and lets one try one challenge as often as one likes. == \

@@ -3,8 +3,8 @@
 use std::io::{self, Write};
 
 use crate::options::Options;
-use crate::print::{Look, Printer};
-use crate::stage::{Item, Stage, Taught, Trouble};
+use crate::print::{OutputFormat, Printer};
+use crate::stage::{Item, LessonError, LessonResult, Stage};
 use crate::words::Language;
 use crate::{LESSONS, Lesson};
 
@@ -14,7 +14,7 @@ use crate::{LESSONS, Lesson};
     Some(nearest) => format!("did you mean {nearest}?"),
     None => format!("there are: {}", names()),
 })]
-pub struct Unknown {
+pub struct UnknownLesson {
     /// As it was written.
     pub name: String,
     /// The lesson that is called almost so.
@@ -33,7 +33,7 @@ const ALIKE: f64 = 0.75;
 const SHORTEST_PART: usize = 3;
 
 /// The lessons with these names, in this order; `all` is all of them.
-pub fn chosen(names: &[String]) -> Result<Vec<Lesson>, Unknown> {
+pub fn select_lessons(names: &[String]) -> Result<Vec<Lesson>, UnknownLesson> {
     let mut lessons = Vec::new();
     for name in names {
         if name == "all" {
@@ -41,7 +41,10 @@ pub fn chosen(names: &[String]) -> Result<Vec<Lesson>, Unknown> {
         } else if let Some(lesson) = LESSONS.iter().find(|lesson| lesson.name == name) {
             lessons.push(*lesson);
         } else {
-            return Err(Unknown { name: name.clone(), nearest: nearest(&name.to_lowercase()) });
+            return Err(UnknownLesson {
+                name: name.clone(),
+                nearest: nearest(&name.to_lowercase()),
+            });
         }
     }
     Ok(lessons)
@@ -58,13 +61,13 @@ fn nearest(name: &str) -> Option<&'static str> {
 
 /// A lesson that has been given.
 #[derive(Debug)]
-pub struct Given {
+pub struct LessonReport {
     /// Which.
     pub lesson: Lesson,
     /// Everything that was told and shown, up to where it failed if it did.
     pub items: Vec<Item>,
     /// How it ended.
-    pub outcome: Taught,
+    pub outcome: LessonResult,
 }
 
 /// Gives lessons and prints them while they happen. One that fails says so and does not stop those
@@ -72,13 +75,13 @@ pub struct Given {
 ///
 /// # Errors
 /// Only those of `out`; how each lesson ended is in what is returned.
-pub fn give(
+pub fn run_lessons(
     lessons: &[Lesson],
     options: &Options,
     language: Language,
-    look: Look,
+    look: OutputFormat,
     out: &mut dyn Write,
-) -> io::Result<Vec<Given>> {
+) -> io::Result<Vec<LessonReport>> {
     let mut printer = Printer::new(language, look, out);
     let mut all = Vec::new();
     for lesson in lessons {
@@ -99,10 +102,10 @@ pub fn give(
             return Err(error);
         }
         // Where there is only one, a wish that cannot be met is wrong use: the caller's to refuse.
-        if lessons.len() > 1 || !matches!(outcome, Err(Trouble::Wish(_))) {
+        if lessons.len() > 1 || !matches!(outcome, Err(LessonError::BadOption(_))) {
             printer.outcome(&outcome)?;
         }
-        all.push(Given { lesson: *lesson, items, outcome });
+        all.push(LessonReport { lesson: *lesson, items, outcome });
     }
     printer.end(&all)?;
     Ok(all)

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use crate::flow::Flow;
 use crate::sockets::{PATIENCE, patient, unacknowledged, wait_until};
-use crate::stage::{Stage, Taught, Trouble};
+use crate::stage::{LessonError, LessonResult, Stage};
 
 /// How many clients come at once when the work is timed.
 const CLIENTS: usize = 8;
@@ -23,7 +23,7 @@ const CLIENTS: usize = 8;
 /// How long a server then waits for each, as it would for a disk, a database, a command.
 const WORK: Duration = Duration::from_millis(50);
 
-pub(crate) fn teach(stage: &mut Stage) -> Taught {
+pub(crate) fn teach(stage: &mut Stage) -> LessonResult {
     one_after_the_other(stage)?;
     a_thread_for_each(stage)?;
     a_task_for_each(stage)?;
@@ -229,8 +229,8 @@ impl Client {
 fn with_server(
     server: Server,
     job: &Arc<Job>,
-    clients: impl FnOnce(SocketAddr) -> Taught,
-) -> Taught {
+    clients: impl FnOnce(SocketAddr) -> LessonResult,
+) -> LessonResult {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     // For accept: a client that fails must not hang us.
     SockRef::from(&listener).set_read_timeout(Some(PATIENCE))?;
@@ -244,7 +244,7 @@ fn with_server(
 
 /// A client that is served and then says nothing for a while, and a second one that has a question
 /// meanwhile. Whether the first waits for the second's answer before it leaves is all that differs.
-fn two_clients(server: Server, second_is_answered_first: bool) -> Result<Arc<Job>, Trouble> {
+fn two_clients(server: Server, second_is_answered_first: bool) -> Result<Arc<Job>, LessonError> {
     let job = Job::new(2, Duration::ZERO);
     with_server(server, &job, |address| {
         let mut first = Client::connect(address, &job, 1)?;
@@ -289,7 +289,7 @@ fn answered_meanwhile(journal: &[Event]) -> bool {
         .is_some_and(|thread| is_before(journal, Event::Answers(2, thread), Event::Leaves(1)))
 }
 
-fn show(stage: &mut Stage, job: &Job) -> Result<Vec<Event>, Trouble> {
+fn show(stage: &mut Stage, job: &Job) -> Result<Vec<Event>, LessonError> {
     let journal = job.journal();
     let (english, chinese): (Vec<_>, Vec<_>) = journal.iter().map(|event| event.words()).unzip();
     stage.list(
@@ -300,7 +300,7 @@ fn show(stage: &mut Stage, job: &Job) -> Result<Vec<Event>, Trouble> {
     Ok(journal)
 }
 
-fn one_after_the_other(stage: &mut Stage) -> Taught {
+fn one_after_the_other(stage: &mut Stage) -> LessonResult {
     stage.scene("A sequential server", "顺序服务器（sequential server）")?;
     stage.say(
         "accept, serve until the client leaves, accept the next. Client 1 gets its answer, stays, \
@@ -327,7 +327,7 @@ fn one_after_the_other(stage: &mut Stage) -> Taught {
     )
 }
 
-fn a_thread_for_each(stage: &mut Stage) -> Taught {
+fn a_thread_for_each(stage: &mut Stage) -> LessonResult {
     stage.scene("A thread for each client", "每个客户端一个线程（thread）")?;
     let job = two_clients(threads, true)?;
     let journal = show(stage, &job)?;
@@ -344,7 +344,7 @@ fn a_thread_for_each(stage: &mut Stage) -> Taught {
     )
 }
 
-fn a_task_for_each(stage: &mut Stage) -> Taught {
+fn a_task_for_each(stage: &mut Stage) -> LessonResult {
     stage.scene("An async task for each client", "每个客户端一个异步任务（async task）")?;
     let job = two_clients(tasks, true)?;
     let journal = show(stage, &job)?;
@@ -362,7 +362,7 @@ fn a_task_for_each(stage: &mut Stage) -> Taught {
     )
 }
 
-fn the_same_work_timed(stage: &mut Stage) -> Taught {
+fn the_same_work_timed(stage: &mut Stage) -> LessonResult {
     stage.scene("The same work, timed", "同样的工作，各用多少时间")?;
     stage.say(
         format!(
@@ -422,7 +422,7 @@ fn the_same_work_timed(stage: &mut Stage) -> Taught {
 }
 
 /// All clients at once, each with one question.
-fn crowd(server: SocketAddr, job: &Arc<Job>) -> Taught {
+fn crowd(server: SocketAddr, job: &Arc<Job>) -> LessonResult {
     thread::scope(|scope| {
         let clients: Vec<_> = (1..=CLIENTS)
             .map(|number| {

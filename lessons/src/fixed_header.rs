@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use crate::flow::Flow;
 use crate::shell::{answer_of, output_of};
 use crate::sockets::{DOWN, pair, queued, recv, wait_until};
-use crate::stage::{Stage, Taught, Trouble};
+use crate::stage::{LessonError, LessonResult, Stage};
 
 /// How the receiver may read: none of it may make a difference.
 const READ_SIZES: [usize; 3] = [1, 1024, 64 << 10];
@@ -26,7 +26,7 @@ const CHUNK: usize = 16 << 10;
 /// Nobody's description is longer: a length that a stranger has sent is a claim, not a fact.
 const LONGEST_DESCRIPTION: usize = 4096;
 
-pub(crate) fn teach(stage: &mut Stage) -> Taught {
+pub(crate) fn teach(stage: &mut Stage) -> LessonResult {
     let command = stage.options().command.clone().unwrap_or_else(|| "ls -l /usr/bin".to_owned());
     let output = output_of(&command)?;
     four_bytes(stage, &command, &output)?;
@@ -36,7 +36,7 @@ pub(crate) fn teach(stage: &mut Stage) -> Taught {
 
 /// As in many courses (Python's `struct.pack`): four bytes, then a description of that length, then
 /// the data.
-fn four_bytes(stage: &mut Stage, command: &str, output: &[u8]) -> Taught {
+fn four_bytes(stage: &mut Stage, command: &str, output: &[u8]) -> LessonResult {
     stage.scene("Four bytes, a description, the data", "4 字节长度、描述性的头、数据")?;
     let (client, server) = pair()?;
     let flow = Flow::new(DOWN);
@@ -156,7 +156,7 @@ fn field<'a>(description: &'a str, name: &str) -> Option<&'a str> {
 }
 
 /// The answers to two commands at once, as labshd would send them.
-fn glued_and_yet_apart(stage: &mut Stage) -> Taught {
+fn glued_and_yet_apart(stage: &mut Stage) -> LessonResult {
     stage.scene(
         "labsh's header: 12 bytes in front of everything",
         "labsh 的消息头（也叫报头，header）：每条消息前 12 字节",
@@ -243,7 +243,7 @@ fn glued_and_yet_apart(stage: &mut Stage) -> Taught {
     )
 }
 
-fn any_read_size(stage: &mut Stage, command: &str, output: &[u8]) -> Taught {
+fn any_read_size(stage: &mut Stage, command: &str, output: &[u8]) -> LessonResult {
     stage.scene(
         "1 byte, 1,024 bytes, 64 KiB: the same messages",
         "每次读 1 字节、1,024 字节、64 KiB：消息都一样",
@@ -300,7 +300,7 @@ fn any_read_size(stage: &mut Stage, command: &str, output: &[u8]) -> Taught {
 
 /// Sends frames through a connection of their own and decodes them at the other end; how many reads
 /// that took, too.
-fn send_and_read(frames: &[Frame], size: usize) -> Result<(usize, Vec<Frame>), Trouble> {
+fn send_and_read(frames: &[Frame], size: usize) -> Result<(usize, Vec<Frame>), LessonError> {
     let (client, server) = pair()?;
     thread::scope(|scope| {
         let sending = scope.spawn(move || -> io::Result<()> {
@@ -314,7 +314,7 @@ fn send_and_read(frames: &[Frame], size: usize) -> Result<(usize, Vec<Frame>), T
     })
 }
 
-fn read_frames(socket: TcpStream, size: usize) -> Result<(usize, Vec<Frame>), Trouble> {
+fn read_frames(socket: TcpStream, size: usize) -> Result<(usize, Vec<Frame>), LessonError> {
     let (mut decoder, mut frames, mut reads) = (Decoder::default(), Vec::new(), 0);
     let mut buffer = vec![0; size];
     loop {

@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::words::Words;
+use crate::words::Text;
 
 /// What a step did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +57,7 @@ pub const KEPT: usize = 256;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
     /// What it is, in a word or two: `ls -l`, `PING 1`.
-    pub label: Words,
+    pub label: Text,
     /// Its first byte, counted from the beginning of the flow.
     pub start: u64,
     /// The byte behind its last one.
@@ -68,7 +68,7 @@ pub struct Message {
 #[derive(Debug, Clone, Default)]
 pub struct Record {
     /// From whom to whom.
-    pub label: Words,
+    pub label: Text,
     /// What carries it.
     pub carrier: Carrier,
     /// In the order in which they were written.
@@ -88,18 +88,18 @@ pub struct Flow {
 
 impl Flow {
     /// From whom to whom, in a few words.
-    pub fn new(label: impl Into<Words>) -> Self {
+    pub fn new(label: impl Into<Text>) -> Self {
         Self::over(Carrier::Stream, label)
     }
 
     /// The same of something else than a stream.
-    pub fn over(carrier: Carrier, label: impl Into<Words>) -> Self {
+    pub fn over(carrier: Carrier, label: impl Into<Text>) -> Self {
         let record = Record { label: label.into(), carrier, ..Record::default() };
         Self { began: Instant::now(), record: Arc::new(Mutex::new(record)) }
     }
 
     /// Begins a message: what is written from now on belongs to it.
-    pub fn message(&self, label: impl Into<Words>) {
+    pub fn message(&self, label: impl Into<Text>) {
         let mut record = self.lock();
         let start = record.written;
         record.messages.push(Message { label: label.into(), start, end: start });

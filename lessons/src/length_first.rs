@@ -10,18 +10,18 @@ use sha2::{Digest, Sha256};
 use crate::flow::{Flow, What};
 use crate::shell::{answer_of, output_of};
 use crate::sockets::{DOWN, UP, pair, queued, wait_until};
-use crate::stage::{Stage, Taught, Trouble};
+use crate::stage::{LessonError, LessonResult, Stage};
 
 /// What the client says when it has understood a length.
 const READY: &[u8] = b"ready";
 
-pub(crate) fn teach(stage: &mut Stage) -> Taught {
+pub(crate) fn teach(stage: &mut Stage) -> LessonResult {
     it_works(stage)?;
     without_waiting(stage)?;
     the_acknowledgement_sticks(stage)
 }
 
-fn it_works(stage: &mut Stage) -> Taught {
+fn it_works(stage: &mut Stage) -> LessonResult {
     stage.scene("Length, acknowledgement, data", "先发长度，等确认，再发数据")?;
     let first = stage.options().command.clone().unwrap_or_else(|| "ls -l /usr/bin".to_owned());
     output_of(&first)?; // tells at once if the command is of no use
@@ -35,7 +35,7 @@ fn it_works(stage: &mut Stage) -> Taught {
             commands.iter().map(|command| client.ask(command)).collect();
         client.socket.shutdown(Shutdown::Write)?; // the server's recv() returns 0: it ends
         let sent = joined(serving);
-        Ok::<_, Trouble>((asked?, sent?, client.round_trips))
+        Ok::<_, LessonError>((asked?, sent?, client.round_trips))
     })?;
 
     stage.say(
@@ -121,7 +121,7 @@ impl Client<'_> {
 
 /// Answers commands until the client has no more; the digest of each answer as it was before it was
 /// sent.
-fn serve(socket: &TcpStream, up: &Flow, down: &Flow) -> Result<Vec<[u8; 32]>, Trouble> {
+fn serve(socket: &TcpStream, up: &Flow, down: &Flow) -> Result<Vec<[u8; 32]>, LessonError> {
     let mut digests = Vec::new();
     let mut buffer = [0; 4096];
     loop {
@@ -142,7 +142,7 @@ fn serve(socket: &TcpStream, up: &Flow, down: &Flow) -> Result<Vec<[u8; 32]>, Tr
     }
 }
 
-fn without_waiting(stage: &mut Stage) -> Taught {
+fn without_waiting(stage: &mut Stage) -> LessonResult {
     stage.scene(
         "Without the wait: length and data stick together",
         "不等确认：长度和数据粘在一起",
@@ -193,7 +193,7 @@ fn without_waiting(stage: &mut Stage) -> Taught {
     )
 }
 
-fn the_acknowledgement_sticks(stage: &mut Stage) -> Taught {
+fn the_acknowledgement_sticks(stage: &mut Stage) -> LessonResult {
     stage.scene("The acknowledgement sticks as well", "确认自己也会粘")?;
     let (client, server) = pair()?;
     let flow = Flow::new(UP);
@@ -240,6 +240,6 @@ fn short(bytes: &[u8]) -> String {
     digest(bytes)[..4].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn joined<T>(thread: ScopedJoinHandle<'_, Result<T, Trouble>>) -> Result<T, Trouble> {
+fn joined<T>(thread: ScopedJoinHandle<'_, Result<T, LessonError>>) -> Result<T, LessonError> {
     thread.join().map_err(|_| io::Error::other("the server's thread panicked"))?
 }

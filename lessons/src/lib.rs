@@ -35,14 +35,14 @@ mod udp;
 mod unix;
 mod wire;
 
-pub use class::{Given, Unknown, chosen, give};
+pub use class::{LessonReport, UnknownLesson, run_lessons, select_lessons};
 pub use flow::{Carrier, Flow, KEPT, Message, Record, Step, Watched, What};
 pub use options::Options;
-pub use page::{Place, Unwritable, index, page};
-pub use print::{Look, list};
-pub use real::{Ran, RealSession};
-pub use stage::{Item, Stage, Taught, Trouble};
-pub use words::{Language, Words};
+pub use page::{PageError, PageTarget, index, page};
+pub use print::{ColorChoice, OutputFormat, list_lessons};
+pub use real::{CommandOutput, RealSession, RunLine};
+pub use stage::{Item, LessonError, LessonResult, Stage};
+pub use words::{Language, Text};
 
 /// One lesson.
 #[derive(Debug, Clone, Copy)]
@@ -51,12 +51,12 @@ pub struct Lesson {
     pub name: &'static str,
     /// What it shows, in one line.
     pub title: (&'static str, &'static str),
-    teach: fn(&mut Stage) -> Taught,
+    teach: fn(&mut Stage) -> LessonResult,
 }
 
 impl Lesson {
-    /// Whether it needs [`Options::real`].
-    pub fn watches_a_session(&self) -> bool {
+    /// Whether it needs [`Options::real_session`].
+    pub fn needs_real_session(&self) -> bool {
         self.name == "wire"
     }
 }

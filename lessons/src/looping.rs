@@ -9,9 +9,9 @@ use std::time::Duration;
 use crate::flow::Flow;
 use crate::kernel::segments_sent;
 use crate::sockets::{UP, pair, patient, queued, recv, unacknowledged, wait_until};
-use crate::stage::{Stage, Taught, Trouble};
+use crate::stage::{LessonError, LessonResult, Stage};
 
-pub(crate) fn teach(stage: &mut Stage) -> Taught {
+pub(crate) fn teach(stage: &mut Stage) -> LessonResult {
     many_messages(stage)?;
     an_empty_message(stage)?;
     the_end(stage)?;
@@ -19,7 +19,7 @@ pub(crate) fn teach(stage: &mut Stage) -> Taught {
     the_next_client(stage)
 }
 
-fn many_messages(stage: &mut Stage) -> Taught {
+fn many_messages(stage: &mut Stage) -> LessonResult {
     stage.scene("A loop on both sides", "两边各一个循环")?;
     let (client, server) = pair()?;
     let up = Flow::new(UP);
@@ -65,7 +65,7 @@ fn echo(mut server: &TcpStream, up: &Flow) -> io::Result<()> {
     }
 }
 
-fn an_empty_message(stage: &mut Stage) -> Taught {
+fn an_empty_message(stage: &mut Stage) -> LessonResult {
     stage.scene("Somebody just presses Enter: the empty message", "只按了回车：空消息")?;
     let (client, server) = pair()?;
     let flow = Flow::new(UP);
@@ -130,7 +130,7 @@ fn an_empty_message(stage: &mut Stage) -> Taught {
     )?)
 }
 
-fn the_end(stage: &mut Stage) -> Taught {
+fn the_end(stage: &mut Stage) -> LessonResult {
     stage.scene(
         "The client has gone: recv returns 0, again and again",
         "客户端走了：recv 一次又一次返回 \
@@ -229,7 +229,7 @@ fn greet(address: SocketAddr) -> io::Result<TcpStream> {
 
 /// Is ended before it has read its answer. Where bytes lie unread, close() sends RST instead of FIN
 /// (RFC 2525, 2.17).
-fn crash(address: SocketAddr) -> Taught {
+fn crash(address: SocketAddr) -> LessonResult {
     let mut client = patient(TcpStream::connect(address)?)?;
     client.write_all(b"hello")?;
     wait_until("the answer waits to be read", "回答已到，还没有读", || {
@@ -237,13 +237,13 @@ fn crash(address: SocketAddr) -> Taught {
     })
 }
 
-fn a_reset(stage: &mut Stage) -> Taught {
+fn a_reset(stage: &mut Stage) -> LessonResult {
     stage.scene("The client has crashed: connection reset", "客户端崩溃了：连接被重置")?;
     let (address, server) = sequential(true)?;
     crash(address)?;
     let died = joined(server);
     let kind = match &died {
-        Err(Trouble::Io(error)) => error.kind(),
+        Err(LessonError::Io(error)) => error.kind(),
         _ => ErrorKind::Other,
     };
     let next = loop {
@@ -276,7 +276,7 @@ fn a_reset(stage: &mut Stage) -> Taught {
     )
 }
 
-fn the_next_client(stage: &mut Stage) -> Taught {
+fn the_next_client(stage: &mut Stage) -> LessonResult {
     stage.scene("The server goes on to the next client", "服务器继续为下一个客户端服务")?;
     let (address, server) = sequential(false)?;
     drop(greet(address)?); // leaves politely
@@ -307,7 +307,7 @@ fn the_next_client(stage: &mut Stage) -> Taught {
     )
 }
 
-fn joined<T>(thread: JoinHandle<io::Result<T>>) -> Result<T, Trouble> {
+fn joined<T>(thread: JoinHandle<io::Result<T>>) -> Result<T, LessonError> {
     let result = thread.join().map_err(|_| io::Error::other("a thread panicked"))?;
     Ok(result?)
 }

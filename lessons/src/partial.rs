@@ -12,7 +12,7 @@ use socket2::SockRef;
 
 use crate::flow::Flow;
 use crate::sockets::{PATIENCE, pair, queued, unacknowledged, wait_until};
-use crate::stage::{Stage, Taught};
+use crate::stage::{LessonResult, Stage};
 
 /// How much the program wants to send: far more than both buffers hold.
 const TOTAL: usize = 1 << 20;
@@ -20,7 +20,7 @@ const TOTAL: usize = 1 << 20;
 /// What is asked for each buffer; Linux doubles it, for its own bookkeeping (socket(7)).
 const BUFFER: usize = 16 << 10;
 
-pub(crate) fn teach(stage: &mut Stage) -> Taught {
+pub(crate) fn teach(stage: &mut Stage) -> LessonResult {
     // Numbered lines of eight bytes: one sees at once which are missing.
     let data: Vec<u8> =
         (1..=TOTAL / 8).flat_map(|number| format!("{number:07}\n").into_bytes()).collect();
@@ -38,7 +38,7 @@ fn small_pair() -> io::Result<(TcpStream, TcpStream)> {
     Ok((sender, receiver))
 }
 
-fn the_naive_program(stage: &mut Stage, data: &[u8]) -> Taught {
+fn the_naive_program(stage: &mut Stage, data: &[u8]) -> LessonResult {
     stage
         .scene("A program that does not look at what send returns", "一个不看 send 返回值的程序")?;
     let (sender, receiver) = small_pair()?;
@@ -97,7 +97,7 @@ fn the_naive_program(stage: &mut Stage, data: &[u8]) -> Taught {
     )
 }
 
-fn full(stage: &mut Stage, data: &[u8]) -> Taught {
+fn full(stage: &mut Stage, data: &[u8]) -> LessonResult {
     stage.scene("A full buffer: EAGAIN", "缓冲区满了：EAGAIN")?;
     let (mut sender, mut receiver) = small_pair()?;
     sender.set_nonblocking(true)?;
@@ -152,7 +152,7 @@ fn full(stage: &mut Stage, data: &[u8]) -> Taught {
     )
 }
 
-fn send_with_a_timeout(stage: &mut Stage, data: &[u8]) -> Taught {
+fn send_with_a_timeout(stage: &mut Stage, data: &[u8]) -> LessonResult {
     stage.scene("A blocking socket with a timeout", "带超时的阻塞套接字")?;
     stage.say(
         "A blocking send waits until all of it is in the buffer, so on a good day it takes \
@@ -179,7 +179,7 @@ fn send_with_a_timeout(stage: &mut Stage, data: &[u8]) -> Taught {
     )
 }
 
-fn send_all(stage: &mut Stage, data: &[u8]) -> Taught {
+fn send_all(stage: &mut Stage, data: &[u8]) -> LessonResult {
     stage.scene(
         "The cure: send the rest, until there is none",
         "解决办法：把剩下的接着发，直到发完",

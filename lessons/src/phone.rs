@@ -9,7 +9,7 @@ use socket2::{Domain, Socket, Type};
 
 use crate::flow::Flow;
 use crate::sockets::{DOWN, UP, patient, recv};
-use crate::stage::{Stage, Taught, Trouble};
+use crate::stage::{LessonError, LessonResult, Stage};
 
 const QUESTION: &[u8] = b"Who are you?";
 const ANSWER: &[u8] = b"I am labsh.";
@@ -22,7 +22,7 @@ struct Served {
     after_close: usize,
 }
 
-pub(crate) fn teach(stage: &mut Stage) -> Taught {
+pub(crate) fn teach(stage: &mut Stage) -> LessonResult {
     stage
         .scene("The server gets a phone, a number, and a line", "服务器：买电话、办号码、等来电")?;
     // socket(): a telephone. SOCK_STREAM over IPv4 is TCP.
@@ -124,7 +124,7 @@ pub(crate) fn teach(stage: &mut Stage) -> Taught {
 }
 
 /// The server's side of the call.
-fn serve(listener: Socket, up: &Flow, down: &Flow) -> Result<Served, Trouble> {
+fn serve(listener: Socket, up: &Flow, down: &Flow) -> Result<Served, LessonError> {
     // accept(): pick up; a new socket for this one conversation
     let (connected, _) = listener.accept()?;
     let connected = patient(connected.into())?;

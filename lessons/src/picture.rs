@@ -5,8 +5,8 @@ use unicode_width::UnicodeWidthChar;
 
 use crate::flow::{Carrier, Message, Record, What};
 use crate::layout::{self, Block, Line, Track};
-use crate::print::{Look, Style, counted};
-use crate::words::{Language, Words};
+use crate::print::{OutputFormat, Style, counted};
+use crate::words::{Language, Text};
 use crate::wrap::{escape, fit, width, wrap};
 
 /// Lines of blocks that one picture may have; what comes behind them is counted.
@@ -23,14 +23,14 @@ const COLORS: [u8; 6] = [117, 215, 114, 218, 227, 183];
 const NOBODY: u8 = 250;
 
 /// The lines of the picture, each no wider than the look allows.
-pub(crate) fn draw(record: &Record, language: Language, look: Look) -> Vec<String> {
+pub(crate) fn draw(record: &Record, language: Language, look: OutputFormat) -> Vec<String> {
     Picture { record, language, look }.draw()
 }
 
 struct Picture<'a> {
     record: &'a Record,
     language: Language,
-    look: Look,
+    look: OutputFormat,
 }
 
 /// One column of a row.
@@ -95,13 +95,13 @@ impl Picture<'_> {
     }
 
     /// So many writes and reads, or what stands for them at a proxy.
-    fn count(&self, writes: usize, reads: usize) -> Words {
+    fn count(&self, writes: usize, reads: usize) -> Text {
         if self.is_passed_on() {
             let english = format!("{}, {}", counted(writes, "message"), counted(reads, "piece"));
-            return Words::new(english, format!("{writes} 条消息，{reads} 块"));
+            return Text::new(english, format!("{writes} 条消息，{reads} 块"));
         }
         let english = format!("{}, {}", counted(writes, "write"), counted(reads, "read"));
-        Words::new(english, format!("写 {writes} 次，读 {reads} 次"))
+        Text::new(english, format!("写 {writes} 次，读 {reads} 次"))
     }
 
     /// From whom to whom, and how many calls it took.
@@ -110,12 +110,12 @@ impl Picture<'_> {
         let bytes = of(What::Write).map(|step| step.end - step.start).sum::<u64>() as usize;
         let (writes, reads) = (of(What::Write).count(), of(What::Read).count());
         let calls = self.count(writes, reads);
-        let words = Words::new(
-            format!("{}, {}", counted(bytes, "byte"), calls.of(Language::English)),
-            format!("{bytes} 字节，{}", calls.of(Language::Chinese)),
+        let words = Text::new(
+            format!("{}, {}", counted(bytes, "byte"), calls.get(Language::English)),
+            format!("{bytes} 字节，{}", calls.get(Language::Chinese)),
         );
-        let counts = words.of(self.language);
-        let label = escape(self.record.label.of(self.language).as_bytes());
+        let counts = words.get(self.language);
+        let label = escape(self.record.label.get(self.language).as_bytes());
         let label = fit(&label, self.look.width.saturating_sub(width(counts) + 2));
         format!("{}  {}", Style::Label.on(&label, self.look), Style::Faint.on(counts, self.look))
     }
@@ -233,7 +233,7 @@ impl Picture<'_> {
         paint: Paint,
     ) {
         let Some(index) = message.filter(|_| to > from) else { return };
-        let name = escape(self.record.messages[index].label.of(self.language).as_bytes());
+        let name = escape(self.record.messages[index].label.get(self.language).as_bytes());
         let long =
             if self.look.color { format!("{} {name}", letter(index)) } else { format!(" {name} ") };
         // At least one letter of the filling must remain on either side of a name in plain text.
@@ -296,12 +296,13 @@ impl Picture<'_> {
                 blocks.flatten().filter(hidden).map(|block| block.calls).sum()
             };
             let calls = self.count(behind(What::Write), behind(What::Read));
-            let english = format!("not drawn: {}, from byte {end} on", calls.of(Language::English));
-            let chinese = format!("第 {end} 字节以后没有画出：{}", calls.of(Language::Chinese));
-            notes.push(Words::new(english, chinese));
+            let english =
+                format!("not drawn: {}, from byte {end} on", calls.get(Language::English));
+            let chinese = format!("第 {end} 字节以后没有画出：{}", calls.get(Language::Chinese));
+            notes.push(Text::new(english, chinese));
         }
         if lines.iter().any(|line| !line.to_scale) {
-            notes.push(Words::new("widths are not to scale", "宽度不按比例"));
+            notes.push(Text::new("widths are not to scale", "宽度不按比例"));
         }
         let reads: Vec<&Block> = tracks
             .iter()
@@ -313,12 +314,12 @@ impl Picture<'_> {
             segment.start < segment.end && !reads.iter().any(|block| segment.is_in(block))
         };
         if !reads.is_empty() && lines.iter().flat_map(|line| &line.segments).any(unread) {
-            notes.push(Words::new("·· was never read", "·· 没有被读出"));
+            notes.push(Text::new("·· was never read", "·· 没有被读出"));
         }
         if notes.is_empty() {
             return Vec::new();
         }
-        let notes: Vec<&str> = notes.iter().map(|words| words.of(self.language)).collect();
+        let notes: Vec<&str> = notes.iter().map(|words| words.get(self.language)).collect();
         let text = match self.language {
             Language::English => format!("({})", notes.join("; ")),
             Language::Chinese => format!("（{}）", notes.join("；")),
@@ -353,16 +354,16 @@ impl Picture<'_> {
             };
             let bytes = (message.end - message.start) as usize;
             let words =
-                Words::new(format!(" ({})", counted(bytes, "byte")), format!("（{bytes} 字节）"));
+                Text::new(format!(" ({})", counted(bytes, "byte")), format!("（{bytes} 字节）"));
             let name =
-                fit(&escape(message.label.of(self.language).as_bytes()), self.look.width / 2);
-            let text = format!(" {name}{}", words.of(self.language));
+                fit(&escape(message.label.get(self.language).as_bytes()), self.look.width / 2);
+            let text = format!(" {name}{}", words.get(self.language));
             let columns = width(&text) + if self.look.color { 3 } else { 1 };
             add(&format!("{sign}{text}"), columns);
         }
         if let Some(more) = messages.len().checked_sub(NAMED).filter(|more| *more > 0) {
-            let words = Words::new(format!("and {more} more"), format!("另有 {more} 条"));
-            let text = words.of(self.language);
+            let words = Text::new(format!("and {more} more"), format!("另有 {more} 条"));
+            let text = words.get(self.language);
             add(text, width(text));
         }
         lines.into_iter().map(|(line, _)| line).filter(|line| !line.is_empty()).collect()

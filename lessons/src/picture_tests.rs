@@ -3,9 +3,9 @@
 use super::*;
 use crate::Flow;
 
-const PLAIN: Look = Look { width: 60, color: false };
+const PLAIN: OutputFormat = OutputFormat { width: 60, color: false };
 
-fn english(flow: &Flow, look: Look) -> Vec<String> {
+fn english(flow: &Flow, look: OutputFormat) -> Vec<String> {
     draw(&flow.record(), Language::English, look)
 }
 
@@ -107,7 +107,7 @@ fn no_line_is_wider_than_the_terminal_in_any_look_or_language() {
     (0..90).for_each(|_| flow.read(b"xx"));
     for columns in 40..200 {
         for (language, color) in [(Language::English, false), (Language::Chinese, true)] {
-            for line in draw(&flow.record(), language, Look { width: columns, color }) {
+            for line in draw(&flow.record(), language, OutputFormat { width: columns, color }) {
                 assert_eq!(line.contains('\x1b'), color && line.contains('\x1b'));
                 assert!(width(&without_color(&line)) <= columns, "{columns}: {line}");
             }
@@ -122,7 +122,7 @@ fn with_colours_every_byte_is_in_the_same_column() {
     flow.read(&[b'x'; 40]);
     flow.read(&[b'x'; 32]);
     let plain = english(&flow, PLAIN);
-    let colored: Vec<String> = english(&flow, Look { color: true, ..PLAIN })
+    let colored: Vec<String> = english(&flow, OutputFormat { color: true, ..PLAIN })
         .iter()
         .map(|line| without_color(line))
         .collect();

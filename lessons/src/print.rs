@@ -1,43 +1,81 @@
 //! A lesson on a terminal, or as plain text in a file or a pipe.
 
+use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
+use std::ops::RangeInclusive;
+use std::str::FromStr;
 
-use crate::class::Given;
+use crate::class::LessonReport;
 use crate::picture;
-use crate::stage::{Item, Taught, Trouble};
-use crate::words::{Language, Words};
+use crate::stage::{Item, LessonError, LessonResult};
+use crate::words::{Language, Text};
 use crate::wrap::{escape, fit, width, wrap};
 use crate::{LESSONS, Lesson};
 
-/// What the place looks like where lessons are shown.
+/// When output is coloured.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ColorChoice {
+    /// On a terminal, unless `NO_COLOR` is set.
+    #[default]
+    Auto,
+    /// Also into a file or a pipe.
+    Always,
+    /// Plain text.
+    Never,
+}
+
+impl FromStr for ColorChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "always" => Ok(Self::Always),
+            "never" => Ok(Self::Never),
+            _ => Err("write auto, always or never".to_owned()),
+        }
+    }
+}
+
+/// The width and the colours of printed output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Look {
-    /// Columns.
+pub struct OutputFormat {
+    /// Columns per line.
     pub width: usize,
-    /// Whether colours are understood there (ECMA-48, and 256 of them).
+    /// Whether to print colours (ECMA-48, from the palette of 256).
     pub color: bool,
 }
 
-/// Where there is no terminal, and `COLUMNS` does not say otherwise.
-const WIDTH: u16 = 80;
+/// Columns of output that is not a terminal if `COLUMNS` is not set.
+const DEFAULT_COLUMNS: u16 = 80;
 
-/// Narrower than that a picture says nothing, wider than that nobody reads text.
-const WIDTHS: std::ops::RangeInclusive<u16> = 40..=200;
+/// Bounds of the width: narrower pictures show nothing, wider text is hard to read.
+const COLUMN_BOUNDS: RangeInclusive<u16> = 40..=200;
 
-impl Look {
-    /// As wide as the terminal that stdout is; colours if it is one that has them and `NO_COLOR` is
-    /// not set.
-    pub fn of_stdout() -> Self {
-        let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+impl OutputFormat {
+    /// The format of stdout: as wide as its terminal, else as `COLUMNS` says, else 80 columns.
+    pub fn for_stdout(color: ColorChoice) -> Self {
         let columns = || variable("COLUMNS").and_then(|columns| columns.to_str()?.parse().ok());
         let terminal = terminal_size::terminal_size_of(io::stdout()).map(|(width, _)| width.0);
-        let width = terminal.filter(|width| *width > 0).or_else(columns).unwrap_or(WIDTH);
-        let dumb = variable("TERM").is_none_or(|term| term == "dumb");
-        Self {
-            width: width.clamp(*WIDTHS.start(), *WIDTHS.end()).into(),
-            color: io::stdout().is_terminal() && !dumb && variable("NO_COLOR").is_none(),
-        }
+        let width = terminal.filter(|width| *width > 0).or_else(columns).unwrap_or(DEFAULT_COLUMNS);
+        let color = match color {
+            ColorChoice::Auto => stdout_shows_color(),
+            ColorChoice::Always => true,
+            ColorChoice::Never => false,
+        };
+        Self { width: width.clamp(*COLUMN_BOUNDS.start(), *COLUMN_BOUNDS.end()).into(), color }
     }
+}
+
+/// Whether stdout is a terminal with colours and `NO_COLOR` is not set.
+fn stdout_shows_color() -> bool {
+    let dumb = variable("TERM").is_none_or(|term| term == "dumb");
+    io::stdout().is_terminal() && !dumb && variable("NO_COLOR").is_none()
+}
+
+/// An environment variable that is set and not empty.
+fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
 }
 
 /// How a piece of text stands out (SGR parameters, ECMA-48 8.3.117).
@@ -67,7 +105,7 @@ impl Style {
     }
 
     /// The text in this style; as it is where there are no colours.
-    pub(crate) fn on(self, text: &str, look: Look) -> String {
+    pub(crate) fn on(self, text: &str, look: OutputFormat) -> String {
         if look.color && !text.is_empty() {
             format!("\x1b[{}m{text}\x1b[0m", self.parameters())
         } else {
@@ -94,7 +132,7 @@ enum Before {
 /// Prints what a lesson tells, as it tells it.
 pub(crate) struct Printer<'a> {
     language: Language,
-    look: Look,
+    look: OutputFormat,
     out: &'a mut dyn Write,
     scenes: usize,
     /// What was printed last.
@@ -102,7 +140,7 @@ pub(crate) struct Printer<'a> {
 }
 
 impl<'a> Printer<'a> {
-    pub(crate) fn new(language: Language, look: Look, out: &'a mut dyn Write) -> Self {
+    pub(crate) fn new(language: Language, look: OutputFormat, out: &'a mut dyn Write) -> Self {
         Self { language, look, out, scenes: 0, before: Before::Title }
     }
 
@@ -150,9 +188,9 @@ impl<'a> Printer<'a> {
             Item::Notice(words) => self.text("▶ ", self.of(words), Some(Style::Notice))?,
             Item::Fact(words) => self.text("✓ ", self.of(words), Some(Style::Good))?,
             Item::Shown { what, bytes } => {
-                let size = Words::new(
-                    format!("{} ({})", what.of(Language::English), counted(bytes.len(), "byte")),
-                    format!("{}（{} 字节）", what.of(Language::Chinese), bytes.len()),
+                let size = Text::new(
+                    format!("{} ({})", what.get(Language::English), counted(bytes.len(), "byte")),
+                    format!("{}（{} 字节）", what.get(Language::Chinese), bytes.len()),
                 );
                 self.lines(self.of(&size), bytes)?;
             }
@@ -168,7 +206,7 @@ impl<'a> Printer<'a> {
     }
 
     /// A lesson has ended.
-    pub(crate) fn outcome(&mut self, outcome: &Taught) -> io::Result<()> {
+    pub(crate) fn outcome(&mut self, outcome: &LessonResult) -> io::Result<()> {
         if let Err(trouble) = outcome {
             self.text("✗ ", self.of(&self::trouble(trouble)), Some(Style::Bad))?;
         }
@@ -177,7 +215,7 @@ impl<'a> Printer<'a> {
     }
 
     /// The class is over; of several lessons it is said which did not work.
-    pub(crate) fn end(&mut self, all: &[Given]) -> io::Result<()> {
+    pub(crate) fn end(&mut self, all: &[LessonReport]) -> io::Result<()> {
         if all.len() < 2 {
             return Ok(());
         }
@@ -190,7 +228,7 @@ impl<'a> Printer<'a> {
             let count = all.len();
             let chinese = format!("{count} 课全部演示成功。");
             (
-                Words::new(format!("{count} lessons, and each showed what it is about."), chinese),
+                Text::new(format!("{count} lessons, and each showed what it is about."), chinese),
                 Style::Good,
             )
         } else {
@@ -202,14 +240,14 @@ impl<'a> Printer<'a> {
                 failed.len(),
                 failed.join("、")
             );
-            (Words::new(english, chinese), Style::Bad)
+            (Text::new(english, chinese), Style::Bad)
         };
         self.text("", self.of(&words), Some(style))?;
         self.out.flush()
     }
 
-    fn of<'w>(&self, words: &'w Words) -> &'w str {
-        words.of(self.language)
+    fn of<'w>(&self, words: &'w Text) -> &'w str {
+        words.get(self.language)
     }
 
     /// A paragraph behind a mark that its further lines are indented under.
@@ -239,7 +277,7 @@ impl<'a> Printer<'a> {
         let rest: Vec<&[u8]> = lines.collect();
         if !rest.is_empty() {
             let size: usize = rest.iter().map(|line| line.len()).sum();
-            let words = Words::new(
+            let words = Text::new(
                 format!("… {} more, {}", counted(rest.len(), "line"), counted(size, "byte")),
                 format!("…… 另有 {} 行、{size} 字节", rest.len()),
             );
@@ -250,18 +288,18 @@ impl<'a> Printer<'a> {
 }
 
 /// Why a lesson could not be given, as it is told to the class.
-pub(crate) fn trouble(trouble: &Trouble) -> Words {
+pub(crate) fn trouble(trouble: &LessonError) -> Text {
     match trouble {
-        Trouble::NotShown(words) => Words::new(
-            format!("It did not show: {}", words.of(Language::English)),
-            format!("没有出现：{}", words.of(Language::Chinese)),
+        LessonError::NotShown(words) => Text::new(
+            format!("It did not show: {}", words.get(Language::English)),
+            format!("没有出现：{}", words.get(Language::Chinese)),
         ),
-        Trouble::Io(error) => {
-            Words::new(format!("A system call failed: {error}"), format!("系统调用失败：{error}"))
+        LessonError::Io(error) => {
+            Text::new(format!("A system call failed: {error}"), format!("系统调用失败：{error}"))
         }
-        Trouble::Wish(wish) => Words::new(
-            format!("That cannot be done: {}", wish.of(Language::English)),
-            format!("做不到：{}", wish.of(Language::Chinese)),
+        LessonError::BadOption(wish) => Text::new(
+            format!("That cannot be done: {}", wish.get(Language::English)),
+            format!("做不到：{}", wish.get(Language::Chinese)),
         ),
     }
 }
@@ -279,7 +317,7 @@ fn title(lesson: &Lesson, language: Language) -> &'static str {
 }
 
 /// Prints a line for each lesson.
-pub fn list(language: Language, look: Look, out: &mut dyn Write) -> io::Result<()> {
+pub fn list_lessons(language: Language, look: OutputFormat, out: &mut dyn Write) -> io::Result<()> {
     let column = LESSONS.iter().map(|lesson| lesson.name.len()).max().unwrap_or(0) + 2;
     for lesson in LESSONS {
         let title = fit(title(lesson, language), look.width.saturating_sub(column));

@@ -1,26 +1,28 @@
-//! A real labshd and a real labsh: a lesson watches them, and knows neither.
+//! The server and the client that the lesson `wire` watches.
+//!
+//! The program supplies both: the lessons depend neither on labshd nor on labsh.
 
-use std::fmt::Debug;
 use std::net::SocketAddr;
 
-/// What the program brings along for the lesson `wire`.
-pub trait RealSession: Debug + Send + Sync {
-    /// Where a labshd listens in plain mode, on loopback.
-    fn labshd(&self) -> SocketAddr;
+/// Connects to this address as labsh does, runs one line in the remote shell and closes the
+/// connection.
+///
+/// Fails with the message that labsh would print.
+pub type RunLine = dyn Fn(SocketAddr, &str) -> Result<CommandOutput, String>;
 
-    /// Connects to this address as labsh does, runs one line in the shell over there, and closes
-    /// the connection.
-    ///
-    /// # Errors
-    /// What labsh would say.
-    fn run(&self, address: SocketAddr, line: &str) -> Result<Ran, String>;
+/// A labshd, and a labsh that connects to it through any address.
+pub struct RealSession {
+    /// The address of a labshd in plain mode on loopback.
+    pub server: SocketAddr,
+    /// Runs a line through an address: the server's, or a proxy's in front of it.
+    pub run_line: Box<RunLine>,
 }
 
-/// What came of a command.
+/// What a command printed, and how it ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ran {
+pub struct CommandOutput {
     /// All of its stdout.
     pub stdout: Vec<u8>,
-    /// Its exit code; none where a signal ended it.
-    pub code: Option<u8>,
+    /// Its exit code; `None` if a signal ended it.
+    pub exit_code: Option<u8>,
 }

@@ -12,9 +12,9 @@ use socket2::{Domain, Socket, Type};
 use crate::kernel::{dropped, state, tcp_info};
 use crate::random::random;
 use crate::sockets::{PATIENCE, patient, wait_until};
-use crate::stage::{Stage, Taught, Trouble};
+use crate::stage::{LessonError, LessonResult, Stage};
 
-pub(crate) fn teach(stage: &mut Stage) -> Taught {
+pub(crate) fn teach(stage: &mut Stage) -> LessonResult {
     // All of 127.0.0.0/8 is loopback. An address of our own keeps other programs from taking our
     // ports in between.
     let [a, b, c] = random::<3>()?;
@@ -56,7 +56,7 @@ fn exchange(listener: &Socket) -> io::Result<(TcpStream, TcpStream)> {
 ///
 /// Comes back when the first one's end is in TIME_WAIT, the second one's is gone, and nobody
 /// listens any more.
-fn close(first: TcpStream, mut second: TcpStream, listener: Socket) -> Taught {
+fn close(first: TcpStream, mut second: TcpStream, listener: Socket) -> LessonResult {
     let (one, other, server) = (first.local_addr()?, second.local_addr()?, address(&listener)?);
     drop(first);
     second.read_to_end(&mut Vec::new())?; // Comes back at the end of the stream.
@@ -73,7 +73,7 @@ fn close(first: TcpStream, mut second: TcpStream, listener: Socket) -> Taught {
     )
 }
 
-fn the_server_closes_first(stage: &mut Stage, free: SocketAddr) -> Result<SocketAddr, Trouble> {
+fn the_server_closes_first(stage: &mut Stage, free: SocketAddr) -> Result<SocketAddr, LessonError> {
     stage.scene("The server closes first, and cannot come back", "服务器先关闭，就回不来了")?;
     let listener = listen(free, false, 5)?;
     let server = address(&listener)?;
@@ -146,7 +146,7 @@ fn the_server_closes_first(stage: &mut Stage, free: SocketAddr) -> Result<Socket
     Ok(server)
 }
 
-fn the_client_closes_first(stage: &mut Stage, free: SocketAddr) -> Taught {
+fn the_client_closes_first(stage: &mut Stage, free: SocketAddr) -> LessonResult {
     stage.scene("The client closes first", "客户端先关闭")?;
     let listener = listen(free, false, 5)?;
     let server = address(&listener)?;
@@ -168,7 +168,7 @@ fn the_client_closes_first(stage: &mut Stage, free: SocketAddr) -> Taught {
     )
 }
 
-fn reuse_address(stage: &mut Stage, free: SocketAddr, forsaken: SocketAddr) -> Taught {
+fn reuse_address(stage: &mut Stage, free: SocketAddr, forsaken: SocketAddr) -> LessonResult {
     stage.scene("SO_REUSEADDR", "SO_REUSEADDR（地址重用）")?;
     let listener = listen(free, true, 5)?;
     let server = address(&listener)?;
@@ -212,7 +212,7 @@ fn reuse_address(stage: &mut Stage, free: SocketAddr, forsaken: SocketAddr) -> T
     )
 }
 
-fn backlog(stage: &mut Stage, free: SocketAddr) -> Taught {
+fn backlog(stage: &mut Stage, free: SocketAddr) -> LessonResult {
     stage.scene("The backlog, filled", "把 backlog（已完成连接队列）填满")?;
     let listener = listen(free, true, 1)?;
     let server = address(&listener)?;

@@ -10,8 +10,8 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
 use crate::sockets::PATIENCE;
-use crate::stage::Trouble;
-use crate::words::{Language, Words};
+use crate::stage::LessonError;
+use crate::words::{Language, Text};
 
 /// Most that a command may print: enough for a lesson, and read byte by byte in no time.
 pub(crate) const MOST: usize = 1 << 20;
@@ -19,8 +19,9 @@ pub(crate) const MOST: usize = 1 << 20;
 /// What a teacher's command printed on its standard output.
 ///
 /// # Errors
-/// [`Trouble::Wish`] if it fails, prints nothing, prints more than [`MOST`] bytes or does not end.
-pub(crate) fn output_of(line: &str) -> Result<Vec<u8>, Trouble> {
+/// [`LessonError::BadOption`] if it fails, prints nothing, prints more than [`MOST`] bytes or does
+/// not end.
+pub(crate) fn output_of(line: &str) -> Result<Vec<u8>, LessonError> {
     let (output, status, complaint) = run(line)?;
     let why = if !status.success() {
         let complaint = complaint.lines().next().unwrap_or_default().to_owned();
@@ -31,7 +32,7 @@ pub(crate) fn output_of(line: &str) -> Result<Vec<u8>, Trouble> {
     } else {
         return Ok(output);
     };
-    Err(Trouble::Wish(Words::new(
+    Err(LessonError::BadOption(Text::new(
         format!(
             "the command '{line}' {}; choose a command that prints something and ends, such as \
              'seq 5000'",
@@ -42,11 +43,11 @@ pub(crate) fn output_of(line: &str) -> Result<Vec<u8>, Trouble> {
 }
 
 /// What a command answers to whoever asks: all that it prints on either stream, however it ends.
-pub(crate) fn answer_of(line: &str) -> Result<Vec<u8>, Trouble> {
+pub(crate) fn answer_of(line: &str) -> Result<Vec<u8>, LessonError> {
     Ok(run(&format!("exec 2>&1\n{line}"))?.0)
 }
 
-fn run(line: &str) -> Result<(Vec<u8>, ExitStatus, String), Trouble> {
+fn run(line: &str) -> Result<(Vec<u8>, ExitStatus, String), LessonError> {
     let mut command = Command::new("/bin/sh");
     command.args(["-c", line]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     // In a process group of its own, so that all that it starts can be ended with it.
@@ -59,22 +60,22 @@ fn run(line: &str) -> Result<(Vec<u8>, ExitStatus, String), Trouble> {
     let status = child.wait()?;
     match result {
         Ok((output, complaint)) => Ok((output, status, complaint)),
-        Err(why) => Err(Trouble::Wish(Words::new(
+        Err(why) => Err(LessonError::BadOption(Text::new(
             format!(
                 "the command '{line}' {}; choose one that ends by itself, or cut it short with \
                 | head -c 100000",
-                why.of(Language::English)
+                why.get(Language::English)
             ),
             format!(
                 "命令 '{line}' {}；请换一条会自己结束的命令，或者用 | head -c 100000 截短",
-                why.of(Language::Chinese)
+                why.get(Language::Chinese)
             ),
         ))),
     }
 }
 
 /// Both streams to their ends, or why they were not read so far.
-fn read_both(child: &mut Child) -> Result<(Vec<u8>, String), Words> {
+fn read_both(child: &mut Child) -> Result<(Vec<u8>, String), Text> {
     let (sender, output) = mpsc::channel();
     read_in_thread(child.stdout.take(), sender);
     let (sender, complaint) = mpsc::channel();
@@ -83,17 +84,17 @@ fn read_both(child: &mut Child) -> Result<(Vec<u8>, String), Words> {
         let read = receiver.recv_timeout(PATIENCE);
         let seconds = PATIENCE.as_secs();
         let read = read.map_err(|_| {
-            Words::new(
+            Text::new(
                 format!("did not end within {seconds} s"),
                 format!("在 {seconds} 秒内没有结束"),
             )
         })?;
         let bytes = read.map_err(|error| {
-            Words::new(format!("could not be read: {error}"), format!("的输出读不出来：{error}"))
+            Text::new(format!("could not be read: {error}"), format!("的输出读不出来：{error}"))
         })?;
         if bytes.len() > MOST {
             let chinese = format!("的输出超过 {MOST} 字节");
-            return Err(Words::new(format!("prints more than {MOST} bytes"), chinese));
+            return Err(Text::new(format!("prints more than {MOST} bytes"), chinese));
         }
         Ok(bytes)
     };

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use nix::libc;
 
 use crate::flow::uninterrupted;
-use crate::stage::{Taught, Trouble};
-use crate::words::Words;
+use crate::stage::{LessonError, LessonResult};
+use crate::words::Text;
 
 /// How long anything on loopback may take: a lesson that has gone wrong ends with an error instead
 /// of hanging.
@@ -93,20 +93,20 @@ fn ask(socket: &impl AsFd, request: libc::Ioctl) -> io::Result<usize> {
 /// [`PATIENCE`].
 ///
 /// # Errors
-/// [`Trouble::NotShown`] with what was waited for, in both languages.
+/// [`LessonError::NotShown`] with what was waited for, in both languages.
 pub(crate) fn wait_until(
     english: &str,
     chinese: &str,
     mut holds: impl FnMut() -> io::Result<bool>,
-) -> Taught {
+) -> LessonResult {
     let deadline = Instant::now() + PATIENCE;
     while !holds()? {
         if Instant::now() > deadline {
-            let words = Words::new(
+            let words = Text::new(
                 format!("waited {} s in vain until {english}", PATIENCE.as_secs()),
                 format!("等了 {} 秒，仍未等到：{chinese}", PATIENCE.as_secs()),
             );
-            return Err(Trouble::NotShown(words));
+            return Err(LessonError::NotShown(words));
         }
         thread::sleep(Duration::from_millis(1));
     }
@@ -144,6 +144,6 @@ mod tests {
     #[test]
     fn an_error_ends_the_waiting() {
         let failed = wait_until("never", "永不", || Err(io::Error::other("no")));
-        assert!(matches!(failed, Err(Trouble::Io(_))));
+        assert!(matches!(failed, Err(LessonError::Io(_))));
     }
 }

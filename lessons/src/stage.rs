@@ -4,26 +4,26 @@ use std::io;
 
 use crate::flow::{Flow, Record};
 use crate::options::Options;
-use crate::words::Words;
+use crate::words::Text;
 
 /// How a lesson ends.
-pub type Taught = Result<(), Trouble>;
+pub type LessonResult = Result<(), LessonError>;
 
 /// Why a lesson could not be given.
 #[derive(Debug, thiserror::Error)]
-pub enum Trouble {
+pub enum LessonError {
     /// What was to be seen did not show itself.
-    #[error("it did not show: {}", .0.of(crate::words::Language::English))]
-    NotShown(Words),
+    #[error("it did not show: {}", .0.get(crate::words::Language::English))]
+    NotShown(Text),
     /// A system call failed that should not have.
     #[error(transparent)]
     Io(#[from] io::Error),
     /// What the teacher asked for cannot be done.
-    #[error("{}", .0.of(crate::words::Language::English))]
-    Wish(Words),
+    #[error("{}", .0.get(crate::words::Language::English))]
+    BadOption(Text),
 }
 
-impl From<nix::errno::Errno> for Trouble {
+impl From<nix::errno::Errno> for LessonError {
     fn from(errno: nix::errno::Errno) -> Self {
         Self::Io(errno.into())
     }
@@ -33,15 +33,15 @@ impl From<nix::errno::Errno> for Trouble {
 #[derive(Debug, Clone)]
 pub enum Item {
     /// A part of the lesson begins.
-    Scene(Words),
+    Scene(Text),
     /// An explanation.
-    Say(Words),
+    Say(Text),
     /// What to look at in what was just shown.
-    Notice(Words),
+    Notice(Text),
     /// Something that a program really received or printed.
     Shown {
         /// What it is.
-        what: Words,
+        what: Text,
         /// The bytes, as they were.
         bytes: Vec<u8>,
     },
@@ -49,14 +49,14 @@ pub enum Item {
     /// returned.
     Listed {
         /// What it is.
-        what: Words,
+        what: Text,
         /// The lines.
-        lines: Words,
+        lines: Text,
     },
     /// Writes and reads as blocks.
     Picture(Record),
     /// A fact that was checked and held.
-    Fact(Words),
+    Fact(Text),
 }
 
 /// What a lesson speaks to.
@@ -83,7 +83,7 @@ impl<'a> Stage<'a> {
         english: impl Into<String>,
         chinese: impl Into<String>,
     ) -> io::Result<()> {
-        self.add(Item::Scene(Words::new(english, chinese)))
+        self.add(Item::Scene(Text::new(english, chinese)))
     }
 
     /// Explains.
@@ -92,7 +92,7 @@ impl<'a> Stage<'a> {
         english: impl Into<String>,
         chinese: impl Into<String>,
     ) -> io::Result<()> {
-        self.add(Item::Say(Words::new(english, chinese)))
+        self.add(Item::Say(Text::new(english, chinese)))
     }
 
     /// Says what to notice.
@@ -101,7 +101,7 @@ impl<'a> Stage<'a> {
         english: impl Into<String>,
         chinese: impl Into<String>,
     ) -> io::Result<()> {
-        self.add(Item::Notice(Words::new(english, chinese)))
+        self.add(Item::Notice(Text::new(english, chinese)))
     }
 
     /// Shows bytes that were really received.
@@ -111,7 +111,7 @@ impl<'a> Stage<'a> {
         chinese: impl Into<String>,
         bytes: &[u8],
     ) -> io::Result<()> {
-        self.add(Item::Shown { what: Words::new(english, chinese), bytes: bytes.to_vec() })
+        self.add(Item::Shown { what: Text::new(english, chinese), bytes: bytes.to_vec() })
     }
 
     /// Shows what was noted, line by line.
@@ -119,9 +119,9 @@ impl<'a> Stage<'a> {
         &mut self,
         english: impl Into<String>,
         chinese: impl Into<String>,
-        lines: impl Into<Words>,
+        lines: impl Into<Text>,
     ) -> io::Result<()> {
-        self.add(Item::Listed { what: Words::new(english, chinese), lines: lines.into() })
+        self.add(Item::Listed { what: Text::new(english, chinese), lines: lines.into() })
     }
 
     /// Draws what a flow has recorded.
@@ -135,10 +135,10 @@ impl<'a> Stage<'a> {
         holds: bool,
         english: impl Into<String>,
         chinese: impl Into<String>,
-    ) -> Taught {
-        let words = Words::new(english, chinese);
+    ) -> LessonResult {
+        let words = Text::new(english, chinese);
         if !holds {
-            return Err(Trouble::NotShown(words));
+            return Err(LessonError::NotShown(words));
         }
         Ok(self.add(Item::Fact(words))?)
     }

@@ -16,8 +16,8 @@ use crate::print::counted;
 use crate::segments::Segments;
 use crate::shell::{answer_of, output_of};
 use crate::sockets::{DOWN, PATIENCE, UP, pair, queued, recv, unsent, wait_until};
-use crate::stage::{Stage, Taught, Trouble};
-use crate::words::Words;
+use crate::stage::{LessonError, LessonResult, Stage};
+use crate::words::Text;
 
 /// What every first program uses: `recv(1024)`.
 const RECV: usize = 1024;
@@ -25,7 +25,7 @@ const RECV: usize = 1024;
 /// What fits into a receive buffer for certain, whatever this machine's defaults are.
 const ALL_AT_ONCE: usize = 32 << 10;
 
-pub(crate) fn teach(stage: &mut Stage) -> Taught {
+pub(crate) fn teach(stage: &mut Stage) -> LessonResult {
     let small = small_messages(stage)?;
     let (command, size) = large_answer(stage)?;
     glued_by_the_receiver(stage, &small)?;
@@ -44,14 +44,14 @@ pub(crate) fn teach(stage: &mut Stage) -> Taught {
 }
 
 /// Labels and bytes of the messages: three commands, or as many bytes as the teacher wants.
-fn small_messages(stage: &Stage) -> Result<Vec<(String, Vec<u8>)>, Trouble> {
+fn small_messages(stage: &Stage) -> Result<Vec<(String, Vec<u8>)>, LessonError> {
     let sizes = &stage.options().sizes;
     if sizes.is_empty() {
         return Ok(["ls -l", "pwd", "whoami"].map(|line| (line.to_owned(), line.into())).to_vec());
     }
     let total: usize = sizes.iter().map(|size| size.get()).sum();
     if sizes.len() < 2 || total > ALL_AT_ONCE {
-        return Err(Trouble::Wish(Words::new(
+        return Err(LessonError::BadOption(Text::new(
             format!(
                 "--sizes must name at least two messages, of {ALL_AT_ONCE} bytes together at most"
             ),
@@ -67,14 +67,14 @@ fn small_messages(stage: &Stage) -> Result<Vec<(String, Vec<u8>)>, Trouble> {
 
 /// A command and a read size that does not take its whole answer; told at once if there is no such
 /// thing.
-fn large_answer(stage: &Stage) -> Result<(String, usize), Trouble> {
+fn large_answer(stage: &Stage) -> Result<(String, usize), LessonError> {
     let recv_size = stage.options().recv.map_or(RECV, |size| size.get());
     let command = stage.options().command.clone().unwrap_or_else(|| "ls -l /usr/bin".to_owned());
     let size = output_of(&command)?.len();
     if size > recv_size {
         return Ok((command, recv_size));
     }
-    Err(Trouble::Wish(Words::new(
+    Err(LessonError::BadOption(Text::new(
         format!(
             "'{command}' prints {} and one recv of {recv_size} takes them all; choose a command \
              that prints \
@@ -88,7 +88,7 @@ fn large_answer(stage: &Stage) -> Result<(String, usize), Trouble> {
     )))
 }
 
-fn glued_by_the_receiver(stage: &mut Stage, messages: &[(String, Vec<u8>)]) -> Taught {
+fn glued_by_the_receiver(stage: &mut Stage, messages: &[(String, Vec<u8>)]) -> LessonResult {
     stage.scene(
         "Small messages stick together in the receive buffer",
         "小消息在接收缓冲区里粘在一起",
@@ -152,7 +152,7 @@ fn send_each(
     Ok(())
 }
 
-fn glued_by_the_sender(stage: &mut Stage, messages: &[(String, Vec<u8>)]) -> Taught {
+fn glued_by_the_sender(stage: &mut Stage, messages: &[(String, Vec<u8>)]) -> LessonResult {
     stage.scene(
         "The sender's kernel glues as well: Nagle and TCP_CORK",
         "发送方的内核也会粘：Nagle 算法与 TCP_CORK",
@@ -223,7 +223,7 @@ fn glued_by_the_sender(stage: &mut Stage, messages: &[(String, Vec<u8>)]) -> Tau
     stage.fact(false, "the kernel held small writes back", "内核攒住了小数据")
 }
 
-fn the_rest_of_a_large_answer(stage: &mut Stage, first: &str, size: usize) -> Taught {
+fn the_rest_of_a_large_answer(stage: &mut Stage, first: &str, size: usize) -> LessonResult {
     stage.scene(
         "A large answer comes apart, and its rest answers the next command",
         "大消息被拆开（半包），剩下的部分冒充下一条命令的结果",
@@ -296,7 +296,7 @@ fn the_rest_of_a_large_answer(stage: &mut Stage, first: &str, size: usize) -> Ta
 
 /// Runs each command that comes in, and sends what it prints; how much that is, is also told to
 /// whoever watches.
-fn serve(socket: &TcpStream, up: &Flow, down: &Flow, sizes: &Sender<usize>) -> Taught {
+fn serve(socket: &TcpStream, up: &Flow, down: &Flow, sizes: &Sender<usize>) -> LessonResult {
     thread::scope(|scope| {
         // Answers leave by a thread of their own: a full send buffer must not keep us from reading
         // the next command.
@@ -311,7 +311,7 @@ fn serve(socket: &TcpStream, up: &Flow, down: &Flow, sizes: &Sender<usize>) -> T
         let served = answer_all(socket, up, sizes, &answers);
         drop(answers); // the sender ends when it has sent everything
         let sent = sender.join().map_err(|_| io::Error::other("the sending thread panicked"))?;
-        served.and(sent.map_err(Trouble::Io))
+        served.and(sent.map_err(LessonError::Io))
     })
 }
 
@@ -320,7 +320,7 @@ fn answer_all(
     up: &Flow,
     sizes: &Sender<usize>,
     answers: &Sender<(String, Vec<u8>)>,
-) -> Taught {
+) -> LessonResult {
     let mut buffer = [0; 4096];
     loop {
         // a command: the client waits for the answer, so nothing follows it yet
@@ -346,7 +346,7 @@ fn ask_naively(
     commands: &[&str],
     recv_size: usize,
     sizes: &Receiver<usize>,
-) -> Result<Vec<Vec<u8>>, Trouble> {
+) -> Result<Vec<Vec<u8>>, LessonError> {
     let mut received = Vec::new();
     let mut left = 0;
     for command in commands {

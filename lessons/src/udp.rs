@@ -11,13 +11,13 @@ use socket2::SockRef;
 use crate::flow::{Carrier, Flow};
 use crate::kernel::dropped;
 use crate::sockets::{datagrams, pair, queued, wait_until};
-use crate::stage::{Stage, Taught, Trouble};
-use crate::words::Words;
+use crate::stage::{LessonError, LessonResult, Stage};
+use crate::words::Text;
 
 /// How many datagrams are sent into a small receive buffer.
 const COUNT: usize = 10;
 
-pub(crate) fn teach(stage: &mut Stage) -> Taught {
+pub(crate) fn teach(stage: &mut Stage) -> LessonResult {
     boundaries(stage)?;
     cut(stage)?;
     recv_and_recvfrom(stage)?;
@@ -31,14 +31,14 @@ fn receive(
     flow: &Flow,
     size: usize,
     fits: impl Fn(&[u8]) -> Option<usize>,
-) -> Result<Vec<u8>, Trouble> {
+) -> Result<Vec<u8>, LessonError> {
     let mut buffer = vec![0; size];
     let (read, _from) = socket.recv_from(&mut buffer)?;
     buffer.truncate(read);
     let Some(message) = fits(&buffer) else {
         let told =
-            Words::new("a datagram arrived that nobody sent", "收到了一个没有人发送过的数据报");
-        return Err(Trouble::NotShown(told));
+            Text::new("a datagram arrived that nobody sent", "收到了一个没有人发送过的数据报");
+        return Err(LessonError::NotShown(told));
     };
     flow.received(message, &buffer);
     Ok(buffer)
@@ -48,16 +48,16 @@ fn send(
     socket: &UdpSocket,
     to: &UdpSocket,
     flow: &Flow,
-    label: impl Into<Words>,
+    label: impl Into<Text>,
     bytes: &[u8],
-) -> Taught {
+) -> LessonResult {
     flow.message(label);
     socket.send_to(bytes, to.local_addr()?)?;
     flow.wrote(bytes);
     Ok(())
 }
 
-fn boundaries(stage: &mut Stage) -> Taught {
+fn boundaries(stage: &mut Stage) -> LessonResult {
     stage.scene("One send, one datagram, one recvfrom", "一次发送，一个数据报，一次 recvfrom")?;
     stage.say(
         "Three messages: first three times sendto, and only then three times recvfrom(1024).",
@@ -121,7 +121,7 @@ fn boundaries(stage: &mut Stage) -> Taught {
     )
 }
 
-fn cut(stage: &mut Stage) -> Taught {
+fn cut(stage: &mut Stage) -> LessonResult {
     stage.scene("A buffer that is too small", "缓冲区太小")?;
     stage.say(
         "A datagram of 26 bytes and a short one behind it; the receiver offers a buffer of 10 \
@@ -181,7 +181,7 @@ fn cut(stage: &mut Stage) -> Taught {
     )
 }
 
-fn recv_and_recvfrom(stage: &mut Stage) -> Taught {
+fn recv_and_recvfrom(stage: &mut Stage) -> LessonResult {
     stage.scene("recv and recvfrom", "recv 与 recvfrom")?;
     stage.say(
         "A server on a UDP socket has no accept: datagrams from everybody arrive at one socket.",
@@ -241,7 +241,7 @@ fn recv_and_recvfrom(stage: &mut Stage) -> Taught {
     )
 }
 
-fn loss(stage: &mut Stage) -> Taught {
+fn loss(stage: &mut Stage) -> LessonResult {
     stage.scene("Loss", "丢失")?;
     stage.say(
         "A sender that is faster than the receiver: numbered datagrams of 1,000 bytes, into a \
@@ -275,7 +275,7 @@ fn loss(stage: &mut Stage) -> Taught {
             loop {
                 match receive(&receiver, &flow, 1024, |bytes| Some(number(bytes)? - 1)) {
                     Ok(datagram) => arrived.extend(number(&datagram)),
-                    Err(Trouble::Io(error)) if error.kind() == ErrorKind::WouldBlock => break,
+                    Err(LessonError::Io(error)) if error.kind() == ErrorKind::WouldBlock => break,
                     Err(trouble) => return Err(std::io::Error::other(trouble)),
                 }
             }
@@ -309,7 +309,7 @@ fn loss(stage: &mut Stage) -> Taught {
     )
 }
 
-fn order(stage: &mut Stage) -> Taught {
+fn order(stage: &mut Stage) -> LessonResult {
     stage.scene("Order", "次序")?;
     stage.say(
         "On a network two datagrams may take two paths, and the later one overtakes. Loopback has \

@@ -19,9 +19,9 @@ use nix::unistd::{Uid, geteuid, setfsuid};
 
 use crate::flow::{Carrier, Flow};
 use crate::sockets::{PATIENCE, queued, wait_until};
-use crate::stage::{Stage, Taught, Trouble};
+use crate::stage::{LessonError, LessonResult, Stage};
 
-pub(crate) fn teach(stage: &mut Stage) -> Taught {
+pub(crate) fn teach(stage: &mut Stage) -> LessonResult {
     let directory = tempfile::tempdir()?;
     // Others may look for the socket in it: below, its own permissions are to decide.
     fs::set_permissions(directory.path(), Permissions::from_mode(0o755))?;
@@ -67,7 +67,7 @@ fn is(who: Option<UnixCredentials>, process: u32) -> bool {
     who.is_some_and(|who| u32::try_from(who.pid()) == Ok(process))
 }
 
-fn stream(stage: &mut Stage, path: &Path) -> Taught {
+fn stream(stage: &mut Stage, path: &Path) -> LessonResult {
     stage.scene("The address is a file", "地址是一个文件")?;
     let listener = UnixListener::bind(path)?;
     let listed = Command::new("ls").arg("-l").arg(path).output()?.stdout;
@@ -134,7 +134,7 @@ fn stream(stage: &mut Stage, path: &Path) -> Taught {
     )
 }
 
-fn the_file_stays(stage: &mut Stage, path: &Path) -> Result<UnixListener, Trouble> {
+fn the_file_stays(stage: &mut Stage, path: &Path) -> Result<UnixListener, LessonError> {
     stage.scene("The file stays when the server is gone", "服务器走了，文件还在")?;
     let refused = || {
         Ok(UnixStream::connect(path)
@@ -169,7 +169,7 @@ fn the_file_stays(stage: &mut Stage, path: &Path) -> Result<UnixListener, Troubl
     Ok(listener)
 }
 
-fn permissions(stage: &mut Stage, path: &Path) -> Taught {
+fn permissions(stage: &mut Stage, path: &Path) -> LessonResult {
     stage.scene("Permissions decide who may connect", "文件权限决定谁可以连接")?;
     // Root may do anything; so a thread of root's asks for files as the user 65534, nobody
     // (setfsuid(2), per thread).
@@ -238,7 +238,7 @@ fn permissions(stage: &mut Stage, path: &Path) -> Taught {
     )
 }
 
-fn datagram(stage: &mut Stage, path: &Path) -> Taught {
+fn datagram(stage: &mut Stage, path: &Path) -> LessonResult {
     stage.scene("Datagrams between two processes", "两个进程之间的数据报")?;
     let inbox = UnixDatagram::bind(path)?;
     inbox.set_read_timeout(Some(PATIENCE))?;
@@ -271,7 +271,7 @@ fn datagram(stage: &mut Stage, path: &Path) -> Taught {
     )
 }
 
-fn boundaries(stage: &mut Stage) -> Taught {
+fn boundaries(stage: &mut Stage) -> LessonResult {
     stage.scene("Stream and datagram compared", "流与数据报的对比")?;
     let messages = ["ls", "ps aux", "exit"];
     let total: usize = messages.iter().map(|message| message.len()).sum();

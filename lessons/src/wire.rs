@@ -14,11 +14,11 @@ use sha2::{Digest, Sha256};
 
 use crate::flow::{Carrier, Flow};
 use crate::print::counted;
-use crate::real::{Ran, RealSession};
+use crate::real::{CommandOutput, RealSession};
 use crate::shell::output_of;
 use crate::sockets::{patient, recv};
-use crate::stage::{Stage, Taught, Trouble};
-use crate::words::{Language, Words};
+use crate::stage::{LessonError, LessonResult, Stage};
+use crate::words::{Language, Text};
 
 /// What the proxy does with the bytes on their way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,22 +35,26 @@ enum Wire {
 /// filled a block.
 const BLOCK: usize = 64 << 10;
 
-pub(crate) fn teach(stage: &mut Stage) -> Taught {
-    let Some(real) = stage.options().real.clone() else {
-        return Err(Trouble::Wish(Words::new(
+pub(crate) fn teach(stage: &mut Stage) -> LessonResult {
+    let Some(real) = &stage.options().real_session else {
+        return Err(LessonError::BadOption(Text::new(
             "this program has no labshd to show; run `labsh lesson wire`",
             "这个程序没有可供观察的 labshd；请运行 `labsh lesson wire`",
         )));
     };
     let line = stage.options().command.clone().unwrap_or_else(|| "seq 3".to_owned());
     output_of(&line)?; // tells at once if the command is of no use
-    let straight = straight(stage, &*real, &line)?;
-    cut(stage, &*real, &line, &straight, Wire::Chopped)?;
-    cut(stage, &*real, &line, &straight, Wire::Glued)
+    let straight = straight(stage, real, &line)?;
+    cut(stage, real, &line, &straight, Wire::Chopped)?;
+    cut(stage, real, &line, &straight, Wire::Glued)
 }
 
 /// The session as it is, each message explained.
-fn straight(stage: &mut Stage, real: &dyn RealSession, line: &str) -> Result<Ran, Trouble> {
+fn straight(
+    stage: &mut Stage,
+    real: &RealSession,
+    line: &str,
+) -> Result<CommandOutput, LessonError> {
     stage.scene("One command, message by message", "一条命令，逐条消息地看")?;
     stage.say(
         format!(
@@ -103,11 +107,11 @@ fn straight(stage: &mut Stage, real: &dyn RealSession, line: &str) -> Result<Ran
 /// The same command through a proxy that does its worst.
 fn cut(
     stage: &mut Stage,
-    real: &dyn RealSession,
+    real: &RealSession,
     line: &str,
-    straight: &Ran,
+    straight: &CommandOutput,
     wire: Wire,
-) -> Taught {
+) -> LessonResult {
     if wire == Wire::Chopped {
         stage.scene("The same, chopped into single bytes", "同样的会话，切成一个个字节")?;
     } else {
@@ -142,7 +146,7 @@ fn cut(
     let whole = watched.sent() == watched.ran.stdout;
     if whole && watched.ran != *straight {
         // Not the wire's doing: labshd itself sent something else than before.
-        return Err(Trouble::Wish(Words::new(
+        return Err(LessonError::BadOption(Text::new(
             format!(
                 "`{line}` does something else each time; choose a command that always prints the \
                  same"
@@ -170,7 +174,7 @@ fn cut(
 /// A session that has been watched: every message with its direction, in the order in which they
 /// passed.
 struct Watched {
-    ran: Ran,
+    ran: CommandOutput,
     frames: Vec<(char, Frame)>,
     up: Flow,
     down: Flow,
@@ -187,23 +191,25 @@ impl Watched {
 type Passed = Arc<Mutex<Vec<(char, Frame)>>>;
 
 /// Runs a command through a proxy.
-fn watch(real: &dyn RealSession, line: &str, wire: Wire) -> Result<Watched, Trouble> {
+fn watch(real: &RealSession, line: &str, wire: Wire) -> Result<Watched, LessonError> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let address = listener.local_addr()?;
     let flow = |label: &str| Flow::over(Carrier::Proxy, label);
     let (up, down) = (flow("labsh → labshd"), flow("labshd → labsh"));
     let passed = Passed::default();
+    let server = real.server;
     let ran = thread::scope(|scope| {
-        let proxy = scope.spawn(|| proxy(&listener, real.labshd(), wire, &passed, [&up, &down]));
-        let ran = real.run(address, line);
+        let proxy = scope.spawn(|| proxy(&listener, server, wire, &passed, [&up, &down]));
+        let ran = (real.run_line)(address, line);
         if ran.is_err() {
             // Where labsh never came, the proxy must not wait for it.
             let _ = TcpStream::connect(address);
         }
         let proxied = proxy.join().map_err(|_| io::Error::other("the proxy's thread panicked"))?;
-        let ran = ran.map_err(|error| Trouble::Wish(format!("`{line}`: {error}").into()))?;
+        let ran =
+            ran.map_err(|error| LessonError::BadOption(format!("`{line}`: {error}").into()))?;
         proxied?;
-        Ok::<_, Trouble>(ran)
+        Ok::<_, LessonError>(ran)
     })?;
     let frames = passed.lock().unwrap_or_else(PoisonError::into_inner).clone();
     Ok(Watched { ran, frames, up, down })
@@ -284,10 +290,10 @@ fn is_waited_for(arrow: char, kind: Kind) -> bool {
 }
 
 /// A message a line: direction, kind, channel, bytes of header and body, and what it says.
-fn table(frames: &[(char, Frame)]) -> Words {
+fn table(frames: &[(char, Frame)]) -> Text {
     let row = |(arrow, frame): &(char, Frame), language| {
         let (kind, size, meaning) = (frame.kind.name(), frame.body.len(), meaning(frame));
-        let meaning = meaning.of(language);
+        let meaning = meaning.get(language);
         let row = format!(
             "{arrow} {kind:<9} ({})  {HEADER_LENGTH} + {size:<5}  {meaning}",
             frame.channel
@@ -296,12 +302,12 @@ fn table(frames: &[(char, Frame)]) -> Words {
     };
     let rows =
         |language| frames.iter().map(|passed| row(passed, language)).collect::<Vec<_>>().join("\n");
-    Words::new(rows(Language::English), rows(Language::Chinese))
+    Text::new(rows(Language::English), rows(Language::Chinese))
 }
 
 /// What stands in the body, by the names of docs/PROTOCOL.md.
-fn meaning(frame: &Frame) -> Words {
-    fn of<B: Body>(frame: &Frame, words: impl Fn(B) -> Words) -> Words {
+fn meaning(frame: &Frame) -> Text {
+    fn of<B: Body>(frame: &Frame, words: impl Fn(B) -> Text) -> Text {
         B::from_frame(frame).map_or_else(|error| error.to_string().into(), words)
     }
     match frame.kind {
@@ -332,11 +338,11 @@ fn meaning(frame: &Frame) -> Words {
             let (status, stdout, stderr) = (status(exit.status), exit.stdout, exit.stderr);
             let english = format!(
                 "{}, stdout {stdout} bytes, stderr {stderr} bytes",
-                status.of(Language::English)
+                status.get(Language::English)
             );
             let chinese = format!(
                 "{}，stdout {stdout} 字节，stderr {stderr} 字节",
-                status.of(Language::Chinese)
+                status.get(Language::Chinese)
             );
             (english, chinese).into()
         }),
@@ -346,7 +352,7 @@ fn meaning(frame: &Frame) -> Words {
                 String::from_utf8_lossy(&frame.body[..frame.body.len().min(24)]).into_owned();
             format!("{text:?}{}", if frame.body.len() > 24 { "…" } else { "" }).into()
         }
-        _ => Words::default(),
+        _ => Text::default(),
     }
 }
 
@@ -364,7 +370,7 @@ fn program(open: &Open) -> String {
     }
 }
 
-fn status(status: Status) -> Words {
+fn status(status: Status) -> Text {
     match status {
         Status::Exited(code) => (format!("exited {code}"), format!("退出码 {code}")).into(),
         Status::Signaled { signal, .. } => {

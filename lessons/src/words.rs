@@ -36,19 +36,19 @@ impl FromStr for Language {
 
 /// A text in both languages.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Words {
+pub struct Text {
     english: String,
     chinese: String,
 }
 
-impl Words {
+impl Text {
     /// Both at once: there is no way to leave one out.
     pub fn new(english: impl Into<String>, chinese: impl Into<String>) -> Self {
         Self { english: english.into(), chinese: chinese.into() }
     }
 
     /// The text in one of them.
-    pub fn of(&self, language: Language) -> &str {
+    pub fn get(&self, language: Language) -> &str {
         match language {
             Language::English => &self.english,
             Language::Chinese => &self.chinese,
@@ -57,21 +57,21 @@ impl Words {
 }
 
 /// What is the same in both: names, addresses.
-impl From<&str> for Words {
+impl From<&str> for Text {
     fn from(text: &str) -> Self {
         Self::new(text, text)
     }
 }
 
 /// What is the same in both: names, addresses.
-impl From<String> for Words {
+impl From<String> for Text {
     fn from(text: String) -> Self {
         Self::new(text.clone(), text)
     }
 }
 
 /// English, Chinese.
-impl<English: Into<String>, Chinese: Into<String>> From<(English, Chinese)> for Words {
+impl<English: Into<String>, Chinese: Into<String>> From<(English, Chinese)> for Text {
     fn from((english, chinese): (English, Chinese)) -> Self {
         Self::new(english, chinese)
     }

@@ -2,16 +2,17 @@
 
 #![allow(clippy::unwrap_used)]
 
-use labsh_lessons::{Item, Language, Look, Options, chosen, give};
+use labsh_lessons::{Item, Language, Options, OutputFormat, run_lessons, select_lessons};
 
 /// Gives one lesson in both languages; it holds with at least so many facts and pictures, and lacks
 /// no text.
 fn holds(name: &str, facts: usize, pictures: usize) {
-    let lessons = chosen(&[name.to_owned()]).unwrap();
+    let lessons = select_lessons(&[name.to_owned()]).unwrap();
     for language in [Language::English, Language::Chinese] {
         let mut printed = Vec::new();
-        let look = Look { width: 80, color: false };
-        let given = give(&lessons, &Options::default(), language, look, &mut printed).unwrap();
+        let look = OutputFormat { width: 80, color: false };
+        let given =
+            run_lessons(&lessons, &Options::default(), language, look, &mut printed).unwrap();
         let printed = String::from_utf8(printed).unwrap();
         assert!(given[0].outcome.is_ok(), "{printed}");
         let items = &given[0].items;
@@ -24,7 +25,7 @@ fn holds(name: &str, facts: usize, pictures: usize) {
             else {
                 continue;
             };
-            let (english, chinese) = (words.of(Language::English), words.of(Language::Chinese));
+            let (english, chinese) = (words.get(Language::English), words.get(Language::Chinese));
             let is_chinese =
                 |text: &str| text.chars().any(|one| ('\u{4e00}'..='\u{9fff}').contains(&one));
             assert!(!english.is_empty() && !is_chinese(english), "{english}");

@@ -11,7 +11,9 @@ use std::process::ExitCode;
 use anyhow::Context;
 use labsh_client::cli::lesson_options::{ColorChoice, LessonLanguage, LessonOptions};
 use labsh_client::proto::auth::Mode;
-use labsh_lessons::{Given, Language, Lesson, Look, Options, Place, Trouble};
+use labsh_lessons::{
+    Language, Lesson, LessonError, LessonReport, Options, OutputFormat, PageTarget,
+};
 
 #[global_allocator]
 static HEAP: heap::Spaced = heap::Spaced;
@@ -32,29 +34,36 @@ fn give_lessons(options: LessonOptions) -> anyhow::Result<ExitCode> {
         Some(LessonLanguage::En) => Language::English,
         Some(LessonLanguage::Zh) => Language::Chinese,
     };
-    let look = match options.color {
-        ColorChoice::Auto => Look::of_stdout(),
-        ColorChoice::Always => Look { color: true, ..Look::of_stdout() },
-        ColorChoice::Never => Look { color: false, ..Look::of_stdout() },
-    };
+    let format = OutputFormat::for_stdout(match options.color {
+        ColorChoice::Auto => labsh_lessons::ColorChoice::Auto,
+        ColorChoice::Always => labsh_lessons::ColorChoice::Always,
+        ColorChoice::Never => labsh_lessons::ColorChoice::Never,
+    });
     let mut stdout = io::stdout().lock();
     let told = "cannot write to standard output";
     if options.names.is_empty() {
-        labsh_lessons::list(language, look, &mut stdout).context(told)?;
+        labsh_lessons::list_lessons(language, format, &mut stdout).context(told)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let lessons = labsh_lessons::chosen(&options.names)?;
+    let lessons = labsh_lessons::select_lessons(&options.names)?;
     // Whether it can be written is better known before a class has sat through the lessons.
-    let place =
-        options.html.as_deref().map(|path| Place::new(path, lessons.len() > 1)).transpose()?;
-    let watches = lessons.iter().any(Lesson::watches_a_session);
-    let real =
+    let place = options
+        .html
+        .as_deref()
+        .map(|path| PageTarget::prepare(path, lessons.len() > 1))
+        .transpose()?;
+    let watches = lessons.iter().any(Lesson::needs_real_session);
+    let real_session =
         watches.then(real_session::start).transpose().context("cannot start a labshd to watch")?;
-    let varied =
-        Options { command: options.command, recv: options.recv, sizes: options.sizes, real };
-    let given =
-        labsh_lessons::give(&lessons, &varied, language, look, &mut stdout).context(told)?;
-    let wish = matches!(&given[..], [Given { outcome: Err(Trouble::Wish(_)), .. }]);
+    let varied = Options {
+        command: options.command,
+        recv: options.recv,
+        sizes: options.sizes,
+        real_session,
+    };
+    let given = labsh_lessons::run_lessons(&lessons, &varied, language, format, &mut stdout)
+        .context(told)?;
+    let wish = matches!(&given[..], [LessonReport { outcome: Err(LessonError::BadOption(_)), .. }]);
     if let Some(place) = place.filter(|_| !wish) {
         place.write(&given, language)?;
     }
@@ -64,8 +73,8 @@ fn give_lessons(options: LessonOptions) -> anyhow::Result<ExitCode> {
             Ok(()) => {}
             // Of several lessons each has told already what went wrong; the only one leaves its
             // refusal to us.
-            Err(Trouble::Wish(wish)) if lessons.len() == 1 => {
-                return Err(anyhow::anyhow!(wish.of(language).to_owned()));
+            Err(LessonError::BadOption(wish)) if lessons.len() == 1 => {
+                return Err(anyhow::anyhow!(wish.get(language).to_owned()));
             }
             Err(_) => status = ExitCode::from(NOT_SHOWN),
         }

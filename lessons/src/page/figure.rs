@@ -55,7 +55,7 @@ impl Figure<'_> {
             self.size(track, block).chars().count().max(3)
         });
         let lines = layout::lines(&axis, COLUMNS, LINES);
-        let label = escape_html(&visible(self.record.label.of(self.language)));
+        let label = escape_html(&visible(self.record.label.get(self.language)));
         let mut html =
             format!("<figure class=\"flow\" id=\"flow-{number}\"><figcaption>{label} <small>");
         let _ = write!(html, "{}</small></figcaption>", self.counts());
@@ -117,7 +117,7 @@ impl Figure<'_> {
                 "<li><span class=\"chip m{}\">{}</span> <span>{}</span> <small>{}</small></li>",
                 index % PAINTS,
                 letter(index),
-                escape_html(&visible(message.label.of(self.language))),
+                escape_html(&visible(message.label.get(self.language))),
                 self.bytes(message.end - message.start),
             );
         }

@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 use tempfile::{Builder, NamedTempFile};
 
 use super::{index, page};
-use crate::class::Given;
+use crate::class::LessonReport;
 use crate::words::Language;
 
 /// Why pages cannot be written.
 #[derive(Debug, thiserror::Error)]
-pub enum Unwritable {
+pub enum PageError {
     /// One page was to replace a directory.
     #[error("{} is a directory; one lesson is one page: give a file, such as {}", .0.display(),
         .0.join("lesson.html").display())]
@@ -40,30 +40,30 @@ pub enum Unwritable {
 
 /// Where pages will be.
 #[derive(Debug)]
-pub enum Place {
+pub enum PageTarget {
     /// One page, and the unfinished file beside it.
     File(PathBuf, NamedTempFile),
     /// One page for each lesson, `NAME.html`, and `index.html`.
     Directory(PathBuf),
 }
 
-impl Place {
+impl PageTarget {
     /// Looks whether one page can be at this path, or several (`set`) in it.
     ///
     /// # Errors
     /// Everything that can be known before there is a page.
-    pub fn new(path: &Path, set: bool) -> Result<Self, Unwritable> {
+    pub fn prepare(path: &Path, set: bool) -> Result<Self, PageError> {
         let there = fs::metadata(path).ok();
         let parent = parent(path);
         if there.is_none() && !parent.is_dir() {
-            return Err(Unwritable::NoParent(path.to_owned(), parent.to_owned()));
+            return Err(PageError::NoParent(path.to_owned(), parent.to_owned()));
         }
         if !set {
             match there {
                 Some(there) if there.is_dir() => {
-                    return Err(Unwritable::IsDirectory(path.to_owned()));
+                    return Err(PageError::IsDirectory(path.to_owned()));
                 }
-                Some(there) if !there.is_file() => return Err(Unwritable::NoFile(path.to_owned())),
+                Some(there) if !there.is_file() => return Err(PageError::NoFile(path.to_owned())),
                 // A link stays a link: what it leads to is replaced.
                 Some(_) => {
                     let path = fs::canonicalize(path).map_err(|error| system(path, error))?;
@@ -73,7 +73,7 @@ impl Place {
             }
         }
         match there {
-            Some(there) if !there.is_dir() => return Err(Unwritable::NoDirectory(path.to_owned())),
+            Some(there) if !there.is_dir() => return Err(PageError::NoDirectory(path.to_owned())),
             Some(_) => {}
             None => fs::create_dir(path).map_err(|error| system(path, error))?,
         }
@@ -83,7 +83,7 @@ impl Place {
     }
 
     /// Writes the pages of these lessons; each replaces the one before it in one step.
-    pub fn write(self, given: &[Given], language: Language) -> Result<(), Unwritable> {
+    pub fn write(self, given: &[LessonReport], language: Language) -> Result<(), PageError> {
         match self {
             Self::File(path, file) => match given {
                 [given] => finish(file, &path, &page(given, language, None)),
@@ -110,19 +110,19 @@ fn parent(path: &Path) -> &Path {
     }
 }
 
-fn system(path: &Path, error: io::Error) -> Unwritable {
-    Unwritable::System(path.to_owned(), error)
+fn system(path: &Path, error: io::Error) -> PageError {
+    PageError::System(path.to_owned(), error)
 }
 
 /// A file beside the page, with the mode that a new file has here; it goes away unless it is
 /// finished.
-fn unfinished(path: &Path) -> Result<NamedTempFile, Unwritable> {
+fn unfinished(path: &Path) -> Result<NamedTempFile, PageError> {
     let mut builder = Builder::new();
     builder.prefix(".labsh-lesson-").permissions(Permissions::from_mode(0o666));
     builder.tempfile_in(parent(path)).map_err(|error| {
         match error.kind() {
             io::ErrorKind::NotFound => {
-                Unwritable::NoNewFiles(path.to_owned(), parent(path).to_owned())
+                PageError::NoNewFiles(path.to_owned(), parent(path).to_owned())
             }
             // Its message names the unfinished file, which nobody asked for.
             kind => system(path, kind.into()),
@@ -130,7 +130,7 @@ fn unfinished(path: &Path) -> Result<NamedTempFile, Unwritable> {
     })
 }
 
-fn finish(mut file: NamedTempFile, path: &Path, text: &str) -> Result<(), Unwritable> {
+fn finish(mut file: NamedTempFile, path: &Path, text: &str) -> Result<(), PageError> {
     file.write_all(text.as_bytes()).map_err(|error| system(path, error))?;
     file.persist(path).map_err(|error| system(path, error.error))?;
     Ok(())
@@ -144,18 +144,24 @@ mod tests {
     fn a_place_that_cannot_be_is_known_beforehand() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
-        assert!(matches!(Place::new(dir.path(), false), Err(Unwritable::IsDirectory(_))));
-        assert!(matches!(Place::new(&at("none/a.html"), false), Err(Unwritable::NoParent(..))));
-        assert!(matches!(Place::new(&at("none/set"), true), Err(Unwritable::NoParent(..))));
+        assert!(matches!(PageTarget::prepare(dir.path(), false), Err(PageError::IsDirectory(_))));
         assert!(matches!(
-            Place::new(Path::new("/proc/x.html"), false),
-            Err(Unwritable::NoNewFiles(..))
+            PageTarget::prepare(&at("none/a.html"), false),
+            Err(PageError::NoParent(..))
         ));
-        assert!(matches!(Place::new(Path::new("/dev/null"), false), Err(Unwritable::NoFile(_))));
+        assert!(matches!(PageTarget::prepare(&at("none/set"), true), Err(PageError::NoParent(..))));
+        assert!(matches!(
+            PageTarget::prepare(Path::new("/proc/x.html"), false),
+            Err(PageError::NoNewFiles(..))
+        ));
+        assert!(matches!(
+            PageTarget::prepare(Path::new("/dev/null"), false),
+            Err(PageError::NoFile(_))
+        ));
         fs::write(at("file"), "old").unwrap();
-        assert!(matches!(Place::new(&at("file"), true), Err(Unwritable::NoDirectory(_))));
+        assert!(matches!(PageTarget::prepare(&at("file"), true), Err(PageError::NoDirectory(_))));
         // Until the page is there, the old one stays, and nothing unfinished is left behind.
-        drop(Place::new(&at("file"), false).unwrap());
+        drop(PageTarget::prepare(&at("file"), false).unwrap());
         assert_eq!(fs::read_to_string(at("file")).unwrap(), "old");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }

@@ -11,10 +11,10 @@ mod html;
 
 use std::fmt::Write;
 
-pub use files::{Place, Unwritable};
+pub use files::{PageError, PageTarget};
 
 use crate::Lesson;
-use crate::class::Given;
+use crate::class::LessonReport;
 use crate::print;
 use crate::stage::Item;
 use crate::words::Language;
@@ -24,7 +24,7 @@ const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 
 /// The page of a lesson that was given; with `set`, it leads to the others of its set.
-pub fn page(given: &Given, language: Language, set: Option<&[Given]>) -> String {
+pub fn page(given: &LessonReport, language: Language, set: Option<&[LessonReport]>) -> String {
     let title = title(&given.lesson, language);
     let mut body = format!(
         "<header>{}<p class=\"name\">labsh lesson {}</p><h1>{}</h1></header>\n<main>\n",
@@ -35,14 +35,14 @@ pub fn page(given: &Given, language: Language, set: Option<&[Given]>) -> String 
     body += &sections(given, language);
     if let Err(trouble) = &given.outcome {
         let words = print::trouble(trouble);
-        let _ = writeln!(body, "<p class=\"failed\">✗ {}</p>", escape_html(words.of(language)));
+        let _ = writeln!(body, "<p class=\"failed\">✗ {}</p>", escape_html(words.get(language)));
     }
     body += "</main>\n";
     document(title, &body, language)
 }
 
 /// The page that leads to those of a set.
-pub fn index(set: &[Given], language: Language) -> String {
+pub fn index(set: &[LessonReport], language: Language) -> String {
     let title = match language {
         Language::English => "Lessons about sockets",
         Language::Chinese => "套接字课程",
@@ -120,9 +120,9 @@ fn patterns() -> String {
 }
 
 /// Links to the index and to the lessons before and behind.
-fn around(given: &Given, set: &[Given], language: Language) -> String {
+fn around(given: &LessonReport, set: &[LessonReport], language: Language) -> String {
     let at = set.iter().position(|other| other.lesson.name == given.lesson.name).unwrap_or(0);
-    let link = |other: &Given, before: &str, behind: &str| {
+    let link = |other: &LessonReport, before: &str, behind: &str| {
         let name = other.lesson.name;
         format!("<a href=\"{name}.html\">{before}{name}{behind}</a>")
     };
@@ -162,7 +162,7 @@ impl Row {
     }
 }
 
-fn sections(given: &Given, language: Language) -> String {
+fn sections(given: &LessonReport, language: Language) -> String {
     let mut html = String::new();
     let mut row = Row::default();
     let mut figures = 0;
@@ -174,7 +174,7 @@ fn sections(given: &Given, language: Language) -> String {
                 if open {
                     html += "</section>\n";
                 }
-                let _ = writeln!(html, "<section><h2>{}</h2>", escape_html(words.of(language)));
+                let _ = writeln!(html, "<section><h2>{}</h2>", escape_html(words.get(language)));
                 open = true;
             }
             Item::Say(words) => {
@@ -182,20 +182,20 @@ fn sections(given: &Given, language: Language) -> String {
                 if !row.shown.is_empty() {
                     html += &std::mem::take(&mut row).html();
                 }
-                let _ = write!(row.texts, "<p>{}</p>", escape_html(words.of(language)));
+                let _ = write!(row.texts, "<p>{}</p>", escape_html(words.get(language)));
             }
             Item::Notice(words) => {
                 let _ = write!(
                     row.texts,
                     "<p class=\"notice\">{}</p>",
-                    escape_html(words.of(language))
+                    escape_html(words.get(language))
                 );
             }
             Item::Fact(words) => {
                 let _ = write!(
                     row.texts,
                     "<p class=\"fact\">✓ {}</p>",
-                    escape_html(words.of(language))
+                    escape_html(words.get(language))
                 );
             }
             Item::Shown { what, bytes } => {
@@ -203,12 +203,12 @@ fn sections(given: &Given, language: Language) -> String {
                     Language::English => print::counted(bytes.len(), "byte"),
                     Language::Chinese => format!("{} 字节", bytes.len()),
                 };
-                let caption = format!("{} <small>{size}</small>", escape_html(what.of(language)));
+                let caption = format!("{} <small>{size}</small>", escape_html(what.get(language)));
                 row.shown += &lines(&caption, bytes, language);
             }
             Item::Listed { what, lines: noted } => {
-                let caption = escape_html(what.of(language));
-                row.shown += &lines(&caption, noted.of(language).as_bytes(), language);
+                let caption = escape_html(what.get(language));
+                row.shown += &lines(&caption, noted.get(language).as_bytes(), language);
             }
             Item::Picture(record) => {
                 figures += 1;
@@ -243,7 +243,7 @@ fn lines(caption: &str, bytes: &[u8], language: Language) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Flow, LESSONS, Words};
+    use crate::{Flow, LESSONS, Text};
 
     /// A page of what a hostile command would have printed.
     fn hostile(language: Language) -> String {
@@ -251,7 +251,7 @@ mod tests {
         let flow = Flow::new(evil);
         flow.message(evil);
         (0..2000).for_each(|_| flow.wrote(evil.as_bytes()));
-        let words = || Words::new(evil, evil);
+        let words = || Text::new(evil, evil);
         let items = vec![
             Item::Scene(words()),
             Item::Say(words()),
@@ -260,8 +260,11 @@ mod tests {
             Item::Notice(words()),
             Item::Fact(words()),
         ];
-        let given =
-            Given { lesson: LESSONS[0], items, outcome: Err(crate::Trouble::Wish(words())) };
+        let given = LessonReport {
+            lesson: LESSONS[0],
+            items,
+            outcome: Err(crate::LessonError::BadOption(words())),
+        };
         page(&given, language, None)
     }
 
