@@ -12,7 +12,7 @@ use std::{fs, process, thread};
 
 /// How the tests of the programs treat what is missing.
 #[path = "../../tests/support/tools.rs"]
-#[allow(dead_code, unreachable_pub)]
+#[allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 mod tools;
 
 use bytes::Bytes;
@@ -216,7 +216,8 @@ struct Listening(PathBuf);
 
 impl Listening {
     fn new(name: &str) -> Self {
-        let directory = std::env::temp_dir().join(format!("labsh-{name}-{}", process::id()));
+        let directory =
+            tools::temporary_directory().join(format!("labsh-{name}-{}", process::id()));
         fs::create_dir_all(&directory).expect("a directory");
         let listener = UnixListener::bind(directory.join("socket")).expect("a socket");
         thread::spawn(move || listener.incoming().flatten().for_each(serve));
@@ -225,7 +226,8 @@ impl Listening {
 
     fn client(&self, key: &Key, arguments: &[&str]) -> Command {
         let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/python/labsh_client.py");
-        let mut command = Command::new("python3");
+        let mut command =
+            tools::program(tools::python().expect("tests without Python return early"));
         command
             .arg("-B")
             .arg(program)

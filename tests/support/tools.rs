@@ -1,10 +1,12 @@
-//! Programs from outside that some tests drive: where they are, and what happens where they are not
-//! installed.
+//! Programs that tests run: the environment that all of them find, where those from outside are,
+//! and what happens where they are not installed.
 
 use std::env;
-use std::io::Write;
+use std::ffi::{OsStr, OsString};
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 /// Where `.ci/run` installs what comes from PyPI, seen from the workspace and from a crate in
 /// crates/; looked through before PATH.
@@ -12,6 +14,54 @@ const VENV: [&str; 2] = [
     concat!(env!("CARGO_MANIFEST_DIR"), "/target/ansible-venv/bin"),
     concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/ansible-venv/bin"),
 ];
+
+/// The variables of whoever runs the tests that programs need to start at all, or to measure
+/// coverage. No other reaches them.
+const PASSED_ON: [&str; 5] =
+    ["LD_LIBRARY_PATH", "LLVM_PROFILE_FILE", "NIX_LD", "NIX_LD_LIBRARY_PATH", "PYENV_ROOT"];
+
+/// Where no program finds a configuration, and none leaves a file. Tests of what a user has in a
+/// home directory name one.
+const NO_HOME: &str = "/nonexistent";
+
+/// A command that runs this program in the environment of all tests, which is the same for every
+/// user on every machine. A test adds what it is about.
+pub fn program(path: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(path);
+    command.env_clear();
+    command.envs(PASSED_ON.into_iter().filter_map(|name| Some((name, env::var_os(name)?))));
+    command.env("PATH", search_path()).env("TMPDIR", temporary_directory());
+    command.env("HOME", NO_HOME).env("LANG", "C.UTF-8").env("TERM", "xterm-256color");
+    command
+}
+
+/// PATH without folders that execvp(3) cannot search, for which it reports "Permission denied"
+/// instead of "not found", and without relative ones.
+pub fn search_path() -> OsString {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let can_be_searched = |folder: &PathBuf| {
+        folder.is_absolute()
+            && !folder
+                .join("no-such-program")
+                .metadata()
+                .is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
+    };
+    env::join_paths(env::split_paths(&path).filter(can_be_searched)).unwrap()
+}
+
+/// The longest path of a directory in which the sockets of a test have room: a unix socket's path
+/// has at most 107 bytes (unix(7)).
+const MAX_TEMPORARY_DIRECTORY: usize = 50;
+
+/// Where tests make their files: TMPDIR, unless sockets there would have too long a path.
+pub fn temporary_directory() -> PathBuf {
+    let directory = env::temp_dir();
+    if directory.is_absolute() && directory.as_os_str().len() <= MAX_TEMPORARY_DIRECTORY {
+        directory
+    } else {
+        "/tmp".into()
+    }
+}
 
 /// The path of a program that a test drives (a name, or a path where it has to be in that place),
 /// or nothing where the test has to be left out: it then returns at once. `remedy` says how to
@@ -21,7 +71,7 @@ const VENV: [&str; 2] = [
 /// on stderr, also for a test that passes. Where `CI` is `true` or `LABSH_TOOLS` is `required`, a
 /// missing program is a failure; `LABSH_TOOLS=optional` is the opposite in any place.
 pub fn need(program: &str, remedy: &str) -> Option<PathBuf> {
-    let path = env::var_os("PATH").unwrap_or_default();
+    let path = search_path();
     let mut places = env::split_paths(&path);
     let found = VENV
         .iter()
@@ -42,7 +92,30 @@ pub fn need(program: &str, remedy: &str) -> Option<PathBuf> {
 
 /// Python 3, with its standard library and nothing else.
 pub fn python() -> Option<PathBuf> {
-    need("python3", "apt-get install python3")
+    need("python3", "apt-get install python3").map(|python| python_of(&python))
+}
+
+/// The folder with `sitecustomize.py`, seen from the workspace and from a crate.
+const INTERPRETER: [&str; 3] = [
+    concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python/interpreter"),
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/python/interpreter"),
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/python/interpreter"),
+];
+
+/// The Python that runs this tool and has its libraries. The interpreter itself reports that as it
+/// starts: a tool's first line may hold a path, `env`, or a shell for a script that starts Python
+/// (pip writes one where the path is long, pyenv always).
+pub fn python_of(tool: &Path) -> PathBuf {
+    let directory = INTERPRETER.iter().find(|place| Path::new(place).exists()).unwrap();
+    let output = program(tool)
+        .env("PYTHONPATH", directory)
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let python = String::from_utf8_lossy(&output.stdout);
+    assert!(python.starts_with('/'), "{} does not start Python: {output:?}", tool.display());
+    python.trim_end().into()
 }
 
 /// Whether a device can be opened by this user, which no package helps with; says so where it

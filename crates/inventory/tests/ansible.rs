@@ -29,7 +29,7 @@ fn listed(tool: &Path, text: &str, ending: &str) -> Told {
 
 fn listed_file(tool: &Path, file: &Path) -> Told {
     let home = tempfile::tempdir().unwrap();
-    let mut command = Command::new(tool);
+    let mut command = tools::program(tool);
     command.args(["--list", "-i"]).arg(file).env("ANSIBLE_INVENTORY_UNPARSED_FAILED", "true");
     let list: Map<String, Value> =
         serde_json::from_str(&output(&mut command, home.path())).unwrap();
@@ -57,13 +57,8 @@ fn understood(tool: &Path, texts: &[String], ending: &str) -> Vec<Told> {
     let directory = tempfile::tempdir().unwrap();
     let file = |index: usize| directory.path().join(format!("{index}.{ending}"));
     texts.iter().enumerate().for_each(|(index, text)| fs::write(file(index), text).unwrap());
-    // The Python that has the library is the one that the tool begins with.
-    let program = fs::read_to_string(tool).unwrap();
-    let python = program.lines().next().and_then(|line| line.strip_prefix("#!")).unwrap();
-    let mut command = Command::new(python.split(' ').next().unwrap());
-    command
-        .args(python.split(' ').skip(1))
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/oracles/inventories.py"));
+    let mut command = tools::program(tools::python_of(tool));
+    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/oracles/inventories.py"));
     command.args((0..texts.len()).map(file));
     let told = output(&mut command, directory.path());
     let lines = told.lines().map(|line| {
@@ -76,9 +71,12 @@ fn understood(tool: &Path, texts: &[String], ending: &str) -> Vec<Told> {
     lines.collect()
 }
 
-/// Runs a tool of Ansible's, away from the user's own configuration.
+/// Runs a tool of Ansible's with a home and a configuration of its own.
 fn output(command: &mut Command, directory: &Path) -> String {
-    let output = command.current_dir(directory).env("ANSIBLE_HOME", directory).output().unwrap();
+    let configuration = directory.join("ansible.cfg");
+    fs::write(&configuration, "").unwrap();
+    command.env("ANSIBLE_HOME", directory).env("ANSIBLE_CONFIG", configuration);
+    let output = command.current_dir(directory).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
@@ -547,7 +545,7 @@ fn what_ansible_lists_can_be_read_back() {
     let directory = tempfile::tempdir().unwrap();
     let (ini, yaml) = (directory.path().join("hosts.ini"), directory.path().join("hosts.yaml"));
     fs::write(&ini, INI).unwrap();
-    let mut command = Command::new(tool);
+    let mut command = tools::program(tool);
     command.args(["--list", "--yaml", "--export", "-i"]).arg(&ini).arg("--output").arg(&yaml);
     output(&mut command, directory.path());
     let (ini, yaml) = (ansible_ini::read(&ini).unwrap(), ansible_yaml::read(&yaml).unwrap());

@@ -4,8 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::fs;
-use std::path::Path;
-use std::process::Command;
+use std::path::{Path, PathBuf};
 
 /// How the tests of the programs treat what is missing.
 #[path = "../../../tests/support/tools.rs"]
@@ -23,16 +22,16 @@ use support::values;
 /// Hosts by source and group.
 type Sources = BTreeMap<String, BTreeMap<String, BTreeSet<String>>>;
 
-/// Debian's, whose library is Debian's Python's.
-fn has_clustershell() -> bool {
-    tools::need("clush", "apt-get install clustershell").is_some()
+/// A program of ClusterShell's.
+fn clush() -> Option<PathBuf> {
+    tools::need("clush", "apt-get install clustershell")
 }
 
 /// The default source, and all groups. ClusterShell would run the upcalls of sources that are not
 /// left out.
-fn oracle(configuration: &Path, left_out: &[&str]) -> (Option<String>, Sources) {
+fn oracle(clush: &Path, configuration: &Path, left_out: &[&str]) -> (Option<String>, Sources) {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/oracles/groups.py");
-    let output = Command::new("/usr/bin/python3")
+    let output = tools::program(tools::python_of(clush))
         .arg(script)
         .arg(configuration)
         .args(left_out)
@@ -152,8 +151,8 @@ fn every_kind_of_source_means_what_clustershell_means() {
     assert!(told.ignored[0].1.to_string().ends_with("groups.conf.d/slurm.conf:1"));
     let names: Vec<&str> = told.sources.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, ["here", "racks", "roles", "local"]);
-    if has_clustershell() {
-        let theirs = oracle(&directory.path().join("groups.conf"), &ignored);
+    if let Some(clush) = clush() {
+        let theirs = oracle(&clush, &directory.path().join("groups.conf"), &ignored);
         assert_eq!((told.default.clone(), ours(&told)), theirs);
     }
     // The old place of the flat file comes first.
@@ -202,9 +201,7 @@ fn groups() -> impl Strategy<Value = Vec<String>> {
 
 #[test]
 fn generated_groups_mean_what_clustershell_means() {
-    if !has_clustershell() {
-        return;
-    }
+    let Some(clush) = clush() else { return };
     for groups in values(12, groups()) {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
@@ -223,7 +220,7 @@ fn generated_groups_mean_what_clustershell_means() {
             .unwrap_or_else(|mistake| panic!("{mistake}\n{yaml}"));
         assert_eq!(
             (told.default.clone(), ours(&told)),
-            oracle(&path("groups.conf"), &[]),
+            oracle(&clush, &path("groups.conf"), &[]),
             "{yaml}"
         );
     }

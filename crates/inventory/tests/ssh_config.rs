@@ -6,7 +6,6 @@ use std::fmt::Write;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 /// How the tests of the programs treat what is missing.
 #[path = "../../../tests/support/tools.rs"]
@@ -25,7 +24,7 @@ fn tool() -> Option<PathBuf> {
 
 /// `HostName` and `User` of a host, as ssh would use them.
 fn oracle(tool: &Path, config: &Path, host: &str) -> (String, String) {
-    let output = Command::new(tool).arg("-TGF").arg(config).arg(host).output().unwrap();
+    let output = tools::program(tool).arg("-TGF").arg(config).arg(host).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let value =

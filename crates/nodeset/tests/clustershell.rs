@@ -3,7 +3,8 @@
 
 use std::collections::BTreeSet;
 use std::io::Write;
-use std::process::{Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 /// How the tests of the programs treat what is missing.
 #[path = "../../../tests/support/tools.rs"]
@@ -15,15 +16,15 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 
-/// Debian's, whose library is Debian's Python's.
-fn has_clustershell() -> bool {
-    tools::need("clush", "apt-get install clustershell").is_some()
+/// A program of ClusterShell's.
+fn clush() -> Option<PathBuf> {
+    tools::need("clush", "apt-get install clustershell")
 }
 
 /// What ClusterShell makes of each expression: the folded set and its names, or its complaint.
-fn oracle(expressions: &[String]) -> Vec<Result<(String, BTreeSet<String>), String>> {
+fn oracle(clush: &Path, expressions: &[String]) -> Vec<Result<(String, BTreeSet<String>), String>> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/oracle.py");
-    let mut child = Command::new("/usr/bin/python3")
+    let mut child = tools::program(tools::python_of(clush))
         .arg(script)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -95,12 +96,10 @@ fn expression() -> impl Strategy<Value = String> {
 
 #[test]
 fn expressions_mean_what_clustershell_means() {
-    if !has_clustershell() {
-        return;
-    }
+    let Some(clush) = clush() else { return };
     let expressions = values(600, expression());
     let mut lengths = (0, 0);
-    for (expression, answer) in expressions.iter().zip(oracle(&expressions)) {
+    for (expression, answer) in expressions.iter().zip(oracle(&clush, &expressions)) {
         let (folded, names) =
             answer.unwrap_or_else(|complaint| panic!("{expression}: {complaint}"));
         let ours = NodeSet::parse(expression, &NoGroups).unwrap();
@@ -113,9 +112,7 @@ fn expressions_mean_what_clustershell_means() {
 
 #[test]
 fn one_dimension_is_folded_as_clustershell_does() {
-    if !has_clustershell() {
-        return;
-    }
+    let Some(clush) = clush() else { return };
     let ranges = |width: usize| {
         let range = (0..130_u32, 0..20_u32)
             .prop_map(move |(first, more)| format!("{first:0width$}-{:0width$}", first + more));
@@ -124,7 +121,7 @@ fn one_dimension_is_folded_as_clustershell_does() {
     let lists = values(200, ranges(1)).into_iter().chain(values(200, ranges(3)));
     let expressions: Vec<String> =
         lists.map(|ranges| format!("lab[{}]-ib", ranges.join(","))).collect();
-    for (expression, answer) in expressions.iter().zip(oracle(&expressions)) {
+    for (expression, answer) in expressions.iter().zip(oracle(&clush, &expressions)) {
         let (folded, _) = answer.unwrap_or_else(|complaint| panic!("{expression}: {complaint}"));
         assert_eq!(
             NodeSet::parse(expression, &NoGroups).unwrap().to_string(),
@@ -136,14 +133,12 @@ fn one_dimension_is_folded_as_clustershell_does() {
 
 #[test]
 fn what_we_fold_clustershell_unfolds() {
-    if !has_clustershell() {
-        return;
-    }
+    let Some(clush) = clush() else { return };
     let expressions = values(400, expression());
     let sets: Vec<NodeSet> =
         expressions.iter().map(|text| NodeSet::parse(text, &NoGroups).unwrap()).collect();
     let folded: Vec<String> = sets.iter().map(NodeSet::to_string).collect();
-    for ((set, folded), answer) in sets.iter().zip(&folded).zip(oracle(&folded)) {
+    for ((set, folded), answer) in sets.iter().zip(&folded).zip(oracle(&clush, &folded)) {
         match answer {
             Ok((_, names)) => {
                 assert_eq!(
@@ -159,14 +154,12 @@ fn what_we_fold_clustershell_unfolds() {
 
 #[test]
 fn mistakes_are_mistakes_to_both() {
-    if !has_clustershell() {
-        return;
-    }
+    let Some(clush) = clush() else { return };
     let wrong: Vec<String> =
         ["n[5-3]", "n[1", "n1]", "n[]", "n[01-3]", "n[1-03]", "n[a-b]", "n[1-2", "n[1,]"]
             .map(str::to_owned)
             .to_vec();
-    for (expression, answer) in wrong.iter().zip(oracle(&wrong)) {
+    for (expression, answer) in wrong.iter().zip(oracle(&clush, &wrong)) {
         assert!(answer.is_err(), "ClusterShell takes {expression}");
         assert!(NodeSet::parse(expression, &NoGroups).is_err(), "{expression}");
     }
