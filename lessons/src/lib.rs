@@ -24,9 +24,9 @@ mod wrap;
 
 mod auth;
 mod concurrency;
+mod echo_loop;
 mod fixed_header;
 mod length_first;
-mod looping;
 mod partial;
 mod phone;
 mod reuse;
@@ -74,7 +74,7 @@ pub const LESSONS: &[Lesson] = &[
             "many messages, the empty one, and how a conversation ends",
             "通信循环：多条消息、空消息、连接的结束",
         ),
-        teach: looping::teach,
+        teach: echo_loop::teach,
     },
     Lesson {
         name: "reuse",
