@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::words::Text;
+use crate::language::Text;
 
 /// What a step did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

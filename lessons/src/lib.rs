@@ -5,21 +5,21 @@
 //! happened. It shows what it received, never what it expected, and it fails if the phenomenon or
 //! the cure did not show.
 
-mod class;
 mod flow;
 mod kernel;
+mod language;
 mod layout;
 mod options;
 mod page;
 mod picture;
 mod print;
 mod random;
-mod real;
+mod real_session;
+mod runner;
 mod segments;
 mod shell;
 mod sockets;
 mod stage;
-mod words;
 mod wrap;
 
 mod auth;
@@ -35,14 +35,14 @@ mod udp;
 mod unix;
 mod wire;
 
-pub use class::{LessonReport, UnknownLesson, run_lessons, select_lessons};
 pub use flow::{Carrier, Flow, KEPT, Message, Record, Step, Watched, What};
+pub use language::{Language, Text};
 pub use options::Options;
 pub use page::{PageError, PageTarget, index, page};
 pub use print::{ColorChoice, OutputFormat, list_lessons};
-pub use real::{CommandOutput, RealSession, RunLine};
+pub use real_session::{CommandOutput, RealSession, RunLine};
+pub use runner::{LessonReport, UnknownLesson, run_lessons, select_lessons};
 pub use stage::{Item, LessonError, LessonResult, Stage};
-pub use words::{Language, Text};
 
 /// One lesson.
 #[derive(Debug, Clone, Copy)]

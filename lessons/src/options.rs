@@ -1,6 +1,6 @@
 //! What can be varied in a lesson, from the command line.
 
-use crate::real::RealSession;
+use crate::real_session::RealSession;
 
 /// A teacher's wishes. What a lesson has no use for, it passes over.
 #[derive(Default)]

@@ -4,9 +4,9 @@
 use unicode_width::UnicodeWidthChar;
 
 use crate::flow::{Carrier, Message, Record, What};
+use crate::language::{Language, Text};
 use crate::layout::{self, Block, Line, Track};
 use crate::print::{OutputFormat, Style, counted};
-use crate::words::{Language, Text};
 use crate::wrap::{escape, fit, width, wrap};
 
 /// Lines of blocks that one picture may have; what comes behind them is counted.

@@ -5,10 +5,10 @@ use std::io::{self, IsTerminal, Write};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
-use crate::class::LessonReport;
+use crate::language::{Language, Text};
 use crate::picture;
+use crate::runner::LessonReport;
 use crate::stage::{Item, LessonError, LessonResult};
-use crate::words::{Language, Text};
 use crate::wrap::{escape, fit, width, wrap};
 use crate::{LESSONS, Lesson};
 

@@ -9,9 +9,9 @@ use std::thread;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
+use crate::language::{Language, Text};
 use crate::sockets::PATIENCE;
 use crate::stage::LessonError;
-use crate::words::{Language, Text};
 
 /// Most that a command may print: enough for a lesson, and read byte by byte in no time.
 pub(crate) const MOST: usize = 1 << 20;

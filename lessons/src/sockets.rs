@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use nix::libc;
 
 use crate::flow::uninterrupted;
+use crate::language::Text;
 use crate::stage::{LessonError, LessonResult};
-use crate::words::Text;
 
 /// How long anything on loopback may take: a lesson that has gone wrong ends with an error instead
 /// of hanging.

@@ -3,8 +3,8 @@
 use std::io;
 
 use crate::flow::{Flow, Record};
+use crate::language::Text;
 use crate::options::Options;
-use crate::words::Text;
 
 /// How a lesson ends.
 pub type LessonResult = Result<(), LessonError>;
@@ -13,13 +13,13 @@ pub type LessonResult = Result<(), LessonError>;
 #[derive(Debug, thiserror::Error)]
 pub enum LessonError {
     /// What was to be seen did not show itself.
-    #[error("it did not show: {}", .0.get(crate::words::Language::English))]
+    #[error("it did not show: {}", .0.get(crate::language::Language::English))]
     NotShown(Text),
     /// A system call failed that should not have.
     #[error(transparent)]
     Io(#[from] io::Error),
     /// What the teacher asked for cannot be done.
-    #[error("{}", .0.get(crate::words::Language::English))]
+    #[error("{}", .0.get(crate::language::Language::English))]
     BadOption(Text),
 }
 

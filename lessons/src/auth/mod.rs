@@ -8,10 +8,10 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
 use crate::flow::Flow;
+use crate::language::Text;
 use crate::random::random;
 use crate::sockets::pair;
 use crate::stage::{LessonError, LessonResult, Stage};
-use crate::words::Text;
 
 /// A key, a challenge and an answer are all of this size: a fixed size needs no header.
 type Block = [u8; 32];

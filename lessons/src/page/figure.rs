@@ -6,9 +6,9 @@ use std::fmt::Write;
 use serde_json::{Value, json};
 
 use crate::flow::{Carrier, Message, Record, Step, What};
+use crate::language::Language;
 use crate::layout::{self, Block, Line, Track};
 use crate::page::html::{escape_html, visible};
-use crate::words::Language;
 
 /// Columns of a line of blocks, and how many units of the drawing each is wide.
 const COLUMNS: usize = 72;

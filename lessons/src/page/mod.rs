@@ -6,18 +6,18 @@
 //! text in it.
 
 mod figure;
-mod files;
 mod html;
+mod target;
 
 use std::fmt::Write;
 
-pub use files::{PageError, PageTarget};
+pub use target::{PageError, PageTarget};
 
 use crate::Lesson;
-use crate::class::LessonReport;
+use crate::language::Language;
 use crate::print;
+use crate::runner::LessonReport;
 use crate::stage::Item;
-use crate::words::Language;
 use html::{escape_html, hash_source, received};
 
 const STYLE: &str = include_str!("page.css");

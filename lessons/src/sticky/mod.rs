@@ -12,12 +12,12 @@ use socket2::SockRef;
 
 use crate::flow::{Flow, Record, What};
 use crate::kernel::segments_sent;
+use crate::language::Text;
 use crate::print::counted;
 use crate::segments::Segments;
 use crate::shell::{answer_of, output_of};
 use crate::sockets::{DOWN, PATIENCE, UP, pair, queued, recv, unsent, wait_until};
 use crate::stage::{LessonError, LessonResult, Stage};
-use crate::words::Text;
 
 /// What every first program uses: `recv(1024)`.
 const RECV: usize = 1024;

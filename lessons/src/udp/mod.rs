@@ -10,9 +10,9 @@ use socket2::SockRef;
 
 use crate::flow::{Carrier, Flow};
 use crate::kernel::dropped;
+use crate::language::Text;
 use crate::sockets::{datagrams, pair, queued, wait_until};
 use crate::stage::{LessonError, LessonResult, Stage};
-use crate::words::Text;
 
 /// How many datagrams are sent into a small receive buffer.
 const COUNT: usize = 10;

@@ -13,12 +13,12 @@ use labsh_proto::message::{
 use sha2::{Digest, Sha256};
 
 use crate::flow::{Carrier, Flow};
+use crate::language::{Language, Text};
 use crate::print::counted;
-use crate::real::{CommandOutput, RealSession};
+use crate::real_session::{CommandOutput, RealSession};
 use crate::shell::output_of;
 use crate::sockets::{patient, recv};
 use crate::stage::{LessonError, LessonResult, Stage};
-use crate::words::{Language, Text};
 
 /// What the proxy does with the bytes on their way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,10 +2,10 @@
 
 use std::io::{self, Write};
 
+use crate::language::Language;
 use crate::options::Options;
 use crate::print::{OutputFormat, Printer};
 use crate::stage::{Item, LessonError, LessonResult, Stage};
-use crate::words::Language;
 use crate::{LESSONS, Lesson};
 
 /// A name that is no lesson's.

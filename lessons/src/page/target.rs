@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use tempfile::{Builder, NamedTempFile};
 
 use super::{index, page};
-use crate::class::LessonReport;
-use crate::words::Language;
+use crate::language::Language;
+use crate::runner::LessonReport;
 
 /// Why pages cannot be written.
 #[derive(Debug, thiserror::Error)]
