@@ -7,10 +7,10 @@ use std::time::{Duration, SystemTime};
 use labsh_proto::auth::Mode;
 
 use crate::config::{Config, ListenAddress, LogFormat};
+use crate::diagnostics::Mistakes;
 use crate::keyring::{self, Found, RunsAs, UserExists};
 use crate::keys_command;
 use crate::logs::Escaped;
-use crate::mistakes::Mistakes;
 use crate::reload::Source;
 
 /// What labshd would do, for people; or every mistake in all files. Changes nothing.

@@ -8,9 +8,9 @@ use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
 use nix::unistd::User;
 
+use crate::diagnostics::Mistakes;
 use crate::keyring::RunsAs;
 use crate::keys_command::{self, KeyCommand, Outcome};
-use crate::mistakes::Mistakes;
 use crate::reload::Source;
 use crate::{check, copying, daemon, logs, spawner};
 

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::copying;
+use crate::diagnostics::{Mistake, Mistakes, Wrong};
 use crate::environment::{self, Pattern};
-use crate::fields::Fields;
 pub use crate::listen_address::ListenAddress;
-use crate::mistakes::{Mistake, Mistakes, Wrong};
 use crate::private_file::{self, Holds};
+use crate::toml_fields::Fields;
 use labsh_proto::auth::Mode;
 
 const SECOND: Duration = Duration::from_secs(1);

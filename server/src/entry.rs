@@ -9,9 +9,9 @@ use labsh_proto::key::HostKey;
 use nix::unistd::{User, geteuid};
 use toml::value::{Datetime, Offset};
 
-use crate::fields::Fields;
-use crate::mistakes::{Mistakes, Wrong};
+use crate::diagnostics::{Mistakes, Wrong};
 use crate::private_file::{self, Holds};
+use crate::toml_fields::Fields;
 
 /// The last second that RFC 3339 can write, 9999-12-31T23:59:59Z.
 const LAST_SECOND: u64 = 253_402_300_799;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::mistakes::Wrong;
+use crate::diagnostics::Wrong;
 
 /// No configuration allows these. A command runs as the key's own user, who could set them inside
 /// the command anyway; but a variable takes effect before the command's first word does, in the

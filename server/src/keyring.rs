@@ -11,8 +11,8 @@ use labsh_proto::message::Name;
 use labsh_transport::random;
 
 use crate::decoy_identity;
+use crate::diagnostics::{Mistake, Mistakes, Wrong};
 pub use crate::entry::{Entry, NotPermitted, RunsAs, UserExists};
-use crate::mistakes::{Mistake, Mistakes, Wrong};
 use crate::private_file;
 
 /// All keys that may enter, and the secret that stands in for those that may not.

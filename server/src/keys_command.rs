@@ -14,10 +14,10 @@ use toml::Value;
 use toml::value::Datetime;
 use zeroize::Zeroizing;
 
+use crate::diagnostics::Mistake;
 use crate::entry;
 use crate::keyring::{self, Entry, RunsAs, UserExists};
 use crate::logs::Escaped;
-use crate::mistakes::Mistake;
 use crate::private_file;
 
 /// What `labshd key` is asked to do.

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use labsh_proto::auth::Mode;
 
-use crate::mistakes::Wrong;
+use crate::diagnostics::Wrong;
 
 /// The port where nothing else is said.
 pub const DEFAULT_PORT: u16 = 5274;

@@ -11,7 +11,7 @@ use nix::fcntl::OFlag;
 use nix::unistd::geteuid;
 use zeroize::Zeroizing;
 
-use crate::mistakes::Wrong;
+use crate::diagnostics::Wrong;
 
 const LIMIT: u64 = 64 * 1024;
 

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use etcetera::BaseStrategy;
 
 use crate::config::Config;
+use crate::diagnostics::{Mistake, Mistakes};
 use crate::keyring::{Keyring, RunsAs};
-use crate::mistakes::{Mistake, Mistakes};
 
 /// The place of the configuration file.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 use toml::value::Datetime;
 
-use crate::mistakes::{Mistake, Wrong};
+use crate::diagnostics::{Mistake, Wrong};
 
 /// What a file holds, minus what has been taken out. A wrong value becomes a mistake, and its
 /// default stays.
