@@ -1,6 +1,6 @@
 //! Sets of hosts: from an expression, to the shortest form, joined.
 
-use labsh_nodeset::{Mistake, NoGroups, NodeSet};
+use labsh_nodeset::{NoGroups, NodeSet, NodeSetError};
 
 /// An expression that gives so many hosts (of six digits each), every second one of twice as many.
 pub fn expression(hosts: usize) -> String {
@@ -12,7 +12,7 @@ pub fn expression(hosts: usize) -> String {
 /// # Errors
 ///
 /// Those of [`NodeSet::parse`].
-pub fn parse(expression: &str) -> Result<NodeSet, Mistake> {
+pub fn parse(expression: &str) -> Result<NodeSet, NodeSetError> {
     NodeSet::parse(expression, &NoGroups)
 }
 
@@ -21,7 +21,7 @@ pub fn parse(expression: &str) -> Result<NodeSet, Mistake> {
 /// # Errors
 ///
 /// Those of [`NodeSet::parse`].
-pub fn halves(hosts: usize) -> Result<[NodeSet; 2], Mistake> {
+pub fn halves(hosts: usize) -> Result<[NodeSet; 2], NodeSetError> {
     Ok([parse(&format!("lab[000001-{hosts:06}/2]"))?, parse(&format!("lab[000002-{hosts:06}/2]"))?])
 }
 

@@ -9,7 +9,7 @@ use std::path::Path;
 use labsh_inventory::hosts_toml::{self, HostsToml};
 use labsh_inventory::others::Others;
 use labsh_inventory::{Group, Mistake, Origin, Room, Setting, Settings};
-use labsh_nodeset::{Groups, Mistake as BadSet};
+use labsh_nodeset::{Groups, NodeSetError};
 use labsh_proto::key::HostId;
 
 use crate::config::overrides::ConnectionOverrides;
@@ -192,12 +192,12 @@ impl Inventory {
 
     /// The line that brought a mistake about, where it is one of a file and not one of whoever
     /// asked.
-    pub fn culprit(&self, mistake: &BadSet) -> Option<&Origin> {
-        match mistake {
-            BadSet::Circle { circle } => circle
+    pub fn culprit(&self, error: &NodeSetError) -> Option<&Origin> {
+        match error {
+            NodeSetError::Circle { circle } => circle
                 .iter()
                 .find_map(|name| self.origins(name.strip_prefix('@')?).first().copied()),
-            BadSet::UnknownGroup { group, .. } => {
+            NodeSetError::UnknownGroup { group, .. } => {
                 let named = format!("@{group}");
                 let part_of_name = |c: char| !c.is_whitespace() && !",!&^".contains(c);
                 self.groups.values().flatten().find_map(|group| {
@@ -205,7 +205,7 @@ impl Inventory {
                     words.into_iter().any(|word| word == named).then_some(&group.origin)
                 })
             }
-            BadSet::InFile { mistake, .. } => self.culprit(mistake),
+            NodeSetError::InFile { error, .. } => self.culprit(error),
             _ => None,
         }
     }

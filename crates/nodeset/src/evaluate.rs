@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::{DEEPEST, MOST, Mistake, NodeSet, pattern};
+use crate::{DEEPEST, MOST, NodeSet, NodeSetError, pattern};
 
 /// Where groups and files come from. Everything that is returned is an expression again.
 pub trait Groups {
@@ -47,7 +47,7 @@ impl Groups for NoGroups {
     }
 }
 
-pub(crate) fn evaluate(expression: &str, groups: &dyn Groups) -> Result<NodeSet, Mistake> {
+pub(crate) fn evaluate(expression: &str, groups: &dyn Groups) -> Result<NodeSet, NodeSetError> {
     Evaluation { groups, inside: Vec::new(), known: HashMap::new() }.evaluate(expression)
 }
 
@@ -68,8 +68,9 @@ enum Operator {
 }
 
 impl Evaluation<'_> {
-    fn evaluate(&mut self, expression: &str) -> Result<NodeSet, Mistake> {
-        let missing = |place: String| Mistake::Missing { expression: expression.to_owned(), place };
+    fn evaluate(&mut self, expression: &str) -> Result<NodeSet, NodeSetError> {
+        let missing =
+            |place: String| NodeSetError::Missing { expression: expression.to_owned(), place };
         let mut set = NodeSet::default();
         let mut operator = Operator::Union;
         let mut rest = expression.trim();
@@ -90,7 +91,7 @@ impl Evaluation<'_> {
                 Operator::SymmetricDifference => set.symmetric_difference(value),
             };
             if set.len() > MOST {
-                return Err(Mistake::TooMany { expression: expression.to_owned() });
+                return Err(NodeSetError::TooMany { expression: expression.to_owned() });
             }
             let trimmed = behind.trim_start();
             if trimmed.is_empty() {
@@ -110,9 +111,9 @@ impl Evaluation<'_> {
         }
     }
 
-    fn operand(&mut self, operand: &str) -> Result<NodeSet, Mistake> {
+    fn operand(&mut self, operand: &str) -> Result<NodeSet, NodeSetError> {
         if let Some(path) = operand.strip_prefix('^') {
-            let text = self.groups.file(path).map_err(Mistake::Source)?;
+            let text = self.groups.file(path).map_err(NodeSetError::Source)?;
             return self.within(operand, |inner| inner.lines(&text, Some(path)));
         }
         let Some(groups) = operand.strip_prefix('@') else {
@@ -120,7 +121,7 @@ impl Evaluation<'_> {
             if !pattern::has_wildcard(operand) {
                 return Ok(NodeSet::of(names));
             }
-            self.groups.check_wildcard(operand).map_err(Mistake::Source)?;
+            self.groups.check_wildcard(operand).map_err(NodeSetError::Source)?;
             let all = self.all()?;
             let meant = |host: &&str| names.iter().any(|name| pattern::matches(name, host));
             return Ok(all.iter().filter(meant).collect());
@@ -134,8 +135,8 @@ impl Evaluation<'_> {
                 set = set.union(known.clone());
                 continue;
             }
-            let Some(content) = self.groups.group(&group).map_err(Mistake::Source)? else {
-                return Err(Mistake::UnknownGroup { group, known: self.groups.names() });
+            let Some(content) = self.groups.group(&group).map_err(NodeSetError::Source)? else {
+                return Err(NodeSetError::UnknownGroup { group, known: self.groups.names() });
             };
             set =
                 set.union(self.within(&format!("@{group}"), |inner| inner.lines(&content, None))?);
@@ -144,23 +145,22 @@ impl Evaluation<'_> {
     }
 
     /// Every host that is known.
-    fn all(&mut self) -> Result<NodeSet, Mistake> {
+    fn all(&mut self) -> Result<NodeSet, NodeSetError> {
         if let Some(known) = self.known.get("@*") {
             return Ok(known.clone());
         }
-        let all = self.groups.all().map_err(Mistake::Source)?;
+        let all = self.groups.all().map_err(NodeSetError::Source)?;
         self.within("@*", |inner| inner.lines(&all, None))
     }
 
     /// Each line is an expression; an empty group or file is an empty set. Of a file, mistakes are
     /// told with their place.
-    fn lines(&mut self, text: &str, file: Option<&str>) -> Result<NodeSet, Mistake> {
+    fn lines(&mut self, text: &str, file: Option<&str>) -> Result<NodeSet, NodeSetError> {
         let mut set = NodeSet::default();
         for (line, number) in text.lines().zip(1..) {
             let line = line.split('#').next().unwrap_or_default();
             if !line.trim().is_empty() {
-                set = set
-                    .union(self.evaluate(line).map_err(|mistake| in_file(mistake, file, number))?);
+                set = set.union(self.evaluate(line).map_err(|error| in_file(error, file, number))?);
             }
         }
         Ok(set)
@@ -169,15 +169,15 @@ impl Evaluation<'_> {
     fn within(
         &mut self,
         name: &str,
-        look_up: impl FnOnce(&mut Self) -> Result<NodeSet, Mistake>,
-    ) -> Result<NodeSet, Mistake> {
+        look_up: impl FnOnce(&mut Self) -> Result<NodeSet, NodeSetError>,
+    ) -> Result<NodeSet, NodeSetError> {
         if let Some(at) = self.inside.iter().position(|outer| outer == name) {
             let mut circle = self.inside.split_off(at);
             circle.push(name.to_owned());
-            return Err(Mistake::Circle { circle });
+            return Err(NodeSetError::Circle { circle });
         }
         if self.inside.len() == DEEPEST {
-            return Err(Mistake::TooDeep { group: name.to_owned() });
+            return Err(NodeSetError::TooDeep { group: name.to_owned() });
         }
         self.inside.push(name.to_owned());
         let set = look_up(self);
@@ -190,13 +190,18 @@ impl Evaluation<'_> {
 }
 
 /// With the file and the line, where none are told yet.
-fn in_file(mistake: Mistake, file: Option<&str>, line: usize) -> Mistake {
-    match (file, &mistake) {
-        (Some(path), Mistake::Missing { .. } | Mistake::Bracket { .. } | Mistake::Range { .. })
-        | (Some(path), Mistake::TooMany { .. } | Mistake::UnknownGroup { .. }) => {
-            Mistake::InFile { path: path.to_owned(), line, mistake: Box::new(mistake) }
+fn in_file(error: NodeSetError, file: Option<&str>, line: usize) -> NodeSetError {
+    match (file, &error) {
+        (
+            Some(path),
+            NodeSetError::Missing { .. }
+            | NodeSetError::Bracket { .. }
+            | NodeSetError::Range { .. },
+        )
+        | (Some(path), NodeSetError::TooMany { .. } | NodeSetError::UnknownGroup { .. }) => {
+            NodeSetError::InFile { path: path.to_owned(), line, error: Box::new(error) }
         }
-        _ => mistake,
+        _ => error,
     }
 }
 

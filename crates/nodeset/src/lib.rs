@@ -23,7 +23,7 @@
 //! let set = NodeSet::parse("lab[01-40]!lab[05-09]", &NoGroups)?;
 //! assert_eq!(set.len(), 35);
 //! assert_eq!(set.to_string(), "lab[01-04,10-40]");
-//! # Ok::<(), labsh_nodeset::Mistake>(())
+//! # Ok::<(), labsh_nodeset::NodeSetError>(())
 //! ```
 
 mod evaluate;
@@ -57,7 +57,7 @@ pub struct NodeSet {
 
 /// Why an expression is no set of hosts.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Mistake {
+pub enum NodeSetError {
     /// An operator without something on both sides, or nothing at all.
     #[error("{expression:?}: a host is missing {place}; write for example lab[01-40]")]
     Missing {
@@ -118,14 +118,14 @@ pub enum Mistake {
         group: String,
     },
     /// A file holds a line that is none of these.
-    #[error("{path}:{line}: {mistake}")]
+    #[error("{path}:{line}: {error}")]
     InFile {
         /// The file, as it is written behind the `^`.
         path: String,
         /// Counted from 1.
         line: usize,
         /// What is wrong with it.
-        mistake: Box<Mistake>,
+        error: Box<NodeSetError>,
     },
     /// A group or a file cannot be read.
     #[error("{0}")]
@@ -155,8 +155,8 @@ impl NodeSet {
     ///
     /// # Errors
     ///
-    /// See [`Mistake`]; every text in one is fit to be shown after escaping.
-    pub fn parse(expression: &str, groups: &dyn Groups) -> Result<Self, Mistake> {
+    /// See [`NodeSetError`]; every text in one is fit to be shown after escaping.
+    pub fn parse(expression: &str, groups: &dyn Groups) -> Result<Self, NodeSetError> {
         evaluate::evaluate(expression, groups)
     }
 

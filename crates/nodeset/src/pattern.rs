@@ -1,22 +1,24 @@
 //! One pattern such as `rack[1-2]n[01-04]`, and the names that it stands for.
 
-use crate::{LONGEST, MOST, Mistake};
+use crate::{LONGEST, MOST, NodeSetError};
 
 /// All names of a pattern, in the order in which it writes them.
-pub(crate) fn expand(pattern: &str) -> Result<Vec<String>, Mistake> {
+pub(crate) fn expand(pattern: &str) -> Result<Vec<String>, NodeSetError> {
     let mut names = vec![String::new()];
     let mut rest = pattern;
     // Of the longest of them, so that what is too much is known before it is made.
     let mut length = 0;
     let mut grow = |by: usize| {
         length += by;
-        let too_long = || Mistake::TooLong { beginning: pattern.chars().take(40).collect() };
+        let too_long = || NodeSetError::TooLong { beginning: pattern.chars().take(40).collect() };
         (length <= LONGEST).then_some(()).ok_or_else(too_long)
     };
     while !rest.is_empty() {
         let position = |at: &str| pattern[..pattern.len() - at.len()].chars().count() + 1;
-        let unpaired =
-            |at: &str| Mistake::Bracket { expression: pattern.to_owned(), position: position(at) };
+        let unpaired = |at: &str| NodeSetError::Bracket {
+            expression: pattern.to_owned(),
+            position: position(at),
+        };
         let literal_end = rest.find(['[', ']']).unwrap_or(rest.len());
         let (literal, behind) = rest.split_at(literal_end);
         grow(literal.len())?;
@@ -38,7 +40,7 @@ pub(crate) fn expand(pattern: &str) -> Result<Vec<String>, Mistake> {
         } else {
             grow(list.split([',', '-', '/']).map(str::len).max().unwrap_or(0))?;
             let numbers = numbers(list, MOST / names.len()).map_err(|wrong| {
-                wrong.unwrap_or_else(|| Mistake::TooMany { expression: pattern.to_owned() })
+                wrong.unwrap_or_else(|| NodeSetError::TooMany { expression: pattern.to_owned() })
             })?;
             names = names
                 .iter()
@@ -89,8 +91,8 @@ fn is_ipv6(list: &str) -> bool {
 }
 
 /// The numbers of a list of ranges; `Err(None)` where they are more than `most`.
-fn numbers(list: &str, most: usize) -> Result<Vec<String>, Option<Mistake>> {
-    let wrong = |reason| Some(Mistake::Range { range: list.to_owned(), reason });
+fn numbers(list: &str, most: usize) -> Result<Vec<String>, Option<NodeSetError>> {
+    let wrong = |reason| Some(NodeSetError::Range { range: list.to_owned(), reason });
     let mut numbers = Vec::new();
     for range in list.split(',').map(str::trim) {
         let (range, step) = match range.split_once('/') {

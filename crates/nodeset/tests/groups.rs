@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use labsh_nodeset::{Groups, MOST, Mistake, NodeSet};
+use labsh_nodeset::{Groups, MOST, NodeSet, NodeSetError};
 
 struct Room(BTreeMap<&'static str, &'static str>);
 
@@ -51,7 +51,7 @@ fn folded(expression: &str) -> String {
     NodeSet::parse(expression, &room()).unwrap().to_string()
 }
 
-fn mistake(expression: &str) -> Mistake {
+fn error(expression: &str) -> NodeSetError {
     NodeSet::parse(expression, &room()).unwrap_err()
 }
 
@@ -79,7 +79,7 @@ fn wildcards_are_for_hosts_that_are_known() {
 fn files_are_sets_too_and_the_sign_in_the_middle_is_an_operator() {
     assert_eq!(folded("^rooms/a.txt"), "lab[01-03]");
     assert!(
-        mistake("^rooms/a.txt!lab01").to_string().contains("a.txt!lab01"),
+        error("^rooms/a.txt!lab01").to_string().contains("a.txt!lab01"),
         "a name ends at a comma or blank"
     );
     assert_eq!(folded("lab09 ^rooms/a.txt"), "lab[01-03,09]");
@@ -97,24 +97,24 @@ fn addresses_are_hosts() {
 
 #[test]
 fn what_is_wrong_is_said() {
-    assert!(matches!(mistake("@nothere"), Mistake::UnknownGroup { .. }));
-    assert!(mistake("@nothere").to_string().contains("there are: a, b, empty"));
-    assert!(mistake("@emty").to_string().contains("perhaps @empty"), "{}", mistake("@emty"));
-    assert!(!mistake("@nothere").to_string().contains("perhaps"));
-    assert!(mistake("@x").to_string().contains("@x → @y → @z → @x"));
-    assert!(mistake("@itself").to_string().contains("@itself → @itself"));
-    assert!(mistake("").to_string().contains("missing at the end"));
-    assert!(mistake("lab01,,lab02").to_string().contains("in front of \",\""));
-    assert!(mistake("lab01!").to_string().contains("missing at the end"));
-    assert!(mistake("lab[01-02").to_string().contains("position 4"));
-    assert!(mistake("lab01]").to_string().contains("position 6"));
-    assert!(mistake("lab[3-1]").to_string().contains("counts backwards"));
-    assert!(mistake("^missing.txt").to_string().contains("No such file"));
+    assert!(matches!(error("@nothere"), NodeSetError::UnknownGroup { .. }));
+    assert!(error("@nothere").to_string().contains("there are: a, b, empty"));
+    assert!(error("@emty").to_string().contains("perhaps @empty"), "{}", error("@emty"));
+    assert!(!error("@nothere").to_string().contains("perhaps"));
+    assert!(error("@x").to_string().contains("@x → @y → @z → @x"));
+    assert!(error("@itself").to_string().contains("@itself → @itself"));
+    assert!(error("").to_string().contains("missing at the end"));
+    assert!(error("lab01,,lab02").to_string().contains("in front of \",\""));
+    assert!(error("lab01!").to_string().contains("missing at the end"));
+    assert!(error("lab[01-02").to_string().contains("position 4"));
+    assert!(error("lab01]").to_string().contains("position 6"));
+    assert!(error("lab[3-1]").to_string().contains("counts backwards"));
+    assert!(error("^missing.txt").to_string().contains("No such file"));
     for file in ["^typed.txt", "^nested.txt"] {
         assert!(
-            mistake(file).to_string().starts_with("typed.txt:2: \"lab[02-\": "),
+            error(file).to_string().starts_with("typed.txt:2: \"lab[02-\": "),
             "{}",
-            mistake(file)
+            error(file)
         );
     }
 }
@@ -122,10 +122,10 @@ fn what_is_wrong_is_said() {
 #[test]
 fn a_slip_of_the_finger_does_not_fill_the_memory() {
     for expression in ["n[1-1000000000]", "n[1-1000]m[1-1000]k[1-2]", "n[0-18446744073709551615]"] {
-        assert!(matches!(mistake(expression), Mistake::TooMany { .. }), "{expression}");
+        assert!(matches!(error(expression), NodeSetError::TooMany { .. }), "{expression}");
     }
     assert_eq!(NodeSet::parse(&format!("n[1-{MOST}]"), &room()).unwrap().len(), MOST);
-    assert!(mistake("n[99999999999999999999]").to_string().contains("too large"));
+    assert!(error("n[99999999999999999999]").to_string().contains("too large"));
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn names_longer_than_any_name_are_refused_before_they_are_made() {
         format!("lab{}", "[1]".repeat(1000)),
         format!("[::{zeros}]"),
     ] {
-        let told = mistake(&long).to_string();
+        let told = error(&long).to_string();
         assert!(
             told.ends_with("is longer than 1000 bytes; shorten it") && told.len() < 200,
             "{told}"
@@ -172,9 +172,9 @@ impl Groups for Numbered {
 #[test]
 fn groups_within_groups_come_to_an_end() {
     let endless = Numbered(|number| format!("@{}", number + 1));
-    let mistake = NodeSet::parse("@0", &endless).unwrap_err();
-    assert!(matches!(mistake, Mistake::TooDeep { .. }), "{mistake}");
-    assert!(mistake.to_string().contains("more than 100 groups within groups"), "{mistake}");
+    let error = NodeSet::parse("@0", &endless).unwrap_err();
+    assert!(matches!(error, NodeSetError::TooDeep { .. }), "{error}");
+    assert!(error.to_string().contains("more than 100 groups within groups"), "{error}");
 }
 
 #[test]
