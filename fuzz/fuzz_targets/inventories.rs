@@ -12,7 +12,7 @@ fuzz_target!(|data: &[u8]| {
     let Some((format, text)) = data.split_first() else { return };
     let Ok(text) = str::from_utf8(text) else { return };
     let path = Path::new("hosts");
-    let mistake = match format % 6 {
+    let diagnostic = match format % 6 {
         0 => hosts_toml::parse(text, path).err(),
         1 => ansible_ini::parse(text, path).err(),
         2 => ansible_yaml::parse(text, path).err(),
@@ -20,5 +20,5 @@ fuzz_target!(|data: &[u8]| {
         4 => clustershell::parse_flat(text, path).err(),
         _ => ssh_config::parse(text, path).err(),
     };
-    assert!(mistake.is_none_or(|mistake| !mistake.to_string().contains('\n')));
+    assert!(diagnostic.is_none_or(|diagnostic| !diagnostic.to_string().contains('\n')));
 });

@@ -4,10 +4,10 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use labsh_diagnostics::Diagnostics;
 use labsh_proto::auth::Mode;
 
 use crate::config::{Config, ListenAddress, LogFormat};
-use crate::diagnostics::Mistakes;
 use crate::keyring::{self, Found, RunsAs, UserExists};
 use crate::keys_command;
 use crate::logs::Escaped;
@@ -18,12 +18,12 @@ pub fn run(
     source: &Source,
     runs_as: &RunsAs,
     user_exists: UserExists<'_>,
-) -> Result<String, Mistakes> {
-    let (config, mut mistakes) = source.read();
+) -> Result<String, Diagnostics> {
+    let (config, mut diagnostics) = source.read();
     let mut found = keyring::read_directory(&config.keys_dir, runs_as, user_exists);
-    mistakes.append(&mut found.mistakes);
-    if !mistakes.is_empty() {
-        return Err(Mistakes(mistakes));
+    diagnostics.append(&mut found.diagnostics);
+    if !diagnostics.is_empty() {
+        return Err(Diagnostics(diagnostics));
     }
     Ok(report(source, runs_as, &config, &found))
 }
@@ -184,7 +184,7 @@ mod tests {
         Files { dir, source: Source { config_path, explicit: true } }
     }
 
-    fn check(files: &Files) -> Result<String, Mistakes> {
+    fn check(files: &Files) -> Result<String, Diagnostics> {
         run(&files.source, &RunsAs::Root, &|name| match name {
             "bob" => Ok(()),
             name => Err(format!("there is no user {name:?}")),

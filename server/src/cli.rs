@@ -6,9 +6,9 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
+use labsh_diagnostics::Diagnostics;
 use nix::unistd::User;
 
-use crate::diagnostics::Mistakes;
 use crate::keyring::RunsAs;
 use crate::keys_command::{self, KeyCommand, Outcome};
 use crate::reload::Source;
@@ -71,12 +71,12 @@ fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Run => run(source()?),
         Command::Check => match check::run(&source()?, &RunsAs::current(), &user_exists) {
             Ok(said) => say(&said),
-            Err(mistakes) => Ok(told(mistakes)),
+            Err(diagnostics) => Ok(told(diagnostics)),
         },
         Command::Key(command) => {
-            let (config, mistakes) = source()?.read();
-            if !mistakes.is_empty() {
-                return Ok(told(Mistakes(mistakes)));
+            let (config, diagnostics) = source()?.read();
+            if !diagnostics.is_empty() {
+                return Ok(told(Diagnostics(diagnostics)));
             }
             key(command, &config.keys_dir)
         }
@@ -93,7 +93,7 @@ fn run(source: Source) -> anyhow::Result<ExitCode> {
     // of its own.
     let config = match source.load() {
         Ok((config, _)) => config,
-        Err(mistakes) => return Ok(told(mistakes)),
+        Err(diagnostics) => return Ok(told(diagnostics)),
     };
     let _log = logs::init(config.log_format, config.log_level)?;
     match daemon::run(source, spawner) {
@@ -107,7 +107,7 @@ fn run(source: Source) -> anyhow::Result<ExitCode> {
 
 fn key(command: KeyCommand, dir: &std::path::Path) -> anyhow::Result<ExitCode> {
     let runs_as = RunsAs::current();
-    let Outcome { said, mistakes } = match command {
+    let Outcome { said, diagnostics } = match command {
         KeyCommand::Add(request) => {
             let stdin = io::stdin();
             if stdin.is_terminal() {
@@ -122,11 +122,11 @@ fn key(command: KeyCommand, dir: &std::path::Path) -> anyhow::Result<ExitCode> {
         KeyCommand::Remove(request) => keys_command::remove(&request, dir, &runs_as)?,
     };
     let code = say(&said)?;
-    if mistakes.is_empty() {
+    if diagnostics.is_empty() {
         return Ok(code);
     }
     complain("labshd will not take up any change to its keys before this is corrected:");
-    Ok(told(Mistakes(mistakes)))
+    Ok(told(Diagnostics(diagnostics)))
 }
 
 /// The one place that asks whether a user exists.
@@ -147,8 +147,8 @@ fn say(text: &str) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn told(mistakes: Mistakes) -> ExitCode {
-    complain(&mistakes.to_string());
+fn told(diagnostics: Diagnostics) -> ExitCode {
+    complain(&diagnostics.to_string());
     ExitCode::FAILURE
 }
 

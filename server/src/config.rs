@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::copying;
-use crate::diagnostics::{Mistake, Mistakes, Wrong};
+use crate::diagnostics::Problem;
 use crate::environment::{self, Pattern};
 pub use crate::listen_address::ListenAddress;
 use crate::private_file::{self, Holds};
 use crate::toml_fields::Fields;
+use labsh_diagnostics::{Diagnostic, Diagnostics};
 use labsh_proto::auth::Mode;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -135,20 +136,20 @@ impl Config {
 
     /// Reads a file, which must exist, and which only its owner, root or this user, may be able to
     /// change.
-    pub fn load(file: &Path) -> Result<Self, Mistakes> {
-        let (config, mistakes) = Self::read(file);
-        if mistakes.is_empty() { Ok(config) } else { Err(Mistakes(mistakes)) }
+    pub fn load(file: &Path) -> Result<Self, Diagnostics> {
+        let (config, diagnostics) = Self::read(file);
+        if diagnostics.is_empty() { Ok(config) } else { Err(Diagnostics(diagnostics)) }
     }
 
     /// The same; with mistakes, what could be understood: it says where to look for more of them.
-    pub(crate) fn read(file: &Path) -> (Self, Vec<Mistake>) {
+    pub(crate) fn read(file: &Path) -> (Self, Vec<Diagnostic>) {
         match private_file::read(file, Holds::Settings) {
             Ok(text) => Self::parse(file, &text),
             Err(wrong) => (Self::beside(file), vec![wrong.at(file, None)]),
         }
     }
 
-    fn parse(file: &Path, text: &str) -> (Self, Vec<Mistake>) {
+    fn parse(file: &Path, text: &str) -> (Self, Vec<Diagnostic>) {
         let mut config = Self::beside(file);
         let mut fields = Fields::parse(file, text);
         fields.flag(&mut config.allow_plain_on_network, "allow_plain_on_network");
@@ -180,7 +181,7 @@ impl Config {
         fields.text(&mut config.log_format, "log_format", log_format);
         fields.text(&mut config.log_level, "log_level", log_level);
         fields.text(&mut config.keys_dir, "keys_dir", |dir| match dir {
-            "" => Err(Wrong::new("it is empty", "name a directory, or remove the line")),
+            "" => Err(Problem::new("it is empty", "name a directory, or remove the line")),
             // What is relative starts where the file is, wherever labshd was started.
             dir => Ok(file.with_file_name(dir)),
         });
@@ -207,30 +208,30 @@ fn listen_address(
     text: &str,
     plain_anywhere: bool,
     seen: &mut Vec<ListenAddress>,
-) -> Result<ListenAddress, Wrong> {
+) -> Result<ListenAddress, Problem> {
     let address: ListenAddress = text.parse()?;
     if address.mode() == Mode::Plain && !address.is_local() && !plain_anywhere {
-        return Err(Wrong::new(
+        return Err(Problem::new(
             format!("{text:?} would carry commands and their output unprotected over the network"),
             "remove plain://, or listen on 127.0.0.1; if you mean it, set allow_plain_on_network \
              = true",
         ));
     }
     if seen.contains(&address) {
-        return Err(Wrong::new(format!("{text:?} is there twice"), "remove one of the two"));
+        return Err(Problem::new(format!("{text:?} is there twice"), "remove one of the two"));
     }
     seen.push(address.clone());
     Ok(address)
 }
 
-fn command_path(path: &str) -> Result<String, Wrong> {
+fn command_path(path: &str) -> Result<String, Problem> {
     // An empty or relative part would mean the directory that the client chose to work in.
     match path.split(':').find(|part| !part.starts_with('/')) {
-        Some(part) => Err(Wrong::new(
+        Some(part) => Err(Problem::new(
             format!("{part:?} is no absolute path"),
             "write directories that begin with /, with : between them",
         )),
-        None if path.contains('\0') => Err(Wrong::new("it holds a NUL", "remove it")),
+        None if path.contains('\0') => Err(Problem::new("it holds a NUL", "remove it")),
         None => Ok(path.to_owned()),
     }
 }
@@ -257,12 +258,12 @@ fn with_copying(mut subsystems: BTreeMap<String, Vec<String>>) -> BTreeMap<Strin
     subsystems
 }
 
-fn subsystem(name: &str, value: toml::Value) -> Result<Vec<String>, Wrong> {
+fn subsystem(name: &str, value: toml::Value) -> Result<Vec<String>, Problem> {
     let remedy = format!(
         "write {name} = \"/path/of/program\", or, with words, {name} = [\"/path/of/program\", \
          \"word\"]"
     );
-    let wrong = |problem: String| Err(Wrong::new(format!("{name}: {problem}"), &remedy));
+    let wrong = |problem: String| Err(Problem::new(format!("{name}: {problem}"), &remedy));
     let words: Option<Vec<String>> = match value {
         toml::Value::String(path) if path.contains(char::is_whitespace) => {
             return wrong(format!(
@@ -291,22 +292,22 @@ fn subsystem(name: &str, value: toml::Value) -> Result<Vec<String>, Wrong> {
     }
 }
 
-fn log_format(text: &str) -> Result<LogFormat, Wrong> {
+fn log_format(text: &str) -> Result<LogFormat, Problem> {
     match text {
         "text" => Ok(LogFormat::Text),
         "json" => Ok(LogFormat::Json),
-        _ => Err(Wrong::new(format!("{text:?} is no format"), "write \"text\" or \"json\"")),
+        _ => Err(Problem::new(format!("{text:?} is no format"), "write \"text\" or \"json\"")),
     }
 }
 
-fn log_level(text: &str) -> Result<LogLevel, Wrong> {
+fn log_level(text: &str) -> Result<LogLevel, Problem> {
     use LogLevel::{Debug, Error, Info, Trace, Warn};
     [Error, Warn, Info, Debug, Trace]
         .into_iter()
         .find(|level| level.to_string() == text)
         .ok_or_else(|| {
             let remedy = "write \"error\", \"warn\", \"info\", \"debug\" or \"trace\"";
-            Wrong::new(format!("{text:?} is no level"), remedy)
+            Problem::new(format!("{text:?} is no level"), remedy)
         })
 }
 
@@ -317,13 +318,13 @@ mod tests {
     const FILE: &str = "/etc/labsh/labshd.toml";
 
     fn parse(text: &str) -> Config {
-        let (config, mistakes) = Config::parse(Path::new(FILE), text);
-        assert_eq!(mistakes, []);
+        let (config, diagnostics) = Config::parse(Path::new(FILE), text);
+        assert_eq!(diagnostics, []);
         config
     }
 
-    fn mistakes(text: &str) -> String {
-        Mistakes(Config::parse(Path::new(FILE), text).1).to_string()
+    fn diagnostics(text: &str) -> String {
+        Diagnostics(Config::parse(Path::new(FILE), text).1).to_string()
     }
 
     #[test]
@@ -378,13 +379,13 @@ mod tests {
     #[test]
     fn plain_mode_on_the_network_needs_a_second_word() {
         let text = "listen = [\"plain://10.0.0.1\"]\n";
-        assert!(mistakes(text).contains("allow_plain_on_network = true"));
-        assert_eq!(mistakes(&format!("{text}allow_plain_on_network = true")), "");
+        assert!(diagnostics(text).contains("allow_plain_on_network = true"));
+        assert_eq!(diagnostics(&format!("{text}allow_plain_on_network = true")), "");
     }
 
     #[test]
     fn each_wrong_value_is_told_with_its_line_and_what_to_do() {
-        let told = mistakes(
+        let told = diagnostics(
             "listen = [\"127.0.0.1\", \"127.0.0.1:5274\"]\nbacklog = 0\ndead_peer_after = \
              \"soon\"\npath = \"bin:/bin\"\n\
              log_level = \"loud\"\nmax_channels = \"many\"\ndrain_timeout = 30\naccept_env = \

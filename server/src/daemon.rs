@@ -87,9 +87,9 @@ fn reload(server: &Server, source: &Source) {
             server.reload(config, keyring);
             tracing::info!(keys, "reloaded");
         }
-        Err(mistakes) => {
-            for mistake in &mistakes.0 {
-                tracing::error!(mistake = %logs::Escaped(mistake), "not reloaded: the old \
+        Err(diagnostics) => {
+            for diagnostic in &diagnostics.0 {
+                tracing::error!(mistake = %logs::Escaped(diagnostic), "not reloaded: the old \
                     configuration goes on");
             }
         }

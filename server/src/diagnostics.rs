@@ -1,80 +1,35 @@
-//! How mistakes in files are told: where, what is wrong, what to do.
+//! What is wrong in a file and how to correct it, before the file and the line are known.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-/// Something wrong whose place is not known yet.
+use labsh_diagnostics::{Diagnostic, Origin};
+
+/// An error without its place; [`Problem::at`] makes a [`Diagnostic`] of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wrong {
+pub struct Problem {
     /// What is wrong.
-    pub problem: String,
+    pub reason: String,
     /// What to do about it.
     pub remedy: String,
 }
 
-impl Wrong {
-    /// Both texts are for people, in lower case and without a full stop.
-    pub fn new(problem: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { problem: problem.into(), remedy: remedy.into() }
+impl Problem {
+    /// Both texts are in lower case and without a full stop.
+    pub fn new(reason: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { reason: reason.into(), remedy: remedy.into() }
     }
 
-    /// The same, with its place.
-    pub fn at(self, file: &Path, line: Option<usize>) -> Mistake {
-        Mistake { file: file.to_owned(), line, problem: self.problem, remedy: self.remedy }
+    /// Returns the diagnostic for a line of `file`, counted from 1, or for the file as a whole.
+    pub fn at(self, file: &Path, line: Option<usize>) -> Diagnostic {
+        Diagnostic { origin: Origin { path: file.into(), line }, reason: self.to_string() }
     }
 }
 
-impl fmt::Display for Wrong {
+impl fmt::Display for Problem {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{} ({})", self.problem, self.remedy)
+        write!(formatter, "{} ({})", self.reason, self.remedy)
     }
 }
 
-impl std::error::Error for Wrong {}
-
-/// One mistake in one file; its text is `file:line: problem (remedy)`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mistake {
-    /// The file or directory.
-    pub file: PathBuf,
-    /// The line, counted from 1, where there is one to point at.
-    pub line: Option<usize>,
-    /// What is wrong.
-    pub problem: String,
-    /// What to do about it.
-    pub remedy: String,
-}
-
-impl fmt::Display for Mistake {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}:", self.file.display())?;
-        if let Some(line) = self.line {
-            write!(formatter, "{line}:")?;
-        }
-        write!(formatter, " {} ({})", self.problem, self.remedy)
-    }
-}
-
-/// All mistakes that were found, at least one; its text has a line for each.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mistakes(pub Vec<Mistake>);
-
-impl From<Mistake> for Mistakes {
-    fn from(mistake: Mistake) -> Self {
-        Self(vec![mistake])
-    }
-}
-
-impl fmt::Display for Mistakes {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, mistake) in self.0.iter().enumerate() {
-            if index > 0 {
-                formatter.write_str("\n")?;
-            }
-            mistake.fmt(formatter)?;
-        }
-        Ok(())
-    }
-}
-
-impl std::error::Error for Mistakes {}
+impl std::error::Error for Problem {}

@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ipnet::{IpNet, Ipv4Net};
+use labsh_diagnostics::Diagnostics;
 use labsh_proto::key::HostKey;
 use nix::unistd::{User, geteuid};
 use toml::value::{Datetime, Offset};
 
-use crate::diagnostics::{Mistakes, Wrong};
+use crate::diagnostics::Problem;
 use crate::private_file::{self, Holds};
 use crate::toml_fields::Fields;
 
@@ -43,14 +44,14 @@ impl RunsAs {
     }
 
     /// Whether an entry may name this user, or none.
-    pub(crate) fn check(&self, user: Option<&str>) -> Result<(), Wrong> {
+    pub(crate) fn check(&self, user: Option<&str>) -> Result<(), Problem> {
         match (self, user) {
-            (Self::Root, None) => Err(Wrong::new(
+            (Self::Root, None) => Err(Problem::new(
                 "user is missing: labshd runs as root here, and must be told as whom this key \
                  runs commands",
                 "add a line like: user = \"alice\"",
             )),
-            (Self::User(own), Some(user)) if user != own => Err(Wrong::new(
+            (Self::User(own), Some(user)) if user != own => Err(Problem::new(
                 format!("labshd runs as {own} here and cannot run commands as {user:?}"),
                 format!("remove the line, write {own:?}, or run labshd as root"),
             )),
@@ -140,7 +141,7 @@ impl Entry {
         file: &Path,
         runs_as: &RunsAs,
         user_exists: UserExists<'_>,
-    ) -> Result<Self, Mistakes> {
+    ) -> Result<Self, Diagnostics> {
         let text = private_file::read(file, Holds::Secret).map_err(|wrong| wrong.at(file, None))?;
         Self::parse(file, &text, runs_as, user_exists)
     }
@@ -151,60 +152,60 @@ impl Entry {
         text: &str,
         runs_as: &RunsAs,
         user_exists: UserExists<'_>,
-    ) -> Result<Self, Mistakes> {
+    ) -> Result<Self, Diagnostics> {
         let mut fields = Fields::parse(file, text);
         let mut key = None;
         if fields.line("key").is_none() {
             let remedy = "make it with `labsh key enroll` where the user's key is, and add it \
                 with `labshd key add`";
-            fields.mistake(None, Wrong::new("key is missing", remedy));
+            fields.report(None, Problem::new("key is missing", remedy));
         }
         fields.text(&mut key, "key", |line| enrolment(line).map(Some));
         let mut user = None;
         if fields.line("user").is_none()
             && let Err(wrong) = runs_as.check(None)
         {
-            fields.mistake(None, wrong);
+            fields.report(None, wrong);
         }
         fields.text(&mut user, "user", |name| {
             runs_as.check(Some(name))?;
             user_exists(name)
-                .map_err(|problem| Wrong::new(problem, "name a user of this machine"))?;
+                .map_err(|problem| Problem::new(problem, "name a user of this machine"))?;
             Ok(Some(name.to_owned()))
         });
         let mut from = Vec::new();
         let line = fields.line("from");
         if fields.list(&mut from, "from", network) == Some(0) {
             let remedy = "remove the line to permit every address, or the file to permit none";
-            fields.mistake(line, Wrong::new("from: an empty list permits no address", remedy));
+            fields.report(line, Problem::new("from: an empty list permits no address", remedy));
         }
         let mut expires = None;
         fields.date(&mut expires, "expires", |date| moment(date).map(Some));
         fields.text(&mut String::new(), "comment", |text| Ok(text.to_owned()));
-        let mistakes = fields.finish();
+        let diagnostics = fields.finish();
         match key {
-            Some(key) if mistakes.is_empty() => {
+            Some(key) if diagnostics.is_empty() => {
                 Ok(Self { key, user, from, expires, file: file.to_owned() })
             }
-            _ => Err(Mistakes(mistakes)),
+            _ => Err(Diagnostics(diagnostics)),
         }
     }
 }
 
 /// Reads an enrolment line.
-pub(crate) fn enrolment(line: &str) -> Result<HostKey, Wrong> {
+pub(crate) fn enrolment(line: &str) -> Result<HostKey, Problem> {
     HostKey::from_line(line).map_err(|error| {
         let remedy = "make the line anew with `labsh key enroll`, and hand it over unchanged";
-        Wrong::new(format!("this is no enrolment line: {error}"), remedy)
+        Problem::new(format!("this is no enrolment line: {error}"), remedy)
     })
 }
 
 /// Reads a network, or an address, which is a network of one.
-pub(crate) fn network(text: &str) -> Result<IpNet, Wrong> {
+pub(crate) fn network(text: &str) -> Result<IpNet, Problem> {
     let net = match (text.parse::<IpAddr>(), text.parse::<IpNet>()) {
         (Ok(address), _) => Ok(IpNet::from(address)),
         (_, Ok(net)) => Ok(net.trunc()),
-        _ => Err(Wrong::new(
+        _ => Err(Problem::new(
             format!("{text:?} is no address and no network"),
             "write it like 10.0.0.0/8, 192.0.2.7 or 2001:db8::/32; names are not looked up",
         )),
@@ -220,10 +221,10 @@ fn unmapped(net: IpNet) -> IpNet {
 }
 
 /// The last second that a date or a date-time stands for.
-pub(crate) fn moment(written: Datetime) -> Result<SystemTime, Wrong> {
+pub(crate) fn moment(written: Datetime) -> Result<SystemTime, Problem> {
     let remedy =
         "write a date like 2031-12-31, or a time like 2031-12-31T18:00:00Z or …T18:00:00+02:00";
-    let wrong = |problem: &str| Wrong::new(format!("{written}: {problem}"), remedy);
+    let wrong = |problem: &str| Problem::new(format!("{written}: {problem}"), remedy);
     let Some(date) = written.date else { return Err(wrong("a time of day without its date")) };
     let (time, offset) = match (written.time, written.offset) {
         (None, _) => ("23:59:59".to_owned(), Offset::Z),
@@ -263,7 +264,7 @@ pub(crate) mod tests {
         key.for_host(&HostId::new(host).unwrap()).to_line()
     }
 
-    fn parse_as(text: &str, runs_as: &RunsAs) -> Result<Entry, Mistakes> {
+    fn parse_as(text: &str, runs_as: &RunsAs) -> Result<Entry, Diagnostics> {
         let text = format!("key = \"{}\"\n{text}", line("alice"));
         Entry::parse(Path::new("/keys.d/alice.toml"), &text, runs_as, &|name| match name {
             "nobody-there" => Err("there is no user \"nobody-there\"".to_owned()),
@@ -271,11 +272,11 @@ pub(crate) mod tests {
         })
     }
 
-    fn parse(text: &str) -> Result<Entry, Mistakes> {
+    fn parse(text: &str) -> Result<Entry, Diagnostics> {
         parse_as(text, &RunsAs::User("me".to_owned()))
     }
 
-    fn mistake(text: &str) -> String {
+    fn diagnostic(text: &str) -> String {
         parse(text).unwrap_err().to_string()
     }
 
@@ -300,7 +301,7 @@ pub(crate) mod tests {
     fn without_root_a_key_runs_commands_as_labshd_itself() {
         assert_eq!(parse("").unwrap().user, None);
         assert_eq!(parse("user = 'me'").unwrap().user.as_deref(), Some("me"));
-        assert!(mistake("user = 'bob'").contains("cannot run commands as \"bob\""));
+        assert!(diagnostic("user = 'bob'").contains("cannot run commands as \"bob\""));
     }
 
     #[test]
@@ -345,11 +346,11 @@ pub(crate) mod tests {
 
     #[test]
     fn dates_that_are_none_are_told() {
-        assert!(mistake("expires = 2027-01-31T18:00:00").contains("time zone"));
-        assert!(mistake("expires = 18:00:00").contains("without its date"));
-        assert!(mistake("expires = 9999-12-31T23:59:59-01:00").contains("out of range"));
-        assert!(mistake("expires = 1970-01-01T00:00:00+01:00").contains("out of range"));
-        assert!(mistake("expires = '2027-01-31'").contains("without quotes"));
+        assert!(diagnostic("expires = 2027-01-31T18:00:00").contains("time zone"));
+        assert!(diagnostic("expires = 18:00:00").contains("without its date"));
+        assert!(diagnostic("expires = 9999-12-31T23:59:59-01:00").contains("out of range"));
+        assert!(diagnostic("expires = 1970-01-01T00:00:00+01:00").contains("out of range"));
+        assert!(diagnostic("expires = '2027-01-31'").contains("without quotes"));
     }
 
     #[test]
@@ -366,7 +367,7 @@ pub(crate) mod tests {
         );
         let secret = line("alice").split(' ').nth(3).unwrap().to_owned();
         assert!(!error.contains(&secret));
-        assert!(mistake("from = ['lab07.example']").contains("names are not looked up"));
+        assert!(diagnostic("from = ['lab07.example']").contains("names are not looked up"));
         let error = Entry::parse(Path::new("f"), "", &RunsAs::Root, &|_| Ok(())).unwrap_err();
         assert_eq!(error.0.len(), 2, "{error}");
     }

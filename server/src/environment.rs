@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::diagnostics::Wrong;
+use crate::diagnostics::Problem;
 
 /// No configuration allows these. A command runs as the key's own user, who could set them inside
 /// the command anyway; but a variable takes effect before the command's first word does, in the
@@ -64,9 +64,9 @@ impl Pattern {
 }
 
 impl FromStr for Pattern {
-    type Err = Wrong;
+    type Err = Problem;
 
-    fn from_str(text: &str) -> Result<Self, Wrong> {
+    fn from_str(text: &str) -> Result<Self, Problem> {
         let allowed = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '*';
         if text.is_empty()
             || text.starts_with(|c: char| c.is_ascii_digit())
@@ -74,10 +74,10 @@ impl FromStr for Pattern {
         {
             let remedy =
                 "write a variable's name (letters, digits, _), with * for any characters: \"LC_*\"";
-            return Err(Wrong::new(format!("{text:?} is no name of a variable"), remedy));
+            return Err(Problem::new(format!("{text:?} is no name of a variable"), remedy));
         }
         if let Some(reason) = forbidden(text) {
-            return Err(Wrong::new(
+            return Err(Problem::new(
                 format!("{text:?} cannot be allowed: {reason}"),
                 "remove it from the list",
             ));

@@ -6,12 +6,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use labsh_diagnostics::{Diagnostic, Diagnostics};
 use labsh_proto::key::{HostKey, Secret};
 use labsh_proto::message::Name;
 use labsh_transport::random;
 
 use crate::decoy_identity;
-use crate::diagnostics::{Mistake, Mistakes, Wrong};
+use crate::diagnostics::Problem;
 pub use crate::entry::{Entry, NotPermitted, RunsAs, UserExists};
 use crate::private_file;
 
@@ -27,12 +28,12 @@ impl Keyring {
     /// Reads `NAME.toml`, one entry a file, from a directory that only its owner, root or this
     /// user, can change; a directory that is not there holds no keys. Other files and hidden ones
     /// are left alone, but for the dummy secret, which is made if it is not there.
-    pub fn load(dir: &Path, runs_as: &RunsAs) -> Result<Self, Mistakes> {
+    pub fn load(dir: &Path, runs_as: &RunsAs) -> Result<Self, Diagnostics> {
         // Whether users exist is asked when they connect: the user database may be slower to start
         // than labshd.
         let found = read_directory(dir, runs_as, &|_| Ok(()));
-        if !found.mistakes.is_empty() {
-            return Err(Mistakes(found.mistakes));
+        if !found.diagnostics.is_empty() {
+            return Err(Diagnostics(found.diagnostics));
         }
         // Without a directory nobody can enter, and there is nothing that unknown names could be
         // told from.
@@ -43,7 +44,8 @@ impl Keyring {
         };
         let dummy = dummy.map_err(|error| {
             let problem = format!("no secret can be made for unknown names: {error}");
-            Wrong::new(problem, "see why the operating system gives no random bytes").at(dir, None)
+            Problem::new(problem, "see why the operating system gives no random bytes")
+                .at(dir, None)
         })?;
         let by_name =
             found.entries.iter().map(|entry| (entry.key.name(), Arc::clone(entry))).collect();
@@ -85,7 +87,7 @@ impl Keyring {
 #[derive(Debug, Default)]
 pub(crate) struct Found {
     pub(crate) entries: Vec<Arc<Entry>>,
-    pub(crate) mistakes: Vec<Mistake>,
+    pub(crate) diagnostics: Vec<Diagnostic>,
 }
 
 /// Reads all entries and changes nothing.
@@ -94,21 +96,21 @@ pub(crate) fn read_directory(dir: &Path, runs_as: &RunsAs, user_exists: UserExis
     let files = match list(dir) {
         Ok(files) => files,
         Err(wrong) => {
-            found.mistakes.push(wrong.at(dir, None));
+            found.diagnostics.push(wrong.at(dir, None));
             return found;
         }
     };
     let mut seen: HashMap<Name, PathBuf> = HashMap::new();
     for file in files {
         match Entry::read(&file, runs_as, user_exists) {
-            Err(mistakes) => found.mistakes.extend(mistakes.0),
+            Err(diagnostics) => found.diagnostics.extend(diagnostics.0),
             Ok(entry) => match seen.insert(entry.key.name(), file.clone()) {
                 None => found.entries.push(Arc::new(entry)),
                 Some(first) => {
                     let problem = format!("the same key is already in {}", first.display());
                     found
-                        .mistakes
-                        .push(Wrong::new(problem, "remove one of the two files").at(&file, None));
+                        .diagnostics
+                        .push(Problem::new(problem, "remove one of the two files").at(&file, None));
                 }
             },
         }
@@ -116,9 +118,9 @@ pub(crate) fn read_directory(dir: &Path, runs_as: &RunsAs, user_exists: UserExis
     found
 }
 
-fn list(dir: &Path) -> Result<Vec<PathBuf>, Wrong> {
+fn list(dir: &Path) -> Result<Vec<PathBuf>, Problem> {
     let unreadable = |error: io::Error| {
-        Wrong::new(format!("it cannot be read: {error}"), "see that it is readable")
+        Problem::new(format!("it cannot be read: {error}"), "see that it is readable")
     };
     let listing = match fs::read_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -159,7 +161,7 @@ mod tests {
         dir
     }
 
-    fn mistakes(dir: &TempDir) -> String {
+    fn diagnostics(dir: &TempDir) -> String {
         Keyring::load(dir.path(), &me()).unwrap_err().to_string()
     }
 
@@ -195,7 +197,7 @@ mod tests {
     #[test]
     fn the_same_key_in_two_files_is_told_with_both() {
         let dir = keys(&[("a.toml", "alice"), ("b.toml", "alice")]);
-        let told = mistakes(&dir);
+        let told = diagnostics(&dir);
         assert!(told.contains("/a.toml") && told.contains("/b.toml"), "{told}");
     }
 
@@ -205,8 +207,8 @@ mod tests {
         fs::set_permissions(dir.path().join("a.toml"), fs::Permissions::from_mode(0o644)).unwrap();
         private_file::replace(&dir.path().join("b.toml"), "key = 'x'").unwrap();
         let found = read_directory(dir.path(), &me(), &|_| Ok(()));
-        assert_eq!((found.entries.len(), found.mistakes.len()), (1, 2));
-        assert_eq!(mistakes(&dir).lines().count(), 2);
+        assert_eq!((found.entries.len(), found.diagnostics.len()), (1, 2));
+        assert_eq!(diagnostics(&dir).lines().count(), 2);
         assert!(!dir.path().join(".dummy").exists(), "nothing is written where there are mistakes");
     }
 
@@ -214,6 +216,6 @@ mod tests {
     fn a_directory_that_others_can_write_to_is_refused() {
         let dir = keys(&[("a.toml", "alice")]);
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
-        assert!(mistakes(&dir).contains("chmod go-w"));
+        assert!(diagnostics(&dir).contains("chmod go-w"));
     }
 }

@@ -9,12 +9,12 @@ use std::time::SystemTime;
 
 use anyhow::{Context, bail};
 use ipnet::IpNet;
+use labsh_diagnostics::Diagnostic;
 use labsh_proto::key::{HostId, HostKey, KeyId};
 use toml::Value;
 use toml::value::Datetime;
 use zeroize::Zeroizing;
 
-use crate::diagnostics::Mistake;
 use crate::entry;
 use crate::keyring::{self, Entry, RunsAs, UserExists};
 use crate::logs::Escaped;
@@ -74,7 +74,7 @@ pub struct Outcome {
     /// For people.
     pub said: String,
     /// What is wrong with entries in the directory; as long as it is, labshd reloads none.
-    pub mistakes: Vec<Mistake>,
+    pub diagnostics: Vec<Diagnostic>,
 }
 
 fn expiry(text: &str, now: SystemTime) -> Result<Datetime, String> {
@@ -136,9 +136,8 @@ pub(crate) fn add(
     let file = choose_file(request, &key, dir, same)?;
 
     let text = entry_text(request, &key);
-    let entry = Entry::parse(&file, &text, runs_as, user_exists).map_err(|mistakes| {
-        let problems =
-            mistakes.0.iter().map(|mistake| format!("{} ({})", mistake.problem, mistake.remedy));
+    let entry = Entry::parse(&file, &text, runs_as, user_exists).map_err(|diagnostics| {
+        let problems = diagnostics.0.into_iter().map(|diagnostic| diagnostic.reason);
         anyhow::anyhow!(problems.collect::<Vec<_>>().join("; "))
     })?;
     private_file::create_directory(dir)
@@ -162,8 +161,12 @@ pub(crate) fn add(
     let shown = Shown::of(&entry.key);
     let said = format!("{shown} may run commands{who}: {}\n{}", file.display(), reload(runs_as));
     // What was wrong with the file that has just been replaced is no more.
-    let mistakes = present.mistakes.into_iter().filter(|mistake| mistake.file != file).collect();
-    Ok(Outcome { said, mistakes })
+    let diagnostics = present
+        .diagnostics
+        .into_iter()
+        .filter(|diagnostic| *diagnostic.origin.path != *file)
+        .collect();
+    Ok(Outcome { said, diagnostics })
 }
 
 fn choose_file(
@@ -223,14 +226,14 @@ fn entry_text(request: &Add, key: &HostKey) -> Zeroizing<String> {
 /// Shows all entries.
 pub(crate) fn list(dir: &Path, runs_as: &RunsAs) -> Outcome {
     let found = keyring::read_directory(dir, runs_as, &|_| Ok(()));
-    let said = match (found.entries.is_empty(), found.mistakes.is_empty()) {
+    let said = match (found.entries.is_empty(), found.diagnostics.is_empty()) {
         (true, true) => {
             format!("no keys in {}: nobody can connect; `labshd key add` adds one", dir.display())
         }
         (true, false) => format!("no keys in {} that can be read", dir.display()),
         (false, _) => table(&found.entries, SystemTime::now()),
     };
-    Outcome { said, mistakes: found.mistakes }
+    Outcome { said, diagnostics: found.diagnostics }
 }
 
 /// Removes the entries of a key.
@@ -258,14 +261,14 @@ pub(crate) fn remove(request: &Remove, dir: &Path, runs_as: &RunsAs) -> anyhow::
             request.key,
             dir.display()
         );
-        for mistake in &found.mistakes {
-            let _ = write!(problem, "\n{mistake}");
+        for diagnostic in &found.diagnostics {
+            let _ = write!(problem, "\n{diagnostic}");
         }
         bail!(problem);
     }
     said.push_str("A running labshd still lets it in, and ends its sessions when it reloads.\n");
     said.push_str(&reload(runs_as));
-    Ok(Outcome { said, mistakes: found.mistakes })
+    Ok(Outcome { said, diagnostics: found.diagnostics })
 }
 
 /// How people speak of a pair: `key alice for host lab07`.
@@ -367,7 +370,7 @@ mod tests {
 
         fn names(&self) -> Vec<String> {
             let found = keyring::read_directory(&self.dir(), &RunsAs::Root, &|_| Ok(()));
-            assert_eq!(found.mistakes, []);
+            assert_eq!(found.diagnostics, []);
             found
                 .entries
                 .iter()
@@ -490,10 +493,10 @@ mod tests {
         let keys = Keys::new();
         keys.add(&bob(), &line("alice")).unwrap();
         private_file::create(&keys.dir().join("bad.toml"), "key = 1").unwrap();
-        assert!(!keys.add(&bob(), &line("carol")).unwrap().mistakes.is_empty());
-        assert!(!keys.remove("carol", None).unwrap().mistakes.is_empty());
+        assert!(!keys.add(&bob(), &line("carol")).unwrap().diagnostics.is_empty());
+        assert!(!keys.remove("carol", None).unwrap().diagnostics.is_empty());
         let repaired = Add { name: Some(KeyId::new("bad").unwrap()), replace: true, ..bob() };
-        assert_eq!(keys.add(&repaired, &line("carol")).unwrap().mistakes, []);
+        assert_eq!(keys.add(&repaired, &line("carol")).unwrap().diagnostics, []);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use labsh_proto::auth::Mode;
 
-use crate::diagnostics::Wrong;
+use crate::diagnostics::Problem;
 
 /// The port where nothing else is said.
 pub const DEFAULT_PORT: u16 = 5274;
@@ -65,9 +65,9 @@ impl ListenAddress {
 }
 
 impl FromStr for ListenAddress {
-    type Err = Wrong;
+    type Err = Problem;
 
-    fn from_str(text: &str) -> Result<Self, Wrong> {
+    fn from_str(text: &str) -> Result<Self, Problem> {
         if let Some(path) = text.strip_prefix(UNIX) {
             return unix(path);
         }
@@ -80,7 +80,7 @@ impl FromStr for ListenAddress {
             None => DEFAULT_PORT,
             Some(port) if port.starts_with('+') => return Err(wrong(text)),
             Some(port) => port.parse().map_err(|_| {
-                Wrong::new(
+                Problem::new(
                     format!("{port:?} is no port"),
                     "write a number from 0 to 65535 behind the colon",
                 )
@@ -90,14 +90,14 @@ impl FromStr for ListenAddress {
     }
 }
 
-fn unix(path: &str) -> Result<ListenAddress, Wrong> {
+fn unix(path: &str) -> Result<ListenAddress, Problem> {
     if !path.starts_with('/') {
         let remedy = "write unix: and an absolute path, for example \"unix:/run/labshd.sock\"";
-        return Err(Wrong::new(format!("{path:?} is no absolute path"), remedy));
+        return Err(Problem::new(format!("{path:?} is no absolute path"), remedy));
     }
     if path.len() > UNIX_PATH || path.contains('\0') {
         let problem = format!("the path of a unix socket has at most {UNIX_PATH} bytes and no NUL");
-        return Err(Wrong::new(problem, "choose a shorter one"));
+        return Err(Problem::new(problem, "choose a shorter one"));
     }
     Ok(ListenAddress::Unix { path: PathBuf::from(path) })
 }
@@ -132,8 +132,8 @@ fn is_ipv6(text: &str) -> bool {
         && interface.chars().all(|c| c.is_ascii_graphic())
 }
 
-fn wrong(text: &str) -> Wrong {
-    Wrong::new(
+fn wrong(text: &str) -> Problem {
+    Problem::new(
         format!("{text:?} is no address to listen on"),
         "write HOST:PORT, \"[::]:5274\" for every address, \"plain://127.0.0.1:5275\" or \
          \"unix:/run/labshd.sock\"",

@@ -11,7 +11,7 @@ use nix::fcntl::OFlag;
 use nix::unistd::geteuid;
 use zeroize::Zeroizing;
 
-use crate::diagnostics::Wrong;
+use crate::diagnostics::Problem;
 
 const LIMIT: u64 = 64 * 1024;
 
@@ -26,7 +26,7 @@ pub(crate) enum Holds {
 
 /// The text of a regular file of at most 64 KiB that nobody but its owner, root or this user, can
 /// change.
-pub(crate) fn read(path: &Path, holds: Holds) -> Result<Zeroizing<String>, Wrong> {
+pub(crate) fn read(path: &Path, holds: Holds) -> Result<Zeroizing<String>, Problem> {
     // Without O_NONBLOCK, opening a pipe that someone left here would hang.
     let mut flags = OFlag::O_NONBLOCK;
     if holds == Holds::Secret {
@@ -39,14 +39,14 @@ pub(crate) fn read(path: &Path, holds: Holds) -> Result<Zeroizing<String>, Wrong
         .map_err(|error| unreadable(path, &error))?;
     let metadata = file.metadata().map_err(|error| unreadable(path, &error))?;
     if !metadata.is_file() {
-        return Err(Wrong::new("it is not a regular file", "put a regular file in its place"));
+        return Err(Problem::new("it is not a regular file", "put a regular file in its place"));
     }
     check_owner(path, &metadata)?;
     match holds {
         Holds::Secret if metadata.mode() & 0o077 != 0 => {
             let problem =
                 format!("it holds a secret, and others can reach it: mode {}", mode(&metadata));
-            return Err(Wrong::new(problem, format!("chmod 600 {}", path.display())));
+            return Err(Problem::new(problem, format!("chmod 600 {}", path.display())));
         }
         Holds::Settings => check_writers(path, &metadata)?,
         Holds::Secret => {}
@@ -57,7 +57,7 @@ pub(crate) fn read(path: &Path, holds: Holds) -> Result<Zeroizing<String>, Wrong
         .read_to_string(&mut text)
         .map_err(|error| unreadable(path, &error))?;
     if length as u64 > LIMIT {
-        return Err(Wrong::new(
+        return Err(Problem::new(
             "it is longer than 64 KiB",
             "it is hardly the right file: replace it",
         ));
@@ -66,10 +66,10 @@ pub(crate) fn read(path: &Path, holds: Holds) -> Result<Zeroizing<String>, Wrong
 }
 
 /// Checks that nobody but its owner, root or this user, can put files into a directory.
-pub(crate) fn check_directory(path: &Path) -> Result<(), Wrong> {
+pub(crate) fn check_directory(path: &Path) -> Result<(), Problem> {
     let metadata = fs::metadata(path).map_err(|error| unreadable(path, &error))?;
     if !metadata.is_dir() {
-        return Err(Wrong::new("it is not a directory", "put a directory in its place"));
+        return Err(Problem::new("it is not a directory", "put a directory in its place"));
     }
     check_owner(path, &metadata)?;
     check_writers(path, &metadata)
@@ -135,28 +135,28 @@ fn sync_directory(path: &Path) -> io::Result<()> {
     path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
 }
 
-fn check_owner(path: &Path, metadata: &Metadata) -> Result<(), Wrong> {
+fn check_owner(path: &Path, metadata: &Metadata) -> Result<(), Problem> {
     let own = geteuid().as_raw();
     if metadata.uid() == 0 || metadata.uid() == own {
         return Ok(());
     }
     let problem = format!("it belongs to user {}, who could change who may enter", metadata.uid());
-    Err(Wrong::new(problem, format!("chown {own} {}", path.display())))
+    Err(Problem::new(problem, format!("chown {own} {}", path.display())))
 }
 
-fn check_writers(path: &Path, metadata: &Metadata) -> Result<(), Wrong> {
+fn check_writers(path: &Path, metadata: &Metadata) -> Result<(), Problem> {
     if metadata.mode() & 0o022 == 0 {
         return Ok(());
     }
     let problem = format!("others can change who may enter: mode {}", mode(metadata));
-    Err(Wrong::new(problem, format!("chmod go-w {}", path.display())))
+    Err(Problem::new(problem, format!("chmod go-w {}", path.display())))
 }
 
 fn mode(metadata: &Metadata) -> String {
     format!("{:04o}", metadata.mode() & 0o7777)
 }
 
-fn unreadable(path: &Path, error: &io::Error) -> Wrong {
+fn unreadable(path: &Path, error: &io::Error) -> Problem {
     let remedy = match error.kind() {
         _ if error.raw_os_error() == Some(Errno::ELOOP as i32) => {
             "put the file itself here, not a symbolic link".to_owned()
@@ -168,7 +168,7 @@ fn unreadable(path: &Path, error: &io::Error) -> Wrong {
         io::ErrorKind::InvalidData => "write it in UTF-8".to_owned(),
         _ => "see that it is readable".to_owned(),
     };
-    Wrong::new(format!("it cannot be read: {error}"), remedy)
+    Problem::new(format!("it cannot be read: {error}"), remedy)
 }
 
 #[cfg(test)]

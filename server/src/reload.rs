@@ -4,9 +4,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use etcetera::BaseStrategy;
+use labsh_diagnostics::{Diagnostic, Diagnostics};
 
 use crate::config::Config;
-use crate::diagnostics::{Mistake, Mistakes};
 use crate::keyring::{Keyring, RunsAs};
 
 /// The place of the configuration file.
@@ -38,18 +38,18 @@ impl Source {
     }
 
     /// Reads the configuration and all keys; every mistake in any of the files is told.
-    pub fn load(&self) -> Result<(Config, Keyring), Mistakes> {
-        let (config, mut mistakes) = self.read();
+    pub fn load(&self) -> Result<(Config, Keyring), Diagnostics> {
+        let (config, mut diagnostics) = self.read();
         match Keyring::load(&config.keys_dir, &RunsAs::current()) {
-            Ok(keyring) if mistakes.is_empty() => return Ok((config, keyring)),
+            Ok(keyring) if diagnostics.is_empty() => return Ok((config, keyring)),
             Ok(_) => {}
-            Err(more) => mistakes.extend(more.0),
+            Err(more) => diagnostics.extend(more.0),
         }
-        Err(Mistakes(mistakes))
+        Err(Diagnostics(diagnostics))
     }
 
     /// The configuration, as far as it can be understood, and the mistakes in it.
-    pub(crate) fn read(&self) -> (Config, Vec<Mistake>) {
+    pub(crate) fn read(&self) -> (Config, Vec<Diagnostic>) {
         if !self.explicit && is_missing(&self.config_path) {
             return (Config::beside(&self.config_path), Vec::new());
         }

@@ -1,10 +1,12 @@
-//! The configuration file: its tables, and where in it a mistake is.
+//! Parses the configuration file, `config.toml`: its tables, each with its line.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU16;
+use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
+use labsh_diagnostics::{Diagnostic, LineIndex, Origin};
 use labsh_proto::key::HostId;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
@@ -45,43 +47,40 @@ pub struct Table {
     pub overrides: ConnectionOverrides,
 }
 
-/// What is wrong in a configuration file, and in which line.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mistake {
-    /// The line, from 1.
-    pub line: usize,
-    /// What is wrong there.
-    pub reason: String,
-}
-
 impl ConfigFile {
-    /// Reads the text of a file.
-    pub fn parse(text: &str) -> Result<Self, Mistake> {
-        let line = |at: usize| {
-            1 + text.as_bytes()[..at.min(text.len())].iter().filter(|byte| **byte == b'\n').count()
+    /// Parses the text of the file at `path`.
+    ///
+    /// # Errors
+    ///
+    /// The first error that is found, with its line.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, Diagnostic> {
+        let lines = LineIndex::new(text);
+        let error_at = |line: usize, reason: String| Diagnostic {
+            origin: Origin { path: path.into(), line: Some(line) },
+            reason: format!("{reason}; correct that line"),
         };
-        let tables: Tables = toml::from_str(text).map_err(|error| Mistake {
-            line: line(error.span().map_or(0, |span| span.start)),
-            reason: error.message().replace('\n', ", "),
+        let tables: Tables = toml::from_str(text).map_err(|error| {
+            let line = lines.line(error.span().map_or(0, |span| span.start));
+            error_at(line, error.message().replace('\n', ", "))
         })?;
         let defaults = tables.defaults.map_or_else(Table::default, |defaults| Table {
-            line: line(defaults.span().start),
+            line: lines.line(defaults.span().start),
             overrides: defaults.into_inner().into(),
         });
         let mut hosts = BTreeMap::<_, Table>::new();
         for (name, entry) in tables.hosts {
-            let line = line(name.span().start);
-            let mistake = |reason| Mistake { line, reason };
-            let HostName { user, host } = name.get_ref().parse().map_err(mistake)?;
+            let line = lines.line(name.span().start);
+            let HostName { user, host } =
+                name.get_ref().parse().map_err(|reason| error_at(line, reason))?;
             if let Some(other) = hosts.insert((user, host), Table { line, overrides: entry.into() })
             {
-                // Written in another way, it is the same host all the same.
+                // Two spellings of one name are the same host.
                 let (first, line) = (line.min(other.line), line.max(other.line));
                 let reason = format!(
                     "{:?} has a table in line {first} already; make one of the two",
                     name.get_ref()
                 );
-                return Err(Mistake { line, reason });
+                return Err(error_at(line, reason));
             }
         }
         Ok(Self { defaults, hosts })
@@ -224,6 +223,10 @@ fn keep<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, 
 mod tests {
     use super::*;
 
+    fn parse(text: &str) -> Result<ConfigFile, Diagnostic> {
+        ConfigFile::parse(text, Path::new("config.toml"))
+    }
+
     fn host(text: &str) -> Host {
         text.parse::<Target>().unwrap().host
     }
@@ -240,7 +243,7 @@ mod tests {
 
     #[test]
     fn a_hosts_own_table_wins_over_the_defaults_of_its_file() {
-        let file = ConfigFile::parse(
+        let file = parse(
             "[defaults]\nkey = \"alice\"\nport = 5300\nconnect_timeout = \"3s\"\n\n\
              [hosts.\"Lab07\"]\naddress = \"10.0.0.7\"\nport = 22\nhost_id = \"Old-Name\"\nkey = \
              \"/k/x.key\"\n\
@@ -260,12 +263,12 @@ mod tests {
         assert_eq!(lab08.key, Some("alice".parse().unwrap()));
         assert_eq!(overrides(&file, None, &host("unix:/run/s")).key, Some("bob".parse().unwrap()));
         assert_eq!(overrides(&file, None, &host("lab09")).port, Some(5300));
-        assert_eq!(ConfigFile::parse("").unwrap(), ConfigFile::default());
+        assert_eq!(parse("").unwrap(), ConfigFile::default());
     }
 
     #[test]
     fn a_table_for_a_user_at_a_host_wins_over_the_hosts() {
-        let file = ConfigFile::parse(
+        let file = parse(
             "[defaults]\nkey = \"alice\"\nport = 1\n[hosts.lab07]\nkey = \"seven\"\nport = 2\n\
              [hosts.\"bob@Lab07\"]\nkey = \"bob\"\n[hosts.\"carol@lab08\"]\nkey = \"carol\"\n",
         )
@@ -288,13 +291,13 @@ mod tests {
 
     #[test]
     fn a_key_file_may_be_named_from_home() {
-        let file = ConfigFile::parse("[defaults]\nkey = \"~/k.key\"\n").unwrap();
+        let file = parse("[defaults]\nkey = \"~/k.key\"\n").unwrap();
         let home = std::env::home_dir().unwrap();
         assert_eq!(overrides(&file, None, &host("h")).key, Some(KeyName::Path(home.join("k.key"))));
     }
 
     #[test]
-    fn every_mistake_is_named_with_its_line() {
+    fn every_error_has_its_line() {
         for (text, line, reason) in [
             (
                 "[defaults]\nkey = \"a\"\nprot = 1\n",
@@ -318,10 +321,10 @@ mod tests {
             ("[hosts.lab07]\nconnect_timeout = \"1s\"\n", 2, "unknown field"),
             ("[defaults]\nport = \n", 2, ""),
         ] {
-            let mistake = ConfigFile::parse(text).unwrap_err();
-            assert_eq!(mistake.line, line, "{text:?}: {mistake:?}");
-            assert!(mistake.reason.contains(reason), "{text:?}: {mistake:?}");
-            assert!(!mistake.reason.contains('\n'), "{mistake:?}");
+            let diagnostic = parse(text).unwrap_err();
+            assert_eq!(diagnostic.origin.line, Some(line), "{text:?}: {diagnostic:?}");
+            assert!(diagnostic.reason.contains(reason), "{text:?}: {diagnostic:?}");
+            assert!(!diagnostic.reason.contains('\n'), "{diagnostic:?}");
         }
     }
 }

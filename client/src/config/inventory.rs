@@ -6,9 +6,10 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use labsh_diagnostics::{Diagnostic, Origin};
 use labsh_inventory::hosts_toml::{self, HostsToml};
 use labsh_inventory::others::Others;
-use labsh_inventory::{Group, Mistake, Origin, Room, Setting, Settings};
+use labsh_inventory::{Group, Room, Setting, Settings};
 use labsh_nodeset::{Groups, NodeSetError};
 use labsh_proto::key::HostId;
 
@@ -55,7 +56,7 @@ impl Inventory {
     /// # Errors
     ///
     /// The first mistake that is found.
-    pub fn load(own: &Path, system: &Path) -> Result<Self, Mistake> {
+    pub fn load(own: &Path, system: &Path) -> Result<Self, Diagnostic> {
         let (mut files, mut others) = (Vec::new(), Vec::new());
         for directory in [own, system] {
             let file = hosts_toml::read(&directory.join(FILE))?;
@@ -65,7 +66,7 @@ impl Inventory {
         Self::new(files, others)
     }
 
-    fn new(files: Vec<HostsToml>, others: Vec<Others>) -> Result<Self, Mistake> {
+    fn new(files: Vec<HostsToml>, others: Vec<Others>) -> Result<Self, Diagnostic> {
         let mut inventory = Self::default();
         let mut memberships = Vec::new();
         for file in files {
@@ -98,7 +99,7 @@ impl Inventory {
     }
 
     /// Takes up what other tools' files say, behind what is known by now.
-    fn take(&mut self, others: Others) -> Result<(), Mistake> {
+    fn take(&mut self, others: Others) -> Result<(), Diagnostic> {
         for (name, source) in others.sources {
             for (group, content) in source.groups {
                 // Of `all` and its like there may be one in each: @all is the first source's,
@@ -135,7 +136,7 @@ impl Inventory {
     ///
     /// Where that is of no use, or two rooms of one file contradict each other and neither is more
     /// exact.
-    pub fn rooms(&self, host: &Host) -> Result<Vec<Said>, Mistake> {
+    pub fn rooms(&self, host: &Host) -> Result<Vec<Said>, Diagnostic> {
         let name = host.to_string();
         let places = self.by_host.get(&name).map_or(&[][..], Vec::as_slice);
         let mut decided: HashMap<String, (String, &Room)> = HashMap::new();
@@ -147,14 +148,17 @@ impl Inventory {
                 let equal =
                     by.hosts.len() == room.hosts.len() && by.origin.path == room.origin.path;
                 if equal && *first != value {
+                    let place = match by.origin.line {
+                        Some(line) => format!("line {line}"),
+                        None => "the same file".to_owned(),
+                    };
                     let reason = format!(
-                        "the {what} of {name} is {value:?} here and {first:?} in line {}, and \
+                        "the {what} of {name} is {value:?} here and {first:?} in {place}, and \
                          both tables are for {} \
                          hosts; say it in one of them, or in a table for {name} alone",
-                        by.origin.line,
                         room.hosts.len(),
                     );
-                    return Err(Mistake { origin: room.origin.clone(), reason });
+                    return Err(Diagnostic { origin: room.origin.clone(), reason });
                 }
             }
             said.push(Said {
@@ -168,14 +172,14 @@ impl Inventory {
 
     /// Why a known host cannot be used: what counts for it is said in a way that only another
     /// program understands.
-    pub fn unusable(&self, host: &Host) -> Option<Mistake> {
+    pub fn unusable(&self, host: &Host) -> Option<Diagnostic> {
         let name = host.to_string();
         let mut said: Vec<Setting> = Vec::new();
         for room in self.by_host.get(&name)?.iter().map(|place| &self.rooms[*place]) {
             let unusable =
                 room.settings.unusable.iter().find(|(setting, _)| !said.contains(setting));
             if let Some((_, reason)) = unusable {
-                return Some(Mistake {
+                return Some(Diagnostic {
                     origin: room.origin.clone(),
                     reason: format!("{name}: {reason}"),
                 });
@@ -254,8 +258,8 @@ fn values(settings: &Settings) -> Vec<(String, String)> {
 }
 
 /// Finds what cannot be meant before anybody asks for one of the hosts.
-fn check(room: &Room) -> Result<(), Mistake> {
-    let mistake = |reason: String| Mistake { origin: room.origin.clone(), reason };
+fn check(room: &Room) -> Result<(), Diagnostic> {
+    let diagnostic = |reason: String| Diagnostic { origin: room.origin.clone(), reason };
     if room.settings != Settings::default() {
         return room
             .hosts
@@ -265,24 +269,24 @@ fn check(room: &Room) -> Result<(), Mistake> {
     }
     for name in &room.hosts {
         let target: Target =
-            name.parse().map_err(|error| mistake(format!("{name:?} is no host: {error}")))?;
+            name.parse().map_err(|error| diagnostic(format!("{name:?} is no host: {error}")))?;
         if let Some(port) = target.port {
             let reason = format!("{name:?} names a port; write it inside the table: port = {port}");
-            return Err(mistake(reason));
+            return Err(diagnostic(reason));
         }
     }
     Ok(())
 }
 
 /// What a room means for connections to one of its hosts.
-fn overrides(room: &Room, host: &str) -> Result<ConnectionOverrides, Mistake> {
+fn overrides(room: &Room, host: &str) -> Result<ConnectionOverrides, Diagnostic> {
     let Settings { address, port, host_id, key, user, plain, unusable: _, variables: _ } =
         &room.settings;
-    let mistake = |reason: String| Mistake { origin: room.origin.clone(), reason };
+    let diagnostic = |reason: String| Diagnostic { origin: room.origin.clone(), reason };
     let named = |text: &String| {
         let named = text.replace("{host}", host);
         match named.contains(['{', '}']) {
-            true => Err(mistake(format!(
+            true => Err(diagnostic(format!(
                 "{text:?}: of what stands in braces, only {{host}} is filled in"
             ))),
             false => Ok(named),
@@ -294,23 +298,23 @@ fn overrides(room: &Room, host: &str) -> Result<ConnectionOverrides, Mistake> {
         .transpose()?
         .map(|text| text.parse::<Target>())
         .transpose()
-        .map_err(|error| mistake(format!("the address is none: {error}")))?;
+        .map_err(|error| diagnostic(format!("the address is none: {error}")))?;
     let host_id = host_id
         .as_ref()
         .map(named)
         .transpose()?
         .map(|text| HostId::new(&text))
         .transpose()
-        .map_err(|error| mistake(format!("the host id is none: {error}")))?;
+        .map_err(|error| diagnostic(format!("the host id is none: {error}")))?;
     if user.as_deref().is_some_and(str::is_empty) {
-        return Err(mistake("the user is empty; name one, or leave the line out".to_owned()));
+        return Err(diagnostic("the user is empty; name one, or leave the line out".to_owned()));
     }
     let (address, behind_it) = address.map(|target| (target.host, target.port)).unzip();
     Ok(ConnectionOverrides {
         address,
         port: port.or(behind_it.flatten()),
         host_id,
-        key: key.as_deref().map(key_in_file).transpose().map_err(mistake)?,
+        key: key.as_deref().map(key_in_file).transpose().map_err(diagnostic)?,
         user: user.clone(),
         plain: *plain,
         ..ConnectionOverrides::default()
@@ -384,7 +388,7 @@ mod tests {
 
     use super::*;
 
-    fn inventory(files: &[&str]) -> Result<Inventory, Mistake> {
+    fn inventory(files: &[&str]) -> Result<Inventory, Diagnostic> {
         let names = ["own", "system"];
         Inventory::new(
             files

@@ -15,12 +15,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use etcetera::base_strategy::{BaseStrategy, Xdg};
-use labsh_inventory::Origin;
+use labsh_diagnostics::{Diagnostic, Origin};
 use labsh_proto::key::HostId;
 use labsh_transport::socket::AddressFamily;
 use nix::errno::Errno;
 
-use crate::config::config_file::{ConfigFile, Mistake, Table};
+use crate::config::config_file::{ConfigFile, Table};
 use crate::config::inventory::{Inventory, Said};
 use crate::config::overrides::{ConnectionOverrides, parse_duration, parse_keep};
 use crate::config::target::{DEFAULT_PORT, Host, Target, parse_port};
@@ -49,19 +49,9 @@ pub enum ConfigError {
         /// What the system said.
         cause: io::Error,
     },
-    /// A configuration file says something that cannot be.
-    #[error("{}:{line}: {reason}; correct that line", path.display())]
-    Mistake {
-        /// The file.
-        path: PathBuf,
-        /// The line, from 1.
-        line: usize,
-        /// What is wrong there.
-        reason: String,
-    },
-    /// A file that tells of hosts holds a mistake.
+    /// A configuration file, or one of the inventory, holds an error.
     #[error(transparent)]
-    Inventory(#[from] labsh_inventory::Mistake),
+    File(#[from] Diagnostic),
     /// An environment variable says something that cannot be.
     #[error("the environment variable {name} is {value:?}: {reason}; correct or unset it")]
     Environment {
@@ -256,8 +246,8 @@ impl Config {
         target: &Target,
         flags: &ConnectionOverrides,
     ) -> Result<Vec<Layer>, ConfigError> {
-        if let Some(mistake) = self.inventory.unusable(&target.host) {
-            return Err(mistake.into());
+        if let Some(diagnostic) = self.inventory.unusable(&target.host) {
+            return Err(diagnostic.into());
         }
         let rooms = self.inventory.rooms(&target.host)?;
         // A room may name the user whose table it is that counts.
@@ -268,7 +258,7 @@ impl Config {
         let said = |place, overrides| Layer { place, overrides, variables: BTreeMap::new() };
         let table = |(path, table): (&Arc<Path>, &Table)| {
             said(
-                Place::File(Origin { path: path.clone(), line: table.line }),
+                Place::File(Origin { path: path.clone(), line: Some(table.line) }),
                 table.overrides.clone(),
             )
         };
@@ -340,10 +330,10 @@ fn route(
 fn read(path: &Path) -> Result<Option<(Arc<Path>, ConfigFile)>, ConfigError> {
     let path = path.to_owned();
     match fs::read_to_string(&path) {
-        Ok(text) => match ConfigFile::parse(&text) {
-            Ok(file) => Ok(Some((path.into(), file))),
-            Err(Mistake { line, reason }) => Err(ConfigError::Mistake { path, line, reason }),
-        },
+        Ok(text) => {
+            let file = ConfigFile::parse(&text, &path)?;
+            Ok(Some((path.into(), file)))
+        }
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(cause) => Err(ConfigError::Read { path, cause }),
     }
@@ -512,7 +502,11 @@ mod tests {
             .place
         {
             Place::File(origin) => {
-                format!("{}:{}", origin.path.file_name().unwrap().to_string_lossy(), origin.line)
+                format!(
+                    "{}:{}",
+                    origin.path.file_name().unwrap().to_string_lossy(),
+                    origin.line.unwrap()
+                )
             }
             place => format!("{place:?}"),
         };

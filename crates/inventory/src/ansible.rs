@@ -11,10 +11,11 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 
+use labsh_diagnostics::Diagnostic;
 use labsh_nodeset::{MOST, NodeSet};
 
 use crate::text::Place;
-use crate::{Group, Mistake, Room, Setting, Settings, Source, ansible_pattern, names};
+use crate::{Group, Room, Setting, Settings, Source, ansible_pattern, names};
 
 /// The most that a file may come to, in hosts of lines, of groups and of variables, each host
 /// counted each time.
@@ -56,11 +57,11 @@ pub(crate) struct Inventory {
 #[derive(Debug)]
 struct Member {
     name: String,
-    line: usize,
+    line: Option<usize>,
     priority: i64,
     hosts: Vec<usize>,
     /// Each with the line that says so.
-    children: Vec<(usize, usize)>,
+    children: Vec<(usize, Option<usize>)>,
 }
 
 #[derive(Debug)]
@@ -119,14 +120,18 @@ impl Inventory {
         };
         for name in ["all", "ungrouped"] {
             inventory.group_by_name.insert(name.to_owned(), inventory.groups.len());
-            inventory.groups.push(Member::new(name, 0));
+            inventory.groups.push(Member::new(name, None));
         }
-        inventory.groups[ALL].children.push((UNGROUPED, 0));
+        inventory.groups[ALL].children.push((UNGROUPED, None));
         inventory
     }
 
-    pub(crate) fn mistake(&self, line: usize, reason: impl Into<String>) -> Mistake {
-        self.places[self.places.len() - 1].mistake(line, reason)
+    pub(crate) fn diagnostic(
+        &self,
+        line: impl Into<Option<usize>>,
+        reason: impl Into<String>,
+    ) -> Diagnostic {
+        self.places[self.places.len() - 1].diagnostic(line, reason)
     }
 
     /// What is defined from now on is in this file of variables.
@@ -160,22 +165,25 @@ impl Inventory {
     }
 
     /// The group of this name, which may be new.
-    pub(crate) fn group(&mut self, name: &str, line: usize) -> Result<usize, Mistake> {
+    pub(crate) fn group(
+        &mut self,
+        name: &str,
+        line: impl Into<Option<usize>>,
+    ) -> Result<usize, Diagnostic> {
+        let line = line.into();
         if let Some(group) = self.group_by_name.get(name) {
             let known = &mut self.groups[*group];
-            if known.line == 0 {
-                known.line = line;
-            }
+            known.line = known.line.or(line);
             return Ok(*group);
         }
-        names::group(name).map_err(|reason| self.mistake(line, reason))?;
+        names::group(name).map_err(|reason| self.diagnostic(line, reason))?;
         self.group_by_name.insert(name.to_owned(), self.groups.len());
         self.groups.push(Member::new(name, line));
         Ok(self.groups.len() - 1)
     }
 
     pub(crate) fn child(&mut self, parent: usize, child: usize, line: usize) {
-        self.groups[parent].children.push((child, line));
+        self.groups[parent].children.push((child, Some(line)));
     }
 
     /// The hosts of a pattern become members of a group.
@@ -184,16 +192,16 @@ impl Inventory {
         group: usize,
         pattern: &str,
         line: usize,
-    ) -> Result<Vec<usize>, Mistake> {
+    ) -> Result<Vec<usize>, Diagnostic> {
         if pattern.len() > LONGEST_PATTERN {
-            return Err(self.mistake(
+            return Err(self.diagnostic(
                 line,
                 format!("a host's name is longer than {LONGEST_PATTERN} bytes; shorten it"),
             ));
         }
         let (pattern, port) = ansible_pattern::split_port(pattern);
         let names =
-            ansible_pattern::expand(pattern).map_err(|reason| self.mistake(line, reason))?;
+            ansible_pattern::expand(pattern).map_err(|reason| self.diagnostic(line, reason))?;
         let mut hosts = Vec::with_capacity(names.len());
         let mut new = Vec::new();
         for name in names {
@@ -201,9 +209,9 @@ impl Inventory {
                 hosts.push(*host);
                 continue;
             }
-            names::host(&name).map_err(|reason| self.mistake(line, reason))?;
+            names::host(&name).map_err(|reason| self.diagnostic(line, reason))?;
             if self.hosts.len() >= MOST {
-                return Err(self.mistake(
+                return Err(self.diagnostic(
                     line,
                     format!("there are more than {MOST} hosts; is there a digit too many?"),
                 ));
@@ -230,7 +238,7 @@ impl Inventory {
         variable: &str,
         value: &Value,
         line: usize,
-    ) -> Result<(), Mistake> {
+    ) -> Result<(), Diagnostic> {
         self.spend(hosts.len(), line)?;
         let (mut own, mut groups) = (Vec::new(), Vec::new());
         for host in hosts {
@@ -254,7 +262,7 @@ impl Inventory {
         variable: &str,
         value: Value,
         line: usize,
-    ) -> Result<(), Mistake> {
+    ) -> Result<(), Diagnostic> {
         if variable != "ansible_group_priority" {
             self.define(Whose::Group(group), variable, value, line);
             return Ok(());
@@ -264,15 +272,15 @@ impl Inventory {
             _ => None,
         };
         self.groups[group].priority = priority.ok_or_else(|| {
-            self.mistake(line, "ansible_group_priority is a whole number; write for example 10")
+            self.diagnostic(line, "ansible_group_priority is a whole number; write for example 10")
         })?;
         Ok(())
     }
 
-    fn spend(&mut self, hosts: usize, line: usize) -> Result<(), Mistake> {
+    fn spend(&mut self, hosts: usize, line: impl Into<Option<usize>>) -> Result<(), Diagnostic> {
         self.work += hosts;
         if self.work > MOST_WORK {
-            return Err(self.mistake(
+            return Err(self.diagnostic(
                 line,
                 "all groups and variables together are for too many hosts; split the file",
             ));
@@ -292,7 +300,7 @@ impl Inventory {
     }
 
     /// Everything has been read.
-    pub(crate) fn finish(mut self) -> Result<Source, Mistake> {
+    pub(crate) fn finish(mut self) -> Result<Source, Diagnostic> {
         self.adopt();
         let order = self.ancestors_first()?;
         let depths = self.depths(&order);
@@ -324,7 +332,7 @@ impl Inventory {
     }
 
     /// The groups, each behind all of which it is a child.
-    fn ancestors_first(&self) -> Result<Vec<usize>, Mistake> {
+    fn ancestors_first(&self) -> Result<Vec<usize>, Diagnostic> {
         let mut parents = vec![0_usize; self.groups.len()];
         for group in &self.groups {
             group.children.iter().for_each(|(child, _)| parents[*child] += 1);
@@ -349,7 +357,7 @@ impl Inventory {
 
     /// Of groups that have parents left, each has one that has parents left too: going up, a circle
     /// closes.
-    fn circle(&self, start: usize, parents_left: &[usize]) -> Mistake {
+    fn circle(&self, start: usize, parents_left: &[usize]) -> Diagnostic {
         let mut parent_of = vec![None; self.groups.len()];
         for (parent, group) in
             self.groups.iter().enumerate().filter(|(parent, _)| parents_left[*parent] > 0)
@@ -372,7 +380,7 @@ impl Inventory {
         }
         let reason =
             format!("the groups go round in a circle: {}; take one out", names.join(" ← "));
-        self.places[0].mistake(at, reason)
+        self.places[0].diagnostic(at, reason)
     }
 
     /// The longest way down from `all`.
@@ -387,7 +395,7 @@ impl Inventory {
     }
 
     /// The hosts of each group and of its children.
-    fn members(&mut self, order: &[usize]) -> Result<Vec<Vec<usize>>, Mistake> {
+    fn members(&mut self, order: &[usize]) -> Result<Vec<Vec<usize>>, Diagnostic> {
         let mut members: Vec<Vec<usize>> = vec![Vec::new(); self.groups.len()];
         for group in order.iter().rev() {
             let mut hosts = self.groups[*group].hosts.clone();
@@ -423,7 +431,7 @@ impl Inventory {
     }
 
     /// The settings, each with just those hosts for which its line counts.
-    fn rooms(&mut self, depths: &[usize], members: &[Vec<usize>]) -> Result<Vec<Room>, Mistake> {
+    fn rooms(&mut self, depths: &[usize], members: &[Vec<usize>]) -> Result<Vec<Room>, Diagnostic> {
         for index in 0..self.definitions.len() {
             let definition = &self.definitions[index];
             if let Whose::Group(group) = definition.whose {
@@ -489,7 +497,7 @@ impl Inventory {
         &self,
         counting: &mut BTreeMap<&str, Vec<Counting>>,
         said: &mut BTreeMap<Line, Settings>,
-    ) -> Result<(), Mistake> {
+    ) -> Result<(), Diagnostic> {
         // `ansible_port` is the port of whatever makes the connection.
         let mut other = vec![true; self.hosts.len()];
         for Counting { definition, hosts } in
@@ -519,7 +527,7 @@ impl Inventory {
                     if !hosts.is_empty() {
                         let settings = said.entry(definition.of(hosts)).or_default();
                         setting.set(settings, definition).map_err(|reason| {
-                            self.places[definition.file].mistake(definition.line, reason)
+                            self.places[definition.file].diagnostic(definition.line, reason)
                         })?;
                     }
                 }
@@ -530,7 +538,7 @@ impl Inventory {
 }
 
 impl Member {
-    fn new(name: &str, line: usize) -> Self {
+    fn new(name: &str, line: Option<usize>) -> Self {
         Self { name: name.to_owned(), line, priority: 1, hosts: Vec::new(), children: Vec::new() }
     }
 }

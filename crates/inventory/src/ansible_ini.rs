@@ -6,9 +6,11 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use labsh_diagnostics::Diagnostic;
+
 use crate::ansible::{Inventory, Value};
 use crate::text::Place;
-use crate::{Mistake, Source, ansible_vars, words};
+use crate::{Source, ansible_vars, words};
 
 /// What a section holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +25,7 @@ enum Section {
 /// # Errors
 ///
 /// Where a file cannot be read, and wherever [`parse`] finds a mistake.
-pub fn read(path: &Path) -> Result<Source, Mistake> {
+pub fn read(path: &Path) -> Result<Source, Diagnostic> {
     let mut inventory = groups(&Place::new(path).read()?, path)?;
     ansible_vars::read(&mut inventory, path)?;
     inventory.finish()
@@ -36,13 +38,13 @@ pub fn read(path: &Path) -> Result<Source, Mistake> {
 /// The first line that makes no sense: sections that are no group's, groups that nobody declares or
 /// that go round in a circle, quotes without an end, more than [`labsh_nodeset::MOST`] hosts, names
 /// that are a notation elsewhere in labsh.
-pub fn parse(text: &str, path: &Path) -> Result<Source, Mistake> {
+pub fn parse(text: &str, path: &Path) -> Result<Source, Diagnostic> {
     groups(text, path)?.finish()
 }
 
-fn groups(text: &str, path: &Path) -> Result<Inventory, Mistake> {
+fn groups(text: &str, path: &Path) -> Result<Inventory, Diagnostic> {
     let mut inventory = Inventory::new(Place::new(path));
-    let (mut group, mut section) = (inventory.group("ungrouped", 0)?, Section::Hosts);
+    let (mut group, mut section) = (inventory.group("ungrouped", None)?, Section::Hosts);
     // Groups that are spoken of; they have to be declared somewhere.
     let mut awaited: Vec<(String, usize)> = Vec::new();
     let mut declared: HashMap<String, ()> =
@@ -61,7 +63,7 @@ fn groups(text: &str, path: &Path) -> Result<Inventory, Mistake> {
                     let reason = format!(
                         "a section's kind is children, vars or hosts, not {kind}; write [{name}]"
                     );
-                    return Err(inventory.mistake(line, reason));
+                    return Err(inventory.diagnostic(line, reason));
                 }
             };
             group = inventory.group(name, line)?;
@@ -76,7 +78,7 @@ fn groups(text: &str, path: &Path) -> Result<Inventory, Mistake> {
                 "{content} is no section; write [group], [group:children] or [group:vars], no \
                  blanks"
             );
-            return Err(inventory.mistake(line, reason));
+            return Err(inventory.diagnostic(line, reason));
         }
         match section {
             Section::Hosts => host(&mut inventory, group, content, line)?,
@@ -88,7 +90,9 @@ fn groups(text: &str, path: &Path) -> Result<Inventory, Mistake> {
             }
             Section::Variables => {
                 let Some((variable, value)) = content.split_once('=') else {
-                    return Err(inventory.mistake(line, "a variable is missing; write name=value"));
+                    return Err(
+                        inventory.diagnostic(line, "a variable is missing; write name=value")
+                    );
                 };
                 inventory.group_variable(group, variable.trim(), value_of(value.trim()), line)?;
             }
@@ -96,7 +100,7 @@ fn groups(text: &str, path: &Path) -> Result<Inventory, Mistake> {
     }
     match awaited.into_iter().find(|(name, _)| !declared.contains_key(name)) {
         Some((name, line)) => Err(inventory
-            .mistake(line, format!("nobody declares the group {name}; add a section [{name}]"))),
+            .diagnostic(line, format!("nobody declares the group {name}; add a section [{name}]"))),
         None => Ok(inventory),
     }
 }
@@ -126,14 +130,14 @@ fn host(
     group: usize,
     content: &str,
     line: usize,
-) -> Result<(), Mistake> {
-    let words = words::split(content).map_err(|reason| inventory.mistake(line, reason))?;
+) -> Result<(), Diagnostic> {
+    let words = words::split(content).map_err(|reason| inventory.diagnostic(line, reason))?;
     let Some((pattern, variables)) = words.split_first() else { return Ok(()) };
     let hosts = inventory.hosts(group, pattern, line)?;
     for word in variables {
         let Some((variable, value)) = word.split_once('=') else {
             let reason = format!("{word:?} is no variable; write name=value, and one host a line");
-            return Err(inventory.mistake(line, reason));
+            return Err(inventory.diagnostic(line, reason));
         };
         inventory.host_variable(&hosts, variable, &value_of(value), line)?;
     }

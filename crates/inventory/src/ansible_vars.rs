@@ -9,7 +9,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::Mistake;
+use labsh_diagnostics::Diagnostic;
+
 use crate::ansible::Inventory;
 use crate::ansible_yaml::of;
 use crate::text::Place;
@@ -25,7 +26,7 @@ const DEEPEST: usize = 8;
 const MOST_BYTES: usize = 64 << 20;
 
 /// Adds what stands beside the file of an inventory that has been read.
-pub(crate) fn read(inventory: &mut Inventory, path: &Path) -> Result<(), Mistake> {
+pub(crate) fn read(inventory: &mut Inventory, path: &Path) -> Result<(), Diagnostic> {
     let beside = path.parent().unwrap_or(Path::new(""));
     let mut bytes = 0;
     for (directory, host) in [("group_vars", false), ("host_vars", true)] {
@@ -54,9 +55,10 @@ pub(crate) fn read(inventory: &mut Inventory, path: &Path) -> Result<(), Mistake
 }
 
 /// The names in a directory in order; none where there is no directory.
-fn entries(directory: &Path) -> Result<Vec<String>, Mistake> {
-    let cannot =
-        |error: io::Error| Place::new(directory).mistake(0, format!("cannot read it: {error}"));
+fn entries(directory: &Path) -> Result<Vec<String>, Diagnostic> {
+    let cannot = |error: io::Error| {
+        Place::new(directory).diagnostic(None, format!("cannot read it: {error}"))
+    };
     let mut names = Vec::new();
     match fs::read_dir(directory) {
         Err(error)
@@ -73,13 +75,13 @@ fn entries(directory: &Path) -> Result<Vec<String>, Mistake> {
 }
 
 /// The file itself, or those that are in a directory: without hidden ones, backups and other kinds.
-fn files(path: PathBuf, depth: usize) -> Result<Vec<PathBuf>, Mistake> {
+fn files(path: PathBuf, depth: usize) -> Result<Vec<PathBuf>, Diagnostic> {
     if path.is_file() {
         return Ok(vec![path]);
     }
     if depth == DEEPEST {
         return Err(Place::new(&path)
-            .mistake(0, format!("more than {DEEPEST} directories deep; flatten them")));
+            .diagnostic(None, format!("more than {DEEPEST} directories deep; flatten them")));
     }
     let mut found = Vec::new();
     for name in entries(&path)? {
@@ -103,13 +105,13 @@ fn variables(
     name: &str,
     path: &Path,
     bytes: &mut usize,
-) -> Result<(), Mistake> {
+) -> Result<(), Diagnostic> {
     let place = Place::new(path);
     let text = place.read()?;
     *bytes += text.len();
     if *bytes > MOST_BYTES {
         let reason = format!("files of variables are larger than {} MiB in all", MOST_BYTES >> 20);
-        return Err(place.mistake(0, reason));
+        return Err(place.diagnostic(None, reason));
     }
     if text.starts_with("$ANSIBLE_VAULT;") {
         return Ok(());
@@ -118,14 +120,15 @@ fn variables(
     let table = match document.value {
         Value::Table(table) => table,
         Value::Null => return Ok(()),
-        _ => return Err(place.mistake(document.line, "variables are a table; write name: value")),
+        _ => {
+            return Err(place.diagnostic(document.line, "variables are a table; write name: value"));
+        }
     };
     inventory.begin_variables(place);
     for (variable, value) in table {
         let Some(variable_name) = variable.text() else {
-            return Err(
-                inventory.mistake(variable.line, "a variable needs a name; write one, and a colon")
-            );
+            return Err(inventory
+                .diagnostic(variable.line, "a variable needs a name; write one, and a colon"));
         };
         inventory.variable_of(host, name, variable_name, of(&value), variable.line);
     }

@@ -5,17 +5,19 @@
 
 use std::path::Path;
 
+use labsh_diagnostics::Diagnostic;
+
 use crate::ansible::{self, Inventory};
 use crate::text::Place;
 use crate::yaml::{self, Node, Value};
-use crate::{Mistake, Source, ansible_vars};
+use crate::{Source, ansible_vars};
 
 /// Reads an inventory from a file, and the variables in `group_vars` and `host_vars` beside it.
 ///
 /// # Errors
 ///
 /// Where a file cannot be read, and wherever [`parse`] finds a mistake.
-pub fn read(path: &Path) -> Result<Source, Mistake> {
+pub fn read(path: &Path) -> Result<Source, Diagnostic> {
     let mut inventory = groups(&Place::new(path).read()?, path)?;
     ansible_vars::read(&mut inventory, path)?;
     inventory.finish()
@@ -27,31 +29,33 @@ pub fn read(path: &Path) -> Result<Source, Mistake> {
 ///
 /// The first line that makes no sense: where Ansible would warn and pass over a part, this is a
 /// mistake.
-pub fn parse(text: &str, path: &Path) -> Result<Source, Mistake> {
+pub fn parse(text: &str, path: &Path) -> Result<Source, Diagnostic> {
     groups(text, path)?.finish()
 }
 
-fn groups(text: &str, path: &Path) -> Result<Inventory, Mistake> {
+fn groups(text: &str, path: &Path) -> Result<Inventory, Diagnostic> {
     let place = Place::new(path);
     let document = yaml::parse(text, &place)?;
     let mut inventory = Inventory::new(place);
     let groups = match document.value {
         Value::Table(groups) => groups,
         Value::Null => {
-            return Err(inventory
-                .mistake(0, "there is nothing in it; write for example all: {hosts: {lab1: }}"));
+            return Err(inventory.diagnostic(
+                None,
+                "there is nothing in it; write for example all: {hosts: {lab1: }}",
+            ));
         }
         _ => {
             let reason =
                 "an inventory is a table of groups; write for example all: {hosts: {lab1: }}";
-            return Err(inventory.mistake(document.line, reason));
+            return Err(inventory.diagnostic(document.line, reason));
         }
     };
     if let Some((key, _)) = groups.iter().find(|(key, _)| key.text() == Some("plugin")) {
         let reason = "this file asks a plugin for hosts, which only Ansible can; name the output \
             of ansible-inventory --list \
                       --yaml instead";
-        return Err(inventory.mistake(key.line, reason));
+        return Err(inventory.diagnostic(key.line, reason));
     }
     for (key, value) in &groups {
         group(&mut inventory, key, value)?;
@@ -60,7 +64,7 @@ fn groups(text: &str, path: &Path) -> Result<Inventory, Mistake> {
 }
 
 /// A group, and what stands in it. The depth of this recursion is that of the document.
-fn group(inventory: &mut Inventory, key: &Node, value: &Node) -> Result<usize, Mistake> {
+fn group(inventory: &mut Inventory, key: &Node, value: &Node) -> Result<usize, Diagnostic> {
     let group = inventory.group(name(inventory, key, "a group")?, key.line)?;
     for (part, content) in table(inventory, value, "a group")? {
         match part.text() {
@@ -81,14 +85,14 @@ fn group(inventory: &mut Inventory, key: &Node, value: &Node) -> Result<usize, M
                 let what = part.text().unwrap_or("what stands here");
                 let reason =
                     format!("{what:?} is no part of a group; write hosts, children or vars");
-                return Err(inventory.mistake(part.line, reason));
+                return Err(inventory.diagnostic(part.line, reason));
             }
         }
     }
     Ok(group)
 }
 
-fn hosts(inventory: &mut Inventory, group: usize, content: &Node) -> Result<(), Mistake> {
+fn hosts(inventory: &mut Inventory, group: usize, content: &Node) -> Result<(), Diagnostic> {
     for (pattern, variables) in table_or_name(inventory, content, "hosts")? {
         let hosts = inventory.hosts(group, name(inventory, &pattern, "a host")?, pattern.line)?;
         for (variable, value) in table(inventory, &variables, "a host's variables")? {
@@ -99,9 +103,9 @@ fn hosts(inventory: &mut Inventory, group: usize, content: &Node) -> Result<(), 
     Ok(())
 }
 
-fn name<'a>(inventory: &Inventory, node: &'a Node, what: &str) -> Result<&'a str, Mistake> {
+fn name<'a>(inventory: &Inventory, node: &'a Node, what: &str) -> Result<&'a str, Diagnostic> {
     node.text().ok_or_else(|| {
-        inventory.mistake(node.line, format!("{what} needs a name; write one, and a colon"))
+        inventory.diagnostic(node.line, format!("{what} needs a name; write one, and a colon"))
     })
 }
 
@@ -110,12 +114,14 @@ fn table<'a>(
     inventory: &Inventory,
     node: &'a Node,
     what: &str,
-) -> Result<&'a [(Node, Node)], Mistake> {
+) -> Result<&'a [(Node, Node)], Diagnostic> {
     match &node.value {
         Value::Table(pairs) => Ok(pairs),
         Value::Null => Ok(&[]),
-        _ => Err(inventory
-            .mistake(node.line, format!("{what} must be a table; write a colon behind each name"))),
+        _ => Err(inventory.diagnostic(
+            node.line,
+            format!("{what} must be a table; write a colon behind each name"),
+        )),
     }
 }
 
@@ -124,7 +130,7 @@ fn table_or_name(
     inventory: &Inventory,
     node: &Node,
     what: &str,
-) -> Result<Vec<(Node, Node)>, Mistake> {
+) -> Result<Vec<(Node, Node)>, Diagnostic> {
     match &node.value {
         Value::Scalar(_) => Ok(vec![(node.clone(), Node { line: node.line, value: Value::Null })]),
         _ => table(inventory, node, what).map(<[_]>::to_vec),

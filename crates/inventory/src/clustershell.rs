@@ -12,11 +12,12 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use labsh_diagnostics::{Diagnostic, Origin};
 use labsh_nodeset::{Groups, NodeSet};
 
 use crate::text::Place;
 use crate::yaml::{self, Node, Value};
-use crate::{Group, Mistake, Origin, Source, names};
+use crate::{Group, Source, names};
 
 /// The most that all groups of a file may come to, in hosts, each counted in each line.
 const MOST_WORK: usize = 500_000;
@@ -40,7 +41,7 @@ pub struct ClusterShell {
 ///
 /// Where a file is there and cannot be read, where two sources have one name, where the default is
 /// none of them, and wherever [`parse_yaml`] and [`parse_flat`] find a mistake.
-pub fn read(path: &Path) -> Result<ClusterShell, Mistake> {
+pub fn read(path: &Path) -> Result<ClusterShell, Diagnostic> {
     let path = if path.is_dir() { path.join("groups.conf") } else { path.to_owned() };
     let text = Place::new(&path).read()?;
     match path.extension().and_then(|ending| ending.to_str()) {
@@ -63,7 +64,7 @@ pub fn read(path: &Path) -> Result<ClusterShell, Mistake> {
 /// # Errors
 ///
 /// The first line that is no YAML, or no set of hosts.
-pub fn parse_yaml(text: &str, path: &Path) -> Result<Vec<(String, Source)>, Mistake> {
+pub fn parse_yaml(text: &str, path: &Path) -> Result<Vec<(String, Source)>, Diagnostic> {
     let place = Place::new(path);
     let mut work = 0;
     let document = yaml::parse(text, &place)?;
@@ -79,7 +80,7 @@ pub fn parse_yaml(text: &str, path: &Path) -> Result<Vec<(String, Source)>, Mist
             let mut members = Vec::new();
             for part in parts {
                 let text = part.text().ok_or_else(|| {
-                    place.mistake(
+                    place.diagnostic(
                         part.line,
                         "a group is a set of hosts; write for example \"lab[01-40]\"",
                     )
@@ -101,7 +102,7 @@ pub fn parse_yaml(text: &str, path: &Path) -> Result<Vec<(String, Source)>, Mist
 /// # Errors
 ///
 /// The first line that is not like that.
-pub fn parse_flat(text: &str, path: &Path) -> Result<Source, Mistake> {
+pub fn parse_flat(text: &str, path: &Path) -> Result<Source, Diagnostic> {
     let place = Place::new(path);
     let mut work = 0;
     let mut source = Source::default();
@@ -110,12 +111,12 @@ pub fn parse_flat(text: &str, path: &Path) -> Result<Source, Mistake> {
             continue;
         }
         let Some((name, members)) = content.split_once(':') else {
-            return Err(place.mistake(
+            return Err(place.diagnostic(
                 line,
                 "there is no colon behind a group's name; write group: lab[01-40]",
             ));
         };
-        names::group(name).map_err(|reason| place.mistake(line, reason))?;
+        names::group(name).map_err(|reason| place.diagnostic(line, reason))?;
         check(members, &place, line, &mut work)?;
         source
             .groups
@@ -129,23 +130,23 @@ pub fn parse_flat(text: &str, path: &Path) -> Result<Source, Mistake> {
     Ok(source)
 }
 
-fn table<'a>(node: &'a Node, place: &Place, what: &str) -> Result<&'a [(Node, Node)], Mistake> {
+fn table<'a>(node: &'a Node, place: &Place, what: &str) -> Result<&'a [(Node, Node)], Diagnostic> {
     match &node.value {
         Value::Table(pairs) => Ok(pairs),
         _ => {
             let reason = format!(
                 "{what} must be a table; write source:, and below it group: \"lab[01-40]\""
             );
-            Err(place.mistake(node.line, reason))
+            Err(place.diagnostic(node.line, reason))
         }
     }
 }
 
-fn name<'a>(node: &'a Node, place: &Place, what: &str) -> Result<&'a str, Mistake> {
+fn name<'a>(node: &'a Node, place: &Place, what: &str) -> Result<&'a str, Diagnostic> {
     let name = node
         .text()
-        .ok_or_else(|| place.mistake(node.line, format!("{what} needs a name; write one")))?;
-    names::group(name).map_err(|reason| place.mistake(node.line, reason))?;
+        .ok_or_else(|| place.diagnostic(node.line, format!("{what} needs a name; write one")))?;
+    names::group(name).map_err(|reason| place.diagnostic(node.line, reason))?;
     Ok(name)
 }
 
@@ -175,18 +176,18 @@ impl Groups for AnyGroups {
 }
 
 /// Finds what is wrong in a set of hosts where it is written, and not when it is used.
-fn check(members: &str, place: &Place, line: usize, work: &mut usize) -> Result<(), Mistake> {
+fn check(members: &str, place: &Place, line: usize, work: &mut usize) -> Result<(), Diagnostic> {
     for expression in members.lines() {
         let expression = expression.split('#').next().unwrap_or_default();
         if expression.trim().is_empty() {
             continue;
         }
         let set = NodeSet::parse(expression, &AnyGroups)
-            .map_err(|wrong| place.mistake(line, wrong.to_string()))?;
+            .map_err(|wrong| place.diagnostic(line, wrong.to_string()))?;
         *work += set.len();
         if *work > MOST_WORK {
             return Err(
-                place.mistake(line, "all groups together have too many hosts; split the file")
+                place.diagnostic(line, "all groups together have too many hosts; split the file")
             );
         }
     }
@@ -197,7 +198,7 @@ fn check(members: &str, place: &Place, line: usize, work: &mut usize) -> Result<
 type Section = BTreeMap<String, (usize, String)>;
 
 /// Sections in their order, as Python's configparser reads them.
-fn sections(text: &str, place: &Place) -> Result<Vec<(usize, String, Section)>, Mistake> {
+fn sections(text: &str, place: &Place) -> Result<Vec<(usize, String, Section)>, Diagnostic> {
     let mut sections: Vec<(usize, String, Section)> = Vec::new();
     let mut last: Option<String> = None;
     for (line, content) in (1..).zip(text.lines()) {
@@ -216,23 +217,22 @@ fn sections(text: &str, place: &Place) -> Result<Vec<(usize, String, Section)>, 
         last = None;
         if let Some((name, _)) = trimmed.strip_prefix('[').and_then(|rest| rest.rsplit_once(']')) {
             if sections.iter().any(|(_, other, _)| other == name) {
-                return Err(
-                    place.mistake(line, format!("[{name}] is there already; make one of the two"))
-                );
+                return Err(place
+                    .diagnostic(line, format!("[{name}] is there already; make one of the two")));
             }
             sections.push((line, name.to_owned(), Section::new()));
             continue;
         }
         let Some((_, _, section)) = sections.last_mut() else {
-            return Err(place.mistake(line, "a section is missing in front; write [Main]"));
+            return Err(place.diagnostic(line, "a section is missing in front; write [Main]"));
         };
         let Some((option, value)) = trimmed.split_once([':', '=']) else {
-            return Err(place.mistake(line, "a value is missing; write name: value"));
+            return Err(place.diagnostic(line, "a value is missing; write name: value"));
         };
         let option = option.trim().to_lowercase();
         if section.insert(option.clone(), (line, value.trim().to_owned())).is_some() {
             return Err(
-                place.mistake(line, format!("{option} is there already; make one of the two"))
+                place.diagnostic(line, format!("{option} is there already; make one of the two"))
             );
         }
         last = Some(option);
@@ -240,7 +240,7 @@ fn sections(text: &str, place: &Place) -> Result<Vec<(usize, String, Section)>, 
     Ok(sections)
 }
 
-fn configuration(text: &str, path: &Path) -> Result<ClusterShell, Mistake> {
+fn configuration(text: &str, path: &Path) -> Result<ClusterShell, Diagnostic> {
     let place = Place::new(path);
     let own = path.parent().unwrap_or(Path::new(""));
     let sections = sections(text, &place)?;
@@ -258,7 +258,7 @@ fn configuration(text: &str, path: &Path) -> Result<ClusterShell, Mistake> {
         for file in files(&directory, "yaml", &place)? {
             let place = Place::new(&file);
             for (name, source) in parse_yaml(&place.read()?, &file)? {
-                found.add(name, Some(source), &place, 0)?;
+                found.add(name, Some(source), &place, None)?;
             }
         }
     }
@@ -269,7 +269,7 @@ fn configuration(text: &str, path: &Path) -> Result<ClusterShell, Mistake> {
             let reason = format!(
                 "there is no source {default:?}; write the name of one that there is, or nothing"
             );
-            return Err(place.mistake(*line, reason));
+            return Err(place.diagnostic(*line, reason));
         }
         found.default = Some(default.clone());
     }
@@ -288,10 +288,10 @@ impl ClusterShell {
         name: String,
         source: Option<Source>,
         place: &Place,
-        line: usize,
-    ) -> Result<(), Mistake> {
+        line: Option<usize>,
+    ) -> Result<(), Diagnostic> {
         if self.knows(&name) {
-            return Err(place.mistake(
+            return Err(place.diagnostic(
                 line,
                 format!("there is a source {name:?} already; rename one of the two"),
             ));
@@ -309,21 +309,21 @@ impl ClusterShell {
         sections: &[(usize, String, Section)],
         directory: &Path,
         place: &Place,
-    ) -> Result<(), Mistake> {
+    ) -> Result<(), Diagnostic> {
         for (line, sources, section) in sections {
             for name in sources.split(',').filter(|name| *name != "Main" && *name != "DEFAULT") {
-                names::group(name).map_err(|reason| place.mistake(*line, reason))?;
+                names::group(name).map_err(|reason| place.diagnostic(*line, reason))?;
                 let Some((_, map)) = section.get("map") else {
                     let reason = format!(
                         "the source {name} has no map; write the command that lists a group's hosts"
                     );
-                    return Err(place.mistake(*line, reason));
+                    return Err(place.diagnostic(*line, reason));
                 };
                 let source = match flat_files(map) {
                     None => None,
                     Some(files) => Some(first_there(&files, name, directory)?),
                 };
-                self.add(name.to_owned(), source, place, *line)?;
+                self.add(name.to_owned(), source, place, Some(*line))?;
             }
         }
         Ok(())
@@ -352,7 +352,7 @@ fn flat_files(upcall: &str) -> Option<Vec<&str>> {
 }
 
 /// The first of these files that is there; none is a source without groups, as it is to `sed`.
-fn first_there(files: &[&str], source: &str, directory: &Path) -> Result<Source, Mistake> {
+fn first_there(files: &[&str], source: &str, directory: &Path) -> Result<Source, Diagnostic> {
     for file in files {
         let path = substituted(file, directory).replace("$SOURCE", source);
         let place = Place::new(&directory.join(path));
@@ -373,11 +373,11 @@ fn directories(
     option: Option<&(usize, String)>,
     own: &Path,
     place: &Place,
-) -> Result<Vec<PathBuf>, Mistake> {
+) -> Result<Vec<PathBuf>, Diagnostic> {
     let Some((line, value)) = option else { return Ok(Vec::new()) };
     let mut directories: Vec<PathBuf> = Vec::new();
     let mut seen = HashSet::new();
-    let words = crate::words::split(value).map_err(|reason| place.mistake(*line, reason))?;
+    let words = crate::words::split(value).map_err(|reason| place.diagnostic(*line, reason))?;
     for word in words {
         // Its parts in order, without `.` and doubled slashes.
         let directory: PathBuf = Path::new(&substituted(&word, own)).components().collect();
@@ -391,7 +391,7 @@ fn directories(
             _ => {
                 let reason =
                     format!("{} is no directory that can be read; correct it", directory.display());
-                return Err(place.mistake(*line, reason));
+                return Err(place.diagnostic(*line, reason));
             }
         }
     }
@@ -400,9 +400,9 @@ fn directories(
 
 /// The files of a directory with this ending, by name; those whose name begins with a dot are not
 /// meant.
-fn files(directory: &Path, ending: &str, place: &Place) -> Result<Vec<PathBuf>, Mistake> {
+fn files(directory: &Path, ending: &str, place: &Place) -> Result<Vec<PathBuf>, Diagnostic> {
     let unreadable = |error: io::Error| {
-        place.mistake(0, format!("cannot read {}: {error}", directory.display()))
+        place.diagnostic(None, format!("cannot read {}: {error}", directory.display()))
     };
     let mut files = Vec::new();
     for entry in fs::read_dir(directory).map_err(unreadable)? {
@@ -426,9 +426,9 @@ mod tests {
         let place = Place::new(Path::new("local.cfg"));
         let mut work = MOST_WORK - 15;
         check("n[1-10]", &place, 1, &mut work).unwrap();
-        let mistake = check("n[1-10]", &place, 2, &mut work).unwrap_err();
+        let diagnostic = check("n[1-10]", &place, 2, &mut work).unwrap_err();
         assert_eq!(
-            mistake.to_string(),
+            diagnostic.to_string(),
             "local.cfg:2: all groups together have too many hosts; split the file"
         );
     }

@@ -7,12 +7,13 @@ use std::num::NonZeroU16;
 use std::path::Path;
 use std::sync::Arc;
 
+use labsh_diagnostics::{Diagnostic, LineIndex, Origin};
 use labsh_nodeset::{Groups, NodeSet};
 use serde::Deserialize;
 use toml::Spanned;
 
 use crate::others::Wanted;
-use crate::{Group, Mistake, Origin, Room, Settings};
+use crate::{Group, Room, Settings};
 
 /// What one `hosts.toml` says.
 ///
@@ -67,12 +68,12 @@ struct Table {
 /// # Errors
 ///
 /// Where it cannot be read, or holds a mistake; of several, the first that is found.
-pub fn read(path: &Path) -> Result<HostsToml, Mistake> {
+pub fn read(path: &Path) -> Result<HostsToml, Diagnostic> {
     match fs::read_to_string(path) {
         Ok(text) => parse(&text, path),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(HostsToml::default()),
-        Err(error) => Err(Mistake {
-            origin: Origin { path: path.into(), line: 0 },
+        Err(error) => Err(Diagnostic {
+            origin: Origin { path: path.into(), line: None },
             reason: format!("it cannot be read: {error}; check the file and its permissions"),
         }),
     }
@@ -83,11 +84,11 @@ pub fn read(path: &Path) -> Result<HostsToml, Mistake> {
 /// # Errors
 ///
 /// The first mistake that is found, with its line.
-pub fn parse(text: &str, path: &Path) -> Result<HostsToml, Mistake> {
-    let page = Page { text, path: path.into() };
+pub fn parse(text: &str, path: &Path) -> Result<HostsToml, Diagnostic> {
+    let page = Page { lines: LineIndex::new(text), path: path.into() };
     let tables: Tables = toml::from_str(text).map_err(|error| {
         let at = error.span().map_or(0, |span| span.start);
-        page.mistake(at, &format!("{}; correct that line", error.message().replace('\n', ", ")))
+        page.diagnostic(at, &format!("{}; correct that line", error.message().replace('\n', ", ")))
     })?;
     let mut said = HostsToml { sources: tables.sources, ..HostsToml::default() };
     for (name, members) in tables.groups {
@@ -106,48 +107,41 @@ pub fn parse(text: &str, path: &Path) -> Result<HostsToml, Mistake> {
 }
 
 /// A file's text, and where in it things are.
-struct Page<'a> {
-    text: &'a str,
+struct Page {
+    lines: LineIndex,
     path: Arc<Path>,
 }
 
-impl Page<'_> {
+impl Page {
     fn origin(&self, at: usize) -> Origin {
-        let before = &self.text.as_bytes()[..at.min(self.text.len())];
-        Origin {
-            path: self.path.clone(),
-            line: 1 + before.iter().filter(|byte| **byte == b'\n').count(),
-        }
+        Origin { path: self.path.clone(), line: Some(self.lines.line(at)) }
     }
 
-    fn mistake(&self, at: usize, reason: &str) -> Mistake {
-        Mistake { origin: self.origin(at), reason: reason.to_owned() }
+    fn diagnostic(&self, at: usize, reason: &str) -> Diagnostic {
+        Diagnostic { origin: self.origin(at), reason: reason.to_owned() }
     }
 
     /// Refuses names that nobody could write behind an `@`.
-    fn check_group(&self, name: &Spanned<String>) -> Result<(), Mistake> {
+    fn check_group(&self, name: &Spanned<String>) -> Result<(), Diagnostic> {
         let (at, name) = (name.span().start, name.get_ref());
         let sign = |c: &char| c.is_whitespace() || c.is_control() || ",!&^@*:[]".contains(*c);
         match name.chars().find(sign) {
-            Some(sign) => {
-                Err(self
-                    .mistake(at, &format!("a group's name cannot hold {sign:?}; choose another")))
-            }
-            None if name.is_empty() => Err(self.mistake(at, "a group needs a name; write one")),
-            None if name == "last" => {
-                Err(self
-                    .mistake(at, "@last stands for the hosts of the last run; choose another name"))
-            }
+            Some(sign) => Err(self
+                .diagnostic(at, &format!("a group's name cannot hold {sign:?}; choose another"))),
+            None if name.is_empty() => Err(self.diagnostic(at, "a group needs a name; write one")),
+            None if name == "last" => Err(self
+                .diagnostic(at, "@last stands for the hosts of the last run; choose another name")),
             None => Ok(()),
         }
     }
 
     /// Finds what is wrong with the notation here, where its line is known. Groups may be defined
     /// elsewhere.
-    fn check_members(&self, members: &Spanned<String>) -> Result<(), Mistake> {
+    fn check_members(&self, members: &Spanned<String>) -> Result<(), Diagnostic> {
         for line in members.get_ref().lines().map(str::trim).filter(|line| !line.is_empty()) {
-            NodeSet::parse(line, &AnyGroup)
-                .map_err(|mistake| self.mistake(members.span().start, &mistake.to_string()))?;
+            NodeSet::parse(line, &AnyGroup).map_err(|diagnostic| {
+                self.diagnostic(members.span().start, &diagnostic.to_string())
+            })?;
         }
         Ok(())
     }
@@ -157,13 +151,13 @@ impl Page<'_> {
         hosts: &Spanned<String>,
         table: Table,
         said: &mut HostsToml,
-    ) -> Result<(), Mistake> {
+    ) -> Result<(), Diagnostic> {
         let at = hosts.span().start;
         let set = NodeSet::parse(hosts.get_ref(), &InFile(&said.groups))
-            .map_err(|mistake| self.mistake(at, &mistake.to_string()))?;
+            .map_err(|diagnostic| self.diagnostic(at, &diagnostic.to_string()))?;
         if set.is_empty() {
             let reason = format!("{:?} is no host at all; name at least one", hosts.get_ref());
-            return Err(self.mistake(at, &reason));
+            return Err(self.diagnostic(at, &reason));
         }
         let mut say = |at: usize, settings: Settings| {
             said.rooms.push(Room { hosts: set.clone(), settings, origin: self.origin(at) });
@@ -201,7 +195,7 @@ impl Page<'_> {
             let value = scalar(value.into_inner()).ok_or_else(|| {
                 let reason =
                     format!("the variable {name:?} is no text, number, true or false; write one");
-                self.mistake(at, &reason)
+                self.diagnostic(at, &reason)
             })?;
             say(at, Settings { variables: [(name, value)].into(), ..nothing() });
         }
@@ -295,12 +289,12 @@ mod tests {
         assert_eq!(said.groups["lab-a"].origin.to_string(), "h.toml:2");
         let (name, members) = &said.memberships[0];
         assert_eq!((name.as_str(), members.members.as_str()), ("teaching", "lab[01-02],x"));
-        assert_eq!(members.origin.line, 12);
+        assert_eq!(members.origin.line, Some(12));
         assert!(said.rooms.iter().all(|room| room.hosts.to_string() == "lab[01-02],x"));
         let line = |find: fn(&Settings) -> bool| {
-            said.rooms.iter().find(|room| find(&room.settings)).map(|room| room.origin.line)
+            said.rooms.iter().find(|room| find(&room.settings)).and_then(|room| room.origin.line)
         };
-        assert_eq!(said.rooms[0].origin.line, 4);
+        assert_eq!(said.rooms[0].origin.line, Some(4));
         assert_eq!(line(|said| said.address.as_deref() == Some("{host}.example")), Some(5));
         assert_eq!(line(|said| said.port == Some(7)), Some(6));
         assert_eq!(line(|said| said.host_id.is_some()), Some(7));
@@ -344,18 +338,21 @@ mod tests {
             ("[hosts.a]\nvariables = { x = [] }\n", 2, "\"x\" is no text"),
             ("[groups]\na = \"@b\"\nb = \"@a\"\n[hosts.\"@a\"]\n", 4, "@a → @b → @a"),
         ] {
-            let mistake = parse(text, Path::new("/etc/h.toml")).unwrap_err();
-            assert_eq!(mistake.origin.line, line, "{text:?}: {mistake}");
-            assert!(mistake.to_string().starts_with(&format!("/etc/h.toml:{line}: ")), "{mistake}");
-            assert!(mistake.reason.contains(reason), "{text:?}: {mistake}");
-            assert!(!mistake.reason.contains('\n'), "{mistake}");
+            let diagnostic = parse(text, Path::new("/etc/h.toml")).unwrap_err();
+            assert_eq!(diagnostic.origin.line, Some(line), "{text:?}: {diagnostic}");
+            assert!(
+                diagnostic.to_string().starts_with(&format!("/etc/h.toml:{line}: ")),
+                "{diagnostic}"
+            );
+            assert!(diagnostic.reason.contains(reason), "{text:?}: {diagnostic}");
+            assert!(!diagnostic.reason.contains('\n'), "{diagnostic}");
         }
     }
 
     #[test]
     fn a_file_that_is_not_there_says_nothing_and_one_that_cannot_be_read_is_told() {
         assert_eq!(read(Path::new("/nowhere/hosts.toml")).unwrap(), HostsToml::default());
-        let mistake = read(Path::new("/")).unwrap_err().to_string();
-        assert!(mistake.starts_with("/: it cannot be read: "), "{mistake}");
+        let diagnostic = read(Path::new("/")).unwrap_err().to_string();
+        assert!(diagnostic.starts_with("/: it cannot be read: "), "{diagnostic}");
     }
 }

@@ -20,4 +20,4 @@ mod text;
 mod words;
 mod yaml;
 
-pub use source::{Group, Mistake, Origin, Room, Setting, Settings, Source};
+pub use source::{Group, Room, Setting, Settings, Source};

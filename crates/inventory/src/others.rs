@@ -3,9 +3,10 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
+use labsh_diagnostics::{Diagnostic, Origin};
 use serde::Deserialize;
 
-use crate::{Group, Mistake, Origin, Source, ansible_ini, ansible_yaml, clustershell, ssh_config};
+use crate::{Group, Source, ansible_ini, ansible_yaml, clustershell, ssh_config};
 
 /// Which files are read.
 ///
@@ -63,7 +64,7 @@ impl Wanted {
     /// # Errors
     ///
     /// The first mistake in any of the files; a file that is named and is not there.
-    pub fn read(&self, directory: &Path) -> Result<Others, Mistake> {
+    pub fn read(&self, directory: &Path) -> Result<Others, Diagnostic> {
         let home = env::home_dir();
         let path = |text: &str| match (text.strip_prefix("~/"), &home) {
             (Some(inside), Some(home)) => home.join(inside),

@@ -2,39 +2,9 @@
 //! came from.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::path::Path;
-use std::sync::Arc;
 
+use labsh_diagnostics::Origin;
 use labsh_nodeset::NodeSet;
-
-/// The place that a value came from.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Origin {
-    /// The file.
-    pub path: Arc<Path>,
-    /// The line, from 1; 0 where only the file is known.
-    pub line: usize,
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.line {
-            0 => write!(formatter, "{}", self.path.display()),
-            line => write!(formatter, "{}:{line}", self.path.display()),
-        }
-    }
-}
-
-/// What is wrong in a file, and where.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{origin}: {reason}")]
-pub struct Mistake {
-    /// Where it is.
-    pub origin: Origin,
-    /// What is wrong there, and what to do about it.
-    pub reason: String,
-}
 
 /// What can be said of how to get to a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

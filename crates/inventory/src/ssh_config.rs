@@ -12,10 +12,11 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use glob::MatchOptions;
+use labsh_diagnostics::{Diagnostic, Origin};
 use labsh_nodeset::{MOST, NodeSet};
 
 use crate::text::Place;
-use crate::{Mistake, Origin, Room, Settings, Source, names};
+use crate::{Room, Settings, Source, names};
 
 /// How deep files may include each other; ssh's own limit.
 const DEEPEST: usize = 16;
@@ -32,7 +33,7 @@ const MOST_COMPARED: usize = 100_000_000;
 /// # Errors
 ///
 /// Where a file is there and cannot be read, and wherever [`parse`] finds a mistake.
-pub fn read(path: &Path) -> Result<Source, Mistake> {
+pub fn read(path: &Path) -> Result<Source, Diagnostic> {
     read_with_home(path, env::home_dir().as_deref())
 }
 
@@ -41,7 +42,7 @@ pub fn read(path: &Path) -> Result<Source, Mistake> {
 /// # Errors
 ///
 /// As [`read`].
-pub fn read_with_home(path: &Path, home: Option<&Path>) -> Result<Source, Mistake> {
+pub fn read_with_home(path: &Path, home: Option<&Path>) -> Result<Source, Diagnostic> {
     let place = Place::new(path);
     let text = place.read()?;
     let base = match path.starts_with("/etc/ssh") {
@@ -60,7 +61,7 @@ pub fn read_with_home(path: &Path, home: Option<&Path>) -> Result<Source, Mistak
 ///
 /// Quotes without an end, more than one value, `Host` without a pattern, more than
 /// [`labsh_nodeset::MOST`] hosts.
-pub fn parse(text: &str, path: &Path) -> Result<Source, Mistake> {
+pub fn parse(text: &str, path: &Path) -> Result<Source, Diagnostic> {
     let place = Place::new(path);
     let mut config = Config::default();
     config.file(text, &place, None, 0)?;
@@ -102,13 +103,13 @@ impl Config {
         place: &Place,
         outer: Option<usize>,
         depth: usize,
-    ) -> Result<(), Mistake> {
+    ) -> Result<(), Diagnostic> {
         self.files += 1;
         // Where nothing counts, behind `Match`, there is no block.
         let mut block = Some(self.block(outer, None));
         for (line, content) in (1..).zip(text.lines()) {
             let Some((keyword, rest)) = keyword(content) else { continue };
-            let wrong = |reason: &str| place.mistake(line, format!("{keyword}: {reason}"));
+            let wrong = |reason: &str| place.diagnostic(line, format!("{keyword}: {reason}"));
             let arguments = || words(rest).map_err(wrong);
             match keyword.to_ascii_lowercase().as_str() {
                 "host" => {
@@ -155,7 +156,7 @@ impl Config {
         self.blocks.len() - 1
     }
 
-    fn take_hosts(&mut self, patterns: &[String], origin: &Origin) -> Result<(), Mistake> {
+    fn take_hosts(&mut self, patterns: &[String], origin: &Origin) -> Result<(), Diagnostic> {
         // ssh's configuration is for more than hosts with labshd: what could not be named is left
         // out.
         for name in patterns
@@ -167,7 +168,7 @@ impl Config {
         if self.hosts.len() <= MOST {
             return Ok(());
         }
-        Err(Mistake {
+        Err(Diagnostic {
             origin: origin.clone(),
             reason: format!("there are more than {MOST} hosts; split the file"),
         })
@@ -180,12 +181,12 @@ impl Config {
         line: usize,
         block: usize,
         depth: usize,
-    ) -> Result<(), Mistake> {
+    ) -> Result<(), Diagnostic> {
         let anchored = match path.strip_prefix("~/") {
             Some(inside) => self.home.as_ref().map(|home| home.join(inside)),
             None if path.starts_with('/') => Some(PathBuf::from(path)),
             None if path.starts_with('~') => {
-                return Err(place.mistake(
+                return Err(place.diagnostic(
                     line,
                     format!("Include {path}: write somebody else's home as a whole path"),
                 ));
@@ -193,7 +194,7 @@ impl Config {
             None => self.base.as_ref().map(|base| base.join(path)),
         };
         let anchored = anchored.as_deref().and_then(Path::to_str).ok_or_else(|| {
-            place.mistake(
+            place.diagnostic(
                 line,
                 format!("Include {path}: there is no home directory; write the whole path"),
             )
@@ -209,14 +210,14 @@ impl Config {
             pattern = pattern.replace("**", "*");
         }
         let paths = glob::glob_with(&pattern, options).map_err(|error| {
-            place.mistake(line, format!("Include {path}: {}; correct the pattern", error.msg))
+            place.diagnostic(line, format!("Include {path}: {}; correct the pattern", error.msg))
         })?;
         for found in paths.flatten().filter(|found| found.is_file()) {
             if depth == DEEPEST || self.files >= MOST_FILES {
                 let limit =
                     if depth == DEEPEST { "more than 16 deep" } else { "more than 1000 of them" };
                 let reason = format!("Include {path}: {limit}; does a file include itself?");
-                return Err(place.mistake(line, reason));
+                return Err(place.diagnostic(line, reason));
             }
             let included = Place::new(&found);
             if let Some(text) = included.read_if_there()? {
@@ -227,7 +228,7 @@ impl Config {
     }
 
     /// For each host the first value, each value with just those hosts for which it is the first.
-    fn finish(self, place: &Place) -> Result<Source, Mistake> {
+    fn finish(self, place: &Place) -> Result<Source, Diagnostic> {
         let names: Vec<&str> = self.hosts.keys().map(String::as_str).collect();
         let matching = self.matching(&names, place)?;
         // Behind a `!` that takes it back, a name is no host.
@@ -278,7 +279,7 @@ impl Config {
     }
 
     /// Which of the hosts, by their places in the order, each block matches.
-    fn matching(&self, names: &[&str], place: &Place) -> Result<Vec<Rc<[usize]>>, Mistake> {
+    fn matching(&self, names: &[&str], place: &Place) -> Result<Vec<Rc<[usize]>>, Diagnostic> {
         let all: Rc<[usize]> = (0..names.len()).collect();
         let mut matching: Vec<Rc<[usize]>> = Vec::with_capacity(self.blocks.len());
         let mut compared = 0;
@@ -301,8 +302,8 @@ impl Config {
                     hosts.extend(outer.binary_search(&host).is_ok().then_some(host));
                 }
                 if compared > MOST_COMPARED {
-                    return Err(place.mistake(
-                        0,
+                    return Err(place.diagnostic(
+                        None,
                         "there are too many patterns for so many hosts; split the file",
                     ));
                 }
@@ -311,8 +312,10 @@ impl Config {
             hosts.dedup();
             compared += hosts.len() * negated.iter().map(|pattern| pattern.len()).sum::<usize>();
             if compared > MOST_COMPARED {
-                return Err(place
-                    .mistake(0, "there are too many patterns for so many hosts; split the file"));
+                return Err(place.diagnostic(
+                    None,
+                    "there are too many patterns for so many hosts; split the file",
+                ));
             }
             hosts
                 .retain(|host| !negated.iter().any(|pattern| matches(&pattern[1..], names[*host])));

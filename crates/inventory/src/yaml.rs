@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
+use labsh_diagnostics::Diagnostic;
 use saphyr_parser::{Event, Parser, ScalarStyle};
 
-use crate::Mistake;
 use crate::text::Place;
 
 /// How deep lists and tables may stand within each other.
@@ -72,7 +72,7 @@ struct Open {
 }
 
 /// The one document of a text; [`Value::Null`] where it is empty.
-pub(crate) fn parse(text: &str, place: &Place) -> Result<Node, Mistake> {
+pub(crate) fn parse(text: &str, place: &Place) -> Result<Node, Diagnostic> {
     let mut open: Vec<Open> = Vec::new();
     let mut anchors: HashMap<usize, (Node, Extent)> = HashMap::new();
     let mut document: Option<Node> = None;
@@ -81,20 +81,22 @@ pub(crate) fn parse(text: &str, place: &Place) -> Result<Node, Mistake> {
         let (event, span) = event.map_err(|error| {
             // What is missing at the end is missed behind the last line.
             let line = error.marker().line().clamp(1, text.lines().count().max(1));
-            place.mistake(line, format!("that is no YAML: {}; correct that line", error.info()))
+            place.diagnostic(line, format!("that is no YAML: {}; correct that line", error.info()))
         })?;
         let line = span.start.line().max(1);
         let mut size = 1;
         let (node, anchor) = match event {
             Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => continue,
             Event::DocumentStart(_) if document.is_some() => {
-                return Err(place.mistake(line, "a second document begins; leave one in the file"));
+                return Err(
+                    place.diagnostic(line, "a second document begins; leave one in the file")
+                );
             }
             Event::DocumentStart(_) => continue,
             Event::SequenceStart(anchor, _) | Event::MappingStart(anchor, _) => {
                 if open.len() == DEEPEST {
                     return Err(
-                        place.mistake(line, format!("more than {DEEPEST} levels; flatten them"))
+                        place.diagnostic(line, format!("more than {DEEPEST} levels; flatten them"))
                     );
                 }
                 let value = match event {
@@ -124,21 +126,23 @@ pub(crate) fn parse(text: &str, place: &Place) -> Result<Node, Mistake> {
             }
             Event::Alias(anchor) => {
                 let Some((node, extent)) = anchors.get(&anchor) else {
-                    return Err(place
-                        .mistake(line, "this alias stands for what it is part of; write it out"));
+                    return Err(place.diagnostic(
+                        line,
+                        "this alias stands for what it is part of; write it out",
+                    ));
                 };
                 // Aliases of what holds aliases can nest without any bracket that does.
                 if open.len() + extent.depth > DEEPEST {
                     let reason =
                         format!("more than {DEEPEST} levels, aliases written out; flatten them");
-                    return Err(place.mistake(line, reason));
+                    return Err(place.diagnostic(line, reason));
                 }
                 size = extent.size;
                 (node.clone(), 0)
             }
         };
         left = left.checked_sub(size).ok_or_else(|| {
-            place.mistake(
+            place.diagnostic(
                 line,
                 format!("more than {MOST_NODES} values, aliases written out; split the file"),
             )
@@ -148,7 +152,7 @@ pub(crate) fn parse(text: &str, place: &Place) -> Result<Node, Mistake> {
             let extent = extent(&node);
             left = left
                 .checked_sub(extent.size)
-                .ok_or_else(|| place.mistake(line, "too many anchors; split the file"))?;
+                .ok_or_else(|| place.diagnostic(line, "too many anchors; split the file"))?;
             anchors.insert(anchor, (node.clone(), extent));
         }
         match open.last_mut() {
@@ -193,7 +197,7 @@ fn extent(node: &Node) -> Extent {
 }
 
 /// Takes up what `<<` names, and finds keys that stand there twice.
-fn finish(pairs: &mut Vec<(Node, Node)>, place: &Place) -> Result<(), Mistake> {
+fn finish(pairs: &mut Vec<(Node, Node)>, place: &Place) -> Result<(), Diagnostic> {
     let mut lines: HashMap<String, usize> = HashMap::new();
     let mut merged = Vec::new();
     for (key, value) in std::mem::take(pairs) {
@@ -208,9 +212,8 @@ fn finish(pairs: &mut Vec<(Node, Node)>, place: &Place) -> Result<(), Mistake> {
             };
             for part in parts {
                 let Value::Table(inherited) = part.value else {
-                    return Err(
-                        place.mistake(key.line, "<< takes a table, or a list of tables; name one")
-                    );
+                    return Err(place
+                        .diagnostic(key.line, "<< takes a table, or a list of tables; name one"));
                 };
                 merged.extend(inherited);
             }
@@ -218,7 +221,7 @@ fn finish(pairs: &mut Vec<(Node, Node)>, place: &Place) -> Result<(), Mistake> {
         }
         if let Some(first) = lines.insert(name.to_owned(), key.line) {
             let reason = format!("{name:?} is there in line {first} already; make one of the two");
-            return Err(place.mistake(key.line, reason));
+            return Err(place.diagnostic(key.line, reason));
         }
         pairs.push((key, value));
     }

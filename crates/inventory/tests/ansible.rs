@@ -14,7 +14,8 @@ mod tools;
 
 mod support;
 
-use labsh_inventory::{Mistake, Setting, Source, ansible_ini, ansible_yaml};
+use labsh_diagnostics::Diagnostic;
+use labsh_inventory::{Setting, Source, ansible_ini, ansible_yaml};
 use proptest::prelude::*;
 use serde_json::{Map, Value};
 use support::{Told, told, values};
@@ -137,8 +138,8 @@ fn ours(source: &Source) -> Told {
     told
 }
 
-fn compare(text: &str, source: Result<Source, Mistake>, theirs: Told) {
-    let source = source.unwrap_or_else(|mistake| panic!("{mistake}\n{text}"));
+fn compare(text: &str, source: Result<Source, Diagnostic>, theirs: Told) {
+    let source = source.unwrap_or_else(|diagnostic| panic!("{diagnostic}\n{text}"));
     let mut ours = ours(&source);
     ours.groups.retain(|name, hosts| !hosts.is_empty() || theirs.groups.contains_key(name));
     assert_eq!(ours.groups, theirs.groups, "{text}");
@@ -405,7 +406,7 @@ fn values_from_files_of_variables_have_their_line_there() {
         room.map(|room| (room.hosts.to_string(), room.origin.clone()))
     };
     let (hosts, origin) = address(&ansible_ini::read(&ini).unwrap()).unwrap();
-    assert_eq!((hosts.as_str(), origin.line), ("same", 2));
+    assert_eq!((hosts.as_str(), origin.line), ("same", Some(2)));
     assert_eq!(*origin.path, *directory.path().join("host_vars/same.yml"));
     // What is encrypted as a whole is passed over, what is wrong is not.
     fs::write(&origin.path, "$ANSIBLE_VAULT;1.1;AES256\n3161\n").unwrap();
@@ -416,9 +417,13 @@ fn values_from_files_of_variables_have_their_line_there() {
         ("a: 1\nansible_labsh_port: http\n", 2, "from 1 to 65535"),
     ] {
         fs::write(&origin.path, text).unwrap();
-        let mistake = ansible_ini::read(&ini).unwrap_err();
-        assert_eq!((&mistake.origin.path, mistake.origin.line), (&origin.path, line), "{mistake}");
-        assert!(mistake.reason.contains(part), "{mistake}");
+        let diagnostic = ansible_ini::read(&ini).unwrap_err();
+        assert_eq!(
+            (&diagnostic.origin.path, diagnostic.origin.line),
+            (&origin.path, Some(line)),
+            "{diagnostic}"
+        );
+        assert!(diagnostic.reason.contains(part), "{diagnostic}");
     }
 }
 
@@ -435,7 +440,7 @@ fn each_value_has_its_line() {
     assert_eq!(origin("www07.example.com", "80"), "/etc/ansible/hosts:8");
     assert_eq!(origin("same", "ntp.raleigh.example.com"), "/etc/ansible/hosts:31");
     assert_eq!(source.groups["southeast"].members, "@atlanta,@raleigh");
-    assert_eq!(source.groups["southeast"].origin.line, 33);
+    assert_eq!(source.groups["southeast"].origin.line, Some(33));
 }
 
 #[test]
@@ -469,10 +474,10 @@ fn mistakes_in_the_ini_form_are_named_with_their_line() {
         ("lab1 ansible_labsh_plain=perhaps\n", 1, "true or false"),
         ("[a]\n[a:vars]\nansible_group_priority=high\n", 3, "whole number"),
     ] {
-        let mistake = ansible_ini::parse(text, Path::new("hosts.ini")).unwrap_err();
-        assert_eq!(mistake.origin.line, line, "{text:?}: {mistake}");
-        assert!(mistake.reason.contains(part), "{text:?}: {mistake}");
-        assert!(mistake.to_string().starts_with(&format!("hosts.ini:{line}: ")), "{mistake}");
+        let diagnostic = ansible_ini::parse(text, Path::new("hosts.ini")).unwrap_err();
+        assert_eq!(diagnostic.origin.line.unwrap_or(0), line, "{text:?}: {diagnostic}");
+        assert!(diagnostic.reason.contains(part), "{text:?}: {diagnostic}");
+        assert!(diagnostic.to_string().starts_with(&format!("hosts.ini:{line}: ")), "{diagnostic}");
     }
 }
 
@@ -582,9 +587,9 @@ fn mistakes_in_the_yaml_form_are_named_with_their_line() {
         (&deep, 1, ""),
         (&nested, 4, "that is no YAML"),
     ] {
-        let mistake = ansible_yaml::parse(text, Path::new("hosts.yml")).unwrap_err();
-        assert_eq!(mistake.origin.line, line, "{text:?}: {mistake}");
-        assert!(mistake.reason.contains(part), "{text:?}: {mistake}");
+        let diagnostic = ansible_yaml::parse(text, Path::new("hosts.yml")).unwrap_err();
+        assert_eq!(diagnostic.origin.line.unwrap_or(0), line, "{text:?}: {diagnostic}");
+        assert!(diagnostic.reason.contains(part), "{text:?}: {diagnostic}");
     }
 }
 
@@ -596,7 +601,7 @@ fn unusable(source: &Source) -> Vec<(String, Setting, usize, &str)> {
         for (setting, reason) in &room.settings.unusable {
             let remedy =
                 reason.rsplit_once("; set ").unwrap().1.strip_suffix(" to a plain value").unwrap();
-            all.push((room.hosts.to_string(), *setting, room.origin.line, remedy));
+            all.push((room.hosts.to_string(), *setting, room.origin.line.unwrap(), remedy));
         }
     }
     all
@@ -633,23 +638,27 @@ fn aliases_of_aliases_are_bounded() {
         let again = vec![format!("*a{}", level - 1); 10].join(", ");
         let _ = writeln!(laughs, "a{level}: &a{level} [{again}]");
     }
-    let mistake = ansible_yaml::parse(&laughs, Path::new("hosts.yml")).unwrap_err();
-    assert!(mistake.reason.contains("split the file"), "{mistake}");
+    let diagnostic = ansible_yaml::parse(&laughs, Path::new("hosts.yml")).unwrap_err();
+    assert!(diagnostic.reason.contains("split the file"), "{diagnostic}");
 }
 
 #[test]
 fn a_file_that_cannot_be_read_is_a_mistake_too() {
     let directory = tempfile::tempdir().unwrap();
-    let mistake = ansible_ini::read(&directory.path().join("none")).unwrap_err();
-    assert!(mistake.reason.starts_with("there is no such file"), "{mistake}");
-    let mistake = ansible_ini::read(directory.path()).unwrap_err();
-    assert!(mistake.reason.starts_with("cannot read it: "), "{mistake}");
+    let diagnostic = ansible_ini::read(&directory.path().join("none")).unwrap_err();
+    assert!(diagnostic.reason.starts_with("there is no such file"), "{diagnostic}");
+    let diagnostic = ansible_ini::read(directory.path()).unwrap_err();
+    assert!(diagnostic.reason.starts_with("cannot read it: "), "{diagnostic}");
     let latin = directory.path().join("latin");
     fs::write(&latin, b"lab1\nl\xe4b2\n").unwrap();
-    let mistake = ansible_ini::read(&latin).unwrap_err();
-    assert_eq!((mistake.origin.line, mistake.reason.contains("UTF-8")), (2, true), "{mistake}");
-    let mistake = ansible_ini::read(Path::new("/dev/zero")).unwrap_err();
-    assert!(mistake.reason.contains("larger than 16 MiB"), "{mistake}");
+    let diagnostic = ansible_ini::read(&latin).unwrap_err();
+    assert_eq!(
+        (diagnostic.origin.line, diagnostic.reason.contains("UTF-8")),
+        (Some(2), true),
+        "{diagnostic}"
+    );
+    let diagnostic = ansible_ini::read(Path::new("/dev/zero")).unwrap_err();
+    assert!(diagnostic.reason.contains("larger than 16 MiB"), "{diagnostic}");
 }
 
 /// Files of a few megabytes that would come to billions of hosts, or to groups within groups
@@ -667,8 +676,8 @@ fn work_is_bounded() {
     }
     let long = format!("{}[1:100000]\n", "x".repeat(1 << 20));
     for text in [many_ranges, nested, circle, long] {
-        let mistake = ansible_ini::parse(&text, Path::new("hosts.ini")).unwrap_err();
-        assert!(mistake.reason.len() < 200, "{mistake}");
+        let diagnostic = ansible_ini::parse(&text, Path::new("hosts.ini")).unwrap_err();
+        assert!(diagnostic.reason.len() < 200, "{diagnostic}");
     }
 }
 

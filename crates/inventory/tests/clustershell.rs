@@ -171,7 +171,7 @@ fn files_can_be_read_one_by_one() {
     let yaml = clustershell::read(&directory.path().join("groups.d/racks.yaml")).unwrap();
     assert_eq!(yaml.default.as_deref(), Some("racks"));
     assert_eq!(yaml.sources[0].1.groups["r2"].members, "n4\nn5,n6\n@r1");
-    assert_eq!(yaml.sources[0].1.groups["r2"].origin.line, 4);
+    assert_eq!(yaml.sources[0].1.groups["r2"].origin.line, Some(4));
     let flat = clustershell::read(&directory.path().join("groups.d/local.cfg")).unwrap();
     assert_eq!(flat.default.as_deref(), Some("local"));
     assert_eq!(flat.sources[0].1.groups["lab"].members, "lab[01-40]!lab07\ngate");
@@ -217,7 +217,7 @@ fn generated_groups_mean_what_clustershell_means() {
         fs::write(path("groups"), &flat).unwrap();
         fs::write(path("groups.d/racks.yaml"), &yaml).unwrap();
         let told = clustershell::read(&path("groups.conf"))
-            .unwrap_or_else(|mistake| panic!("{mistake}\n{yaml}"));
+            .unwrap_or_else(|diagnostic| panic!("{diagnostic}\n{yaml}"));
         assert_eq!(
             (told.default.clone(), ours(&told)),
             oracle(&clush, &path("groups.conf"), &[]),
@@ -241,9 +241,9 @@ fn mistakes_in_groups_are_named_with_their_line() {
         ("racks:\n  r1: n1\n  r1: n2\n", 3, "is there in line 2 already"),
         ("racks:\n  'r 1': n1\n", 2, "cannot be the name of a group"),
     ] {
-        let mistake = clustershell::parse_yaml(text, Path::new("racks.yaml")).unwrap_err();
-        assert_eq!(mistake.origin.line, line, "{text:?}: {mistake}");
-        assert!(mistake.reason.contains(part), "{text:?}: {mistake}");
+        let diagnostic = clustershell::parse_yaml(text, Path::new("racks.yaml")).unwrap_err();
+        assert_eq!(diagnostic.origin.line, Some(line), "{text:?}: {diagnostic}");
+        assert!(diagnostic.reason.contains(part), "{text:?}: {diagnostic}");
     }
     for (text, line, part) in [
         ("# rooms\nlab\n", 2, "there is no colon"),
@@ -251,9 +251,9 @@ fn mistakes_in_groups_are_named_with_their_line() {
         (": n1\n", 1, "cannot be the name of a group"),
         (" lab: n1\n", 1, "cannot be the name of a group"),
     ] {
-        let mistake = clustershell::parse_flat(text, Path::new("local.cfg")).unwrap_err();
-        assert_eq!(mistake.origin.line, line, "{text:?}: {mistake}");
-        assert!(mistake.reason.contains(part), "{text:?}: {mistake}");
+        let diagnostic = clustershell::parse_flat(text, Path::new("local.cfg")).unwrap_err();
+        assert_eq!(diagnostic.origin.line, Some(line), "{text:?}: {diagnostic}");
+        assert!(diagnostic.reason.contains(part), "{text:?}: {diagnostic}");
     }
 }
 
@@ -281,12 +281,12 @@ fn mistakes_in_the_configuration_are_named_with_their_line() {
         ),
     ] {
         fs::write(&configuration, text).unwrap();
-        let mistake = clustershell::read(&configuration).unwrap_err();
-        assert_eq!(mistake.origin.line, line, "{text:?}: {mistake}");
-        assert!(mistake.reason.contains(part), "{text:?}: {mistake}");
+        let diagnostic = clustershell::read(&configuration).unwrap_err();
+        assert_eq!(diagnostic.origin.line, Some(line), "{text:?}: {diagnostic}");
+        assert!(diagnostic.reason.contains(part), "{text:?}: {diagnostic}");
     }
-    let mistake = clustershell::read(&directory.path().join("none")).unwrap_err();
-    assert!(mistake.reason.starts_with("there is no such file"), "{mistake}");
+    let diagnostic = clustershell::read(&directory.path().join("none")).unwrap_err();
+    assert!(diagnostic.reason.starts_with("there is no such file"), "{diagnostic}");
 }
 
 /// Whatever an upcall says, no program is started: this one would leave a file behind.

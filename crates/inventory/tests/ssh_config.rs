@@ -49,7 +49,7 @@ fn hold_against_ssh(tool: &Path, config: &Path) -> BTreeMap<String, (String, Str
     let empty = config.with_file_name("empty");
     fs::write(&empty, "").unwrap();
     let (_, nobody) = oracle(tool, &empty, "any");
-    let source = ssh_config::read(config).unwrap_or_else(|mistake| panic!("{mistake}"));
+    let source = ssh_config::read(config).unwrap_or_else(|diagnostic| panic!("{diagnostic}"));
     let ours = ours(&source, &nobody);
     for (host, values) in &ours {
         assert_eq!(
@@ -167,10 +167,10 @@ fn relative_paths_begin_where_ssh_keeps_its_files() {
     assert_eq!(student.hosts.to_string(), "lab1");
     assert_eq!(student.origin.to_string(), format!("{}:2", directory.join("room").display()));
     let address = source.rooms.iter().find(|room| room.settings.address.is_some()).unwrap();
-    assert_eq!((address.hosts.to_string(), address.origin.line), ("lab[1-2]".to_owned(), 3));
+    assert_eq!((address.hosts.to_string(), address.origin.line), ("lab[1-2]".to_owned(), Some(3)));
     assert_eq!(address.settings.address.as_deref(), Some("{host}.lab"));
-    let mistake = ssh_config::read_with_home(&config, None).unwrap_err();
-    assert!(mistake.reason.contains("no home directory"), "{mistake}");
+    let diagnostic = ssh_config::read_with_home(&config, None).unwrap_err();
+    assert!(diagnostic.reason.contains("no home directory"), "{diagnostic}");
 }
 
 #[test]
@@ -182,9 +182,9 @@ fn mistakes_are_named_with_their_line() {
         ("Host lab1\nHostName a b\n", 2, "one value belongs here"),
         ("Host lab1\nUser=\n", 2, "one value belongs here"),
     ] {
-        let mistake = ssh_config::parse(text, Path::new("config")).unwrap_err();
-        assert_eq!(mistake.origin.line, line, "{text:?}: {mistake}");
-        assert!(mistake.reason.contains(part), "{text:?}: {mistake}");
+        let diagnostic = ssh_config::parse(text, Path::new("config")).unwrap_err();
+        assert_eq!(diagnostic.origin.line, Some(line), "{text:?}: {diagnostic}");
+        assert!(diagnostic.reason.contains(part), "{text:?}: {diagnostic}");
     }
 }
 
@@ -194,8 +194,8 @@ fn files_that_include_themselves_come_to_an_end() {
     let config = directory.path().join("config");
     for (times, part) in [(1, "more than 16 deep"), (3, "Include")] {
         fs::write(&config, format!("Include {}\n", config.display()).repeat(times)).unwrap();
-        let mistake = ssh_config::read(&config).unwrap_err();
-        assert!(mistake.reason.contains(part), "{mistake}");
+        let diagnostic = ssh_config::read(&config).unwrap_err();
+        assert!(diagnostic.reason.contains(part), "{diagnostic}");
     }
     let mut text = String::new();
     for file in 0..9 {
@@ -204,8 +204,8 @@ fn files_that_include_themselves_come_to_an_end() {
         fs::write(directory.path().join(format!("{file}")), std::mem::take(&mut text)).unwrap();
     }
     fs::write(directory.path().join("9"), "Host lab1\n").unwrap();
-    let mistake = ssh_config::read(&directory.path().join("0")).unwrap_err();
-    assert!(mistake.reason.contains("more than 1000 of them"), "{mistake}");
+    let diagnostic = ssh_config::read(&directory.path().join("0")).unwrap_err();
+    assert!(diagnostic.reason.contains("more than 1000 of them"), "{diagnostic}");
 }
 
 #[test]
@@ -214,8 +214,8 @@ fn work_is_bounded() {
     for host in 0..20_000 {
         let _ = writeln!(hosts, "Host lab{host} *{host}* !a*b*c*d{host}");
     }
-    let mistake = ssh_config::parse(&hosts, Path::new("config")).unwrap_err();
-    assert!(mistake.reason.contains("too many patterns"), "{mistake}");
+    let diagnostic = ssh_config::parse(&hosts, Path::new("config")).unwrap_err();
+    assert!(diagnostic.reason.contains("too many patterns"), "{diagnostic}");
 }
 
 proptest! {

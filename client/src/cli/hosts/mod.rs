@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use labsh_inventory::{Mistake, Origin};
+use labsh_diagnostics::{Diagnostic, Origin};
 use labsh_nodeset::{Groups, NodeSet};
 use serde_json::json;
 
@@ -114,10 +114,10 @@ pub(crate) fn without(
 }
 
 fn evaluate(expression: &str, inventory: &Inventory) -> anyhow::Result<NodeSet> {
-    NodeSet::parse(expression, &WithLast(inventory)).map_err(|mistake| {
-        match inventory.culprit(&mistake) {
-            Some(origin) => anyhow::anyhow!("{origin}: {mistake}; correct that line"),
-            None => mistake.into(),
+    NodeSet::parse(expression, &WithLast(inventory)).map_err(|error| {
+        match inventory.culprit(&error) {
+            Some(origin) => anyhow::anyhow!("{origin}: {error}; correct that line"),
+            None => error.into(),
         }
     })
 }
@@ -147,8 +147,8 @@ pub(crate) fn execute(options: HostsOptions) -> anyhow::Result<ExitCode> {
             (true, _) => facts.iter().map(Facts::origins).collect(),
             (_, true) => facts.iter().map(Facts::json).collect(),
             _ => {
-                let mistakes = facts.iter().filter_map(|host| host.route.as_ref().err());
-                mistakes.for_each(|mistake| note(&mistake.to_string()));
+                let diagnostics = facts.iter().filter_map(|host| host.route.as_ref().err());
+                diagnostics.for_each(|diagnostic| note(&diagnostic.to_string()));
                 hosts_table(&facts)
             }
         }
@@ -235,7 +235,7 @@ pub(crate) fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String 
 struct Facts {
     name: String,
     /// Or why nobody gets there.
-    route: Result<Route, Mistake>,
+    route: Result<Route, Diagnostic>,
     /// The key by its name, or its file; nothing where there is none to use, or too many.
     key: Option<String>,
     /// Each with the places that say so.
@@ -255,9 +255,9 @@ impl Facts {
         };
         let groups = groups.iter().filter_map(of_group).collect();
         let name = name.to_owned();
-        if let Some(mistake) = config.inventory().unusable(&target.host) {
+        if let Some(unusable) = config.inventory().unusable(&target.host) {
             let (variables, origins) = (BTreeMap::new(), BTreeMap::new());
-            return Ok(Self { name, route: Err(mistake), key: None, groups, variables, origins });
+            return Ok(Self { name, route: Err(unusable), key: None, groups, variables, origins });
         }
         let layers = config.layers(&target, &ConnectionOverrides::default())?;
         let route =
@@ -294,7 +294,7 @@ impl Facts {
         let mut rows: Vec<[String; 3]> = Vec::new();
         match &self.route {
             Ok(route) => rows.extend(self.values(route)),
-            Err(Mistake { origin, reason }) => {
+            Err(Diagnostic { origin, reason }) => {
                 rows.push(["  unusable".to_owned(), shown(reason), shown(&origin.to_string())]);
             }
         }
@@ -330,9 +330,9 @@ impl Facts {
         let groups = self.groups.keys().collect::<Vec<_>>();
         let route = match &self.route {
             Ok(route) => route,
-            Err(mistake) => {
-                let line =
-                    json!({ "host": self.name, "unusable": mistake.to_string(), "groups": groups });
+            Err(diagnostic) => {
+                let unusable = diagnostic.to_string();
+                let line = json!({ "host": self.name, "unusable": unusable, "groups": groups });
                 return escape_json(&line.to_string()) + "\n";
             }
         };
