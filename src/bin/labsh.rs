@@ -1,7 +1,5 @@
 //! The client, joined with what it embeds.
 
-#[path = "../heap.rs"]
-mod heap;
 #[path = "../real_session.rs"]
 mod real_session;
 
@@ -14,9 +12,6 @@ use labsh_client::proto::auth::Mode;
 use labsh_lessons::{
     Language, Lesson, LessonError, LessonReport, Options, OutputFormat, PageTarget,
 };
-
-#[global_allocator]
-static HEAP: heap::Spaced = heap::Spaced;
 
 fn main() -> ExitCode {
     labsh_client::cli::main(labsh_client::cli::Embedded {
