@@ -16,7 +16,7 @@ use crate::copying;
 use crate::logs::Escaped;
 use crate::request::{self, Origin};
 use crate::shared::{self, Shared};
-use crate::spawner::{self, Process, SpawnError, Spawned};
+use crate::spawner::{Process, SpawnError, Spawned};
 use crate::streams;
 use crate::users::User;
 
@@ -147,11 +147,11 @@ impl Job {
             let cause = tokio::select! {
                 outcome = process.ended(), if ended.is_none() => {
                     let Ok(outcome) = outcome else { return multiplexer.lose() };
-                    let status = status(outcome.status);
+                    let status = outcome.status;
                     let cause = escalation.as_ref().map(|ongoing| ongoing.cause);
                     self.log_end(pid, status, cause, started);
                     multiplexer.with(|channels| channels.ended(id, status));
-                    ended = Some((status, usage(&outcome.usage)));
+                    ended = Some((status, outcome.usage));
                     // A terminal is for its leader: it is hung up behind what was written on it,
                     // whoever has it open.
                     if self.open.until == Until::CommandEnds || cause.is_some()
@@ -317,24 +317,6 @@ pub(crate) fn describe(program: &Program) -> String {
         text.push('…');
     }
     text
-}
-
-fn status(status: spawner::Status) -> Status {
-    match status {
-        spawner::Status::Exited(code) => Status::Exited(code),
-        spawner::Status::Signaled { signal, core_dumped } => {
-            Status::Signaled { signal, core_dumped }
-        }
-    }
-}
-
-fn usage(usage: &spawner::Usage) -> Usage {
-    Usage {
-        wall: usage.wall_micros,
-        user: usage.user_micros,
-        system: usage.system_micros,
-        peak_memory: usage.peak_memory_bytes,
-    }
 }
 
 /// What the client is told of it; it was to run as this user.

@@ -34,6 +34,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
+use labsh_proto::message::{Status, Usage};
+
 pub use client::{Process, Spawner, SpawnerProcess, launch};
 pub(crate) use terminal::set_window_size;
 
@@ -156,42 +158,16 @@ pub enum Streams {
     Terminal(OwnedFd),
 }
 
-/// How the leader ended, and what it cost.
+/// The exit status of a command's leader, and its resource usage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ended {
-    /// Its exit status.
+    /// Exit status, as wait(2) reports it.
     pub status: Status,
-    /// What it used.
+    /// Usage of the leader and of the descendants that it waited for (getrusage(2),
+    /// `RUSAGE_BOTH`), from fork to exit. The kernel counts memory from before exec too, so the
+    /// spawner's copy is a lower bound for `peak_memory`: about 0.5 MiB, measured with a program
+    /// that only exits. `true` shows 1.1 MiB, its own.
     pub usage: Usage,
-}
-
-/// An exit status, as wait(2) tells it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Status {
-    /// It called exit with this code.
-    Exited(u8),
-    /// A signal ended it.
-    Signaled {
-        /// The signal's number.
-        signal: u8,
-        /// Whether the kernel wrote a core dump.
-        core_dumped: bool,
-    },
-}
-
-/// What a command used, its waited-for descendants included (getrusage(2), `RUSAGE_BOTH`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Usage {
-    /// From fork to end on the monotonic clock, in microseconds.
-    pub wall_micros: u64,
-    /// CPU time in user mode, in microseconds.
-    pub user_micros: u64,
-    /// CPU time in the kernel, in microseconds.
-    pub system_micros: u64,
-    /// The most memory that any one of its processes held at once, in bytes. The kernel counts the
-    /// moment before exec too, so a copy of the spawner is the least that can show: about 0.5 MiB,
-    /// measured with a program that only exits. `true` shows 1.1 MiB, its own.
-    pub peak_memory_bytes: u64,
 }
 
 /// Why a command did not start. Nothing of it remains.

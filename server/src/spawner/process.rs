@@ -8,6 +8,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use labsh_proto::message::{Status, Usage};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::libc;
@@ -20,11 +21,11 @@ use nix::sys::stat::Mode;
 use nix::sys::wait::waitpid;
 use nix::unistd::{self, ForkResult, Pid, fork, pipe2};
 
+use super::Ended;
 use super::child::{self, Ends, OpenFiles, Streams};
 use super::session_signals::Tidings;
 use super::terminal::{foreground, open_terminal};
 use super::wire::{self, Answer, CHUNK, Failure, Inbox, Order, Request, Stage};
-use super::{Ended, Status, Usage};
 
 /// What one wake-up of a bulk reader can find in stdout.
 const LARGE_PIPE: i32 = 1 << 20;
@@ -558,10 +559,10 @@ fn peek_end(pidfd: &OwnedFd, since: Instant) -> nix::Result<Option<Ended>> {
     };
     let micros = |time: libc::timeval| (time.tv_sec as u64) * 1_000_000 + time.tv_usec as u64;
     let usage = Usage {
-        wall_micros: u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX),
-        user_micros: micros(usage.ru_utime),
-        system_micros: micros(usage.ru_stime),
-        peak_memory_bytes: usage.ru_maxrss as u64 * 1024,
+        wall: u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX),
+        user: micros(usage.ru_utime),
+        system: micros(usage.ru_stime),
+        peak_memory: usage.ru_maxrss as u64 * 1024,
     };
     Ok(Some(Ended { status, usage }))
 }

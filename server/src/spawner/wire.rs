@@ -7,10 +7,11 @@
 
 use std::ffi::CStr;
 
+use labsh_proto::message::{Status, Usage};
 use nix::errno::Errno;
 use nix::unistd::{Gid, Uid};
 
-use super::{Ended, SpawnRequest, Status, Terminal, Usage, WindowSize};
+use super::{Ended, SpawnRequest, Terminal, WindowSize};
 
 const HEADER: usize = 16;
 
@@ -243,10 +244,10 @@ pub(super) fn answer(id: u64, answer: &Answer) -> Vec<u8> {
                 Status::Exited(code) => [0, code],
                 Status::Signaled { signal, core_dumped } => [1 + u8::from(core_dumped), signal],
             });
-            message.u64(usage.wall_micros);
-            message.u64(usage.user_micros);
-            message.u64(usage.system_micros);
-            message.u64(usage.peak_memory_bytes);
+            message.u64(usage.wall);
+            message.u64(usage.user);
+            message.u64(usage.system);
+            message.u64(usage.peak_memory);
         }
     }
     message.finish()
@@ -401,10 +402,10 @@ impl<'a> Reader<'a> {
             _ => return Err(Malformed),
         };
         let usage = Usage {
-            wall_micros: self.u64()?,
-            user_micros: self.u64()?,
-            system_micros: self.u64()?,
-            peak_memory_bytes: self.u64()?,
+            wall: self.u64()?,
+            user: self.u64()?,
+            system: self.u64()?,
+            peak_memory: self.u64()?,
         };
         Ok(Ended { status, usage })
     }
@@ -531,8 +532,7 @@ mod tests {
 
     #[test]
     fn every_answer_arrives_as_it_was_given() {
-        let usage =
-            Usage { wall_micros: 1, user_micros: 2, system_micros: 3, peak_memory_bytes: u64::MAX };
+        let usage = Usage { wall: 1, user: 2, system: 3, peak_memory: u64::MAX };
         let ended = |status| Answer::Ended(Ended { status, usage });
         let mut answers = vec![
             Answer::Spawned(4_194_304),

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 
-use labsh_server::spawner::{SpawnError, SpawnRequest, Status};
+use labsh_proto::message::Status;
+use labsh_server::spawner::{SpawnError, SpawnRequest};
 use nix::libc::{SIGSEGV, SIGTERM};
 use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe;

@@ -3,7 +3,8 @@
 
 use std::os::fd::AsFd;
 
-use labsh_server::spawner::{Identity, Status, Terminal, WindowSize};
+use labsh_proto::message::Status;
+use labsh_server::spawner::{Identity, Terminal, WindowSize};
 use nix::libc::{SIGCONT, SIGHUP, SIGINT, SIGKILL, SIGTERM, SIGWINCH};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{self, Pid};
