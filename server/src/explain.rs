@@ -13,7 +13,7 @@ use crate::job::{self, Job};
 use crate::logs::Escaped;
 use crate::request;
 use crate::shared;
-use crate::spawner::{Rehearsed, SpawnRequest, Streams};
+use crate::spawner::{DryRunResult, SpawnRequest, Streams};
 
 /// The most that a rehearsal tells, in bytes: two paths (`PATH_MAX`), each with its end.
 const FOUND: usize = 2 * 4096 + 2;
@@ -55,7 +55,7 @@ async fn explain(job: &Job) -> Result<Option<Explained>, Refuse> {
     // A terminal changes nothing of what is asked.
     let request = SpawnRequest {
         terminal: None,
-        rehearse: true,
+        dry_run: true,
         ..request::prepare(&job.open, origin, &config)?
     };
     let (words, environment) = (request.argv.clone(), request.env.clone());
@@ -86,7 +86,7 @@ async fn explain(job: &Job) -> Result<Option<Explained>, Refuse> {
     Ok(Some(explained.cut()))
 }
 
-async fn rehearse(job: &Job, request: SpawnRequest) -> Result<Rehearsed, Refuse> {
+async fn rehearse(job: &Job, request: SpawnRequest) -> Result<DryRunResult, Refuse> {
     let mut spawned = job
         .shared
         .spawner
@@ -104,7 +104,7 @@ async fn rehearse(job: &Job, request: SpawnRequest) -> Result<Rehearsed, Refuse>
 }
 
 /// Everything that is in the pipe: its writer has ended.
-fn read(pipe: impl AsFd) -> Option<Rehearsed> {
+fn read(pipe: impl AsFd) -> Option<DryRunResult> {
     let mut found = vec![0; FOUND];
     let mut length = 0;
     loop {
@@ -115,5 +115,5 @@ fn read(pipe: impl AsFd) -> Option<Rehearsed> {
             Err(_) => return None,
         }
     }
-    Rehearsed::decode(&found[..length])
+    DryRunResult::decode(&found[..length])
 }

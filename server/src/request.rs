@@ -81,7 +81,7 @@ pub(crate) fn prepare(
         env: environment(open, origin, config)?,
         cwd,
         cwd_fallback_root: open.directory.is_none(),
-        rehearse: false,
+        dry_run: false,
         identity: origin.changes_user.then(|| Identity {
             uid: user.uid,
             gid: user.gid,

@@ -1,8 +1,7 @@
-//! What happens between fork and exec: changes when a command is to find itself in another state at
-//! birth.
+//! The steps between fork and exec that turn a copy of the spawner into the command.
 //!
-//! The spawner has one thread, so a forked copy of it may allocate and call whatever it likes. What
-//! it may not do is return: it ends by becoming the command, or by reporting why it could not.
+//! The spawner has one thread, so its copy may allocate and call any function. It never returns: it
+//! executes the program, or reports the failure and exits.
 
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
@@ -16,44 +15,44 @@ use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::sys::stat::{SFlag, stat};
 use nix::unistd::{self, AccessFlags};
 
-use super::Rehearsed;
+use super::DryRunResult;
+use super::messages::{Credentials, Failure, Request, Stage};
 use super::terminal::Slave;
-use super::wire::{Credentials, Failure, Request, Stage};
 
+/// The interpreter of files in no format that the kernel knows, as in execvp(3).
 const SHELL: &CStr = c"/bin/sh";
 
-/// Where execvp(3) looks when there is no `PATH`.
+/// The path that execvp(3) searches if `PATH` is not set.
 const DEFAULT_PATH: &[u8] = b"/bin:/usr/bin";
 
-/// The limit on open descriptors that labshd was started with; the spawner raises its own.
+/// The limit on open descriptors that labshd was started with, which commands get. The spawner
+/// raises its own.
 #[derive(Clone, Copy)]
-pub(super) struct OpenFiles {
+pub(super) struct DescriptorLimit {
     pub(super) soft: u64,
     pub(super) hard: u64,
 }
 
-/// The child's ends of what connects it to the world. All are above 2: the spawner keeps 0 to 2
-/// taken.
-pub(super) struct Ends {
-    pub(super) streams: Streams,
-    /// Close-on-exec: it closes silently when the program is executed, and carries the failure
-    /// otherwise.
+/// The child's descriptors. All are above 2, as the spawner keeps 0 to 2 open.
+pub(super) struct ChildEnds {
+    pub(super) streams: ChildStreams,
+    /// The exec report, close-on-exec: the spawner reads end-of-file once the program is executed,
+    /// and a [`Failure`] otherwise.
     pub(super) report: OwnedFd,
 }
 
 /// The child's ends of its three streams.
-pub(super) enum Streams {
+pub(super) enum ChildStreams {
     Pipes { stdin: OwnedFd, stdout: OwnedFd, stderr: OwnedFd },
     Terminal(Slave),
 }
 
-/// Becomes the command.
-pub(super) fn run(request: &Request<'_>, ends: &Ends, limit: OpenFiles) -> ! {
+/// Turns this process into the command, or reports why it cannot and exits.
+pub(super) fn run(request: &Request<'_>, ends: &ChildEnds, limit: DescriptorLimit) -> ! {
     let Err(failure) = become_command(request, ends, limit);
-    // Nobody is left to tell when even this fails.
+    // Without the report labshd takes the command for started, and then sees it exit with 127.
     let _ = unistd::write(&ends.report, &failure.encode());
-    // SAFETY: _exit(2) takes any code and runs no handlers, which belong to labshd's copy of the
-    // program.
+    // SAFETY: _exit(2) takes any code. It runs no handlers, which belong to labshd.
     #[allow(unsafe_code)]
     unsafe {
         libc::_exit(127)
@@ -62,26 +61,26 @@ pub(super) fn run(request: &Request<'_>, ends: &Ends, limit: OpenFiles) -> ! {
 
 fn become_command(
     request: &Request<'_>,
-    ends: &Ends,
-    limit: OpenFiles,
+    ends: &ChildEnds,
+    limit: DescriptorLimit,
 ) -> Result<Infallible, Failure> {
     unistd::setsid().map_err(|e| Stage::Session.failed(e))?;
-    if let Streams::Terminal(slave) = &ends.streams {
-        slave.control().map_err(|e| Stage::Terminal.failed(e))?;
+    if let ChildStreams::Terminal(slave) = &ends.streams {
+        slave.make_controlling().map_err(|e| Stage::Terminal.failed(e))?;
     }
-    connect(ends).map_err(|e| Stage::Descriptors.failed(e))?;
-    // The spawner blocks every signal and handles none, so an empty mask is all that is missing.
+    connect_streams(ends).map_err(|e| Stage::Descriptors.failed(e))?;
+    // The spawner has reset all dispositions already and only blocks the signals.
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
         .map_err(|e| Stage::Signals.failed(e))?;
     setrlimit(Resource::RLIMIT_NOFILE, limit.soft, limit.hard)
         .map_err(|e| Stage::Limits.failed(e))?;
     if let Some(credentials) = &request.identity {
-        take_on(credentials).map_err(|e| Stage::Identity.failed(e))?;
+        assume_identity(credentials).map_err(|e| Stage::Identity.failed(e))?;
     }
-    enter(request).map_err(|e| Stage::Directory.failed(e))?;
+    enter_directory(request).map_err(|e| Stage::Directory.failed(e))?;
     match &ends.streams {
-        Streams::Pipes { .. } => Err(execute(request)),
-        Streams::Terminal(slave) => {
+        ChildStreams::Pipes { .. } => Err(execute(request)),
+        ChildStreams::Terminal(slave) => {
             let mut request = request.clone();
             request.env.push(&slave.variable);
             Err(execute(&request))
@@ -89,20 +88,20 @@ fn become_command(
     }
 }
 
-fn connect(ends: &Ends) -> nix::Result<()> {
+fn connect_streams(ends: &ChildEnds) -> nix::Result<()> {
     let (stdin, stdout, stderr) = match &ends.streams {
-        Streams::Pipes { stdin, stdout, stderr } => (stdin, stdout, stderr),
-        Streams::Terminal(slave) => (&slave.fd, &slave.fd, &slave.fd),
+        ChildStreams::Pipes { stdin, stdout, stderr } => (stdin, stdout, stderr),
+        ChildStreams::Terminal(slave) => (&slave.fd, &slave.fd, &slave.fd),
     };
     unistd::dup2_stdin(stdin)?;
     unistd::dup2_stdout(stdout)?;
     unistd::dup2_stderr(stderr)?;
-    // Closed here rather than by exec: a child stuck in its working directory must not hold the
-    // pipes of others.
+    // Closed here rather than by exec: a child that blocks on its working directory must not keep
+    // the pipes of other commands open.
     close_all_but(&ends.report)
 }
 
-/// Closes every descriptor above 2 but one. For processes that never return to the owners of the
+/// Closes every descriptor above 2 except one. The caller must never return to the owners of the
 /// others.
 pub(super) fn close_all_but(keep: impl AsFd) -> nix::Result<()> {
     let keep = keep.as_fd().as_raw_fd().unsigned_abs();
@@ -113,18 +112,18 @@ pub(super) fn close_all_but(keep: impl AsFd) -> nix::Result<()> {
 }
 
 fn close_range(first: u32, last: u32) -> nix::Result<()> {
-    // SAFETY: the call touches no memory. The descriptors have owners in this process, but the only
-    // callers are freshly forked and leave by exec or _exit, so no owner ever uses or closes one
-    // again.
+    // SAFETY: the call touches no memory. The descriptors have owners in this process, but its only
+    // callers are freshly forked processes that leave by exec or _exit, so no owner uses or closes
+    // one again.
     #[allow(unsafe_code)]
     let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
     Errno::result(result).map(drop)
 }
 
-/// Groups first, then the group, then the user: each step needs the rights that the last one gives
-/// up. The keyring comes before all, so that it counts for root and not against what the user may
-/// have.
-fn take_on(who: &Credentials) -> nix::Result<()> {
+/// Changes to a user: groups first, then the group id, then the user id, which gives up the right
+/// to change the others. The keyring is left while still root, so that it counts against root's
+/// quota.
+fn assume_identity(who: &Credentials) -> nix::Result<()> {
     leave_keyring()?;
     unistd::setgroups(&who.groups)?;
     unistd::setresgid(who.gid, who.gid, who.gid)?;
@@ -136,26 +135,25 @@ fn take_on(who: &Credentials) -> nix::Result<()> {
     if regained {
         return Err(Errno::ENOTRECOVERABLE);
     }
-    // As where login sets a session up; without it, a program that looks for the user's keys finds
-    // none.
+    // As login does; otherwise programs do not find the user's keys. A kernel without keyrings has
+    // none to link.
     let _ = keyctl(libc::KEYCTL_LINK, libc::KEY_SPEC_USER_KEYRING, libc::KEY_SPEC_SESSION_KEYRING);
     Ok(())
 }
 
-/// Exchanges the session keyring for an empty one. labshd may have been given one (systemd does
-/// that), and whoever has the same keyring can read what others put into it, whichever user they
-/// are (session-keyring(7)).
+/// Replaces the session keyring by an empty one. labshd may have one from systemd, and every
+/// process with the same session keyring can read its keys, whatever its user (session-keyring(7)).
 fn leave_keyring() -> nix::Result<()> {
     match keyctl(libc::KEYCTL_JOIN_SESSION_KEYRING, 0, 0) {
-        // No kernel that has keyrings, or a container that lets nobody use them.
+        // The kernel has no keyrings, or the container forbids their use.
         Err(Errno::ENOSYS | Errno::EPERM) => Ok(()),
         result => result,
     }
 }
 
 fn keyctl(operation: u32, first: i32, second: i32) -> nix::Result<()> {
-    // SAFETY: these operations take serial numbers; where one takes a name, 0 is the null pointer
-    // for "none".
+    // SAFETY: these operations take serial numbers; for the one that takes a name, 0 is a null
+    // pointer, which means no name.
     #[allow(unsafe_code)]
     let result = unsafe {
         libc::syscall(
@@ -168,7 +166,7 @@ fn keyctl(operation: u32, first: i32, second: i32) -> nix::Result<()> {
     Errno::result(result).map(drop)
 }
 
-fn enter(request: &Request<'_>) -> nix::Result<()> {
+fn enter_directory(request: &Request<'_>) -> nix::Result<()> {
     unistd::chdir(request.cwd)
         .or_else(|error| if request.cwd_fallback_root { unistd::chdir(c"/") } else { Err(error) })
 }
@@ -183,47 +181,51 @@ fn execute(request: &Request<'_>) -> Failure {
 }
 
 fn execute_at(path: &CStr, request: &Request<'_>) -> Failure {
-    match attempt(path, request) {
-        // The kernel says the same of a missing file and of a file whose interpreter is missing.
+    match try_execute(path, request) {
+        // The kernel returns the same error for a missing file and for a missing interpreter.
         Errno::ENOENT if exists(path) => Stage::Interpreter.failed(Errno::ENOENT),
         errno => Stage::Execute.failed(errno),
     }
 }
 
-/// execvp(3) by the `PATH` of the command's environment; the C library's looks at the caller's own.
+/// Searches the program in the `PATH` of the command's environment; execvp(3) itself would use the
+/// `PATH` of this process.
 fn search(name: &CStr, request: &Request<'_>) -> Failure {
     if name.is_empty() {
         return Stage::Execute.failed(Errno::ENOENT);
     }
     let path = request.env.iter().find_map(|variable| variable.to_bytes().strip_prefix(b"PATH="));
-    let mut worst = Stage::Execute.failed(Errno::ENOENT);
+    let mut failure = Stage::Execute.failed(Errno::ENOENT);
     for directory in path.unwrap_or(DEFAULT_PATH).split(|&byte| byte == b':') {
         let candidate = join(directory, name);
-        match attempt(&candidate, request) {
-            Errno::EACCES => worst = Stage::Execute.failed(Errno::EACCES),
-            Errno::ENOENT if exists(&candidate) => worst = Stage::Interpreter.failed(Errno::ENOENT),
+        match try_execute(&candidate, request) {
+            Errno::EACCES => failure = Stage::Execute.failed(Errno::EACCES),
+            Errno::ENOENT if exists(&candidate) => {
+                failure = Stage::Interpreter.failed(Errno::ENOENT);
+            }
             Errno::ENOENT | Errno::ENOTDIR | Errno::ESTALE | Errno::ENODEV | Errno::ETIMEDOUT => {}
             errno => return Stage::Execute.failed(errno),
         }
     }
-    worst
+    failure
 }
 
-/// An empty element of `PATH` means the working directory.
+/// Joins an element of `PATH` and a name. An empty element means the working directory.
 fn join(directory: &[u8], name: &CStr) -> CString {
     let mut path = directory.to_vec();
     if !path.is_empty() {
         path.push(b'/');
     }
     path.extend_from_slice(name.to_bytes());
-    // Neither part can hold a zero; were it so, an empty path is one that no exec finds.
+    // Neither part contains a NUL byte. If one did, exec would find no program at the empty path.
     CString::new(path).unwrap_or_default()
 }
 
-/// Returns only when the kernel would not execute this path.
-fn attempt(path: &CStr, request: &Request<'_>) -> Errno {
-    if request.rehearse {
-        return rehearse(path);
+/// Executes a program; returns only if the kernel refuses. A file in no format that the kernel
+/// knows is executed by the shell, as execvp(3) does.
+fn try_execute(path: &CStr, request: &Request<'_>) -> Errno {
+    if request.dry_run {
+        return dry_run(path);
     }
     let Err(errno) = unistd::execve(path, &request.argv, &request.env);
     if errno != Errno::ENOEXEC {
@@ -235,9 +237,9 @@ fn attempt(path: &CStr, request: &Request<'_>) -> Errno {
     errno
 }
 
-/// Ends the child, having told what it found, where the kernel would execute this path; otherwise
-/// returns what the kernel would say. Whether a script's interpreter is there is not looked at.
-fn rehearse(path: &CStr) -> Errno {
+/// Writes the [`DryRunResult`] and exits, if the kernel would execute this path; otherwise returns
+/// the error that the kernel would. It does not check for a script's interpreter.
+fn dry_run(path: &CStr) -> Errno {
     match stat(path) {
         Err(errno) => return errno,
         Ok(status)
@@ -247,7 +249,7 @@ fn rehearse(path: &CStr) -> Errno {
         }
         Ok(_) => {}
     }
-    // It judges by the real ids, which are those that were taken on.
+    // access(2) checks the real ids, which are the user's by now.
     if let Err(errno) = unistd::access(path, AccessFlags::X_OK) {
         return errno;
     }
@@ -255,10 +257,9 @@ fn rehearse(path: &CStr) -> Errno {
         Ok(directory) => directory.into_os_string().into_encoded_bytes(),
         Err(errno) => return errno,
     };
-    let found = Rehearsed { program: path.to_bytes().to_vec(), directory };
-    // Two paths are less than a pipe holds, so it is written at once; a reader who has gone asks no
-    // more.
-    let _ = unistd::write(io::stdout(), &found.encode());
+    let result = DryRunResult { program: path.to_bytes().to_vec(), directory };
+    // A pipe takes two paths at once. If labshd has closed its end, it needs no result.
+    let _ = unistd::write(io::stdout(), &result.encode());
     // SAFETY: as in `run`.
     #[allow(unsafe_code)]
     unsafe {

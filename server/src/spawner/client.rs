@@ -1,4 +1,4 @@
-//! labshd's side of the spawner: changes when labshd is to hold its commands in another way.
+//! labshd's side of the spawner: launches it, sends orders, and delivers its replies.
 
 use std::collections::{HashMap, VecDeque};
 use std::ffi::OsString;
@@ -22,51 +22,51 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::pending_signals::{Signals, UnderWay};
-use super::wire::{self, Answer, CHUNK, Failure, Inbox, Stage, Unfit};
+use super::messages::{Failure, SpawnerReply, Stage};
+use super::pending_signals::{PendingSignal, PendingSignals};
+use super::wire::{self, EncodeError, Inbox, READ_SIZE};
 use super::{Ended, SpawnError, SpawnRequest, Spawned, SpawnerLost, Streams, process};
 
-/// A spawner that runs and waits for its first order. Dropping it ends the spawner.
+/// A spawner process that has received no order yet. Dropping it ends the spawner.
 #[derive(Debug)]
 pub struct SpawnerProcess {
     socket: OwnedFd,
     pid: Pid,
 }
 
-/// Forks the spawner: a process that runs commands for labshd and does nothing else.
+/// Forks the spawner, the process that runs labshd's commands.
 ///
-/// It comes before everything else in `main`: what labshd has opened, read or changed by then
-/// (descriptors excepted, which the spawner closes) is what the spawner and every command start
-/// with.
+/// Call it first in `main`: the spawner and every command inherit what labshd has read or changed
+/// by then. The spawner closes inherited descriptors.
 ///
 /// # Errors
 ///
-/// When this process has more than one thread, when `/proc` is not mounted, and when fork(2) or
-/// socketpair(2) fail.
+/// When this process has more than one thread, when `/proc` is not mounted, or when fork(2) or
+/// socketpair(2) fails.
 pub fn launch() -> io::Result<SpawnerProcess> {
     let threads = fs::read_dir("/proc/self/task")?.count();
     if threads != 1 {
         return Err(io::Error::other(format!(
-            "the spawner must be launched before other threads: {threads} run"
+            "the spawner must be launched before other threads; {threads} threads run"
         )));
     }
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let (socket, theirs) = socketpair(AddressFamily::Unix, SockType::Stream, None, flags)?;
-    // SAFETY: this is the only thread, as was just checked, so the copy finds no lock held; and the
-    // copy never returns from `run`.
+    let (socket, spawner_end) = socketpair(AddressFamily::Unix, SockType::Stream, None, flags)?;
+    // SAFETY: this is the only thread, as checked above, so the copy finds no lock held. The copy
+    // never returns from `run`.
     #[allow(unsafe_code)]
     match unsafe { fork() }? {
-        ForkResult::Child => process::run(theirs),
+        ForkResult::Child => process::run(spawner_end),
         ForkResult::Parent { child: pid } => Ok(SpawnerProcess { socket, pid }),
     }
 }
 
-/// Requests to spawn that may be under way to the spawner at once; each may be a megabyte long, and
-/// those who ask may be faster than fork(2).
-const UNDER_WAY: usize = 32;
+/// Limit on orders to spawn that are not sent yet. Each may be a megabyte long, and clients can
+/// send requests faster than fork(2).
+const MAX_UNSENT_SPAWNS: usize = 32;
 
-/// The handle to the spawner, through which all commands of all connections go. When the last
-/// handle and the last [`Process`] are gone, the spawner ends.
+/// A handle to the spawner, shared by all connections. When the last handle and the last
+/// [`Process`] are dropped, the spawner exits.
 #[derive(Debug, Clone)]
 pub struct Spawner {
     shared: Arc<Shared>,
@@ -76,42 +76,42 @@ pub struct Spawner {
 struct Shared {
     pid: Pid,
     next_id: AtomicU64,
-    orders: mpsc::UnboundedSender<Order>,
-    turns: Arc<Semaphore>,
-    expected: Arc<Expected>,
+    orders: mpsc::UnboundedSender<UnsentOrder>,
+    spawn_slots: Arc<Semaphore>,
+    waiters: Arc<Waiters>,
 }
 
-/// A message on its way to the spawner.
+/// An encoded order that is not sent yet.
 #[derive(Debug)]
-struct Order {
+struct UnsentOrder {
     message: Vec<u8>,
-    hold: Option<Hold>,
+    slot: Option<OrderSlot>,
 }
 
-/// What an order gives back as it leaves.
+/// The share of a limit that an unsent order takes up.
 #[derive(Debug)]
-enum Hold {
-    Turn(OwnedSemaphorePermit),
-    Signal(UnderWay),
+enum OrderSlot {
+    Spawn(OwnedSemaphorePermit),
+    Signal(PendingSignal),
 }
 
-/// A panic elsewhere leaves a state that is at worst incomplete.
-pub(super) fn lock<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
-    what.lock().unwrap_or_else(PoisonError::into_inner)
+/// Locks a mutex, poisoned or not: a panic leaves these states valid, at worst incomplete.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The answers that somebody waits for.
+/// The commands that wait for a reply of the spawner, by id.
 #[derive(Debug, Default)]
-struct Expected {
-    commands: Mutex<HashMap<u64, Waiting>>,
+struct Waiters {
+    commands: Mutex<HashMap<u64, Waiter>>,
     lost: CancellationToken,
 }
 
 #[derive(Debug)]
-struct Waiting {
-    /// Once it runs.
+struct Waiter {
+    /// Set once the command runs.
     leader: Option<Pid>,
-    /// Taken by the first answer.
+    /// Taken by the first reply.
     started: Option<oneshot::Sender<Result<Started, Failure>>>,
     ended: oneshot::Sender<Ended>,
 }
@@ -119,12 +119,12 @@ struct Waiting {
 #[derive(Debug)]
 struct Started {
     pid: u32,
-    /// As the answer has them; fewer when this process had no room for all.
+    /// In the reply's order; some are missing if this process has no free descriptor.
     descriptors: Vec<OwnedFd>,
 }
 
 impl Spawner {
-    /// Takes up the conversation with a launched spawner.
+    /// Connects to a launched spawner.
     ///
     /// # Errors
     ///
@@ -132,40 +132,39 @@ impl Spawner {
     ///
     /// # Panics
     ///
-    /// Outside a tokio runtime with I/O enabled.
+    /// When called outside a tokio runtime with I/O enabled.
     pub fn attach(process: SpawnerProcess) -> io::Result<Spawner> {
         let (reader, writer) = UnixStream::from_std(StdStream::from(process.socket))?.into_split();
         let (orders, queue) = mpsc::unbounded_channel();
-        let expected = Arc::<Expected>::default();
+        let waiters = Arc::<Waiters>::default();
         tokio::spawn(write_orders(writer, queue));
-        tokio::spawn(read_until_lost(reader, expected.clone(), process.pid));
-        let turns = Arc::new(Semaphore::new(UNDER_WAY));
-        let shared =
-            Shared { pid: process.pid, next_id: AtomicU64::new(1), orders, turns, expected };
-        Ok(Spawner { shared: Arc::new(shared) })
+        tokio::spawn(read_until_lost(reader, waiters.clone(), process.pid));
+        let spawn_slots = Arc::new(Semaphore::new(MAX_UNSENT_SPAWNS));
+        let (pid, next_id) = (process.pid, AtomicU64::new(1));
+        Ok(Spawner { shared: Arc::new(Shared { pid, next_id, orders, spawn_slots, waiters }) })
     }
 
     /// Starts a command and returns once its program has been executed.
     ///
-    /// Dropping the future ends whatever it may have started, at whichever point.
+    /// Dropping the future ends the command, if it has started.
     ///
     /// # Errors
     ///
-    /// See [`SpawnError`]; after an error nothing of the command remains.
+    /// See [`SpawnError`]; after an error no process of the command remains.
     pub async fn spawn(&self, request: SpawnRequest) -> Result<Spawned, SpawnError> {
         let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
         let has_terminal = request.terminal.is_some();
-        let message = wire::spawn(id, &request).map_err(unfit)?;
-        // What waits from here on, for a turn or for a child that hangs, are the bytes, and then
-        // not even those.
-        let named = Named::of(request);
-        let turn = self.shared.turns.clone().acquire_owned().await;
-        let hold = turn.ok().map(Hold::Turn);
+        let message = wire::encode_spawn(id, &request).map_err(encode_error)?;
+        // The request is dropped here, so that only its encoding occupies memory while this waits
+        // for a slot, and nothing while the child hangs.
+        let context = FailureContext::of(request);
+        let permit = self.shared.spawn_slots.clone().acquire_owned().await;
+        let slot = permit.ok().map(OrderSlot::Spawn);
         let (started, on_started) = oneshot::channel();
         let (ended, on_ended) = oneshot::channel();
-        let expected = &self.shared.expected;
-        expected.commands().insert(id, Waiting { leader: None, started: Some(started), ended });
-        // From here on its drop cleans up, whatever becomes of this future.
+        let waiters = &self.shared.waiters;
+        waiters.commands().insert(id, Waiter { leader: None, started: Some(started), ended });
+        // Its drop cleans up from here on, also when this future is dropped.
         let mut process = Process {
             id,
             pid: 0,
@@ -174,17 +173,17 @@ impl Spawner {
             outcome: None,
             signals: Arc::default(),
         };
-        // Looked at after the insertion: the reader sets it before it empties the table for the
+        // Checked after the insertion: the reader cancels it before it empties the table for the
         // last time.
-        if expected.lost.is_cancelled() || self.shared.orders.send(Order { message, hold }).is_err()
-        {
+        let order = UnsentOrder { message, slot };
+        if waiters.lost.is_cancelled() || self.shared.orders.send(order).is_err() {
             return Err(SpawnError::Lost);
         }
         let started = match on_started.await {
             Ok(Ok(started)) => started,
             Ok(Err(failure)) => {
                 process.forget();
-                return Err(explain(failure, named));
+                return Err(spawn_error(failure, context));
             }
             Err(_) => return Err(SpawnError::Lost),
         };
@@ -194,21 +193,21 @@ impl Spawner {
         Ok(Spawned { pid: started.pid, streams, process })
     }
 
-    /// Resolves when the spawner process has gone. Nothing can be run any more: labshd has to stop.
+    /// Waits until the spawner process has exited. labshd can then run no command and must stop.
     pub async fn lost(&self) {
-        self.shared.expected.lost.cancelled().await;
+        self.shared.waiters.lost.cancelled().await;
     }
 
-    /// The spawner's process id.
+    /// Returns the spawner's process id.
     pub fn pid(&self) -> u32 {
         self.shared.pid.as_raw().unsigned_abs()
     }
 }
 
-/// The hold on a command: its leader is not reaped, and its ids are not used again, until this is
-/// dropped. Dropping it before the leader has ended kills the whole group (SIGKILL), after a
-/// hang-up where it has a terminal. A leader that had ended by itself left its background on
-/// purpose.
+/// A handle on a running command. Until it is dropped, the leader is not reaped and its ids are not
+/// reused. Dropping it before the leader has exited kills the process group (SIGKILL), after a
+/// hang-up if the command has a terminal. If the leader has exited, its background processes keep
+/// running.
 #[derive(Debug)]
 pub struct Process {
     id: u64,
@@ -216,16 +215,16 @@ pub struct Process {
     shared: Arc<Shared>,
     on_ended: oneshot::Receiver<Ended>,
     outcome: Option<Result<Ended, SpawnerLost>>,
-    signals: Arc<Mutex<Signals>>,
+    signals: Arc<Mutex<PendingSignals>>,
 }
 
 impl Process {
-    /// Waits until the leader has ended; members of its group may go on. Cancel safe; once it has
-    /// resolved it gives the same answer again.
+    /// Waits until the leader has exited; other members of its group may still run. Cancel safe.
+    /// Later calls return the same result.
     ///
     /// # Errors
     ///
-    /// [`SpawnerLost`] when the spawner went first.
+    /// [`SpawnerLost`] when the spawner exited first.
     pub async fn ended(&mut self) -> Result<Ended, SpawnerLost> {
         if let Some(outcome) = self.outcome {
             return outcome;
@@ -235,134 +234,134 @@ impl Process {
         outcome
     }
 
-    /// Sends a signal to every process of the group (kill(2)), also after the leader has ended.
-    /// Numbers that are no signal do nothing. A stopped group needs SIGCONT before it can act on
-    /// another signal.
+    /// Sends a signal to every process of the group (kill(2)), also after the leader has exited.
+    /// Invalid signal numbers are ignored. A stopped group needs SIGCONT before it acts on another
+    /// signal.
     ///
-    /// Of a command with a terminal it is the group in the terminal's foreground, as with a key
-    /// that is typed (the leader's where there is none); after [`Process::hang_up`] the leader's,
-    /// and the one that was there then.
+    /// For a command with a terminal the group is the terminal's foreground group, as for a typed
+    /// key, or the leader's if there is none. After [`Process::hang_up`] the signal goes to the
+    /// leader's group and to the group that was in the foreground at the hang-up.
     pub fn signal(&self, signal: i32) {
-        if let Some(under_way) = UnderWay::new(&self.signals, signal) {
-            self.order(wire::signal(self.id, signal), Some(Hold::Signal(under_way)));
+        if let Some(pending) = PendingSignal::new(&self.signals, signal) {
+            let message = wire::encode_signal(self.id, signal);
+            self.order(message, Some(OrderSlot::Signal(pending)));
         }
     }
 
-    /// Tells the command that nobody is there any more: SIGHUP and SIGCONT to every process of its
-    /// group; of a command with a terminal, to every process of its session, whichever group it is
-    /// in.
+    /// Hangs the command up: sends SIGHUP and SIGCONT to every process of its group or, if it has a
+    /// terminal, of its session.
     pub fn hang_up(&self) {
-        self.order(wire::hang_up(self.id), None);
+        self.order(wire::encode_hang_up(self.id), None);
     }
 
-    /// The leader's process id, which is its group's and its session's too.
+    /// Returns the leader's process id, which is also the id of its group and its session.
     pub fn pid(&self) -> u32 {
         self.pid
     }
 
-    /// The spawner knows nothing of this command any more.
+    /// Marks that the spawner has no record of the command, so that no order is sent for it.
     fn forget(&mut self) {
         self.outcome = Some(Err(SpawnerLost));
     }
 
-    /// Without a spawner there is nobody to order about, and nothing left to be done.
-    fn order(&self, message: Vec<u8>, hold: Option<Hold>) {
-        let _ = self.shared.orders.send(Order { message, hold });
+    fn order(&self, message: Vec<u8>, slot: Option<OrderSlot>) {
+        // Fails once the spawner is lost, and the command has ended with it.
+        let _ = self.shared.orders.send(UnsentOrder { message, slot });
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        self.shared.expected.commands().remove(&self.id);
+        self.shared.waiters.commands().remove(&self.id);
         if self.outcome != Some(Err(SpawnerLost)) {
-            self.order(wire::release(self.id), None);
+            self.order(wire::encode_release(self.id), None);
         }
     }
 }
 
-impl Expected {
-    fn commands(&self) -> MutexGuard<'_, HashMap<u64, Waiting>> {
+impl Waiters {
+    fn commands(&self) -> MutexGuard<'_, HashMap<u64, Waiter>> {
         lock(&self.commands)
     }
 
-    /// Kills the groups of all commands that run, once the spawner cannot. Nobody keeps their
-    /// leaders' numbers from being used again, but the kernel gives out all others before one comes
-    /// back, and this is the moment of the loss.
+    /// Kills the groups of all running commands after the loss of the spawner. Their leaders' ids
+    /// may be reused from now on, but only after the kernel has given out all others.
     fn kill_all(&self) {
-        for leader in self.commands().values().filter_map(|waiting| waiting.leader) {
-            // It may have gone with the spawner.
+        for leader in self.commands().values().filter_map(|waiter| waiter.leader) {
+            // The spawner may have ended the group already.
             let _ = killpg(leader, Signal::SIGKILL);
         }
     }
 
-    /// Hands an answer to whoever waits for it; to nobody when its command has been let go
-    /// meanwhile.
-    fn deliver(&self, id: u64, answer: Answer, arrived: &mut VecDeque<Vec<OwnedFd>>) {
+    /// Passes a reply to its waiter, if the command is not released yet.
+    fn deliver(&self, id: u64, reply: SpawnerReply, arrived: &mut VecDeque<Vec<OwnedFd>>) {
         let mut commands = self.commands();
-        match answer {
-            Answer::Spawned(pid) => {
+        match reply {
+            SpawnerReply::Spawned(pid) => {
                 let descriptors = arrived.pop_front().unwrap_or_default();
-                let Some(waiting) = commands.get_mut(&id) else { return };
-                waiting.leader = i32::try_from(pid).ok().map(Pid::from_raw);
-                if let Some(started) = waiting.started.take() {
+                let Some(waiter) = commands.get_mut(&id) else { return };
+                waiter.leader = i32::try_from(pid).ok().map(Pid::from_raw);
+                if let Some(started) = waiter.started.take() {
                     let _ = started.send(Ok(Started { pid, descriptors }));
                 }
             }
-            Answer::Failed(failure) => {
-                if let Some(started) = commands.remove(&id).and_then(|waiting| waiting.started) {
+            SpawnerReply::Failed(failure) => {
+                if let Some(started) = commands.remove(&id).and_then(|waiter| waiter.started) {
                     let _ = started.send(Err(failure));
                 }
             }
-            Answer::Ended(ended) => {
-                if let Some(waiting) = commands.remove(&id) {
-                    let _ = waiting.ended.send(ended);
+            SpawnerReply::Ended(ended) => {
+                if let Some(waiter) = commands.remove(&id) {
+                    let _ = waiter.ended.send(ended);
                 }
             }
         }
     }
 }
 
-/// Ends when every handle is gone, and by dropping its half tells the spawner so.
-async fn write_orders(mut writer: OwnedWriteHalf, mut queue: mpsc::UnboundedReceiver<Order>) {
-    while let Some(Order { message, hold }) = queue.recv().await {
-        let _turn = match hold {
-            Some(Hold::Turn(turn)) => Some(turn),
-            // Before it is written: whoever signals from now on may be too late for this one.
-            Some(Hold::Signal(under_way)) => {
-                drop(under_way);
+/// Writes orders until every handle is dropped. Then it drops its half of the socket, which ends
+/// the spawner.
+async fn write_orders(mut writer: OwnedWriteHalf, mut queue: mpsc::UnboundedReceiver<UnsentOrder>) {
+    while let Some(UnsentOrder { message, slot }) = queue.recv().await {
+        let _permit = match slot {
+            Some(OrderSlot::Spawn(permit)) => Some(permit),
+            // No longer pending before the write begins: an equal signal may come too late to be
+            // covered by this one.
+            Some(OrderSlot::Signal(pending)) => {
+                drop(pending);
                 None
             }
             None => None,
         };
         if writer.write_all(&message).await.is_err() {
-            // The reader notices as well, and it is the one that tells.
+            // The reader sees the loss too, and reports it.
             return;
         }
     }
 }
 
-async fn read_until_lost(reader: OwnedReadHalf, expected: Arc<Expected>, pid: Pid) {
-    let result = read_answers(reader, &expected).await;
-    // First of all: labshd ends as soon as the loss is known.
-    expected.kill_all();
-    // In this order; see `spawn`.
-    expected.lost.cancel();
-    let abandoned = mem::take(&mut *expected.commands());
+async fn read_until_lost(reader: OwnedReadHalf, waiters: Arc<Waiters>, pid: Pid) {
+    let result = read_replies(reader, &waiters).await;
+    // First, as labshd exits once the loss is known.
+    waiters.kill_all();
+    // `spawn` relies on this order.
+    waiters.lost.cancel();
+    let abandoned = mem::take(&mut *waiters.commands());
     drop(abandoned);
     if let Err(error) = result {
-        tracing::error!(%error, "the conversation with the spawner broke off");
+        tracing::error!(%error, "the connection to the spawner failed");
         return;
     }
     match tokio::task::spawn_blocking(move || waitpid(pid, None)).await {
-        Ok(Ok(status)) => tracing::debug!(?status, "the spawner has ended"),
-        other => tracing::warn!(?other, "the spawner has ended, nobody knows how"),
+        Ok(Ok(status)) => tracing::debug!(?status, "the spawner has exited"),
+        other => tracing::warn!(?other, "the spawner has exited with an unknown status"),
     }
 }
 
-async fn read_answers(reader: OwnedReadHalf, expected: &Expected) -> io::Result<()> {
+async fn read_replies(reader: OwnedReadHalf, waiters: &Waiters) -> io::Result<()> {
     let socket: &UnixStream = reader.as_ref();
     let mut inbox = Inbox::default();
-    let mut chunk = vec![0; CHUNK];
+    let mut chunk = vec![0; READ_SIZE];
     let mut arrived = VecDeque::new();
     loop {
         let received = socket.async_io(Interest::READABLE, || receive(socket, &mut chunk)).await;
@@ -376,13 +375,13 @@ async fn read_answers(reader: OwnedReadHalf, expected: &Expected) -> io::Result<
         arrived.extend(descriptors);
         inbox.extend(&chunk[..read]);
         while let Some(envelope) = inbox.next().map_err(io::Error::other)? {
-            let answer = envelope.answer().map_err(io::Error::other)?;
-            expected.deliver(envelope.id, answer, &mut arrived);
+            let reply = envelope.reply().map_err(io::Error::other)?;
+            waiters.deliver(envelope.id, reply, &mut arrived);
         }
     }
 }
 
-/// What the descriptors of an answer are; `None` when not all of them have arrived.
+/// Names the descriptors of a reply; `None` if some are missing.
 fn streams(descriptors: Vec<OwnedFd>, has_terminal: bool) -> Option<Streams> {
     if has_terminal {
         let [master] = descriptors.try_into().ok()?;
@@ -392,12 +391,13 @@ fn streams(descriptors: Vec<OwnedFd>, has_terminal: bool) -> Option<Streams> {
     Some(Streams::Pipes { stdin, stdout, stderr })
 }
 
-/// One read. The kernel never joins the descriptors of two messages in one (unix(7)), and gives
-/// them with the first byte that they were sent with: they arrive in the order of the `Spawned`
-/// answers, and never after. Where there was no room for all of them, those that have arrived.
+/// Reads once, and returns the number of bytes and the descriptors of one `Spawned` reply, if any.
+/// The kernel delivers descriptors with the first byte of their message, and never those of two
+/// messages in one read (unix(7)), so they arrive in the order of the replies. Some may be missing
+/// if this process has no free descriptor.
 fn receive(socket: &UnixStream, chunk: &mut [u8]) -> io::Result<(usize, Option<Vec<OwnedFd>>)> {
     let mut control = nix::cmsg_space!([i32; 3]);
-    // All of the capacity is handed to the kernel; zeros mean that it wrote nothing.
+    // The kernel is given the whole capacity; where it writes nothing, zeros remain.
     control.resize(control.capacity(), 0);
     let flags = MsgFlags::MSG_CMSG_CLOEXEC;
     let (read, cut_off) = {
@@ -409,10 +409,10 @@ fn receive(socket: &UnixStream, chunk: &mut [u8]) -> io::Result<(usize, Option<V
     Ok((read, (cut_off || !descriptors.is_empty()).then_some(descriptors)))
 }
 
-/// The descriptors in a received control message. Nix's own iterator gives none where some are
-/// missing, and so leaks those that did arrive, just when there are too few.
+/// Takes the descriptors out of a received control message. If some are missing, nix's iterator
+/// yields none and leaks those that did arrive, just when descriptors are short.
 fn take_descriptors(control: &[u8]) -> Vec<OwnedFd> {
-    // struct cmsghdr: a length that counts the header, a level, a type (cmsg(3)).
+    // struct cmsghdr: a length that includes the header, a level, a type (cmsg(3)).
     const HEADER: usize = size_of::<libc::cmsghdr>();
     let Some((length, rest)) = control.split_first_chunk() else { return Vec::new() };
     let length = usize::from_ne_bytes(*length);
@@ -422,8 +422,8 @@ fn take_descriptors(control: &[u8]) -> Vec<OwnedFd> {
     }
     let (numbers, _) = control.get(HEADER..length).unwrap_or_default().as_chunks();
     let take = |number: &[u8; 4]| {
-        // SAFETY: the kernel has just installed this descriptor for us, and nobody else has seen
-        // its number.
+        // SAFETY: the kernel has just installed this descriptor in this process, so it has no other
+        // owner.
         #[allow(unsafe_code)]
         unsafe {
             OwnedFd::from_raw_fd(i32::from_ne_bytes(*number))
@@ -432,47 +432,47 @@ fn take_descriptors(control: &[u8]) -> Vec<OwnedFd> {
     numbers.iter().map(take).collect()
 }
 
-fn unfit(unfit: Unfit) -> SpawnError {
-    match unfit {
-        Unfit::TooLarge => SpawnError::TooLarge,
-        Unfit::Invalid(reason) => SpawnError::Other {
+fn encode_error(error: EncodeError) -> SpawnError {
+    match error {
+        EncodeError::TooLarge => SpawnError::TooLarge,
+        EncodeError::Invalid(reason) => SpawnError::Other {
             stage: "reading the request",
             source: io::Error::new(io::ErrorKind::InvalidInput, reason),
         },
     }
 }
 
-/// What a failure is told with.
-struct Named {
+/// The parts of a request that error messages name.
+struct FailureContext {
     program: Vec<u8>,
     directory: Vec<u8>,
 }
 
-impl Named {
+impl FailureContext {
     fn of(request: SpawnRequest) -> Self {
         let first = request.argv.into_iter().next();
         Self { program: request.program.or(first).unwrap_or_default(), directory: request.cwd }
     }
 }
 
-fn explain(failure: Failure, named: Named) -> SpawnError {
+fn spawn_error(failure: Failure, context: FailureContext) -> SpawnError {
     let source = io::Error::from(failure.errno);
-    let program = || String::from_utf8_lossy(&named.program).into_owned();
+    let program = || String::from_utf8_lossy(&context.program).into_owned();
     match (failure.stage, failure.errno) {
         (_, Errno::EAGAIN | Errno::ENOMEM | Errno::EMFILE | Errno::ENFILE) => {
             SpawnError::Resources { source }
         }
-        // devpts has as many terminals as it may (pty(7), kernel.pty.max).
+        // The limit on terminals is reached (pty(7), kernel.pty.max).
         (Stage::Terminal, Errno::ENOSPC) => SpawnError::Resources { source },
         (Stage::Terminal, _) => SpawnError::Other { stage: "making a terminal", source },
         (Stage::Identity, _) => SpawnError::Identity { source },
         (Stage::Directory, _) => {
-            SpawnError::Directory { path: OsString::from_vec(named.directory).into(), source }
+            SpawnError::Directory { path: OsString::from_vec(context.directory).into(), source }
         }
         (Stage::Interpreter, _) => {
             let source = io::Error::new(
                 io::ErrorKind::NotFound,
-                "the file is there, but the interpreter that it names is not",
+                "the file exists, but the interpreter that it names does not",
             );
             SpawnError::NotExecutable { program: program(), source }
         }

@@ -1,29 +1,29 @@
-//! What a command is when it is asked for and what became of it: changes with the words labshd and
-//! its spawner share.
+//! The spawner: a small process that forks and reaps every command for labshd.
 //!
-//! labshd never forks once it serves the network. [`launch`] forks a small single-threaded
-//! *spawner* first, before there are threads to lose, memory to copy or keys to leak; every command
-//! is then forked by it:
+//! labshd itself never forks once it serves the network. [`launch`] forks the single-threaded
+//! spawner first, while labshd has one thread, little memory and no keys. The spawner then forks
+//! each command:
 //!
 //! ```text
 //! labshd                                              spawner
-//! client.rs ── requests, signals, releases ──▶ process.rs ── fork ──▶ child.rs ── exec ──▶ command
-//!           ◀── descriptors, ends, failures ──
+//! client.rs ── orders: spawn, signal, release ──▶ process.rs ── fork ──▶ child.rs ── exec
+//!           ◀── replies: descriptors, failure, exit ──
 //! ```
 //!
-//! Three promises hold everything together:
+//! It guarantees that:
 //!
-//! - A leader that has ended stays a zombie until labshd lets go of its [`Process`], so neither its
-//!   process id nor its group id can come to mean somebody else while a signal may still be sent.
-//! - Nothing outlives labshd unnoticed: at the end of the socket, however it came about, the
-//!   spawner ends what still runs and then itself.
-//! - The spawner never waits for one command: what a child did between fork and exec, and that it
-//!   has ended, arrive as events.
+//! - A leader that has exited stays a zombie until labshd drops its [`Process`]. So its process id
+//!   and group id cannot be reused while labshd may still send a signal to them.
+//! - No command outlives labshd: when the socket closes, for whatever reason, the spawner ends the
+//!   commands that still run, and then itself.
+//! - The spawner never blocks on one command: the result of exec and the exit arrive as events.
 //!
 //! It needs Linux 5.9 or later (`pidfd_open`, `close_range`).
 
 mod child;
 mod client;
+mod command;
+mod messages;
 mod pending_signals;
 mod process;
 mod session_signals;
@@ -39,48 +39,47 @@ use labsh_proto::message::{Status, Usage};
 pub use client::{Process, Spawner, SpawnerProcess, launch};
 pub(crate) use terminal::set_window_size;
 
-/// A command to run, complete: nothing is inherited that is not written here, save what labshd
-/// itself was started with (umask, resource limits, nice value, OOM score).
+/// A command to run. It inherits nothing else, except the umask, resource limits, nice value and
+/// OOM score that labshd was started with.
 #[derive(Clone, Default)]
 pub struct SpawnRequest {
-    /// The words. Unless `program` is given, the first is searched in the `PATH` of `env` as
-    /// execvp(3) does; a file without a format that the kernel knows is given to `/bin/sh`.
+    /// The argument vector. Unless `program` is set, the first word is searched in the `PATH` of
+    /// `env`, as execvp(3) does. A file in no format that the kernel knows is run by `/bin/sh`.
     pub argv: Vec<Vec<u8>>,
-    /// The path to execute in place of `argv[0]`, never searched: a login shell is `/bin/bash`
-    /// called `-bash`.
+    /// The path to execute instead of `argv[0]`, without a search. A login shell is `/bin/bash`
+    /// with the first word `-bash`.
     pub program: Option<Vec<u8>>,
-    /// The whole environment, in order.
+    /// The complete environment, in order.
     pub env: Vec<(Vec<u8>, Vec<u8>)>,
-    /// The working directory, entered with the rights of `identity` (a home on NFS may refuse
-    /// root).
+    /// The working directory. It is entered with the rights of `identity`, as a home directory on
+    /// NFS may refuse root.
     pub cwd: Vec<u8>,
-    /// Use `/` where `cwd` cannot be entered, as login(1) does for a missing home directory.
+    /// Whether to use `/` if `cwd` cannot be entered, as login(1) does for a missing home
+    /// directory.
     pub cwd_fallback_root: bool,
-    /// Who to become; `None` stays who labshd is.
+    /// The user to become; `None` keeps labshd's own.
     pub identity: Option<Identity>,
-    /// Go all the way up to the program, but do not execute it: the child writes [`Rehearsed`] to
-    /// its stdout and ends.
-    pub rehearse: bool,
-    /// A terminal for all three streams, which becomes the controlling terminal; `None` means three
-    /// pipes.
+    /// Whether to stop short of executing the program. The child then writes a [`DryRunResult`] to
+    /// its stdout and exits.
+    pub dry_run: bool,
+    /// A controlling terminal for all three streams; `None` means three pipes.
     pub terminal: Option<Terminal>,
 }
 
-/// What a child that only rehearses has found, as the words on its stdout, each ended by a zero
-/// byte.
+/// The result of a dry run. The child writes the two paths, each followed by a NUL byte.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rehearsed {
-    /// The file that would have been executed.
+pub struct DryRunResult {
+    /// The file that would be executed.
     pub program: Vec<u8>,
     /// The working directory that was entered.
     pub directory: Vec<u8>,
 }
 
-impl Rehearsed {
-    /// Reads what such a child has written; `None` where it is something else.
+impl DryRunResult {
+    /// Decodes the output of a dry run; `None` if it is malformed.
     pub fn decode(output: &[u8]) -> Option<Self> {
-        let mut words = output.split(|byte| *byte == 0).map(<[u8]>::to_vec);
-        match (words.next(), words.next(), words.next(), words.next()) {
+        let mut fields = output.split(|byte| *byte == 0).map(<[u8]>::to_vec);
+        match (fields.next(), fields.next(), fields.next(), fields.next()) {
             (Some(program), Some(directory), Some(rest), None) if rest.is_empty() => {
                 Some(Self { program, directory })
             }
@@ -93,58 +92,58 @@ impl Rehearsed {
     }
 }
 
-/// A terminal as it is asked for. The command finds its path in `LABSH_TTY`.
+/// A requested terminal. The command finds its path in `LABSH_TTY`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Terminal {
-    /// How large it is before the command looks.
+    /// The initial size.
     pub size: WindowSize,
-    /// The group through which others may write to it (write(1)): `tty`, where there is such a
-    /// group. It counts only together with an identity: who becomes nobody else gets a terminal
-    /// that is theirs already.
+    /// The group whose members may write to the terminal through programs like write(1): `tty`,
+    /// where that group exists. Used only together with an identity; otherwise the terminal already
+    /// belongs to the right user.
     pub group: Option<u32>,
 }
 
-/// The size of a terminal (`TIOCSWINSZ`, ioctl_tty(2)). Any value is harmless: the kernel only
-/// remembers it.
+/// The size of a terminal (`TIOCSWINSZ`, ioctl_tty(2)). The kernel only stores it, so every value
+/// is valid.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct WindowSize {
-    /// Characters in a line.
+    /// Width in characters.
     pub columns: u16,
-    /// Lines.
+    /// Height in characters.
     pub rows: u16,
-    /// Pixels across.
+    /// Width in pixels.
     pub width: u16,
-    /// Pixels down.
+    /// Height in pixels.
     pub height: u16,
 }
 
-/// The credentials of a user, looked up beforehand: the spawner never asks the user database.
+/// A user's credentials. labshd looks them up: the spawner never queries the user database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     /// Real, effective and saved user id.
     pub uid: u32,
     /// Real, effective and saved group id.
     pub gid: u32,
-    /// Supplementary groups, all of them.
+    /// All supplementary groups.
     pub groups: Vec<u32>,
 }
 
-/// A command that runs: its program has been executed.
+/// A running command: its program has been executed.
 #[derive(Debug)]
 pub struct Spawned {
-    /// Process id of the leader, which is also the id of its group and of its session.
+    /// Process id of the leader, which is also the id of its process group and its session.
     pub pid: u32,
-    /// What the command's three streams are joined to.
+    /// labshd's ends of the command's streams.
     pub streams: Streams,
-    /// The hold on the command.
+    /// The handle on the command.
     pub process: Process,
 }
 
-/// labshd's ends of a command's streams: close-on-exec and non-blocking here, blocking at the
-/// command's own end.
+/// labshd's ends of a command's streams: close-on-exec and non-blocking. The command's own ends
+/// block.
 #[derive(Debug)]
 pub enum Streams {
-    /// A pipe for each.
+    /// A pipe for each stream.
     Pipes {
         /// Writes to the command's standard input.
         stdin: OwnedFd,
@@ -153,8 +152,8 @@ pub enum Streams {
         /// Reads the command's standard error.
         stderr: OwnedFd,
     },
-    /// One terminal for all; this is its master side (pty(7)). The spawner has another descriptor
-    /// of it, so it is hung up only once the [`Process`] is dropped as well.
+    /// The master side of the terminal (pty(7)). The spawner holds a duplicate of it, so the
+    /// terminal is hung up only once the [`Process`] is dropped as well.
     Terminal(OwnedFd),
 }
 
@@ -163,72 +162,71 @@ pub enum Streams {
 pub struct Ended {
     /// Exit status, as wait(2) reports it.
     pub status: Status,
-    /// Usage of the leader and of the descendants that it waited for (getrusage(2),
-    /// `RUSAGE_BOTH`), from fork to exit. The kernel counts memory from before exec too, so the
-    /// spawner's copy is a lower bound for `peak_memory`: about 0.5 MiB, measured with a program
-    /// that only exits. `true` shows 1.1 MiB, its own.
+    /// Usage of the leader and of the descendants that it waited for (getrusage(2), `RUSAGE_BOTH`),
+    /// from fork to exit. The kernel counts memory from before exec too, so the spawner's copy is a
+    /// lower bound for `peak_memory`: about 0.5 MiB, measured with a program that only exits.
+    /// `true` shows 1.1 MiB, its own.
     pub usage: Usage,
 }
 
-/// Why a command did not start. Nothing of it remains.
+/// Why a command did not start. No process of it remains.
 #[derive(Debug, thiserror::Error)]
 pub enum SpawnError {
-    /// No such program: a shell's 127.
+    /// The program does not exist: a shell's status 127.
     #[error("{program}: command not found")]
     NotFound {
-        /// The program as it was named.
+        /// The requested program.
         program: String,
     },
-    /// There is such a file, but it cannot be run (no permission, a directory, no interpreter): a
-    /// shell's 126.
+    /// The program exists but cannot be executed (no permission, a directory, no interpreter): a
+    /// shell's status 126.
     #[error("{program}: cannot be executed: {source}")]
     NotExecutable {
-        /// The program as it was named.
+        /// The requested program.
         program: String,
-        /// The kernel's reason.
+        /// The kernel's error.
         source: io::Error,
     },
     /// The working directory cannot be entered.
     #[error("cannot enter the working directory {}: {source}", path.display())]
     Directory {
-        /// The directory as it was named.
+        /// The requested directory.
         path: PathBuf,
-        /// The kernel's reason.
+        /// The kernel's error.
         source: io::Error,
     },
-    /// The words and the environment are more than the kernel takes (execve(2), `E2BIG`).
+    /// Arguments and environment exceed the kernel's limits (execve(2), `E2BIG`).
     #[error(
-        "the command line and environment are too large: one word may have 128 KiB, and all \
-         together \
+        "the arguments and environment are too large: one word may have 128 KiB, and all together \
          a quarter of the stack limit; pass long input on stdin"
     )]
     TooLarge,
-    /// The user's credentials could not be taken on.
+    /// The process could not change to the user.
     #[error("cannot run commands as that user: {source}; labshd must run as root to change users")]
     Identity {
-        /// The kernel's reason.
+        /// The kernel's error.
         source: io::Error,
     },
-    /// Processes, memory or descriptors have run out, for now.
+    /// The host has no free process, memory or descriptor.
     #[error("the machine is short of processes, memory or descriptors: {source}")]
     Resources {
-        /// The kernel's reason.
+        /// The kernel's error.
         source: io::Error,
     },
-    /// The spawner has gone, so labshd cannot run anything any more.
-    #[error("the spawner process has gone; labshd has to be restarted")]
+    /// The spawner has exited, so labshd cannot run any command.
+    #[error("the spawner process has exited; labshd must be restarted")]
     Lost,
-    /// Anything else.
+    /// Any other error.
     #[error("cannot start the command ({stage}): {source}")]
     Other {
-        /// What was being done.
+        /// The stage that failed.
         stage: &'static str,
-        /// The reason.
+        /// The error.
         source: io::Error,
     },
 }
 
-/// The spawner has gone, and with it all knowledge of how the command ended.
+/// The spawner has exited, so the exit status of the command is unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the spawner process has gone; how the command ended is not known")]
+#[error("the spawner process has exited; the command's exit status is unknown")]
 pub struct SpawnerLost;

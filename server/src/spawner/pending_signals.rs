@@ -1,4 +1,5 @@
-//! Which signals are on their way to a command: enough that the last one counts, and no more.
+//! Tracks the unsent signals of a command, so that a flood of them stays small and its last one
+//! still takes effect.
 
 use std::ops::BitOr;
 use std::sync::{Arc, Mutex};
@@ -7,44 +8,46 @@ use nix::libc;
 
 use super::client::lock;
 
-/// How many signals may be under way to one command before those that undo each other are left out
-/// as well.
-const SIGNALS_UNDER_WAY: usize = 32;
+/// Limit on the unsent signals of one command, beyond which signals that cancel each other are
+/// dropped as well.
+const MAX_PENDING_SIGNALS: usize = 32;
 
-/// What stops a process; SIGCONT undoes it, and it undoes SIGCONT (signal(7)).
-const STOPS: [i32; 4] = [libc::SIGSTOP, libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU];
+/// Signals that stop a process. They discard a pending SIGCONT, and SIGCONT discards them
+/// (signal(7)).
+const STOP_SIGNALS: [i32; 4] = [libc::SIGSTOP, libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU];
 
-/// The signals that are under way to one command.
+/// The unsent signals of one command.
 #[derive(Debug, Default)]
-pub(super) struct Signals {
-    /// Those that nothing behind them undoes, a bit each.
-    kinds: u64,
+pub(super) struct PendingSignals {
+    /// One bit for each unsent signal that no later one cancels.
+    uncanceled: u64,
     count: usize,
 }
 
-/// A signal that is on its way to one command; while it is, there is no need for another of its
-/// kind, as with those that are pending in the kernel (signal(7)).
+/// An unsent signal of one command. While it exists, an equal one is redundant, as with pending
+/// signals in the kernel (signal(7)).
 #[derive(Debug)]
-pub(super) struct UnderWay {
-    signals: Arc<Mutex<Signals>>,
+pub(super) struct PendingSignal {
+    signals: Arc<Mutex<PendingSignals>>,
     bit: u64,
 }
 
-impl UnderWay {
-    /// `None` where one is on its way already.
-    pub(super) fn new(signals: &Arc<Mutex<Signals>>, signal: i32) -> Option<Self> {
+impl PendingSignal {
+    /// Registers a signal; `None` if it is redundant or there are too many.
+    pub(super) fn new(signals: &Arc<Mutex<PendingSignals>>, signal: i32) -> Option<Self> {
         let own = bit(signal);
-        let undone = match signal {
-            libc::SIGCONT => STOPS.map(bit).into_iter().fold(0, BitOr::bitor),
-            stop if STOPS.contains(&stop) => bit(libc::SIGCONT),
+        let canceled = match signal {
+            libc::SIGCONT => STOP_SIGNALS.map(bit).into_iter().fold(0, BitOr::bitor),
+            stop if STOP_SIGNALS.contains(&stop) => bit(libc::SIGCONT),
             _ => 0,
         };
-        let mut under_way = lock(signals);
-        if under_way.kinds & own != 0 || undone != 0 && under_way.count >= SIGNALS_UNDER_WAY {
+        let mut pending = lock(signals);
+        let redundant = pending.uncanceled & own != 0;
+        if redundant || canceled != 0 && pending.count >= MAX_PENDING_SIGNALS {
             return None;
         }
-        under_way.kinds = under_way.kinds & !undone | own;
-        under_way.count += 1;
+        pending.uncanceled = pending.uncanceled & !canceled | own;
+        pending.count += 1;
         Some(Self { signals: signals.clone(), bit: own })
     }
 }
@@ -53,11 +56,11 @@ fn bit(signal: i32) -> u64 {
     1 << (signal.unsigned_abs() % u64::BITS)
 }
 
-impl Drop for UnderWay {
+impl Drop for PendingSignal {
     fn drop(&mut self) {
-        let mut under_way = lock(&self.signals);
-        under_way.kinds &= !self.bit;
-        under_way.count -= 1;
+        let mut pending = lock(&self.signals);
+        pending.uncanceled &= !self.bit;
+        pending.count -= 1;
     }
 }
 
@@ -66,13 +69,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn signals_that_undo_each_other_are_few_too() {
-        let signals = Arc::<Mutex<Signals>>::default();
+    fn signals_that_cancel_each_other_are_limited_too() {
+        let signals = Arc::<Mutex<PendingSignals>>::default();
         let flood = [libc::SIGSTOP, libc::SIGCONT, libc::SIGTERM].into_iter().cycle().take(10_000);
-        let under_way: Vec<UnderWay> =
-            flood.filter_map(|signal| UnderWay::new(&signals, signal)).collect();
-        assert_eq!(under_way.len(), SIGNALS_UNDER_WAY);
-        drop(under_way);
-        assert!(UnderWay::new(&signals, libc::SIGCONT).is_some());
+        let pending: Vec<PendingSignal> =
+            flood.filter_map(|signal| PendingSignal::new(&signals, signal)).collect();
+        assert_eq!(pending.len(), MAX_PENDING_SIGNALS);
+        drop(pending);
+        assert!(PendingSignal::new(&signals, libc::SIGCONT).is_some());
     }
 }

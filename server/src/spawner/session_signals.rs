@@ -1,4 +1,4 @@
-//! Signals for the processes of a terminal's session: changes with how those are found.
+//! Sends signals to the processes of terminal sessions, found by scanning `/proc` once per batch.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -7,74 +7,75 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use nix::libc;
 use nix::unistd::{Pid, getpgid, getsid};
 
-use super::process::pidfd_open;
+use super::command::pidfd_open;
 
-/// How often all processes are gone through at most. The second time finds nobody new, unless
-/// somebody was just being forked.
-const PASSES: usize = 8;
+/// Limit on scans of `/proc` for one batch. A second scan finds a new process only if one was being
+/// forked during the first.
+const MAX_SCANS: usize = 8;
 
-/// What sessions are still to be told, each in order. The machine's processes are gone through once
-/// for all of it, as a client can send far more signals than there is time to look for whom they
-/// are.
+/// Signals for the members of sessions, in order for each session. One scan of `/proc` serves the
+/// whole batch, as a client can send signals much faster than `/proc` can be scanned.
 #[derive(Default)]
-pub(super) struct Tidings(HashMap<Pid, Vec<Tiding>>);
+pub(super) struct SignalBatch(HashMap<Pid, Vec<GroupSignal>>);
 
 #[derive(PartialEq)]
-struct Tiding {
-    /// `None` is the whole session.
+struct GroupSignal {
+    /// `None` means the whole session.
     group: Option<Pid>,
     signal: i32,
 }
 
-impl Tidings {
-    /// Of those that are the same only the last one is kept: it counts against what it undoes, and
-    /// what undoes it.
+impl SignalBatch {
+    /// Adds a signal. Of equal signals only the last one remains, so that its order relative to the
+    /// signals that cancel it (SIGSTOP and SIGCONT) is preserved.
     pub(super) fn add(&mut self, session: Pid, group: Option<Pid>, signal: i32) {
-        let tiding = Tiding { group, signal };
-        let waiting = self.0.entry(session).or_default();
-        waiting.retain(|other| *other != tiding);
-        waiting.push(tiding);
+        let added = GroupSignal { group, signal };
+        let queue = self.0.entry(session).or_default();
+        queue.retain(|queued| *queued != added);
+        queue.push(added);
     }
 
-    /// Sends all of them.
+    /// Sends all signals.
     ///
-    /// The sessions' leaders must not have been reaped: then nobody else can have their numbers. A
-    /// process is held by a pidfd before it is looked at, so it is the one that was looked at, or
-    /// is gone, when a signal is sent.
-    pub(super) fn tell(self) {
+    /// The leaders of the sessions must not have been reaped, so that their ids are not reused. A
+    /// pidfd is opened before a process is checked, so a signal reaches the process that was
+    /// checked or none.
+    pub(super) fn send_all(self) {
         if self.0.is_empty() {
             return;
         }
-        let mut told = HashSet::new();
-        for _ in 0..PASSES {
-            let before = told.len();
+        let mut signaled = HashSet::new();
+        for _ in 0..MAX_SCANS {
+            let before = signaled.len();
             let Ok(entries) = fs::read_dir("/proc") else { return };
             let processes =
                 entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
             for process in processes.map(Pid::from_raw) {
-                if !told.contains(&process) && !self.signals_for(process).is_empty() {
-                    told.insert(process);
+                if !signaled.contains(&process) && !self.signals_for(process).is_empty() {
+                    signaled.insert(process);
                     let Ok(pidfd) = pidfd_open(process) else { continue };
-                    self.signals_for(process).into_iter().for_each(|signal| send(&pidfd, signal));
+                    for signal in self.signals_for(process) {
+                        send(&pidfd, signal);
+                    }
                 }
             }
-            if told.len() == before {
+            if signaled.len() == before {
                 return;
             }
         }
     }
 
     fn signals_for(&self, process: Pid) -> Vec<i32> {
-        let waiting = getsid(Some(process)).ok().and_then(|session| self.0.get(&session));
-        let (Some(waiting), Ok(its)) = (waiting, getpgid(Some(process))) else { return Vec::new() };
-        let meant = waiting.iter().filter(|tiding| tiding.group.is_none_or(|group| group == its));
-        meant.map(|tiding| tiding.signal).collect()
+        let queue = getsid(Some(process)).ok().and_then(|session| self.0.get(&session));
+        let (Some(queue), Ok(group)) = (queue, getpgid(Some(process))) else { return Vec::new() };
+        let matching = queue.iter().filter(|queued| queued.group.is_none_or(|id| id == group));
+        matching.map(|queued| queued.signal).collect()
     }
 }
 
 fn send(pidfd: &OwnedFd, signal: i32) {
-    // SAFETY: with a null pointer for the siginfo the call touches no memory. Errors (no such
-    // signal, a process that is gone or has become another user) need no answer.
+    // SAFETY: with a null pointer for the siginfo the call touches no memory. Errors (an invalid
+    // signal, a process that has ended or changed its user) are ignored.
     #[allow(unsafe_code)]
     unsafe {
         libc::syscall(
@@ -98,9 +99,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_flood_is_told_once_and_its_last_signal_counts() {
-        // A session of its own, as a command's is: in a container the test's own may have no
-        // number.
+    fn of_equal_signals_only_the_last_is_sent() {
+        // A session of its own, as a command has: in a container the session id of the test itself
+        // may be 0.
         let mut leader = Command::new("setsid")
             .args(["sh", "-c", "echo; read -r end"])
             .stdin(Stdio::piped())
@@ -110,17 +111,17 @@ mod tests {
         leader.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
         let session = Pid::from_raw(leader.id().try_into().unwrap());
         let other = Pid::from_raw(i32::MAX);
-        let mut tidings = Tidings::default();
+        let mut batch = SignalBatch::default();
         for _ in 0..1000 {
             for signal in [SIGSTOP, SIGTERM, SIGCONT, SIGSTOP] {
-                tidings.add(session, Some(session), signal);
-                tidings.add(session, Some(other), signal);
-                tidings.add(other, None, signal);
+                batch.add(session, Some(session), signal);
+                batch.add(session, Some(other), signal);
+                batch.add(other, None, signal);
             }
         }
-        tidings.add(session, None, SIGHUP);
-        assert_eq!(tidings.signals_for(session), [SIGTERM, SIGCONT, SIGSTOP, SIGHUP]);
-        assert!(tidings.signals_for(getpid()).is_empty());
+        batch.add(session, None, SIGHUP);
+        assert_eq!(batch.signals_for(session), [SIGTERM, SIGCONT, SIGSTOP, SIGHUP]);
+        assert!(batch.signals_for(getpid()).is_empty());
         drop(leader.stdin.take());
         leader.wait().unwrap();
     }

@@ -1,4 +1,4 @@
-//! A command's terminal as the spawner has it: changes with how terminals are made.
+//! Opens a command's terminal, sets its size, and queries its foreground group.
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -11,20 +11,20 @@ use nix::sys::stat::{Mode, fchmod};
 use nix::sys::termios::{InputFlags, SetArg, tcgetattr, tcsetattr};
 use nix::unistd::{Gid, Pid, Uid, fchown, getpgrp, tcgetpgrp};
 
-use super::wire::Credentials;
+use super::messages::Credentials;
 use super::{Terminal, WindowSize};
 
-/// The side of a terminal that a command has.
+/// The command's side of a terminal (pty(7)).
 pub(super) struct Slave {
     pub(super) fd: OwnedFd,
-    /// `LABSH_TTY` and its path, for the command's environment.
+    /// `LABSH_TTY=` and its path, for the command's environment.
     pub(super) variable: CString,
 }
 
 impl Slave {
-    /// Makes it the controlling terminal of the caller's session, with the caller's group in the
-    /// foreground. Only the leader of a session without a terminal can.
-    pub(super) fn control(&self) -> nix::Result<()> {
+    /// Makes it the controlling terminal of the caller's session, with the caller's process group
+    /// in the foreground. The caller must lead a session that has no terminal.
+    pub(super) fn make_controlling(&self) -> nix::Result<()> {
         // SAFETY: TIOCSCTTY takes a number and touches no memory (ioctl_tty(2)).
         #[allow(unsafe_code)]
         let result = unsafe { libc::ioctl(self.fd.as_raw_fd(), libc::TIOCSCTTY, 0) };
@@ -32,13 +32,13 @@ impl Slave {
     }
 }
 
-/// Opens a terminal: its master, non-blocking, and its slave, which belongs to the user. Both are
-/// close-on-exec.
+/// Opens a terminal and returns its master, non-blocking, and its slave, owned by the user. Both
+/// are close-on-exec.
 pub(super) fn open_terminal(
     terminal: &Terminal,
     user: Option<&Credentials>,
 ) -> nix::Result<(OwnedFd, Slave)> {
-    // The spawner leads a session that has no terminal, and must not get one by opening it.
+    // The spawner leads a session without a terminal, and opening one would make it controlling.
     let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     let master = posix_openpt(flags | OFlag::O_NONBLOCK)?;
     unlockpt(&master)?;
@@ -46,10 +46,10 @@ pub(super) fn open_terminal(
     let fd = open(path.as_str(), flags, Mode::empty())?;
     let variable = CString::new(format!("LABSH_TTY={path}")).map_err(|_| Errno::EINVAL)?;
     if let Some(user) = user {
-        give(&fd, user, terminal.group.map(Gid::from_raw))?;
+        change_owner(&fd, user, terminal.group.map(Gid::from_raw))?;
     }
-    // What is typed is UTF-8 nearly everywhere by now. Without the flag, the kernel's own line
-    // editing would take a character apart and erase its last byte alone.
+    // Input is UTF-8 nearly everywhere. Without the flag, the kernel's line editing would erase
+    // only the last byte of a multi-byte character.
     let mut modes = tcgetattr(&fd)?;
     modes.input_flags |= InputFlags::IUTF8;
     tcsetattr(&fd, SetArg::TCSANOW, &modes)?;
@@ -57,9 +57,8 @@ pub(super) fn open_terminal(
     Ok((master.into(), Slave { fd, variable }))
 }
 
-/// The user may do everything with it, and the members of the group, through programs like
-/// write(1), write to it.
-fn give(slave: &OwnedFd, user: &Credentials, group: Option<Gid>) -> nix::Result<()> {
+/// Gives the terminal to the user, and lets the group write to it, for programs like write(1).
+fn change_owner(slave: &OwnedFd, user: &Credentials, group: Option<Gid>) -> nix::Result<()> {
     let mode = match group {
         Some(_) => Mode::S_IRUSR | Mode::S_IWUSR | Mode::S_IWGRP,
         None => Mode::S_IRUSR | Mode::S_IWUSR,
@@ -71,12 +70,12 @@ fn give(slave: &OwnedFd, user: &Credentials, group: Option<Gid>) -> nix::Result<
     Ok(())
 }
 
-/// Sets a terminal's size, by either of its sides. Where it has changed, the kernel sends SIGWINCH
-/// to the group in the foreground.
+/// Sets a terminal's size through either of its sides. If the size changes, the kernel sends
+/// SIGWINCH to the foreground process group.
 ///
 /// # Errors
 ///
-/// When the descriptor is no terminal.
+/// When the descriptor is not a terminal.
 pub(crate) fn set_window_size(terminal: impl AsFd, size: WindowSize) -> nix::Result<()> {
     let WindowSize { columns, rows, width, height } = size;
     let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: width, ws_ypixel: height };
@@ -89,8 +88,8 @@ pub(crate) fn set_window_size(terminal: impl AsFd, size: WindowSize) -> nix::Res
 
 /// Returns the process group in a terminal's foreground, asked through its master (tcgetpgrp(3)).
 /// The group may have ended since and its number may be in use again;
-/// [`Tidings`](super::session_signals::Tidings) signals only members of the session.
+/// [`SignalBatch`](super::session_signals::SignalBatch) signals only members of the session.
 pub(super) fn foreground(master: &OwnedFd) -> Option<Pid> {
-    // Where there is none the kernel says 0, which to kill(2) would mean our own group.
+    // Without one the kernel returns 0, which kill(2) would take for the caller's own group.
     tcgetpgrp(master).ok().filter(|group| group.as_raw() > 1 && *group != getpgrp())
 }

@@ -1,143 +1,26 @@
-//! The private messages between labshd and its spawner: changes when either has something new to
-//! say.
+//! Encodes and decodes the messages between labshd and its spawner.
 //!
-//! Both ends are the same program, forked apart, so there are no versions. Every message is a fixed
-//! header (`length: u32`, `kind: u8`, three zero bytes, `id: u64`, big-endian) and `length` bytes
-//! of body. The id is the command's, chosen by labshd and never used twice.
+//! Both ends are forks of the same program, so the format has no version. Every message is a header
+//! (`length: u32`, `kind: u8`, three zero bytes, `id: u64`, big-endian) and a body of `length`
+//! bytes. labshd chooses the id of a command and never reuses it.
 
 use std::ffi::CStr;
 
 use labsh_proto::message::{Status, Usage};
-use nix::errno::Errno;
 use nix::unistd::{Gid, Uid};
 
+use super::messages::{Credentials, Failure, Malformed, Request, SpawnerOrder, SpawnerReply};
 use super::{Ended, SpawnRequest, Terminal, WindowSize};
 
-const HEADER: usize = 16;
+/// Length of a header, in bytes.
+const HEADER_LEN: usize = 16;
 
-/// The largest body: above the 6 MiB that Linux takes for arguments and environment whatever the
-/// stack limit.
-pub(super) const MAX_BODY: usize = 8 << 20;
+/// Limit on a body's length, in bytes. Linux accepts at most 6 MiB of arguments and environment,
+/// whatever the stack limit.
+pub(super) const MAX_BODY_LEN: usize = 8 << 20;
 
-/// How much is read from the socket at once.
-pub(super) const CHUNK: usize = 64 << 10;
-
-/// A message that cannot be: the two halves disagree, which is a bug and not a peer's doing.
-#[derive(Debug, thiserror::Error)]
-#[error("a malformed message between labshd and its spawner")]
-pub(super) struct Malformed;
-
-/// From labshd to the spawner.
-pub(super) enum Order<'a> {
-    /// Start a command. Answered by `Spawned` or `Failed`.
-    Spawn(Request<'a>),
-    /// Send this signal to the command.
-    Signal(i32),
-    /// Tell the command that nobody is there any more.
-    HangUp,
-    /// Kill the command if its leader still runs, and reap that once it has ended; nothing more
-    /// will be asked, and nothing more is answered.
-    Release,
-}
-
-/// From the spawner to labshd.
-#[derive(Debug, PartialEq)]
-pub(super) enum Answer {
-    /// The program has been executed. Descriptors travel with the first byte: the labshd ends of
-    /// stdin, stdout and stderr, or the master of its terminal.
-    Spawned(u32),
-    /// The command did not start, and nothing of it remains.
-    Failed(Failure),
-    /// The leader has ended.
-    Ended(Ended),
-}
-
-/// A [`SpawnRequest`] as the spawner sees it. Strings travel with their terminating zero, so that
-/// exec can be pointed at the message itself.
-#[derive(Clone)]
-pub(super) struct Request<'a> {
-    pub(super) argv: Vec<&'a CStr>,
-    pub(super) program: Option<&'a CStr>,
-    pub(super) env: Vec<&'a CStr>,
-    pub(super) cwd: &'a CStr,
-    pub(super) cwd_fallback_root: bool,
-    pub(super) rehearse: bool,
-    pub(super) identity: Option<Credentials>,
-    pub(super) terminal: Option<Terminal>,
-}
-
-/// An [`Identity`](super::Identity) in the types of the system calls.
-#[derive(Clone)]
-pub(super) struct Credentials {
-    pub(super) uid: Uid,
-    pub(super) gid: Gid,
-    pub(super) groups: Vec<Gid>,
-}
-
-/// What was being done when starting a command failed, and the kernel's reason.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Failure {
-    pub(super) stage: Stage,
-    pub(super) errno: Errno,
-}
-
-/// The steps to a running command, in order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub(super) enum Stage {
-    Pipes,
-    Terminal,
-    Fork,
-    Watch,
-    Session,
-    Descriptors,
-    Signals,
-    Limits,
-    Identity,
-    Directory,
-    Interpreter,
-    Execute,
-}
-
-impl Stage {
-    const ALL: [Stage; 12] = {
-        use Stage::*;
-        [
-            Pipes,
-            Terminal,
-            Fork,
-            Watch,
-            Session,
-            Descriptors,
-            Signals,
-            Limits,
-            Identity,
-            Directory,
-            Interpreter,
-            Execute,
-        ]
-    };
-
-    pub(super) fn failed(self, errno: Errno) -> Failure {
-        Failure { stage: self, errno }
-    }
-}
-
-impl Failure {
-    /// Small enough that a pipe takes it whole.
-    pub(super) const SIZE: usize = 5;
-
-    pub(super) fn encode(self) -> [u8; Self::SIZE] {
-        let [a, b, c, d] = (self.errno as i32).to_be_bytes();
-        [self.stage as u8, a, b, c, d]
-    }
-
-    pub(super) fn decode(bytes: [u8; Self::SIZE]) -> Result<Failure, Malformed> {
-        let [stage, errno @ ..] = bytes;
-        let stage = *Stage::ALL.get(usize::from(stage)).ok_or(Malformed)?;
-        Ok(stage.failed(Errno::from_raw(i32::from_be_bytes(errno))))
-    }
-}
+/// Size of one read from the socket, in bytes.
+pub(super) const READ_SIZE: usize = 64 << 10;
 
 const SPAWN: u8 = 1;
 const SIGNAL: u8 = 2;
@@ -152,94 +35,108 @@ const FALLBACK_ROOT: u8 = 2;
 const HAS_IDENTITY: u8 = 4;
 const HAS_TERMINAL: u8 = 8;
 const HAS_TERMINAL_GROUP: u8 = 16;
-const REHEARSE: u8 = 32;
+const DRY_RUN: u8 = 32;
 
-/// The bytes of a request to spawn, or the reason why no kernel would take it.
-pub(super) fn spawn(id: u64, request: &SpawnRequest) -> Result<Vec<u8>, Unfit> {
-    let strings =
-        request.argv.iter().map(Vec::len).chain(request.env.iter().map(|(k, v)| k.len() + v.len()));
-    if strings.sum::<usize>() > MAX_BODY / 2 {
-        return Err(Unfit::TooLarge);
-    }
-    if request.argv.is_empty() {
-        return Err(Unfit::Invalid("a command needs at least one word"));
-    }
-    let mut message = Message::new(SPAWN, id);
-    message.u8(if request.program.is_some() { HAS_PROGRAM } else { 0 }
-        | if request.cwd_fallback_root { FALLBACK_ROOT } else { 0 }
-        | if request.identity.is_some() { HAS_IDENTITY } else { 0 }
-        | if request.rehearse { REHEARSE } else { 0 }
-        | if request.terminal.is_some() { HAS_TERMINAL } else { 0 }
-        | if request.terminal.is_some_and(|terminal| terminal.group.is_some()) {
-            HAS_TERMINAL_GROUP
-        } else {
-            0
-        });
-    if let Some(identity) = &request.identity {
-        message.u32(identity.uid);
-        message.u32(identity.gid);
-        message.count(identity.groups.len());
-        identity.groups.iter().for_each(|&group| message.u32(group));
-    }
-    if let Some(Terminal { size, group }) = &request.terminal {
-        [size.columns, size.rows, size.width, size.height]
-            .into_iter()
-            .for_each(|value| message.u32(value.into()));
-        group.iter().for_each(|&group| message.u32(group));
-    }
-    message.count(request.argv.len());
-    message.count(request.env.len());
-    message.string(&[&request.cwd])?;
-    request.program.iter().try_for_each(|program| message.string(&[program]))?;
-    request.argv.iter().try_for_each(|word| message.string(&[word]))?;
-    for (name, value) in &request.env {
-        if name.is_empty() || name.contains(&b'=') {
-            return Err(Unfit::Invalid("an environment variable's name is empty or holds '='"));
-        }
-        message.string(&[name, b"=", value])?;
-    }
-    let bytes = message.finish();
-    if bytes.len() - HEADER > MAX_BODY { Err(Unfit::TooLarge) } else { Ok(bytes) }
-}
-
-/// Why a request cannot be put into words.
+/// Why a request cannot be encoded.
 #[derive(Debug, PartialEq)]
-pub(super) enum Unfit {
+pub(super) enum EncodeError {
     TooLarge,
     Invalid(&'static str),
 }
 
-/// The bytes of an order to send a signal.
-pub(super) fn signal(id: u64, signal: i32) -> Vec<u8> {
-    let mut message = Message::new(SIGNAL, id);
+/// Encodes an order to spawn.
+///
+/// # Errors
+///
+/// When no kernel would accept the request.
+pub(super) fn encode_spawn(id: u64, request: &SpawnRequest) -> Result<Vec<u8>, EncodeError> {
+    let strings =
+        request.argv.iter().map(Vec::len).chain(request.env.iter().map(|(k, v)| k.len() + v.len()));
+    if strings.sum::<usize>() > MAX_BODY_LEN / 2 {
+        return Err(EncodeError::TooLarge);
+    }
+    if request.argv.is_empty() {
+        return Err(EncodeError::Invalid("a command needs at least one word"));
+    }
+    let has_terminal_group = request.terminal.is_some_and(|terminal| terminal.group.is_some());
+    let flags = [
+        (request.program.is_some(), HAS_PROGRAM),
+        (request.cwd_fallback_root, FALLBACK_ROOT),
+        (request.identity.is_some(), HAS_IDENTITY),
+        (request.dry_run, DRY_RUN),
+        (request.terminal.is_some(), HAS_TERMINAL),
+        (has_terminal_group, HAS_TERMINAL_GROUP),
+    ];
+    let mut message = MessageWriter::new(SPAWN, id);
+    message.u8(flags.into_iter().fold(0, |sum, (set, flag)| if set { sum | flag } else { sum }));
+    if let Some(identity) = &request.identity {
+        message.u32(identity.uid);
+        message.u32(identity.gid);
+        message.count(identity.groups.len());
+        for &group in &identity.groups {
+            message.u32(group);
+        }
+    }
+    if let Some(Terminal { size, group }) = &request.terminal {
+        for value in [size.columns, size.rows, size.width, size.height] {
+            message.u32(value.into());
+        }
+        if let Some(group) = *group {
+            message.u32(group);
+        }
+    }
+    message.count(request.argv.len());
+    message.count(request.env.len());
+    message.string(&[&request.cwd])?;
+    if let Some(program) = &request.program {
+        message.string(&[program])?;
+    }
+    for word in &request.argv {
+        message.string(&[word])?;
+    }
+    for (name, value) in &request.env {
+        if name.is_empty() || name.contains(&b'=') {
+            return Err(EncodeError::Invalid(
+                "the name of an environment variable is empty or contains '='",
+            ));
+        }
+        message.string(&[name, b"=", value])?;
+    }
+    let bytes = message.finish();
+    if bytes.len() - HEADER_LEN > MAX_BODY_LEN { Err(EncodeError::TooLarge) } else { Ok(bytes) }
+}
+
+/// Encodes an order to send a signal.
+pub(super) fn encode_signal(id: u64, signal: i32) -> Vec<u8> {
+    let mut message = MessageWriter::new(SIGNAL, id);
     message.u32(signal.cast_unsigned());
     message.finish()
 }
 
-/// The bytes of an order to hang up.
-pub(super) fn hang_up(id: u64) -> Vec<u8> {
-    Message::new(HANG_UP, id).finish()
+/// Encodes an order to hang up.
+pub(super) fn encode_hang_up(id: u64) -> Vec<u8> {
+    MessageWriter::new(HANG_UP, id).finish()
 }
 
-/// The bytes of an order to reap.
-pub(super) fn release(id: u64) -> Vec<u8> {
-    Message::new(RELEASE, id).finish()
+/// Encodes an order to release a command.
+pub(super) fn encode_release(id: u64) -> Vec<u8> {
+    MessageWriter::new(RELEASE, id).finish()
 }
 
-/// The bytes of an answer.
-pub(super) fn answer(id: u64, answer: &Answer) -> Vec<u8> {
+/// Encodes a reply.
+pub(super) fn encode_reply(id: u64, reply: &SpawnerReply) -> Vec<u8> {
     let mut message;
-    match answer {
-        Answer::Spawned(pid) => {
-            message = Message::new(SPAWNED, id);
+    match reply {
+        SpawnerReply::Spawned(pid) => {
+            message = MessageWriter::new(SPAWNED, id);
             message.u32(*pid);
         }
-        Answer::Failed(failure) => {
-            message = Message::new(FAILED, id);
+        SpawnerReply::Failed(failure) => {
+            message = MessageWriter::new(FAILED, id);
             message.0.extend(failure.encode());
         }
-        Answer::Ended(Ended { status, usage }) => {
-            message = Message::new(ENDED, id);
+        SpawnerReply::Ended(Ended { status, usage }) => {
+            message = MessageWriter::new(ENDED, id);
             message.0.extend(match *status {
                 Status::Exited(code) => [0, code],
                 Status::Signaled { signal, core_dumped } => [1 + u8::from(core_dumped), signal],
@@ -253,12 +150,12 @@ pub(super) fn answer(id: u64, answer: &Answer) -> Vec<u8> {
     message.finish()
 }
 
-/// A message being written.
-struct Message(Vec<u8>);
+/// A message being encoded.
+struct MessageWriter(Vec<u8>);
 
-impl Message {
-    fn new(kind: u8, id: u64) -> Message {
-        let mut message = Message(vec![0, 0, 0, 0, kind, 0, 0, 0]);
+impl MessageWriter {
+    fn new(kind: u8, id: u64) -> Self {
+        let mut message = Self(vec![0, 0, 0, 0, kind, 0, 0, 0]);
         message.u64(id);
         message
     }
@@ -275,15 +172,17 @@ impl Message {
         self.0.extend(value.to_be_bytes());
     }
 
-    /// Saturating: a count that does not fit makes a body above every limit.
+    /// Saturates: a count above `u32::MAX` belongs to a body that exceeds the limit anyway.
     fn count(&mut self, value: usize) {
         self.u32(u32::try_from(value).unwrap_or(u32::MAX));
     }
 
-    fn string(&mut self, parts: &[&[u8]]) -> Result<(), Unfit> {
+    fn string(&mut self, parts: &[&[u8]]) -> Result<(), EncodeError> {
         for part in parts {
             if part.contains(&0) {
-                return Err(Unfit::Invalid("a word, path or variable holds a zero byte"));
+                return Err(EncodeError::Invalid(
+                    "an argument, path or variable contains a NUL byte",
+                ));
             }
             self.0.extend_from_slice(part);
         }
@@ -292,13 +191,13 @@ impl Message {
     }
 
     fn finish(mut self) -> Vec<u8> {
-        let length = u32::try_from(self.0.len() - HEADER).unwrap_or(u32::MAX);
+        let length = u32::try_from(self.0.len() - HEADER_LEN).unwrap_or(u32::MAX);
         self.0[..4].copy_from_slice(&length.to_be_bytes());
         self.0
     }
 }
 
-/// One whole message, not yet understood.
+/// A complete message whose body is not decoded yet.
 pub(super) struct Envelope<'a> {
     pub(super) id: u64,
     kind: u8,
@@ -306,36 +205,36 @@ pub(super) struct Envelope<'a> {
 }
 
 impl<'a> Envelope<'a> {
-    /// What labshd asks.
-    pub(super) fn order(&self) -> Result<Order<'a>, Malformed> {
-        let mut body = Reader(self.body);
+    /// Decodes an order of labshd.
+    pub(super) fn order(&self) -> Result<SpawnerOrder<'a>, Malformed> {
+        let mut body = BodyReader(self.body);
         let order = match self.kind {
-            SPAWN => Order::Spawn(body.request()?),
-            SIGNAL => Order::Signal(body.u32()?.cast_signed()),
-            HANG_UP => Order::HangUp,
-            RELEASE => Order::Release,
+            SPAWN => SpawnerOrder::Spawn(body.request()?),
+            SIGNAL => SpawnerOrder::Signal(body.u32()?.cast_signed()),
+            HANG_UP => SpawnerOrder::HangUp,
+            RELEASE => SpawnerOrder::Release,
             _ => return Err(Malformed),
         };
         body.finish(order)
     }
 
-    /// What the spawner tells.
-    pub(super) fn answer(&self) -> Result<Answer, Malformed> {
-        let mut body = Reader(self.body);
-        let answer = match self.kind {
-            SPAWNED => Answer::Spawned(body.u32()?),
-            FAILED => Answer::Failed(Failure::decode(body.array()?)?),
-            ENDED => Answer::Ended(body.ended()?),
+    /// Decodes a reply of the spawner.
+    pub(super) fn reply(&self) -> Result<SpawnerReply, Malformed> {
+        let mut body = BodyReader(self.body);
+        let reply = match self.kind {
+            SPAWNED => SpawnerReply::Spawned(body.u32()?),
+            FAILED => SpawnerReply::Failed(Failure::decode(body.array()?)?),
+            ENDED => SpawnerReply::Ended(body.ended()?),
             _ => return Err(Malformed),
         };
-        body.finish(answer)
+        body.finish(reply)
     }
 }
 
-/// A body being read; every step checks that the bytes are there.
-struct Reader<'a>(&'a [u8]);
+/// The part of a body that is not decoded yet. Every method checks that enough bytes remain.
+struct BodyReader<'a>(&'a [u8]);
 
-impl<'a> Reader<'a> {
+impl<'a> BodyReader<'a> {
     fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
         let (head, rest) = self.0.split_first_chunk().ok_or(Malformed)?;
         self.0 = rest;
@@ -370,7 +269,7 @@ impl<'a> Reader<'a> {
             terminal,
             cwd: self.string()?,
             cwd_fallback_root: flags & FALLBACK_ROOT != 0,
-            rehearse: flags & REHEARSE != 0,
+            dry_run: flags & DRY_RUN != 0,
             program: if flags & HAS_PROGRAM == 0 { None } else { Some(self.string()?) },
             argv: (0..words).map(|_| self.string()).collect::<Result<_, _>>()?,
             env: (0..variables).map(|_| self.string()).collect::<Result<_, _>>()?,
@@ -415,7 +314,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Bytes that have arrived, given out as whole messages.
+/// Received bytes, taken out as complete messages.
 #[derive(Default)]
 pub(super) struct Inbox {
     bytes: Vec<u8>,
@@ -423,39 +322,41 @@ pub(super) struct Inbox {
 }
 
 impl Inbox {
-    /// Adds what a read has brought.
+    /// Appends the bytes of one read.
     pub(super) fn extend(&mut self, bytes: &[u8]) {
         self.bytes.drain(..self.taken);
         self.taken = 0;
         if self.bytes.is_empty() {
-            // Every child starts with what the spawner holds: one huge request must not stay for
-            // good.
-            self.bytes.shrink_to(CHUNK);
+            // Every forked child inherits this memory, so a large request must not keep it large.
+            self.bytes.shrink_to(READ_SIZE);
         }
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// The next whole message, or `None` until more has arrived.
+    /// Takes the next complete message, or `None` if more bytes are needed.
     pub(super) fn next(&mut self) -> Result<Option<Envelope<'_>>, Malformed> {
-        let mut rest = Reader(&self.bytes[self.taken..]);
-        if rest.0.len() < HEADER {
+        let mut rest = BodyReader(&self.bytes[self.taken..]);
+        if rest.0.len() < HEADER_LEN {
             return Ok(None);
         }
         let length = rest.u32()? as usize;
         let [kind, zeros @ ..]: [u8; 4] = rest.array()?;
         let id = rest.u64()?;
-        if length > MAX_BODY || zeros != [0; 3] {
+        if length > MAX_BODY_LEN || zeros != [0; 3] {
             return Err(Malformed);
         }
         let Some(body) = rest.0.get(..length) else { return Ok(None) };
-        self.taken += HEADER + length;
+        self.taken += HEADER_LEN + length;
         Ok(Some(Envelope { id, kind, body }))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use nix::errno::Errno;
+
     use super::super::Identity;
+    use super::super::messages::Stage;
     use super::*;
 
     const SIZE: WindowSize = WindowSize { columns: u16::MAX, rows: 0, width: 640, height: 480 };
@@ -467,15 +368,15 @@ mod tests {
             env: vec![(b"A".to_vec(), b"1=2".to_vec())],
             cwd: b"/srv".to_vec(),
             cwd_fallback_root: true,
-            rehearse: true,
+            dry_run: true,
             identity: Some(Identity { uid: 1, gid: 2, groups: vec![3, 4] }),
             terminal: Some(Terminal { size: SIZE, group: Some(5) }),
         }
     }
 
     #[test]
-    fn a_request_arrives_as_it_was_made_however_it_is_cut() {
-        let bytes = spawn(7, &request()).unwrap();
+    fn a_request_is_decoded_whatever_the_sizes_of_the_reads() {
+        let bytes = encode_spawn(7, &request()).unwrap();
         for size in [1, 15, 16, 17, 4096, bytes.len()] {
             let mut inbox = Inbox::default();
             let pieces: Vec<&[u8]> = bytes.chunks(size).collect();
@@ -487,13 +388,15 @@ mod tests {
             inbox.extend(last);
             let envelope = inbox.next().unwrap().unwrap();
             assert_eq!(envelope.id, 7);
-            let Ok(Order::Spawn(request)) = envelope.order() else { panic!("not a request") };
+            let Ok(SpawnerOrder::Spawn(request)) = envelope.order() else {
+                panic!("not an order to spawn")
+            };
             assert_eq!(request.argv[..2], [c"-sh", c""]);
             assert_eq!(request.argv[2].count_bytes(), 100_000);
             assert_eq!(request.program, Some(c"/bin/sh"));
             assert_eq!(request.env, [c"A=1=2"]);
             assert_eq!(request.cwd, c"/srv");
-            assert!(request.cwd_fallback_root && request.rehearse);
+            assert!(request.cwd_fallback_root && request.dry_run);
             let credentials = request.identity.unwrap();
             assert_eq!((credentials.uid.as_raw(), credentials.gid.as_raw()), (1, 2));
             assert_eq!(credentials.groups, [Gid::from_raw(3), Gid::from_raw(4)]);
@@ -502,9 +405,10 @@ mod tests {
     }
 
     #[test]
-    fn a_request_that_is_too_short_or_too_long_is_an_error() {
-        let whole = spawn(1, &SpawnRequest { argv: vec![b"true".to_vec()], ..request() }).unwrap();
-        let body = &whole[HEADER..];
+    fn a_truncated_or_extended_request_is_malformed() {
+        let whole =
+            encode_spawn(1, &SpawnRequest { argv: vec![b"true".to_vec()], ..request() }).unwrap();
+        let body = &whole[HEADER_LEN..];
         for length in 0..body.len() {
             assert!(
                 Envelope { id: 1, kind: SPAWN, body: &body[..length] }.order().is_err(),
@@ -516,52 +420,52 @@ mod tests {
     }
 
     #[test]
-    fn what_no_kernel_would_take_is_not_sent() {
+    fn a_request_that_no_kernel_accepts_is_not_encoded() {
         let with = |change: fn(&mut SpawnRequest)| {
             let mut request = request();
             change(&mut request);
-            spawn(1, &request).unwrap_err()
+            encode_spawn(1, &request).unwrap_err()
         };
-        assert!(matches!(with(|r| r.argv.clear()), Unfit::Invalid(_)));
-        assert!(matches!(with(|r| r.argv[1] = vec![0]), Unfit::Invalid(_)));
-        assert!(matches!(with(|r| r.cwd = b"/a\0b".to_vec()), Unfit::Invalid(_)));
-        assert!(matches!(with(|r| r.env[0].0.clear()), Unfit::Invalid(_)));
-        assert!(matches!(with(|r| r.env[0].0 = b"A=".to_vec()), Unfit::Invalid(_)));
-        assert_eq!(with(|r| r.argv[1] = vec![b'x'; MAX_BODY]), Unfit::TooLarge);
+        assert!(matches!(with(|r| r.argv.clear()), EncodeError::Invalid(_)));
+        assert!(matches!(with(|r| r.argv[1] = vec![0]), EncodeError::Invalid(_)));
+        assert!(matches!(with(|r| r.cwd = b"/a\0b".to_vec()), EncodeError::Invalid(_)));
+        assert!(matches!(with(|r| r.env[0].0.clear()), EncodeError::Invalid(_)));
+        assert!(matches!(with(|r| r.env[0].0 = b"A=".to_vec()), EncodeError::Invalid(_)));
+        assert_eq!(with(|r| r.argv[1] = vec![b'x'; MAX_BODY_LEN]), EncodeError::TooLarge);
     }
 
     #[test]
-    fn every_answer_arrives_as_it_was_given() {
+    fn every_reply_is_decoded_as_it_was_encoded() {
         let usage = Usage { wall: 1, user: 2, system: 3, peak_memory: u64::MAX };
-        let ended = |status| Answer::Ended(Ended { status, usage });
-        let mut answers = vec![
-            Answer::Spawned(4_194_304),
+        let ended = |status| SpawnerReply::Ended(Ended { status, usage });
+        let mut replies = vec![
+            SpawnerReply::Spawned(4_194_304),
             ended(Status::Exited(255)),
             ended(Status::Signaled { signal: 64, core_dumped: false }),
             ended(Status::Signaled { signal: 11, core_dumped: true }),
         ];
-        answers.extend(Stage::ALL.map(|stage| Answer::Failed(stage.failed(Errno::ENOENT))));
+        replies.extend(Stage::ALL.map(|stage| SpawnerReply::Failed(stage.failed(Errno::ENOENT))));
         let mut inbox = Inbox::default();
-        for expected in &answers {
-            inbox.extend(&answer(9, expected));
+        for expected in &replies {
+            inbox.extend(&encode_reply(9, expected));
         }
-        for expected in &answers {
+        for expected in &replies {
             let envelope = inbox.next().unwrap().unwrap();
-            assert_eq!((envelope.id, &envelope.answer().unwrap()), (9, expected));
+            assert_eq!((envelope.id, &envelope.reply().unwrap()), (9, expected));
             let short = &envelope.body[..envelope.body.len() - 1];
-            assert!(Envelope { id: 9, kind: envelope.kind, body: short }.answer().is_err());
+            assert!(Envelope { id: 9, kind: envelope.kind, body: short }.reply().is_err());
         }
         assert!(inbox.next().unwrap().is_none());
     }
 
     #[test]
-    fn a_header_that_cannot_be_is_an_error() {
+    fn an_invalid_header_is_malformed() {
         for header in [[0xff, 0, 0, 0, SPAWN, 0, 0, 0], [0, 0, 0, 0, SPAWN, 0, 0, 1]] {
             let mut inbox = Inbox::default();
             inbox.extend(&[header, [0; 8]].concat());
             assert!(inbox.next().is_err());
         }
         assert!(Envelope { id: 1, kind: 99, body: &[] }.order().is_err());
-        assert!(Envelope { id: 1, kind: 99, body: &[] }.answer().is_err());
+        assert!(Envelope { id: 1, kind: 99, body: &[] }.reply().is_err());
     }
 }

@@ -1,0 +1,201 @@
+//! One command in the spawner's table: its state, its terminal, its signals and its exit.
+
+use std::mem::{self, MaybeUninit};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::time::Instant;
+
+use labsh_proto::message::{Status, Usage};
+use nix::errno::Errno;
+use nix::libc;
+use nix::unistd::Pid;
+
+use super::Ended;
+use super::session_signals::SignalBatch;
+use super::terminal::foreground;
+
+/// The signals of a hang-up: a stopped process acts on SIGHUP only once it is continued.
+const HANG_UP_SIGNALS: [i32; 2] = [libc::SIGHUP, libc::SIGCONT];
+
+/// A command that the spawner has forked and not reaped.
+pub(super) struct Command {
+    pub(super) pid: Pid,
+    pub(super) forked_at: Instant,
+    pub(super) state: State,
+    /// Whether labshd has released the command: its leader is reaped at its exit, without a reply.
+    pub(super) released: bool,
+    pub(super) terminal: Option<Pty>,
+}
+
+/// The life of a command's leader.
+pub(super) enum State {
+    /// Forked. `report` ends empty once the program has been executed, and yields the failure
+    /// otherwise. labshd receives `labshd_ends` with the reply.
+    Starting { report: OwnedFd, labshd_ends: Vec<OwnedFd>, pidfd: OwnedFd },
+    /// Executed, or exited before that. `pidfd` becomes readable when the leader exits.
+    Running { pidfd: OwnedFd },
+    /// A zombie, unreaped so that its ids are not reused.
+    Ended,
+}
+
+/// The spawner's descriptor of a command's terminal. While it is open, the terminal is not hung up
+/// and its foreground group can be queried, even after labshd has exited.
+pub(super) struct Pty {
+    master: OwnedFd,
+    hung_up: bool,
+    /// The foreground group at the time of the hang-up, unless it was the leader's.
+    foreground: Option<Pid>,
+}
+
+impl Pty {
+    pub(super) fn new(master: OwnedFd) -> Self {
+        Self { master, hung_up: false, foreground: None }
+    }
+}
+
+impl Command {
+    /// Moves from `Starting` to `Running` and returns the exec report and labshd's ends; `None` in
+    /// the other states.
+    pub(super) fn take_start(&mut self) -> Option<(OwnedFd, Vec<OwnedFd>)> {
+        match mem::replace(&mut self.state, State::Ended) {
+            State::Starting { report, labshd_ends, pidfd } => {
+                self.state = State::Running { pidfd };
+                Some((report, labshd_ends))
+            }
+            other => {
+                self.state = other;
+                None
+            }
+        }
+    }
+
+    /// Moves from `Running` to `Ended` and returns the exit, if the leader has exited.
+    pub(super) fn take_exit(&mut self) -> Option<Ended> {
+        let State::Running { pidfd } = &self.state else { return None };
+        let ended = poll_exit(pidfd, self.forked_at).ok().flatten()?;
+        self.state = State::Ended;
+        Some(ended)
+    }
+
+    /// Sends a signal to the command's process group. With a terminal, it goes to the foreground
+    /// group instead, like a key typed there. After a hang-up it goes to the leader's group and to
+    /// the group that was in the foreground at the hang-up.
+    pub(super) fn signal(&self, signal: i32, batch: &mut SignalBatch) {
+        let Some(pty) = &self.terminal else { return self.signal_group(signal) };
+        let foreground = if pty.hung_up { pty.foreground } else { self.foreground(pty) };
+        if pty.hung_up || foreground.is_none() {
+            self.signal_group(signal);
+        }
+        if foreground.is_some() {
+            batch.add(self.pid, foreground, signal);
+        }
+    }
+
+    /// Sends each of the signals, in order, as [`Command::signal`] does.
+    pub(super) fn signal_all(&self, signals: &[i32], batch: &mut SignalBatch) {
+        for &signal in signals {
+            self.signal(signal, batch);
+        }
+    }
+
+    /// Hangs the command up: SIGHUP and SIGCONT to its process group. With a terminal they go to
+    /// the whole session, as an interactive shell gives each job a group of its own.
+    pub(super) fn hang_up(&mut self, batch: &mut SignalBatch) {
+        let foreground = self.terminal.as_ref().and_then(|pty| self.foreground(pty));
+        match &mut self.terminal {
+            Some(pty) if !pty.hung_up => {
+                pty.hung_up = true;
+                pty.foreground = foreground;
+                // A child that has not called setsid yet is not in the session.
+                for signal in HANG_UP_SIGNALS {
+                    self.signal_group(signal);
+                    batch.add(self.pid, None, signal);
+                }
+            }
+            _ => self.signal_all(&HANG_UP_SIGNALS, batch),
+        }
+    }
+
+    /// Marks the command as released by labshd, and kills it if its leader still runs.
+    pub(super) fn release(&mut self, batch: &mut SignalBatch) {
+        self.released = true;
+        if matches!(self.state, State::Ended) {
+            return;
+        }
+        if self.terminal.is_some() {
+            self.hang_up(batch);
+        }
+        self.signal(libc::SIGKILL, batch);
+    }
+
+    /// Returns the group in the foreground, unless it is the leader's.
+    fn foreground(&self, pty: &Pty) -> Option<Pid> {
+        foreground(&pty.master).filter(|group| *group != self.pid)
+    }
+
+    fn signal_group(&self, signal: i32) {
+        // A child that has not called setsid yet is not in a group of its own.
+        let alone = matches!(self.state, State::Starting { .. }).then_some(self.pid.as_raw());
+        for target in [Some(-self.pid.as_raw()), alone].into_iter().flatten() {
+            // SAFETY: kill(2) touches no memory. The leader is not reaped, so the ids are this
+            // command's. Errors (an invalid signal, an empty group, a process that has changed its
+            // user) are ignored.
+            #[allow(unsafe_code)]
+            unsafe {
+                libc::kill(target, signal);
+            }
+        }
+    }
+}
+
+/// Opens a descriptor that refers to a process (pidfd_open(2)).
+pub(super) fn pidfd_open(pid: Pid) -> nix::Result<OwnedFd> {
+    // SAFETY: the call touches no memory.
+    #[allow(unsafe_code)]
+    let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })?;
+    // SAFETY: the descriptor is new, so it has no other owner. Descriptors are ints, so the cast
+    // loses nothing.
+    #[allow(unsafe_code)]
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// Returns the leader's exit status and usage without reaping it, or `None` while it runs, or is
+/// reported to its debugger only. A raw waitid(2), as the C library hides the fifth argument.
+fn poll_exit(pidfd: &OwnedFd, forked_at: Instant) -> nix::Result<Option<Ended>> {
+    let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: both pointers are to writable memory of the types that the call fills in, and all
+    // zeros are a valid value of either if it does not. WNOWAIT leaves the process as it is.
+    #[allow(unsafe_code)]
+    let (result, info, usage) = unsafe {
+        let result = libc::syscall(
+            libc::SYS_waitid,
+            libc::P_PIDFD,
+            pidfd.as_fd().as_raw_fd(),
+            info.as_mut_ptr(),
+            libc::WEXITED | libc::WNOWAIT | libc::WNOHANG,
+            usage.as_mut_ptr(),
+        );
+        (result, info.assume_init(), usage.assume_init())
+    };
+    Errno::result(result)?;
+    // SAFETY: waitid fills these fields in, or leaves them zero.
+    #[allow(unsafe_code)]
+    let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
+    if pid == 0 {
+        return Ok(None);
+    }
+    // The kernel has limited both exit codes and signal numbers to a byte.
+    let number = status as u8;
+    let status = match info.si_code {
+        libc::CLD_EXITED => Status::Exited(number),
+        code => Status::Signaled { signal: number, core_dumped: code == libc::CLD_DUMPED },
+    };
+    let micros = |time: libc::timeval| (time.tv_sec as u64) * 1_000_000 + time.tv_usec as u64;
+    let usage = Usage {
+        wall: u64::try_from(forked_at.elapsed().as_micros()).unwrap_or(u64::MAX),
+        user: micros(usage.ru_utime),
+        system: micros(usage.ru_stime),
+        peak_memory: usage.ru_maxrss as u64 * 1024,
+    };
+    Ok(Some(Ended { status, usage }))
+}
