@@ -5,6 +5,7 @@
 mod agent;
 mod agent_process;
 mod ansible;
+mod architecture;
 mod as_root;
 mod cli;
 mod clustershell;
