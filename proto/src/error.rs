@@ -2,8 +2,7 @@
 
 use alloc::string::String;
 
-use crate::frame::{ChannelId, Kind};
-use crate::message::Stream;
+use crate::kind::{ChannelId, Kind, Stream};
 
 /// A violation of the protocol. The connection that carried it cannot go on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

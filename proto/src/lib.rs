@@ -1,13 +1,15 @@
-//! The labsh protocol, pure: bytes, nonces and time go in, messages and actions come out.
+//! The labsh protocol without I/O: bytes, nonces and decisions go in, messages and events come out.
 //!
-//! Nothing here opens a socket, reads a file, looks at a clock, starts a thread or awaits: the
-//! crate is `no_std`, so the compiler keeps it that way. `docs/PROTOCOL.md` is the normative text.
+//! The crate opens no socket, reads no file or clock, and neither starts threads nor awaits; as it
+//! is `no_std`, the compiler checks that. `docs/PROTOCOL.md` is the normative text.
 //!
-//! | floor | modules |
+//! A module imports only from its own layer and from lower ones:
+//!
+//! | layer | modules |
 //! | --- | --- |
-//! | 0 | [`limits`], [`error`] (which only names types of floor 2) |
-//! | 1 | `wire`, the only file that names bincode |
-//! | 2 | [`frame`], [`message`], [`explanation`], [`key`], [`auth`] |
+//! | 0 | [`limits`]; `kind`: what a header can name |
+//! | 1 | [`error`]; `wire`, the only file that names bincode |
+//! | 2 | [`frame`], [`message`], [`explanation`], [`key`], [`key_text`], [`auth`] |
 //! | 3 | [`handshake`], [`flow`], `outgoing`, [`channel`] |
 #![no_std]
 
@@ -22,6 +24,7 @@ pub mod frame;
 pub mod handshake;
 pub mod key;
 pub mod key_text;
+mod kind;
 pub mod limits;
 pub mod message;
 mod outgoing;

@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::ProtocolError;
 use crate::frame::{ChannelId, Frame, Kind, cut};
+pub use crate::kind::Stream;
 use crate::limits::{TEXT, TEXT_BEFORE_AUTHENTICATION, VERSION, WORD};
 use crate::wire;
 
@@ -423,34 +424,6 @@ fn check_word(what: &'static str, word: &[u8]) -> Result<(), BadCommand> {
 pub struct Started {
     /// Its process id on that machine.
     pub pid: u32,
-}
-
-/// One of a command's three streams.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Stream {
-    /// From the client to the command.
-    Stdin,
-    /// From the command to the client.
-    Stdout,
-    /// From the command to the client.
-    Stderr,
-}
-
-impl Stream {
-    /// The kind of the frames that carry its bytes.
-    pub fn kind(self) -> Kind {
-        match self {
-            Stream::Stdin => Kind::Stdin,
-            Stream::Stdout => Kind::Stdout,
-            Stream::Stderr => Kind::Stderr,
-        }
-    }
-}
-
-impl fmt::Display for Stream {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(self.kind().name())
-    }
 }
 
 /// `eof`: the sender of this stream has sent its last byte.
