@@ -7,8 +7,8 @@ use std::time::Duration;
 use anyhow::Context;
 
 use crate::agent::{self, Kept, Lender, Place, PlaceError};
+use crate::cli::console::{note, print};
 use crate::cli::options::AgentAction;
-use crate::cli::{note, print};
 use crate::terminal_text::escape;
 
 /// The exit status of `status` where no agent runs, as for services.

@@ -12,7 +12,7 @@ use labsh_proto::key::{HostKey, Key, KeyId};
 use tempfile::NamedTempFile;
 use zeroize::Zeroizing;
 
-use crate::cli::note;
+use crate::cli::console::note;
 use crate::config::Config;
 use crate::config::overrides::ConnectionOverrides;
 use crate::config::target::{Host, Target};

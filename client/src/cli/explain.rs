@@ -16,12 +16,13 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use crate::cli::console::{REFUSED, print};
 use crate::cli::many;
 use crate::cli::many::options::ManyOptions;
 use crate::cli::many::report::anonymous;
 use crate::cli::options::{ConnectionFlags, FormFlags, form, variable};
+use crate::cli::outcome;
 use crate::cli::remote_command::RemoteQuestion;
-use crate::cli::{REFUSED, outcome, print};
 use crate::config::Config;
 use crate::config::overrides::ConnectionOverrides;
 use crate::error::CommandError;

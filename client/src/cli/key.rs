@@ -13,9 +13,10 @@ use labsh_proto::limits;
 use nix::unistd::{Uid, User, gethostname};
 use zeroize::Zeroizing;
 
+use crate::cli::console::{note, print};
 use crate::cli::options::{EnrollOptions, KeyAction, RevokeOptions};
 use crate::cli::remote_command::Targets;
-use crate::cli::{enrolment_files, hosts, note, print};
+use crate::cli::{enrolment_files, hosts};
 use crate::config::Config;
 use crate::config::overrides::ConnectionOverrides;
 use crate::config::target::{Host, Target};

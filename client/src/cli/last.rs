@@ -14,7 +14,7 @@ use etcetera::base_strategy::{BaseStrategy, Xdg};
 use labsh_nodeset::Groups;
 use serde::{Deserialize, Serialize};
 
-use crate::cli::print;
+use crate::cli::console::print;
 use crate::terminal_text::{escape, escape_json};
 
 /// What may stand behind `@last:`, apart from `failed`, which is everything but `ok`.

@@ -8,8 +8,8 @@ use anyhow::Context;
 use clap::CommandFactory;
 use clap_mangen::Man;
 
+use crate::cli::console::print;
 use crate::cli::options::CommandLine;
-use crate::cli::print;
 
 /// Prints the page of labsh itself, or writes one for each subcommand into a directory.
 pub fn execute(directory: Option<&Path>) -> anyhow::Result<ExitCode> {

@@ -1,8 +1,8 @@
 //! The program `labsh`: from a command line to an exit status.
 
 pub mod agent;
+mod console;
 pub mod cp;
-mod diagnostics;
 mod enrolment_files;
 pub mod explain;
 mod follow;
@@ -27,27 +27,17 @@ pub mod shell;
 pub mod try_command;
 mod wishes;
 
-use std::io::{self, Write};
+use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::{CommandFactory, Parser};
 use labsh_proto::key::HostKey;
-use nix::sys::signal::Signal;
-use tokio::signal::unix::{SignalKind, signal};
 
-pub use crate::cli::diagnostics::note;
+use crate::cli::console::{READER_GONE, REFUSED, note, print};
 use crate::cli::lesson_options::LessonOptions;
 use crate::cli::options::{Action, CommandLine};
-
-/// The exit status of everything that was refused or failed before a command ran.
-pub const REFUSED: u8 = 125;
-
-/// The exit status when nobody reads stdout any more: a shell's for SIGPIPE, which Rust's programs
-/// ignore.
-const READER_GONE: u8 = 141;
 
 /// What the client cannot bring along itself, for it knows neither the server nor the lessons; the
 /// program hands it in.
@@ -62,13 +52,6 @@ pub struct Embedded {
 
 /// Starts a server that was prepared; needs a runtime with more than one thread.
 pub type StartServer = Pin<Box<dyn Future<Output = anyhow::Result<SocketAddr>> + Send>>;
-
-/// Lets a write beyond the limit for a file's size (RLIMIT_FSIZE) fail with an error that is told,
-/// instead of ending labsh without a word by SIGXFSZ (setrlimit(2)). Needs a runtime; what labsh
-/// starts has the signal as it was.
-fn survive_file_size_limit() -> io::Result<()> {
-    signal(SignalKind::from_raw(Signal::SIGXFSZ as i32)).map(drop)
-}
 
 /// Does what the command line says.
 pub fn main(embedded: Embedded) -> ExitCode {
@@ -119,10 +102,4 @@ fn completions(shell: clap_complete::Shell) -> anyhow::Result<ExitCode> {
     clap_complete::generate(shell, &mut CommandLine::command(), "labsh", &mut script);
     print(&script)?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Writes all of it to stdout; `println!` would panic when that is closed.
-pub fn print(text: &[u8]) -> anyhow::Result<()> {
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(text).and_then(|()| stdout.flush()).context("cannot write to standard output")
 }

@@ -10,8 +10,8 @@ use labsh_proto::message::{BadCommand, Program, Refuse, RefuseCode};
 use serde_json::{Map, Value, json};
 
 use crate::child::ExitStatus;
+use crate::cli::console::{REFUSED, note};
 use crate::cli::options::CommandOptions;
-use crate::cli::{REFUSED, note};
 use crate::error::{CommandError, ConnectError};
 use crate::terminal_text::escape_json;
 

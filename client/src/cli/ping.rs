@@ -3,8 +3,9 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use crate::cli::console::{note, print};
 use crate::cli::options::PingOptions;
-use crate::cli::{note, print, run};
+use crate::cli::run;
 use crate::connect::ConnectOptions;
 use crate::error::{CommandError, ConnectError};
 use crate::session::Session;

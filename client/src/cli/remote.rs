@@ -6,12 +6,13 @@ use labsh_proto::message::Program;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::child::Child;
-use crate::cli::diagnostics::remark;
+use crate::cli::console::remark;
+use crate::cli::console::survive_file_size_limit;
 use crate::cli::follow::{self, End, Here, follow};
 use crate::cli::local_streams::read_in;
 use crate::cli::options::CommandOptions;
 use crate::cli::outcome::Outcome;
-use crate::cli::{survive_file_size_limit, wishes};
+use crate::cli::wishes;
 use crate::command::Stdio;
 use crate::error::CommandError;
 use crate::session::Session;

@@ -10,11 +10,12 @@ use labsh_proto::auth::Mode;
 use labsh_proto::message::Program;
 
 use crate::agent::{self, Keeper, Place};
+use crate::cli::console::note;
 use crate::cli::interactive::{self, Interaction};
 use crate::cli::options::{CommandOptions, ConnectionFlags, RunOptions, TerminalFlags};
 use crate::cli::outcome::{self, Outcome};
 use crate::cli::remote_command::Targets;
-use crate::cli::{many, note, remote};
+use crate::cli::{many, remote};
 use crate::config::overrides::ConnectionOverrides;
 use crate::config::target::Target;
 use crate::config::{Config, DEFAULT_KEEP, Resolved};

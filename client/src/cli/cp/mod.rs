@@ -24,6 +24,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 
 use crate::child::{Child, ChildStderr, ExitStatus};
+use crate::cli::console::survive_file_size_limit;
 use crate::cli::cp::display::Display;
 use crate::cli::cp::options::CopyOptions;
 use crate::cli::cp::pipes::{FromCommand, Hold, ToCommand};
@@ -32,7 +33,7 @@ use crate::cli::many::options::ManyOptions;
 use crate::cli::many::report::{self, HostReport, Kind, State};
 use crate::cli::many::{self, keep_as_last};
 use crate::cli::remote_command::Targets;
-use crate::cli::{run, survive_file_size_limit};
+use crate::cli::run;
 use crate::config::Config;
 use crate::error::CommandError;
 use crate::fanout::{self, Attended, Companion, Event, Host, Limits, Wish, Work};

@@ -11,8 +11,8 @@ use labsh_diagnostics::{Diagnostic, Origin};
 use labsh_nodeset::{Groups, NodeSet};
 use serde_json::json;
 
+use crate::cli::console::{note, print};
 use crate::cli::last::WithLast;
-use crate::cli::{note, print};
 use crate::config::inventory::Inventory;
 use crate::config::overrides::ConnectionOverrides;
 use crate::config::target::Target;

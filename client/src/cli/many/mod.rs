@@ -27,10 +27,11 @@ use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
+use crate::cli::console::{note, print, survive_file_size_limit};
 use crate::cli::last::{Last, Outcome};
 use crate::cli::options::{CommandOptions, ConnectionFlags};
 use crate::cli::remote_command::Targets;
-use crate::cli::{hosts, note, outcome, print, run, survive_file_size_limit};
+use crate::cli::{hosts, outcome, run};
 use crate::config::Config;
 use crate::config::inventory::Inventory;
 use crate::config::overrides::ConnectionOverrides;

@@ -126,7 +126,7 @@ pub(crate) fn highest_status(hosts: &[HostReport]) -> u8 {
         State::Over(End::Refused(error) | End::Unreachable(error) | End::Lost(error), _) => {
             outcome::exit_status(error)
         }
-        State::Over(End::NotBegun, _) => crate::cli::REFUSED,
+        State::Over(End::NotBegun, _) => crate::cli::console::REFUSED,
         State::Waiting | State::Running(_) => 255,
     };
     hosts.iter().map(of).max().unwrap_or(0)

@@ -3,7 +3,7 @@
 
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches};
 
-use crate::cli;
+use crate::cli::console;
 use crate::cli::options::CommandLine;
 use crate::cli::rsh::options::{LONG_OPTIONS, SHORT_OPTIONS, Treatment};
 
@@ -100,5 +100,5 @@ pub(crate) fn print() -> anyhow::Result<()> {
     let mut line = <CommandLine as clap::CommandFactory>::command();
     line.build();
     let help = line.find_subcommand_mut("rsh").map(|rsh| rsh.render_help().to_string());
-    cli::print(help.unwrap_or_default().as_bytes())
+    console::print(help.unwrap_or_default().as_bytes())
 }

@@ -18,12 +18,12 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use labsh_proto::message::Program;
 
-use crate::cli::diagnostics::{self, Level, remark};
+use crate::cli::console::{self, Level, note, remark};
 use crate::cli::interactive::{self, Interaction};
 use crate::cli::options::CommandOptions;
 use crate::cli::outcome::Outcome;
 use crate::cli::rsh::settings::{Instead, RequestTty, Settings};
-use crate::cli::{note, remote, run};
+use crate::cli::{remote, run};
 use crate::config::Config;
 use crate::config::target::Target;
 use crate::connect::ConnectOptions;
@@ -44,7 +44,7 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn execute(words: impl IntoIterator<Item = OsString>) -> anyhow::Result<ExitCode> {
     let mut settings = Settings::read(parse::parse(words)?)?;
-    diagnostics::set(settings.level.unwrap_or(Level::Errors), settings.log_file.as_deref())?;
+    console::set(settings.level.unwrap_or(Level::Errors), settings.log_file.as_deref())?;
     match settings.instead {
         Some(Instead::Help) => return help::print().map(|()| ExitCode::SUCCESS),
         Some(Instead::Version) => {

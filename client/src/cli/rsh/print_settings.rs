@@ -2,8 +2,7 @@
 
 use labsh_transport::socket::AddressFamily;
 
-use crate::cli;
-use crate::cli::diagnostics::Level;
+use crate::cli::console::{self, Level};
 use crate::cli::rsh::settings::{RequestTty, Settings};
 use crate::config::Config;
 use crate::config::target::Target;
@@ -73,5 +72,5 @@ pub(crate) fn print(target: &Target, settings: &Settings, config: &Config) -> an
         text.extend([b"\nremotecommand ", command.as_bytes()].concat());
     }
     text.push(b'\n');
-    cli::print(&text)
+    console::print(&text)
 }

@@ -10,7 +10,7 @@ use labsh_proto::key::HostId;
 use labsh_proto::message::Variable;
 use labsh_transport::socket::AddressFamily;
 
-use crate::cli::diagnostics::Level;
+use crate::cli::console::Level;
 use crate::cli::interactive::escapes::EscapeCharacter;
 use crate::cli::rsh::destination::{self, Destination};
 use crate::cli::rsh::keywords::{Setting, matches, parse_time};

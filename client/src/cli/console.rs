@@ -1,4 +1,4 @@
-//! What labsh has to say about itself: how much of it, and where it goes.
+//! What labsh itself writes: messages on stderr, text on stdout, and its own exit statuses.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -7,8 +7,17 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use anyhow::Context;
+use nix::sys::signal::Signal;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::terminal_text::escape;
+
+/// The exit status of everything that was refused or failed before a command ran.
+pub(crate) const REFUSED: u8 = 125;
+
+/// The exit status when the reader of stdout has gone: a shell's for SIGPIPE, which Rust's programs
+/// ignore.
+pub(crate) const READER_GONE: u8 = 141;
 
 /// How much is said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,7 +50,7 @@ pub(crate) fn set(level: Level, file: Option<&Path>) -> anyhow::Result<()> {
 }
 
 /// Says what went wrong, in one line, whatever the text holds.
-pub fn note(text: &str) {
+pub(crate) fn note(text: &str) {
     say(Level::Errors, text);
 }
 
@@ -58,4 +67,17 @@ fn say(level: Level, text: &str) {
         Some(Diagnostics { file: Some(file), .. }) => (&*file).write_all(line.as_bytes()),
         _ => io::stderr().write_all(line.as_bytes()),
     };
+}
+
+/// Writes all of it to stdout; `println!` would panic when that is closed.
+pub(crate) fn print(text: &[u8]) -> anyhow::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text).and_then(|()| stdout.flush()).context("cannot write to standard output")
+}
+
+/// Lets a write beyond the limit for a file's size (RLIMIT_FSIZE) fail with an error that is
+/// reported, instead of ending labsh by SIGXFSZ (setrlimit(2)). Needs a runtime; what labsh starts
+/// has the signal as it was.
+pub(crate) fn survive_file_size_limit() -> io::Result<()> {
+    signal(SignalKind::from_raw(Signal::SIGXFSZ as i32)).map(drop)
 }
