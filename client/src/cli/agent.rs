@@ -5,14 +5,28 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
+use clap::Subcommand;
 
 use crate::agent::{self, Kept, Lender, Place, PlaceError};
 use crate::cli::console::{note, print};
-use crate::cli::options::AgentAction;
 use crate::terminal_text::escape;
 
 /// The exit status of `status` where no agent runs, as for services.
 const NOT_RUNNING: u8 = 3;
+
+/// `labsh agent`.
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub enum AgentAction {
+    /// List the connections that are kept
+    List,
+    /// Say whether it runs; the exit status is 3 where it does not
+    Status,
+    /// End it, once the commands that go through it have ended
+    Stop,
+    /// Be it; labsh starts it by itself
+    #[command(hide = true)]
+    Serve,
+}
 
 /// Does it, and returns the exit status that `labsh agent --help` documents.
 pub fn execute(action: AgentAction) -> anyhow::Result<ExitCode> {

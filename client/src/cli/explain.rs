@@ -17,10 +17,10 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::cli::console::{REFUSED, print};
+use crate::cli::flags::{ConnectionFlags, FormFlags, form, variable};
 use crate::cli::many;
 use crate::cli::many::options::ManyOptions;
 use crate::cli::many::report::anonymous;
-use crate::cli::options::{ConnectionFlags, FormFlags, form, variable};
 use crate::cli::outcome;
 use crate::cli::remote_command::RemoteQuestion;
 use crate::config::Config;
@@ -35,6 +35,17 @@ const AT_ONCE: usize = 64;
 
 /// The exit status where a host could not be asked.
 const CONNECTION: u8 = 255;
+
+/// The closing part of `labsh explain --help`.
+pub(crate) const AFTER_HELP: &str = "\
+The host goes all the way up to the command: it looks up the user, takes on
+their identity, enters the directory and looks for the program. Then it tells
+what it found. Hosts with the same answer are shown together.
+
+Exit status:
+  0    it would run on every host
+  125  a host would refuse it, or refuses the key
+  255  a host cannot be asked";
 
 /// Ask a host what would become of a command, and why; nothing is started
 #[derive(Debug, Clone, Args)]

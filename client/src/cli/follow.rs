@@ -9,8 +9,8 @@ use labsh_proto::message::{Program, Until};
 use tokio::sync::oneshot;
 
 use crate::child::Child;
+use crate::cli::flags::CommandOptions;
 use crate::cli::local_streams::{Activity, write_out};
-use crate::cli::options::CommandOptions;
 use crate::cli::outcome::Outcome;
 use crate::command::Command;
 use crate::session::Session;

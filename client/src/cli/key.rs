@@ -3,10 +3,12 @@
 use std::fmt::Write;
 use std::fs;
 use std::io::{self, IsTerminal};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
+use clap::{Args, Subcommand};
 use labsh_nodeset::NodeSet;
 use labsh_proto::key::{HostId, KeyId};
 use labsh_proto::limits;
@@ -14,7 +16,6 @@ use nix::unistd::{Uid, User, gethostname};
 use zeroize::Zeroizing;
 
 use crate::cli::console::{note, print};
-use crate::cli::options::{EnrollOptions, KeyAction, RevokeOptions};
 use crate::cli::remote_command::Targets;
 use crate::cli::{enrolment_files, hosts};
 use crate::config::Config;
@@ -25,6 +26,72 @@ use crate::terminal_text::{escape, shell_word};
 
 /// In seconds since 1970.
 const YEAR_10000: u64 = 253_402_300_800;
+
+/// `labsh key`: what to do with which key.
+#[derive(Debug, Clone, Subcommand)]
+pub enum KeyAction {
+    /// Make a key
+    New {
+        /// Its name (default: your user name @ this machine)
+        #[arg(value_parser = KeyId::new)]
+        id: Option<KeyId>,
+    },
+    /// List the keys, with the hosts that each was enrolled for
+    List,
+    /// Show what is known about a key; never the key itself
+    Show {
+        /// The key [default: the only one]
+        #[arg(value_parser = KeyId::new)]
+        id: Option<KeyId>,
+    },
+    /// Print the line that makes a key known to one host: a secret, for that host alone
+    ///
+    /// The host adds it with `labshd key add`, which reads it from standard input:
+    /// labsh key enroll alice --host lab07 | ssh lab07 labshd key add
+    ///
+    /// For a set of hosts, --out writes a file for each.
+    Enroll(EnrollOptions),
+    /// Print what to run on each host so that it forgets a key
+    Revoke(RevokeOptions),
+}
+
+/// `labsh key enroll`.
+#[derive(Debug, Clone, Args)]
+pub struct EnrollOptions {
+    /// The key [default: the only one]
+    #[arg(value_parser = KeyId::new)]
+    pub id: Option<KeyId>,
+    /// The host, as it will be named as a target; with --out a set of them: lab[01-40], @group
+    #[arg(long, value_name = "HOST")]
+    pub host: Targets,
+    /// The name to enrol it under, if it is not HOST's; `labsh run` will need it too [env:
+    /// LABSH_HOST_ID]
+    #[arg(long, value_name = "NAME", value_parser = HostId::new)]
+    pub host_id: Option<HostId>,
+    /// Write DIR/HOST.enroll for each host, for its eyes only, and print none
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Replace files that are there
+    #[arg(long, requires = "out")]
+    pub force: bool,
+}
+
+/// `labsh key revoke`.
+#[derive(Debug, Clone, Args)]
+pub struct RevokeOptions {
+    /// The key [default: the only one]
+    #[arg(value_parser = KeyId::new)]
+    pub id: Option<KeyId>,
+    /// Only this host
+    #[arg(long, value_name = "HOST")]
+    pub host: Option<Target>,
+    /// Delete the key here as well: it cannot be had back
+    #[arg(long, conflicts_with = "host")]
+    pub delete: bool,
+    /// Do not ask before deleting
+    #[arg(long, requires = "delete")]
+    pub yes: bool,
+}
 
 /// Does one of `labsh key`'s subcommands.
 pub fn execute(action: KeyAction) -> anyhow::Result<ExitCode> {

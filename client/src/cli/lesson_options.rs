@@ -5,6 +5,19 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+/// The closing part of `labsh lesson --help`.
+pub(crate) const AFTER_HELP: &str = "\
+Examples:
+  labsh lesson                               all lessons, a line each
+  labsh lesson sticky                        one of them
+  labsh lesson sticky --command 'seq 5000' --recv 256
+  labsh lesson all --lang zh                 one after the other, in Chinese
+
+Exit status:
+  0    everything that was promised showed itself
+  1    a lesson did not show what it is about
+  125  wrong use, or a command that is of no use in this lesson";
+
 /// See the sticky-packet problem (粘包) and its cure on real sockets
 #[derive(Debug, Clone, Args)]
 pub struct LessonOptions {

@@ -5,15 +5,16 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::CommandFactory;
 use clap_mangen::Man;
 
 use crate::cli::console::print;
-use crate::cli::options::CommandLine;
 
 /// Prints the page of labsh itself, or writes one for each subcommand into a directory.
-pub fn execute(directory: Option<&Path>) -> anyhow::Result<ExitCode> {
-    let mut command = CommandLine::command().disable_help_subcommand(true);
+pub(crate) fn execute(
+    command: clap::Command,
+    directory: Option<&Path>,
+) -> anyhow::Result<ExitCode> {
+    let mut command = command.disable_help_subcommand(true);
     command.build();
     match directory {
         None => print(page(command)?.1.as_bytes())?,
@@ -51,14 +52,16 @@ fn page(command: clap::Command) -> anyhow::Result<(String, String)> {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory;
     use tempfile::TempDir;
 
     use super::*;
+    use crate::cli::args::CommandLine;
 
     #[test]
     fn every_subcommand_has_a_page() {
         let directory = TempDir::new().unwrap();
-        execute(Some(&directory.path().join("man1"))).unwrap();
+        execute(CommandLine::command(), Some(&directory.path().join("man1"))).unwrap();
         let mut names: Vec<_> = fs::read_dir(directory.path().join("man1"))
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())

@@ -1,10 +1,12 @@
 //! The program `labsh`: from a command line to an exit status.
 
 pub mod agent;
+mod args;
 mod console;
 pub mod cp;
 mod enrolment_files;
 pub mod explain;
+pub mod flags;
 mod follow;
 pub mod hosts;
 mod interactive;
@@ -14,7 +16,6 @@ pub mod lesson_options;
 mod local_streams;
 pub mod man;
 pub mod many;
-pub mod options;
 mod outcome;
 mod own_terminal;
 pub mod ping;
@@ -27,17 +28,13 @@ pub mod shell;
 pub mod try_command;
 mod wishes;
 
-use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
 use labsh_proto::key::HostKey;
 
-use crate::cli::console::{READER_GONE, REFUSED, note, print};
 use crate::cli::lesson_options::LessonOptions;
-use crate::cli::options::{Action, CommandLine};
 
 /// What the client cannot bring along itself, for it knows neither the server nor the lessons; the
 /// program hands it in.
@@ -53,53 +50,7 @@ pub struct Embedded {
 /// Starts a server that was prepared; needs a runtime with more than one thread.
 pub type StartServer = Pin<Box<dyn Future<Output = anyhow::Result<SocketAddr>> + Send>>;
 
-/// Does what the command line says.
+/// Carries out the command line of labsh and returns its exit status.
 pub fn main(embedded: Embedded) -> ExitCode {
-    // ssh's command line is not read the way that others are.
-    if std::env::args_os().nth(1).is_some_and(|word| word == "rsh") {
-        return rsh::main(std::env::args_os().skip(2));
-    }
-    let line = match CommandLine::try_parse() {
-        Ok(line) => line,
-        Err(error) => {
-            // `--help` and `--version` come here as well. A closed stdout or stderr leaves nobody
-            // to tell.
-            let _ = error.print();
-            return if error.use_stderr() { ExitCode::from(REFUSED) } else { ExitCode::SUCCESS };
-        }
-    };
-    let outcome = match line.action {
-        Action::Run(options) => run::execute(*options),
-        Action::Shell(options) => shell::execute(*options),
-        Action::Rsh(_) => Ok(rsh::main(std::env::args_os().skip(2))),
-        Action::Try(options) => try_command::execute(*options, &embedded),
-        Action::Cp(options) => cp::execute(*options),
-        Action::Explain(options) => explain::execute(&options),
-        Action::Ping(options) => ping::execute(options),
-        Action::Hosts(options) => hosts::execute(*options),
-        Action::Last(options) => last::execute(&options),
-        Action::Key(action) => key::execute(action),
-        Action::Agent(action) => agent::execute(action),
-        Action::Lesson(options) => (embedded.lesson)(options),
-        Action::Completions { shell } => completions(shell),
-        Action::Man { directory } => man::execute(directory.as_deref()),
-    };
-    outcome.unwrap_or_else(|error| {
-        if error
-            .downcast_ref::<io::Error>()
-            .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
-        {
-            // `… | head` has seen enough, and a shell's user expects silence.
-            return ExitCode::from(READER_GONE);
-        }
-        note(&format!("{error:#}"));
-        ExitCode::from(REFUSED)
-    })
-}
-
-fn completions(shell: clap_complete::Shell) -> anyhow::Result<ExitCode> {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut CommandLine::command(), "labsh", &mut script);
-    print(&script)?;
-    Ok(ExitCode::SUCCESS)
+    args::main(embedded)
 }

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::child::ExitStatus;
 use crate::cli::console::{REFUSED, note};
-use crate::cli::options::CommandOptions;
+use crate::cli::flags::CommandOptions;
 use crate::error::{CommandError, ConnectError};
 use crate::terminal_text::escape_json;
 

@@ -3,9 +3,12 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use clap::Args;
+
 use crate::cli::console::{note, print};
-use crate::cli::options::PingOptions;
+use crate::cli::flags::ConnectionFlags;
 use crate::cli::run;
+use crate::config::target::Target;
 use crate::connect::ConnectOptions;
 use crate::error::{CommandError, ConnectError};
 use crate::session::Session;
@@ -13,6 +16,23 @@ use crate::terminal_text::escape;
 
 const REFUSED: u8 = 125;
 const CONNECTION: u8 = 255;
+
+/// Measure how long a host takes to answer
+#[derive(Debug, Clone, Args)]
+#[command(mut_arg("keep", |arg| arg.hide(true)))]
+pub struct PingOptions {
+    /// How many times to ask
+    #[arg(short, long, value_name = "COUNT", default_value_t = 4)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    pub count: u32,
+    /// How to get there.
+    #[command(flatten)]
+    pub connection: ConnectionFlags,
+    /// Where.
+    #[arg(value_name = "TARGET", help_heading = "Arguments")]
+    #[arg(help = "The host: name, name:port, [IPv6]:port or unix:/path")]
+    pub target: Target,
+}
 
 /// Prints a line for connecting and one for each answer.
 pub fn execute(options: PingOptions) -> anyhow::Result<ExitCode> {

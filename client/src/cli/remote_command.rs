@@ -6,9 +6,8 @@ use std::str::FromStr;
 
 use clap::builder::OsStringValueParser;
 use clap::error::ErrorKind;
-use clap::{Arg, ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches};
+use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches};
 
-use crate::cli::options::CommandLine;
 use crate::config::target::{BadTarget, Target};
 use crate::terminal_text::escape;
 
@@ -92,14 +91,13 @@ fn target_and_command(help: &'static str) -> Arg {
 /// Takes them apart again.
 fn target_and_words<T: FromStr<Err = BadTarget>>(
     matches: &ArgMatches,
-    subcommand: &str,
 ) -> Result<(T, Vec<OsString>), clap::Error> {
     let mut words = matches.get_many::<OsString>("words").unwrap_or_default().cloned();
     // A byte that is no text becomes U+FFFD, which a target refuses.
     let text = words.next().unwrap_or_default().to_string_lossy().into_owned();
     let target = text.parse().map_err(|error| {
         let message = format!("invalid value '{}' for '<TARGET>': {error}", escape(&text));
-        refused(subcommand, ErrorKind::ValueValidation, &message)
+        clap::Error::raw(ErrorKind::ValueValidation, message)
     })?;
     let mut words: Vec<OsString> = words.collect();
     if words.first().is_some_and(|word| word == "--") {
@@ -153,7 +151,7 @@ impl RemoteCommand {
     }
 
     fn with_command(matches: &ArgMatches, subcommand: &str) -> Result<Self, clap::Error> {
-        let (target, words) = target_and_words(matches, subcommand)?;
+        let (target, words) = target_and_words(matches)?;
         if words.is_empty() {
             let message = match &target {
                 Targets::One(target) => format!(
@@ -163,7 +161,7 @@ impl RemoteCommand {
                 ),
                 Targets::Set(_) => "there is no command; write it behind the targets".to_owned(),
             };
-            return Err(refused(subcommand, ErrorKind::MissingRequiredArgument, &message));
+            return Err(clap::Error::raw(ErrorKind::MissingRequiredArgument, message));
         }
         Ok(Self { target, words })
     }
@@ -177,17 +175,7 @@ impl RemoteQuestion {
 
 impl RemoteShell {
     fn of(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let (target, words) = target_and_words(matches, "shell")?;
+        let (target, words) = target_and_words(matches)?;
         Ok(Self { target, words })
-    }
-}
-
-/// An error that shows the usage of its subcommand; a bare one would be given labsh's own.
-fn refused(subcommand: &str, kind: ErrorKind, message: &str) -> clap::Error {
-    let mut line = CommandLine::command();
-    line.build();
-    match line.find_subcommand_mut(subcommand) {
-        Some(command) => command.error(kind, message),
-        None => line.error(kind, message),
     }
 }

@@ -11,8 +11,9 @@ use labsh_proto::message::Program;
 
 use crate::agent::{self, Keeper, Place};
 use crate::cli::console::note;
+use crate::cli::flags::{CommandOptions, ConnectionFlags, TerminalFlags};
 use crate::cli::interactive::{self, Interaction};
-use crate::cli::options::{CommandOptions, ConnectionFlags, RunOptions, TerminalFlags};
+use crate::cli::many::options::RunOptions;
 use crate::cli::outcome::{self, Outcome};
 use crate::cli::remote_command::Targets;
 use crate::cli::{many, remote};

@@ -2,8 +2,59 @@
 
 use std::process::ExitCode;
 
-use crate::cli::options::ShellOptions;
+use clap::Args;
+use labsh_proto::message::Program;
+
+use crate::cli::flags::{CommandOptions, ConnectionFlags, EXIT_STATUS, TerminalFlags, form};
+use crate::cli::remote_command::RemoteShell;
 use crate::cli::{outcome, run};
+
+const SHELL_FORMS: &str = "\
+The terminal:
+  Without a command it is a login shell:     labsh shell lab07
+  One word is run by your shell there:       labsh shell lab07 'vim notes'
+  Several words are run exactly as given:    labsh shell lab07 less /var/log/syslog
+  What runs there writes to your terminal directly. TERM, LANG and LC_* go
+  along. It ends when its connection is lost.
+
+Escapes, at the start of a line:
+  ~.   leave; the host ends what runs in the terminal
+  ~^Z  suspend labsh (Ctrl-Z); fg comes back
+  ~?   list them
+  ~~   type ~ itself";
+
+/// The closing part of `labsh shell --help`.
+pub(crate) fn after_help() -> String {
+    format!("{SHELL_FORMS}\n\n{EXIT_STATUS}")
+}
+
+/// Work in a terminal on a host: a login shell, or a command
+#[derive(Debug, Clone, Args)]
+#[command(mut_arg("no_stdin", |arg| arg.hide(true)))]
+pub struct ShellOptions {
+    /// How to get there.
+    #[command(flatten)]
+    pub connection: ConnectionFlags,
+    /// How it is run.
+    #[command(flatten)]
+    pub command: CommandOptions,
+    /// How its terminal is joined to ours.
+    #[command(flatten)]
+    pub terminal: TerminalFlags,
+    /// Where, and what.
+    #[command(flatten)]
+    pub remote: RemoteShell,
+}
+
+impl ShellOptions {
+    /// What is to be run.
+    pub fn program(&self) -> Program {
+        if self.remote.words.is_empty() {
+            return Program::LoginShell;
+        }
+        form(&self.remote.words, self.command.form)
+    }
+}
 
 /// Runs a login shell or a command in a terminal, and returns the exit status that `labsh shell
 /// --help` documents.

@@ -14,11 +14,11 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use crate::cli::flags::ConnectionFlags;
 use crate::cli::hosts::{Which, shown};
 use crate::cli::many::report::{self, Failures, Kind};
 use crate::cli::many::screen::Screen;
 use crate::cli::many::{allow_descriptors, host, warn_of_doubles};
-use crate::cli::options::ConnectionFlags;
 use crate::config::Config;
 use crate::fanout::{Answer, End, Host, check};
 use crate::terminal_text::escape_json;

@@ -1,36 +1,10 @@
 //! What of the typed bytes is for labsh and not for the command: the escapes behind the start of a
 //! line, as in ssh.
 
-use std::str::FromStr;
+use crate::cli::flags::EscapeCharacter;
 
 /// Ctrl-Z as a terminal sends it.
 const CONTROL_Z: u8 = 0x1a;
-
-/// The character that begins an escape, if any does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct EscapeCharacter(pub Option<u8>);
-
-impl Default for EscapeCharacter {
-    fn default() -> Self {
-        Self(Some(b'~'))
-    }
-}
-
-impl FromStr for EscapeCharacter {
-    type Err = String;
-
-    /// A character of ASCII, `^X` for a control character, or `none`.
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.as_bytes() {
-            b"none" => Ok(Self(None)),
-            [c @ 1..=0x7f] => Ok(Self(Some(*c))),
-            [b'^', c @ (b'@'..=b'_' | b'a'..=b'z')] if c & 0x1f != 0 => Ok(Self(Some(c & 0x1f))),
-            _ => {
-                Err("write one character of ASCII, ^X for a control character, or none".to_owned())
-            }
-        }
-    }
-}
 
 /// Something typed that is for labsh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

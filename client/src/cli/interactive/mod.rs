@@ -18,11 +18,12 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::child::Child;
 use crate::cli::console::{note, survive_file_size_limit};
+use crate::cli::flags::CommandOptions;
+use crate::cli::flags::EscapeCharacter;
 use crate::cli::follow::{self, End, Here, follow};
-use crate::cli::interactive::escapes::{EscapeCharacter, Escapes, Request};
+use crate::cli::interactive::escapes::{Escapes, Request};
 use crate::cli::interactive::input::{Input, read_keys};
 use crate::cli::interactive::raw_mode::RawMode;
-use crate::cli::options::CommandOptions;
 use crate::cli::outcome::Outcome;
 use crate::cli::wishes;
 use crate::command::Stdio;

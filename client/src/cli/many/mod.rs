@@ -28,8 +28,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use crate::cli::console::{note, print, survive_file_size_limit};
+use crate::cli::flags::JsonForm;
+use crate::cli::flags::{CommandOptions, ConnectionFlags};
 use crate::cli::last::{Last, Outcome};
-use crate::cli::options::{CommandOptions, ConnectionFlags};
 use crate::cli::remote_command::Targets;
 use crate::cli::{hosts, outcome, run};
 use crate::config::Config;
@@ -42,7 +43,7 @@ use crate::terminal_text::{escape, escape_json, shell_word};
 use files::Files;
 use gather::Gather;
 use lines::Lines;
-use options::{JsonForm, ManyOptions};
+use options::ManyOptions;
 use report::{HostReport, State};
 use screen::Screen;
 

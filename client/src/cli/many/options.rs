@@ -1,8 +1,70 @@
-//! The options of `labsh run` that only many hosts have a use for.
+//! The options of `labsh run`.
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::{ArgAction, Args};
+use labsh_proto::message::Program;
+
+use crate::cli::flags::{CommandOptions, ConnectionFlags, EXIT_STATUS, TerminalFlags, form};
+use crate::cli::remote_command::RemoteCommand;
+
+const RUN_FORMS: &str = "\
+The command:
+  One word is run by your shell there:       labsh run lab07 'ps aux | wc -l'
+  Several words are run exactly as given:    labsh run lab07 grep -r 'a b' /srv
+  --shell and --argv say it outright. Options come before TARGET; whatever
+  follows it belongs to the command (a -- right behind TARGET is dropped).";
+
+const MANY_HOSTS: &str = "\
+Many hosts:
+  lab[01-40,52]  @group  @lab-a!lab07  @last:failed  ^file  'lab*'
+  Ctrl-C shows who still runs, a second one interrupts the commands, a third
+  leaves. stdin goes to all, unless it is a terminal. labsh last shows it again.";
+
+const MANY_EXIT_STATUS: &str = "\
+Exit status for many hosts, the first that fits:
+  130    you interrupted it; 143: labsh was terminated
+  255    a host was unreachable or lost, or the output could not be written
+  125    a host refused, or was not begun
+  1      a command failed, was ended by a signal, or timed out
+  0      all succeeded
+  --max-status gives the highest status of any host instead of 255, 125 and 1.";
+
+/// The closing part of `labsh run --help`.
+pub(crate) fn after_help() -> String {
+    format!("{RUN_FORMS}\n\n{MANY_HOSTS}\n\n{MANY_EXIT_STATUS}\n\n{EXIT_STATUS}")
+}
+
+/// Run a command on a host
+#[derive(Debug, Clone, Args)]
+pub struct RunOptions {
+    /// How to get there.
+    #[command(flatten)]
+    pub connection: ConnectionFlags,
+    /// How it is run.
+    #[command(flatten)]
+    pub command: CommandOptions,
+    /// Give the command a terminal, as `labsh shell` does; twice: even if stdin here is none
+    #[arg(short = 't', long, action = ArgAction::Count, conflicts_with = "no_stdin")]
+    #[arg(help_heading = "Terminal")]
+    pub tty: u8,
+    /// How it is joined to ours.
+    #[command(flatten)]
+    pub terminal: TerminalFlags,
+    /// What many hosts have a use for.
+    #[command(flatten)]
+    pub many: ManyOptions,
+    /// Where, and what.
+    #[command(flatten)]
+    pub remote: RemoteCommand,
+}
+
+impl RunOptions {
+    /// What is to be run.
+    pub fn program(&self) -> Program {
+        form(&self.remote.words, self.command.form)
+    }
+}
 
 /// How many hosts are gone about, and how their output is shown.
 #[derive(Debug, Clone, Default, Args)]
@@ -61,13 +123,4 @@ impl ManyOptions {
         let shaped = self.gather || self.diff || self.quiet || self.out.is_some();
         chosen || shaped || self.retries > 0 || self.max_status || self.dry_run
     }
-}
-
-/// What `--json` prints for many hosts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum JsonForm {
-    /// A line for each event
-    Events,
-    /// One line for the whole run
-    Summary,
 }

@@ -4,8 +4,10 @@
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches};
 
 use crate::cli::console;
-use crate::cli::options::CommandLine;
 use crate::cli::rsh::options::{LONG_OPTIONS, SHORT_OPTIONS, Treatment};
+
+/// The first line of the help.
+pub(crate) const ABOUT: &str = "Run a command behind ssh's command line, for tools that run ssh";
 
 const NOTES: &str = "\
 For tools that run ssh:
@@ -34,7 +36,7 @@ Exit status:
 /// `labsh rsh` as clap is told of it, for people only: clap never reads its words, for ssh's ways
 /// are not clap's.
 #[derive(Debug, Clone)]
-pub struct RshOptions;
+pub(crate) struct RshOptions;
 
 impl Args for RshOptions {
     fn augment_args(command: clap::Command) -> clap::Command {
@@ -97,8 +99,6 @@ fn described(arg: Arg, value: Option<&'static str>, help: &'static str) -> Arg {
 
 /// Prints the help.
 pub(crate) fn print() -> anyhow::Result<()> {
-    let mut line = <CommandLine as clap::CommandFactory>::command();
-    line.build();
-    let help = line.find_subcommand_mut("rsh").map(|rsh| rsh.render_help().to_string());
-    console::print(help.unwrap_or_default().as_bytes())
+    let command = clap::Command::new("rsh").bin_name("labsh rsh").about(ABOUT).max_term_width(100);
+    console::print(RshOptions::augment_args(command).render_help().to_string().as_bytes())
 }

@@ -19,8 +19,8 @@ use anyhow::{Context, bail};
 use labsh_proto::message::Program;
 
 use crate::cli::console::{self, Level, note, remark};
+use crate::cli::flags::CommandOptions;
 use crate::cli::interactive::{self, Interaction};
-use crate::cli::options::CommandOptions;
 use crate::cli::outcome::Outcome;
 use crate::cli::rsh::settings::{Instead, RequestTty, Settings};
 use crate::cli::{remote, run};

@@ -11,7 +11,7 @@ use labsh_proto::message::Variable;
 use labsh_transport::socket::AddressFamily;
 
 use crate::cli::console::Level;
-use crate::cli::interactive::escapes::EscapeCharacter;
+use crate::cli::flags::EscapeCharacter;
 use crate::cli::rsh::destination::{self, Destination};
 use crate::cli::rsh::keywords::{Setting, matches, parse_time};
 use crate::cli::rsh::options::Treatment;

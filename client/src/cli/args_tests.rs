@@ -1,13 +1,18 @@
 //! What the command line makes of what people type.
 
 use std::os::unix::ffi::OsStringExt;
+use std::time::Duration;
 
 use clap::CommandFactory;
+use labsh_proto::key::HostId;
+use labsh_proto::message::Program;
 
 use super::*;
+use crate::cli::flags::{EscapeCharacter, FormFlags, form};
+use crate::config::overrides::ConnectionOverrides;
 
 fn parse(words: &[&str]) -> Result<Action, clap::Error> {
-    CommandLine::try_parse_from(["labsh"].iter().chain(words)).map(|line| line.action)
+    super::parse(["labsh"].iter().chain(words).map(OsString::from)).map(|line| line.action)
 }
 
 fn run(words: &[&str]) -> RunOptions {
