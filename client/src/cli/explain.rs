@@ -18,11 +18,11 @@ use tokio::task::JoinSet;
 
 use crate::cli::console::{REFUSED, print};
 use crate::cli::flags::{ConnectionFlags, FormFlags, form, variable};
-use crate::cli::many;
-use crate::cli::many::options::ManyOptions;
-use crate::cli::many::report::anonymous;
-use crate::cli::outcome;
-use crate::cli::remote_command::RemoteQuestion;
+use crate::cli::fleet::report::anonymous;
+use crate::cli::remote::outcome;
+use crate::cli::remote::words::RemoteQuestion;
+use crate::cli::run::many;
+use crate::cli::run::options::ManyOptions;
 use crate::config::Config;
 use crate::config::overrides::ConnectionOverrides;
 use crate::error::CommandError;

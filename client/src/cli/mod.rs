@@ -4,29 +4,20 @@ pub mod agent;
 mod args;
 mod console;
 pub mod cp;
-mod enrolment_files;
 pub mod explain;
 pub mod flags;
-mod follow;
+mod fleet;
 pub mod hosts;
-mod interactive;
 pub mod key;
-pub mod last;
-pub mod lesson_options;
-mod local_streams;
+pub mod lesson;
 pub mod man;
-pub mod many;
-mod outcome;
-mod own_terminal;
 pub mod ping;
 mod remote;
-pub mod remote_command;
 pub mod rsh;
 pub mod run;
 pub mod shell;
 #[path = "try.rs"]
 pub mod try_command;
-mod wishes;
 
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -34,7 +25,7 @@ use std::process::ExitCode;
 
 use labsh_proto::key::HostKey;
 
-use crate::cli::lesson_options::LessonOptions;
+use crate::cli::lesson::options::LessonOptions;
 
 /// What the client cannot bring along itself, for it knows neither the server nor the lessons; the
 /// program hands it in.

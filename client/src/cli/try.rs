@@ -10,7 +10,8 @@ use labsh_proto::message::Program;
 use labsh_transport::random;
 
 use crate::cli::flags::{CommandOptions, EXIT_STATUS, form};
-use crate::cli::{Embedded, outcome, run};
+use crate::cli::remote::outcome;
+use crate::cli::{Embedded, run};
 use crate::connect::{Address, ConnectOptions};
 
 const TRY_FORMS: &str = "\

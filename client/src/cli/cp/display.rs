@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use labsh_copy::Counts;
 
-use crate::cli::many::screen::{CLEAR, bottom_line, columns, cut};
+use crate::cli::fleet::screen::{CLEAR, bottom_line, columns, cut};
 use crate::terminal_text::escape;
 
 /// Over so long the rate is taken: a moment's stop does not show, a slower link soon does.

@@ -10,7 +10,7 @@ use std::str::FromStr;
 use anyhow::{Context, bail};
 use labsh_copy::{Name, Source};
 
-use crate::cli::remote_command::Targets;
+use crate::cli::remote::words::Targets;
 use crate::config::target::parse_port;
 
 /// What is to be done.

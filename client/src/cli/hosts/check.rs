@@ -15,10 +15,10 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::cli::flags::ConnectionFlags;
+use crate::cli::fleet::report::{self, Failures, Kind};
+use crate::cli::fleet::screen::Screen;
 use crate::cli::hosts::{Which, shown};
-use crate::cli::many::report::{self, Failures, Kind};
-use crate::cli::many::screen::Screen;
-use crate::cli::many::{allow_descriptors, host, warn_of_doubles};
+use crate::cli::run::many::{allow_descriptors, host, warn_of_doubles};
 use crate::config::Config;
 use crate::fanout::{Answer, End, Host, check};
 use crate::terminal_text::escape_json;

@@ -12,7 +12,7 @@ use labsh_nodeset::{Groups, NodeSet};
 use serde_json::json;
 
 use crate::cli::console::{note, print};
-use crate::cli::last::WithLast;
+use crate::cli::fleet::last_run::WithLast;
 use crate::config::inventory::Inventory;
 use crate::config::overrides::ConnectionOverrides;
 use crate::config::target::Target;

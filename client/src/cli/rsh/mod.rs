@@ -20,10 +20,11 @@ use labsh_proto::message::Program;
 
 use crate::cli::console::{self, Level, note, remark};
 use crate::cli::flags::CommandOptions;
-use crate::cli::interactive::{self, Interaction};
-use crate::cli::outcome::Outcome;
+use crate::cli::remote::outcome::Outcome;
+use crate::cli::remote::pipes;
+use crate::cli::remote::terminal::{self, Interaction};
 use crate::cli::rsh::settings::{Instead, RequestTty, Settings};
-use crate::cli::{remote, run};
+use crate::cli::run;
 use crate::config::Config;
 use crate::config::target::Target;
 use crate::connect::ConnectOptions;
@@ -121,9 +122,9 @@ async fn run_command(
         key.host_id()
     ));
     let end = match interaction {
-        Some(interaction) => interactive::carry(&session, program, options, interaction).await,
+        Some(interaction) => terminal::carry(&session, program, options, interaction).await,
         // Tools that give ssh up send it one SIGTERM, and wait for it to go.
-        None => remote::carry(&session, program, options, 1).await,
+        None => pipes::carry(&session, program, options, 1).await,
     };
     let status = report(end.outcome, program, end.stdout_closed);
     session.close().await;

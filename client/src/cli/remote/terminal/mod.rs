@@ -20,12 +20,12 @@ use crate::child::Child;
 use crate::cli::console::{note, survive_file_size_limit};
 use crate::cli::flags::CommandOptions;
 use crate::cli::flags::EscapeCharacter;
-use crate::cli::follow::{self, End, Here, follow};
-use crate::cli::interactive::escapes::{Escapes, Request};
-use crate::cli::interactive::input::{Input, read_keys};
-use crate::cli::interactive::raw_mode::RawMode;
-use crate::cli::outcome::Outcome;
-use crate::cli::wishes;
+use crate::cli::remote::follow::{self, End, Here, follow};
+use crate::cli::remote::optional_env;
+use crate::cli::remote::outcome::Outcome;
+use crate::cli::remote::terminal::escapes::{Escapes, Request};
+use crate::cli::remote::terminal::input::{Input, read_keys};
+use crate::cli::remote::terminal::raw_mode::RawMode;
 use crate::command::Stdio;
 use crate::error::CommandError;
 use crate::session::Session;
@@ -102,7 +102,7 @@ async fn start(
 ) -> Result<Child, CommandError> {
     let mut command = follow::command(session, program, options);
     command.terminal(Terminal { name: terminal_name(), size }).stdin(Stdio::Piped);
-    wishes::open(&command, [locale(), options.env_where_allowed.clone()].concat()).await
+    optional_env::open(&command, [locale(), options.env_where_allowed.clone()].concat()).await
 }
 
 /// The value of TERM; `dumb` promises nothing, for those who have none that can be passed on.

@@ -6,8 +6,9 @@ use clap::Args;
 use labsh_proto::message::Program;
 
 use crate::cli::flags::{CommandOptions, ConnectionFlags, EXIT_STATUS, TerminalFlags, form};
-use crate::cli::remote_command::RemoteShell;
-use crate::cli::{outcome, run};
+use crate::cli::remote::outcome;
+use crate::cli::remote::words::RemoteShell;
+use crate::cli::run;
 
 const SHELL_FORMS: &str = "\
 The terminal:

@@ -6,7 +6,7 @@ use clap::{ArgAction, Args};
 use labsh_proto::message::Program;
 
 use crate::cli::flags::{CommandOptions, ConnectionFlags, EXIT_STATUS, TerminalFlags, form};
-use crate::cli::remote_command::RemoteCommand;
+use crate::cli::remote::words::RemoteCommand;
 
 const RUN_FORMS: &str = "\
 The command:

@@ -1,4 +1,11 @@
-//! `labsh run`: one command on one host; many hosts are the business of [`crate::cli::many`].
+//! `labsh run`: one command on one host; many hosts are the business of `many`.
+
+mod files;
+mod gather;
+pub(crate) mod json;
+mod lines;
+pub(crate) mod many;
+pub mod options;
 
 use std::io::{self, IsTerminal};
 use std::path;
@@ -12,11 +19,11 @@ use labsh_proto::message::Program;
 use crate::agent::{self, Keeper, Place};
 use crate::cli::console::note;
 use crate::cli::flags::{CommandOptions, ConnectionFlags, TerminalFlags};
-use crate::cli::interactive::{self, Interaction};
-use crate::cli::many::options::RunOptions;
-use crate::cli::outcome::{self, Outcome};
-use crate::cli::remote_command::Targets;
-use crate::cli::{many, remote};
+use crate::cli::remote::outcome::{self, Outcome};
+use crate::cli::remote::pipes;
+use crate::cli::remote::terminal::{self, Interaction};
+use crate::cli::remote::words::Targets;
+use crate::cli::run::options::RunOptions;
 use crate::config::overrides::ConnectionOverrides;
 use crate::config::target::Target;
 use crate::config::{Config, DEFAULT_KEEP, Resolved};
@@ -113,8 +120,8 @@ pub(crate) async fn run(
         ));
     }
     let end = match interaction {
-        Some(interaction) => interactive::carry(&session, program, options, interaction).await,
-        None => remote::carry(&session, program, options, 2).await,
+        Some(interaction) => terminal::carry(&session, program, options, interaction).await,
+        None => pipes::carry(&session, program, options, 2).await,
     };
     let code = end.outcome.report(options, program, end.stdout_closed);
     session.close().await;

@@ -9,10 +9,10 @@ use crate::child::Child;
 use crate::cli::console::remark;
 use crate::cli::console::survive_file_size_limit;
 use crate::cli::flags::CommandOptions;
-use crate::cli::follow::{self, End, Here, follow};
-use crate::cli::local_streams::read_in;
-use crate::cli::outcome::Outcome;
-use crate::cli::wishes;
+use crate::cli::remote::follow::{self, End, Here, follow};
+use crate::cli::remote::local_streams::read_in;
+use crate::cli::remote::optional_env;
+use crate::cli::remote::outcome::Outcome;
 use crate::command::Stdio;
 use crate::error::CommandError;
 use crate::session::Session;
@@ -53,7 +53,7 @@ async fn start(
         return command.open().await;
     }
     // Our stdin is not touched before it is known which of them run.
-    wishes::open(&command, options.env_where_allowed.clone()).await
+    optional_env::open(&command, options.env_where_allowed.clone()).await
 }
 
 /// Interrupts and terminations are the command's first, and ours where it does not heed them.

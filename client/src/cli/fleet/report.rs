@@ -6,7 +6,7 @@ use std::time::Duration;
 use labsh_nodeset::NodeSet;
 use labsh_proto::message::Program;
 
-use crate::cli::outcome;
+use crate::cli::remote::outcome;
 use crate::fanout::End;
 
 /// One host's part of a run.

@@ -8,8 +8,8 @@ use labsh_nodeset::NodeSet;
 use labsh_proto::message::{Program, Stream};
 use serde_json::{Map, Value, json};
 
-use super::report::{self, HostReport, Kind, State};
-use super::screen::Screen;
+use crate::cli::fleet::report::{self, HostReport, Kind, State};
+use crate::cli::fleet::screen::Screen;
 use crate::fanout::End;
 
 pub(super) fn started(screen: &mut Screen, host: &str) -> io::Result<()> {

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use labsh_nodeset::NodeSet;
 use labsh_proto::message::Stream;
 
-use super::report::{HostReport, Kind, State};
-use super::screen::Screen;
+use crate::cli::fleet::report::{HostReport, Kind, State};
+use crate::cli::fleet::screen::Screen;
 use crate::terminal_text::escape_line;
 
 /// Output is kept in pieces of this size, in bytes; equal pieces are kept once.

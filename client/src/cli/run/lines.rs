@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use labsh_proto::message::Stream;
 use unicode_width::UnicodeWidthStr;
 
-use super::screen::Screen;
+use crate::cli::fleet::screen::Screen;
 use crate::terminal_text::escape_line;
 
 /// A line that is longer than this is shown in pieces, in bytes.

@@ -1,5 +1,7 @@
 //! `labsh key`: making keys, showing them, and taking them to hosts and away again.
 
+mod enrolment_files;
+
 use std::fmt::Write;
 use std::fs;
 use std::io::{self, IsTerminal};
@@ -16,8 +18,8 @@ use nix::unistd::{Uid, User, gethostname};
 use zeroize::Zeroizing;
 
 use crate::cli::console::{note, print};
-use crate::cli::remote_command::Targets;
-use crate::cli::{enrolment_files, hosts};
+use crate::cli::hosts;
+use crate::cli::remote::words::Targets;
 use crate::config::Config;
 use crate::config::overrides::ConnectionOverrides;
 use crate::config::target::{Host, Target};

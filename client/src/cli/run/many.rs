@@ -1,13 +1,5 @@
 //! `labsh run` on many hosts: one command everywhere, and no doubt about what became of it on each.
 
-mod files;
-mod gather;
-mod json;
-mod lines;
-pub mod options;
-pub(crate) mod report;
-pub(super) mod screen;
-
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
 use std::os::fd::RawFd;
@@ -30,9 +22,16 @@ use tokio::sync::{mpsc, watch};
 use crate::cli::console::{note, print, survive_file_size_limit};
 use crate::cli::flags::JsonForm;
 use crate::cli::flags::{CommandOptions, ConnectionFlags};
-use crate::cli::last::{Last, Outcome};
-use crate::cli::remote_command::Targets;
-use crate::cli::{hosts, outcome, run};
+use crate::cli::fleet::last_run::{Last, Outcome};
+use crate::cli::fleet::report::{self, HostReport, State};
+use crate::cli::fleet::screen::{self, Screen};
+use crate::cli::remote::outcome;
+use crate::cli::remote::words::Targets;
+use crate::cli::run::files::Files;
+use crate::cli::run::gather::Gather;
+use crate::cli::run::options::ManyOptions;
+use crate::cli::run::{json, lines::Lines};
+use crate::cli::{hosts, run};
 use crate::config::Config;
 use crate::config::inventory::Inventory;
 use crate::config::overrides::ConnectionOverrides;
@@ -40,12 +39,6 @@ use crate::config::target::Target;
 use crate::connect::{Address, ConnectOptions};
 use crate::fanout::{self, Broadcast, Event, Host, Limits, Wish, Work};
 use crate::terminal_text::{escape, escape_json, shell_word};
-use files::Files;
-use gather::Gather;
-use lines::Lines;
-use options::ManyOptions;
-use report::{HostReport, State};
-use screen::Screen;
 
 /// Events on their way to the screen; each may hold 64 KiB of output.
 const EVENTS: usize = 64;
@@ -483,7 +476,7 @@ impl Show {
 }
 
 /// Keeps this run for the next one, which may have its hosts for a target.
-pub(super) fn keep_as_last(
+pub(crate) fn keep_as_last(
     hosts: &[HostReport],
     program: &Program,
     command: String,

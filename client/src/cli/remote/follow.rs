@@ -10,8 +10,8 @@ use tokio::sync::oneshot;
 
 use crate::child::Child;
 use crate::cli::flags::CommandOptions;
-use crate::cli::local_streams::{Activity, write_out};
-use crate::cli::outcome::Outcome;
+use crate::cli::remote::local_streams::{Activity, write_out};
+use crate::cli::remote::outcome::Outcome;
 use crate::command::Command;
 use crate::session::Session;
 

@@ -10,20 +10,20 @@ use labsh_proto::message::Stream;
 use nix::sys::stat::{SFlag, fstat};
 use unicode_width::UnicodeWidthChar;
 
-use super::report::{HostReport, Kind, State, seconds};
+use crate::cli::fleet::report::{HostReport, Kind, State, seconds};
 use crate::terminal_text::escape;
 
 /// The progress line is drawn no more often than this.
 const REDRAW: Duration = Duration::from_millis(100);
 
 /// Removes the line at the bottom, of which a window made narrower may have made several.
-pub(in crate::cli) const CLEAR: &str = "\r\x1b[J";
+pub(crate) const CLEAR: &str = "\r\x1b[J";
 
 /// What draws a text as the line at the bottom. The cursor goes back to its beginning: where a
 /// window made narrower breaks the line, the cursor stays there, so that all of it can be removed.
 /// Meanwhile the terminal does not begin new lines by itself (DECAWM): the window may have become
 /// narrower on the way there.
-pub(in crate::cli) fn bottom_line(text: String) -> String {
+pub(crate) fn bottom_line(text: String) -> String {
     format!("{CLEAR}\x1b[?7l{text}\x1b[?7h\r")
 }
 
@@ -33,12 +33,12 @@ fn is_pipe(stream: impl AsFd) -> bool {
         .is_ok_and(|stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFIFO)
 }
 
-pub(in crate::cli) struct Screen {
+pub(crate) struct Screen {
     stdout: BufWriter<io::Stdout>,
     stdout_is_terminal: bool,
     stderr_is_terminal: bool,
     /// Whether what goes to stdout is coloured.
-    pub(super) colour: bool,
+    pub(crate) colour: bool,
     progress: bool,
     shown: bool,
     drawn: Option<Instant>,
@@ -48,7 +48,7 @@ impl Screen {
     /// The progress line is for a terminal on stderr only, and only if it is wanted. Where stdout
     /// is a pipe, whoever reads it may well write to the same terminal (`| head`, `| less`), in the
     /// middle of that line.
-    pub(in crate::cli) fn new(progress: bool) -> Self {
+    pub(crate) fn new(progress: bool) -> Self {
         let (stdout, stderr) = (io::stdout().is_terminal(), io::stderr().is_terminal());
         Self {
             stdout: BufWriter::with_capacity(64 << 10, io::stdout()),
@@ -63,7 +63,7 @@ impl Screen {
 
     /// Writes to one of the two; tells whether that is a terminal, which must not be steered by
     /// what hosts say.
-    pub(in crate::cli) fn write(
+    pub(crate) fn write(
         &mut self,
         stream: Stream,
         write: impl FnOnce(&mut dyn Write, bool) -> io::Result<()>,
@@ -83,20 +83,17 @@ impl Screen {
     }
 
     /// Says a line of our own on stderr.
-    pub(in crate::cli) fn note(&mut self, text: &str) -> io::Result<()> {
+    pub(crate) fn note(&mut self, text: &str) -> io::Result<()> {
         self.write(Stream::Stderr, |out, _| writeln!(out, "labsh: {}", escape(text)))
     }
 
     /// Lets everything be seen that was written, and the progress line below it.
-    pub(super) fn settle(&mut self, hosts: &[HostReport]) -> io::Result<()> {
+    pub(crate) fn settle(&mut self, hosts: &[HostReport]) -> io::Result<()> {
         self.settle_on(|| progress(hosts))
     }
 
     /// The same with a progress line of the caller's, already safe for a terminal.
-    pub(in crate::cli) fn settle_on(
-        &mut self,
-        progress: impl FnOnce() -> String,
-    ) -> io::Result<()> {
+    pub(crate) fn settle_on(&mut self, progress: impl FnOnce() -> String) -> io::Result<()> {
         self.stdout.flush()?;
         if self.progress && (!self.shown || self.due()) {
             self.drawn = Some(Instant::now());
@@ -112,12 +109,12 @@ impl Screen {
 
     /// Whether the progress line was last drawn long enough ago to be drawn in the middle of a
     /// flood.
-    pub(in crate::cli) fn due(&self) -> bool {
+    pub(crate) fn due(&self) -> bool {
         self.progress && self.drawn.is_none_or(|drawn| drawn.elapsed() >= REDRAW)
     }
 
     /// Removes the progress line for good.
-    pub(in crate::cli) fn finish(&mut self) -> io::Result<()> {
+    pub(crate) fn finish(&mut self) -> io::Result<()> {
         self.clear();
         self.progress = false;
         self.stdout.flush()
@@ -133,7 +130,7 @@ impl Screen {
 }
 
 /// Whether colours are wanted on a terminal: its user has not said NO_COLOR.
-pub(super) fn colours() -> bool {
+pub(crate) fn colours() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
@@ -167,18 +164,18 @@ fn progress(hosts: &[HostReport]) -> String {
 }
 
 /// Who has not ended yet, folded.
-pub(super) fn still_running(hosts: &[HostReport]) -> NodeSet {
+pub(crate) fn still_running(hosts: &[HostReport]) -> NodeSet {
     let running = hosts.iter().filter(|host| matches!(host.state, State::Running(_)));
     running.map(|host| host.name.as_str()).collect()
 }
 
 /// How wide the terminal on stderr is.
-pub(in crate::cli) fn columns() -> usize {
+pub(crate) fn columns() -> usize {
     terminal_size::terminal_size_of(io::stderr()).map_or(80, |(width, _)| width.0.max(20).into())
 }
 
 /// As much of a text as fits.
-pub(in crate::cli) fn cut(text: &str, columns: usize) -> String {
+pub(crate) fn cut(text: &str, columns: usize) -> String {
     let mut width = 0;
     text.chars()
         .take_while(|c| {

@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use tokio::task::yield_now;
 
 use crate::child::{ChildStderr, ChildStdin, ChildStdout};
-use crate::cli::own_terminal::OwnTerminal;
+use crate::cli::remote::own_terminal::OwnTerminal;
 
 /// The most that is read from stdin at once, in bytes.
 const CHUNK: usize = 64 << 10;

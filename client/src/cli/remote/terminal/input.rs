@@ -13,8 +13,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
 use crate::child::ChildStdin;
-use crate::cli::interactive::escapes::{Escapes, Request};
-use crate::cli::own_terminal::OwnTerminal;
+use crate::cli::remote::own_terminal::OwnTerminal;
+use crate::cli::remote::terminal::escapes::{Escapes, Request};
 
 /// The most that is read at once, in bytes.
 const CHUNK: usize = 16 << 10;

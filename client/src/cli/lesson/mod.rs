@@ -1,0 +1,3 @@
+//! `labsh lesson`.
+
+pub mod options;
