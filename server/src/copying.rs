@@ -10,8 +10,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::SignalFd;
 
-/// The subsystem that `labsh cp` asks for.
-pub(crate) const SUBSYSTEM: &str = "labsh-copy";
+pub(crate) use labsh_copy::SUBSYSTEM;
 
 /// The subcommand that does it.
 pub(crate) const SUBCOMMAND: &str = "copy-serve";

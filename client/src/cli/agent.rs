@@ -16,7 +16,7 @@ const NOT_RUNNING: u8 = 3;
 
 /// `labsh agent`.
 #[derive(Debug, Clone, Copy, Subcommand)]
-pub enum AgentAction {
+pub(super) enum AgentAction {
     /// List the connections that are kept
     List,
     /// Say whether it runs; the exit status is 3 where it does not
@@ -29,7 +29,7 @@ pub enum AgentAction {
 }
 
 /// Does it, and returns the exit status that `labsh agent --help` documents.
-pub fn execute(action: AgentAction) -> anyhow::Result<ExitCode> {
+pub(super) fn execute(action: AgentAction) -> anyhow::Result<ExitCode> {
     let place = Place::of_user();
     if matches!(action, AgentAction::Serve) {
         return agent::serve(&place).map(|()| ExitCode::SUCCESS);

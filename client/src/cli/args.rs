@@ -13,10 +13,11 @@ use crate::cli::console::{READER_GONE, REFUSED, note, print};
 use crate::cli::cp;
 use crate::cli::cp::options::CopyOptions;
 use crate::cli::explain::{self, ExplainOptions};
-use crate::cli::fleet::last_run::{self as last, LastOptions};
 use crate::cli::hosts::{self, HostsOptions};
 use crate::cli::key::{self, KeyAction};
-use crate::cli::lesson::options::{self as lesson_options, LessonOptions};
+use crate::cli::last::{self, LastOptions};
+use crate::cli::lesson;
+use crate::cli::lesson::options::LessonOptions;
 use crate::cli::man;
 use crate::cli::ping::{self, PingOptions};
 use crate::cli::rsh;
@@ -94,7 +95,7 @@ pub(crate) enum Action {
     #[command(subcommand)]
     Agent(AgentAction),
     /// See the sticky-packet problem (粘包) and its cure on real sockets
-    #[command(after_help = lesson_options::AFTER_HELP)]
+    #[command(after_help = lesson::options::AFTER_HELP)]
     Lesson(LessonOptions),
     /// Print completions for a shell
     Completions {

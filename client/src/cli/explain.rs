@@ -18,11 +18,10 @@ use tokio::task::JoinSet;
 
 use crate::cli::console::{REFUSED, print};
 use crate::cli::flags::{ConnectionFlags, FormFlags, form, variable};
+use crate::cli::fleet::hosts as fleet_hosts;
 use crate::cli::fleet::report::anonymous;
 use crate::cli::remote::outcome;
 use crate::cli::remote::words::RemoteQuestion;
-use crate::cli::run::many;
-use crate::cli::run::options::ManyOptions;
 use crate::config::Config;
 use crate::config::overrides::ConnectionOverrides;
 use crate::error::CommandError;
@@ -50,7 +49,7 @@ Exit status:
 /// Ask a host what would become of a command, and why; nothing is started
 #[derive(Debug, Clone, Args)]
 #[command(mut_arg("keep", |arg| arg.hide(true)))]
-pub struct ExplainOptions {
+pub(super) struct ExplainOptions {
     /// How to get there.
     #[command(flatten)]
     pub connection: ConnectionFlags,
@@ -84,14 +83,11 @@ type Answer = Result<Explained, CommandError>;
 pub(crate) fn execute(options: &ExplainOptions) -> anyhow::Result<ExitCode> {
     let config = Config::load()?;
     let RemoteQuestion(remote) = &options.remote;
-    let names = many::hosts_of(&remote.target, config.inventory(), &ManyOptions::default())?;
+    let names = fleet_hosts::names(&remote.target, config.inventory(), &[], None)?;
     let overrides =
         ConnectionOverrides { user: options.user.clone(), ..options.connection.overrides() };
-    let hosts = names
-        .iter()
-        .map(|name| many::host(name, &config, &overrides))
-        .collect::<anyhow::Result<Vec<Host>>>()?;
-    many::allow_descriptors();
+    let hosts = fleet_hosts::resolve(&names, &config, &overrides)?;
+    fleet_hosts::allow_descriptors();
     let program = form(&remote.words, options.form);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let answers = runtime.block_on(ask_all(hosts, &program, options));

@@ -32,7 +32,7 @@ Exit status:
 /// Options that say how to get to a host.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Connection")]
-pub struct ConnectionFlags {
+pub(super) struct ConnectionFlags {
     /// The key: its name, or the path of its file [env: LABSH_KEY]
     #[arg(long, value_name = "KEY")]
     pub key: Option<KeyName>,
@@ -57,7 +57,7 @@ pub struct ConnectionFlags {
 
 impl ConnectionFlags {
     /// What the flags say; the rest of [`ConnectionOverrides`] is not theirs.
-    pub fn overrides(&self) -> ConnectionOverrides {
+    pub(super) fn overrides(&self) -> ConnectionOverrides {
         ConnectionOverrides {
             port: self.port,
             host_id: self.host_id.clone(),
@@ -73,7 +73,7 @@ impl ConnectionFlags {
 /// Options that say how a command is run, wherever that is.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Command")]
-pub struct CommandOptions {
+pub(super) struct CommandOptions {
     /// Which form the words have.
     #[command(flatten)]
     pub form: FormFlags,
@@ -115,7 +115,7 @@ pub struct CommandOptions {
 /// Options that say outright what form the words of a command have.
 #[derive(Debug, Clone, Copy, Default, Args)]
 #[command(next_help_heading = "Command")]
-pub struct FormFlags {
+pub(super) struct FormFlags {
     /// Join the words with blanks and have your shell there run the line
     #[arg(long, conflicts_with = "argv")]
     pub shell: bool,
@@ -126,7 +126,7 @@ pub struct FormFlags {
 
 /// What the words of a command line mean: one word is for the shell, several are exact, unless
 /// flags say otherwise.
-pub fn form(words: &[OsString], flags: FormFlags) -> Program {
+pub(super) fn form(words: &[OsString], flags: FormFlags) -> Program {
     let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
     if flags.shell || (words.len() == 1 && !flags.argv) {
         Program::Shell(words.join(&b' '))
@@ -149,7 +149,7 @@ pub(crate) fn variable(text: OsString) -> Result<Variable, String> {
 
 /// What `--json` prints for many hosts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum JsonForm {
+pub(super) enum JsonForm {
     /// A line for each event
     Events,
     /// One line for the whole run
@@ -159,7 +159,7 @@ pub enum JsonForm {
 /// Options that say how a terminal over there is joined to the one here.
 #[derive(Debug, Clone, Copy, Default, Args)]
 #[command(next_help_heading = "Terminal")]
-pub struct TerminalFlags {
+pub(super) struct TerminalFlags {
     /// The character that begins an escape at the start of a line, ^X for a control character, or
     /// none [default: ~]
     #[arg(short, long, value_name = "CHAR")]
@@ -171,7 +171,7 @@ pub struct TerminalFlags {
 
 /// The character that begins an escape, if any does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct EscapeCharacter(pub Option<u8>);
+pub(super) struct EscapeCharacter(pub Option<u8>);
 
 impl Default for EscapeCharacter {
     fn default() -> Self {

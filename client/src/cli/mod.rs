@@ -1,23 +1,25 @@
 //! The program `labsh`: from a command line to an exit status.
 
-pub mod agent;
+mod agent;
 mod args;
 mod console;
-pub mod cp;
-pub mod explain;
-pub mod flags;
+mod cp;
+mod explain;
+mod flags;
 mod fleet;
-pub mod hosts;
-pub mod key;
+mod hosts;
+mod key;
+mod last;
 pub mod lesson;
-pub mod man;
-pub mod ping;
+mod man;
+mod ping;
 mod remote;
 pub mod rsh;
-pub mod run;
-pub mod shell;
+mod run;
+mod shell;
+mod signals;
 #[path = "try.rs"]
-pub mod try_command;
+mod try_command;
 
 use std::net::SocketAddr;
 use std::pin::Pin;

@@ -7,7 +7,7 @@ use clap::Args;
 
 use crate::cli::console::{note, print};
 use crate::cli::flags::ConnectionFlags;
-use crate::cli::run;
+use crate::cli::remote::connection::connection;
 use crate::config::target::Target;
 use crate::connect::ConnectOptions;
 use crate::error::{CommandError, ConnectError};
@@ -20,7 +20,7 @@ const CONNECTION: u8 = 255;
 /// Measure how long a host takes to answer
 #[derive(Debug, Clone, Args)]
 #[command(mut_arg("keep", |arg| arg.hide(true)))]
-pub struct PingOptions {
+pub(super) struct PingOptions {
     /// How many times to ask
     #[arg(short, long, value_name = "COUNT", default_value_t = 4)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
@@ -35,8 +35,8 @@ pub struct PingOptions {
 }
 
 /// Prints a line for connecting and one for each answer.
-pub fn execute(options: PingOptions) -> anyhow::Result<ExitCode> {
-    let (connection, _) = run::connection(&options.target, &options.connection, None)?;
+pub(super) fn execute(options: PingOptions) -> anyhow::Result<ExitCode> {
+    let (connection, _) = connection(&options.target, &options.connection, None)?;
     // What is measured includes connecting.
     let connection = ConnectOptions { keeper: None, ..connection };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

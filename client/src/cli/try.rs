@@ -9,9 +9,10 @@ use labsh_proto::key::{HostId, Key, KeyId, Secret};
 use labsh_proto::message::Program;
 use labsh_transport::random;
 
+use crate::cli::Embedded;
 use crate::cli::flags::{CommandOptions, EXIT_STATUS, form};
+use crate::cli::remote;
 use crate::cli::remote::outcome;
-use crate::cli::{Embedded, run};
 use crate::connect::{Address, ConnectOptions};
 
 const TRY_FORMS: &str = "\
@@ -28,7 +29,7 @@ pub(crate) fn after_help() -> String {
 
 /// Run a command through a labshd of its own on this machine: nothing to set up
 #[derive(Debug, Clone, Args)]
-pub struct TryOptions {
+pub(super) struct TryOptions {
     /// How it is run.
     #[command(flatten)]
     pub command: CommandOptions,
@@ -44,13 +45,13 @@ pub struct TryOptions {
 
 impl TryOptions {
     /// What is to be run.
-    pub fn program(&self) -> Program {
+    pub(super) fn program(&self) -> Program {
         form(&self.words, self.command.form)
     }
 }
 
 /// Runs it and returns the exit status that `labsh try --help` documents.
-pub fn execute(options: TryOptions, embedded: &Embedded) -> anyhow::Result<ExitCode> {
+pub(super) fn execute(options: TryOptions, embedded: &Embedded) -> anyhow::Result<ExitCode> {
     let program = options.program();
     outcome::check_status_fd(&options.command)?;
     let key = Key::new(KeyId::new("try")?, Secret::new(random::bytes()))
@@ -62,7 +63,7 @@ pub fn execute(options: TryOptions, embedded: &Embedded) -> anyhow::Result<ExitC
         let address = start.await?;
         let address = Address::Tcp { host: address.ip().to_string(), port: address.port() };
         Ok::<_, anyhow::Error>(
-            run::run(&ConnectOptions::new(address, key), &program, &options.command, None).await,
+            remote::run(&ConnectOptions::new(address, key), &program, &options.command, None).await,
         )
     });
     runtime.shutdown_background();

@@ -24,6 +24,9 @@ pub use receive::{Destination, receive};
 pub use send::{SendOptions, Source, send};
 pub use serve::{get, put, serve};
 
+/// The subsystem by whose name a client asks labshd for the remote side of a copy.
+pub const SUBSYSTEM: &str = "labsh-copy";
+
 /// How many things may be announced without having been settled: what bounds the memory of both
 /// sides.
 pub const WINDOW: usize = 1024;

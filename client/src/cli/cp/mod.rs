@@ -1,7 +1,7 @@
 //! `labsh cp`: files and directories, to one host or many, or from them.
 
 mod display;
-pub mod options;
+pub(super) mod options;
 mod pipes;
 mod places;
 
@@ -15,35 +15,31 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use labsh_copy::{Counts, Destination, Error, Progress, SendOptions, Side, Trouble, Watch};
+use labsh_copy::{
+    Counts, Destination, Error, Progress, SUBSYSTEM, SendOptions, Side, Trouble, Watch,
+};
 use labsh_proto::message::{Program, Until};
 use tokio::io::AsyncReadExt;
 use tokio::runtime::Handle;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 
 use crate::child::{Child, ChildStderr, ExitStatus};
-use crate::cli::console::survive_file_size_limit;
 use crate::cli::cp::display::Display;
 use crate::cli::cp::options::CopyOptions;
 use crate::cli::cp::pipes::{FromCommand, Hold, ToCommand};
 use crate::cli::cp::places::{Direction, Job};
+use crate::cli::fleet::hosts as fleet_hosts;
+use crate::cli::fleet::last_run::keep_as_last;
 use crate::cli::fleet::report::{self, HostReport, Kind, State};
+use crate::cli::fleet::screen::PROGRESS_INTERVAL;
+use crate::cli::remote::connection::connection;
 use crate::cli::remote::words::Targets;
-use crate::cli::run;
-use crate::cli::run::many::{self, keep_as_last};
-use crate::cli::run::options::ManyOptions;
+use crate::cli::signals::{EndSignal, EndSignals};
 use crate::config::Config;
 use crate::error::CommandError;
 use crate::fanout::{self, Attended, Companion, Event, Host, Limits, Wish, Work};
 use crate::terminal_text::shell_word;
-
-/// The far side, by the name that labshd has for it.
-pub(super) const SUBSYSTEM: &[u8] = b"labsh-copy";
-
-/// How often the progress line is drawn.
-const TICK: Duration = Duration::from_millis(200);
 
 /// How long threads that were told to let go may take to tidy up.
 const TIDYING: Duration = Duration::from_secs(10);
@@ -63,7 +59,7 @@ pub(crate) fn execute(options: CopyOptions) -> anyhow::Result<ExitCode> {
     let hosts = hosts(&job.targets, &options)?;
     let many = matches!(job.targets, Targets::Set(_));
     let room = Room::new(job, &options, &hosts)?;
-    many::allow_descriptors();
+    fleet_hosts::allow_descriptors();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let (began, room) = (Instant::now(), Arc::new(room));
     let (reports, ended_by) = runtime.block_on(drive(hosts, room.clone(), &options))?;
@@ -71,7 +67,7 @@ pub(crate) fn execute(options: CopyOptions) -> anyhow::Result<ExitCode> {
     room.display.clear();
     finish(&room, &reports, (many, ended_by.is_some()), &options, began.elapsed());
     Ok(ExitCode::from(match ended_by {
-        Some(signal) => 128 + signal,
+        Some(signal) => signal.exit_status(),
         None => report::exit_status(&reports),
     }))
 }
@@ -82,17 +78,13 @@ fn hosts(targets: &Targets, options: &CopyOptions) -> anyhow::Result<Vec<Host>> 
             bail!("--exclude is for sets of hosts, and this is one host");
         }
         // As for a command on one host, a connection that was kept will do.
-        let (connection, user) = run::connection(target, &options.connection, None)?;
+        let (connection, user) = connection(target, &options.connection, None)?;
         return Ok(vec![Host { name: target.to_string(), connection, user }]);
     }
-    let choice = ManyOptions { exclude: options.many.exclude.clone(), ..ManyOptions::default() };
     let (config, overrides) = (Config::load()?, options.connection.overrides());
-    let names = many::hosts_of(targets, config.inventory(), &choice)?;
-    let hosts = names
-        .iter()
-        .map(|name| many::host(name, &config, &overrides))
-        .collect::<anyhow::Result<Vec<Host>>>()?;
-    many::warn_of_doubles(&hosts, "copies once for each");
+    let names = fleet_hosts::names(targets, config.inventory(), &options.many.exclude, None)?;
+    let hosts = fleet_hosts::resolve(&names, &config, &overrides)?;
+    fleet_hosts::warn_of_shared_addresses(&hosts, "copies once for each");
     Ok(hosts)
 }
 
@@ -316,17 +308,12 @@ async fn drive(
     hosts: Vec<Host>,
     room: Arc<Room>,
     options: &CopyOptions,
-) -> anyhow::Result<(Vec<HostReport>, Option<u8>)> {
-    let report = |Host { name, connection, .. }: &Host| HostReport {
-        name: name.clone(),
-        address: connection.address.to_string(),
-        state: State::Waiting,
-    };
-    let mut reports: Vec<HostReport> = hosts.iter().map(report).collect();
+) -> anyhow::Result<(Vec<HostReport>, Option<EndSignal>)> {
+    let mut reports: Vec<HostReport> = hosts.iter().map(HostReport::waiting).collect();
     let (alive, mut all_gone) = mpsc::channel(1);
     let companion = Copying { room: room.clone(), runtime: Handle::current(), alive };
     let work = Work {
-        program: Program::Subsystem(SUBSYSTEM.to_vec()),
+        program: Program::Subsystem(SUBSYSTEM.into()),
         environment: Vec::new(),
         directory: None,
         timeout: None,
@@ -340,17 +327,15 @@ async fn drive(
         retries: options.many.retries,
         stop_at_failure: false,
     };
-    survive_file_size_limit()?;
-    let mut interrupts = signal(SignalKind::interrupt())?;
-    let mut terminations = signal(SignalKind::terminate())?;
+    let mut signals = EndSignals::new()?;
     let (events, mut incoming) = mpsc::channel(64);
     let (wish, wished) = watch::channel(Wish::Finish);
     let run = tokio::spawn(fanout::run(hosts, work, limits, events, wished));
-    let mut tick = tokio::time::interval(TICK);
+    let mut tick = tokio::time::interval(PROGRESS_INTERVAL);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut ended_by = None;
     loop {
-        let signal: u8 = tokio::select! {
+        let signal = tokio::select! {
             event = incoming.recv() => match event {
                 None => break,
                 Some(Event::Begun(host)) => {
@@ -369,11 +354,10 @@ async fn drive(
                 room.display.draw(room.counts(), done, reports.len());
                 continue;
             }
-            _ = interrupts.recv() => 2,
-            _ = terminations.recv() => 15,
+            signal = signals.recv() => signal,
         };
         if ended_by.is_some() {
-            std::process::exit(128 + i32::from(signal));
+            std::process::exit(signal.exit_status().into());
         }
         ended_by = Some(signal);
         wish.send_replace(Wish::Leave);
@@ -392,7 +376,7 @@ fn finish(
     options: &CopyOptions,
     took: Duration,
 ) {
-    let program = Program::Subsystem(SUBSYSTEM.to_vec());
+    let program = Program::Subsystem(SUBSYSTEM.into());
     let counts = counted(room.counts());
     if !many {
         let Some(HostReport { state: State::Over(end, _), .. }) = reports.first() else { return };

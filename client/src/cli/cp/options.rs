@@ -39,7 +39,7 @@ pub(crate) fn after_help() -> String {
 /// Copy files and directories to hosts, or from them
 #[derive(Debug, Clone, Args)]
 #[command(mut_arg("keep", |arg| arg.hide(true)))]
-pub struct CopyOptions {
+pub(crate) struct CopyOptions {
     /// Compare files of the same size and time by their contents (SHA-256) as well
     #[arg(short, long)]
     pub checksum: bool,
@@ -63,7 +63,7 @@ pub struct CopyOptions {
 /// How many hosts are gone about.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Many hosts")]
-pub struct ManyFlags {
+pub(crate) struct ManyFlags {
     /// Leave these hosts out: a set like TARGET (repeatable)
     #[arg(short = 'x', long, value_name = "HOSTS")]
     pub exclude: Vec<String>,

@@ -6,29 +6,20 @@ use std::fs::{self, DirBuilder};
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::time::SystemTime;
 
 use anyhow::Context;
-use clap::Args;
 use etcetera::base_strategy::{BaseStrategy, Xdg};
 use labsh_nodeset::Groups;
+use labsh_proto::message::Program;
 use serde::{Deserialize, Serialize};
 
-use crate::cli::console::print;
-use crate::terminal_text::{escape, escape_json};
+use crate::cli::console::note;
+use crate::cli::fleet::report::{self, HostReport, State};
 
 /// What may stand behind `@last:`, apart from `failed`, which is everything but `ok`.
 const OUTCOMES: [&str; 8] =
     ["ok", "exited", "signaled", "timed-out", "not-begun", "refused", "unreachable", "lost"];
-
-/// Show what became of the last run on many hosts; its hosts are the targets @last, @last:failed,
-/// @last:ok, …
-#[derive(Debug, Clone, Args)]
-pub struct LastOptions {
-    /// Print all that is known of it, each host's end with it, as one line of JSON
-    #[arg(long)]
-    json: bool,
-}
 
 /// A run of many hosts. One host alone leaves it as it is: whoever looks into one that failed wants
 /// to retry the rest.
@@ -70,7 +61,8 @@ impl Last {
         written.with_context(|| format!("cannot write {}", path.display()))
     }
 
-    fn load() -> anyhow::Result<Self> {
+    /// Reads the run that is kept.
+    pub(crate) fn load() -> anyhow::Result<Self> {
         let path = path()?;
         let text = match fs::read_to_string(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => anyhow::bail!(
@@ -130,20 +122,31 @@ impl<G: Groups> Groups for WithLast<'_, G> {
     }
 }
 
-/// Shows it.
-pub(crate) fn execute(options: &LastOptions) -> anyhow::Result<ExitCode> {
-    let last = Last::load()?;
-    let text = if options.json {
-        escape_json(&serde_json::to_string(&last)?) + "\n"
-    } else {
-        let mut text = format!("{}: {}\n", escape(&last.when), escape(&last.command));
-        for line in &last.summary {
-            text += &format!("{}\n", escape(line));
+/// Keeps this run for the next one, which may have its hosts for a target.
+pub(crate) fn keep_as_last(
+    hosts: &[HostReport],
+    program: &Program,
+    command: String,
+    summary: Vec<String>,
+) {
+    let outcome = |host: &HostReport| match &host.state {
+        State::Over(end, took) => {
+            let mut more = report::json_of_end(end, program, *took);
+            more.remove("outcome");
+            let outcome = report::Kind::of(end).word().to_owned();
+            Some((host.name.clone(), Outcome { outcome, more }))
         }
-        text
+        State::Waiting | State::Running(_) => None,
     };
-    print(text.as_bytes())?;
-    Ok(ExitCode::SUCCESS)
+    let last = Last {
+        when: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+        command,
+        summary,
+        hosts: hosts.iter().filter_map(outcome).collect(),
+    };
+    if let Err(error) = last.save() {
+        note(&format!("@last is not this run: {error:#}"));
+    }
 }
 
 /// `$XDG_STATE_HOME/labsh/last.json`.

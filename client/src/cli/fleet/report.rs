@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use labsh_nodeset::NodeSet;
 use labsh_proto::message::Program;
+use serde_json::{Map, Value};
 
 use crate::cli::remote::outcome;
-use crate::fanout::End;
+use crate::fanout::{End, Host};
 
 /// One host's part of a run.
 #[derive(Debug, Clone)]
@@ -16,6 +17,17 @@ pub(crate) struct HostReport {
     /// Where it is, as it stands in errors.
     pub(crate) address: String,
     pub(crate) state: State,
+}
+
+impl HostReport {
+    /// A host whose turn has not come yet.
+    pub(crate) fn waiting(host: &Host) -> Self {
+        Self {
+            name: host.name.clone(),
+            address: host.connection.address.to_string(),
+            state: State::Waiting,
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -103,6 +115,24 @@ pub(crate) fn reason(end: &End, program: &Program) -> Option<String> {
             Some(outcome::explain(error, program))
         }
     }
+}
+
+/// One host's end.
+pub(crate) fn json_of_end(end: &End, program: &Program, took: Duration) -> Map<String, Value> {
+    let mut fields = Map::new();
+    fields.insert("outcome".to_owned(), Kind::of(end).word().into());
+    if let End::Ended(status) = end {
+        fields.insert("code".to_owned(), status.code().into());
+        fields.insert("signal".to_owned(), status.signal().into());
+        let (stdout, stderr) = status.totals();
+        fields.insert("stdout_bytes".to_owned(), stdout.into());
+        fields.insert("stderr_bytes".to_owned(), stderr.into());
+    }
+    if let Some(reason) = reason(end, program) {
+        fields.insert("reason".to_owned(), reason.into());
+    }
+    fields.insert("seconds".to_owned(), took.as_secs_f64().into());
+    fields
 }
 
 /// The exit status of a run, by the worst class of end: 255 where a host could not be reached or

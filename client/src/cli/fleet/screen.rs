@@ -13,6 +13,9 @@ use unicode_width::UnicodeWidthChar;
 use crate::cli::fleet::report::{HostReport, Kind, State, seconds};
 use crate::terminal_text::escape;
 
+/// How often the progress line is drawn again where nothing happens.
+pub(crate) const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
+
 /// The progress line is drawn no more often than this.
 const REDRAW: Duration = Duration::from_millis(100);
 

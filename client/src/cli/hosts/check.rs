@@ -15,19 +15,16 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::cli::flags::ConnectionFlags;
+use crate::cli::fleet::hosts::{allow_descriptors, resolve, warn_of_shared_addresses};
 use crate::cli::fleet::report::{self, Failures, Kind};
-use crate::cli::fleet::screen::Screen;
+use crate::cli::fleet::screen::{PROGRESS_INTERVAL, Screen};
 use crate::cli::hosts::{Which, shown};
-use crate::cli::run::many::{allow_descriptors, host, warn_of_doubles};
 use crate::config::Config;
 use crate::fanout::{Answer, End, Host, check};
 use crate::terminal_text::escape_json;
 
 /// Answers on their way to stdout.
 const ANSWERS: usize = 64;
-
-/// How often the progress line is drawn anew where nothing happens.
-const TICK: Duration = Duration::from_millis(200);
 
 /// What could not be written to, where something could not be written.
 const STDOUT: &str = "cannot write to standard output";
@@ -55,11 +52,8 @@ pub(crate) fn execute(options: CheckOptions) -> anyhow::Result<ExitCode> {
     let config = Config::load()?;
     let names = options.which.select(config.inventory())?;
     let flags = options.connection.overrides();
-    let hosts = names
-        .iter()
-        .map(|name| host(name, &config, &flags))
-        .collect::<anyhow::Result<Vec<Host>>>()?;
-    warn_of_doubles(&hosts, "is asked once for each");
+    let hosts = resolve(&names, &config, &flags)?;
+    warn_of_shared_addresses(&hosts, "is asked once for each");
     allow_descriptors();
     // One thread: what is measured is how long hosts take, and threads would only contend.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -76,7 +70,7 @@ async fn ask(hosts: &[Host], options: &CheckOptions) -> anyhow::Result<u8> {
         if report.screen.due() {
             report.settle().context(STDOUT)?;
         }
-        match timeout(TICK, answers.recv()).await {
+        match timeout(PROGRESS_INTERVAL, answers.recv()).await {
             Ok(Some((index, answer))) => report.add(index, answer).context(STDOUT)?,
             Ok(None) => break,
             Err(_) => {}

@@ -12,7 +12,7 @@ use labsh_nodeset::{Groups, NodeSet};
 use serde_json::json;
 
 use crate::cli::console::{note, print};
-use crate::cli::fleet::last_run::WithLast;
+use crate::cli::fleet::hosts::{evaluate, select, without};
 use crate::config::inventory::Inventory;
 use crate::config::overrides::ConnectionOverrides;
 use crate::config::target::Target;
@@ -24,7 +24,7 @@ use crate::terminal_text::{escape, escape_json};
 /// List the hosts and groups that are known
 #[derive(Debug, Clone, Args)]
 #[command(args_conflicts_with_subcommands = true)]
-pub struct HostsOptions {
+pub(super) struct HostsOptions {
     /// What else than listing them.
     #[command(subcommand)]
     action: Option<HostsAction>,
@@ -79,47 +79,6 @@ impl Which {
         }
         without(all, &self.sets.join(" "), &self.exclude, inventory)
     }
-}
-
-/// The hosts of an expression, without those of others.
-///
-/// # Errors
-///
-/// Where an expression is none, or nothing is left.
-pub(crate) fn select(
-    expression: &str,
-    excluded: &[String],
-    inventory: &Inventory,
-) -> anyhow::Result<NodeSet> {
-    without(evaluate(expression, inventory)?, expression, excluded, inventory)
-}
-
-/// A set, which is called by this name, without others; an error where nothing is left.
-pub(crate) fn without(
-    mut set: NodeSet,
-    name: &str,
-    excluded: &[String],
-    inventory: &Inventory,
-) -> anyhow::Result<NodeSet> {
-    for excluded in excluded {
-        set = set.difference(&evaluate(excluded, inventory).context("--exclude")?);
-    }
-    if set.is_empty() && name.starts_with("@last") {
-        anyhow::bail!("{name:?} is no host at all; `labsh last` shows what became of the last run");
-    }
-    if set.is_empty() {
-        anyhow::bail!("{name:?} is no host at all; see `labsh hosts` for those that are known");
-    }
-    Ok(set)
-}
-
-fn evaluate(expression: &str, inventory: &Inventory) -> anyhow::Result<NodeSet> {
-    NodeSet::parse(expression, &WithLast(inventory)).map_err(|error| {
-        match inventory.culprit(&error) {
-            Some(origin) => anyhow::anyhow!("{origin}: {error}; correct that line"),
-            None => error.into(),
-        }
-    })
 }
 
 /// Shows them.

@@ -18,7 +18,7 @@ use nix::unistd::{Uid, User, gethostname};
 use zeroize::Zeroizing;
 
 use crate::cli::console::{note, print};
-use crate::cli::hosts;
+use crate::cli::fleet::hosts;
 use crate::cli::remote::words::Targets;
 use crate::config::Config;
 use crate::config::overrides::ConnectionOverrides;
@@ -31,7 +31,7 @@ const YEAR_10000: u64 = 253_402_300_800;
 
 /// `labsh key`: what to do with which key.
 #[derive(Debug, Clone, Subcommand)]
-pub enum KeyAction {
+pub(super) enum KeyAction {
     /// Make a key
     New {
         /// Its name (default: your user name @ this machine)
@@ -59,7 +59,7 @@ pub enum KeyAction {
 
 /// `labsh key enroll`.
 #[derive(Debug, Clone, Args)]
-pub struct EnrollOptions {
+pub(super) struct EnrollOptions {
     /// The key [default: the only one]
     #[arg(value_parser = KeyId::new)]
     pub id: Option<KeyId>,
@@ -80,7 +80,7 @@ pub struct EnrollOptions {
 
 /// `labsh key revoke`.
 #[derive(Debug, Clone, Args)]
-pub struct RevokeOptions {
+pub(super) struct RevokeOptions {
     /// The key [default: the only one]
     #[arg(value_parser = KeyId::new)]
     pub id: Option<KeyId>,
@@ -96,7 +96,7 @@ pub struct RevokeOptions {
 }
 
 /// Does one of `labsh key`'s subcommands.
-pub fn execute(action: KeyAction) -> anyhow::Result<ExitCode> {
+pub(super) fn execute(action: KeyAction) -> anyhow::Result<ExitCode> {
     match action {
         KeyAction::New { id } => new(&KeyStore::open()?, id)?,
         KeyAction::List => {

@@ -237,7 +237,7 @@ pub(crate) fn explain(error: &CommandError, program: &Program) -> String {
 }
 
 fn copies(program: &Program) -> bool {
-    matches!(program, Program::Subsystem(name) if name == crate::cli::cp::SUBSYSTEM)
+    matches!(program, Program::Subsystem(name) if name == labsh_copy::SUBSYSTEM.as_bytes())
 }
 
 fn begins_with_option(program: &Program) -> bool {

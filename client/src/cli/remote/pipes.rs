@@ -3,22 +3,18 @@
 use std::io;
 
 use labsh_proto::message::Program;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::child::Child;
 use crate::cli::console::remark;
-use crate::cli::console::survive_file_size_limit;
 use crate::cli::flags::CommandOptions;
 use crate::cli::remote::follow::{self, End, Here, follow};
 use crate::cli::remote::local_streams::read_in;
 use crate::cli::remote::optional_env;
 use crate::cli::remote::outcome::Outcome;
+use crate::cli::signals::{EndSignal, EndSignals};
 use crate::command::Stdio;
 use crate::error::CommandError;
 use crate::session::Session;
-
-const SIGINT: u8 = 2;
-const SIGTERM: u8 = 15;
 
 /// Runs the command to its end; at the SIGTERM of this number, from 1, leaves it to the host to end
 /// it.
@@ -56,10 +52,10 @@ async fn start(
     optional_env::open(&command, options.env_where_allowed.clone()).await
 }
 
-/// Interrupts and terminations are the command's first, and ours where it does not heed them.
+/// What SIGINT and SIGTERM do: each is passed on to the command first, and ends labsh where the
+/// command does not end by it.
 struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
+    received: EndSignals,
     interrupts: u32,
     terminations: u32,
     last_termination: u32,
@@ -67,41 +63,38 @@ struct Signals {
 
 impl Signals {
     fn new(last_termination: u32) -> io::Result<Self> {
-        survive_file_size_limit()?;
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            interrupts: 0,
-            terminations: 0,
-            last_termination,
-        })
+        let received = EndSignals::new()?;
+        Ok(Self { received, interrupts: 0, terminations: 0, last_termination })
     }
 }
 
 impl Here for Signals {
     async fn attend(&mut self, child: &Child, only_leftovers: bool) -> Option<Outcome> {
-        tokio::select! {
-            _ = self.interrupt.recv() => {
+        let signal = self.received.recv().await;
+        let left = Some(Outcome::Left { signal: signal.number() });
+        match signal {
+            EndSignal::Interrupt => {
                 self.interrupts += 1;
                 match self.interrupts {
-                    // The command has ended already, and only the wait for what it left behind can
+                    // The command has ended, and only the wait for the processes that it left can
                     // be cut short; or a host that does not answer has not started it.
-                    _ if only_leftovers
-                        || child.is_opening() => return Some(Outcome::Left { signal: SIGINT }),
+                    _ if only_leftovers || child.is_opening() => return left,
                     1 => {}
-                    2 => remark("the command was told again; once more leaves it to the host, \
-                        which ends it"),
-                    _ => return Some(Outcome::Left { signal: SIGINT }),
+                    2 => remark(
+                        "the command was told again; once more leaves it to the host, which ends \
+                         it",
+                    ),
+                    _ => return left,
                 }
-                let _ = child.signal(SIGINT);
+                let _ = child.signal(signal.number());
             }
-            _ = self.terminate.recv() => {
+            EndSignal::Terminate => {
                 self.terminations += 1;
                 if self.terminations == 1 {
-                    let _ = child.signal(SIGTERM);
+                    let _ = child.signal(signal.number());
                 }
                 if self.terminations >= self.last_termination || child.is_opening() {
-                    return Some(Outcome::Left { signal: SIGTERM });
+                    return left;
                 }
             }
         }

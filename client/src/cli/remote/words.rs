@@ -16,7 +16,7 @@ use crate::terminal_text::escape;
 /// Both are one positional argument for the parser: that way the first word ends the options, so
 /// that nothing behind the target is ever taken for labsh's own.
 #[derive(Debug, Clone)]
-pub struct RemoteCommand {
+pub(crate) struct RemoteCommand {
     /// Where.
     pub target: Targets,
     /// What: at least one word.
@@ -25,7 +25,7 @@ pub struct RemoteCommand {
 
 /// One host, or a set of them.
 #[derive(Debug, Clone)]
-pub enum Targets {
+pub(crate) enum Targets {
     /// One, whose streams are joined to ours as they are.
     One(Target),
     /// As many as the expression gives, be it one.
@@ -64,11 +64,11 @@ impl fmt::Display for Targets {
 
 /// What is asked about rather than run; parsed as [`RemoteCommand`].
 #[derive(Debug, Clone)]
-pub struct RemoteQuestion(pub RemoteCommand);
+pub(crate) struct RemoteQuestion(pub RemoteCommand);
 
 /// A target and, if there are any, the words behind it; parsed as [`RemoteCommand`].
 #[derive(Debug, Clone)]
-pub struct RemoteShell {
+pub(crate) struct RemoteShell {
     /// Where.
     pub target: Target,
     /// What, instead of a login shell.

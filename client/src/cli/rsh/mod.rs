@@ -20,11 +20,11 @@ use labsh_proto::message::Program;
 
 use crate::cli::console::{self, Level, note, remark};
 use crate::cli::flags::CommandOptions;
+use crate::cli::remote::connection::connect_options;
 use crate::cli::remote::outcome::Outcome;
 use crate::cli::remote::pipes;
 use crate::cli::remote::terminal::{self, Interaction};
 use crate::cli::rsh::settings::{Instead, RequestTty, Settings};
-use crate::cli::run;
 use crate::config::Config;
 use crate::config::target::Target;
 use crate::connect::ConnectOptions;
@@ -88,7 +88,7 @@ fn execute(words: impl IntoIterator<Item = OsString>) -> anyhow::Result<ExitCode
         .then(|| Interaction { escape: settings.escape.unwrap_or_default(), host: None });
     let resolved = config.resolve(&target, &settings.overrides)?;
     options.user.clone_from(&resolved.route.user);
-    let connection = run::connect_options(resolved)?;
+    let connection = connect_options(resolved)?;
     // One thread drives everything that waits; the streams have threads of their own.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let status = runtime.block_on(run_command(

@@ -62,7 +62,7 @@ impl Events {
                 output(screen, host, stream, &std::mem::take(rest))?;
             }
         }
-        let mut fields = of_end(end, program, took);
+        let mut fields = report::json_of_end(end, program, took);
         fields.insert("event".to_owned(), "over".into());
         fields.insert("host".to_owned(), host.into());
         line(screen, &Value::Object(fields))
@@ -82,24 +82,6 @@ fn output(screen: &mut Screen, host: &str, stream: Stream, bytes: &[u8]) -> io::
     line(screen, &Value::Object(fields))
 }
 
-/// One host's end.
-pub(crate) fn of_end(end: &End, program: &Program, took: Duration) -> Map<String, Value> {
-    let mut fields = Map::new();
-    fields.insert("outcome".to_owned(), Kind::of(end).word().into());
-    if let End::Ended(status) = end {
-        fields.insert("code".to_owned(), status.code().into());
-        fields.insert("signal".to_owned(), status.signal().into());
-        let (stdout, stderr) = status.totals();
-        fields.insert("stdout_bytes".to_owned(), stdout.into());
-        fields.insert("stderr_bytes".to_owned(), stderr.into());
-    }
-    if let Some(reason) = report::reason(end, program) {
-        fields.insert("reason".to_owned(), reason.into());
-    }
-    fields.insert("seconds".to_owned(), took.as_secs_f64().into());
-    fields
-}
-
 /// The whole run: counts, folded sets, and each host's end.
 pub(crate) fn summary(hosts: &[HostReport], program: &Program, took: Duration) -> Value {
     let mut sets: std::collections::BTreeMap<&str, Vec<&str>> = std::collections::BTreeMap::new();
@@ -107,7 +89,7 @@ pub(crate) fn summary(hosts: &[HostReport], program: &Program, took: Duration) -
     for host in hosts {
         if let State::Over(end, time) = &host.state {
             sets.entry(Kind::of(end).word()).or_default().push(&host.name);
-            each.insert(host.name.clone(), Value::Object(of_end(end, program, *time)));
+            each.insert(host.name.clone(), Value::Object(report::json_of_end(end, program, *time)));
         }
     }
     let outcomes: Map<String, Value> = sets

@@ -37,7 +37,7 @@ pub(crate) fn after_help() -> String {
 
 /// Run a command on a host
 #[derive(Debug, Clone, Args)]
-pub struct RunOptions {
+pub(crate) struct RunOptions {
     /// How to get there.
     #[command(flatten)]
     pub connection: ConnectionFlags,
@@ -61,7 +61,7 @@ pub struct RunOptions {
 
 impl RunOptions {
     /// What is to be run.
-    pub fn program(&self) -> Program {
+    pub(crate) fn program(&self) -> Program {
         form(&self.remote.words, self.command.form)
     }
 }
@@ -69,7 +69,7 @@ impl RunOptions {
 /// How many hosts are gone about, and how their output is shown.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Many hosts")]
-pub struct ManyOptions {
+pub(crate) struct ManyOptions {
     /// Leave these hosts out: a set like TARGET (repeatable)
     #[arg(short = 'x', long, value_name = "HOSTS")]
     pub exclude: Vec<String>,

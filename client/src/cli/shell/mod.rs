@@ -6,9 +6,10 @@ use clap::Args;
 use labsh_proto::message::Program;
 
 use crate::cli::flags::{CommandOptions, ConnectionFlags, EXIT_STATUS, TerminalFlags, form};
+use crate::cli::remote;
+use crate::cli::remote::connection::connection;
 use crate::cli::remote::outcome;
 use crate::cli::remote::words::RemoteShell;
-use crate::cli::run;
 
 const SHELL_FORMS: &str = "\
 The terminal:
@@ -32,7 +33,7 @@ pub(crate) fn after_help() -> String {
 /// Work in a terminal on a host: a login shell, or a command
 #[derive(Debug, Clone, Args)]
 #[command(mut_arg("no_stdin", |arg| arg.hide(true)))]
-pub struct ShellOptions {
+pub(super) struct ShellOptions {
     /// How to get there.
     #[command(flatten)]
     pub connection: ConnectionFlags,
@@ -49,7 +50,7 @@ pub struct ShellOptions {
 
 impl ShellOptions {
     /// What is to be run.
-    pub fn program(&self) -> Program {
+    pub(super) fn program(&self) -> Program {
         if self.remote.words.is_empty() {
             return Program::LoginShell;
         }
@@ -59,18 +60,15 @@ impl ShellOptions {
 
 /// Runs a login shell or a command in a terminal, and returns the exit status that `labsh shell
 /// --help` documents.
-pub fn execute(mut options: ShellOptions) -> anyhow::Result<ExitCode> {
+pub(super) fn execute(mut options: ShellOptions) -> anyhow::Result<ExitCode> {
     let program = options.program();
     outcome::check_status_fd(&options.command)?;
     if options.command.no_stdin {
         anyhow::bail!("a terminal reads what is typed; leave out -n, or use `labsh run -n`");
     }
-    let interaction = run::interaction(&options.remote.target, options.terminal, false)?;
-    let (connection, user) = run::connection(
-        &options.remote.target,
-        &options.connection,
-        options.command.user.as_deref(),
-    )?;
+    let interaction = remote::interaction(&options.remote.target, options.terminal, false)?;
+    let (connection, user) =
+        connection(&options.remote.target, &options.connection, options.command.user.as_deref())?;
     options.command.user = user;
-    run::drive(&connection, &program, &options.command, Some(&interaction))
+    remote::drive(&connection, &program, &options.command, Some(&interaction))
 }
