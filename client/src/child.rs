@@ -58,7 +58,7 @@ impl ExitStatus {
 
     /// The same with another exit code, where it is known here that the command's own says too
     /// much.
-    pub(crate) fn with_code(mut self, code: u8) -> Self {
+    pub fn with_code(mut self, code: u8) -> Self {
         self.0.status = Status::Exited(code);
         self
     }
@@ -238,7 +238,7 @@ impl Child {
     }
 
     /// Whether the host has not said yet what became of it.
-    pub(crate) fn is_opening(&self) -> bool {
+    pub fn is_opening(&self) -> bool {
         matches!(*self.progress.borrow(), Progress::Opening)
     }
 

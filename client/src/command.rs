@@ -88,11 +88,12 @@ impl Command {
     }
 
     /// Sets variables that give way to those that were set already.
-    pub(crate) fn environment_before(&mut self, variables: &[Variable]) {
+    pub fn environment_before(&mut self, variables: &[Variable]) {
         self.environment.splice(0..0, variables.iter().cloned());
     }
 
-    pub(crate) fn env_bytes(&mut self, name: &[u8], value: &[u8]) {
+    /// Sets a variable whose name and value are any bytes.
+    pub fn env_bytes(&mut self, name: &[u8], value: &[u8]) {
         self.environment.push((name.to_vec(), value.to_vec()));
     }
 

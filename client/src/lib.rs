@@ -21,7 +21,6 @@
 //! command.
 
 pub mod agent;
-pub mod cli;
 pub mod config;
 pub mod fanout;
 pub mod keys;

@@ -36,7 +36,7 @@ pub(crate) fn is_own_program(program: &str) -> bool {
 
 /// Does a client's bidding until it has gone. The exit status is 0 if every file is as it should
 /// be.
-pub(crate) fn serve() -> anyhow::Result<ExitCode> {
+pub fn serve() -> anyhow::Result<ExitCode> {
     let ending: SigSet = ENDING.into_iter().collect();
     let mut blocked = ending;
     // A file that grows beyond RLIMIT_FSIZE is an error of that file, and not the end of this

@@ -96,10 +96,7 @@ fn file_name(text: &str) -> Result<KeyId, String> {
 }
 
 /// Reads the one line of standard input, or from a terminal the first.
-pub(crate) fn read_line(
-    mut input: impl BufRead,
-    terminal: bool,
-) -> anyhow::Result<Zeroizing<String>> {
+pub fn read_line(mut input: impl BufRead, terminal: bool) -> anyhow::Result<Zeroizing<String>> {
     const LIMIT: u64 = 4096;
     let mut text = Zeroizing::new(String::with_capacity(LIMIT as usize + 1));
     let mut bounded = (&mut input).take(LIMIT);
@@ -114,7 +111,7 @@ pub(crate) fn read_line(
 }
 
 /// Writes the entry for an enrolment line.
-pub(crate) fn add(
+pub fn add(
     request: &Add,
     line: &str,
     dir: &Path,
@@ -224,7 +221,7 @@ fn entry_text(request: &Add, key: &HostKey) -> Zeroizing<String> {
 }
 
 /// Shows all entries.
-pub(crate) fn list(dir: &Path, runs_as: &RunsAs) -> Outcome {
+pub fn list(dir: &Path, runs_as: &RunsAs) -> Outcome {
     let found = keyring::read_directory(dir, runs_as, &|_| Ok(()));
     let said = match (found.entries.is_empty(), found.diagnostics.is_empty()) {
         (true, true) => {
@@ -237,7 +234,7 @@ pub(crate) fn list(dir: &Path, runs_as: &RunsAs) -> Outcome {
 }
 
 /// Removes the entries of a key.
-pub(crate) fn remove(request: &Remove, dir: &Path, runs_as: &RunsAs) -> anyhow::Result<Outcome> {
+pub fn remove(request: &Remove, dir: &Path, runs_as: &RunsAs) -> anyhow::Result<Outcome> {
     let found = keyring::read_directory(dir, runs_as, &|_| Ok(()));
     let meant = |key: &HostKey| {
         *key.key_id() == request.key

@@ -4,8 +4,8 @@
 //! jobs, `job` asks the [`spawner`] and carries the streams by its `pump`s.
 
 pub mod check;
-pub mod cli;
 pub mod config;
+pub mod copying;
 pub mod daemon;
 pub mod diagnostics;
 pub mod embedded;
@@ -22,7 +22,6 @@ pub mod users;
 
 mod admission;
 mod authenticate;
-mod copying;
 mod decoy_identity;
 mod explain;
 mod job;

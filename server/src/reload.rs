@@ -49,7 +49,7 @@ impl Source {
     }
 
     /// The configuration, as far as it can be understood, and the mistakes in it.
-    pub(crate) fn read(&self) -> (Config, Vec<Diagnostic>) {
+    pub fn read(&self) -> (Config, Vec<Diagnostic>) {
         if !self.explicit && is_missing(&self.config_path) {
             return (Config::beside(&self.config_path), Vec::new());
         }

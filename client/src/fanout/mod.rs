@@ -98,7 +98,7 @@ pub enum End {
 
 impl End {
     /// What an error means for the host that it is about.
-    pub(crate) fn of(error: CommandError) -> Self {
+    pub fn of(error: CommandError) -> Self {
         match &error {
             CommandError::Bad(_) | CommandError::Refused(_) | CommandError::Exhausted => {
                 End::Refused(error)
@@ -159,7 +159,7 @@ const INTAKE: usize = 32;
 
 /// Waits for `attempt`, which opens a connection, in one of `places`; it gives the place back once
 /// it takes long, so that dead hosts delay nobody, and says so.
-pub(crate) async fn open<T>(
+pub async fn open<T>(
     places: &Semaphore,
     attempt: impl Future<Output = T>,
     slow: impl FnOnce(),

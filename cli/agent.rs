@@ -1,0 +1,88 @@
+//! `labsh agent`: the process that keeps connections; what it has, stopping it, and being it.
+
+use std::fmt::Write;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Subcommand;
+
+use crate::console::{note, print};
+use labsh_client::agent::{self, Kept, Lender, Place, PlaceError};
+use labsh_client::terminal_text::escape;
+
+/// The exit status of `status` where no agent runs, as for services.
+const NOT_RUNNING: u8 = 3;
+
+/// `labsh agent`.
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub(super) enum AgentAction {
+    /// List the connections that are kept
+    List,
+    /// Say whether it runs; the exit status is 3 where it does not
+    Status,
+    /// End it, once the commands that go through it have ended
+    Stop,
+    /// Be it; labsh starts it by itself
+    #[command(hide = true)]
+    Serve,
+}
+
+/// Does it, and returns the exit status that `labsh agent --help` documents.
+pub(super) fn execute(action: AgentAction) -> anyhow::Result<ExitCode> {
+    let place = Place::of_user();
+    if matches!(action, AgentAction::Serve) {
+        return agent::serve(&place).map(|()| ExitCode::SUCCESS);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut lender = match Lender::meet(&place).await {
+            Ok(lender) => lender,
+            Err(error) => {
+                let asked = matches!(action, AgentAction::Status);
+                match error {
+                    // Nobody is there.
+                    PlaceError::System { .. } if asked => {
+                        note(
+                            "no agent runs; one starts with the next command that keeps its \
+                            connection (--keep 5m)",
+                        );
+                    }
+                    PlaceError::System { .. } => {}
+                    error => note(&format!("no agent can run: {error}")),
+                }
+                return Ok(if asked { ExitCode::from(NOT_RUNNING) } else { ExitCode::SUCCESS });
+            }
+        };
+        let silent = "the agent does not answer; `labsh run` works without it";
+        match action {
+            AgentAction::List => {
+                let (_, sessions) = lender.list().await.context(silent)?;
+                print(table(&sessions).as_bytes())?;
+            }
+            AgentAction::Status => {
+                let (pid, sessions) = lender.list().await.context(silent)?;
+                let connections = if sessions.len() == 1 { "connection" } else { "connections" };
+                print(format!("process {pid}, {} {connections}\n", sessions.len()).as_bytes())?;
+            }
+            AgentAction::Stop => lender.stop().await.context(silent)?,
+            AgentAction::Serve => {}
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+fn table(sessions: &[Kept]) -> String {
+    let mut text = String::new();
+    for Kept { address, host_id, key, age, idle } in sessions {
+        let since = humantime::format_duration(Duration::from_secs(*age));
+        let idle = idle.map_or("in use".to_owned(), |idle| {
+            format!("idle for {}", humantime::format_duration(Duration::from_secs(idle)))
+        });
+        let key = key.file_stem().unwrap_or_default().to_string_lossy();
+        let line = format!("{address}  host id {host_id}  key {key}  open for {since}, {idle}");
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{}", escape(&line));
+    }
+    text
+}

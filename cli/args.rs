@@ -1,0 +1,178 @@
+//! The command line of labsh: its subcommands, and which file carries out each.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::agent::{self, AgentAction};
+use crate::console::{READER_GONE, REFUSED, note, print};
+use crate::cp;
+use crate::cp::options::CopyOptions;
+use crate::explain::{self, ExplainOptions};
+use crate::hosts::{self, HostsOptions};
+use crate::key::{self, KeyAction};
+use crate::last::{self, LastOptions};
+use crate::lesson;
+use crate::lesson::options::LessonOptions;
+use crate::man;
+use crate::ping::{self, PingOptions};
+use crate::rsh;
+use crate::rsh::help::RshOptions;
+use crate::run;
+use crate::run::options::{self as run_options, RunOptions};
+use crate::shell::{self, ShellOptions};
+use crate::try_command::{self, TryOptions};
+
+const CONFIGURATION: &str = "\
+Settings:
+  Options win over the environment (LABSH_KEY, LABSH_HOST_ID, LABSH_PORT,
+  LABSH_CONNECT_TIMEOUT, LABSH_KEEP), and that over files in
+  $XDG_CONFIG_HOME/labsh and, behind them, /etc/labsh: a host's table in
+  config.toml, then the smallest room it is in in hosts.toml, then [defaults]
+  in config.toml.
+
+First steps:
+  labsh try 'echo hello'          nothing to set up
+  labsh key new                   make a key
+  labsh key enroll --host lab07 | ssh lab07 labshd key add
+  labsh run lab07 uname -a";
+
+/// Run commands on lab machines: one key, exact words, complete output
+#[derive(Debug, Parser)]
+#[command(name = "labsh", bin_name = "labsh", version, after_help = CONFIGURATION,
+    max_term_width = 100)]
+pub(crate) struct CommandLine {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) action: Action,
+}
+
+/// The subcommands. Only the one that was called defines its options, for defining all of them cost
+/// a tenth of a short command. What it says of itself then stands at its options, here again for
+/// the list of all.
+#[derive(Debug, Subcommand)]
+#[command(defer = true)]
+pub(crate) enum Action {
+    /// Run a command on a host
+    #[command(override_usage = "labsh run [OPTIONS] <TARGET> [--] <COMMAND>...")]
+    #[command(after_help = run_options::after_help())]
+    Run(Box<RunOptions>),
+    /// Work in a terminal on a host: a login shell, or a command
+    #[command(override_usage = "labsh shell [OPTIONS] <TARGET> [[--] <COMMAND>...]")]
+    #[command(after_help = shell::after_help())]
+    Shell(Box<ShellOptions>),
+    /// Run a command behind ssh's command line, for tools that run ssh
+    Rsh(RshOptions),
+    /// Run a command through a labshd of its own on this machine: nothing to set up
+    #[command(after_help = try_command::after_help())]
+    Try(Box<TryOptions>),
+    /// Copy files and directories to hosts, or from them
+    #[command(
+        override_usage = "labsh cp [OPTIONS] <FILE>... <TARGET:PATH>\n       labsh cp [OPTIONS] \
+            <TARGET:PATH>... <PATH>"
+    )]
+    #[command(after_help = cp::options::after_help())]
+    Cp(Box<CopyOptions>),
+    /// Ask a host what would become of a command, and why; nothing is started
+    #[command(override_usage = "labsh explain [OPTIONS] <TARGET> [--] <COMMAND>...",
+        after_help = explain::AFTER_HELP)]
+    Explain(ExplainOptions),
+    /// Measure how long a host takes to answer
+    Ping(PingOptions),
+    /// List the hosts and groups that are known
+    Hosts(Box<HostsOptions>),
+    /// Show what became of the last run on many hosts; its hosts are the targets @last,
+    /// @last:failed, @last:ok, …
+    Last(LastOptions),
+    /// Make, show and enrol keys
+    #[command(subcommand)]
+    Key(KeyAction),
+    /// Show or stop the process that keeps connections (--keep)
+    #[command(subcommand)]
+    Agent(AgentAction),
+    /// See the sticky-packet problem (粘包) and its cure on real sockets
+    #[command(after_help = lesson::options::AFTER_HELP)]
+    Lesson(LessonOptions),
+    /// Print completions for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write all of them into a directory
+    Man {
+        /// The directory: a page for each subcommand
+        directory: Option<PathBuf>,
+    },
+}
+
+/// Carries out the command line of labsh and returns its exit status.
+pub(crate) fn main() -> ExitCode {
+    // ssh's command line is not read the way that others are.
+    if std::env::args_os().nth(1).is_some_and(|word| word == "rsh") {
+        return rsh::main(std::env::args_os().skip(2));
+    }
+    let line = match parse(std::env::args_os()) {
+        Ok(line) => line,
+        Err(error) => {
+            // `--help` and `--version` come here as well. A closed stdout or stderr cannot be
+            // reported anywhere.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(REFUSED) } else { ExitCode::SUCCESS };
+        }
+    };
+    execute(line.action).unwrap_or_else(|error| {
+        let error_kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+        if error_kind == Some(io::ErrorKind::BrokenPipe) {
+            // `… | head` has read enough, and the user of a shell expects silence.
+            return ExitCode::from(READER_GONE);
+        }
+        note(&format!("{error:#}"));
+        ExitCode::from(REFUSED)
+    })
+}
+
+fn execute(action: Action) -> anyhow::Result<ExitCode> {
+    match action {
+        Action::Run(options) => run::execute(*options),
+        Action::Shell(options) => shell::execute(*options),
+        Action::Rsh(_) => Ok(rsh::main(std::env::args_os().skip(2))),
+        Action::Try(options) => try_command::execute(*options),
+        Action::Cp(options) => cp::execute(*options),
+        Action::Explain(options) => explain::execute(&options),
+        Action::Ping(options) => ping::execute(options),
+        Action::Hosts(options) => hosts::execute(*options),
+        Action::Last(options) => last::execute(&options),
+        Action::Key(action) => key::execute(action),
+        Action::Agent(action) => agent::execute(action),
+        Action::Lesson(options) => lesson::execute(options),
+        Action::Completions { shell } => completions(shell),
+        Action::Man { directory } => man::execute(CommandLine::command(), directory.as_deref()),
+    }
+}
+
+/// Reads a command line. An error shows the usage of the subcommand that it is about.
+fn parse(words: impl IntoIterator<Item = OsString>) -> Result<CommandLine, clap::Error> {
+    let matches = CommandLine::command().try_get_matches_from(words)?;
+    CommandLine::from_arg_matches(&matches).map_err(|error| {
+        let mut command = CommandLine::command();
+        command.build();
+        match matches.subcommand_name().and_then(|name| command.find_subcommand_mut(name)) {
+            Some(subcommand) => error.format(subcommand),
+            None => error.format(&mut command),
+        }
+    })
+}
+
+fn completions(shell: clap_complete::Shell) -> anyhow::Result<ExitCode> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut CommandLine::command(), "labsh", &mut script);
+    print(&script)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+#[path = "args_tests.rs"]
+mod tests;

@@ -1,0 +1,416 @@
+//! `labsh cp`: files and directories, to one host or many, or from them.
+
+mod display;
+pub(super) mod options;
+mod pipes;
+mod places;
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use labsh_copy::{
+    Counts, Destination, Error, Progress, SUBSYSTEM, SendOptions, Side, Trouble, Watch,
+};
+use labsh_proto::message::{Program, Until};
+use tokio::io::AsyncReadExt;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::MissedTickBehavior;
+
+use crate::cp::display::Display;
+use crate::cp::options::CopyOptions;
+use crate::cp::pipes::{FromCommand, Hold, ToCommand};
+use crate::cp::places::{Direction, Job};
+use crate::fleet::hosts as fleet_hosts;
+use crate::fleet::last_run::keep_as_last;
+use crate::fleet::report::{self, HostReport, Kind, State};
+use crate::fleet::screen::PROGRESS_INTERVAL;
+use crate::remote::connection::connection;
+use crate::remote::words::Targets;
+use crate::signals::{EndSignal, EndSignals};
+use labsh_client::CommandError;
+use labsh_client::config::Config;
+use labsh_client::fanout::{self, Attended, Companion, Event, Host, Limits, Wish, Work};
+use labsh_client::terminal_text::shell_word;
+use labsh_client::{Child, ChildStderr, ExitStatus};
+
+/// How long threads that were told to let go may take to tidy up.
+const TIDYING: Duration = Duration::from_secs(10);
+
+/// Why a far side ends by itself, most likely.
+const NO_COPY: &str = "; what runs there does not speak labsh's copy protocol: restart labshd if \
+    its program was replaced, and \
+                       check subsystems.labsh-copy in its configuration";
+
+/// What a far side says on its stderr is shown up to this length, in bytes; it says something there
+/// only when it fails.
+const SAID: u64 = 1024;
+
+/// Copies, and returns the exit status that `labsh cp --help` documents.
+pub(crate) fn execute(options: CopyOptions) -> anyhow::Result<ExitCode> {
+    let job = Job::new(&options.words)?;
+    let hosts = hosts(&job.targets, &options)?;
+    let many = matches!(job.targets, Targets::Set(_));
+    let room = Room::new(job, &options, &hosts)?;
+    fleet_hosts::allow_descriptors();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let (began, room) = (Instant::now(), Arc::new(room));
+    let (reports, ended_by) = runtime.block_on(drive(hosts, room.clone(), &options))?;
+    runtime.shutdown_background();
+    room.display.clear();
+    finish(&room, &reports, (many, ended_by.is_some()), &options, began.elapsed());
+    Ok(ExitCode::from(match ended_by {
+        Some(signal) => signal.exit_status(),
+        None => report::exit_status(&reports),
+    }))
+}
+
+fn hosts(targets: &Targets, options: &CopyOptions) -> anyhow::Result<Vec<Host>> {
+    if let Targets::One(target) = targets {
+        if !options.many.exclude.is_empty() {
+            bail!("--exclude is for sets of hosts, and this is one host");
+        }
+        // As for a command on one host, a connection that was kept will do.
+        let (connection, user) = connection(target, &options.connection, None)?;
+        return Ok(vec![Host { name: target.to_string(), connection, user }]);
+    }
+    let (config, overrides) = (Config::load()?, options.connection.overrides());
+    let names = fleet_hosts::names(targets, config.inventory(), &options.many.exclude, None)?;
+    let hosts = fleet_hosts::resolve(&names, &config, &overrides)?;
+    fleet_hosts::warn_of_shared_addresses(&hosts, "copies once for each");
+    Ok(hosts)
+}
+
+/// What the threads that copy share.
+struct Room {
+    job: Job,
+    options: SendOptions,
+    /// By the hosts' places in the list.
+    names: Vec<String>,
+    progress: Vec<Progress>,
+    /// Where each host's files go, if they come here and there are many hosts.
+    folders: Option<PathBuf>,
+    display: Display,
+}
+
+impl std::fmt::Debug for Room {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Room").field("job", &self.job).finish_non_exhaustive()
+    }
+}
+
+impl Room {
+    fn new(job: Job, options: &CopyOptions, hosts: &[Host]) -> anyhow::Result<Self> {
+        let folders = match (&job.direction, &job.targets) {
+            (Direction::Get { to, .. }, Targets::Set(_)) => Some(to.clone()),
+            _ => None,
+        };
+        // What cannot be written is better known before anybody is asked.
+        if let Some(folder) = &folders {
+            if !folder.is_dir() {
+                fs::create_dir(folder)
+                    .with_context(|| format!("cannot make the directory {}", folder.display()))?;
+            }
+            if let Some(host) =
+                hosts.iter().find(|host| labsh_copy::Name::new(host.name.as_bytes()).is_err())
+            {
+                bail!("{:?} cannot be the name of a directory for that host's files", host.name);
+            }
+        }
+        Ok(Self {
+            options: SendOptions { checksum: options.checksum },
+            names: hosts.iter().map(|host| host.name.clone()).collect(),
+            progress: hosts.iter().map(|_| Progress::default()).collect(),
+            folders,
+            display: Display::new(options.quiet),
+            job,
+        })
+    }
+
+    /// Says a line about one host, whose name is left out where it is the only one.
+    fn note(&self, host: usize, text: &str) {
+        match &self.names[..] {
+            [_] => self.display.note(text),
+            names => self.display.note(&format!("{}: {text}", names[host])),
+        }
+    }
+
+    fn tell(&self, host: usize, trouble: &Trouble) {
+        // What follows from an earlier trouble has no text.
+        if trouble.text.is_empty() {
+            return;
+        }
+        let one = self.names.len() == 1 && trouble.side == Side::Source;
+        let there = if one { self.job.there(&trouble.path) } else { None };
+        let shown = there.unwrap_or_else(|| String::from_utf8_lossy(&trouble.path).into_owned());
+        self.note(host, &format!("{shown}: {}", trouble.text));
+    }
+
+    /// Says why a host's part could not begin. The far side names its path without saying whose it
+    /// is.
+    fn refused(&self, host: usize, text: &str) {
+        match &self.job.direction {
+            Direction::Put { to, .. }
+                if self.names.len() == 1
+                    && text
+                        .strip_prefix(&*String::from_utf8_lossy(to))
+                        .is_some_and(|rest| rest.starts_with(": ")) =>
+            {
+                self.note(host, &format!("{}:{text}", self.job.target));
+            }
+            _ => self.note(host, text),
+        }
+    }
+
+    /// One host's part, on a thread of its own.
+    fn copy(&self, host: usize, from: FromCommand, to: ToCommand) -> Result<(), Error> {
+        let tell = |trouble: Trouble| self.tell(host, &trouble);
+        let watch = Watch { progress: &self.progress[host], tell: &tell };
+        let names = self.job.names.clone();
+        match &self.job.direction {
+            Direction::Put { sources, to: path } => {
+                labsh_copy::put(from, to, path, names, sources, self.options, watch)
+            }
+            Direction::Get { from: paths, to: path } => {
+                let path = match &self.folders {
+                    Some(folder) => with_slash(&folder.join(&self.names[host])),
+                    None => path.as_os_str().as_bytes().to_vec(),
+                };
+                let destination = Destination::resolve(&path, names)?;
+                labsh_copy::get(from, to, paths.clone(), destination, self.options, watch)
+            }
+        }
+    }
+
+    fn counts(&self) -> Counts {
+        let mut sum = Counts { listed: true, ..Counts::default() };
+        for counts in self.progress.iter().map(Progress::counts) {
+            // The other side says how large its files are.
+            sum.announced = sum.announced.saturating_add(counts.announced);
+            sum.moved = sum.moved.saturating_add(counts.moved);
+            sum.carried += counts.carried;
+            sum.listed &= counts.listed;
+            sum.copied += counts.copied;
+            sum.unchanged += counts.unchanged;
+            sum.failed += counts.failed;
+        }
+        sum
+    }
+}
+
+/// A path that can only be a directory.
+fn with_slash(path: &Path) -> Vec<u8> {
+    [OsStr::as_bytes(path.as_os_str()), b"/"].concat()
+}
+
+/// Holds the conversation with each far side.
+#[derive(Debug)]
+struct Copying {
+    room: Arc<Room>,
+    runtime: Handle,
+    /// Each thread has one, so that it is known when all have gone.
+    alive: mpsc::Sender<()>,
+}
+
+impl Companion for Copying {
+    fn attend(&self, host: usize, child: Child) -> Attended<'_> {
+        Box::pin(self.converse(host, child))
+    }
+}
+
+impl Copying {
+    async fn converse(&self, host: usize, mut child: Child) -> Result<ExitStatus, CommandError> {
+        let lost = |reason: String| CommandError::Lost(reason);
+        let streams = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let (Some(stdin), Some(stdout), Some(stderr)) = streams else {
+            return Err(lost("its streams are missing".into()));
+        };
+        let (_hold, held) = Hold::new();
+        let from = FromCommand { runtime: self.runtime.clone(), stdout, held: held.clone() };
+        let to = ToCommand { runtime: self.runtime.clone(), stdin, held };
+        let (tell, outcome) = oneshot::channel();
+        let (room, alive) = (self.room.clone(), self.alive.clone());
+        let thread = thread::Builder::new().name("copy".into()).spawn(move || {
+            let outcome = room.copy(host, from, to);
+            // Before anybody is told: whoever waits for the threads must not miss what is tidied up
+            // here.
+            drop(alive);
+            let _ = tell.send(outcome);
+        });
+        thread.map_err(|error| lost(format!("no thread can be started: {error}")))?;
+        let (mut outcome, mut said) = (outcome, std::pin::pin!(said(stderr)));
+        let mut heard = None;
+        let outcome = loop {
+            tokio::select! {
+                outcome = &mut outcome => break outcome,
+                text = &mut said, if heard.is_none() => heard = Some(text),
+            }
+        };
+        // Who breaks the rules is not waited for.
+        if let Ok(Err(error @ Error::Protocol(_))) = outcome {
+            return Err(lost(error.to_string()));
+        }
+        let said = match heard {
+            Some(text) => text,
+            None => said.await,
+        };
+        let status = child.exited().await;
+        // What has failed here is not for the far side to call a success.
+        let failure =
+            |status: ExitStatus| if status.success() { status.with_code(1) } else { status };
+        match outcome {
+            Ok(Ok(())) if self.room.progress[host].counts().failed > 0 => status.map(failure),
+            Ok(Ok(())) => status,
+            Ok(Err(Error::Protocol(text))) => Err(lost(text.into())),
+            Ok(Err(Error::Refused(text))) => {
+                self.room.refused(host, &text);
+                status.map(failure)
+            }
+            Ok(Err(Error::Link(error))) => match status {
+                // It knows best why it has gone, and failed it has.
+                Ok(status) if !status.success() && !said.is_empty() => {
+                    self.room.note(host, &said);
+                    Ok(status)
+                }
+                Ok(status) => {
+                    let mut text = format!("the far side has ended without a word ({error})");
+                    if status.signal().is_none() {
+                        text += NO_COPY;
+                    }
+                    self.room.note(host, &text);
+                    Ok(failure(status))
+                }
+                Err(error) => Err(error),
+            },
+            Err(_) => Err(lost("the thread that copies has gone".into())),
+        }
+    }
+}
+
+/// What a command wrote to stderr, as one line.
+async fn said(mut stderr: ChildStderr) -> String {
+    let mut text = Vec::new();
+    let _ = (&mut stderr).take(SAID).read_to_end(&mut text).await;
+    // The rest is read and forgotten, so that nobody waits for us.
+    let _ = tokio::io::copy(&mut stderr, &mut tokio::io::sink()).await;
+    String::from_utf8_lossy(&text).trim_end().replace('\n', "; ")
+}
+
+/// Copies on all hosts; with the reports, the signal by which the user ended it.
+async fn drive(
+    hosts: Vec<Host>,
+    room: Arc<Room>,
+    options: &CopyOptions,
+) -> anyhow::Result<(Vec<HostReport>, Option<EndSignal>)> {
+    let mut reports: Vec<HostReport> = hosts.iter().map(HostReport::waiting).collect();
+    let (alive, mut all_gone) = mpsc::channel(1);
+    let companion = Copying { room: room.clone(), runtime: Handle::current(), alive };
+    let work = Work {
+        program: Program::Subsystem(SUBSYSTEM.into()),
+        environment: Vec::new(),
+        directory: None,
+        timeout: None,
+        until: Until::StreamsEnd,
+        stdin: None,
+        companion: Some(Arc::new(companion)),
+    };
+    let limits = Limits {
+        connecting: options.many.connecting as usize,
+        running: options.many.parallel as usize,
+        retries: options.many.retries,
+        stop_at_failure: false,
+    };
+    let mut signals = EndSignals::new()?;
+    let (events, mut incoming) = mpsc::channel(64);
+    let (wish, wished) = watch::channel(Wish::Finish);
+    let run = tokio::spawn(fanout::run(hosts, work, limits, events, wished));
+    let mut tick = tokio::time::interval(PROGRESS_INTERVAL);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut ended_by = None;
+    loop {
+        let signal = tokio::select! {
+            event = incoming.recv() => match event {
+                None => break,
+                Some(Event::Begun(host)) => {
+                    reports[host].state = State::Running(Instant::now());
+                    continue;
+                }
+                Some(Event::Over(host, end, took)) => {
+                    reports[host].state = State::Over(end, took);
+                    continue;
+                }
+                Some(Event::Started(_) | Event::Output(..)) => continue,
+            },
+            _ = tick.tick() => {
+                let done = reports.iter().filter(|host| matches!(host.state,
+                    State::Over(..))).count();
+                room.display.draw(room.counts(), done, reports.len());
+                continue;
+            }
+            signal = signals.recv() => signal,
+        };
+        if ended_by.is_some() {
+            std::process::exit(signal.exit_status().into());
+        }
+        ended_by = Some(signal);
+        wish.send_replace(Wish::Leave);
+    }
+    run.await.context("the copying has failed")?;
+    // Each has let go by now, but may still be removing what is not whole.
+    let _ = tokio::time::timeout(TIDYING, all_gone.recv()).await;
+    Ok((reports, ended_by))
+}
+
+/// Says what it has come to, on one host or on many, to its end or until its user left.
+fn finish(
+    room: &Room,
+    reports: &[HostReport],
+    (many, left): (bool, bool),
+    options: &CopyOptions,
+    took: Duration,
+) {
+    let program = Program::Subsystem(SUBSYSTEM.into());
+    let counts = counted(room.counts());
+    if !many {
+        let Some(HostReport { state: State::Over(end, _), .. }) = reports.first() else { return };
+        match report::reason(end, &program) {
+            Some(_) if left => {
+                room.display.note("left; a large file that had begun is continued by the next copy")
+            }
+            Some(reason) => room.display.note(&reason),
+            None if options.quiet => {}
+            None => room.display.note(&format!("{counts}, in {}", report::seconds(took))),
+        }
+        return;
+    }
+    let mut lines = report::summary_of(reports, &program, took, |kind| match kind {
+        Kind::Exit(_) => "not everything was copied".to_owned(),
+        kind => kind.text(),
+    });
+    lines[0] += &format!("; {counts}");
+    let failed = report::exit_status(reports) != 0;
+    for line in lines.iter().filter(|_| failed || !options.quiet) {
+        room.display.note(line);
+    }
+    let words = options.words.iter().map(|word| shell_word(&word.to_string_lossy()).into_owned());
+    let command = format!("labsh cp {}", words.collect::<Vec<_>>().join(" "));
+    keep_as_last(reports, &program, command, lines);
+}
+
+/// `3 copied (1.2 MiB), 5 unchanged, 1 failed`.
+fn counted(counts: Counts) -> String {
+    let mut text = format!("{} copied ({})", counts.copied, display::bytes(counts.carried));
+    for (count, what) in [(counts.unchanged, "unchanged"), (counts.failed, "failed")] {
+        if count > 0 {
+            text += &format!(", {count} {what}");
+        }
+    }
+    text
+}

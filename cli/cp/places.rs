@@ -1,0 +1,303 @@
+//! What is copied where: the words of the command line, each a path here or one on other hosts.
+
+use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use anyhow::{Context, bail};
+use labsh_copy::{Name, Source};
+
+use crate::remote::words::Targets;
+use labsh_client::config::target::parse_port;
+
+/// What is to be done.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) targets: Targets,
+    /// The hosts as they were typed.
+    pub(super) target: String,
+    pub(super) direction: Direction,
+    /// What each source is called where it arrives, in their order.
+    pub(super) names: Vec<Name>,
+}
+
+/// Which way.
+#[derive(Debug)]
+pub(super) enum Direction {
+    /// From here to there.
+    Put { sources: Vec<Source>, to: Vec<u8> },
+    /// From there to here.
+    Get { from: Vec<Vec<u8>>, to: PathBuf },
+}
+
+/// One word of the command line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Place {
+    Here(OsString),
+    There { target: String, path: Vec<u8> },
+}
+
+impl Job {
+    pub(super) fn new(words: &[OsString]) -> anyhow::Result<Self> {
+        let places =
+            words.iter().map(|word| place(word)).collect::<anyhow::Result<Vec<Place>>>()?;
+        let Some((to, from)) = places.split_last().filter(|(_, from)| !from.is_empty()) else {
+            bail!("name what is to be copied, and where to: labsh cp FILE lab07:DIRECTORY/");
+        };
+        let job = match to {
+            Place::There { target, path } => put(from, target, path)?,
+            Place::Here(to) => get(from, to)?,
+        };
+        let mut taken = HashSet::new();
+        for name in &job.names {
+            if !taken.insert(name) {
+                let name = String::from_utf8_lossy(name.as_bytes());
+                bail!(
+                    "two of them are called {name}: one would replace the other; copy them one \
+                     after the other"
+                );
+            }
+        }
+        Ok(job)
+    }
+
+    /// Something that comes from over there, by the path that it has here below the destination: as
+    /// it was typed.
+    pub(super) fn there(&self, path: &[u8]) -> Option<String> {
+        let Direction::Get { from, .. } = &self.direction else { return None };
+        let mut steps = path.splitn(2, |byte| *byte == b'/');
+        let (name, below) = (steps.next()?, steps.next());
+        let typed = match &from[..] {
+            // It may have another name here.
+            [typed] => typed,
+            _ => &from[self.names.iter().position(|known| known.as_bytes() == name)?],
+        };
+        let typed = typed.strip_suffix(b"/").filter(|_| below.is_some()).unwrap_or(typed);
+        let shown = [Some(typed), below].into_iter().flatten().map(String::from_utf8_lossy);
+        Some(format!("{}:{}", self.target, shown.collect::<Vec<_>>().join("/")))
+    }
+}
+
+fn put(from: &[Place], target: &str, path: &[u8]) -> anyhow::Result<Job> {
+    let (mut sources, mut names) = (Vec::new(), Vec::new());
+    for place in from {
+        let Place::Here(word) = place else {
+            bail!(
+                "both sides are on other hosts; copy here first, or run it over there: labsh run \
+                 HOST labsh cp …"
+            );
+        };
+        let path = PathBuf::from(word);
+        let name = match path.file_name() {
+            Some(name) => name.to_owned(),
+            // `.` and `..` have names as well.
+            None => {
+                let whole = fs::canonicalize(&path)
+                    .with_context(|| format!("cannot read {}", path.display()))?;
+                whole.file_name().map(OsStr::to_owned).unwrap_or_default()
+            }
+        };
+        names.push(
+            Name::new(name.as_bytes())
+                .map_err(|_| anyhow::anyhow!("{}: name something inside it", path.display()))?,
+        );
+        sources.push(Source { path, shown: word.as_bytes().to_vec() });
+    }
+    let direction = Direction::Put { sources, to: path.to_vec() };
+    Ok(Job { targets: targets(target)?, target: target.to_owned(), direction, names })
+}
+
+fn get(from: &[Place], to: &OsStr) -> anyhow::Result<Job> {
+    let (mut paths, mut names, mut of) = (Vec::new(), Vec::new(), None);
+    for place in from {
+        let Place::There { target, path } = place else {
+            bail!(
+                "both sides are here; name a host on one of them, as in lab07:DIRECTORY/, or use \
+                 cp(1)"
+            );
+        };
+        if of.get_or_insert(target) != &target {
+            bail!(
+                "the files are on different hosts; name the hosts as one set (lab[01-02]:FILE), \
+                 or copy them one by one"
+            );
+        }
+        let shown = String::from_utf8_lossy(path);
+        let last =
+            path.split(|byte| *byte == b'/').rfind(|step| !step.is_empty()).unwrap_or_default();
+        let name = Name::new(last);
+        names.push(name.map_err(|_| {
+            anyhow::anyhow!("{target}:{shown}: name a file or directory there by its own name")
+        })?);
+        paths.push(path.clone());
+    }
+    let target = of.context("name what is to be copied")?;
+    let direction = Direction::Get { from: paths, to: to.into() };
+    Ok(Job { targets: targets(target)?, target: target.clone(), direction, names })
+}
+
+fn targets(target: &str) -> anyhow::Result<Targets> {
+    Targets::from_str(target).with_context(|| format!("{target:?}"))
+}
+
+/// A word is a path over there if a colon stands in it before any slash, brackets aside; `./a:b` is
+/// a path here.
+fn place(word: &OsStr) -> anyhow::Result<Place> {
+    let bytes = word.as_bytes();
+    let colon = match bytes.strip_prefix(b"unix:/") {
+        Some(rest) => match rest.iter().position(|byte| *byte == b':') {
+            Some(at) => Some(at + b"unix:/".len()),
+            None => bail!("{}: a path is missing; write unix:/SOCKET:PATH", word.display()),
+        },
+        // The path of a file with hosts, ^rooms/hosts, ends at the colon.
+        None if bytes.starts_with(b"^") => bytes.iter().position(|byte| *byte == b':'),
+        None => colon(bytes),
+    };
+    if open_bracket(bytes) {
+        let shown = word.display();
+        bail!(
+            "{shown}: the bracket has no partner; write lab[01-40]:PATH, or ./{shown} for a file \
+             here"
+        );
+    }
+    let Some(mut at) = colon else {
+        if word.is_empty() {
+            bail!(
+                "a path is empty; name a file or directory, or . for the directory that you are in"
+            );
+        }
+        return Ok(Place::Here(word.to_owned()));
+    };
+    // @last:failed and the groups of named sources have a colon of their own.
+    if bytes.starts_with(b"@") {
+        at = self::colon(&bytes[at + 1..]).map_or(at, |second| at + 1 + second);
+    }
+    let target = String::from_utf8_lossy(&bytes[..at]).into_owned();
+    let path = &bytes[at + 1..];
+    not_meant(&target, path)?;
+    Ok(Place::There { target, path: path.to_vec() })
+}
+
+/// Refuses what nobody means who knows that a path is exact, and says how to write it all the same.
+fn not_meant(target: &str, path: &[u8]) -> anyhow::Result<()> {
+    let shown = String::from_utf8_lossy(path);
+    if let Some(rest) = shown.strip_prefix("~/").or((shown == "~").then_some("")) {
+        bail!(
+            "{target}:{shown}: a path begins in the home directory by itself; write \
+             {target}:{rest} (a directory that is \
+             called ~ is ./~)"
+        );
+    }
+    // Names such as 12:30.log are common, directories such as 5300: are not.
+    let port = shown.split_once(':').filter(|(port, _)| parse_port(port).is_ok());
+    if let Some((port, rest)) = port.filter(|(_, rest)| rest.is_empty() || rest.starts_with('/')) {
+        bail!(
+            "{target}:{shown}: the port is said with -p {port}, and then {target}:{rest} (a file \
+             that is called {port}:… \
+             is ./{port}:…)"
+        );
+    }
+    Ok(())
+}
+
+/// Whether it looks like a set of hosts whose last bracket was forgotten: no slash, and a colon
+/// behind that bracket.
+fn open_bracket(bytes: &[u8]) -> bool {
+    let first = bytes.split(|byte| *byte == b'/').next().unwrap_or_default();
+    let opened = first.iter().rposition(|byte| *byte == b'[').map(|at| &first[at..]);
+    opened.is_some_and(|rest| rest.contains(&b':') && !rest.contains(&b']'))
+}
+
+/// Where the first colon stands that is neither in brackets nor behind a slash.
+fn colon(bytes: &[u8]) -> Option<usize> {
+    let mut depth = 0_usize;
+    for (index, byte) in bytes.iter().enumerate() {
+        match byte {
+            b'[' => depth += 1,
+            b']' => depth = depth.saturating_sub(1),
+            b':' if depth == 0 => return Some(index),
+            b'/' if depth == 0 => return None,
+            _ => {}
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_colon_before_any_slash_makes_it_a_place_over_there() {
+        for (word, target, path) in [
+            ("lab07:x", "lab07", "x"),
+            ("lab07:", "lab07", ""),
+            ("lab07:/srv/a:b", "lab07", "/srv/a:b"),
+            ("lab07:5300:x", "lab07", "5300:x"),
+            ("lab07:12:30.log", "lab07", "12:30.log"),
+            ("lab07:./~/x", "lab07", "./~/x"),
+            ("[::1]:x", "[::1]", "x"),
+            ("lab[01-40,50]:x", "lab[01-40,50]", "x"),
+            ("@lab-a!lab07:x", "@lab-a!lab07", "x"),
+            ("@last:failed:x/y", "@last:failed", "x/y"),
+            ("^rooms/hosts:/srv/x", "^rooms/hosts", "/srv/x"),
+            ("@last:x/y:z", "@last", "x/y:z"),
+            ("unix:/run/labshd.sock:x:y", "unix:/run/labshd.sock", "x:y"),
+        ] {
+            let there = Place::There { target: target.into(), path: path.into() };
+            assert_eq!(place(OsStr::new(word)).unwrap(), there, "{word}");
+        }
+        for word in ["x", "./a:b", "/a:b", "a/b:c", ".", "[a:b]", "^x/y", "./lab[1:x", "a[b"] {
+            assert_eq!(place(OsStr::new(word)).unwrap(), Place::Here(word.into()), "{word}");
+        }
+        for word in ["", "unix:/run/labshd.sock", "lab[01-40:x", "lab[01-40:/srv/x"] {
+            assert!(place(OsStr::new(word)).is_err(), "{word}");
+        }
+    }
+
+    fn job(words: &[&str]) -> anyhow::Result<Job> {
+        Job::new(&words.iter().map(OsString::from).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused_with_a_remedy() {
+        for (words, said) in [
+            (&["a", "b"][..], "both sides are here"),
+            (&["lab01:a", "lab02:b"], "both sides are on other hosts"),
+            (&["lab01:a", "lab02:b", "x"], "on different hosts"),
+            (&["lab01:a", "b", "x"], "both sides are here"),
+            (&["a", "lab01:b", "lab01:c"], "both sides are on other hosts"),
+            (&["lab01:", "x"], "by its own name"),
+            (&["lab01:..", "x"], "by its own name"),
+            (&["/", "lab01:x"], "inside it"),
+            (&["x/a", "y/a", "lab01:x"], "two of them are called a"),
+            (&["a", ":x"], "empty"),
+            (&["a", "-lab:x"], "'-'"),
+            (&["a", "lab01:~/x"], "write lab01:x (a directory that is called ~ is ./~)"),
+            (&["lab01:~", "x"], "write lab01: "),
+            (&["a", "lab01:5300:"], "with -p 5300, and then lab01: "),
+            (&["lab[01-02]:5300:/srv/x", "x"], "with -p 5300, and then lab[01-02]:/srv/x "),
+        ] {
+            let error = format!("{:#}", job(words).unwrap_err());
+            assert!(error.contains(said), "{words:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn names_are_the_last_steps_of_paths() {
+        let named = |words: &[&str]| {
+            let names = job(words).unwrap().names;
+            names
+                .iter()
+                .map(|name| String::from_utf8_lossy(name.as_bytes()).into_owned())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(named(&["a/b", "c/", "/d//", "lab01:x"]), ["b", "c", "d"]);
+        assert_eq!(named(&["lab01:a/b", "lab01:/c//", "x"]), ["b", "c"]);
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(named(&[".", "lab01:x"]), [here.file_name().unwrap().to_str().unwrap()]);
+    }
+}

@@ -1,0 +1,338 @@
+//! `labsh explain`: what would become of a command over there, and why; hosts with the same answer
+//! stand together.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use clap::Args;
+use clap::builder::{NonEmptyStringValueParser, OsStringValueParser, TypedValueParser};
+use labsh_nodeset::NodeSet;
+use labsh_proto::explanation::Explained;
+use labsh_proto::message::{Program, Variable};
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use crate::console::{REFUSED, print};
+use crate::flags::{ConnectionFlags, FormFlags, form, variable};
+use crate::fleet::hosts as fleet_hosts;
+use crate::fleet::report::anonymous;
+use crate::remote::outcome;
+use crate::remote::words::RemoteQuestion;
+use labsh_client::CommandError;
+use labsh_client::Session;
+use labsh_client::config::Config;
+use labsh_client::config::overrides::ConnectionOverrides;
+use labsh_client::fanout::{self, End, Host};
+use labsh_client::terminal_text::{escape, escape_json, shell_word};
+
+/// To so many hosts connections are being opened at once.
+const AT_ONCE: usize = 64;
+
+/// The exit status where a host could not be asked.
+const CONNECTION: u8 = 255;
+
+/// The closing part of `labsh explain --help`.
+pub(crate) const AFTER_HELP: &str = "\
+The host goes all the way up to the command: it looks up the user, takes on
+their identity, enters the directory and looks for the program. Then it tells
+what it found. Hosts with the same answer are shown together.
+
+Exit status:
+  0    it would run on every host
+  125  a host would refuse it, or refuses the key
+  255  a host cannot be asked";
+
+/// Ask a host what would become of a command, and why; nothing is started
+#[derive(Debug, Clone, Args)]
+#[command(mut_arg("keep", |arg| arg.hide(true)))]
+pub(super) struct ExplainOptions {
+    /// How to get there.
+    #[command(flatten)]
+    pub connection: ConnectionFlags,
+    /// Which form the words have.
+    #[command(flatten)]
+    pub form: FormFlags,
+    /// A variable that it is to have, or with NAME alone this machine's own (repeatable)
+    #[arg(long, value_name = "NAME[=VALUE]", help_heading = "Command")]
+    #[arg(value_parser = OsStringValueParser::new().try_map(variable))]
+    pub env: Vec<Variable>,
+    /// The directory in which it is to start
+    #[arg(long, value_name = "DIR", help_heading = "Command")]
+    pub cwd: Option<OsString>,
+    /// As whom it is expected to run
+    #[arg(long, value_name = "USER", help_heading = "Command",
+        value_parser = NonEmptyStringValueParser::new())]
+    pub user: Option<String>,
+    /// Print one line of JSON for each host
+    #[arg(long, help_heading = "Command")]
+    pub json: bool,
+    /// Where, and what.
+    #[command(flatten)]
+    pub remote: RemoteQuestion,
+}
+
+/// What a host has said.
+type Answer = Result<Explained, CommandError>;
+
+/// Asks everywhere at once. The status is 0 if the command would run on all hosts, 125 if one would
+/// refuse it, 255 if one cannot be asked.
+pub(crate) fn execute(options: &ExplainOptions) -> anyhow::Result<ExitCode> {
+    let config = Config::load()?;
+    let RemoteQuestion(remote) = &options.remote;
+    let names = fleet_hosts::names(&remote.target, config.inventory(), &[], None)?;
+    let overrides =
+        ConnectionOverrides { user: options.user.clone(), ..options.connection.overrides() };
+    let hosts = fleet_hosts::resolve(&names, &config, &overrides)?;
+    fleet_hosts::allow_descriptors();
+    let program = form(&remote.words, options.form);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let answers = runtime.block_on(ask_all(hosts, &program, options));
+    runtime.shutdown_background();
+    let text =
+        if options.json { in_json(&answers, &program) } else { for_people(&answers, &program) };
+    print(text.as_bytes())?;
+    Ok(ExitCode::from(answers.iter().map(|(_, answer)| status(answer)).max().unwrap_or(0)))
+}
+
+/// In the order of the hosts.
+async fn ask_all(
+    hosts: Vec<Host>,
+    program: &Program,
+    options: &ExplainOptions,
+) -> Vec<(Host, Answer)> {
+    let places = Arc::new(Semaphore::new(AT_ONCE));
+    let mut asking = JoinSet::new();
+    for (index, host) in hosts.into_iter().enumerate() {
+        let (places, program, options) = (places.clone(), program.clone(), options.clone());
+        asking.spawn(async move {
+            let answer = ask(&places, &host, program, &options).await;
+            (index, host, answer)
+        });
+    }
+    let mut answers = asking.join_all().await;
+    answers.sort_by_key(|(index, ..)| *index);
+    answers.into_iter().map(|(_, host, answer)| (host, answer)).collect()
+}
+
+async fn ask(
+    places: &Semaphore,
+    host: &Host,
+    program: Program,
+    options: &ExplainOptions,
+) -> Answer {
+    let session = fanout::open(places, Session::connect(&host.connection), || {}).await?;
+    let mut command = session.program(program);
+    for (name, value) in &options.env {
+        command.env_bytes(name, value);
+    }
+    if let Some(directory) = &options.cwd {
+        command.current_dir(directory);
+    }
+    if let Some(user) = &host.user {
+        command.user(user);
+    }
+    let answer = command.explain().await;
+    session.close().await;
+    answer
+}
+
+fn status(answer: &Answer) -> u8 {
+    match answer {
+        Ok(_) => 0,
+        Err(error) => match End::of(error.clone()) {
+            End::Refused(_) => REFUSED,
+            _ => CONNECTION,
+        },
+    }
+}
+
+fn in_json(answers: &[(Host, Answer)], program: &Program) -> String {
+    let mut text = String::new();
+    for (host, answer) in answers {
+        let key = &host.connection.key;
+        let mut value = json!({
+            "host": host.name, "address": host.connection.address.to_string(),
+            "key": key.key_id().as_str(), "host_id": key.host_id().as_str(),
+        });
+        match answer {
+            Ok(explained) => {
+                value["would_run"] = true.into();
+                value["explained"] = fields(explained);
+            }
+            Err(error) => {
+                value["would_run"] =
+                    if status(answer) == REFUSED { false.into() } else { Value::Null };
+                value["reason"] = outcome::explain(error, program).into();
+            }
+        }
+        text += &escape_json(&value.to_string());
+        text.push('\n');
+    }
+    text
+}
+
+fn fields(explained: &Explained) -> Value {
+    let text = |bytes: &Vec<u8>| String::from_utf8_lossy(bytes).into_owned();
+    let environment: serde_json::Map<String, Value> = explained
+        .environment
+        .iter()
+        .map(|(name, value)| (text(name), text(value).into()))
+        .collect();
+    json!({
+        "user": explained.user, "uid": explained.uid, "gid": explained.gid,
+        "home": text(&explained.home),
+        "directory": text(&explained.directory), "program": text(&explained.program),
+        "words": explained.words.iter().map(text).collect::<Vec<_>>(), "environment": environment,
+        "accept_env": explained.accepted, "entry": explained.entry, "from": explained.from,
+        "expires": expires(explained), "channels": explained.channels,
+            "left_off": explained.left_off,
+    })
+}
+
+/// The last moment, as RFC 3339 has it; `None` where there is no end.
+fn expires(explained: &Explained) -> Option<String> {
+    // A server may say anything: what no calendar holds is told as the number that it is.
+    let end = explained.expires;
+    (end > 0).then(|| match end {
+        ..253_402_300_800 => {
+            humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(end)).to_string()
+        }
+        _ => format!("{end} seconds after 1970"),
+    })
+}
+
+fn for_people(answers: &[(Host, Answer)], program: &Program) -> String {
+    let mut groups: BTreeMap<String, Vec<&Host>> = BTreeMap::new();
+    let host_id = |host: &Host| host.connection.key.host_id().as_str().to_owned();
+    let one_id =
+        answers.iter().map(|(host, _)| host_id(host)).collect::<BTreeSet<String>>().len() == 1;
+    for (host, answer) in answers {
+        let said = match answer {
+            Ok(explained) => would_run(host, explained, program),
+            Err(error) => {
+                let reason = escape(&outcome::explain(error, program)).to_string();
+                let what =
+                    if status(answer) == REFUSED { "would be refused" } else { "cannot be asked" };
+                format!("{what}: {reason}\n")
+            }
+        };
+        // Of many, the names and addresses are what differs.
+        let said = match answers.len() {
+            1 => said,
+            _ => {
+                let said = anonymous(&said, &host.connection.address.to_string());
+                let said = anonymous(&said, &host.name);
+                if one_id { said } else { anonymous(&said, &host_id(host)) }
+            }
+        };
+        groups.entry(said).or_default().push(host);
+    }
+    let mut groups: Vec<(String, Vec<&Host>)> = groups.into_iter().collect();
+    groups.sort_by_key(|(_, hosts)| std::cmp::Reverse(hosts.len()));
+    let mut text = String::new();
+    for (said, hosts) in groups {
+        if answers.len() > 1 {
+            let set: NodeSet = hosts.iter().map(|host| host.name.as_str()).collect();
+            let noun = if set.len() == 1 { "host" } else { "hosts" };
+            text += &format!("---- {set} ({} {noun}) ----\n", set.len());
+        }
+        text += &said;
+    }
+    text
+}
+
+fn would_run(host: &Host, explained: &Explained, program: &Program) -> String {
+    let shown = |bytes: &[u8]| escape(&shell_word(&String::from_utf8_lossy(bytes))).to_string();
+    let Explained { user, uid, gid, .. } = explained;
+    let user = escape(user);
+    let mut text =
+        format!("would run as {user} (uid {uid}, gid {gid}) in {}", shown(&explained.directory));
+    if explained.directory != explained.home {
+        text += &format!("; home is {}", shown(&explained.home));
+    }
+    let how = match program {
+        Program::Argv(_) => "exactly these words, no shell",
+        Program::Shell(_) => "a line for the user's shell",
+        Program::LoginShell => "a login shell",
+        Program::Subsystem(_) => "a subsystem",
+    };
+    text += &format!("\n  program    {} ({how})\n", shown(&explained.program));
+    let words: Vec<String> = explained.words.iter().map(|word| shown(word)).collect();
+    text += &format!("  words      {}\n", words.join(" "));
+    let key = &host.connection.key;
+    text += &format!("  key        {} for host {}, ", key.key_id(), escape(key.host_id().as_str()));
+    text += &format!("granted by {} in keys.d there\n", escape(&explained.entry));
+    let from =
+        if explained.from.is_empty() { "anywhere".to_owned() } else { explained.from.join(", ") };
+    let until =
+        expires(explained).map_or_else(|| "without end".to_owned(), |end| format!("until {end}"));
+    text += &format!("  usable     from {}, {until}\n", escape(&from));
+    // Those that labshd sets for each connection say nothing about the host.
+    let own = |name: &[u8]| !name.starts_with(b"LABSH_");
+    let variables = explained.environment.iter().filter(|(name, _)| own(name));
+    let variables: Vec<String> =
+        variables.map(|(name, value)| shown(name) + "=" + &shown(value)).collect();
+    text += &format!("  variables  {}\n", variables.join(" "));
+    let accepted = if explained.accepted.is_empty() {
+        "none".to_owned()
+    } else {
+        explained.accepted.join(" ")
+    };
+    text += &format!("  may set    {}\n", escape(&accepted));
+    text += &format!("  at once    {} commands on a connection\n", explained.channels);
+    if explained.left_off > 0 {
+        text += &format!(
+            "  left off   {} words and variables, which did not fit\n",
+            explained.left_off
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_s_calendar_may_say_anything() {
+        let at = |expires| self::expires(&Explained { expires, ..Explained::default() });
+        assert_eq!(at(0), None);
+        assert_eq!(at(1_956_527_999).unwrap(), "2031-12-31T23:59:59Z");
+        assert_eq!(at(253_402_300_799).unwrap(), "9999-12-31T23:59:59Z");
+        assert!(at(u64::MAX).unwrap().ends_with("after 1970"));
+    }
+
+    #[test]
+    fn a_server_cannot_steer_the_terminal() {
+        let hostile = || "\x1b[2J\n".to_owned();
+        let explained = Explained {
+            entry: hostile(),
+            user: hostile(),
+            from: vec![hostile()],
+            accepted: vec![hostile()],
+            program: hostile().into_bytes(),
+            directory: hostile().into_bytes(),
+            words: vec![hostile().into_bytes()],
+            environment: vec![(hostile().into_bytes(), hostile().into_bytes())],
+            ..Explained::default()
+        };
+        let key = labsh_proto::key::Key::from_line(
+            "labsh-key-1 alice 000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f \
+             334f2b32",
+        );
+        let key = key.unwrap().for_host(&labsh_proto::key::HostId::new("lab07").unwrap());
+        let address = labsh_client::Address::Tcp { host: "lab07".into(), port: 5274 };
+        let connection = labsh_client::ConnectOptions::new(address, key);
+        let text = would_run(
+            &Host { name: "lab07".into(), connection, user: None },
+            &explained,
+            &Program::LoginShell,
+        );
+        assert_eq!(text.lines().count(), 8, "{text}");
+        assert!(!text.contains('\x1b'), "{text}");
+    }
+}

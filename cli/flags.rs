@@ -1,0 +1,196 @@
+//! The flags that several subcommands share: how a host is reached, how a command runs, and how its
+//! terminal is joined to ours.
+
+use std::ffi::OsString;
+use std::os::fd::RawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::builder::{NonEmptyStringValueParser, OsStringValueParser, TypedValueParser};
+use clap::{Args, ValueEnum};
+use labsh_proto::key::HostId;
+use labsh_proto::message::{Program, Variable};
+
+use labsh_client::config::overrides::{ConnectionOverrides, parse_duration, parse_keep};
+use labsh_client::config::target::parse_port;
+use labsh_client::keys::key_store::KeyName;
+
+/// The part of a help text that lists the exit statuses of one command.
+pub(crate) const EXIT_STATUS: &str = "\
+Exit status:
+  the command's own, or
+  128+n  signal n ended the command
+  124    it timed out
+  125    labsh or labshd refused or failed before the command ran
+  126    the command is not executable
+  127    the command was not found
+  255    the connection failed
+  These numbers can be the command's own as well: stderr says which it was,
+  and --status-fd and --json say it to programs.";
+
+/// Options that say how to get to a host.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Connection")]
+pub(super) struct ConnectionFlags {
+    /// The key: its name, or the path of its file [env: LABSH_KEY]
+    #[arg(long, value_name = "KEY")]
+    pub key: Option<KeyName>,
+    /// The name under which the key was enrolled there, if it is not TARGET's [env: LABSH_HOST_ID]
+    #[arg(long, value_name = "NAME", value_parser = HostId::new)]
+    pub host_id: Option<HostId>,
+    /// The port, if TARGET does not name it [env: LABSH_PORT] [default: 5274]
+    #[arg(short, long, value_name = "PORT", value_parser = parse_port)]
+    pub port: Option<u16>,
+    /// No TLS: both ends still prove who they are, but everything can be read and changed on the
+    /// way
+    #[arg(long)]
+    pub plain: bool,
+    /// How long connecting may take [env: LABSH_CONNECT_TIMEOUT] [default: 10s]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub connect_timeout: Option<Duration>,
+    /// How long a connection to one host stays open for the next command, or off [env: LABSH_KEEP]
+    /// [default: 5m]
+    #[arg(long, value_name = "DURATION", value_parser = parse_keep)]
+    pub keep: Option<Duration>,
+}
+
+impl ConnectionFlags {
+    /// What the flags say; the rest of [`ConnectionOverrides`] is not theirs.
+    pub(super) fn overrides(&self) -> ConnectionOverrides {
+        ConnectionOverrides {
+            port: self.port,
+            host_id: self.host_id.clone(),
+            key: self.key.clone(),
+            plain: self.plain.then_some(true),
+            connect_timeout: self.connect_timeout,
+            keep: self.keep,
+            ..ConnectionOverrides::default()
+        }
+    }
+}
+
+/// Options that say how a command is run, wherever that is.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Command")]
+pub(super) struct CommandOptions {
+    /// Which form the words have.
+    #[command(flatten)]
+    pub form: FormFlags,
+    /// End the command after this time (30s, 5m); the host does it, even if labsh has gone
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub timeout: Option<Duration>,
+    /// Leave when the command ends, even if it left processes behind that hold its output open
+    #[arg(long)]
+    pub no_wait_eof: bool,
+    /// Set a variable there, or with NAME alone pass this machine's own (repeatable)
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    #[arg(value_parser = OsStringValueParser::new().try_map(variable))]
+    pub env: Vec<Variable>,
+    /// Start in this directory; a relative one starts from the home directory
+    #[arg(long, value_name = "DIR")]
+    pub cwd: Option<OsString>,
+    /// Give the command nothing to read
+    #[arg(short = 'n', long)]
+    pub no_stdin: bool,
+    /// Say how it ended in one line of JSON on stderr; of many hosts, print a line for each event,
+    /// or one: summary
+    #[arg(long, value_name = "FORM", num_args = 0..=1, require_equals = true,
+        default_missing_value = "events")]
+    pub json: Option<JsonForm>,
+    /// Say how it ended in one line of JSON on this open file descriptor
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(RawFd).range(1..))]
+    pub status_fd: Option<RawFd>,
+    /// Say on stderr what is being done, on one host
+    #[arg(short, long)]
+    pub verbose: bool,
+    /// Variables that it is to have where the host lets them in, and to do without where not.
+    #[arg(skip)]
+    pub env_where_allowed: Vec<Variable>,
+    /// Refuse to run as anybody else; chooses a key that is configured for that user
+    #[arg(long, value_name = "USER", value_parser = NonEmptyStringValueParser::new())]
+    pub user: Option<String>,
+}
+
+/// Options that say outright what form the words of a command have.
+#[derive(Debug, Clone, Copy, Default, Args)]
+#[command(next_help_heading = "Command")]
+pub(super) struct FormFlags {
+    /// Join the words with blanks and have your shell there run the line
+    #[arg(long, conflicts_with = "argv")]
+    pub shell: bool,
+    /// Run exactly these words, without a shell, even a single one
+    #[arg(long)]
+    pub argv: bool,
+}
+
+/// What the words of a command line mean: one word is for the shell, several are exact, unless
+/// flags say otherwise.
+pub(super) fn form(words: &[OsString], flags: FormFlags) -> Program {
+    let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
+    if flags.shell || (words.len() == 1 && !flags.argv) {
+        Program::Shell(words.join(&b' '))
+    } else {
+        Program::Argv(words.into_iter().map(<[u8]>::to_vec).collect())
+    }
+}
+
+pub(crate) fn variable(text: OsString) -> Result<Variable, String> {
+    let bytes = text.as_bytes();
+    let (name, value) = match bytes.iter().position(|byte| *byte == b'=') {
+        Some(at) => (&bytes[..at], bytes[at + 1..].to_vec()),
+        None => match std::env::var_os(&text) {
+            Some(value) => (bytes, value.as_bytes().to_vec()),
+            None => return Err("it is not set here; write NAME=VALUE".to_owned()),
+        },
+    };
+    if name.is_empty() { Err("the name is missing".to_owned()) } else { Ok((name.to_vec(), value)) }
+}
+
+/// What `--json` prints for many hosts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum JsonForm {
+    /// A line for each event
+    Events,
+    /// One line for the whole run
+    Summary,
+}
+
+/// Options that say how a terminal over there is joined to the one here.
+#[derive(Debug, Clone, Copy, Default, Args)]
+#[command(next_help_heading = "Terminal")]
+pub(super) struct TerminalFlags {
+    /// The character that begins an escape at the start of a line, ^X for a control character, or
+    /// none [default: ~]
+    #[arg(short, long, value_name = "CHAR")]
+    pub escape: Option<EscapeCharacter>,
+    /// Have a terminal over there even if stdin here is none
+    #[arg(long, conflicts_with = "no_stdin")]
+    pub force_tty: bool,
+}
+
+/// The character that begins an escape, if any does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct EscapeCharacter(pub Option<u8>);
+
+impl Default for EscapeCharacter {
+    fn default() -> Self {
+        Self(Some(b'~'))
+    }
+}
+
+impl FromStr for EscapeCharacter {
+    type Err = String;
+
+    /// A character of ASCII, `^X` for a control character, or `none`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.as_bytes() {
+            b"none" => Ok(Self(None)),
+            [c @ 1..=0x7f] => Ok(Self(Some(*c))),
+            [b'^', c @ (b'@'..=b'_' | b'a'..=b'z')] if c & 0x1f != 0 => Ok(Self(Some(c & 0x1f))),
+            _ => {
+                Err("write one character of ASCII, ^X for a control character, or none".to_owned())
+            }
+        }
+    }
+}

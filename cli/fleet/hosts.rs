@@ -1,0 +1,138 @@
+//! Which hosts a subcommand works on, and what is needed to connect to each.
+
+use std::collections::BTreeMap;
+
+use anyhow::Context;
+use labsh_nodeset::NodeSet;
+use labsh_transport::random;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use crate::console::note;
+use crate::fleet::last_run::WithLast;
+use crate::remote::connection::connect_options;
+use crate::remote::words::Targets;
+use labsh_client::ConnectOptions;
+use labsh_client::config::Config;
+use labsh_client::config::inventory::Inventory;
+use labsh_client::config::overrides::ConnectionOverrides;
+use labsh_client::config::target::Target;
+use labsh_client::fanout::Host;
+
+/// How many addresses with several names are reported one by one.
+const MAX_REPORTED_ADDRESSES: usize = 3;
+
+/// The hosts of an expression, without those of others.
+///
+/// # Errors
+///
+/// Where an expression is none, or nothing is left.
+pub(crate) fn select(
+    expression: &str,
+    excluded: &[String],
+    inventory: &Inventory,
+) -> anyhow::Result<NodeSet> {
+    without(evaluate(expression, inventory)?, expression, excluded, inventory)
+}
+
+/// A set, which is called by this name, without others; an error where nothing is left.
+pub(crate) fn without(
+    mut set: NodeSet,
+    name: &str,
+    excluded: &[String],
+    inventory: &Inventory,
+) -> anyhow::Result<NodeSet> {
+    for excluded in excluded {
+        set = set.difference(&evaluate(excluded, inventory).context("--exclude")?);
+    }
+    if set.is_empty() && name.starts_with("@last") {
+        anyhow::bail!("{name:?} is no host at all; `labsh last` shows what became of the last run");
+    }
+    if set.is_empty() {
+        anyhow::bail!("{name:?} is no host at all; see `labsh hosts` for those that are known");
+    }
+    Ok(set)
+}
+
+pub(crate) fn evaluate(expression: &str, inventory: &Inventory) -> anyhow::Result<NodeSet> {
+    NodeSet::parse(expression, &WithLast(inventory)).map_err(|error| {
+        match inventory.culprit(&error) {
+            Some(origin) => anyhow::anyhow!("{origin}: {error}; correct that line"),
+            None => error.into(),
+        }
+    })
+}
+
+/// Returns the hosts that the targets name, without the excluded ones; with `pick`, that many of
+/// them, chosen at random.
+///
+/// # Errors
+///
+/// Where an expression is malformed, or no host is left.
+pub(crate) fn names(
+    targets: &Targets,
+    inventory: &Inventory,
+    excluded: &[String],
+    pick: Option<u32>,
+) -> anyhow::Result<NodeSet> {
+    let mut set = match targets {
+        // One host, even where its characters would be operators of a set.
+        Targets::One(target) => {
+            let name = target.to_string();
+            without(NodeSet::of([&*name]), &name, excluded, inventory)?
+        }
+        Targets::Set(expression) => select(expression, excluded, inventory)?,
+    };
+    if let Some(count) = pick {
+        let mut shuffled: Vec<([u8; 8], &str)> =
+            set.iter().map(|name| (random::bytes(), name)).collect();
+        shuffled.sort_unstable();
+        set = shuffled.into_iter().take(count as usize).map(|(_, name)| name).collect();
+    }
+    Ok(set)
+}
+
+/// Resolves each name: its address, its key, its user.
+pub(crate) fn resolve(
+    names: &NodeSet,
+    config: &Config,
+    overrides: &ConnectionOverrides,
+) -> anyhow::Result<Vec<Host>> {
+    names.iter().map(|name| host(name, config, overrides)).collect()
+}
+
+fn host(name: &str, config: &Config, overrides: &ConnectionOverrides) -> anyhow::Result<Host> {
+    let target: Target = name.parse().with_context(|| format!("{name:?}"))?;
+    let resolved = config.resolve(&target, overrides)?;
+    let user = resolved.route.user.clone();
+    // Thousands of hosts are more than an agent keeps.
+    let connection = ConnectOptions { keeper: None, ..connect_options(resolved)? };
+    Ok(Host { name: name.to_owned(), connection, user })
+}
+
+/// Warns of hosts that have one address: the command would run there once for each name, which is
+/// rarely meant. `consequence` completes the sentence.
+pub(crate) fn warn_of_shared_addresses(hosts: &[Host], consequence: &str) {
+    let mut names: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for host in hosts {
+        names.entry(host.connection.address.to_string()).or_default().push(&host.name);
+    }
+    names.retain(|_, names| names.len() > 1);
+    let shared = names.len();
+    for (address, names) in names.into_iter().take(MAX_REPORTED_ADDRESSES) {
+        let all: NodeSet = names.into_iter().collect();
+        note(&format!("{all} have one address, {address}, which {consequence}"));
+    }
+    if shared > MAX_REPORTED_ADDRESSES {
+        note(&format!("the same is true of {} more addresses", shared - MAX_REPORTED_ADDRESSES));
+    }
+}
+
+/// Raises the soft limit of open files to the hard one: each connection is a descriptor, and a
+/// thousand hosts are more than the usual soft limit.
+pub(crate) fn allow_descriptors() {
+    // Where the system refuses that, the connections beyond the limit fail with an error of their
+    // own.
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}

@@ -1,0 +1,180 @@
+//! The last run on many hosts: what became of each, kept for `labsh last` and for targets such as
+//! `@last:failed`.
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder};
+use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use anyhow::Context;
+use etcetera::base_strategy::{BaseStrategy, Xdg};
+use labsh_nodeset::Groups;
+use labsh_proto::message::Program;
+use serde::{Deserialize, Serialize};
+
+use crate::console::note;
+use crate::fleet::report::{self, HostReport, State};
+
+/// What may stand behind `@last:`, apart from `failed`, which is everything but `ok`.
+const OUTCOMES: [&str; 8] =
+    ["ok", "exited", "signaled", "timed-out", "not-begun", "refused", "unreachable", "lost"];
+
+/// A run of many hosts. One host alone leaves it as it is: whoever looks into one that failed wants
+/// to retry the rest.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Last {
+    /// When it was over, as RFC 3339 has it.
+    pub(crate) when: String,
+    /// The command, as a person would type it.
+    pub(crate) command: String,
+    /// The closing lines of the run.
+    pub(crate) summary: Vec<String>,
+    /// Each host's end: `outcome`, and what belongs to it.
+    pub(crate) hosts: BTreeMap<String, Outcome>,
+}
+
+/// One host's end.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Outcome {
+    /// One of a few words.
+    pub(crate) outcome: String,
+    /// The rest, for programs.
+    #[serde(flatten)]
+    pub(crate) more: serde_json::Map<String, serde_json::Value>,
+}
+
+impl Last {
+    /// Replaces the run that is kept: a reader sees the old one or this one, nobody else sees any.
+    pub(crate) fn save(&self) -> anyhow::Result<()> {
+        let path = path()?;
+        let directory = path.parent().context("there is no place for it")?;
+        let written =
+            DirBuilder::new().recursive(true).mode(0o700).create(directory).and_then(|()| {
+                // Made with mode 0600.
+                let mut file = tempfile::NamedTempFile::new_in(directory)?;
+                serde_json::to_writer(&mut file, self)?;
+                file.write_all(b"\n")?;
+                file.persist(&path).map(drop).map_err(|error| error.error)
+            });
+        written.with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Reads the run that is kept.
+    pub(crate) fn load() -> anyhow::Result<Self> {
+        let path = path()?;
+        let text = match fs::read_to_string(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => anyhow::bail!(
+                "there is no last run; `labsh run` keeps one when it has a set of hosts, such as \
+                 lab[01-40]"
+            ),
+            text => text.with_context(|| format!("cannot read {}", path.display()))?,
+        };
+        serde_json::from_str(&text).with_context(|| {
+            format!("{} is not what labsh writes there; the next run replaces it", path.display())
+        })
+    }
+
+    /// The hosts with this outcome, a line each; all of them for no word at all.
+    fn hosts(&self, word: Option<&str>) -> Result<String, String> {
+        if let Some(word) = word.filter(|word| *word != "failed" && !OUTCOMES.contains(word)) {
+            return Err(format!(
+                "@last:{word}: there is no such outcome; there are failed, which is all but ok, \
+                 and {}",
+                OUTCOMES.join(", ")
+            ));
+        }
+        let meant = |outcome: &str| match word {
+            None => true,
+            Some("failed") => outcome != "ok",
+            Some(word) => outcome == word,
+        };
+        let hosts = self.hosts.iter().filter(|(_, host)| meant(&host.outcome));
+        Ok(hosts.map(|(name, _)| name.as_str()).collect::<Vec<_>>().join("\n"))
+    }
+}
+
+/// Groups, and the hosts of the last run among them: `@last`, `@last:failed`, `@last:unreachable`
+/// and so on.
+pub(crate) struct WithLast<'a, G>(pub(crate) &'a G);
+
+impl<G: Groups> Groups for WithLast<'_, G> {
+    fn group(&self, name: &str) -> Result<Option<String>, String> {
+        let word = match name.strip_prefix("last") {
+            Some("") => None,
+            Some(rest) if rest.starts_with(':') => Some(&rest[1..]),
+            _ => return self.0.group(name),
+        };
+        Last::load().map_err(|error| format!("@{name}: {error:#}"))?.hosts(word).map(Some)
+    }
+
+    fn all(&self) -> Result<String, String> {
+        self.0.all()
+    }
+
+    fn file(&self, path: &str) -> Result<String, String> {
+        self.0.file(path)
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.0.names()
+    }
+}
+
+/// Keeps this run for the next one, which may have its hosts for a target.
+pub(crate) fn keep_as_last(
+    hosts: &[HostReport],
+    program: &Program,
+    command: String,
+    summary: Vec<String>,
+) {
+    let outcome = |host: &HostReport| match &host.state {
+        State::Over(end, took) => {
+            let mut more = report::json_of_end(end, program, *took);
+            more.remove("outcome");
+            let outcome = report::Kind::of(end).word().to_owned();
+            Some((host.name.clone(), Outcome { outcome, more }))
+        }
+        State::Waiting | State::Running(_) => None,
+    };
+    let last = Last {
+        when: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+        command,
+        summary,
+        hosts: hosts.iter().filter_map(outcome).collect(),
+    };
+    if let Err(error) = last.save() {
+        note(&format!("@last is not this run: {error:#}"));
+    }
+}
+
+/// `$XDG_STATE_HOME/labsh/last.json`.
+fn path() -> anyhow::Result<PathBuf> {
+    let directories = Xdg::new().context("there is no home directory")?;
+    let state = directories.state_dir().context("there is no directory for state")?;
+    Ok(state.join("labsh/last.json"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_are_found_by_how_they_ended() {
+        let of = |outcome: &str| Outcome { outcome: outcome.into(), more: serde_json::Map::new() };
+        let last = Last {
+            when: "2026-01-01T00:00:00Z".into(),
+            command: "true".into(),
+            summary: Vec::new(),
+            hosts: [("a", "ok"), ("b", "unreachable"), ("c", "exited")]
+                .map(|(name, outcome)| (name.to_owned(), of(outcome)))
+                .into(),
+        };
+        assert_eq!(last.hosts(None).unwrap(), "a\nb\nc");
+        assert_eq!(last.hosts(Some("failed")).unwrap(), "b\nc");
+        assert_eq!(last.hosts(Some("unreachable")).unwrap(), "b");
+        assert_eq!(last.hosts(Some("lost")).unwrap(), "");
+        assert!(last.hosts(Some("Failed")).unwrap_err().contains("unreachable"));
+    }
+}

@@ -1,0 +1,287 @@
+//! What became of the hosts of a run: each one's end in a word, and all of them in a few lines.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use labsh_nodeset::NodeSet;
+use labsh_proto::message::Program;
+use serde_json::{Map, Value};
+
+use crate::remote::outcome;
+use labsh_client::fanout::{End, Host};
+
+/// One host's part of a run.
+#[derive(Debug, Clone)]
+pub(crate) struct HostReport {
+    pub(crate) name: String,
+    /// Where it is, as it stands in errors.
+    pub(crate) address: String,
+    pub(crate) state: State,
+}
+
+impl HostReport {
+    /// A host whose turn has not come yet.
+    pub(crate) fn waiting(host: &Host) -> Self {
+        Self {
+            name: host.name.clone(),
+            address: host.connection.address.to_string(),
+            state: State::Waiting,
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum State {
+    /// Its turn has not come yet.
+    Waiting,
+    /// It is being connected to, or its command runs.
+    Running(std::time::Instant),
+    /// It is over, after so long.
+    Over(End, Duration),
+}
+
+/// Ends that count as the same, from the least worrying to the most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    Ok,
+    Exit(u8),
+    Signal(u8),
+    TimedOut,
+    NotBegun,
+    Refused,
+    Unreachable,
+    Lost,
+}
+
+impl Kind {
+    pub(crate) fn of(end: &End) -> Self {
+        match end {
+            End::Ended(status) if status.timed_out() => Kind::TimedOut,
+            End::Ended(status) => match (status.code(), status.signal()) {
+                (Some(0), _) => Kind::Ok,
+                (Some(code), _) => Kind::Exit(code),
+                (None, signal) => Kind::Signal(signal.unwrap_or(0)),
+            },
+            End::Refused(_) => Kind::Refused,
+            End::Unreachable(_) => Kind::Unreachable,
+            End::Lost(_) => Kind::Lost,
+            End::NotBegun => Kind::NotBegun,
+        }
+    }
+
+    /// The exit status of a run in which this is the worst end.
+    pub(crate) fn exit_status(self) -> u8 {
+        match self {
+            Kind::Ok => 0,
+            Kind::Exit(_) | Kind::Signal(_) | Kind::TimedOut => 1,
+            Kind::Refused | Kind::NotBegun => 125,
+            Kind::Unreachable | Kind::Lost => 255,
+        }
+    }
+
+    /// For programs: one of a few words.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Kind::Ok => "ok",
+            Kind::Exit(_) => "exited",
+            Kind::Signal(_) => "signaled",
+            Kind::TimedOut => "timed-out",
+            Kind::NotBegun => "not-begun",
+            Kind::Refused => "refused",
+            Kind::Unreachable => "unreachable",
+            Kind::Lost => "lost",
+        }
+    }
+
+    pub(crate) fn text(self) -> String {
+        match self {
+            Kind::Ok => "ok".into(),
+            Kind::Exit(code) => format!("exit {code}"),
+            Kind::Signal(signal) => format!("signal {signal} ({})", outcome::signal_name(signal)),
+            Kind::TimedOut => "timed out".into(),
+            Kind::NotBegun => "not begun".into(),
+            Kind::Refused => "refused".into(),
+            Kind::Unreachable => "unreachable".into(),
+            Kind::Lost => "lost".into(),
+        }
+    }
+}
+
+/// Why an end is what it is, and what to do next; nothing where the number says it all.
+pub(crate) fn reason(end: &End, program: &Program) -> Option<String> {
+    match end {
+        End::Ended(_) | End::NotBegun => None,
+        End::Refused(error) | End::Unreachable(error) | End::Lost(error) => {
+            Some(outcome::explain(error, program))
+        }
+    }
+}
+
+/// One host's end.
+pub(crate) fn json_of_end(end: &End, program: &Program, took: Duration) -> Map<String, Value> {
+    let mut fields = Map::new();
+    fields.insert("outcome".to_owned(), Kind::of(end).word().into());
+    if let End::Ended(status) = end {
+        fields.insert("code".to_owned(), status.code().into());
+        fields.insert("signal".to_owned(), status.signal().into());
+        let (stdout, stderr) = status.totals();
+        fields.insert("stdout_bytes".to_owned(), stdout.into());
+        fields.insert("stderr_bytes".to_owned(), stderr.into());
+    }
+    if let Some(reason) = reason(end, program) {
+        fields.insert("reason".to_owned(), reason.into());
+    }
+    fields.insert("seconds".to_owned(), took.as_secs_f64().into());
+    fields
+}
+
+/// The exit status of a run, by the worst class of end: 255 where a host could not be reached or
+/// was lost, 125 where one refused or was not begun, 1 where a command did not succeed, 0 where all
+/// did.
+pub(crate) fn exit_status(hosts: &[HostReport]) -> u8 {
+    hosts
+        .iter()
+        .map(|host| match &host.state {
+            State::Over(end, _) => Kind::of(end).exit_status(),
+            State::Waiting | State::Running(_) => 255,
+        })
+        .max()
+        .unwrap_or(0)
+}
+
+/// The highest status of any host, each as `labsh run` would give it for that host alone.
+pub(crate) fn highest_status(hosts: &[HostReport]) -> u8 {
+    let of = |host: &HostReport| match &host.state {
+        State::Over(End::Ended(status), _) => outcome::status_of(status),
+        State::Over(End::Refused(error) | End::Unreachable(error) | End::Lost(error), _) => {
+            outcome::exit_status(error)
+        }
+        State::Over(End::NotBegun, _) => crate::console::REFUSED,
+        State::Waiting | State::Running(_) => 255,
+    };
+    hosts.iter().map(of).max().unwrap_or(0)
+}
+
+/// Hosts by how they failed and why, each with the reason in its own words.
+#[derive(Debug, Default)]
+pub(crate) struct Failures<'a>(BTreeMap<Failure, Vec<Failed<'a>>>);
+
+/// How, and why in words that are the same for all.
+type Failure = (Kind, Option<String>);
+
+/// A host, and why in its own words.
+type Failed<'a> = (&'a str, Option<String>);
+
+impl<'a> Failures<'a> {
+    pub(crate) fn add(&mut self, name: &'a str, address: &str, end: &End, program: &Program) {
+        let why = reason(end, program);
+        // The same reason on many hosts differs by their names and addresses only.
+        let alike = why.as_ref().map(|why| anonymous(&anonymous(why, address), name));
+        self.0.entry((Kind::of(end), alike)).or_default().push((name, why));
+    }
+
+    /// A line for each way of failing, which has the name that `text` gives it.
+    pub(crate) fn lines(self, text: impl Fn(Kind) -> String) -> Vec<String> {
+        let line = |((kind, alike), mut hosts): (Failure, Vec<Failed<'_>>)| {
+            let (count, why) = match &mut hosts[..] {
+                [(_, why)] => (String::new(), why.take()),
+                several => (format!(" ({})", several.len()), alike),
+            };
+            let set: NodeSet = hosts.into_iter().map(|(name, _)| name).collect();
+            let why = why.map_or_else(String::new, |why| format!(": {why}"));
+            format!("{}{count}: {set}{why}", text(kind))
+        };
+        self.0.into_iter().map(line).collect()
+    }
+}
+
+/// How times are spread, in parentheses; nothing for a single one.
+pub(crate) fn spread(times: &mut [(Duration, &str)]) -> String {
+    times.sort();
+    let Some((slowest, name)) = times.last().filter(|_| times.len() > 1) else {
+        return String::new();
+    };
+    // At least so many of a hundred took no longer.
+    let at = |percent: usize| seconds(times[(times.len() * percent).div_ceil(100) - 1].0);
+    format!(
+        " (half within {}, 95 % within {}, slowest {name}: {})",
+        at(50),
+        at(95),
+        seconds(*slowest)
+    )
+}
+
+/// The closing lines: how many succeeded and how long it took, then a line for each way of failing.
+pub(crate) fn summary(hosts: &[HostReport], program: &Program, took: Duration) -> Vec<String> {
+    summary_of(hosts, program, took, Kind::text)
+}
+
+/// The same, with words of its own for each way of failing.
+pub(crate) fn summary_of(
+    hosts: &[HostReport],
+    program: &Program,
+    took: Duration,
+    text: impl Fn(Kind) -> String,
+) -> Vec<String> {
+    let mut times: Vec<(Duration, &str)> = Vec::new();
+    let mut failures = Failures::default();
+    let mut succeeded = 0;
+    for host in hosts {
+        let State::Over(end, time) = &host.state else { continue };
+        if end.success() {
+            succeeded += 1;
+        } else {
+            failures.add(&host.name, &host.address, end, program);
+        }
+        if matches!(end, End::Ended(_)) {
+            times.push((*time, &host.name));
+        }
+    }
+    let first = format!("{succeeded} of {} succeeded in {}", hosts.len(), seconds(took));
+    let mut lines = vec![first + &spread(&mut times)];
+    lines.extend(failures.lines(text));
+    lines
+}
+
+/// A reason without the name of whom it speaks, where that stands as a word of its own.
+pub(crate) fn anonymous(text: &str, name: &str) -> String {
+    let part_of_name = |c: char| c.is_alphanumeric() || c == '-' || c == '_';
+    let (mut out, mut rest) = (String::new(), text);
+    while let Some(at) = rest.find(name).filter(|_| !name.is_empty()) {
+        let (before, behind) = (&rest[..at], &rest[at + name.len()..]);
+        let inside = before.ends_with(part_of_name) || behind.starts_with(part_of_name);
+        out += before;
+        out += if inside { name } else { "HOST" };
+        rest = behind;
+    }
+    out + rest
+}
+
+/// A time as a person would say it.
+pub(crate) fn seconds(time: Duration) -> String {
+    let seconds = time.as_secs_f64();
+    match seconds {
+        _ if seconds < 0.0995 => format!("{:.0} ms", seconds * 1000.0),
+        _ if seconds < 9.95 => format!("{seconds:.1} s"),
+        _ if seconds < 120.0 => format!("{seconds:.0} s"),
+        _ => humantime::format_duration(Duration::from_secs(time.as_secs())).to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ninety_five_of_a_hundred_are_no_fewer() {
+        let told = |count: u64| {
+            let mut times: Vec<_> =
+                (1..=count).map(|time| (Duration::from_secs(time), "h")).collect();
+            spread(&mut times)
+        };
+        assert_eq!(told(1), "");
+        assert_eq!(told(2), " (half within 1.0 s, 95 % within 2.0 s, slowest h: 2.0 s)");
+        assert_eq!(told(3), " (half within 2.0 s, 95 % within 3.0 s, slowest h: 3.0 s)");
+        assert_eq!(told(40), " (half within 20 s, 95 % within 38 s, slowest h: 40 s)");
+    }
+}

@@ -1,0 +1,352 @@
+//! `labsh hosts`: which hosts and groups are known, and where each value comes from.
+
+mod check;
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, Subcommand};
+use labsh_diagnostics::{Diagnostic, Origin};
+use labsh_nodeset::{Groups, NodeSet};
+use serde_json::json;
+
+use crate::console::{note, print};
+use crate::fleet::hosts::{evaluate, select, without};
+use labsh_client::Address;
+use labsh_client::config::inventory::Inventory;
+use labsh_client::config::overrides::ConnectionOverrides;
+use labsh_client::config::target::Target;
+use labsh_client::config::{Config, Layer, Place, Route};
+use labsh_client::keys::key_store::KeyName;
+use labsh_client::terminal_text::{escape, escape_json};
+
+/// List the hosts and groups that are known
+#[derive(Debug, Clone, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(super) struct HostsOptions {
+    /// What else than listing them.
+    #[command(subcommand)]
+    action: Option<HostsAction>,
+    /// List the groups: how many hosts each has, and which
+    #[arg(long, conflicts_with = "origin")]
+    groups: bool,
+    /// Show each value on a line of its own, with the file and line that it comes from
+    #[arg(long)]
+    origin: bool,
+    /// Print a line of JSON for each host, or each group
+    #[arg(long, conflicts_with = "origin")]
+    json: bool,
+    /// Which.
+    #[command(flatten)]
+    which: Which,
+}
+
+/// What to do with hosts.
+#[derive(Debug, Clone, Subcommand)]
+enum HostsAction {
+    /// Connect to all of them: which answer, how fast, which version, and why the others do not
+    #[command(after_help = CHECK_EXIT_STATUS)]
+    Check(check::CheckOptions),
+}
+
+const CHECK_EXIT_STATUS: &str = "\
+Exit status:
+  0    all answered
+  125  a host refused, and all others answered
+  255  a host was unreachable, or its connection was lost";
+
+/// The hosts that are meant.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Which {
+    /// Leave these hosts out: a set like SET (repeatable)
+    #[arg(short = 'x', long, value_name = "HOSTS")]
+    exclude: Vec<String>,
+    /// The hosts: lab[01-40,52], @group, @last:failed; several sets are one [default: all that are
+    /// known]
+    #[arg(value_name = "SET", help_heading = "Arguments")]
+    sets: Vec<String>,
+}
+
+impl Which {
+    fn select(&self, inventory: &Inventory) -> anyhow::Result<NodeSet> {
+        if self.sets.is_empty() {
+            return select("@*", &self.exclude, inventory);
+        }
+        let mut all = NodeSet::default();
+        for set in &self.sets {
+            all = all.union(evaluate(set, inventory)?);
+        }
+        without(all, &self.sets.join(" "), &self.exclude, inventory)
+    }
+}
+
+/// Shows them.
+pub(crate) fn execute(options: HostsOptions) -> anyhow::Result<ExitCode> {
+    if let Some(HostsAction::Check(options)) = options.action {
+        return check::execute(options);
+    }
+    let config = Config::load()?;
+    let names = options.which.select(config.inventory())?;
+    let groups = groups(config.inventory())?;
+    let text = if options.groups {
+        // A set that was named leaves the groups that have hosts in it, and of each only those.
+        let chosen: Vec<(String, NodeSet)> = groups
+            .into_iter()
+            .map(|(name, hosts)| (name, hosts.intersection(&names)))
+            .filter(|(_, hosts)| !hosts.is_empty() || options.which.sets.is_empty())
+            .collect();
+        if options.json { groups_json(&chosen) } else { groups_table(&chosen) }
+    } else {
+        let facts = names
+            .iter()
+            .map(|name| Facts::of(name, &config, &groups))
+            .collect::<anyhow::Result<Vec<Facts>>>()?;
+        match (options.origin, options.json) {
+            (true, _) => facts.iter().map(Facts::origins).collect(),
+            (_, true) => facts.iter().map(Facts::json).collect(),
+            _ => {
+                let diagnostics = facts.iter().filter_map(|host| host.route.as_ref().err());
+                diagnostics.for_each(|diagnostic| note(&diagnostic.to_string()));
+                hosts_table(&facts)
+            }
+        }
+    };
+    print(text.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Every group with its hosts.
+fn groups(inventory: &Inventory) -> anyhow::Result<Vec<(String, NodeSet)>> {
+    let with_hosts =
+        |name: String| evaluate(&format!("@{name}"), inventory).map(|hosts| (name, hosts));
+    inventory.names().into_iter().map(with_hosts).collect()
+}
+
+fn groups_table(groups: &[(String, NodeSet)]) -> String {
+    let mut rows = vec![["GROUP", "COUNT", "HOSTS"].map(str::to_owned)];
+    rows.extend(
+        groups
+            .iter()
+            .map(|(name, hosts)| [shown(name), hosts.len().to_string(), shown(&hosts.to_string())]),
+    );
+    table(&rows)
+}
+
+fn groups_json(groups: &[(String, NodeSet)]) -> String {
+    let line = |(name, hosts): &(String, NodeSet)| {
+        let all: Vec<&str> = hosts.iter().collect();
+        escape_json(
+            &json!({ "group": name, "count": all.len(), "set": hosts.to_string(), "hosts": all })
+                .to_string(),
+        ) + "\n"
+    };
+    groups.iter().map(line).collect()
+}
+
+fn hosts_table(hosts: &[Facts]) -> String {
+    let mut rows = vec![["HOST", "ADDRESS", "KEY", "USER", "GROUPS"].map(str::to_owned)];
+    rows.extend(hosts.iter().map(|host| {
+        let (address, user) = match &host.route {
+            Ok(route) => {
+                let plain = matches!(route.address, Address::Tcp { .. }) && route.plain;
+                (
+                    format!("{}{}", route.address, if plain { " (plain)" } else { "" }),
+                    route.user.as_deref(),
+                )
+            }
+            Err(_) => ("?".to_owned(), None),
+        };
+        [
+            shown(&host.name),
+            shown(&address),
+            shown(host.key.as_deref().unwrap_or("-")),
+            shown(user.unwrap_or("-")),
+            shown(&host.groups.keys().map(String::as_str).collect::<Vec<_>>().join(" ")),
+        ]
+    }));
+    table(&rows)
+}
+
+/// As a terminal may show it.
+fn shown(text: &str) -> String {
+    escape(text).to_string()
+}
+
+/// Rows with every column but the last as wide as its widest cell.
+pub(crate) fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
+    let width =
+        |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..COLUMNS).map(width).collect();
+    let line = |row: &[String; COLUMNS]| {
+        // Not by format!, which panics where a cell is very wide: a group of thousands, the value
+        // of a variable.
+        let cells = row.iter().zip(&widths).map(|(cell, width)| {
+            let blanks = width.saturating_sub(cell.chars().count());
+            cell.to_owned() + &" ".repeat(blanks)
+        });
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
+    };
+    rows.iter().map(line).collect()
+}
+
+/// All that is known of one host.
+struct Facts {
+    name: String,
+    /// Or why nobody gets there.
+    route: Result<Route, Diagnostic>,
+    /// The key by its name, or its file; nothing where there is none to use, or too many.
+    key: Option<String>,
+    /// Each with the places that say so.
+    groups: BTreeMap<String, String>,
+    /// Each with the place that says so.
+    variables: BTreeMap<String, (String, String)>,
+    /// Where the values of `route` and `key` come from.
+    origins: BTreeMap<&'static str, String>,
+}
+
+impl Facts {
+    fn of(name: &str, config: &Config, groups: &[(String, NodeSet)]) -> anyhow::Result<Self> {
+        let target: Target = name.parse().with_context(|| format!("{name:?}"))?;
+        let of_group = |(group, hosts): &(String, NodeSet)| {
+            let origins = config.inventory().origins(group).into_iter().map(Origin::to_string);
+            hosts.contains(name).then(|| (group.clone(), origins.collect::<Vec<_>>().join(", ")))
+        };
+        let groups = groups.iter().filter_map(of_group).collect();
+        let name = name.to_owned();
+        if let Some(unusable) = config.inventory().unusable(&target.host) {
+            let (variables, origins) = (BTreeMap::new(), BTreeMap::new());
+            return Ok(Self { name, route: Err(unusable), key: None, groups, variables, origins });
+        }
+        let layers = config.layers(&target, &ConnectionOverrides::default())?;
+        let route =
+            config.route(&target, &ConnectionOverrides::default()).with_context(|| name.clone())?;
+        let named = layers.iter().find_map(|layer| layer.overrides.key.clone());
+        let key = match named {
+            Some(KeyName::Id(id)) => Some(id.to_string()),
+            Some(KeyName::Path(path)) => Some(path.display().to_string()),
+            None => config.store().only().ok().map(|id| id.to_string()),
+        };
+        let mut variables = BTreeMap::new();
+        for layer in &layers {
+            for (variable, value) in &layer.variables {
+                variables
+                    .entry(variable.clone())
+                    .or_insert_with(|| (value.clone(), place(&layer.place)));
+            }
+        }
+        let origins = [
+            ("address", origin(&layers, |said| said.address.is_some())),
+            ("port", origin(&layers, |said| said.port.is_some())),
+            ("host_id", origin(&layers, |said| said.host_id.is_some())),
+            ("key", origin(&layers, |said| said.key.is_some())),
+            ("user", origin(&layers, |said| said.user.is_some())),
+            ("plain", origin(&layers, |said| said.plain.is_some())),
+            ("connect_timeout", origin(&layers, |said| said.connect_timeout.is_some())),
+        ]
+        .into();
+        Ok(Self { name, route: Ok(route), key, groups, variables, origins })
+    }
+
+    /// The host's name, and below it each value and its place.
+    fn origins(&self) -> String {
+        let mut rows: Vec<[String; 3]> = Vec::new();
+        match &self.route {
+            Ok(route) => rows.extend(self.values(route)),
+            Err(Diagnostic { origin, reason }) => {
+                rows.push(["  unusable".to_owned(), shown(reason), shown(&origin.to_string())]);
+            }
+        }
+        for (group, origin) in &self.groups {
+            rows.push(["  group".to_owned(), shown(group), shown(origin)]);
+        }
+        for (name, (value, origin)) in &self.variables {
+            rows.push([format!("  variable {}", shown(name)), shown(value), shown(origin)]);
+        }
+        format!("{}\n{}", shown(&self.name), table(&rows))
+    }
+
+    /// Each value with its place.
+    fn values(&self, route: &Route) -> impl Iterator<Item = [String; 3]> {
+        let (address, port) = parts(&route.address);
+        let timeout = humantime::format_duration(route.connect_timeout).to_string();
+        let values = [
+            ("address", Some(address)),
+            ("port", port.map(|port| port.to_string())),
+            ("host_id", Some(route.host_id.to_string())),
+            ("key", self.key.clone()),
+            ("user", route.user.clone()),
+            ("plain", Some(route.plain.to_string())),
+            ("connect_timeout", Some(timeout)),
+        ];
+        values.into_iter().filter_map(|(what, value)| {
+            let origin = self.origins.get(what).map_or("default", String::as_str);
+            Some([format!("  {what}"), shown(&value?), shown(origin)])
+        })
+    }
+
+    fn json(&self) -> String {
+        let groups = self.groups.keys().collect::<Vec<_>>();
+        let route = match &self.route {
+            Ok(route) => route,
+            Err(diagnostic) => {
+                let unusable = diagnostic.to_string();
+                let line = json!({ "host": self.name, "unusable": unusable, "groups": groups });
+                return escape_json(&line.to_string()) + "\n";
+            }
+        };
+        let (address, port) = parts(&route.address);
+        let variables: BTreeMap<&String, &String> =
+            self.variables.iter().map(|(name, (value, _))| (name, value)).collect();
+        let line = json!({
+            "host": self.name,
+            "address": address,
+            "port": port,
+            "host_id": route.host_id.as_str(),
+            "key": self.key,
+            "user": route.user,
+            "plain": route.plain,
+            "connect_timeout_ms": route.connect_timeout.as_millis() as u64,
+            "groups": groups,
+            "variables": variables,
+            "origins": self.origins,
+        });
+        escape_json(&line.to_string()) + "\n"
+    }
+}
+
+/// Address and port, or the path of a socket.
+fn parts(address: &Address) -> (String, Option<u16>) {
+    match address {
+        Address::Tcp { host, port } => (host.clone(), Some(*port)),
+        Address::Unix(path) => (format!("unix:{}", path.display()), None),
+    }
+}
+
+/// The place of a value: that of the first layer that has one.
+fn origin(layers: &[Layer], says: fn(&ConnectionOverrides) -> bool) -> String {
+    let layer = layers.iter().find(|layer| says(&layer.overrides));
+    layer.map_or_else(|| "default".to_owned(), |layer| place(&layer.place))
+}
+
+fn place(place: &Place) -> String {
+    match place {
+        Place::Flag => "option".to_owned(),
+        Place::Target => "target".to_owned(),
+        Place::Environment => "environment".to_owned(),
+        Place::File(origin) => origin.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_holds_cells_of_any_width() {
+        let (wide, blanks) = ("x".repeat(70_000), " ".repeat(69_999));
+        let rows =
+            [["a".to_owned(), wide.clone(), "b".to_owned()], ["粘包", "y", "z"].map(str::to_owned)];
+        assert_eq!(table(&rows), format!("a   {wide}  b\n粘包  y{blanks}  z\n"));
+    }
+}

@@ -1,0 +1,192 @@
+//! The command line of labshd.
+
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use labsh_diagnostics::Diagnostics;
+use labsh_server::keyring::RunsAs;
+use labsh_server::keys_command::{self, KeyCommand, Outcome};
+use labsh_server::reload::Source;
+use labsh_server::{check, copying, daemon, logs, spawner};
+use nix::unistd::User;
+
+const EXIT_STATUSES: &str = "\
+Exit status:
+  0  all is well; or labshd was told to stop, and has
+  1  something is wrong or went wrong; standard error says what, and what to do
+  2  the command line is wrong";
+
+/// Runs commands that are sent with labsh
+#[derive(Debug, Parser)]
+#[command(name = "labshd", version, after_help = EXIT_STATUSES)]
+struct Cli {
+    /// The configuration file; by default /etc/labsh/labshd.toml for root, and
+    /// $XDG_CONFIG_HOME/labshd/labshd.toml for other users, neither of which needs to exist
+    #[arg(long, global = true, value_name = "FILE", env = "LABSHD_CONFIG")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve until told to stop; the default
+    ///
+    /// SIGHUP reads configuration and keys again; a mistake in them changes nothing and is logged.
+    /// SIGTERM lets running commands end first.
+    Run,
+    /// Print what labshd would do, or every mistake in its files
+    Check,
+    /// Add, list and remove the keys that may enter
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// Be the far side of labsh cp on stdin and stdout
+    #[command(hide = true)]
+    CopyServe,
+}
+
+/// Carries out the command line and returns its exit status.
+pub(crate) fn main() -> ExitCode {
+    match execute(Cli::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            complain(&format!("labshd: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
+    let source = || Source::new(cli.config);
+    match cli.command.unwrap_or(Command::Run) {
+        Command::Run => run(source()?),
+        Command::Check => match check::run(&source()?, &RunsAs::current(), &user_exists) {
+            Ok(said) => say(&said),
+            Err(diagnostics) => Ok(told(diagnostics)),
+        },
+        Command::Key(command) => {
+            let (config, diagnostics) = source()?.read();
+            if !diagnostics.is_empty() {
+                return Ok(told(Diagnostics(diagnostics)));
+            }
+            key(command, &config.keys_dir)
+        }
+        // For whoever it runs as, labshd's files are none of its business.
+        Command::CopyServe => copying::serve(),
+    }
+}
+
+fn run(source: Source) -> anyhow::Result<ExitCode> {
+    // First of all: commands inherit what labshd has not changed yet, and its copy must hold no
+    // keys.
+    let spawner = spawner::launch().context("cannot start the spawner")?;
+    // Before the log exists, so that a person who starts labshd sees all mistakes, each on a line
+    // of its own.
+    let config = match source.load() {
+        Ok((config, _)) => config,
+        Err(diagnostics) => return Ok(told(diagnostics)),
+    };
+    let _log = logs::init(config.log_format, config.log_level)?;
+    match daemon::run(source, spawner) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error) => {
+            tracing::error!(reason = format!("{error:#}"), "labshd ends");
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+fn key(command: KeyCommand, dir: &std::path::Path) -> anyhow::Result<ExitCode> {
+    let runs_as = RunsAs::current();
+    let Outcome { said, diagnostics } = match command {
+        KeyCommand::Add(request) => {
+            let stdin = io::stdin();
+            if stdin.is_terminal() {
+                complain(
+                    "Paste the enrolment line that `labsh key enroll` printed, and press Enter:",
+                );
+            }
+            let line = keys_command::read_line(stdin.lock(), stdin.is_terminal())?;
+            keys_command::add(&request, &line, dir, &runs_as, &user_exists)?
+        }
+        KeyCommand::List => keys_command::list(dir, &runs_as),
+        KeyCommand::Remove(request) => keys_command::remove(&request, dir, &runs_as)?,
+    };
+    let code = say(&said)?;
+    if diagnostics.is_empty() {
+        return Ok(code);
+    }
+    complain("labshd will not take up any change to its keys before this is corrected:");
+    Ok(told(Diagnostics(diagnostics)))
+}
+
+/// The one place that asks whether a user exists.
+fn user_exists(name: &str) -> Result<(), String> {
+    match User::from_name(name) {
+        Ok(Some(_)) => Ok(()),
+        Ok(None) => Err(format!("there is no user {name:?}")),
+        Err(error) => Err(format!("user {name:?} cannot be looked up: {error}")),
+    }
+}
+
+fn say(text: &str) -> anyhow::Result<ExitCode> {
+    match writeln!(io::stdout(), "{text}") {
+        // Whoever read it has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        result => result?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn told(diagnostics: Diagnostics) -> ExitCode {
+    complain(&diagnostics.to_string());
+    ExitCode::FAILURE
+}
+
+fn complain(text: &str) {
+    // With stderr gone there is nobody left to tell.
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn labshd_alone_serves() {
+        assert!(parse("labshd").unwrap().command.is_none());
+        assert!(matches!(parse("labshd run --config x").unwrap().command, Some(Command::Run)));
+        assert_eq!(parse("labshd check --config x").unwrap().config, Some(PathBuf::from("x")));
+    }
+
+    #[test]
+    fn a_secret_is_not_taken_from_the_command_line() {
+        assert!(parse("labshd key add labsh-host-1").is_err());
+        assert!(
+            parse("labshd key add --user bob --from 10.0.0.0/8 --from ::1 --expires 2031-12-31")
+                .is_ok()
+        );
+    }
+
+    #[test]
+    fn wrong_arguments_say_what_is_right() {
+        let error = parse("labshd key add --from lab07").unwrap_err().to_string();
+        assert!(error.contains("10.0.0.0/8"), "{error}");
+        let error = parse("labshd key add --expires tomorrow").unwrap_err().to_string();
+        assert!(error.contains("2031-12-31"), "{error}");
+    }
+}

@@ -1,0 +1,34 @@
+//! `labsh last`: what became of the last run on many hosts.
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use crate::console::print;
+use crate::fleet::last_run::Last;
+use labsh_client::terminal_text::{escape, escape_json};
+
+/// Show what became of the last run on many hosts; its hosts are the targets @last, @last:failed,
+/// @last:ok, …
+#[derive(Debug, Clone, Args)]
+pub(super) struct LastOptions {
+    /// Print all that is known of it, each host's end with it, as one line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Shows it.
+pub(crate) fn execute(options: &LastOptions) -> anyhow::Result<ExitCode> {
+    let last = Last::load()?;
+    let text = if options.json {
+        escape_json(&serde_json::to_string(&last)?) + "\n"
+    } else {
+        let mut text = format!("{}: {}\n", escape(&last.when), escape(&last.command));
+        for line in &last.summary {
+            text += &format!("{}\n", escape(line));
+        }
+        text
+    };
+    print(text.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,103 @@
+//! Manual pages, made from the definitions of the command line.
+
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap_mangen::Man;
+
+use crate::console::print;
+
+/// Prints the page of labsh itself, or writes one for each subcommand into a directory.
+pub(crate) fn execute(
+    command: clap::Command,
+    directory: Option<&Path>,
+) -> anyhow::Result<ExitCode> {
+    let mut command = command.disable_help_subcommand(true);
+    command.build();
+    match directory {
+        None => print(page(command)?.1.as_bytes())?,
+        Some(directory) => {
+            fs::create_dir_all(directory)
+                .with_context(|| format!("cannot make the directory {}", directory.display()))?;
+            write_all(&command, directory)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn write_all(command: &clap::Command, directory: &Path) -> anyhow::Result<()> {
+    let (name, text) = page(command.clone())?;
+    let path = directory.join(name);
+    fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    // What labsh alone calls is hidden.
+    let mut shown = command.get_subcommands().filter(|command| !command.is_hide_set());
+    shown.try_for_each(|command| write_all(command, directory))
+}
+
+/// A page: the name of its file, and its text.
+fn page(command: clap::Command) -> anyhow::Result<(String, String)> {
+    let man =
+        Man::new(command).source(concat!("labsh ", env!("CARGO_PKG_VERSION"))).manual("labsh");
+    let mut text = Vec::new();
+    man.render(&mut text)?;
+    let text = String::from_utf8(text)?
+        // Tables would be filled into paragraphs otherwise; the next heading ends it.
+        .replace("\n.SH EXTRA\n", "\n.SH NOTES\n.nf\n")
+        // What is one argument for the parser is two for people.
+        .replace(r"<\fITARGET COMMAND\fR>", r"<\fITARGET\fR> <\fICOMMAND\fR>...");
+    Ok((man.get_filename(), text))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::args::CommandLine;
+
+    #[test]
+    fn every_subcommand_has_a_page() {
+        let directory = TempDir::new().unwrap();
+        execute(CommandLine::command(), Some(&directory.path().join("man1"))).unwrap();
+        let mut names: Vec<_> = fs::read_dir(directory.path().join("man1"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        assert_eq!(
+            names,
+            [
+                "labsh-agent-list.1",
+                "labsh-agent-status.1",
+                "labsh-agent-stop.1",
+                "labsh-agent.1",
+                "labsh-completions.1",
+                "labsh-cp.1",
+                "labsh-explain.1",
+                "labsh-hosts-check.1",
+                "labsh-hosts.1",
+                "labsh-key-enroll.1",
+                "labsh-key-list.1",
+                "labsh-key-new.1",
+                "labsh-key-revoke.1",
+                "labsh-key-show.1",
+                "labsh-key.1",
+                "labsh-last.1",
+                "labsh-lesson.1",
+                "labsh-man.1",
+                "labsh-ping.1",
+                "labsh-rsh.1",
+                "labsh-run.1",
+                "labsh-shell.1",
+                "labsh-try.1",
+                "labsh.1",
+            ]
+        );
+        let run = fs::read_to_string(directory.path().join("man1/labsh-run.1")).unwrap();
+        assert!(run.contains(".SH NOTES\n.nf\n") && run.contains("it timed out"), "{run}");
+        assert!(run.contains(r"<\fITARGET\fR> <\fICOMMAND\fR>..."), "{run}");
+    }
+}

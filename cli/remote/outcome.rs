@@ -1,0 +1,290 @@
+//! How it ended: as an exit status for shells, a line for people, and JSON for programs.
+
+use std::io::{self, Write};
+use std::os::fd::{BorrowedFd, RawFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::ExitCode;
+
+use labsh_proto::message::{BadCommand, Program, Refuse, RefuseCode};
+use serde_json::{Map, Value, json};
+
+use crate::console::{REFUSED, note};
+use crate::flags::CommandOptions;
+use labsh_client::ExitStatus;
+use labsh_client::terminal_text::escape_json;
+use labsh_client::{CommandError, ConnectError};
+
+const TIMED_OUT: u8 = 124;
+const NOT_EXECUTABLE: u8 = 126;
+const NOT_FOUND: u8 = 127;
+const SIGNAL: u8 = 128;
+const CONNECTION: u8 = 255;
+
+/// Everything that is known about a command's end.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// It ran, and every byte arrived.
+    Ended(ExitStatus),
+    /// It did not run, or what became of it is not known.
+    Failed(CommandError),
+    /// It ran, but its output could not be written here.
+    NotWritten { stream: &'static str, error: std::io::Error },
+    /// Our stdin could not be read to its end, so the command must not finish.
+    NotRead { error: std::io::Error },
+    /// The user has left, by a signal to labsh.
+    Left { signal: u8 },
+    /// The user has left, by an escape typed in the terminal.
+    Escaped,
+}
+
+impl Outcome {
+    /// Without them, neither could the user be heard nor a terminal be restored.
+    pub(crate) fn no_signals(error: &std::io::Error) -> Self {
+        Self::Failed(CommandError::Lost(format!("signals cannot be watched: {error}")))
+    }
+
+    /// What a shell is told.
+    pub(crate) fn exit_status(&self) -> u8 {
+        match self {
+            Outcome::Ended(status) => status_of(status),
+            Outcome::Failed(error) => exit_status(error),
+            // An escape is 255, as with ssh.
+            Outcome::NotWritten { .. } | Outcome::NotRead { .. } | Outcome::Escaped => CONNECTION,
+            Outcome::Left { signal } => SIGNAL + signal,
+        }
+    }
+
+    fn kind(&self) -> &'static str {
+        match self {
+            Outcome::Ended(status) if status.timed_out() => "timed-out",
+            Outcome::Ended(status) if status.signal().is_some() => "signaled",
+            Outcome::Ended(_) => "exited",
+            Outcome::Failed(CommandError::Incomplete { .. }) => "incomplete",
+            Outcome::Failed(error) if exit_status(error) == CONNECTION => "connection",
+            Outcome::Failed(_) => "refused",
+            Outcome::NotWritten { .. } => "not-written",
+            Outcome::NotRead { .. } => "not-read",
+            Outcome::Left { .. } | Outcome::Escaped => "left",
+        }
+    }
+
+    /// What is wrong and what to do next; nothing where all is as it should be.
+    pub(crate) fn text(&self, program: &Program, quiet_pipe: bool) -> Option<String> {
+        const SIGPIPE: u8 = 13;
+        match self {
+            Outcome::Ended(status) if status.timed_out() => {
+                Some("the command was ended by the host: its time was up (--timeout)".into())
+            }
+            Outcome::Ended(status) => match status.signal()? {
+                // Whoever closed our stdout knows why the writer ended.
+                SIGPIPE if quiet_pipe => None,
+                signal => {
+                    let core = if status.core_dumped() { ", core dumped" } else { "" };
+                    Some(format!(
+                        "the command was ended by signal {signal} ({}{core})",
+                        signal_name(signal)
+                    ))
+                }
+            },
+            Outcome::Failed(error) => Some(explain(error, program)),
+            Outcome::NotWritten { stream, error } => Some(format!(
+                "cannot write to {stream}: {error}; the command's output is not complete here"
+            )),
+            Outcome::NotRead { error } => {
+                Some(format!("cannot read standard input: {error}; the host ends the command"))
+            }
+            Outcome::Left { .. } | Outcome::Escaped => {
+                Some("left; the host ends the command, if it still runs".into())
+            }
+        }
+    }
+
+    /// Tells it everywhere it was asked for, and returns the exit status.
+    pub(crate) fn report(
+        self,
+        options: &CommandOptions,
+        program: &Program,
+        quiet_pipe: bool,
+    ) -> ExitCode {
+        let text = self.text(program, quiet_pipe);
+        if let Some(text) = &text {
+            note(text);
+        }
+        if options.json.is_some() || options.status_fd.is_some() {
+            let mut line = escape_json(&self.json(text).to_string());
+            line.push('\n');
+            if options.json.is_some() {
+                let _ = std::io::stderr().write_all(line.as_bytes());
+            }
+            if let Some(descriptor) = options.status_fd {
+                write_status(descriptor, &line);
+            }
+        }
+        ExitCode::from(self.exit_status())
+    }
+
+    fn json(&self, text: Option<String>) -> Value {
+        let mut fields = Map::new();
+        fields.insert("outcome".into(), self.kind().into());
+        fields.insert("exit_status".into(), self.exit_status().into());
+        if let Some(text) = text {
+            fields.insert("reason".into(), text.into());
+        }
+        match self {
+            Outcome::Ended(status) => {
+                fields.insert("code".into(), status.code().into());
+                fields.insert("signal".into(), status.signal().into());
+                fields.insert("core_dumped".into(), status.core_dumped().into());
+                let ((stdout, stderr), usage) = (status.totals(), status.usage());
+                fields.insert("stdout_bytes".into(), stdout.into());
+                fields.insert("stderr_bytes".into(), stderr.into());
+                fields.insert(
+                    "usage".into(),
+                    json!({
+                        "wall_seconds": usage.wall as f64 / 1e6,
+                        "user_seconds": usage.user as f64 / 1e6,
+                        "system_seconds": usage.system as f64 / 1e6,
+                        "peak_memory_bytes": usage.peak_memory,
+                    }),
+                );
+            }
+            Outcome::Failed(CommandError::Incomplete { stream, received, sent }) => {
+                fields.insert("stream".into(), stream.to_string().into());
+                fields.insert("received_bytes".into(), (*received).into());
+                fields.insert("sent_bytes".into(), (*sent).into());
+            }
+            Outcome::Failed(error) => {
+                if let Some(refuse) = refuse(error) {
+                    fields.insert("refusal".into(), refuse.code.name().into());
+                }
+            }
+            Outcome::NotWritten { .. }
+            | Outcome::NotRead { .. }
+            | Outcome::Left { .. }
+            | Outcome::Escaped => {}
+        }
+        Value::Object(fields)
+    }
+}
+
+fn refuse(error: &CommandError) -> Option<&Refuse> {
+    match error {
+        CommandError::Refused(refuse)
+        | CommandError::Connect(ConnectError::Refused { refuse, .. }) => Some(refuse),
+        _ => None,
+    }
+}
+
+/// What a shell would say of a command that ended like this.
+pub(crate) fn status_of(status: &ExitStatus) -> u8 {
+    match (status.code(), status.signal()) {
+        _ if status.timed_out() => TIMED_OUT,
+        (Some(code), _) => code,
+        (_, signal) => SIGNAL.saturating_add(signal.unwrap_or(0)),
+    }
+}
+
+/// What a shell is told of a command that did not run, or of which it is not known what became.
+pub(crate) fn exit_status(error: &CommandError) -> u8 {
+    match error {
+        CommandError::Refused(refuse) if refuse.code == RefuseCode::NOT_FOUND => NOT_FOUND,
+        CommandError::Refused(refuse) if refuse.code == RefuseCode::NOT_EXECUTABLE => {
+            NOT_EXECUTABLE
+        }
+        CommandError::Refused(_) | CommandError::Bad(_) | CommandError::Exhausted => REFUSED,
+        CommandError::Connect(ConnectError::Refused { .. }) => REFUSED,
+        CommandError::Connect(_)
+        | CommandError::Lost(_)
+        | CommandError::Input(_)
+        | CommandError::Incomplete { .. } => CONNECTION,
+    }
+}
+
+pub(crate) fn explain(error: &CommandError, program: &Program) -> String {
+    let remedy = match error {
+        CommandError::Refused(refuse)
+            if refuse.code == RefuseCode::NOT_FOUND && looks_like_shell(program) =>
+        {
+            "the words look like a shell command: use --shell, or quote them as one word".into()
+        }
+        CommandError::Refused(refuse)
+            if refuse.code == RefuseCode::NOT_FOUND && begins_with_option(program) =>
+        {
+            "labsh's own options come before the target".into()
+        }
+        CommandError::Refused(refuse)
+            if refuse.code == RefuseCode::SUBSYSTEM && copies(program) =>
+        {
+            "its labshd is older than labsh cp: update it; meanwhile tar through a pipe copies as \
+             well"
+                .into()
+        }
+        CommandError::Refused(refuse) => refuse.remedy.clone(),
+        CommandError::Connect(error) => error.remedy(),
+        CommandError::Lost(_) => {
+            "the host ends the command; whether it had done its work is not known".into()
+        }
+        CommandError::Input(_) => "the host ends the command".into(),
+        CommandError::Incomplete { .. } => "do not trust this output; run the command again".into(),
+        CommandError::Bad(BadCommand::Word { .. } | BadCommand::TooLong) => {
+            "send long data on standard input, or in a file".into()
+        }
+        CommandError::Bad(_) => "nothing was started".into(),
+        CommandError::Exhausted => String::new(),
+    };
+    if remedy.is_empty() { error.to_string() } else { format!("{error}; {remedy}") }
+}
+
+fn copies(program: &Program) -> bool {
+    matches!(program, Program::Subsystem(name) if name == labsh_copy::SUBSYSTEM.as_bytes())
+}
+
+fn begins_with_option(program: &Program) -> bool {
+    matches!(program,
+        Program::Argv(words) if words.first().is_some_and(|word| word.starts_with(b"-")))
+}
+
+fn looks_like_shell(program: &Program) -> bool {
+    let Program::Argv(words) = program else { return false };
+    words.iter().flatten().any(|byte| b"|&;<>()$`*?[#~={}".contains(byte))
+        || words.first().is_some_and(|word| word.contains(&b' ') || BUILTINS.contains(&&word[..]))
+}
+
+/// Commands that only a shell has: no program of that name is found.
+const BUILTINS: [&[u8]; 12] = [
+    b"alias", b"cd", b"eval", b"exec", b"exit", b"export", b"set", b"source", b"trap", b"ulimit",
+    b"umask", b"unset",
+];
+
+pub(crate) fn signal_name(signal: u8) -> String {
+    nix::sys::signal::Signal::try_from(i32::from(signal))
+        .map_or_else(|_| "unknown".into(), |signal| signal.as_str().to_owned())
+}
+
+/// Whether a descriptor can be written to, so that a wrong number is noticed before anything is
+/// started.
+pub(crate) fn check_status_fd(options: &CommandOptions) -> anyhow::Result<()> {
+    let Some(number) = options.status_fd else { return Ok(()) };
+    // The link's own mode says for what the descriptor is open.
+    let link = Path::new(&format!("/proc/self/fd/{number}")).symlink_metadata();
+    if link.is_ok_and(|link| link.mode() & 0o200 != 0) {
+        return Ok(());
+    }
+    anyhow::bail!(
+        "--status-fd {number}: that descriptor is not open for writing; open it, as in \
+         {number}>status.json"
+    )
+}
+
+/// Writes a line to a descriptor that the user named.
+#[allow(unsafe_code)]
+pub(crate) fn write_status(number: RawFd, line: &str) {
+    // SAFETY: the user named this descriptor for us to write to, and `check_status_fd` found it
+    // open at the start; the borrow lasts for the write alone and nothing is closed. Were it closed
+    // meanwhile, the write would fail.
+    let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
+    if let Err(error) = nix::unistd::write(descriptor, line.as_bytes()) {
+        note(&format!("cannot write to descriptor {number}: {}", io::Error::from(error)));
+    }
+}

@@ -1,0 +1,275 @@
+//! `-o Key=Value`: which keywords of ssh_config(5) there are, what becomes of each, and how their
+//! values are written.
+
+use std::time::Duration;
+
+use crate::rsh::options::{
+    NO_AGENT, NO_BACKGROUND, NO_BINDING, NO_FORWARDING, NO_PROXY, NO_X11, Treatment,
+};
+
+use Treatment::{Honoured, Missed, Refused};
+
+/// What makes a value harmless that is refused or missed otherwise.
+const OFF: &[&str] = &["no", "none", "false"];
+
+/// Keywords, in lower case, that are honoured, missed or refused; all others are passed over, also
+/// those that ssh does not know.
+///
+/// Passed over are, among those that tools send: batchmode (labsh never asks anything),
+/// stricthostkeychecking, userknownhostsfile and checkhostip (a host proves that it knows the key),
+/// controlmaster, controlpath and controlpersist (each command has a connection of its own),
+/// serveraliveinterval (labsh watches the connection anyway), compression, ciphers, ipqos, and
+/// everything about methods of authentication.
+pub(crate) const KEYWORDS: &[(&str, Treatment)] = &[
+    ("addressfamily", Honoured),
+    ("connecttimeout", Honoured),
+    ("escapechar", Honoured),
+    ("hostkeyalias", Honoured),
+    ("hostname", Honoured),
+    ("identityfile", Honoured),
+    ("loglevel", Honoured),
+    ("port", Honoured),
+    ("remotecommand", Honoured),
+    ("requesttty", Honoured),
+    ("sendenv", Honoured),
+    ("sessiontype", Honoured),
+    ("setenv", Honoured),
+    ("stdinnull", Honoured),
+    ("user", Honoured),
+    ("bindaddress", Refused(NO_BINDING)),
+    ("bindinterface", Refused(NO_BINDING)),
+    ("dynamicforward", Refused(NO_FORWARDING)),
+    ("forwardagent", Missed(NO_AGENT)),
+    ("forwardx11", Missed(NO_X11)),
+    ("forkafterauthentication", Refused(NO_BACKGROUND)),
+    ("localforward", Refused(NO_FORWARDING)),
+    ("permitlocalcommand", Refused("labsh runs nothing on this machine; run it yourself")),
+    ("pkcs11provider", Refused("name a labsh key with -i")),
+    ("proxycommand", Refused(NO_PROXY)),
+    ("proxyjump", Refused(NO_PROXY)),
+    ("remoteforward", Refused(NO_FORWARDING)),
+    ("tunnel", Refused(NO_FORWARDING)),
+];
+
+/// What was said with one `-o`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Setting {
+    /// The keyword, in lower case.
+    pub(crate) keyword: String,
+    /// The value as it was written, without blanks around it; never empty.
+    pub(crate) value: String,
+}
+
+/// Why a setting means nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum BadSetting {
+    /// Not even a keyword.
+    #[error("-o {0:?} names no setting; write -o Key=Value")]
+    Keyword(String),
+    /// A keyword alone.
+    #[error("-o {0} needs a value; write -o {0}=VALUE")]
+    NoValue(String),
+    /// A quotation mark without its other half.
+    #[error("-o {0}: a quotation mark is never closed")]
+    Quotes(String),
+}
+
+impl Setting {
+    /// Reads `Key=Value`, `Key Value` or `Key = Value`.
+    pub(crate) fn parse(text: &str) -> Result<Self, BadSetting> {
+        let blank = |c: char| c.is_ascii_whitespace();
+        let text = text.trim_matches(blank);
+        let end = text.find(|c: char| blank(c) || c == '=').unwrap_or(text.len());
+        let (keyword, rest) = text.split_at(end);
+        if keyword.is_empty() || keyword.contains('"') {
+            return Err(BadSetting::Keyword(text.to_owned()));
+        }
+        let rest = rest.trim_start_matches(blank);
+        let value = rest.strip_prefix('=').unwrap_or(rest).trim_start_matches(blank);
+        if value.is_empty() {
+            return Err(BadSetting::NoValue(keyword.to_owned()));
+        }
+        Ok(Self { keyword: keyword.to_ascii_lowercase(), value: value.to_owned() })
+    }
+
+    /// What becomes of it.
+    pub(crate) fn treatment(&self) -> Treatment {
+        let found = KEYWORDS.iter().find(|(keyword, _)| *keyword == self.keyword);
+        match found.map_or(Treatment::Passed, |(_, treatment)| *treatment) {
+            Refused(_) | Missed(_) if OFF.contains(&self.value.to_ascii_lowercase().as_str()) => {
+                Treatment::Passed
+            }
+            treatment => treatment,
+        }
+    }
+
+    /// The value's words: blanks part them, double and single quotation marks hold them together, a
+    /// backslash takes the meaning from a quotation mark or a backslash.
+    pub(crate) fn words(&self) -> Result<Vec<String>, BadSetting> {
+        let mut words = Vec::new();
+        let mut word: Option<String> = None;
+        let mut quote = None;
+        let mut rest = self.value.chars().peekable();
+        while let Some(c) = rest.next() {
+            match c {
+                '\\' if rest.peek().is_some_and(|next| matches!(next, '"' | '\'' | '\\')) => {
+                    word.get_or_insert_default().extend(rest.next());
+                }
+                c if quote == Some(c) => quote = None,
+                '"' | '\'' if quote.is_none() => {
+                    quote = Some(c);
+                    // Two quotation marks with nothing between are a word as well.
+                    word.get_or_insert_default();
+                }
+                c if quote.is_none() && c.is_ascii_whitespace() => words.extend(word.take()),
+                c => word.get_or_insert_default().push(c),
+            }
+        }
+        if quote.is_some() {
+            return Err(BadSetting::Quotes(self.keyword.clone()));
+        }
+        words.extend(word);
+        Ok(words)
+    }
+
+    /// The value where there is to be one word.
+    pub(crate) fn word(&self) -> Result<String, BadSetting> {
+        self.words()?.into_iter().next().ok_or_else(|| BadSetting::NoValue(self.keyword.clone()))
+    }
+}
+
+/// A time as ssh writes it: numbers with a unit each (s, m, h, d, w), or seconds without one.
+/// `None` where it is no time.
+pub(crate) fn parse_time(text: &str) -> Option<Duration> {
+    let mut seconds = 0u64;
+    let mut rest = text;
+    if rest.is_empty() {
+        return None;
+    }
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let number: u64 = rest[..end].parse().ok()?;
+        let mut behind = rest[end..].chars();
+        let unit = match behind.next().map(|c| c.to_ascii_lowercase()) {
+            None | Some('s') => 1,
+            Some('m') => 60,
+            Some('h') => 3600,
+            Some('d') => 86_400,
+            Some('w') => 604_800,
+            Some(_) => return None,
+        };
+        seconds = seconds.checked_add(number.checked_mul(unit)?)?;
+        rest = behind.as_str();
+    }
+    Some(Duration::from_secs(seconds))
+}
+
+/// Whether a name fits a pattern in which `*` stands for any characters and `?` for one.
+pub(crate) fn matches(pattern: &[u8], name: &[u8]) -> bool {
+    match (pattern.split_first(), name.split_first()) {
+        (None, rest) => rest.is_none(),
+        (Some((b'*', behind)), rest) => {
+            matches(behind, name) || rest.is_some_and(|(_, shorter)| matches(pattern, shorter))
+        }
+        (Some((b'?', behind)), Some((_, shorter))) => matches(behind, shorter),
+        (Some((byte, behind)), Some((first, shorter))) => byte == first && matches(behind, shorter),
+        (Some(_), None) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn setting(text: &str) -> Setting {
+        Setting::parse(text).unwrap_or_else(|error| panic!("{text:?}: {error}"))
+    }
+
+    #[test]
+    fn settings_are_written_in_three_ways() {
+        for text in ["Port=22", "port 22", "PORT = 22", " Port =22 ", "Port\t=\t22", "Port= 22"] {
+            assert_eq!(
+                setting(text),
+                Setting { keyword: "port".into(), value: "22".into() },
+                "{text:?}"
+            );
+        }
+        assert_eq!(setting("SetEnv==x").value, "=x");
+        for (text, error) in [
+            ("", "names no setting"),
+            ("=x", "names no setting"),
+            ("\"Port=1\"", "names no setting"),
+            ("ControlPersist", "ControlPersist needs a value"),
+            ("Port=", "Port needs a value"),
+            ("Port = ", "Port needs a value"),
+        ] {
+            let said = Setting::parse(text).unwrap_err().to_string();
+            assert!(said.contains(error), "{text:?}: {said}");
+        }
+    }
+
+    #[test]
+    fn words_may_be_quoted() {
+        for (text, expected) in [
+            ("User=\"bob\"", vec!["bob"]),
+            ("SetEnv A=1 B=\"x y\"  'C=a\"b'", vec!["A=1", "B=x y", "C=a\"b"]),
+            ("SetEnv=A=\"\" ''", vec!["A=", ""]),
+            (r#"SetEnv=A=\"x\\ B=\n"#, vec!["A=\"x\\", "B=\\n"]),
+            (r#"ControlPath="/home/ada/.ansible/cp/%h""#, vec!["/home/ada/.ansible/cp/%h"]),
+        ] {
+            assert_eq!(setting(text).words().unwrap(), expected, "{text}");
+        }
+        assert!(setting("User=\"bob").words().unwrap_err().to_string().contains("never closed"));
+    }
+
+    #[test]
+    fn what_matters_and_cannot_be_is_refused_unless_it_is_switched_off() {
+        for text in
+            ["ProxyCommand=nc %h %p", "proxyjump=between", "LocalForward=1:a:2", "Tunnel=yes"]
+        {
+            assert!(matches!(setting(text).treatment(), Refused(_)), "{text}");
+        }
+        for text in [
+            "ProxyCommand=none",
+            "PermitLocalCommand=no",
+            "Tunnel=False",
+            "ControlMaster=auto",
+            "X=y",
+        ] {
+            assert_eq!(setting(text).treatment(), Treatment::Passed, "{text}");
+        }
+        assert_eq!(setting("RemoteCommand=none").treatment(), Honoured);
+    }
+
+    #[test]
+    fn times_are_written_as_ssh_writes_them() {
+        for (text, seconds) in
+            [("0", 0), ("10", 10), ("1m30s", 90), ("1H", 3600), ("2d1", 172_801), ("1w", 604_800)]
+        {
+            assert_eq!(parse_time(text), Some(Duration::from_secs(seconds)), "{text}");
+        }
+        for text in
+            ["", "-1", "+1", "s", "1.5", "1y", "99999999999999999999", "18446744073709551615w"]
+        {
+            assert_eq!(parse_time(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn patterns_name_variables() {
+        for (pattern, name, fits) in [
+            ("LC_*", "LC_ALL", true),
+            ("LC_*", "LC_", true),
+            ("LC_*", "LANG", false),
+            ("L?NG", "LANG", true),
+            ("L?NG", "LNG", false),
+            ("*", "", true),
+            ("GIT_PROTOCOL", "GIT_PROTOCOL", true),
+            ("GIT_PROTOCOL", "GIT_PROTOCOLS", false),
+            ("*A*B*", "xAyBz", true),
+            ("*A*B*", "xByAz", false),
+        ] {
+            assert_eq!(matches(pattern.as_bytes(), name.as_bytes()), fits, "{pattern} {name}");
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! `labsh rsh`, and the program `labsh-rsh`: labsh behind ssh's command line, for the tools that
+//! run ssh.
+
+mod destination;
+pub(crate) mod help;
+mod keywords;
+mod options;
+mod parse;
+mod print_settings;
+mod settings;
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, IsTerminal, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use labsh_proto::message::Program;
+
+use crate::console::{self, Level, note, remark};
+use crate::flags::CommandOptions;
+use crate::remote::connection::connect_options;
+use crate::remote::outcome::Outcome;
+use crate::remote::pipes;
+use crate::remote::terminal::{self, Interaction};
+use crate::rsh::settings::{Instead, RequestTty, Settings};
+use labsh_client::CommandError;
+use labsh_client::ConnectOptions;
+use labsh_client::Session;
+use labsh_client::config::Config;
+use labsh_client::config::target::Target;
+
+/// The exit status of everything that is not the command's own end, refusals included: what ssh has
+/// for it.
+const FAILED: u8 = 255;
+
+/// Does what a command line says; `words` are those behind the program's name.
+pub(crate) fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
+    execute(words).unwrap_or_else(|error| {
+        note(&format!("{error:#}"));
+        ExitCode::from(FAILED)
+    })
+}
+
+fn execute(words: impl IntoIterator<Item = OsString>) -> anyhow::Result<ExitCode> {
+    let mut settings = Settings::read(parse::parse(words)?)?;
+    console::set(settings.level.unwrap_or(Level::Errors), settings.log_file.as_deref())?;
+    match settings.instead {
+        Some(Instead::Help) => return help::print().map(|()| ExitCode::SUCCESS),
+        Some(Instead::Version) => {
+            // On stderr, where ssh has it. Closed, it leaves nobody to tell.
+            let _ = writeln!(
+                io::stderr(),
+                "labsh_{}, for tools that run ssh",
+                env!("CARGO_PKG_VERSION")
+            );
+            return Ok(ExitCode::SUCCESS);
+        }
+        Some(Instead::PrintSettings) | None => {}
+    }
+    for passed in &settings.passed_over {
+        remark(&format!("{passed} is passed over"));
+    }
+    if settings.instead.is_none() {
+        settings.missed.iter().for_each(|missed| note(missed));
+    }
+    let target = settings.target.take().context(
+        "there is no host; write labsh rsh [OPTIONS] [USER@]HOST [COMMAND…], or see `labsh rsh \
+         --help`",
+    )?;
+    let config = match &settings.configuration {
+        Some(file) => {
+            Config::load_only(file).context("-F names a configuration of labsh, not ssh's")?
+        }
+        None => Config::load()?,
+    };
+    if settings.instead == Some(Instead::PrintSettings) {
+        return print_settings::print(&target, &settings, &config).map(|()| ExitCode::SUCCESS);
+    }
+    let program = program(&settings)?;
+    let mut options = command_options(&settings);
+    if options.no_stdin {
+        let null = File::open("/dev/null").context("cannot open /dev/null")?;
+        nix::unistd::dup2_stdin(null).context("cannot replace standard input")?;
+    }
+    let interaction = wants_terminal(&settings)
+        .then(|| Interaction { escape: settings.escape.unwrap_or_default(), host: None });
+    let resolved = config.resolve(&target, &settings.overrides)?;
+    options.user.clone_from(&resolved.route.user);
+    let connection = connect_options(resolved)?;
+    // One thread drives everything that waits; the streams have threads of their own.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let status = runtime.block_on(run_command(
+        &connection,
+        &target,
+        &program,
+        &options,
+        interaction.as_ref(),
+    ));
+    // A thread may sit in a read of our stdin for ever.
+    runtime.shutdown_background();
+    Ok(ExitCode::from(status))
+}
+
+/// Connects, runs it, says what went wrong, and returns the exit status.
+async fn run_command(
+    connection: &ConnectOptions,
+    target: &Target,
+    program: &Program,
+    options: &CommandOptions,
+    interaction: Option<&Interaction>,
+) -> u8 {
+    let session = match Session::connect_early(connection).await {
+        Ok(session) => session,
+        Err(error) => return report(Outcome::Failed(CommandError::Connect(error)), program, false),
+    };
+    let ConnectOptions { address, key, .. } = connection;
+    remark(&format!(
+        "connected to {target} at {address}, key {}, host id {}",
+        key.key_id(),
+        key.host_id()
+    ));
+    let end = match interaction {
+        Some(interaction) => terminal::carry(&session, program, options, interaction).await,
+        // Tools that give ssh up send it one SIGTERM, and wait for it to go.
+        None => pipes::carry(&session, program, options, 1).await,
+    };
+    let status = report(end.outcome, program, end.stdout_closed);
+    session.close().await;
+    status
+}
+
+fn report(outcome: Outcome, program: &Program, stdout_closed: bool) -> u8 {
+    let text = outcome.text(program, stdout_closed);
+    match &outcome {
+        // ssh says nothing about a signal either, and calls it 255. But 255 is what tools take for
+        // a host that cannot be reached, and try again; this one was reached.
+        Outcome::Ended(_) => {
+            text.as_deref().map(remark);
+            outcome.exit_status()
+        }
+        _ => {
+            text.as_deref().map(note);
+            FAILED
+        }
+    }
+}
+
+/// What is to be run: words joined with blanks are the shell's over there.
+fn program(settings: &Settings) -> anyhow::Result<Program> {
+    let words: Vec<&[u8]> = settings.command.iter().map(|word| word.as_bytes()).collect();
+    let line = words.join(&b' ');
+    let remote_command = settings.remote_command.clone().flatten();
+    match (settings.subsystem == Some(true), remote_command) {
+        (true, _) if line.is_empty() => {
+            bail!("-s needs the name of a subsystem behind the host: labsh rsh -s HOST sftp")
+        }
+        (true, None) => Ok(Program::Subsystem(line)),
+        (true, Some(_)) => bail!("a subsystem and RemoteCommand cannot both be run; leave one out"),
+        (false, Some(_)) if !words.is_empty() => {
+            bail!("the command behind the host and RemoteCommand cannot both be run; leave one out")
+        }
+        (false, Some(command)) => Ok(Program::Shell(command.into_bytes())),
+        (false, None) if words.is_empty() => Ok(Program::LoginShell),
+        (false, None) => Ok(Program::Shell(line)),
+    }
+}
+
+fn command_options(settings: &Settings) -> CommandOptions {
+    CommandOptions {
+        no_stdin: settings.stdin_null == Some(true),
+        no_wait_eof: settings.no_wait_eof,
+        env: settings.set_env.clone(),
+        env_where_allowed: settings.sent(std::env::vars_os()),
+        ..CommandOptions::default()
+    }
+}
+
+/// Whether there is to be a terminal; asked when stdin is what the command will read.
+fn wants_terminal(settings: &Settings) -> bool {
+    let is_login =
+        settings.command.is_empty() && settings.remote_command.clone().flatten().is_none();
+    let stdin = io::stdin().is_terminal();
+    match settings.request_tty.unwrap_or(RequestTty::Auto) {
+        RequestTty::No => false,
+        RequestTty::Auto => is_login && stdin,
+        RequestTty::Force => true,
+        RequestTty::Yes => {
+            if !stdin {
+                note(
+                    "no terminal over there, because stdin here is none; -tt has one all the same",
+                );
+            }
+            stdin
+        }
+    }
+}

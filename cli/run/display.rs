@@ -1,0 +1,246 @@
+//! What a run on many hosts shows: the output in the form that was asked for, the progress, the
+//! summary.
+
+use std::io;
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use anyhow::Context;
+use labsh_proto::message::Program;
+use serde_json::Value;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, watch};
+
+use crate::console::note;
+use crate::flags::{CommandOptions, JsonForm};
+use crate::fleet::last_run::keep_as_last;
+use crate::fleet::report::{self, HostReport, State};
+use crate::fleet::screen::{self, PROGRESS_INTERVAL, Screen};
+use crate::remote::outcome;
+use crate::run::files::Files;
+use crate::run::gather::Gather;
+use crate::run::json;
+use crate::run::lines::Lines;
+use crate::run::options::ManyOptions;
+use labsh_client::fanout::{Event, Wish};
+use labsh_client::terminal_text::{escape_json, shell_word};
+
+/// The context of an error when stdout cannot be written.
+const STDOUT: &str = "cannot write to standard output";
+
+/// What is done with what the hosts write.
+pub(super) enum OutputForm {
+    Lines(Lines),
+    Gather(Gather),
+    Difference(Gather),
+    Files(Files),
+    Events(json::Events),
+    Quiet,
+}
+
+impl OutputForm {
+    pub(super) fn new(
+        names: &[String],
+        command: &CommandOptions,
+        options: &ManyOptions,
+    ) -> anyhow::Result<Self> {
+        if command.json.is_some() && (options.gather || options.diff) {
+            anyhow::bail!(
+                "--gather and --diff are for people, --json is for programs; leave one of them out"
+            );
+        }
+        if command.json == Some(JsonForm::Events) && options.quiet {
+            anyhow::bail!(
+                "--json prints the output, and -q shows none; --json=summary goes with -q"
+            );
+        }
+        if command.json == Some(JsonForm::Events) && options.out.is_some() {
+            anyhow::bail!(
+                "--json prints the output, and --out writes it to files; --json=summary goes with \
+                 --out"
+            );
+        }
+        Ok(match (command.json, &options.out) {
+            (Some(JsonForm::Events), _) => OutputForm::Events(json::Events::new(names.len())),
+            (Some(JsonForm::Summary), None) => OutputForm::Quiet,
+            (_, Some(directory)) => OutputForm::Files(Files::new(directory, names)?),
+            _ if options.gather => OutputForm::Gather(Gather::new(names.len())),
+            _ if options.diff => OutputForm::Difference(Gather::new(names.len())),
+            _ if options.quiet => OutputForm::Quiet,
+            _ => OutputForm::Lines(Lines::new(names, screen::colours())),
+        })
+    }
+}
+
+/// What the run has come to, and where it is shown.
+pub(super) struct RunDisplay {
+    pub(super) screen: Screen,
+    pub(super) form: OutputForm,
+    pub(super) hosts: Vec<HostReport>,
+    pub(super) program: Program,
+    /// Whether the summary is for programs.
+    pub(super) json: bool,
+    pub(super) began: Instant,
+    /// Whether it becomes the last run.
+    pub(super) keep: bool,
+    /// Why the output is not complete, if it is not.
+    pub(super) unwritten: Option<anyhow::Error>,
+}
+
+impl RunDisplay {
+    /// Takes events until there are no more. What cannot be written ends the run.
+    pub(super) fn follow(
+        mut self,
+        runtime: &Handle,
+        mut events: mpsc::Receiver<Event>,
+        asked: &AtomicBool,
+        wish: &watch::Sender<Wish>,
+    ) -> Self {
+        loop {
+            let mut next = events.try_recv().ok();
+            if next.is_none() || self.screen.due() {
+                let settled = self.screen.settle(&self.hosts).context(STDOUT);
+                self.note_unwritten(settled, wish);
+            }
+            if next.is_none() {
+                match runtime.block_on(async {
+                    tokio::time::timeout(PROGRESS_INTERVAL, events.recv()).await
+                }) {
+                    Ok(None) => return self,
+                    Ok(event) => next = event,
+                    Err(_) => {}
+                }
+            }
+            if asked.swap(false, Ordering::Relaxed) {
+                let said = self.tell_who_runs().context(STDOUT);
+                self.note_unwritten(said, wish);
+            }
+            if let Some(event) = next {
+                let taken = self.take(event);
+                self.note_unwritten(taken, wish);
+            }
+        }
+    }
+
+    /// Output that is not complete must not go on as if it were: the run is left.
+    fn note_unwritten(&mut self, written: anyhow::Result<()>, wish: &watch::Sender<Wish>) {
+        if let Err(error) = written {
+            self.unwritten.get_or_insert(error);
+            raise(wish, Wish::Leave);
+        }
+    }
+
+    fn take(&mut self, event: Event) -> anyhow::Result<()> {
+        match event {
+            Event::Begun(host) => self.hosts[host].state = State::Running(Instant::now()),
+            Event::Started(host) => {
+                if let (OutputForm::Events(_), None) = (&self.form, &self.unwritten) {
+                    json::started(&mut self.screen, &self.hosts[host].name).context(STDOUT)?;
+                }
+            }
+            Event::Output(..) if self.unwritten.is_some() => {}
+            Event::Output(host, stream, bytes) => match &mut self.form {
+                OutputForm::Lines(lines) => {
+                    lines.output(&mut self.screen, host, stream, &bytes).context(STDOUT)?;
+                }
+                OutputForm::Gather(gather) | OutputForm::Difference(gather) => {
+                    gather.output(host, stream, &bytes)?
+                }
+                OutputForm::Files(files) => files.output(host, stream, &bytes)?,
+                OutputForm::Events(events) => {
+                    let named = (host, &*self.hosts[host].name);
+                    events.output(&mut self.screen, named, stream, &bytes).context(STDOUT)?;
+                }
+                OutputForm::Quiet => {}
+            },
+            Event::Over(host, end, took) => {
+                let shown = match &mut self.form {
+                    _ if self.unwritten.is_some() => Ok(()),
+                    OutputForm::Lines(lines) => lines.over(&mut self.screen, host),
+                    OutputForm::Events(events) => {
+                        let named = (host, &*self.hosts[host].name);
+                        events.over(&mut self.screen, named, &end, &self.program, took)
+                    }
+                    _ => Ok(()),
+                };
+                self.hosts[host].state = State::Over(end, took);
+                shown.context(STDOUT)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn tell_who_runs(&mut self) -> io::Result<()> {
+        let running = screen::still_running(&self.hosts);
+        self.screen.note(&format!(
+            "still running on {running} ({}); Ctrl-C again interrupts it everywhere, once more \
+             leaves",
+            running.len()
+        ))
+    }
+
+    /// Shows what had to wait for the last host, and the summary.
+    pub(super) fn finish(&mut self, status_fd: Option<RawFd>) -> anyhow::Result<()> {
+        let took = self.began.elapsed();
+        let summary = json::summary(&self.hosts, &self.program, took);
+        if self.unwritten.is_none() {
+            self.unwritten = self.show_at_the_end(&summary).context(STDOUT).err();
+        }
+        if let Some(descriptor) = status_fd {
+            outcome::write_status(descriptor, &(escape_json(&summary.to_string()) + "\n"));
+        }
+        let lines = report::summary(&self.hosts, &self.program, took);
+        if let Some(error) = &self.unwritten {
+            note(&format!("{error:#}; the output is not complete"));
+        }
+        if self.unwritten.is_some() || !self.json {
+            for line in &lines {
+                note(line);
+            }
+        }
+        if self.keep {
+            keep_as_last(&self.hosts, &self.program, typed(&self.program), lines);
+        }
+        Ok(())
+    }
+
+    fn show_at_the_end(&mut self, summary: &Value) -> io::Result<()> {
+        self.screen.finish()?;
+        match &self.form {
+            OutputForm::Gather(gather) => gather.show(&mut self.screen, &self.hosts)?,
+            OutputForm::Difference(gather) => {
+                gather.show_differences(&mut self.screen, &self.hosts)?
+            }
+            OutputForm::Lines(_)
+            | OutputForm::Files(_)
+            | OutputForm::Events(_)
+            | OutputForm::Quiet => {}
+        }
+        if self.json {
+            json::line(&mut self.screen, summary)?;
+        }
+        self.screen.finish()
+    }
+}
+
+/// The command as a person would type it.
+pub(super) fn typed(program: &Program) -> String {
+    let word = |word: &Vec<u8>| shell_word(&String::from_utf8_lossy(word)).into_owned();
+    match program {
+        Program::Argv(words) => words.iter().map(word).collect::<Vec<_>>().join(" "),
+        Program::Shell(line) | Program::Subsystem(line) => {
+            String::from_utf8_lossy(line).into_owned()
+        }
+        Program::LoginShell => String::new(),
+    }
+}
+
+/// Raises the level at which the run stops; it never falls.
+pub(super) fn raise(wish: &watch::Sender<Wish>, next: Wish) {
+    wish.send_if_modified(|now| {
+        let higher = next > *now;
+        *now = (*now).max(next);
+        higher
+    });
+}

@@ -1,0 +1,172 @@
+//! `labsh run` on a set of hosts: from the set to an exit status.
+
+use std::io::{self, IsTerminal};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use anyhow::Context;
+use labsh_nodeset::NodeSet;
+use labsh_proto::auth::Mode;
+use labsh_proto::message::{Program, Until};
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, watch};
+
+use crate::console::print;
+use crate::flags::{CommandOptions, ConnectionFlags};
+use crate::fleet::hosts::{allow_descriptors, names, resolve, warn_of_shared_addresses};
+use crate::fleet::report::{self, HostReport};
+use crate::fleet::screen::Screen;
+use crate::remote::words::Targets;
+use crate::run::display::{OutputForm, RunDisplay, raise, typed};
+use crate::run::options::ManyOptions;
+use crate::signals::{EndSignal, EndSignals};
+use labsh_client::Address;
+use labsh_client::config::Config;
+use labsh_client::config::overrides::ConnectionOverrides;
+use labsh_client::fanout::{self, Broadcast, Host, Limits, Wish, Work};
+use labsh_client::terminal_text::escape;
+
+/// Events on their way to the screen; each may hold 64 KiB of output.
+const MAX_PENDING_EVENTS: usize = 64;
+
+/// The exit status where the output could not be written.
+const NOT_WRITTEN: u8 = 255;
+
+/// Runs it everywhere and returns the exit status that `labsh run --help` documents.
+pub(crate) fn execute(
+    targets: &Targets,
+    connection: &ConnectionFlags,
+    program: Program,
+    command: &CommandOptions,
+    options: &ManyOptions,
+) -> anyhow::Result<ExitCode> {
+    // Read once: a file that names a thousand hosts takes a while.
+    let config = Config::load()?;
+    let names = names(targets, config.inventory(), &options.exclude, options.pick)?;
+    let overrides = ConnectionOverrides { user: command.user.clone(), ..connection.overrides() };
+    let hosts = resolve(&names, &config, &overrides)?;
+    warn_of_shared_addresses(&hosts, "runs the command once for each");
+    if options.dry_run {
+        return dry_run(&names, &hosts, &program);
+    }
+    let texts: Vec<String> = names.iter().map(str::to_owned).collect();
+    let reports = hosts.iter().map(HostReport::waiting).collect();
+    let form = OutputForm::new(&texts, command, options)?;
+    allow_descriptors();
+    // A terminal is for people: what they type is not meant for two hundred machines.
+    let reads = !command.no_stdin && !io::stdin().is_terminal();
+    let stdin = reads.then(|| Broadcast::new(io::stdin())).transpose();
+    let work = Work {
+        program,
+        environment: command.env.clone(),
+        directory: command.cwd.clone().map(std::ffi::OsString::into_encoded_bytes),
+        timeout: command.timeout,
+        until: if command.no_wait_eof { Until::CommandEnds } else { Until::StreamsEnd },
+        stdin: stdin.context(
+            "cannot keep standard input in a temporary file (TMPDIR says where); -n gives the \
+             commands none",
+        )?,
+        companion: None,
+    };
+    let limits = Limits {
+        connecting: options.connecting as usize,
+        running: options.rolling.unwrap_or(options.parallel) as usize,
+        retries: options.retries,
+        stop_at_failure: options.fail_fast || options.rolling.is_some(),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let display = RunDisplay {
+        screen: Screen::new(!options.quiet || io::stderr().is_terminal()),
+        form,
+        hosts: reports,
+        program: work.program.clone(),
+        json: command.json.is_some(),
+        keep: matches!(targets, Targets::Set(_)),
+        began: Instant::now(),
+        unwritten: None,
+    };
+    let (mut display, ended_by) = runtime.block_on(drive(hosts, work, limits, display))?;
+    runtime.shutdown_background();
+    display.finish(command.status_fd)?;
+    Ok(ExitCode::from(match ended_by {
+        Some(signal) => signal.exit_status(),
+        None if display.unwritten.is_some() => NOT_WRITTEN,
+        None if options.max_status => report::highest_status(&display.hosts),
+        None => report::exit_status(&display.hosts),
+    }))
+}
+
+fn dry_run(names: &NodeSet, hosts: &[Host], program: &Program) -> anyhow::Result<ExitCode> {
+    let mut text = format!("{names} ({})\n", names.len());
+    for Host { name, connection, user } in hosts {
+        let key = &connection.key;
+        let mut line = format!(
+            "{name}: {}, key {}, host id {}",
+            connection.address,
+            key.key_id(),
+            key.host_id()
+        );
+        line += &user.as_ref().map_or_else(String::new, |user| format!(", user {user}"));
+        if let (Address::Tcp { .. }, Mode::Plain) = (&connection.address, connection.mode) {
+            line += ", no TLS";
+        }
+        text += &format!("{}\n", escape(&line));
+    }
+    let how =
+        if let Program::Argv(_) = program { "runs exactly" } else { "runs in the shell there" };
+    text += &format!("{how}: {}\n", typed(program));
+    print(text.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs the command on the hosts, and shows what they do on a thread of its own: a slow screen must
+/// not delay the answers to pings.
+///
+/// Returns with the display the signal by which the user ended the run, if one did.
+async fn drive(
+    hosts: Vec<Host>,
+    work: Work,
+    limits: Limits,
+    display: RunDisplay,
+) -> anyhow::Result<(RunDisplay, Option<EndSignal>)> {
+    let (events, incoming) = mpsc::channel(MAX_PENDING_EVENTS);
+    let (wish, wished) = watch::channel(Wish::Finish);
+    let mut signals = EndSignals::new()?;
+    let asked = Arc::new(AtomicBool::new(false));
+    let screen = std::thread::Builder::new().name("screen".into()).spawn({
+        let (runtime, asked, wish) = (Handle::current(), asked.clone(), wish.clone());
+        move || display.follow(&runtime, incoming, &asked, &wish)
+    })?;
+    let all = async {
+        fanout::run(hosts, work, limits, events, wished).await;
+        tokio::task::spawn_blocking(move || screen.join()).await
+    };
+    let mut all = std::pin::pin!(all);
+    let mut ended_by = None;
+    let mut listed = false;
+    loop {
+        let signal = tokio::select! {
+            joined = &mut all => match joined {
+                Ok(Ok(display)) => return Ok((display, ended_by)),
+                _ => anyhow::bail!("the thread that writes the output has gone"),
+            },
+            signal = signals.recv() => signal,
+        };
+        if signal == EndSignal::Interrupt && !listed {
+            listed = true;
+            asked.store(true, Ordering::Relaxed);
+            continue;
+        }
+        let now = *wish.borrow();
+        ended_by.get_or_insert(signal);
+        match (now, signal) {
+            (Wish::Finish, EndSignal::Interrupt) => raise(&wish, Wish::Interrupt),
+            (Wish::Finish | Wish::Interrupt, EndSignal::Terminate) => raise(&wish, Wish::Terminate),
+            // Only a stdout that takes nothing can hold labsh then.
+            (Wish::Leave, _) => std::process::exit(signal.exit_status().into()),
+            _ => raise(&wish, Wish::Leave),
+        }
+    }
+}

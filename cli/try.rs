@@ -1,0 +1,72 @@
+//! `labsh try`: one command through a labshd inside this very process, over TLS on loopback, with a
+//! key made just now.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Args;
+use labsh_proto::auth::Mode;
+use labsh_proto::key::{HostId, Key, KeyId, Secret};
+use labsh_proto::message::Program;
+use labsh_server::embedded;
+use labsh_transport::random;
+
+use crate::flags::{CommandOptions, EXIT_STATUS, form};
+use crate::remote;
+use crate::remote::outcome;
+use labsh_client::{Address, ConnectOptions};
+
+const TRY_FORMS: &str = "\
+The command:
+  One word is run by your shell:             labsh try 'ps aux | wc -l'
+  Several words are run exactly as given:    labsh try grep -r 'a b' /srv
+  --shell and --argv say it outright. Options come before the command;
+  whatever follows its first word belongs to it.";
+
+/// The closing part of `labsh try --help`.
+pub(crate) fn after_help() -> String {
+    format!("{TRY_FORMS}\n\n{EXIT_STATUS}")
+}
+
+/// Run a command through a labshd of its own on this machine: nothing to set up
+#[derive(Debug, Clone, Args)]
+pub(super) struct TryOptions {
+    /// How it is run.
+    #[command(flatten)]
+    pub command: CommandOptions,
+    /// The command: one word for your shell, or several exact words
+    #[arg(
+        value_name = "COMMAND",
+        required = true,
+        trailing_var_arg = true,
+        help_heading = "Arguments"
+    )]
+    pub words: Vec<OsString>,
+}
+
+impl TryOptions {
+    /// What is to be run.
+    pub(super) fn program(&self) -> Program {
+        form(&self.words, self.command.form)
+    }
+}
+
+/// Runs it and returns the exit status that `labsh try --help` documents.
+pub(super) fn execute(options: TryOptions) -> anyhow::Result<ExitCode> {
+    let program = options.program();
+    outcome::check_status_fd(&options.command)?;
+    let key = Key::new(KeyId::new("try")?, Secret::new(random::bytes()))
+        .for_host(&HostId::new("localhost")?);
+    let server = embedded::prepare(key.clone(), Mode::Tls)?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let code = runtime.block_on(async {
+        let address = server.await?;
+        let address = Address::Tcp { host: address.ip().to_string(), port: address.port() };
+        Ok::<_, anyhow::Error>(
+            remote::run(&ConnectOptions::new(address, key), &program, &options.command, None).await,
+        )
+    });
+    runtime.shutdown_background();
+    code
+}

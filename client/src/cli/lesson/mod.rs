@@ -1,3 +1,0 @@
-//! `labsh lesson`.
-
-pub mod options;

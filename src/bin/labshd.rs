@@ -1,7 +1,0 @@
-//! The server.
-
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    labsh_server::cli::main()
-}
