@@ -82,7 +82,7 @@ mod tests {
         for _ in 0..20 {
             sender.send_to(&[0; 1000], receiver.local_addr().unwrap()).unwrap();
         }
-        crate::sockets::wait_until("one is dropped", "有一个被丢弃", || {
+        crate::sockets::wait_until(("one is dropped", "有一个被丢弃"), || {
             Ok(dropped(&receiver)? > 0)
         })
         .unwrap();

@@ -104,7 +104,7 @@ mod tests {
         for text in ["abc", "de"] {
             flow.writer(&client).write_all(text.as_bytes()).unwrap();
         }
-        wait_until("both are there", "两个都到了", || Ok(queued(&server)? == 5)).unwrap();
+        wait_until(("both are there", "两个都到了"), || Ok(queued(&server)? == 5)).unwrap();
         segments.look().unwrap();
         segments.note();
         assert_eq!(extents(&flow), []);

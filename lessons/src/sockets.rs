@@ -95,10 +95,10 @@ fn ask(socket: &impl AsFd, request: libc::Ioctl) -> io::Result<usize> {
 /// # Errors
 /// [`LessonError::NotShown`] with what was waited for, in both languages.
 pub(crate) fn wait_until(
-    english: &str,
-    chinese: &str,
+    fact: (&str, &str),
     mut holds: impl FnMut() -> io::Result<bool>,
 ) -> LessonResult {
+    let (english, chinese) = fact;
     let deadline = Instant::now() + PATIENCE;
     while !holds()? {
         if Instant::now() > deadline {
@@ -124,9 +124,12 @@ mod tests {
         let (mut client, mut server) = pair().unwrap();
         assert_eq!(queued(&server).unwrap(), 0);
         client.write_all(b"abc").unwrap();
-        wait_until("three bytes are there", "三个字节到了", || Ok(queued(&server)? == 3)).unwrap();
-        wait_until("they are acknowledged", "对方已确认", || Ok(unacknowledged(&client)? == 0))
+        wait_until(("three bytes are there", "三个字节到了"), || Ok(queued(&server)? == 3))
             .unwrap();
+        wait_until(("they are acknowledged", "对方已确认"), || {
+            Ok(unacknowledged(&client)? == 0)
+        })
+        .unwrap();
         assert_eq!(unsent(&client).unwrap(), 0);
         assert_eq!(server.read(&mut [0; 10]).unwrap(), 3);
         assert_eq!(queued(&server).unwrap(), 0);
@@ -138,12 +141,12 @@ mod tests {
         for text in ["abc", "de"] {
             sender.send_to(text.as_bytes(), receiver.local_addr().unwrap()).unwrap();
         }
-        wait_until("the first is there", "第一个到了", || Ok(queued(&receiver)? == 3)).unwrap();
+        wait_until(("the first is there", "第一个到了"), || Ok(queued(&receiver)? == 3)).unwrap();
     }
 
     #[test]
     fn an_error_ends_the_waiting() {
-        let failed = wait_until("never", "永不", || Err(io::Error::other("no")));
+        let failed = wait_until(("never", "永不"), || Err(io::Error::other("no")));
         assert!(matches!(failed, Err(LessonError::Io(_))));
     }
 }

@@ -78,50 +78,28 @@ impl<'a> Stage<'a> {
     }
 
     /// Begins a part of the lesson.
-    pub fn scene(
-        &mut self,
-        english: impl Into<String>,
-        chinese: impl Into<String>,
-    ) -> io::Result<()> {
-        self.add(Item::Scene(Text::new(english, chinese)))
+    pub fn scene(&mut self, text: impl Into<Text>) -> io::Result<()> {
+        self.add(Item::Scene(text.into()))
     }
 
     /// Explains.
-    pub fn say(
-        &mut self,
-        english: impl Into<String>,
-        chinese: impl Into<String>,
-    ) -> io::Result<()> {
-        self.add(Item::Say(Text::new(english, chinese)))
+    pub fn say(&mut self, text: impl Into<Text>) -> io::Result<()> {
+        self.add(Item::Say(text.into()))
     }
 
     /// Says what to notice.
-    pub fn notice(
-        &mut self,
-        english: impl Into<String>,
-        chinese: impl Into<String>,
-    ) -> io::Result<()> {
-        self.add(Item::Notice(Text::new(english, chinese)))
+    pub fn notice(&mut self, text: impl Into<Text>) -> io::Result<()> {
+        self.add(Item::Notice(text.into()))
     }
 
     /// Shows bytes that were really received.
-    pub fn show(
-        &mut self,
-        english: impl Into<String>,
-        chinese: impl Into<String>,
-        bytes: &[u8],
-    ) -> io::Result<()> {
-        self.add(Item::Shown { what: Text::new(english, chinese), bytes: bytes.to_vec() })
+    pub fn show(&mut self, text: impl Into<Text>, bytes: &[u8]) -> io::Result<()> {
+        self.add(Item::Shown { what: text.into(), bytes: bytes.to_vec() })
     }
 
     /// Shows what was noted, line by line.
-    pub fn list(
-        &mut self,
-        english: impl Into<String>,
-        chinese: impl Into<String>,
-        lines: impl Into<Text>,
-    ) -> io::Result<()> {
-        self.add(Item::Listed { what: Text::new(english, chinese), lines: lines.into() })
+    pub fn list(&mut self, text: impl Into<Text>, lines: impl Into<Text>) -> io::Result<()> {
+        self.add(Item::Listed { what: text.into(), lines: lines.into() })
     }
 
     /// Draws what a flow has recorded.
@@ -130,13 +108,8 @@ impl<'a> Stage<'a> {
     }
 
     /// States a fact that must hold for the lesson to be true; where it does not, the lesson fails.
-    pub fn fact(
-        &mut self,
-        holds: bool,
-        english: impl Into<String>,
-        chinese: impl Into<String>,
-    ) -> LessonResult {
-        let words = Text::new(english, chinese);
+    pub fn fact(&mut self, holds: bool, text: impl Into<Text>) -> LessonResult {
+        let words = text.into();
         if !holds {
             return Err(LessonError::NotShown(words));
         }

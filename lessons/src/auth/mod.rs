@@ -106,12 +106,12 @@ fn log_in(wire: &mut Wire, servers_key: &Block, clients_key: &Block) -> io::Resu
 }
 
 fn challenge_and_response(stage: &mut Stage, key: &Block) -> Result<Block, LessonError> {
-    stage.scene("Challenge and response", "挑战与应答（challenge-response）")?;
+    stage.scene(("Challenge and response", "挑战与应答（challenge-response）"))?;
     stage.say(
-        "The server sends 32 random bytes, the challenge. The client answers with HMAC-SHA256(key, \
+        ("The server sends 32 random bytes, the challenge. The client answers with HMAC-SHA256(key, \
             challenge). The server computes the same and compares.",
         "服务器发出 32 个随机字节，即挑战（challenge）。客户端回答 HMAC-SHA256(密钥, 挑战)。服务器自己也算\
-            一遍，再比较。",
+            一遍，再比较。"),
     )?;
     let mut wire = Wire::new(CLIENT, SERVER)?;
     let admitted = log_in(&mut wire, key, key)?;
@@ -122,27 +122,30 @@ fn challenge_and_response(stage: &mut Stage, key: &Block) -> Result<Block, Lesso
     let (first, second) = (hex(&seen[..32]), hex(&seen[32..]));
     let told =
         (format!("challenge {first}\nanswer    {second}"), format!("挑战 {first}\n应答 {second}"));
-    stage.list("All that an eavesdropper saw", "窃听者看到的全部内容", told)?;
-    stage.fact(admitted, "the legitimate client is let in", "合法的客户端通过")?;
+    stage.list(("All that an eavesdropper saw", "窃听者看到的全部内容"), told)?;
+    stage.fact(admitted, ("the legitimate client is let in", "合法的客户端通过"))?;
     stage.fact(
         !seen.windows(key.len()).any(|bytes| bytes == key),
-        "the key is nowhere in what travelled; nobody can compute it backwards from the answer",
-        "传输的内容里没有密钥；也没有人能从应答倒推出密钥",
+        (
+            "the key is nowhere in what travelled; nobody can compute it backwards from the answer",
+            "传输的内容里没有密钥；也没有人能从应答倒推出密钥",
+        ),
     )?;
     let wrong = random()?;
     let admitted = log_in(&mut Wire::new(CLIENT, SERVER)?, key, &wrong)?;
-    stage.fact(!admitted, "a client with another key is refused", "密钥不对的客户端被拒绝")?;
+    stage.fact(!admitted, ("a client with another key is refused", "密钥不对的客户端被拒绝"))?;
     up.steps[0].bytes[..].try_into().map_err(|_| io::Error::other("an answer has 32 bytes").into())
 }
 
 fn replay(stage: &mut Stage, key: &Block, recorded: &Block) -> LessonResult {
-    stage.scene("Replay: the recorded answer once more", "重放（replay）：把录下的应答再发一遍")?;
-    stage.say(
+    stage
+        .scene(("Replay: the recorded answer once more", "重放（replay）：把录下的应答再发一遍"))?;
+    stage.say((
         "An eavesdropper has no key, but the recording of an answer that was right. It connects \
          and sends \
             the recording.",
         "窃听者没有密钥，却录下了一个正确的应答。它连接服务器，把录下的应答发过去。",
-    )?;
+    ))?;
     // Whoever attacks has no key: only `server_says` and `is_right` below are the server's.
     let replayed = |challenge: &Block, recorded: &Block| {
         let mut wire = Wire::new(ATTACKER, SERVER)?;
@@ -155,60 +158,64 @@ fn replay(stage: &mut Stage, key: &Block, recorded: &Block) -> LessonResult {
     let once = answer(key, &[&constant])?; // Of a legitimate client, recorded on its way.
     stage.fact(
         replayed(&constant, &once)?,
-        "a server whose challenge is always the same lets the recording in: it is a password now",
-        "如果服务器的挑战永远不变，录下的应答就能通过：它等于变成了口令",
+        ("a server whose challenge is always the same lets the recording in: it is a password now",
+        "如果服务器的挑战永远不变，录下的应答就能通过：它等于变成了口令"),
     )?;
     stage.fact(
         !replayed(&random()?, recorded)?,
-        "with a fresh random challenge the recording is worthless",
-        "每次都用新的随机挑战，录下的应答就毫无用处",
+        (
+            "with a fresh random challenge the recording is worthless",
+            "每次都用新的随机挑战，录下的应答就毫无用处",
+        ),
     )
 }
 
 fn reflection(stage: &mut Stage, key: &Block) -> LessonResult {
-    stage.scene(
+    stage.scene((
         "Reflection: let the server answer itself",
         "反射（reflection）：让服务器自己回答自己",
-    )?;
+    ))?;
     stage.say(
-        "Now the server proves itself as well: the client sends a challenge first, the server \
+        ("Now the server proves itself as well: the client sends a challenge first, the server \
          answers it \
             and sends its own. Both ends use the same formula.",
-        "现在服务器也要证明自己：客户端先发一个挑战，服务器应答它，再发出自己的挑战。两端用的是同一个公式。",
+        "现在服务器也要证明自己：客户端先发一个挑战，服务器应答它，再发出自己的挑战。两端用的是同一个公式。"),
     )?;
     let (one, two, fooled) = reflect(key, b"", b"")?;
-    stage.say(
+    stage.say((
         "The attacker has no key. On the first connection it is asked a question that it cannot \
          answer:",
         "攻击者没有密钥。在第一个连接上，它遇到一个自己答不出的问题：",
-    )?;
+    ))?;
     stage.draw(&one.down)?;
-    stage.say(
+    stage.say((
         "So it opens a second connection, and gives the server its own challenge back:",
         "于是它另开第二个连接，把服务器的挑战原样交还给服务器：",
-    )?;
+    ))?;
     stage.draw(&two.up)?;
-    stage.say("The server answers:", "服务器作出应答：")?;
+    stage.say(("The server answers:", "服务器作出应答："))?;
     stage.draw(&two.down)?;
-    stage.say(
+    stage.say((
         "And the attacker carries this answer over to the first connection:",
         "攻击者再把这个应答搬到第一个连接上：",
-    )?;
+    ))?;
     stage.draw(&one.up)?;
     stage.fact(
         fooled
             && one.up.record().steps.last().map(|step| &step.bytes)
                 == two.down.record().steps.first().map(|step| &step.bytes),
-        "the server let the attacker in, by its own answer",
-        "服务器放攻击者进来了，凭的是它自己算出的应答",
+        (
+            "the server let the attacker in, by its own answer",
+            "服务器放攻击者进来了，凭的是它自己算出的应答",
+        ),
     )?;
     let (_, _, fooled) = reflect(key, b"client", b"server")?;
     stage.fact(
         !fooled,
-        "the cure: each end puts its role into the HMAC, so a server's answer is never a \
+        ("the cure: each end puts its role into the HMAC, so a server's answer is never a \
          client's; labsh \
             does so",
-        "解决办法：两端各把自己的角色放进 HMAC，服务器的应答就永远不能当作客户端的应答；labsh 就是这样做的",
+        "解决办法：两端各把自己的角色放进 HMAC，服务器的应答就永远不能当作客户端的应答；labsh 就是这样做的"),
     )
 }
 
@@ -239,23 +246,25 @@ fn reflect(key: &Block, client: &[u8], server: &[u8]) -> io::Result<(Wire, Wire,
 }
 
 fn in_the_middle(stage: &mut Stage, key: &Block) -> LessonResult {
-    stage.scene("In the middle", "中间人（man in the middle）")?;
-    stage.say(
+    stage.scene(("In the middle", "中间人（man in the middle）"))?;
+    stage.say((
         "The client has been lured to a relay, which opens a connection of its own to the server \
          and \
             passes everything on.",
         "客户端被骗到一个中继上；中继自己向服务器开一个连接，把一切照样转发。",
-    )?;
+    ))?;
     let (mut left, mut right, admitted) = relay(key, false)?;
     stage.fact(
         admitted,
-        "the answer is right, for the client really gave it: the server lets the relay in",
-        "应答是对的，因为它确实出自客户端：服务器放中继进来了",
+        (
+            "the answer is right, for the client really gave it: the server lets the relay in",
+            "应答是对的，因为它确实出自客户端：服务器放中继进来了",
+        ),
     )?;
-    stage.say(
+    stage.say((
         "After the log-in the client sends its command, and the relay passes on another one:",
         "登录之后，客户端发出命令，而中继转发的是另一条：",
-    )?;
+    ))?;
     left.client_says("cat notes", b"cat notes")?;
     let asked: [u8; 9] = left.server_hears()?;
     right.client_says("rm  notes", b"rm  notes")?; // What the relay makes of it.
@@ -264,27 +273,29 @@ fn in_the_middle(stage: &mut Stage, key: &Block) -> LessonResult {
     stage.draw(&right.up)?;
     stage.fact(
         &asked == b"cat notes" && &arrived == b"rm  notes",
-        "the log-in does not protect what comes after it: the client asked for cat, the server \
+        (
+            "the log-in does not protect what comes after it: the client asked for cat, the server \
          got rm",
-        "登录并不保护它之后的内容：客户端要的是 cat，服务器收到的是 rm",
+            "登录并不保护它之后的内容：客户端要的是 cat，服务器收到的是 rm",
+        ),
     )?;
     let (_, _, admitted) = relay(key, true)?;
     stage.fact(
         !admitted,
-        "channel binding: both ends put what they see of their connection into the HMAC; a relay \
+        ("channel binding: both ends put what they see of their connection into the HMAC; a relay \
          has two \
             connections, and is refused",
-        "通道绑定（channel binding）：两端各把自己所见的连接放进 HMAC；中继手里是两个不同的连接，于是被拒绝",
+        "通道绑定（channel binding）：两端各把自己所见的连接放进 HMAC；中继手里是两个不同的连接，于是被拒绝"),
     )?;
     stage.say(
-        "Here the addresses and ports of both ends stand for the connection. That is only an \
+        ("Here the addresses and ports of both ends stand for the connection. That is only an \
          example: \
             address translation changes them, and whoever controls the network can keep them. \
             labsh binds \
             to a secret of the TLS connection itself, and TLS protects every byte behind the \
             log-in.",
         "这里用两端的地址和端口代表连接。这只是示意：地址转换（NAT）会改变它们，控制网络的人也能让它们保持\
-            不变。labsh 绑定的是 TLS 连接自身导出的秘密，而且 TLS 保护登录之后的每一个字节。",
+            不变。labsh 绑定的是 TLS 连接自身导出的秘密，而且 TLS 保护登录之后的每一个字节。"),
     )?;
     Ok(())
 }
@@ -332,15 +343,15 @@ fn constant_time_equal(one: &Block, other: &Block) -> (bool, usize) {
 }
 
 fn leaking_comparison(stage: &mut Stage, key: &Block) -> LessonResult {
-    stage.scene("A comparison that leaks time", "泄露时间的比较")?;
+    stage.scene(("A comparison that leaks time", "泄露时间的比较"))?;
     stage.say(
-        "This server compares with == and lets one try one challenge as often as one likes. == \
+        ("This server compares with == and lets one try one challenge as often as one likes. == \
          stops at \
             the first byte that differs: the longer it takes, the more of the guess is right. We \
             count the \
             bytes that it looked at instead of measuring nanoseconds.",
         "这个服务器用 == 比较，而且允许对同一个挑战反复尝试。== 遇到第一个不同的字节就停止：用时越长，猜对\
-            的字节越多。这里我们不量纳秒，而是数它看了几个字节。",
+            的字节越多。这里我们不量纳秒，而是数它看了几个字节。"),
     )?;
     let right = answer(key, &[&random::<32>()?])?; // The attacker does not know it.
     let mut guess: Block = [0; 32];
@@ -359,7 +370,7 @@ fn leaking_comparison(stage: &mut Stage, key: &Block) -> LessonResult {
     }
     stage.fact(
         admitted && guess == right,
-        format!(
+        (format!(
             "after {tries} guesses the attacker has all 32 bytes, without the key; trying all \
              answers \
             would take 2^256"
@@ -367,7 +378,7 @@ fn leaking_comparison(stage: &mut Stage, key: &Block) -> LessonResult {
         format!(
             "猜了 {tries} 次，攻击者就得到全部 32 个字节，而且不需要密钥；若逐个尝试所有应答，要 2^256 \
             次"
-        ),
+        )),
     )?;
     let mut nearly = right;
     nearly[31] ^= 1;
@@ -376,7 +387,7 @@ fn leaking_comparison(stage: &mut Stage, key: &Block) -> LessonResult {
     let (nearly, far) = (constant_time_equal(&nearly, &right), constant_time_equal(&far, &right));
     stage.fact(
         !nearly.0 && nearly == far,
-        format!(
+        (format!(
             "a comparison in constant time looks at all {} bytes of every guess, and tells \
              nothing; \
             hmac's verify does that",
@@ -386,6 +397,6 @@ fn leaking_comparison(stage: &mut Stage, key: &Block) -> LessonResult {
             "常数时间（constant-time）的比较对任何猜测都看完 {} 个字节，什么也不泄露；hmac 的 verify 就\
             是这样",
             far.1
-        ),
+        )),
     )
 }

@@ -253,8 +253,7 @@ fn two_clients(server: Server, second_is_answered_first: bool) -> Result<Arc<Job
         let mut second = Client::connect(address, &job, 2)?;
         second.ask("me too")?;
         wait_until(
-            "the server's kernel has the second's question",
-            "服务器的内核收到第二个客户端的问题",
+            ("the server's kernel has the second's question", "服务器的内核收到第二个客户端的问题"),
             || Ok(unacknowledged(second.socket.get_ref())? == 0),
         )?;
         if second_is_answered_first {
@@ -293,79 +292,83 @@ fn show(stage: &mut Stage, job: &Job) -> Result<Vec<Event>, LessonError> {
     let journal = job.journal();
     let (english, chinese): (Vec<_>, Vec<_>) = journal.iter().map(|event| event.words()).unzip();
     stage.list(
-        "What happened, in this order",
-        "按先后次序发生的事",
+        ("What happened, in this order", "按先后次序发生的事"),
         (english.join("\n"), chinese.join("\n")),
     )?;
     Ok(journal)
 }
 
 fn one_after_the_other(stage: &mut Stage) -> LessonResult {
-    stage.scene("A sequential server", "顺序服务器（sequential server）")?;
+    stage.scene(("A sequential server", "顺序服务器（sequential server）"))?;
     stage.say(
-        "accept, serve until the client leaves, accept the next. Client 1 gets its answer, stays, \
+        ("accept, serve until the client leaves, accept the next. Client 1 gets its answer, stays, \
          and says \
             nothing more. Client 2 connects and asks.",
         "accept，服务到客户端离开，再 accept 下一个。客户端 1 得到答复后不走，也不再说话。这时客户端 2 连接\
-            进来提问。",
+            进来提问。"),
     )?;
     let job = two_clients(sequential, false)?;
     job.flows.iter().try_for_each(|flow| stage.draw(flow))?;
     let journal = show(stage, &job)?;
     stage.notice(
-        "Client 2 could connect and send: its question lay in the server's receive buffer. It was \
+        ("Client 2 could connect and send: its question lay in the server's receive buffer. It was \
          not \
             accepted, let alone answered, before client 1 left.",
         "客户端 2 能连接、能发送：它的问题已经在服务器的接收缓冲区里。但在客户端 1 离开之前，它没有被 \
-            accept，更谈不上答复。",
+            accept，更谈不上答复。"),
     )?;
     stage.fact(
         is_before(&journal, Event::Asks(2), Event::Leaves(1))
             && is_before(&journal, Event::Leaves(1), Event::Accepts(2)),
-        "one silent client blocked the other",
-        "一个沉默的客户端阻塞（block）了另一个",
+        ("one silent client blocked the other", "一个沉默的客户端阻塞（block）了另一个"),
     )
 }
 
 fn a_thread_for_each(stage: &mut Stage) -> LessonResult {
-    stage.scene("A thread for each client", "每个客户端一个线程（thread）")?;
+    stage.scene(("A thread for each client", "每个客户端一个线程（thread）"))?;
     let job = two_clients(threads, true)?;
     let journal = show(stage, &job)?;
     stage.fact(
         answered_meanwhile(&journal),
-        "client 2 has its answer while client 1 is still there",
-        "客户端 1 还在，客户端 2 就已得到答复",
+        (
+            "client 2 has its answer while client 1 is still there",
+            "客户端 1 还在，客户端 2 就已得到答复",
+        ),
     )?;
     stage.fact(
         answered_in(&journal, 1).is_some() && answered_in(&journal, 1) != answered_in(&journal, 2),
-        "each was answered in a thread of its own; the one of client 1 sleeps in recv and bothers \
+        ("each was answered in a thread of its own; the one of client 1 sleeps in recv and bothers \
          nobody",
-        "两者各在自己的线程里得到答复；服务客户端 1 的线程睡在 recv 里，不妨碍别人",
+        "两者各在自己的线程里得到答复；服务客户端 1 的线程睡在 recv 里，不妨碍别人"),
     )
 }
 
 fn a_task_for_each(stage: &mut Stage) -> LessonResult {
-    stage.scene("An async task for each client", "每个客户端一个异步任务（async task）")?;
+    stage.scene(("An async task for each client", "每个客户端一个异步任务（async task）"))?;
     let job = two_clients(tasks, true)?;
     let journal = show(stage, &job)?;
     stage.fact(
         answered_meanwhile(&journal),
-        "client 2 has its answer while client 1 is still there",
-        "客户端 1 还在，客户端 2 就已得到答复",
+        (
+            "client 2 has its answer while client 1 is still there",
+            "客户端 1 还在，客户端 2 就已得到答复",
+        ),
     )?;
     stage.fact(
         answered_in(&journal, 1).is_some() && answered_in(&journal, 1) == answered_in(&journal, 2),
-        "one thread answered both: where a task would have to wait, it lets another one run \
+        (
+            "one thread answered both: where a task would have to wait, it lets another one run \
          (epoll tells \
             which)",
-        "两者由同一个线程答复：一个任务需要等待时，就让另一个任务运行（由 epoll 告知轮到谁）",
+            "两者由同一个线程答复：一个任务需要等待时，就让另一个任务运行（由 epoll 告知轮到谁）",
+        ),
     )
 }
 
 fn the_same_work_timed(stage: &mut Stage) -> LessonResult {
-    stage.scene("The same work, timed", "同样的工作，各用多少时间")?;
+    stage.scene(("The same work, timed", "同样的工作，各用多少时间"))?;
     stage.say(
-        format!(
+        (format!(
             "{CLIENTS} clients come at once. For each the server waits {} ms, as for a disk or a \
             command, and then answers.",
             WORK.as_millis()
@@ -374,7 +377,7 @@ fn the_same_work_timed(stage: &mut Stage) -> LessonResult {
             "{CLIENTS} 个客户端同时到来。服务器为每个客户端等待 {} 毫秒（好比等磁盘、等命令），然后答\
             复。",
             WORK.as_millis()
-        ),
+        )),
     )?;
     let servers: [(&str, &str, Server); 4] = [
         ("sequential:     ", "顺序：          ", sequential),
@@ -394,29 +397,30 @@ fn the_same_work_timed(stage: &mut Stage) -> LessonResult {
         chinese.push(format!("{translated}{millis:>6} 毫秒，同时服务最多 {most} 个"));
         measured.push((time, most));
     }
-    stage.list("Measured just now", "刚才实测的结果", (english.join("\n"), chinese.join("\n")))?;
+    stage
+        .list(("Measured just now", "刚才实测的结果"), (english.join("\n"), chinese.join("\n")))?;
     let alone = WORK * CLIENTS as u32;
     let slow = |(time, most): (Duration, usize)| most == 1 && time >= alone;
     stage.fact(
         slow(measured[0]),
-        format!(
+        (format!(
             "the sequential server did one thing at a time, and so needed at least {CLIENTS} × {} \
              ms",
             WORK.as_millis()
         ),
-        format!("顺序服务器一次只做一件事，因此至少要 {CLIENTS} × {} 毫秒", WORK.as_millis()),
+        format!("顺序服务器一次只做一件事，因此至少要 {CLIENTS} × {} 毫秒", WORK.as_millis())),
     )?;
     stage.fact(
         slow(measured[3]),
-        "so did the async server whose task blocks its thread: async helps only those who await",
-        "任务阻塞了线程的异步服务器也一样：只有 await，异步才有用",
+        ("so did the async server whose task blocks its thread: async helps only those who await",
+        "任务阻塞了线程的异步服务器也一样：只有 await，异步才有用"),
     )?;
     stage.notice(
-        "Threads and tasks wait for all clients at the same time. Had the work been computing \
+        ("Threads and tasks wait for all clients at the same time. Had the work been computing \
          instead of \
             waiting, no more than one for each processor would get on at once.",
         "线程和任务可以同时等待所有客户端。如果工作不是等待而是计算，那么同一时刻能推进的，最多也只有处理器\
-            核数那么多。",
+            核数那么多。"),
     )?;
     Ok(())
 }

@@ -20,7 +20,7 @@ pub(crate) fn teach(stage: &mut Stage) -> LessonResult {
 }
 
 fn many_messages(stage: &mut Stage) -> LessonResult {
-    stage.scene("A loop on both sides", "两边各一个循环")?;
+    stage.scene(("A loop on both sides", "两边各一个循环"))?;
     let (client, server) = pair()?;
     let up = Flow::new(UP);
     let listened = up.clone();
@@ -35,20 +35,20 @@ fn many_messages(stage: &mut Stage) -> LessonResult {
     }
     drop(client);
     joined(echo)?;
-    stage.say(
+    stage.say((
         format!(
             "Each side sends, then receives, again and again on the same connection. The echoes: \
              {}.",
             answers.join(", ")
         ),
         format!("双方在同一条连接上反复地发、收。回声依次是：{}。", answers.join("、")),
-    )?;
+    ))?;
     stage.draw(&up)?;
     stage.fact(
         answers == ["hello", "good morning", "bye"],
-        "three messages, three echoes: as long as everybody waits for the answer, nothing sticks \
+        ("three messages, three echoes: as long as everybody waits for the answer, nothing sticks \
          together",
-        "三条消息，三个回声：只要每次都等到回答再发，就不会粘在一起",
+        "三条消息，三个回声：只要每次都等到回答再发，就不会粘在一起"),
     )
 }
 
@@ -66,7 +66,7 @@ fn echo(mut server: &TcpStream, up: &Flow) -> io::Result<()> {
 }
 
 fn an_empty_message(stage: &mut Stage) -> LessonResult {
-    stage.scene("Somebody just presses Enter: the empty message", "只按了回车：空消息")?;
+    stage.scene(("Somebody just presses Enter: the empty message", "只按了回车：空消息"))?;
     let (client, server) = pair()?;
     let flow = Flow::new(UP);
     flow.message("b\"\"");
@@ -75,19 +75,18 @@ fn an_empty_message(stage: &mut Stage) -> LessonResult {
     let (segments, here, there) =
         (segments_sent(&client)?, unacknowledged(&client)?, queued(&server)?);
     stage.say(
-        format!(
+        (format!(
             "`send(b\"\")` returned {written}. Segments with data sent: {segments}. Bytes on their \
             way: {here}. Bytes in the server's receive buffer: {there}."
         ),
         format!(
             "`send(b\"\")` 返回 {written}。发出的数据段：{segments} 个；在途字节：{here}；服务器接收\
             缓冲区（receive buffer）里：{there} 字节。"
-        ),
+        )),
     )?;
     stage.fact(
         (written, segments, here, there) == (0, 0, 0, 0),
-        "an empty message puts nothing on the wire",
-        "空消息不会在线路上产生任何东西",
+        ("an empty message puts nothing on the wire", "空消息不会在线路上产生任何东西"),
     )?;
     // Now both do what their loops say: the server waits for the message, the client for the
     // answer. Without a time limit they would wait for ever.
@@ -103,39 +102,41 @@ fn an_empty_message(stage: &mut Stage) -> LessonResult {
     let (server_waited, _server) =
         waiting.join().map_err(|_| io::Error::other("the server's thread panicked"))?;
     stage.notice(
-        "The server waits in recv() for a message that was never sent; the client waits in recv() \
+        ("The server waits in recv() for a message that was never sent; the client waits in recv() \
          for \
         an answer to it. Both wait for ever: that is the hang.",
         "服务器在 recv() 里等一条从未发出的消息；客户端在 recv() 里等它的回答。双方永远等下去：程序就这\
-        样卡死（hang）了。",
+        样卡死（hang）了。"),
     )?;
     stage.fact(
         client_waited == Err(ErrorKind::WouldBlock) && server_waited == Err(ErrorKind::WouldBlock),
-        format!(
-            "only a time limit of {} ms ended both recv(): neither had received a \
+        (
+            format!(
+                "only a time limit of {} ms ended both recv(): neither had received a \
             byte",
-            limit.as_millis()
-        ),
-        format!(
-            "两个 recv() 都靠 {} 毫秒的超时（timeout）才结束，一个字节也没收到",
-            limit.as_millis()
+                limit.as_millis()
+            ),
+            format!(
+                "两个 recv() 都靠 {} 毫秒的超时（timeout）才结束，一个字节也没收到",
+                limit.as_millis()
+            ),
         ),
     )?;
     Ok(stage.say(
-        "The cure of beginners: do not send empty messages. The real cure: a header in front of \
+        ("The cure of beginners: do not send empty messages. The real cure: a header in front of \
          every \
         message. A message of length 0 is then a header, which is 4 or 12 bytes, and arrives.",
         "初学者的办法：不发空消息。真正的办法：每条消息前加消息头（header）。长度为 0 的消息也有 4 或 \
-        12 字节的头，能够送达。",
+        12 字节的头，能够送达。"),
     )?)
 }
 
 fn the_end(stage: &mut Stage) -> LessonResult {
-    stage.scene(
+    stage.scene((
         "The client has gone: recv returns 0, again and again",
         "客户端走了：recv 一次又一次返回 \
         0",
-    )?;
+    ))?;
     const ENOUGH: usize = 1000;
     let (client, server) = pair()?;
     let flow = Flow::new(UP);
@@ -152,10 +153,10 @@ fn the_end(stage: &mut Stage) -> LessonResult {
             empty += 1;
         }
     }
-    stage.say(
+    stage.say((
         "The client said bye and closed. The naive server's loop goes on: recv(), recv(), recv() …",
         "客户端说完 bye 就关闭了连接。不做判断的服务器还在循环：recv()、recv()、recv()……",
-    )?;
+    ))?;
     stage.draw(&flow)?;
     let steps = flow.record().steps;
     let spun = match (steps.iter().find(|step| step.start == 3), steps.last()) {
@@ -163,19 +164,21 @@ fn the_end(stage: &mut Stage) -> LessonResult {
         _ => Duration::ZERO,
     };
     stage.notice(
-        format!(
+        (format!(
             "None of these {empty} calls waited: at the end of a stream recv() returns at once, \
             with 0 bytes. A naive server spins and keeps a processor busy for nothing."
         ),
         format!(
             "这 {empty} 次调用没有一次在等待：流（stream）到了尽头，recv() 立刻返回 0 字节。不做判断\
             的服务器会空转（busy loop），白白占满一个 CPU 核。"
-        ),
+        )),
     )?;
     stage.fact(
         empty == ENOUGH,
-        format!("{empty} reads of 0 bytes, in {} µs", spun.as_micros()),
-        format!("{empty} 次读到 0 字节，共用 {} 微秒", spun.as_micros()),
+        (
+            format!("{empty} reads of 0 bytes, in {} µs", spun.as_micros()),
+            format!("{empty} 次读到 0 字节，共用 {} 微秒", spun.as_micros()),
+        ),
     )
 }
 
@@ -232,13 +235,13 @@ fn greet(address: SocketAddr) -> io::Result<TcpStream> {
 fn crash(address: SocketAddr) -> LessonResult {
     let mut client = patient(TcpStream::connect(address)?)?;
     client.write_all(b"hello")?;
-    wait_until("the answer waits to be read", "回答已到，还没有读", || {
+    wait_until(("the answer waits to be read", "回答已到，还没有读"), || {
         Ok(queued(&client)? == 5)
     })
 }
 
 fn a_reset(stage: &mut Stage) -> LessonResult {
-    stage.scene("The client has crashed: connection reset", "客户端崩溃了：连接被重置")?;
+    stage.scene(("The client has crashed: connection reset", "客户端崩溃了：连接被重置"))?;
     let (address, server) = sequential(true)?;
     crash(address)?;
     let died = joined(server);
@@ -255,7 +258,7 @@ fn a_reset(stage: &mut Stage) -> LessonResult {
         }
     };
     stage.say(
-        format!(
+        (format!(
             "The client ended before it had read its answer: bytes lay unread, so its kernel sent \
              RST instead of \
             FIN. The naive server's recv() failed: {kind} (ECONNRESET). Nobody caught it, so the \
@@ -266,18 +269,20 @@ fn a_reset(stage: &mut Stage) -> LessonResult {
             "客户端没读回答就退出了：缓冲区里还有没读的字节，所以它的内核发出的不是 FIN，而是 RST。不做处理的\
             服务器，recv() 报错：{kind}（ECONNRESET，连接被重置）。没人捕获这个错误，循环结束，监听套接字也随\
             之关闭。"
-        ),
+        )),
     )?;
     stage.fact(
         kind == ErrorKind::ConnectionReset
             && next.as_ref().err() == Some(&ErrorKind::ConnectionRefused),
-        "one client's crash has ended the server: the next client was refused (ECONNREFUSED)",
-        "一个客户端崩溃，整个服务器跟着退出：下一个客户端被拒绝连接（ECONNREFUSED）",
+        (
+            "one client's crash has ended the server: the next client was refused (ECONNREFUSED)",
+            "一个客户端崩溃，整个服务器跟着退出：下一个客户端被拒绝连接（ECONNREFUSED）",
+        ),
     )
 }
 
 fn the_next_client(stage: &mut Stage) -> LessonResult {
-    stage.scene("The server goes on to the next client", "服务器继续为下一个客户端服务")?;
+    stage.scene(("The server goes on to the next client", "服务器继续为下一个客户端服务"))?;
     let (address, server) = sequential(false)?;
     drop(greet(address)?); // leaves politely
     crash(address)?;
@@ -289,21 +294,23 @@ fn the_next_client(stage: &mut Stage) -> LessonResult {
         Some(kind) => (kind.to_string(), format!("出错（{kind}）")),
     };
     let (english, chinese): (Vec<_>, Vec<_>) = ends.iter().map(words).unzip();
-    stage.say(
+    stage.say((
         format!("How the first two clients went: {}. The third was answered.", english.join("; ")),
         format!("前两个客户端的结局：{}。第三个照样得到了回答。", chinese.join("；")),
-    )?;
+    ))?;
     stage.notice(
-        "Two lines make the difference: `if count == 0` ends the inner loop, and an error of one \
+        ("Two lines make the difference: `if count == 0` ends the inner loop, and an error of one \
          client \
         ends only that client's loop, never the outer one.",
         "差别只在两行：`if count == 0` 结束内层循环；某个客户端出错，只结束它自己的内层循环，绝不波及外\
-        层循环。",
+        层循环。"),
     )?;
     stage.fact(
         ends == [None, Some(ErrorKind::ConnectionReset)],
-        "end of file and reset both ended one conversation, and none ended the server",
-        "无论是正常结束还是被重置，都只结束一次会话，不会结束服务器",
+        (
+            "end of file and reset both ended one conversation, and none ended the server",
+            "无论是正常结束还是被重置，都只结束一次会话，不会结束服务器",
+        ),
     )
 }
 

@@ -37,7 +37,7 @@ pub(crate) fn teach(stage: &mut Stage) -> LessonResult {
 /// As in many courses (Python's `struct.pack`): four bytes, then a description of that length, then
 /// the data.
 fn four_bytes(stage: &mut Stage, command: &str, output: &[u8]) -> LessonResult {
-    stage.scene("Four bytes, a description, the data", "4 字节长度、描述性的头、数据")?;
+    stage.scene(("Four bytes, a description, the data", "4 字节长度、描述性的头、数据"))?;
     let (client, server) = pair()?;
     let flow = Flow::new(DOWN);
     let description = format!("command={command}\nsize={}\nsha256={}\n", output.len(), hex(output));
@@ -60,15 +60,15 @@ fn four_bytes(stage: &mut Stage, command: &str, output: &[u8]) -> LessonResult {
         sent.and(received)
     })?;
     stage.say(
-        "A number packed into 4 bytes always has 4 bytes (in Python: struct.pack(\"!I\", n)), \
+        ("A number packed into 4 bytes always has 4 bytes (in Python: struct.pack(\"!I\", n)), \
          whether it is 6 \
         or 4 billion. It needs no end mark. So: first the length of a description, then the \
         description, \
         which says how long the data are, then the data.",
         "把一个数打包成 4 字节（Python 里是 struct.pack(\"!I\", n)），不管它是 6 还是 40 亿，永远占 4 字节，\
-        不需要结束标记。于是：先发描述的长度，再发描述，描述里写明数据有多长，最后发数据。",
+        不需要结束标记。于是：先发描述的长度，再发描述，描述里写明数据有多长，最后发数据。"),
     )?;
-    stage.say(
+    stage.say((
         format!(
             "The first 4 bytes, in hexadecimal: {} = {}.",
             spaced(&received.length),
@@ -79,10 +79,10 @@ fn four_bytes(stage: &mut Stage, command: &str, output: &[u8]) -> LessonResult {
             spaced(&received.length),
             received.description.len()
         ),
-    )?;
-    stage.show("the description", "描述", received.description.as_bytes())?;
+    ))?;
+    stage.show(("the description", "描述"), received.description.as_bytes())?;
     stage.draw(&flow)?;
-    stage.notice(
+    stage.notice((
         format!(
             "Read exactly 4 bytes: they say {}. Read exactly {} bytes: they say size={}. Read \
             exactly that many. Nobody had to wait, and nothing has to be \
@@ -98,20 +98,22 @@ fn four_bytes(stage: &mut Stage, command: &str, output: &[u8]) -> LessonResult {
             received.description.len(),
             received.data.len()
         ),
-    )?;
+    ))?;
     let promised = field(&received.description, "sha256").unwrap_or_default();
     stage.fact(
         promised == hex(&received.data) && received.data.len() == output.len(),
-        format!(
-            "{} bytes arrived, and their SHA-256 is the one in the description: {}…",
-            received.data.len(),
-            &hex(&received.data)[..16]
-        ),
-        format!(
-            "收到 {} 字节，SHA-256 与描述中的一致：\
+        (
+            format!(
+                "{} bytes arrived, and their SHA-256 is the one in the description: {}…",
+                received.data.len(),
+                &hex(&received.data)[..16]
+            ),
+            format!(
+                "收到 {} 字节，SHA-256 与描述中的一致：\
             {}…",
-            received.data.len(),
-            &hex(&received.data)[..16]
+                received.data.len(),
+                &hex(&received.data)[..16]
+            ),
         ),
     )
 }
@@ -157,10 +159,10 @@ fn field<'a>(description: &'a str, name: &str) -> Option<&'a str> {
 
 /// The answers to two commands at once, as labshd would send them.
 fn glued_and_yet_apart(stage: &mut Stage) -> LessonResult {
-    stage.scene(
+    stage.scene((
         "labsh's header: 12 bytes in front of everything",
         "labsh 的消息头（也叫报头，header）：每条消息前 12 字节",
-    )?;
+    ))?;
     let frames =
         [frame(1, answer_of("seq 3")?), frame(2, Vec::new()), frame(2, answer_of("echo labsh")?)];
     let (client, server) = pair()?;
@@ -173,16 +175,16 @@ fn glued_and_yet_apart(stage: &mut Stage) -> LessonResult {
         flow.message((format!("channel {channel}"), format!("通道 {channel}")));
         flow.writer(&server).write_all(&bytes)?;
     }
-    wait_until("all frames have arrived", "所有帧都已到达", || {
+    wait_until(("all frames have arrived", "所有帧都已到达"), || {
         Ok(queued(&client)? == total)
     })?;
     let mut buffer = [0; 1024];
     let count = flow.reader(&client).read(&mut buffer)?; // glued together, as in the lesson sticky
     stage.say(
-        "Three messages, the second of them empty, are sent at once, as labshd would send them. \
+        ("Three messages, the second of them empty, are sent at once, as labshd would send them. \
          In front of each are \
         the 12 bytes that labsh puts in front of everything.",
-        "三条消息一口气发出，其中第二条是空的，和 labshd 发的一样。每条前面都是 labsh 的 12 字节消息头。",
+        "三条消息一口气发出，其中第二条是空的，和 labshd 发的一样。每条前面都是 labsh 的 12 字节消息头。"),
     )?;
     let (length, channel) = (frames[0].body.len(), frames[0].channel);
     let (kind, flags, header) = (frames[0].kind, frames[0].flags, frames[0].header().encode());
@@ -203,11 +205,10 @@ fn glued_and_yet_apart(stage: &mut Stage) -> LessonResult {
     });
     let (english, chinese): (Vec<_>, Vec<_>) = rows.unzip();
     stage.list(
-        "the header of the first message, in hexadecimal",
-        "第一条消息的头，十六进制",
+        ("the header of the first message, in hexadecimal", "第一条消息的头，十六进制"),
         (english.join("\n"), chinese.join("\n")),
     )?;
-    stage.show("one recv() returned", "一次 recv() 返回", &buffer[..count])?;
+    stage.show(("one recv() returned", "一次 recv() 返回"), &buffer[..count])?;
     stage.draw(&flow)?;
 
     // The very decoder that labsh and labshd use: bytes go in, messages come out.
@@ -223,35 +224,36 @@ fn glued_and_yet_apart(stage: &mut Stage) -> LessonResult {
         format!("{} | {body:?}", spaced(&header))
     });
     stage.list(
-        "and the decoder found in it: header | body",
-        "解码器从中找到：消息头 | 正文",
+        ("and the decoder found in it: header | body", "解码器从中找到：消息头 | 正文"),
         apart.collect::<Vec<_>>().join("\n"),
     )?;
-    stage.notice(
+    stage.notice((
         "The second message is empty. Its header arrived all the same: here nobody hangs, as in \
          the \
         lesson loop.",
         "第二条消息是空的，但它的头照样到达：不会像 loop 一课那样卡死。",
-    )?;
+    ))?;
     stage.fact(
         decoded == frames && count == total,
-        format!(
-            "one recv() of {count} bytes, and out of it came the {} messages that were sent",
-            frames.len()
+        (
+            format!(
+                "one recv() of {count} bytes, and out of it came the {} messages that were sent",
+                frames.len()
+            ),
+            format!("一次 recv() 读到 {count} 字节，从中取出的正是发出的 {} 条消息", frames.len()),
         ),
-        format!("一次 recv() 读到 {count} 字节，从中取出的正是发出的 {} 条消息", frames.len()),
     )
 }
 
 fn any_read_size(stage: &mut Stage, command: &str, output: &[u8]) -> LessonResult {
-    stage.scene(
+    stage.scene((
         "1 byte, 1,024 bytes, 64 KiB: the same messages",
         "每次读 1 字节、1,024 字节、64 KiB：消息都一样",
-    )?;
+    ))?;
     let mut frames: Vec<Frame> =
         output.chunks(CHUNK).map(|chunk| frame(1, chunk.to_vec())).collect();
     frames.push(frame(2, answer_of("seq 5")?));
-    stage.say(
+    stage.say((
         format!(
             "The output of `{command}`, {} bytes, and that of `seq 5` become {} messages. They are \
             sent three times, and read in three ways.",
@@ -264,7 +266,7 @@ fn any_read_size(stage: &mut Stage, command: &str, output: &[u8]) -> LessonResul
             output.len(),
             frames.len()
         ),
-    )?;
+    ))?;
     for size in READ_SIZES {
         let (reads, decoded) = send_and_read(&frames, size)?;
         let data: Vec<u8> = decoded
@@ -274,27 +276,29 @@ fn any_read_size(stage: &mut Stage, command: &str, output: &[u8]) -> LessonResul
             .collect();
         stage.fact(
             decoded == frames && hex(&data) == hex(output),
-            format!(
-                "recv({size}): {reads} reads, {} messages, SHA-256 {}…",
-                decoded.len(),
-                &hex(&data)[..16]
-            ),
-            format!(
-                "recv({size})：读 {reads} 次，{} 条消息，SHA-256 \
+            (
+                format!(
+                    "recv({size}): {reads} reads, {} messages, SHA-256 {}…",
+                    decoded.len(),
+                    &hex(&data)[..16]
+                ),
+                format!(
+                    "recv({size})：读 {reads} 次，{} 条消息，SHA-256 \
                 {}…",
-                decoded.len(),
-                &hex(&data)[..16]
+                    decoded.len(),
+                    &hex(&data)[..16]
+                ),
             ),
         )?;
     }
     Ok(stage.notice(
-        "How TCP cut the bytes, and how we read them, has become all the same. That is the whole \
+        ("How TCP cut the bytes, and how we read them, has become all the same. That is the whole \
          cure: \
         the receiver never guesses where a message ends. labsh and labshd talk to each other with \
         these \
         very 12 bytes.",
         "TCP 怎样切分字节、我们怎样读，都不再有影响。这就是全部的根治办法：接收方从不猜测消息在哪里结\
-        束。labsh 和 labshd 之间用的正是这 12 个字节。",
+        束。labsh 和 labshd 之间用的正是这 12 个字节。"),
     )?)
 }
 

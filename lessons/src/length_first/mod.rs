@@ -22,7 +22,7 @@ pub(crate) fn teach(stage: &mut Stage) -> LessonResult {
 }
 
 fn it_works(stage: &mut Stage) -> LessonResult {
-    stage.scene("Length, acknowledgement, data", "先发长度，等确认，再发数据")?;
+    stage.scene(("Length, acknowledgement, data", "先发长度，等确认，再发数据"))?;
     let first = stage.options().command.clone().unwrap_or_else(|| "ls -l /usr/bin".to_owned());
     output_of(&first)?; // tells at once if the command is of no use
     let commands = [first.as_str(), "seq 5", "pwd"];
@@ -39,18 +39,18 @@ fn it_works(stage: &mut Stage) -> LessonResult {
     })?;
 
     stage.say(
-        "The server sends the length as text and waits. The client reads it, answers `ready`, and \
+        ("The server sends the length as text and waits. The client reads it, answers `ready`, and \
          now \
         knows how many bytes to read: it calls recv() until it has them all. While the server \
         waits for \
         `ready`, nothing can stick to the length.",
         "服务器先把长度以文本发出，然后等待。客户端读到长度，回一句 `ready`，从此知道要读多少字节：反复 \
-        recv() 直到读够。服务器在等 `ready`，所以没有任何东西能粘在长度后面。",
+        recv() 直到读够。服务器在等 `ready`，所以没有任何东西能粘在长度后面。"),
     )?;
     stage.draw(&down)?;
     stage.draw(&up)?;
     let reads = down.record().steps.iter().filter(|step| step.what == What::Read).count();
-    stage.say(
+    stage.say((
         format!(
             "The first answer has {} bytes; its SHA-256 begins with {} on either side. All answers \
             together took {reads} recv().",
@@ -63,25 +63,29 @@ fn it_works(stage: &mut Stage) -> LessonResult {
             answers[0].len(),
             short(&answers[0])
         ),
-    )?;
+    ))?;
     let whole =
         answers.len() == sent.len() && answers.iter().zip(&sent).all(|(a, b)| digest(a) == *b);
     stage.fact(
         whole,
-        "every answer arrived whole, and none began with the leftovers of another: the digests \
+        (
+            "every answer arrived whole, and none began with the leftovers of another: the digests \
          are equal",
-        "每个回答都完整到达，没有一个以别人的残余开头：两边的摘要（digest）相等",
+            "每个回答都完整到达，没有一个以别人的残余开头：两边的摘要（digest）相等",
+        ),
     )?;
     stage.notice(
-        "The price: the client had to wait twice for each command, once for the length and once \
+        ("The price: the client had to wait twice for each command, once for the length and once \
          for the \
         data. Between continents a round trip takes about 0.2 s.",
-        "代价：每条命令客户端都要等两次，一次等长度，一次等数据。跨洲的一个往返（round trip）约 0.2 秒。",
+        "代价：每条命令客户端都要等两次，一次等长度，一次等数据。跨洲的一个往返（round trip）约 0.2 秒。"),
     )?;
     stage.fact(
         trips == 2 * commands.len(),
-        format!("{} commands cost {trips} round trips; one for each would do", commands.len()),
-        format!("{} 条命令用了 {trips} 个往返；本来每条一个就够", commands.len()),
+        (
+            format!("{} commands cost {trips} round trips; one for each would do", commands.len()),
+            format!("{} 条命令用了 {trips} 个往返；本来每条一个就够", commands.len()),
+        ),
     )
 }
 
@@ -143,10 +147,10 @@ fn serve(socket: &TcpStream, up: &Flow, down: &Flow) -> Result<Vec<[u8; 32]>, Le
 }
 
 fn without_waiting(stage: &mut Stage) -> LessonResult {
-    stage.scene(
+    stage.scene((
         "Without the wait: length and data stick together",
         "不等确认：长度和数据粘在一起",
-    )?;
+    ))?;
     let data = answer_of("seq 3")?;
     let (client, server) = pair()?;
     let flow = Flow::new(DOWN);
@@ -156,7 +160,7 @@ fn without_waiting(stage: &mut Stage) -> LessonResult {
     flow.message(("data", "数据"));
     flow.writer(&server).write_all(&data)?;
     let all = length.len() + data.len();
-    wait_until("length and data have arrived", "长度和数据都已到达", || {
+    wait_until(("length and data have arrived", "长度和数据都已到达"), || {
         Ok(queued(&client)? == all)
     })?;
     let mut buffer = [0; 1024];
@@ -164,12 +168,11 @@ fn without_waiting(stage: &mut Stage) -> LessonResult {
     let digits = buffer[..count].iter().take_while(|byte| byte.is_ascii_digit()).count();
     let understood = number(&buffer[..digits]).unwrap_or(0);
     stage.show(
-        "the client looked for a length and received",
-        "客户端想读长度，收到",
+        ("the client looked for a length and received", "客户端想读长度，收到"),
         &buffer[..count],
     )?;
     stage.draw(&flow)?;
-    stage.notice(
+    stage.notice((
         format!(
             "The length was {length}, and the data begins with 1. A text without an end mark has \
              no \
@@ -179,22 +182,24 @@ fn without_waiting(stage: &mut Stage) -> LessonResult {
             "长度是 {length}，数据以 1 开头。没有结束标记的文本没有尽头：按数字去读，就成了 \
             {understood}。"
         ),
-    )?;
+    ))?;
     stage.fact(
         count == all && understood != data.len(),
-        format!(
-            "the client would now wait for {understood} bytes, of which {} will never come",
-            understood.saturating_sub(data.len())
-        ),
-        format!(
-            "客户端接下来会去等 {understood} 字节，其中 {} 字节永远不会来",
-            understood.saturating_sub(data.len())
+        (
+            format!(
+                "the client would now wait for {understood} bytes, of which {} will never come",
+                understood.saturating_sub(data.len())
+            ),
+            format!(
+                "客户端接下来会去等 {understood} 字节，其中 {} 字节永远不会来",
+                understood.saturating_sub(data.len())
+            ),
         ),
     )
 }
 
 fn the_acknowledgement_sticks(stage: &mut Stage) -> LessonResult {
-    stage.scene("The acknowledgement sticks as well", "确认自己也会粘")?;
+    stage.scene(("The acknowledgement sticks as well", "确认自己也会粘"))?;
     let (client, server) = pair()?;
     let flow = Flow::new(UP);
     flow.message("ready");
@@ -203,27 +208,28 @@ fn the_acknowledgement_sticks(stage: &mut Stage) -> LessonResult {
     flow.message(("next command", "下一条命令"));
     flow.writer(&client).write_all(b"pwd")?;
     let all = READY.len() + 3;
-    wait_until("both have arrived", "两者都已到达", || Ok(queued(&server)? == all))?;
+    wait_until(("both have arrived", "两者都已到达"), || Ok(queued(&server)? == all))?;
     let mut buffer = [0; 1024];
     let count = flow.reader(&server).read(&mut buffer)?;
     stage.show(
-        "the server waited for `ready` and received",
-        "服务器在等 `ready`，收到",
+        ("the server waited for `ready` and received", "服务器在等 `ready`，收到"),
         &buffer[..count],
     )?;
     stage.draw(&flow)?;
     stage.fact(
         &buffer[..count] != READY && buffer[..count].starts_with(READY),
-        "what the server received is not `ready`: the cure has the same disease, in a smaller \
+        (
+            "what the server received is not `ready`: the cure has the same disease, in a smaller \
          message",
-        "服务器收到的不是 `ready`：药方自己也得了同样的病，只是消息更小",
+            "服务器收到的不是 `ready`：药方自己也得了同样的病，只是消息更小",
+        ),
     )?;
-    Ok(stage.say(
+    Ok(stage.say((
         "What is needed is a length that needs no end mark, because it always has the same size. \
          Then \
         nobody has to wait: see the lesson fixed-header.",
         "需要的是一个不用结束标记的长度：它的大小永远不变。这样谁也不用等：见 fixed-header 一课。",
-    )?)
+    ))?)
 }
 
 /// A decimal number, if that is all there is.

@@ -39,8 +39,10 @@ fn small_pair() -> io::Result<(TcpStream, TcpStream)> {
 }
 
 fn the_naive_program(stage: &mut Stage, data: &[u8]) -> LessonResult {
-    stage
-        .scene("A program that does not look at what send returns", "一个不看 send 返回值的程序")?;
+    stage.scene((
+        "A program that does not look at what send returns",
+        "一个不看 send 返回值的程序",
+    ))?;
     let (sender, receiver) = small_pair()?;
     sender.set_nonblocking(true)?;
     let flow = Flow::new(("naive sender → receiver", "粗心的发送方 → 接收方"));
@@ -49,16 +51,16 @@ fn the_naive_program(stage: &mut Stage, data: &[u8]) -> LessonResult {
     flow.message(("lines", "数字行"));
     let taken = out.write(data)?; // write(2), send(2): they return how much they took.
     stage.say(
-        format!(
+        (format!(
             "The socket is non-blocking. One send was given {TOTAL} bytes and returned {taken}: so \
             many fitted into the send buffer."
         ),
         format!(
             "套接字是非阻塞（non-blocking）的。一次 send 交给它 {TOTAL} 字节，返回 {taken}：发送缓冲区\
             （send buffer）只装得下这么多。"
-        ),
+        )),
     )?;
-    stage.fact(taken < data.len(), "send took only part", "send 只收下了一部分")?;
+    stage.fact(taken < data.len(), ("send took only part", "send 只收下了一部分"))?;
 
     // The receiver reads, there is room again, and the naive program goes on with its next message.
     let mut received = Vec::new();
@@ -70,7 +72,7 @@ fn the_naive_program(stage: &mut Stage, data: &[u8]) -> LessonResult {
             break;
         }
     }
-    wait_until("the send buffer is empty", "发送缓冲区已空", || {
+    wait_until(("the send buffer is empty", "发送缓冲区已空"), || {
         Ok(unacknowledged(&sender)? == 0)
     })?;
     flow.message("END");
@@ -81,24 +83,25 @@ fn the_naive_program(stage: &mut Stage, data: &[u8]) -> LessonResult {
 
     stage.draw(&flow)?;
     stage.show(
-        "The last bytes that arrived",
-        "最后到达的字节",
+        ("The last bytes that arrived", "最后到达的字节"),
         &received[received.len().saturating_sub(36)..],
     )?;
-    stage.notice(
+    stage.notice((
         "The lines stop in the middle, END follows directly, and no call reported an error.",
         "数字行在中途断掉，后面紧跟着 END，而且没有任何一次调用报错。",
-    )?;
+    ))?;
     let lost = data.len() - taken;
     stage.fact(
         end == 4 && received == [&data[..taken], b"END\n"].concat() && lost > 0,
-        format!("{lost} of {TOTAL} bytes were never sent, and nobody was told"),
-        format!("{TOTAL} 字节中有 {lost} 字节根本没有发出，而且没有人知道"),
+        (
+            format!("{lost} of {TOTAL} bytes were never sent, and nobody was told"),
+            format!("{TOTAL} 字节中有 {lost} 字节根本没有发出，而且没有人知道"),
+        ),
     )
 }
 
 fn full(stage: &mut Stage, data: &[u8]) -> LessonResult {
-    stage.scene("A full buffer: EAGAIN", "缓冲区满了：EAGAIN")?;
+    stage.scene(("A full buffer: EAGAIN", "缓冲区满了：EAGAIN"))?;
     let (mut sender, mut receiver) = small_pair()?;
     sender.set_nonblocking(true)?;
     let mut calls = Vec::new();
@@ -109,28 +112,31 @@ fn full(stage: &mut Stage, data: &[u8]) -> LessonResult {
         }
     };
     stage.list(
-        "What send returned, call after call, while nobody read",
-        "没有人读取时，send 各次的返回值",
+        (
+            "What send returned, call after call, while nobody read",
+            "没有人读取时，send 各次的返回值",
+        ),
         (format!("{calls:?}, then: {error}"), format!("{calls:?}，然后：{error}")),
     )?;
     stage.fact(
         error.kind() == ErrorKind::WouldBlock,
-        "a full buffer is no fault of the connection: EAGAIN means 'not now'",
-        "缓冲区满并不是连接出错：EAGAIN 的意思是“现在不行”",
+        (
+            "a full buffer is no fault of the connection: EAGAIN means 'not now'",
+            "缓冲区满并不是连接出错：EAGAIN 的意思是“现在不行”",
+        ),
     )?;
     // Nobody reads yet. Once the kernel is quiet, every byte is in exactly one of the two buffers.
     let total: usize = calls.iter().sum();
     let (mut here, mut there) = (0, 0);
     wait_until(
-        "both buffers account for every byte",
-        "两个缓冲区合起来正好是这些字节",
+        ("both buffers account for every byte", "两个缓冲区合起来正好是这些字节"),
         || {
             (here, there) = (unacknowledged(&sender)?, queued(&receiver)?);
             Ok(here + there == total)
         },
     )?;
     stage.say(
-        format!(
+        (format!(
             "Where the {total} bytes are: {there} in the receive buffer (SIOCINQ), {here} in the \
              send \
             buffer (SIOCOUTQ). Both are full."
@@ -138,7 +144,7 @@ fn full(stage: &mut Stage, data: &[u8]) -> LessonResult {
         format!(
             "这 {total} 字节在哪里：接收缓冲区（receive buffer）里 {there}（SIOCINQ），发送缓冲区里 \
             {here}（SIOCOUTQ）。两个都满了。"
-        ),
+        )),
     )?;
     // A slow receiver slows the sender down: that is flow control, and it reaches up to the
     // program.
@@ -147,43 +153,53 @@ fn full(stage: &mut Stage, data: &[u8]) -> LessonResult {
     let taken = sender.write(data)?;
     stage.fact(
         taken > 0,
-        format!("the receiver has read, poll says that there is room, and send takes {taken} more"),
-        format!("接收方读走了数据，poll 报告有了空间，send 又收下 {taken} 字节"),
+        (
+            format!(
+                "the receiver has read, poll says that there is room, and send takes {taken} more"
+            ),
+            format!("接收方读走了数据，poll 报告有了空间，send 又收下 {taken} 字节"),
+        ),
     )
 }
 
 fn send_with_a_timeout(stage: &mut Stage, data: &[u8]) -> LessonResult {
-    stage.scene("A blocking socket with a timeout", "带超时的阻塞套接字")?;
+    stage.scene(("A blocking socket with a timeout", "带超时的阻塞套接字"))?;
     stage.say(
-        "A blocking send waits until all of it is in the buffer, so on a good day it takes \
+        ("A blocking send waits until all of it is in the buffer, so on a good day it takes \
          everything and \
             the mistake stays hidden. A timeout or a signal ends the waiting early.",
         "阻塞的 send 会一直等到数据全部放进缓冲区，所以平时它总是全部收下，错误就此藏了起来。超时或信号会让\
-            等待提前结束。",
+            等待提前结束。"),
     )?;
     let (mut sender, _receiver) = small_pair()?;
     sender.set_write_timeout(Some(Duration::from_millis(100)))?;
     let taken = sender.write(data)?;
     stage.fact(
         taken < data.len(),
-        format!("nobody reads, the time is up: a blocking send, too, returns {taken} of {TOTAL}"),
-        format!("没有人读取，时间到了：阻塞的 send 同样只返回 {taken}（共 {TOTAL}）"),
+        (
+            format!(
+                "nobody reads, the time is up: a blocking send, too, returns {taken} of {TOTAL}"
+            ),
+            format!("没有人读取，时间到了：阻塞的 send 同样只返回 {taken}（共 {TOTAL}）"),
+        ),
     )?;
     let failed = sender.write_all(data);
     stage.fact(
         failed.is_err_and(|error| error.kind() == ErrorKind::WouldBlock),
-        "sendall fails as well, and does not say how much it had sent: after that a connection \
+        (
+            "sendall fails as well, and does not say how much it had sent: after that a connection \
          can only be \
             closed",
-        "sendall 也会失败，而且不说已经发出多少：这样的连接只能关闭",
+            "sendall 也会失败，而且不说已经发出多少：这样的连接只能关闭",
+        ),
     )
 }
 
 fn send_all(stage: &mut Stage, data: &[u8]) -> LessonResult {
-    stage.scene(
+    stage.scene((
         "The cure: send the rest, until there is none",
         "解决办法：把剩下的接着发，直到发完",
-    )?;
+    ))?;
     let (sender, mut receiver) = small_pair()?;
     sender.set_nonblocking(true)?;
     let flow = Flow::new(("careful sender → receiver", "细心的发送方 → 接收方"));
@@ -219,7 +235,7 @@ fn send_all(stage: &mut Stage, data: &[u8]) -> LessonResult {
     })?;
     let calls = flow.record().steps.len();
     stage.say(
-        format!(
+        (format!(
             "{calls} sends took something, and {waits} times poll waited for room. Each time the \
              loop \
             went on behind the last byte taken."
@@ -227,12 +243,14 @@ fn send_all(stage: &mut Stage, data: &[u8]) -> LessonResult {
         format!(
             "{calls} 次 send 收下了数据，poll 等待空间 {waits} 次。每一次都从上次收下的最后一个字节之后\
             接着发。"
-        ),
+        )),
     )?;
     stage.fact(
         calls > 1 && received == data,
-        format!("all {TOTAL} bytes arrived, in order, none twice"),
-        format!("{TOTAL} 字节全部到达，次序不变，没有重复"),
+        (
+            format!("all {TOTAL} bytes arrived, in order, none twice"),
+            format!("{TOTAL} 字节全部到达，次序不变，没有重复"),
+        ),
     )?;
 
     let (sender, mut receiver) = small_pair()?;
@@ -248,9 +266,11 @@ fn send_all(stage: &mut Stage, data: &[u8]) -> LessonResult {
     })?;
     stage.fact(
         received == data,
-        "write_all on a blocking socket does the same in one line (Python: sendall); it is the \
+        (
+            "write_all on a blocking socket does the same in one line (Python: sendall); it is the \
          one to use",
-        "对阻塞套接字调用 write_all，一行代码就做到了（Python 里叫 sendall）；平时就该用它",
+            "对阻塞套接字调用 write_all，一行代码就做到了（Python 里叫 sendall）；平时就该用它",
+        ),
     )
 }
 

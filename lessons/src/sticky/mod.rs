@@ -32,14 +32,14 @@ pub(crate) fn teach(stage: &mut Stage) -> LessonResult {
     glued_by_the_sender(stage, &small)?;
     the_rest_of_a_large_answer(stage, &command, size)?;
     Ok(stage.say(
-        "TCP has done nothing wrong: it promised a stream of bytes in order, and kept that. The \
+        ("TCP has done nothing wrong: it promised a stream of bytes in order, and kept that. The \
          mistake \
         is the application's, which took one recv() for one message. It must say itself where a \
         message \
         ends: see the lessons length-first and fixed-header.",
         "TCP 没有做错任何事：它承诺的是有序的字节流（byte stream），也做到了。错在应用程序：把一次 \
         recv() 当成一条消息。消息到哪里结束，必须由应用程序自己说明：见 length-first 与 fixed-header 两\
-        课。",
+        课。"),
     )?)
 }
 
@@ -89,10 +89,10 @@ fn large_answer(stage: &Stage) -> Result<(String, usize), LessonError> {
 }
 
 fn glued_by_the_receiver(stage: &mut Stage, messages: &[(String, Vec<u8>)]) -> LessonResult {
-    stage.scene(
+    stage.scene((
         "Small messages stick together in the receive buffer",
         "小消息在接收缓冲区里粘在一起",
-    )?;
+    ))?;
     let (client, server) = pair()?;
     // Every write leaves at once, without Nagle's algorithm: what follows is not the sender's
     // doing.
@@ -104,8 +104,7 @@ fn glued_by_the_receiver(stage: &mut Stage, messages: &[(String, Vec<u8>)]) -> L
     let total: usize = messages.iter().map(|(_, bytes)| bytes.len()).sum();
     // The server is busy elsewhere. Meanwhile everything arrives and waits: SIOCINQ counts it.
     wait_until(
-        "all messages are in the receive buffer",
-        "所有消息都进了接收缓冲区",
+        ("all messages are in the receive buffer", "所有消息都进了接收缓冲区"),
         || Ok(queued(&server)? == total),
     )?;
     let mut buffer = vec![0; total.max(RECV)];
@@ -113,28 +112,30 @@ fn glued_by_the_receiver(stage: &mut Stage, messages: &[(String, Vec<u8>)]) -> L
 
     let sent = messages.len();
     stage.say(
-        format!(
+        (format!(
             "The client called send() {sent} times. When the server got round to recv(), {total} \
             bytes were waiting in its receive buffer (counted by SIOCINQ)."
         ),
         format!(
             "客户端调用了 {sent} 次 send()。等服务器去 recv() 时，它的接收缓冲区（receive buffer）里\
             已经有 {total} 字节（由 SIOCINQ 数得）。"
-        ),
+        )),
     )?;
-    stage.show("one recv() returned", "一次 recv() 返回", &buffer[..count])?;
+    stage.show(("one recv() returned", "一次 recv() 返回"), &buffer[..count])?;
     stage.draw(&flow)?;
     stage.notice(
-        "At the top: one block for each send(). At the bottom: a single block. The borders \
+        ("At the top: one block for each send(). At the bottom: a single block. The borders \
          between the messages are \
         gone; nothing in the bytes says where they were.",
         "最上面一行：每次 send() 一块。最下面一行：只有一块。消息之间的边界消失了，字节里没有任何东西能说明\
-        边界在哪里。",
+        边界在哪里。"),
     )?;
     stage.fact(
         count == total,
-        format!("{sent} messages, 1 recv(): 粘包, stuck together"),
-        format!("{sent} 条消息，1 次 recv()：这就是粘包（sticky packets）"),
+        (
+            format!("{sent} messages, 1 recv(): 粘包, stuck together"),
+            format!("{sent} 条消息，1 次 recv()：这就是粘包（sticky packets）"),
+        ),
     )
 }
 
@@ -153,10 +154,10 @@ fn send_each(
 }
 
 fn glued_by_the_sender(stage: &mut Stage, messages: &[(String, Vec<u8>)]) -> LessonResult {
-    stage.scene(
+    stage.scene((
         "The sender's kernel glues as well: Nagle and TCP_CORK",
         "发送方的内核也会粘：Nagle 算法与 TCP_CORK",
-    )?;
+    ))?;
     let total: usize = messages.iter().map(|(_, bytes)| bytes.len()).sum();
     // The kernel pulls the cork by itself after 200 ms (tcp(7)). A machine so busy that this
     // happens tries again.
@@ -171,7 +172,7 @@ fn glued_by_the_sender(stage: &mut Stage, messages: &[(String, Vec<u8>)]) -> Les
             continue;
         }
         SockRef::from(&client).set_tcp_cork(false)?;
-        wait_until("all messages have arrived", "所有消息都已到达", || {
+        wait_until(("all messages have arrived", "所有消息都已到达"), || {
             Ok(queued(&server)? == total)
         })?;
         let segments = segments_sent(&client)? as usize;
@@ -183,16 +184,16 @@ fn glued_by_the_sender(stage: &mut Stage, messages: &[(String, Vec<u8>)]) -> Les
         let mut buffer = vec![0; total];
         flow.reader(&server).read_exact(&mut buffer)?;
         stage.say(
-            "Nagle's algorithm holds small writes back while earlier bytes are not acknowledged, \
+            ("Nagle's algorithm holds small writes back while earlier bytes are not acknowledged, \
              to \
             send them in one segment. On loopback acknowledgements come at once, so we hold the \
             bytes \
             back ourselves, with TCP_CORK; the gluing is the same.",
             "只要之前的字节还没有被确认（ACK），Nagle 算法就会攒着后面的小数据，合成一个报文段\
             （segment）再发。环回（loopback）上确认来得太快，看不出来，所以我们用 TCP_CORK 自己把数据攒住；粘\
-            合的过程是一样的。",
+            合的过程是一样的。"),
         )?;
-        stage.say(
+        stage.say((
             format!(
                 "After {} send() the sender's kernel held {held} bytes back, and {arrived} had \
                 arrived. Uncorked, {total} bytes went out in {} (counted by \
@@ -205,11 +206,11 @@ fn glued_by_the_sender(stage: &mut Stage, messages: &[(String, Vec<u8>)]) -> Les
                 子”，{total} 字节装在 {segments} 个报文段里发出（由 TCP_INFO 数得）。",
                 messages.len()
             ),
-        )?;
+        ))?;
         stage.draw(&flow)?;
         return stage.fact(
             segments < messages.len(),
-            format!(
+            (format!(
                 "{} writes, {}: TCP_NODELAY would avoid that, but not what the receive buffer does",
                 messages.len(),
                 counted(segments, "segment")
@@ -217,17 +218,17 @@ fn glued_by_the_sender(stage: &mut Stage, messages: &[(String, Vec<u8>)]) -> Les
             format!(
                 "{} 次写，{segments} 个报文段：TCP_NODELAY 能避免这一处粘合，却管不了接收缓冲区那一处",
                 messages.len()
-            ),
+            )),
         );
     }
-    stage.fact(false, "the kernel held small writes back", "内核攒住了小数据")
+    stage.fact(false, ("the kernel held small writes back", "内核攒住了小数据"))
 }
 
 fn the_rest_of_a_large_answer(stage: &mut Stage, first: &str, size: usize) -> LessonResult {
-    stage.scene(
+    stage.scene((
         "A large answer comes apart, and its rest answers the next command",
         "大消息被拆开（半包），剩下的部分冒充下一条命令的结果",
-    )?;
+    ))?;
     let commands = [first, "ps", "seq 5"];
 
     let (client, server) = pair()?;
@@ -244,7 +245,7 @@ fn the_rest_of_a_large_answer(stage: &mut Stage, first: &str, size: usize) -> Le
     served?;
     let received = asked?;
 
-    stage.say(
+    stage.say((
         format!(
             "A server that runs what it receives, and a client that asks three times: \
             send(command), recv({size}). One recv() for each answer, as if it were a message."
@@ -253,11 +254,10 @@ fn the_rest_of_a_large_answer(stage: &mut Stage, first: &str, size: usize) -> Le
             "服务器执行收到的命令；客户端问三次：send(命令)、recv({size})。它把一次 recv() 当成一条\
             完整的回答。"
         ),
-    )?;
+    ))?;
     for (command, bytes) in commands.iter().zip(&received) {
         stage.show(
-            format!("asked `{command}`, received"),
-            format!("问 `{command}`，收到"),
+            (format!("asked `{command}`, received"), format!("问 `{command}`，收到")),
             bytes,
         )?;
     }
@@ -265,7 +265,7 @@ fn the_rest_of_a_large_answer(stage: &mut Stage, first: &str, size: usize) -> Le
     let record = down.record();
     let owners = owners_of_reads(&record);
     let left = record.messages[0].end as usize - received[0].len();
-    stage.notice(
+    stage.notice((
         format!(
             "The answer to `{first}` has {} bytes; the first recv() took {}. The other {left} \
             stayed in the socket, in front of everything that follows: `ps` was answered with \
@@ -280,17 +280,19 @@ fn the_rest_of_a_large_answer(stage: &mut Stage, first: &str, size: usize) -> Le
             record.messages[0].end,
             received[0].len()
         ),
-    )?;
+    ))?;
     stage.fact(
         owners[0] == 0 && owners[1] == 0 && left > 0,
-        "the second command was answered with the first one's leftovers",
-        "第二条命令得到的，是第一条命令剩下的结果",
+        (
+            "the second command was answered with the first one's leftovers",
+            "第二条命令得到的，是第一条命令剩下的结果",
+        ),
     )?;
     Ok(stage.say(
-        "A larger recv() only puts the problem off: how large would be large enough? And from now \
+        ("A larger recv() only puts the problem off: how large would be large enough? And from now \
          on \
         each recv() begins with what the one before left behind.",
-        "把 recv() 的参数改大，只是推迟问题：多大才算够？而且从此每一次 recv() 都从上一次剩下的地方读起。",
+        "把 recv() 的参数改大，只是推迟问题：多大才算够？而且从此每一次 recv() 都从上一次剩下的地方读起。"),
     )?)
 }
 
@@ -357,7 +359,7 @@ fn ask_naively(
             .map_err(|_| io::Error::other("the server has not answered"))?;
         left += size;
         // So that a recv() brings as much as it can, and not by chance less.
-        wait_until("the answer has arrived", "回答已到达", || {
+        wait_until(("the answer has arrived", "回答已到达"), || {
             Ok(queued(socket)? >= left.min(recv_size).min(ALL_AT_ONCE))
         })?;
         let mut buffer = vec![0; recv_size];

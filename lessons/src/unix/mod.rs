@@ -68,17 +68,19 @@ fn is(who: Option<UnixCredentials>, process: u32) -> bool {
 }
 
 fn stream(stage: &mut Stage, path: &Path) -> LessonResult {
-    stage.scene("The address is a file", "地址是一个文件")?;
+    stage.scene(("The address is a file", "地址是一个文件"))?;
     let listener = UnixListener::bind(path)?;
     let listed = Command::new("ls").arg("-l").arg(path).output()?.stdout;
-    stage.show("ls -l shows the server's address", "ls -l 看到的服务器地址", &listed)?;
+    stage.show(("ls -l shows the server's address", "ls -l 看到的服务器地址"), &listed)?;
     stage.fact(
         fs::symlink_metadata(path)?.file_type().is_socket(),
-        "bind has made a file of the type 's', a socket: no port, no network",
-        "bind 创建了一个类型为 s（套接字）的文件：没有端口，也不经过网络",
+        (
+            "bind has made a file of the type 's', a socket: no port, no network",
+            "bind 创建了一个类型为 s（套接字）的文件：没有端口，也不经过网络",
+        ),
     )?;
 
-    stage.scene("Two processes, and who is at the other end", "两个进程，以及对方是谁")?;
+    stage.scene(("Two processes, and who is at the other end", "两个进程，以及对方是谁"))?;
     let client = UnixStream::connect(path)?;
     let (mut server, _) = listener.accept()?;
     server.set_read_timeout(Some(PATIENCE))?;
@@ -91,86 +93,93 @@ fn stream(stage: &mut Stage, path: &Path) -> LessonResult {
     server.write_all(b"good morning\n")?;
     let (answer, _) = receive(&server)?;
     stage.show(
-        "The server received from /bin/sh",
-        "服务器从 /bin/sh 收到",
+        ("The server received from /bin/sh", "服务器从 /bin/sh 收到"),
         &[greeting, answer.clone()].concat(),
     )?;
     stage.fact(
         answer.ends_with(b"has read: good morning\n") && process.0.wait()?.success(),
-        "two processes have talked to each other, both ways, over one stream socket",
-        "两个进程通过同一个流式套接字（stream socket）双向交谈",
+        (
+            "two processes have talked to each other, both ways, over one stream socket",
+            "两个进程通过同一个流式套接字（stream socket）双向交谈",
+        ),
     )?;
 
     let connected = getsockopt(&server, PeerCredentials)?;
     let (ours, theirs) = (std::process::id(), process.0.id());
-    stage.say(
+    stage.say((
         format!(
             "We are process {ours}: we connected, and then gave our end to the shell, process \
             {theirs}."
         ),
         format!("我们是进程 {ours}：由我们 connect，然后把这一端交给了 shell，即进程 {theirs}。"),
-    )?;
+    ))?;
     stage.fact(
         is(Some(connected), ours) && connected.uid() == geteuid().as_raw(),
-        format!(
-            "SO_PEERCRED names who called connect: process {}, user {}",
-            connected.pid(),
-            connected.uid()
-        ),
-        format!(
-            "SO_PEERCRED 说的是谁调用了 connect：进程 {}，用户 {}",
-            connected.pid(),
-            connected.uid()
+        (
+            format!(
+                "SO_PEERCRED names who called connect: process {}, user {}",
+                connected.pid(),
+                connected.uid()
+            ),
+            format!(
+                "SO_PEERCRED 说的是谁调用了 connect：进程 {}，用户 {}",
+                connected.pid(),
+                connected.uid()
+            ),
         ),
     )?;
     stage.fact(
         is(writer, theirs),
-        format!(
+        (format!(
             "SCM_CREDENTIALS names who wrote these very bytes: process {theirs}; the kernel \
              vouches \
             for both, no password is needed"
         ),
-        format!("SCM_CREDENTIALS 说的是这些字节究竟由谁写出：进程 {theirs}；两者都由内核担保，不需要口令"),
+        format!("SCM_CREDENTIALS 说的是这些字节究竟由谁写出：进程 {theirs}；两者都由内核担保，不需要口令")),
     )
 }
 
 fn the_file_stays(stage: &mut Stage, path: &Path) -> Result<UnixListener, LessonError> {
-    stage.scene("The file stays when the server is gone", "服务器走了，文件还在")?;
+    stage.scene(("The file stays when the server is gone", "服务器走了，文件还在"))?;
     let refused = || {
         Ok(UnixStream::connect(path)
             .is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused))
     };
-    wait_until("the server's socket is closed", "服务器的套接字已关闭", refused)?;
+    wait_until(("the server's socket is closed", "服务器的套接字已关闭"), refused)?;
     stage.fact(
         path.exists() && refused()?,
-        "the server has closed its socket; the file is still there, and whoever connects is \
+        (
+            "the server has closed its socket; the file is still there, and whoever connects is \
          refused \
             (ECONNREFUSED)",
-        "服务器已关闭套接字；文件还在，来连接的被拒绝（ECONNREFUSED）",
+            "服务器已关闭套接字；文件还在，来连接的被拒绝（ECONNREFUSED）",
+        ),
     )?;
     stage.fact(
         UnixListener::bind(path).is_err_and(|error| error.kind() == ErrorKind::AddrInUse),
-        "and bind fails: 'address already in use' (EADDRINUSE); here no TIME_WAIT runs out, and \
+        ("and bind fails: 'address already in use' (EADDRINUSE); here no TIME_WAIT runs out, and \
             SO_REUSEADDR does nothing",
-        "bind 也失败：“地址已被占用”（EADDRINUSE）；这里没有会过期的 TIME_WAIT，SO_REUSEADDR 也不起作用",
+        "bind 也失败：“地址已被占用”（EADDRINUSE）；这里没有会过期的 TIME_WAIT，SO_REUSEADDR 也不起作用"),
     )?;
     fs::remove_file(path)?;
     stage.fact(
         UnixStream::connect(path).is_err_and(|error| error.kind() == ErrorKind::NotFound),
-        "after unlink there is no such address any more (ENOENT)",
-        "unlink 之后，这个地址就不存在了（ENOENT）",
+        (
+            "after unlink there is no such address any more (ENOENT)",
+            "unlink 之后，这个地址就不存在了（ENOENT）",
+        ),
     )?;
     let listener = UnixListener::bind(path)?;
     stage.fact(
         listener.local_addr()?.as_pathname() == Some(path),
-        "and bind succeeds again: a server of this kind unlinks what its predecessor left behind",
-        "bind 也重新成功：这类服务器启动时，要先 unlink 前任留下的文件",
+        ("and bind succeeds again: a server of this kind unlinks what its predecessor left behind",
+        "bind 也重新成功：这类服务器启动时，要先 unlink 前任留下的文件"),
     )?;
     Ok(listener)
 }
 
 fn permissions(stage: &mut Stage, path: &Path) -> LessonResult {
-    stage.scene("Permissions decide who may connect", "文件权限决定谁可以连接")?;
+    stage.scene(("Permissions decide who may connect", "文件权限决定谁可以连接"))?;
     // Root may do anything; so a thread of root's asks for files as the user 65534, nobody
     // (setfsuid(2), per thread).
     let root = geteuid().is_root();
@@ -182,12 +191,12 @@ fn permissions(stage: &mut Stage, path: &Path) -> LessonResult {
         setfsuid(Uid::from_raw(u32::MAX)) == nobody
     };
     if root && !thread::scope(|scope| scope.spawn(become_nobody).join().unwrap_or(false)) {
-        stage.say(
+        stage.say((
             "Root may connect whatever the permissions are, and this container has no other user \
              to show \
                 it with.",
             "无论权限如何，root 都可以连接；而这个容器里没有别的用户可供演示。",
-        )?;
+        ))?;
         return Ok(());
     }
     let connect = || {
@@ -207,7 +216,7 @@ fn permissions(stage: &mut Stage, path: &Path) -> LessonResult {
         ("our own user", "我们自己的用户")
     };
     stage.say(
-        format!(
+        (format!(
             "A server listens on this file. A client of {who} tries to connect, twice; in between \
              we \
             chmod the file."
@@ -215,7 +224,7 @@ fn permissions(stage: &mut Stage, path: &Path) -> LessonResult {
         format!(
             "有一个服务器在监听这个文件。{whom}的客户端尝试连接两次；两次之间我们用 chmod 改变文件权\
             限。"
-        ),
+        )),
     )?;
     fs::set_permissions(path, Permissions::from_mode(shut))?;
     let refused = connect();
@@ -223,23 +232,25 @@ fn permissions(stage: &mut Stage, path: &Path) -> LessonResult {
     let admitted = connect();
     stage.fact(
         refused.is_err_and(|error| error.kind() == ErrorKind::PermissionDenied),
-        format!(
-            "with mode {shut:04o} {who} cannot connect (EACCES): connecting needs the right \
+        (
+            format!(
+                "with mode {shut:04o} {who} cannot connect (EACCES): connecting needs the right \
             to write"
+            ),
+            format!("权限为 {shut:04o} 时，{whom}无法连接（EACCES）：连接需要写权限"),
         ),
-        format!("权限为 {shut:04o} 时，{whom}无法连接（EACCES）：连接需要写权限"),
     )?;
     stage.fact(
         admitted.is_ok(),
-        format!(
+        (format!(
             "with mode {open:04o} the same client is let in: chmod is this server's access control"
         ),
-        format!("权限改为 {open:04o}，同一个客户端就连上了：chmod 就是这个服务器的访问控制"),
+        format!("权限改为 {open:04o}，同一个客户端就连上了：chmod 就是这个服务器的访问控制")),
     )
 }
 
 fn datagram(stage: &mut Stage, path: &Path) -> LessonResult {
-    stage.scene("Datagrams between two processes", "两个进程之间的数据报")?;
+    stage.scene(("Datagrams between two processes", "两个进程之间的数据报"))?;
     let inbox = UnixDatagram::bind(path)?;
     inbox.set_read_timeout(Some(PATIENCE))?;
     setsockopt(&inbox, PassCred, &true)?;
@@ -253,8 +264,10 @@ fn datagram(stage: &mut Stage, path: &Path) -> LessonResult {
     let ended = process.0.wait()?;
     let told = [&first[..], b"\n", &second].concat();
     stage.show(
-        "/bin/sh ran printf twice; two recvmsg, each on a line",
-        "/bin/sh 执行了两次 printf；两次 recvmsg，各占一行",
+        (
+            "/bin/sh ran printf twice; two recvmsg, each on a line",
+            "/bin/sh 执行了两次 printf；两次 recvmsg，各占一行",
+        ),
         &told,
     )?;
     stage.fact(
@@ -263,16 +276,18 @@ fn datagram(stage: &mut Stage, path: &Path) -> LessonResult {
             && second == b"two"
             && is(writer, theirs)
             && is(writer_again, theirs),
-        format!(
-            "process {theirs} wrote twice, and exactly two messages arrived, each with its \
+        (
+            format!(
+                "process {theirs} wrote twice, and exactly two messages arrived, each with its \
              writer's number"
+            ),
+            format!("进程 {theirs} 写了两次，到达的正好是两条消息，而且都带着写者的进程号"),
         ),
-        format!("进程 {theirs} 写了两次，到达的正好是两条消息，而且都带着写者的进程号"),
     )
 }
 
 fn boundaries(stage: &mut Stage) -> LessonResult {
-    stage.scene("Stream and datagram compared", "流与数据报的对比")?;
+    stage.scene(("Stream and datagram compared", "流与数据报的对比"))?;
     let messages = ["ls", "ps aux", "exit"];
     let total: usize = messages.iter().map(|message| message.len()).sum();
 
@@ -282,7 +297,7 @@ fn boundaries(stage: &mut Stage) -> LessonResult {
         stream.message(message);
         stream.writer(&mut ours).write_all(message.as_bytes())?;
     }
-    wait_until("all three messages are there", "三条消息都到了", || {
+    wait_until(("all three messages are there", "三条消息都到了"), || {
         Ok(queued(&theirs)? == total)
     })?;
     let glued = stream.reader(&mut theirs).read(&mut [0; 1024])?;
@@ -306,18 +321,22 @@ fn boundaries(stage: &mut Stage) -> LessonResult {
     stage.draw(&datagram)?;
     stage.fact(
         glued == total,
-        format!(
-            "the stream glued three messages together: one read of {glued} bytes. Not only TCP \
+        (
+            format!(
+                "the stream glued three messages together: one read of {glued} bytes. Not only TCP \
              does \
             so: every stream does"
+            ),
+            format!("流把三条消息粘在了一起：一次读到 {glued} 字节。不只是 TCP，凡是字节流都如此"),
         ),
-        format!("流把三条消息粘在了一起：一次读到 {glued} 字节。不只是 TCP，凡是字节流都如此"),
     )?;
     stage.fact(
         messages.iter().map(|message| message.len()).eq(apart),
-        "the datagrams stayed apart. And unlike UDP's, these are neither lost nor reordered: a \
+        (
+            "the datagrams stayed apart. And unlike UDP's, these are neither lost nor reordered: a \
          full queue \
             makes the sender wait",
-        "数据报保持分开。而且与 UDP 不同，它们既不会丢失也不会乱序：队列满了，发送方就得等待",
+            "数据报保持分开。而且与 UDP 不同，它们既不会丢失也不会乱序：队列满了，发送方就得等待",
+        ),
     )
 }

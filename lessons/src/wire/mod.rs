@@ -55,9 +55,9 @@ fn straight(
     real: &RealSession,
     line: &str,
 ) -> Result<CommandOutput, LessonError> {
-    stage.scene("One command, message by message", "一条命令，逐条消息地看")?;
+    stage.scene(("One command, message by message", "一条命令，逐条消息地看"))?;
     stage.say(
-        format!(
+        (format!(
             "labsh runs `{line}` through a real labshd, in plain mode: without TLS, so that \
              everybody can read along. \
              Between the two sits a proxy of ours, which decodes every message and passes it on."
@@ -65,41 +65,42 @@ fn straight(
         format!(
             "labsh 通过真正的 labshd 执行 `{line}`，使用明文模式（plain mode）：没有 TLS，所以谁都能看懂。两者之间是我们\
              自己的代理，它解码每条消息，再原样转发。"
-        ),
+        )),
     )?;
     let watched = watch(real, line, Wire::Straight)?;
     let (before, behind) = watched
         .frames
         .split_at(watched.frames.iter().take_while(|(_, frame)| frame.kind != Kind::Open).count());
     stage.list(
-        "who is there? → from labsh, ← from labshd; kind, (channel), bytes of header + body",
-        "对方是谁？→ 来自 labsh，← 来自 labshd；类型、（通道）、消息头 + 正文的字节数",
+        (
+            "who is there? → from labsh, ← from labshd; kind, (channel), bytes of header + body",
+            "对方是谁？→ 来自 labsh，← 来自 labshd；类型、（通道）、消息头 + 正文的字节数",
+        ),
         table(before),
     )?;
-    stage.list("the command", "命令", table(behind))?;
+    stage.list(("the command", "命令"), table(behind))?;
     stage.show(
-        "what labsh received from the command",
-        "labsh 收到的命令输出",
+        ("what labsh received from the command", "labsh 收到的命令输出"),
         &watched.ran.stdout,
     )?;
     stage.draw(&watched.up)?;
     stage.draw(&watched.down)?;
     stage.notice(
-        "First both ends prove that they know the key: challenge, response, welcome. Then `open` \
+        ("First both ends prove that they know the key: challenge, response, welcome. Then `open` \
          says what to run. \
          `exit` says how it ended and how many bytes there were on each stream: what is missing \
          would show.",
         "先由双方证明自己知道密钥：challenge、response、welcome。然后 `open` 说明要执行什么。`exit` 说明怎样结束、每个流共有\
-         多少字节：少了一个字节也看得出来。",
+         多少字节：少了一个字节也看得出来。"),
     )?;
     let count = |kind| watched.frames.iter().filter(|(_, frame)| frame.kind == kind).count();
     let (messages, data) = (watched.frames.len(), watched.ran.stdout.len());
     stage.fact(
         count(Kind::Open) == 1 && count(Kind::Exit) == 1 && watched.sent() == watched.ran.stdout,
-        format!(
+        (format!(
             "{messages} messages passed, and their stdout bodies are the {data} bytes of the output"
         ),
-        format!("经过了 {messages} 条消息，其中 stdout 消息的正文正是输出的 {data} 字节"),
+        format!("经过了 {messages} 条消息，其中 stdout 消息的正文正是输出的 {data} 字节")),
     )?;
     Ok(watched.ran)
 }
@@ -113,9 +114,9 @@ fn cut(
     wire: Wire,
 ) -> LessonResult {
     if wire == Wire::Chopped {
-        stage.scene("The same, chopped into single bytes", "同样的会话，切成一个个字节")?;
+        stage.scene(("The same, chopped into single bytes", "同样的会话，切成一个个字节"))?;
     } else {
-        stage.scene("The same, glued into large blocks", "同样的会话，粘成大块")?;
+        stage.scene(("The same, glued into large blocks", "同样的会话，粘成大块"))?;
     }
     let watched = watch(real, line, wire)?;
     let pieces = |flow: &Flow| {
@@ -137,11 +138,13 @@ fn cut(
     };
     stage.fact(
         holds,
-        format!(
-            "labshd's {messages} messages were passed on in {writes} pieces, the largest of {}",
-            counted(largest as usize, "byte")
+        (
+            format!(
+                "labshd's {messages} messages were passed on in {writes} pieces, the largest of {}",
+                counted(largest as usize, "byte")
+            ),
+            format!("labshd 的 {messages} 条消息被分成 {writes} 块转发，最大的一块 {largest} 字节"),
         ),
-        format!("labshd 的 {messages} 条消息被分成 {writes} 块转发，最大的一块 {largest} 字节"),
     )?;
     let whole = watched.sent() == watched.ran.stdout;
     if whole && watched.ran != *straight {
@@ -157,15 +160,17 @@ fn cut(
     let (size, digest) = (watched.ran.stdout.len(), digest(&watched.ran.stdout));
     stage.fact(
         whole,
-        format!("the result is the same: {}, SHA-256 {digest}…", counted(size, "byte")),
-        format!("结果相同：{size} 字节，SHA-256 {digest}…"),
+        (
+            format!("the result is the same: {}, SHA-256 {digest}…", counted(size, "byte")),
+            format!("结果相同：{size} 字节，SHA-256 {digest}…"),
+        ),
     )?;
     if wire == Wire::Glued {
         stage.notice(
-            "Neither end noticed anything. Where a message begins and ends stands in its header, \
+            ("Neither end noticed anything. Where a message begins and ends stands in its header, \
              and nowhere else: not in \
              the writes, not in the segments, not in the reads.",
-            "两端都毫无察觉。一条消息从哪里开始、到哪里结束，只写在它的消息头里：与怎样写、怎样分段、怎样读都无关。",
+            "两端都毫无察觉。一条消息从哪里开始、到哪里结束，只写在它的消息头里：与怎样写、怎样分段、怎样读都无关。"),
         )?;
     }
     Ok(())
