@@ -178,11 +178,11 @@ fn assert_steps_move_the_bytes(browser: &Browser, page: &Path) {
     assert_eq!(number(&state(browser), "at"), steps - 1);
     browser.click(&format!("{FIGURE} .back"));
     assert_eq!(number(&state(browser), "at"), steps - 2);
-    browser.click(&format!("{FIGURE} .forth"));
-    browser.click(&format!("{FIGURE} .forth"));
+    browser.click(&format!("{FIGURE} .forward"));
+    browser.click(&format!("{FIGURE} .forward"));
     assert_eq!(state(browser), last);
     assert_eq!(
-        browser.eval(&format!("return document.querySelector('{FIGURE} .forth').disabled;")),
+        browser.eval(&format!("return document.querySelector('{FIGURE} .forward').disabled;")),
         true
     );
     assert_eq!(browser.console(), [""; 0]);

@@ -1,8 +1,8 @@
-//! Every text twice: whoever writes one for students writes it in English and in Chinese.
+//! English and Chinese: the language of a lesson, and texts that exist in both.
 
 use std::str::FromStr;
 
-/// The language in which a lesson is told.
+/// The language in which a lesson is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Language {
     /// English.
@@ -12,8 +12,8 @@ pub enum Language {
 }
 
 impl Language {
-    /// As the locale says (`LC_ALL`, `LC_MESSAGES`, `LANG`, the first that is set and not empty:
-    /// locale(7)).
+    /// The language of the locale: the first of `LC_ALL`, `LC_MESSAGES` and `LANG` that is set and
+    /// not empty (locale(7)).
     pub fn of_locale() -> Self {
         let variable = |name| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
         let locale =
@@ -34,6 +34,9 @@ impl FromStr for Language {
     }
 }
 
+/// A constant text: English, Chinese.
+pub(crate) type ConstText = (&'static str, &'static str);
+
 /// A text in both languages.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Text {
@@ -42,12 +45,12 @@ pub struct Text {
 }
 
 impl Text {
-    /// Both at once: there is no way to leave one out.
+    /// Takes both at once, so that neither can be forgotten.
     pub fn new(english: impl Into<String>, chinese: impl Into<String>) -> Self {
         Self { english: english.into(), chinese: chinese.into() }
     }
 
-    /// The text in one of them.
+    /// Returns the text in one language.
     pub fn get(&self, language: Language) -> &str {
         match language {
             Language::English => &self.english,
@@ -56,14 +59,14 @@ impl Text {
     }
 }
 
-/// What is the same in both: names, addresses.
+/// A text that is the same in both languages: a name, an address.
 impl From<&str> for Text {
     fn from(text: &str) -> Self {
         Self::new(text, text)
     }
 }
 
-/// What is the same in both: names, addresses.
+/// A text that is the same in both languages: a name, an address.
 impl From<String> for Text {
     fn from(text: String) -> Self {
         Self::new(text.clone(), text)
@@ -75,4 +78,9 @@ impl<English: Into<String>, Chinese: Into<String>> From<(English, Chinese)> for 
     fn from((english, chinese): (English, Chinese)) -> Self {
         Self::new(english, chinese)
     }
+}
+
+/// Returns a number with its noun: `1 byte`, `2 bytes`.
+pub(crate) fn counted(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }

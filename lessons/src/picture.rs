@@ -1,42 +1,41 @@
-//! A picture of a flow in characters: writes above, reads below, each byte of both in the same
-//! column.
+//! Draws a flow in characters: writes above, reads below, each byte of both in the same column.
 
 use unicode_width::UnicodeWidthChar;
 
-use crate::flow::{Carrier, Message, Record, What};
-use crate::language::{Language, Text};
-use crate::layout::{self, Block, Line, Track};
-use crate::print::{OutputFormat, Style, counted};
+use crate::flow::{Carrier, Message, Record, StepKind};
+use crate::format::{OutputFormat, Style};
+use crate::language::{Language, Text, counted};
+use crate::layout::{self, Block, Interval, Line, Track};
 use crate::wrap::{escape, fit, width, wrap};
 
-/// Lines of blocks that one picture may have; what comes behind them is counted.
-const LINES: usize = 3;
+/// Lines of blocks per picture; the calls after them are counted.
+const MAX_LINES: usize = 3;
 
 /// Messages that the legend names.
-const NAMED: usize = 12;
+const MAX_LEGEND_MESSAGES: usize = 12;
 
-/// Backgrounds that black letters can be read on, as numbers of the 256-colour palette; one for
-/// each message in turn.
-const COLORS: [u8; 6] = [117, 215, 114, 218, 227, 183];
+/// Background colours of the messages, in turn: entries of the 256-colour palette on which black
+/// letters are readable.
+const MESSAGE_COLORS: [u8; 6] = [117, 215, 114, 218, 227, 183];
 
-/// What is no part of any message.
-const NOBODY: u8 = 250;
+/// The background colour of bytes that belong to no message.
+const NO_MESSAGE_COLOR: u8 = 250;
 
-/// The lines of the picture, each no wider than the look allows.
-pub(crate) fn draw(record: &Record, language: Language, look: OutputFormat) -> Vec<String> {
-    Picture { record, language, look }.draw()
+/// Returns the lines of the picture, none wider than the format allows.
+pub(crate) fn draw(record: &Record, language: Language, format: OutputFormat) -> Vec<String> {
+    Picture { record, language, format }.draw()
 }
 
 struct Picture<'a> {
     record: &'a Record,
     language: Language,
-    look: OutputFormat,
+    format: OutputFormat,
 }
 
 /// One column of a row.
 #[derive(Debug, Clone, Copy)]
 struct Cell {
-    /// Nothing behind a character that is two columns wide.
+    /// `None` in the second column of a wide character.
     character: Option<char>,
     paint: Paint,
 }
@@ -47,7 +46,7 @@ enum Paint {
     Faint,
     /// On the colour of a message.
     On(u8),
-    /// The half column in the colour of a message that a block ends with.
+    /// The right edge of a block: half a column in the colour of a message.
     Edge(u8),
 }
 
@@ -55,159 +54,155 @@ const BLANK: Cell = Cell { character: Some(' '), paint: Paint::Plain };
 
 impl Picture<'_> {
     fn draw(&self) -> Vec<String> {
-        let tracks: Vec<Track> = [What::Write, What::Segment, What::Read]
-            .into_iter()
-            .filter_map(|what| layout::track(self.record, what))
-            .collect();
+        let tracks = layout::tracks(self.record);
+        let names = tracks.iter().map(|track| width(self.track_name(track.kind)));
+        let margin = 1 + names.chain([width(self.byte_name())]).max().unwrap_or(0);
+        let axis = layout::axis(self.record, &tracks, |track, block| width(&track.label(block)));
+        let lines = layout::lines(&axis, self.format.width - margin, MAX_LINES);
         let mut drawn = vec![self.heading()];
-        let names = tracks.iter().map(|track| width(self.name(track.what)));
-        let margin = 1 + names.chain([width(self.say("byte", "字节"))]).max().unwrap_or(0);
-        let segments =
-            layout::axis(self.record, &tracks, |track, block| width(&self.size(track, block)));
-        let lines = layout::lines(&segments, self.look.width - margin, LINES);
         for line in &lines {
             self.line(&mut drawn, &tracks, line, margin);
         }
-        drawn.extend(self.notes(&tracks, &lines, segments.len()));
+        drawn.extend(self.notes(&tracks, &lines, axis.len()));
         drawn.extend(self.legend());
         drawn
     }
 
-    fn say<'w>(&self, english: &'w str, chinese: &'w str) -> &'w str {
+    /// Returns the text in the language of the picture.
+    fn choose<'t>(&self, english: &'t str, chinese: &'t str) -> &'t str {
         match self.language {
             Language::English => english,
             Language::Chinese => chinese,
         }
     }
 
-    fn name(&self, what: What) -> &'static str {
-        match what {
-            What::Write if self.is_passed_on() => self.say("came", "到来"),
-            What::Read if self.is_passed_on() => self.say("went on", "转发"),
-            What::Write => self.say("written", "写入"),
-            What::Segment => self.say("segments", "报文段"),
-            What::Read => self.say("read", "读出"),
+    fn track_name(&self, kind: StepKind) -> &'static str {
+        match kind {
+            StepKind::Write if self.is_proxy() => self.choose("arrived", "到来"),
+            StepKind::Read if self.is_proxy() => self.choose("forwarded", "转发"),
+            StepKind::Write => self.choose("written", "写入"),
+            StepKind::Segment => self.choose("segments", "报文段"),
+            StepKind::Read => self.choose("read", "读出"),
         }
     }
 
-    fn is_passed_on(&self) -> bool {
+    fn byte_name(&self) -> &'static str {
+        self.choose("byte", "字节")
+    }
+
+    fn is_proxy(&self) -> bool {
         self.record.carrier == Carrier::Proxy
     }
 
-    /// So many writes and reads, or what stands for them at a proxy.
-    fn count(&self, writes: usize, reads: usize) -> Text {
-        if self.is_passed_on() {
-            let english = format!("{}, {}", counted(writes, "message"), counted(reads, "piece"));
-            return Text::new(english, format!("{writes} 条消息，{reads} 块"));
+    /// Returns how many writes and reads there were; at a proxy, messages and pieces.
+    fn calls(&self, writes: usize, reads: usize) -> String {
+        match (self.language, self.is_proxy()) {
+            (Language::English, false) => {
+                format!("{}, {}", counted(writes, "write"), counted(reads, "read"))
+            }
+            (Language::English, true) => {
+                format!("{}, {}", counted(writes, "message"), counted(reads, "piece"))
+            }
+            (Language::Chinese, false) => format!("写 {writes} 次，读 {reads} 次"),
+            (Language::Chinese, true) => format!("{writes} 条消息，{reads} 块"),
         }
-        let english = format!("{}, {}", counted(writes, "write"), counted(reads, "read"));
-        Text::new(english, format!("写 {writes} 次，读 {reads} 次"))
     }
 
-    /// From whom to whom, and how many calls it took.
+    /// Returns the flow's label, its size and the number of its calls.
     fn heading(&self) -> String {
-        let of = |what| self.record.steps.iter().filter(move |step| step.what == what);
-        let bytes = of(What::Write).map(|step| step.end - step.start).sum::<u64>() as usize;
-        let (writes, reads) = (of(What::Write).count(), of(What::Read).count());
-        let calls = self.count(writes, reads);
-        let words = Text::new(
-            format!("{}, {}", counted(bytes, "byte"), calls.get(Language::English)),
-            format!("{bytes} 字节，{}", calls.get(Language::Chinese)),
-        );
-        let counts = words.get(self.language);
+        let steps = |kind| self.record.steps.iter().filter(move |step| step.kind == kind);
+        let bytes = steps(StepKind::Write).map(|step| step.end - step.start).sum::<u64>() as usize;
+        let calls = self.calls(steps(StepKind::Write).count(), steps(StepKind::Read).count());
+        let counts = match self.language {
+            Language::English => format!("{}, {calls}", counted(bytes, "byte")),
+            Language::Chinese => format!("{bytes} 字节，{calls}"),
+        };
         let label = escape(self.record.label.get(self.language).as_bytes());
-        let label = fit(&label, self.look.width.saturating_sub(width(counts) + 2));
-        format!("{}  {}", Style::Label.on(&label, self.look), Style::Faint.on(counts, self.look))
+        let label = fit(&label, self.format.width.saturating_sub(width(&counts) + 2));
+        let (label, counts) =
+            (Style::Label.apply(&label, self.format), Style::Faint.apply(&counts, self.format));
+        format!("{label}  {counts}")
     }
 
-    /// What stands beside a block: how many bytes, and where the order is not that of the bytes,
-    /// which call it was.
-    fn size(&self, track: &Track, block: &Block) -> String {
-        let number = if track.in_order { String::new() } else { format!("#{}: ", block.number) };
-        let again = if block.calls > 1 { format!("×{}", block.calls) } else { String::new() };
-        format!("{number}{}{again}", block.end - block.start)
-    }
-
+    /// Adds the rows of one line: lanes with the labels of their blocks, then the axis.
     fn line(&self, drawn: &mut Vec<String>, tracks: &[Track], line: &Line, margin: usize) {
         let mut add = |name: &str, row: &[Cell]| {
-            let blank = " ".repeat(margin - width(name));
-            drawn.push(format!("{}{blank}{}", Style::Faint.on(name, self.look), self.paint(row)));
+            let padding = " ".repeat(margin - width(name));
+            let name = Style::Faint.apply(name, self.format);
+            drawn.push(format!("{name}{padding}{}", self.render(row)));
         };
         for track in tracks {
             for (index, lane) in track.lanes.iter().enumerate() {
-                let sizes = self.sizes(track, lane, line);
-                if track.what != What::Read {
-                    add("", &sizes);
+                let labels = block_labels(track, lane, line);
+                if track.kind != StepKind::Read {
+                    add("", &labels);
                 }
-                let name = if index == 0 { self.name(track.what) } else { "" };
+                let name = if index == 0 { self.track_name(track.kind) } else { "" };
                 add(name, &self.blocks(track, index, line));
-                if track.what == What::Read {
-                    add("", &sizes);
+                if track.kind == StepKind::Read {
+                    add("", &labels);
                 }
             }
         }
-        add(self.say("byte", "字节"), &self.places(line));
+        add(self.byte_name(), &self.axis(line));
     }
 
-    /// A lane's blocks.
+    /// Draws the blocks of a lane; the first lane of reads also shows which bytes were never read.
     fn blocks(&self, track: &Track, lane: usize, line: &Line) -> Vec<Cell> {
-        let mut row = vec![BLANK; line.columns[line.segments.len()]];
-        if track.what == What::Read && lane == 0 {
-            // What nobody read, on whatever lane.
-            for (index, segment) in line.segments.iter().enumerate() {
-                let read = track.lanes.iter().flatten().any(|block| segment.is_in(block));
-                if segment.start < segment.end && !read {
+        let mut row = vec![BLANK; line.columns[line.intervals.len()]];
+        if track.kind == StepKind::Read && lane == 0 {
+            for (index, interval) in line.intervals.iter().enumerate() {
+                let read = track.lanes.iter().flatten().any(|block| interval.is_in(block));
+                if !interval.is_empty() && !read {
                     let columns = line.columns[index]..line.columns[index + 1];
                     row[columns].fill(Cell { character: Some('·'), paint: Paint::Faint });
                 }
             }
         }
         for block in &track.lanes[lane] {
-            let mut own =
-                (0..line.segments.len()).filter(|index| line.segments[*index].is_in(block));
-            let Some(first) = own.next() else { continue };
-            let last = own.next_back().unwrap_or(first);
-            self.block(&mut row, line, block, first, last);
+            if let Some((first, last)) = line.extent(block) {
+                self.block(&mut row, line, block, first, last);
+            }
         }
         row
     }
 
-    /// One block, from its first to its last segment on this line.
+    /// Draws one block, from its first to its last interval on this line.
     fn block(&self, row: &mut [Cell], line: &Line, block: &Block, first: usize, last: usize) {
         let (from, to) = (line.columns[first], line.columns[last + 1]);
-        let owner = |index: usize| self.owner(line.segments[index].start, block);
+        let message_of = |index: usize| self.message_at(line.intervals[index].start, block);
         let mut index = first;
         while index <= last {
-            // As far as the same message goes.
-            let message = owner(index);
-            let next = (index..=last).find(|other| owner(*other) != message).unwrap_or(last + 1);
+            // All neighbouring intervals of the same message at once.
+            let message = message_of(index);
+            let next =
+                (index..=last).find(|other| message_of(*other) != message).unwrap_or(last + 1);
             let columns = line.columns[index]..line.columns[next];
             let (fill, color) = self.fill(message);
             row[columns.clone()].fill(Cell { character: Some(fill), paint: Paint::On(color) });
             if index > first {
-                let edge = if self.look.color { '│' } else { '|' };
+                let edge = if self.format.color { '│' } else { '|' };
                 row[columns.start].character = Some(edge);
             }
-            self.label(row, columns.start + 1, columns.end - 1, message, Paint::On(color));
+            self.message_label(row, columns.start + 1, columns.end - 1, message, Paint::On(color));
             index = next;
         }
-        let (begins, ends) =
-            (line.segments[first].start == block.start, line.segments[last].end == block.end);
-        if self.look.color {
-            if ends {
-                let color = self.fill(owner(last)).1;
-                row[to - 1] = Cell { character: Some('▌'), paint: Paint::Edge(color) };
-            }
-        } else {
+        let begins = line.intervals[first].start == block.start;
+        let ends = line.intervals[last].end == block.end;
+        if !self.format.color {
             row[from].character = Some(if begins { '[' } else { '…' });
             row[to - 1].character = Some(if ends { ']' } else { '…' });
+        } else if ends {
+            let color = self.fill(message_of(last)).1;
+            row[to - 1] = Cell { character: Some('▌'), paint: Paint::Edge(color) };
         }
     }
 
-    /// Whose the byte at this place is; an empty call's is the empty message there.
-    fn owner(&self, place: u64, block: &Block) -> Option<usize> {
-        let holds = |message: &Message| message.start <= place && place < message.end;
-        let is_empty = |message: &Message| message.start == place && message.end == place;
+    /// Returns the message of the byte at this offset of a block; for an empty block, the empty
+    /// message there.
+    fn message_at(&self, offset: u64, block: &Block) -> Option<usize> {
+        let holds = |message: &Message| message.start <= offset && offset < message.end;
+        let is_empty = |message: &Message| message.start == offset && message.end == offset;
         let messages = &self.record.messages;
         if block.start == block.end {
             messages.iter().position(is_empty)
@@ -216,15 +211,15 @@ impl Picture<'_> {
         }
     }
 
-    /// What a message's blocks are filled with, and on which colour.
+    /// Returns the character and the colour that a message's blocks are filled with.
     fn fill(&self, message: Option<usize>) -> (char, u8) {
         let letter = message.map_or(' ', letter);
-        let color = message.map_or(NOBODY, |index| COLORS[index % COLORS.len()]);
-        (if self.look.color { ' ' } else { letter }, color)
+        let color = message.map_or(NO_MESSAGE_COLOR, message_color);
+        (if self.format.color { ' ' } else { letter }, color)
     }
 
-    /// A message's letter and, if there is room, what it is called, in the middle of these columns.
-    fn label(
+    /// Centres a message's letter between two columns, with the message's label if it fits.
+    fn message_label(
         &self,
         row: &mut [Cell],
         from: usize,
@@ -233,146 +228,108 @@ impl Picture<'_> {
         paint: Paint,
     ) {
         let Some(index) = message.filter(|_| to > from) else { return };
-        let name = escape(self.record.messages[index].label.get(self.language).as_bytes());
-        let long =
-            if self.look.color { format!("{} {name}", letter(index)) } else { format!(" {name} ") };
-        // At least one letter of the filling must remain on either side of a name in plain text.
-        let room = to - from;
-        let fits = width(&long) + 2 * usize::from(!self.look.color) <= room;
-        let text = if fits && !name.is_empty() { long } else { letter(index).to_string() };
-        put(row, from + (room - width(&text)) / 2, &text, paint);
+        let label = escape(self.record.messages[index].label.get(self.language).as_bytes());
+        let long = if self.format.color {
+            format!("{} {label}", letter(index))
+        } else {
+            format!(" {label} ")
+        };
+        // In plain text at least one letter of the filling remains on either side.
+        let fill = 2 * usize::from(!self.format.color);
+        let fits = !label.is_empty() && width(&long) + fill <= to - from;
+        let text = if fits { long } else { letter(index).to_string() };
+        write_into(row, from + (to - from - width(&text)) / 2, &text, paint);
     }
 
-    /// The sizes of a lane's blocks, each in the middle of its block.
-    fn sizes(&self, track: &Track, lane: &[Block], line: &Line) -> Vec<Cell> {
-        let mut row = vec![BLANK; line.columns[line.segments.len()]];
-        for block in lane {
-            let mut own =
-                (0..line.segments.len()).filter(|index| line.segments[*index].is_in(block));
-            let Some(first) = own.next() else { continue };
-            let last = own.next_back().unwrap_or(first);
-            let (from, to) = (line.columns[first], line.columns[last + 1]);
-            let size = self.size(track, block);
-            if width(&size) < to - from {
-                put(&mut row, from + (to - from - width(&size)) / 2, &size, Paint::Plain);
-            }
-        }
-        row
-    }
-
-    /// Where messages begin and the flow ends, counted in bytes.
-    fn places(&self, line: &Line) -> Vec<Cell> {
-        let end = line.columns[line.segments.len()];
+    /// Draws the axis: the offsets at which the line and the messages begin.
+    fn axis(&self, line: &Line) -> Vec<Cell> {
+        let end = line.columns[line.intervals.len()];
         let mut row = vec![BLANK; end];
-        let begins = |place| self.record.messages.iter().any(|message| message.start == place);
+        let begins = |offset| self.record.messages.iter().any(|message| message.start == offset);
         let mut free = 0;
-        for (index, segment) in line.segments.iter().enumerate() {
-            let (column, text) = (line.columns[index], segment.start.to_string());
-            if (index == 0 || begins(segment.start)) && column >= free && column + text.len() <= end
-            {
-                put(&mut row, column, &text, Paint::Faint);
+        for (index, interval) in line.intervals.iter().enumerate() {
+            let (column, text) = (line.columns[index], interval.start.to_string());
+            let fits = column >= free && column + text.len() <= end;
+            if (index == 0 || begins(interval.start)) && fits {
+                write_into(&mut row, column, &text, Paint::Faint);
                 free = column + text.len() + 1;
             }
         }
         row
     }
 
-    /// What the picture leaves out or cannot show.
-    fn notes(&self, tracks: &[Track], lines: &[Line], segments: usize) -> Vec<String> {
+    /// Returns what the picture leaves out or cannot show, in parentheses.
+    fn notes(&self, tracks: &[Track], lines: &[Line], intervals: usize) -> Vec<String> {
         let mut notes = Vec::new();
-        let shown: usize = lines.iter().map(|line| line.segments.len()).sum();
-        let end =
-            lines.last().and_then(|line| line.segments.last()).map_or(0, |segment| segment.end);
-        if shown < segments {
-            let behind = |what| -> usize {
-                let blocks =
-                    tracks.iter().filter(|track| track.what == what).flat_map(|track| &track.lanes);
-                let hidden = |block: &&Block| {
-                    !lines
-                        .iter()
-                        .flat_map(|line| &line.segments)
-                        .any(|segment| segment.is_in(block))
-                };
-                blocks.flatten().filter(hidden).map(|block| block.calls).sum()
+        let drawn: Vec<&Interval> = lines.iter().flat_map(|line| &line.intervals).collect();
+        if drawn.len() < intervals {
+            let end = drawn.last().map_or(0, |interval| interval.end);
+            let hidden = |kind| -> usize {
+                let is_hidden = |block: &&Block| !drawn.iter().any(|one| one.is_in(block));
+                blocks_of(tracks, kind).filter(is_hidden).map(|block| block.calls).sum()
             };
-            let calls = self.count(behind(What::Write), behind(What::Read));
-            let english =
-                format!("not drawn: {}, from byte {end} on", calls.get(Language::English));
-            let chinese = format!("第 {end} 字节以后没有画出：{}", calls.get(Language::Chinese));
-            notes.push(Text::new(english, chinese));
+            let calls = self.calls(hidden(StepKind::Write), hidden(StepKind::Read));
+            notes.push(match self.language {
+                Language::English => format!("not drawn: {calls}, from byte {end} on"),
+                Language::Chinese => format!("第 {end} 字节以后没有画出：{calls}"),
+            });
         }
         if lines.iter().any(|line| !line.to_scale) {
-            notes.push(Text::new("widths are not to scale", "宽度不按比例"));
+            notes.push(self.choose("widths are not to scale", "宽度不按比例").to_owned());
         }
-        let reads: Vec<&Block> = tracks
-            .iter()
-            .filter(|track| track.what == What::Read)
-            .flat_map(|track| &track.lanes)
-            .flatten()
-            .collect();
-        let unread = |segment: &layout::Segment| {
-            segment.start < segment.end && !reads.iter().any(|block| segment.is_in(block))
+        let reads: Vec<&Block> = blocks_of(tracks, StepKind::Read).collect();
+        let unread = |interval: &&Interval| {
+            !interval.is_empty() && !reads.iter().any(|block| interval.is_in(block))
         };
-        if !reads.is_empty() && lines.iter().flat_map(|line| &line.segments).any(unread) {
-            notes.push(Text::new("·· was never read", "·· 没有被读出"));
+        if !reads.is_empty() && drawn.iter().any(unread) {
+            notes.push(self.choose("·· was never read", "·· 没有被读出").to_owned());
         }
         if notes.is_empty() {
             return Vec::new();
         }
-        let notes: Vec<&str> = notes.iter().map(|words| words.get(self.language)).collect();
         let text = match self.language {
             Language::English => format!("({})", notes.join("; ")),
             Language::Chinese => format!("（{}）", notes.join("；")),
         };
-        wrap(&text, self.look.width).iter().map(|line| Style::Faint.on(line, self.look)).collect()
+        let lines = wrap(&text, self.format.width);
+        lines.iter().map(|line| Style::Faint.apply(line, self.format)).collect()
     }
 
-    /// Which letter and colour is which message.
+    /// Returns the letters and colours of the messages with their labels and sizes.
     fn legend(&self) -> Vec<String> {
+        let mut legend = Legend { width: self.format.width, lines: Vec::new() };
         let messages = &self.record.messages;
-        let mut lines = vec![(String::new(), 0)];
-        let mut add = |painted: &str, columns: usize| {
-            let taken = lines.last().map_or(0, |(_, taken)| *taken);
-            if taken > 0 && taken + 3 + columns > self.look.width {
-                lines.push((String::new(), 0));
-            }
-            if let Some((line, taken)) = lines.last_mut() {
-                let gap = if *taken > 0 { "   " } else { "" };
-                line.push_str(gap);
-                line.push_str(painted);
-                *taken += gap.len() + columns;
-            }
-        };
-        for (index, message) in messages.iter().enumerate().take(NAMED) {
-            let color = COLORS[index % COLORS.len()];
-            let sign = Cell { character: Some(letter(index)), paint: Paint::On(color) };
-            let space = Cell { paint: Paint::On(color), ..BLANK };
-            let sign = if self.look.color {
-                self.paint(&[space, sign, space])
+        for (index, message) in messages.iter().enumerate().take(MAX_LEGEND_MESSAGES) {
+            let letter =
+                Cell { character: Some(letter(index)), paint: Paint::On(message_color(index)) };
+            let space = Cell { character: Some(' '), ..letter };
+            let (sign, sign_width) = if self.format.color {
+                (self.render(&[space, letter, space]), 3)
             } else {
-                letter(index).to_string()
+                (self.render(&[letter]), 1)
             };
+            let label = escape(message.label.get(self.language).as_bytes());
+            let label = fit(&label, self.format.width / 2);
             let bytes = (message.end - message.start) as usize;
-            let words =
-                Text::new(format!(" ({})", counted(bytes, "byte")), format!("（{bytes} 字节）"));
-            let name =
-                fit(&escape(message.label.get(self.language).as_bytes()), self.look.width / 2);
-            let text = format!(" {name}{}", words.get(self.language));
-            let columns = width(&text) + if self.look.color { 3 } else { 1 };
-            add(&format!("{sign}{text}"), columns);
+            let text = match self.language {
+                Language::English => format!(" {label} ({})", counted(bytes, "byte")),
+                Language::Chinese => format!(" {label}（{bytes} 字节）"),
+            };
+            legend.add(&format!("{sign}{text}"), sign_width + width(&text));
         }
-        if let Some(more) = messages.len().checked_sub(NAMED).filter(|more| *more > 0) {
-            let words = Text::new(format!("and {more} more"), format!("另有 {more} 条"));
-            let text = words.get(self.language);
-            add(text, width(text));
+        let more = messages.len().saturating_sub(MAX_LEGEND_MESSAGES);
+        if more > 0 {
+            let text = Text::new(format!("and {more} more"), format!("另有 {more} 条"));
+            let text = text.get(self.language);
+            legend.add(text, width(text));
         }
-        lines.into_iter().map(|(line, _)| line).filter(|line| !line.is_empty()).collect()
+        legend.lines.into_iter().map(|(line, _)| line).collect()
     }
 
-    /// A row as text, with colours where they are understood; blanks at its end are left away.
-    fn paint(&self, row: &[Cell]) -> String {
+    /// Returns a row as text, with colours if the format has them, without blanks at its end.
+    fn render(&self, row: &[Cell]) -> String {
         let is_blank = |cell: &Cell| {
-            cell.character == Some(' ') && !matches!(cell.paint, Paint::On(_) if self.look.color)
+            cell.character == Some(' ') && !matches!(cell.paint, Paint::On(_) if self.format.color)
         };
         let end = row.iter().rposition(|cell| !is_blank(cell)).map_or(0, |last| last + 1);
         let mut text = String::new();
@@ -384,7 +341,7 @@ impl Picture<'_> {
                 Paint::On(color) => Some(format!("38;5;16;48;5;{color}")),
                 Paint::Edge(color) => Some(format!("38;5;{color}")),
             };
-            match parameters.filter(|_| self.look.color) {
+            match parameters.filter(|_| self.format.color) {
                 Some(parameters) => {
                     text.push_str(&format!("\x1b[{parameters}m{characters}\x1b[0m"))
                 }
@@ -395,14 +352,56 @@ impl Picture<'_> {
     }
 }
 
-/// The letter of a message: A to Z, a to z, and again.
+/// The entries of a legend, set into lines; each line with its width in columns.
+struct Legend {
+    width: usize,
+    lines: Vec<(String, usize)>,
+}
+
+impl Legend {
+    fn add(&mut self, entry: &str, columns: usize) {
+        const GAP: &str = "   ";
+        match self.lines.last_mut() {
+            Some((line, used)) if *used + GAP.len() + columns <= self.width => {
+                line.push_str(GAP);
+                line.push_str(entry);
+                *used += GAP.len() + columns;
+            }
+            _ => self.lines.push((entry.to_owned(), columns)),
+        }
+    }
+}
+
+fn blocks_of(tracks: &[Track], kind: StepKind) -> impl Iterator<Item = &Block> {
+    tracks.iter().filter(move |track| track.kind == kind).flat_map(|track| &track.lanes).flatten()
+}
+
+/// Draws the labels of a lane's blocks, each centred on its block.
+fn block_labels(track: &Track, lane: &[Block], line: &Line) -> Vec<Cell> {
+    let mut row = vec![BLANK; line.columns[line.intervals.len()]];
+    for block in lane {
+        let Some((first, last)) = line.extent(block) else { continue };
+        let (from, to) = (line.columns[first], line.columns[last + 1]);
+        let label = track.label(block);
+        if width(&label) < to - from {
+            write_into(&mut row, from + (to - from - width(&label)) / 2, &label, Paint::Plain);
+        }
+    }
+    row
+}
+
+/// Returns the letter of a message: A to Z, a to z, and again.
 fn letter(message: usize) -> char {
     let letters = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
     char::from(letters[message % letters.len()])
 }
 
+fn message_color(message: usize) -> u8 {
+    MESSAGE_COLORS[message % MESSAGE_COLORS.len()]
+}
+
 /// Writes a text into a row; what does not fit is left out.
-fn put(row: &mut [Cell], mut column: usize, text: &str, paint: Paint) {
+fn write_into(row: &mut [Cell], mut column: usize, text: &str, paint: Paint) {
     for character in text.chars() {
         let columns = character.width().unwrap_or(0);
         let Some(cells) = row.get_mut(column..column + columns).filter(|cells| !cells.is_empty())

@@ -1,14 +1,15 @@
-//! What pictures of known flows look like.
+//! Pictures of known flows.
 
 use super::*;
-use crate::Flow;
+use crate::flow::Flow;
 
 const PLAIN: OutputFormat = OutputFormat { width: 60, color: false };
 
-fn english(flow: &Flow, look: OutputFormat) -> Vec<String> {
-    draw(&flow.record(), Language::English, look)
+fn english(flow: &Flow, format: OutputFormat) -> Vec<String> {
+    draw(&flow.record(), Language::English, format)
 }
 
+/// Returns a flow with one write for each message.
 fn messages(sizes: &[usize]) -> Flow {
     let flow = Flow::new("client → server");
     for (index, size) in sizes.iter().enumerate() {
@@ -19,7 +20,7 @@ fn messages(sizes: &[usize]) -> Flow {
 }
 
 #[test]
-fn glued_messages_lie_in_one_block() {
+fn glued_messages_share_a_block() {
     let flow = messages(&[6, 6]);
     flow.read(&[b'x'; 12]);
     assert_eq!(
@@ -37,7 +38,7 @@ fn glued_messages_lie_in_one_block() {
 }
 
 #[test]
-fn a_message_that_came_apart_lies_in_several() {
+fn a_split_message_is_read_in_part() {
     let flow = messages(&[1000]);
     flow.read(&[b'x'; 600]);
     let drawn = english(&flow, PLAIN);
@@ -47,7 +48,7 @@ fn a_message_that_came_apart_lies_in_several() {
 }
 
 #[test]
-fn datagrams_that_came_late_short_or_never_are_where_they_were_written() {
+fn late_truncated_and_lost_datagrams_are_below_their_writes() {
     let flow = messages(&[8, 8, 8]);
     flow.received(2, b"xxxxxxxx");
     flow.received(0, b"xxx");
@@ -58,7 +59,7 @@ fn datagrams_that_came_late_short_or_never_are_where_they_were_written() {
 }
 
 #[test]
-fn reads_that_brought_nothing_are_counted_in_one_block() {
+fn empty_reads_are_counted_in_one_block() {
     let flow = messages(&[4]);
     flow.read(b"xxxx");
     (0..1000).for_each(|_| flow.read(b""));
@@ -68,7 +69,7 @@ fn reads_that_brought_nothing_are_counted_in_one_block() {
 }
 
 #[test]
-fn what_a_proxy_passed_on_is_not_called_a_read() {
+fn a_proxy_has_messages_and_pieces() {
     let flow = Flow::over(Carrier::Proxy, "a → b");
     for label in ["one", "two"] {
         flow.message(label);
@@ -77,11 +78,14 @@ fn what_a_proxy_passed_on_is_not_called_a_read() {
     flow.read(b"xxxxxxxx");
     let drawn = english(&flow, PLAIN);
     assert_eq!(drawn[0], "a → b  8 bytes, 2 messages, 1 piece");
-    assert!(drawn[2].starts_with("came    [") && drawn[3].starts_with("went on ["), "{drawn:#?}");
+    assert!(
+        drawn[2].starts_with("arrived   [") && drawn[3].starts_with("forwarded ["),
+        "{drawn:#?}"
+    );
 }
 
 #[test]
-fn what_is_left_out_is_counted() {
+fn calls_that_are_not_drawn_are_counted() {
     let flow = messages(&[300]);
     (0..300).for_each(|_| flow.read(b"x"));
     let drawn = english(&flow, PLAIN).join("\n");
@@ -96,7 +100,7 @@ fn what_is_left_out_is_counted() {
 }
 
 #[test]
-fn no_line_is_wider_than_the_terminal_in_any_look_or_language() {
+fn no_line_is_wider_than_the_format_allows() {
     let flow = Flow::new("客户端 → 服务器".repeat(9));
     for size in [1, 12, 0, 5000, 3, 700, 700] {
         flow.message("第一条很长很长的消息\u{1b}[2J".repeat(size % 3));
@@ -115,9 +119,8 @@ fn no_line_is_wider_than_the_terminal_in_any_look_or_language() {
     }
 }
 
-/// Colours change nothing but colours: the same places, sizes and letters.
 #[test]
-fn with_colours_every_byte_is_in_the_same_column() {
+fn colours_do_not_change_the_columns() {
     let flow = messages(&[6, 60, 6]);
     flow.read(&[b'x'; 40]);
     flow.read(&[b'x'; 32]);
@@ -133,7 +136,7 @@ fn with_colours_every_byte_is_in_the_same_column() {
     };
     assert_eq!(ends(&plain[3], ']'), ends(&colored[3], '▌'));
     assert_eq!(ends(&plain[3], '|'), ends(&colored[3], '│'));
-    // Whoever sees no colours sees the letters.
+    // Messages also differ by their letters.
     assert!(colored[3].contains("B PING 1") && colored[3].contains("C ▌"), "{colored:#?}");
 }
 

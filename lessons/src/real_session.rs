@@ -1,6 +1,6 @@
 //! The server and the client that the lesson `wire` watches.
 //!
-//! The program supplies both: the lessons depend neither on labshd nor on labsh.
+//! The program supplies both, so the lessons depend neither on the server nor on the client.
 
 use std::net::SocketAddr;
 

@@ -1,23 +1,24 @@
-//! A class: lessons chosen by name and given one after the other.
+//! Selects lessons by name and runs them one after the other.
 
 use std::io::{self, Write};
 
+use crate::format::OutputFormat;
 use crate::language::Language;
 use crate::options::Options;
-use crate::print::{OutputFormat, Printer};
+use crate::print::Printer;
 use crate::stage::{Item, LessonError, LessonResult, Stage};
 use crate::{LESSONS, Lesson};
 
-/// A name that is no lesson's.
+/// No lesson has this name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("there is no lesson {name}; {}", match .nearest {
     Some(nearest) => format!("did you mean {nearest}?"),
     None => format!("there are: {}", names()),
 })]
 pub struct UnknownLesson {
-    /// As it was written.
+    /// The name, as it was written.
     pub name: String,
-    /// The lesson that is called almost so.
+    /// The lesson with the most similar name.
     pub nearest: Option<&'static str>,
 }
 
@@ -25,14 +26,13 @@ fn names() -> String {
     LESSONS.iter().map(|lesson| lesson.name).collect::<Vec<_>>().join(", ")
 }
 
-/// How alike a name and a lesson's must be for the one to be taken for the other mistyped
-/// (Jaro-Winkler, 0 to 1).
-const ALIKE: f64 = 0.75;
+/// How similar a name must be to a lesson's to count as a misspelling of it (Jaro-Winkler, 0 to 1).
+const MIN_SIMILARITY: f64 = 0.75;
 
-/// How much of a name must be written for the lesson to be recognised, in bytes.
-const SHORTEST_PART: usize = 3;
+/// How many bytes of a lesson's name suffice to recognise the lesson.
+const MIN_PART_LENGTH: usize = 3;
 
-/// The lessons with these names, in this order; `all` is all of them.
+/// Returns the lessons with these names, in this order; `all` stands for every lesson.
 pub fn select_lessons(names: &[String]) -> Result<Vec<Lesson>, UnknownLesson> {
     let mut lessons = Vec::new();
     for name in names {
@@ -50,63 +50,72 @@ pub fn select_lessons(names: &[String]) -> Result<Vec<Lesson>, UnknownLesson> {
     Ok(lessons)
 }
 
-/// The lesson whose name is almost this one, or that this is a part of.
+/// Returns the lesson whose name contains `name`, or else the most similar one.
 fn nearest(name: &str) -> Option<&'static str> {
-    let part =
-        LESSONS.iter().find(|lesson| name.len() >= SHORTEST_PART && lesson.name.contains(name));
-    let alike = |lesson: &&Lesson| strsim::jaro_winkler(lesson.name, name);
-    let similar = || LESSONS.iter().max_by(|one, other| alike(one).total_cmp(&alike(other)));
-    part.or_else(|| similar().filter(|lesson| alike(lesson) >= ALIKE)).map(|lesson| lesson.name)
+    let containing =
+        LESSONS.iter().find(|lesson| name.len() >= MIN_PART_LENGTH && lesson.name.contains(name));
+    let similarity = |lesson: &&Lesson| strsim::jaro_winkler(lesson.name, name);
+    let similar = || {
+        let most =
+            LESSONS.iter().max_by(|one, other| similarity(one).total_cmp(&similarity(other)));
+        most.filter(|lesson| similarity(lesson) >= MIN_SIMILARITY)
+    };
+    containing.or_else(similar).map(|lesson| lesson.name)
 }
 
-/// A lesson that has been given.
+/// What a lesson showed and how it ended.
 #[derive(Debug)]
 pub struct LessonReport {
-    /// Which.
+    /// The lesson.
     pub lesson: Lesson,
-    /// Everything that was told and shown, up to where it failed if it did.
+    /// Everything that it showed, up to its end or its failure.
     pub items: Vec<Item>,
     /// How it ended.
     pub outcome: LessonResult,
 }
 
-/// Gives lessons and prints them while they happen. One that fails says so and does not stop those
-/// behind it.
+/// Runs lessons and prints them while they run.
+///
+/// A lesson that fails is reported, and the next one follows. The refusal of an option by the only
+/// lesson is not printed: it is for the caller to report.
 ///
 /// # Errors
-/// Only those of `out`; how each lesson ended is in what is returned.
+/// Only those of `out`; the reports say how each lesson ended.
 pub fn run_lessons(
     lessons: &[Lesson],
     options: &Options,
     language: Language,
-    look: OutputFormat,
+    format: OutputFormat,
     out: &mut dyn Write,
 ) -> io::Result<Vec<LessonReport>> {
-    let mut printer = Printer::new(language, look, out);
-    let mut all = Vec::new();
+    let mut printer = Printer::new(language, format, out);
+    let mut reports = Vec::new();
     for lesson in lessons {
         printer.title(lesson)?;
-        // The lesson ends where nothing can be printed any more; that is not its own failure.
-        let mut unprintable = None;
-        let mut tell = |item: &Item| {
+        // A lesson ends when it cannot be printed; that is not a failure of its own.
+        let mut print_error = None;
+        let mut print = |item: &Item| {
             printer.item(item).map_err(|error| {
                 let kind = error.kind();
-                unprintable = Some(error);
+                print_error = Some(error);
                 io::Error::from(kind)
             })
         };
-        let mut stage = Stage::new(options, &mut tell);
-        let outcome = (lesson.teach)(&mut stage);
-        let items = stage.told().to_vec();
-        if let Some(error) = unprintable {
+        let mut stage = Stage::new(options, &mut print);
+        let outcome = (lesson.run)(&mut stage);
+        let items = stage.items().to_vec();
+        if let Some(error) = print_error {
             return Err(error);
         }
-        // Where there is only one, a wish that cannot be met is wrong use: the caller's to refuse.
         if lessons.len() > 1 || !matches!(outcome, Err(LessonError::BadOption(_))) {
             printer.outcome(&outcome)?;
         }
-        all.push(LessonReport { lesson: *lesson, items, outcome });
+        reports.push(LessonReport { lesson: *lesson, items, outcome });
     }
-    printer.end(&all)?;
-    Ok(all)
+    if reports.len() > 1 {
+        let failed = reports.iter().filter(|report| report.outcome.is_err());
+        let failed: Vec<&str> = failed.map(|report| report.lesson.name).collect();
+        printer.summary(reports.len(), &failed)?;
+    }
+    Ok(reports)
 }

@@ -1,5 +1,4 @@
-//! Which bytes each TCP segment carried, as far as the sender's kernel lets one know it for
-//! certain.
+//! Finds out which bytes each TCP segment carried, as far as the sender's kernel makes it certain.
 
 use std::io;
 use std::net::TcpStream;
@@ -9,30 +8,32 @@ use crate::flow::Flow;
 use crate::kernel::segments_sent;
 use crate::sockets::unsent;
 
-/// A sender that is looked at between its calls.
+/// Observes the segments of one sender between its calls.
 ///
-/// The kernel counts segments and says how much has not left it. Where exactly one segment left
-/// between two looks, it carried exactly what left. Where more did, nobody can say where one ended,
-/// and then nothing is noted at all.
+/// The kernel counts segments and reports how many bytes it has not sent yet. If exactly one
+/// segment left between two observations, it carried exactly the bytes that left. If several left,
+/// the borders between them are unknown, and then no segment is recorded at all.
 pub(crate) struct Segments<'a> {
     flow: &'a Flow,
     sender: &'a TcpStream,
+    /// Segments sent at the last observation.
     count: u32,
-    left: u64,
+    /// Bytes sent at the last observation.
+    sent: u64,
     known: Vec<(Duration, u64, u64)>,
     certain: bool,
 }
 
 impl<'a> Segments<'a> {
-    /// Of a connection on which this flow is the first that its sender sends.
+    /// Observes a sender that has sent nothing yet and will send only this flow.
     pub(crate) fn new(flow: &'a Flow, sender: &'a TcpStream) -> Self {
-        Self { flow, sender, count: 0, left: 0, known: Vec::new(), certain: true }
+        Self { flow, sender, count: 0, sent: 0, known: Vec::new(), certain: true }
     }
 
-    /// Looks what has left since the last look; to be called between the sender's calls.
-    pub(crate) fn look(&mut self) -> io::Result<()> {
+    /// Observes what was sent since the last observation; called between the sender's calls.
+    pub(crate) fn observe(&mut self) -> io::Result<()> {
         let (written, at) = self.flow.progress();
-        // Two questions that belong together: ask again if a segment left between them.
+        // Both numbers must be of the same time: a segment may leave between the two queries.
         let (count, unsent) = loop {
             let count = segments_sent(self.sender)?;
             let unsent = unsent(self.sender)?;
@@ -40,21 +41,21 @@ impl<'a> Segments<'a> {
                 break (count, unsent as u64);
             }
         };
-        let left = written.saturating_sub(unsent);
-        match (count - self.count, left > self.left) {
+        let sent = written.saturating_sub(unsent);
+        match (count - self.count, sent > self.sent) {
             (0, false) => {}
-            (1, true) => self.known.push((at, self.left, left)),
-            // Several at once, or one that was sent again.
+            (1, true) => self.known.push((at, self.sent, sent)),
+            // Several segments at once, or a retransmission.
             _ => self.certain = false,
         }
-        (self.count, self.left) = (count, left);
+        (self.count, self.sent) = (count, sent);
         Ok(())
     }
 
-    /// Notes the segments in the flow if all of them are known.
-    pub(crate) fn note(self) {
+    /// Records the segments in the flow if every border is known.
+    pub(crate) fn record(self) {
         let (written, _) = self.flow.progress();
-        if self.certain && self.left == written {
+        if self.certain && self.sent == written {
             self.known.iter().for_each(|(at, start, end)| self.flow.carried(*at, *start, *end));
         }
     }
@@ -65,21 +66,20 @@ mod tests {
     use std::io::Write;
 
     use super::*;
-    use crate::flow::What;
+    use crate::flow::StepKind;
     use crate::kernel::tcp_info;
     use crate::sockets::{pair, queued, wait_until};
 
-    /// Which bytes the segments of a flow carried, where that was noted.
+    /// Returns the bounds of the segments that were recorded.
     fn extents(flow: &Flow) -> Vec<(u64, u64)> {
         let record = flow.record();
-        let segments = record.steps.iter().filter(|step| step.what == What::Segment);
+        let segments = record.steps.iter().filter(|step| step.kind == StepKind::Segment);
         segments.map(|step| (step.start, step.end)).collect()
     }
 
     #[test]
-    fn what_was_sent_at_once_is_one_segment_for_each_write() {
-        // On a very busy machine an acknowledgement may be so late that something is sent again:
-        // once more, then.
+    fn with_nodelay_every_write_is_a_segment() {
+        // On a busy machine a late acknowledgement may cause a retransmission: then try again.
         let known = (0..50).find_map(|_| {
             let (client, _server) = pair().unwrap();
             client.set_nodelay(true).unwrap();
@@ -87,16 +87,16 @@ mod tests {
             let mut segments = Segments::new(&flow, &client);
             for text in ["abc", "de"] {
                 flow.writer(&client).write_all(text.as_bytes()).unwrap();
-                segments.look().unwrap();
+                segments.observe().unwrap();
             }
-            segments.note();
+            segments.record();
             (tcp_info(&client).unwrap().tcpi_total_retrans == 0).then(|| extents(&flow))
         });
         assert_eq!(known.unwrap(), [(0, 3), (3, 5)]);
     }
 
     #[test]
-    fn where_one_ended_is_not_guessed() {
+    fn unknown_borders_are_not_recorded() {
         let (client, server) = pair().unwrap();
         client.set_nodelay(true).unwrap();
         let flow = Flow::new("a → b");
@@ -104,9 +104,9 @@ mod tests {
         for text in ["abc", "de"] {
             flow.writer(&client).write_all(text.as_bytes()).unwrap();
         }
-        wait_until(("both are there", "两个都到了"), || Ok(queued(&server)? == 5)).unwrap();
-        segments.look().unwrap();
-        segments.note();
+        wait_until(("both have arrived", "两个都到了"), || Ok(queued(&server)? == 5)).unwrap();
+        segments.observe().unwrap();
+        segments.record();
         assert_eq!(extents(&flow), []);
     }
 }

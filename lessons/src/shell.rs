@@ -1,120 +1,123 @@
-//! Real commands, whose output lessons send.
+//! Runs real commands, whose output the lessons send.
 
 use std::io::{self, Read};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
 use crate::language::{Language, Text};
-use crate::sockets::PATIENCE;
 use crate::stage::LessonError;
 
-/// Most that a command may print: enough for a lesson, and read byte by byte in no time.
-pub(crate) const MOST: usize = 1 << 20;
+/// Bytes that a command may print: enough for a lesson, and still quick to read byte by byte.
+const MAX_OUTPUT_BYTES: usize = 1 << 20;
 
-/// What a teacher's command printed on its standard output.
+/// How long a command may run.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Returns what the teacher's command prints on its stdout.
 ///
 /// # Errors
-/// [`LessonError::BadOption`] if it fails, prints nothing, prints more than [`MOST`] bytes or does
-/// not end.
+/// [`LessonError::BadOption`] if the command fails, prints nothing, prints more than
+/// [`MAX_OUTPUT_BYTES`] or does not end within [`COMMAND_TIMEOUT`].
 pub(crate) fn output_of(line: &str) -> Result<Vec<u8>, LessonError> {
-    let (output, status, complaint) = run(line)?;
-    let why = if !status.success() {
-        let complaint = complaint.lines().next().unwrap_or_default().to_owned();
-        let said = if complaint.is_empty() { complaint } else { format!(" ({complaint})") };
-        (format!("failed: {status}{said}"), format!("失败了：{status}{said}"))
+    let (output, status, stderr) = run(line)?;
+    let (english, chinese) = if !status.success() {
+        let message = stderr.lines().next().unwrap_or_default();
+        let message = if message.is_empty() { String::new() } else { format!(" ({message})") };
+        (format!("failed: {status}{message}"), format!("失败了：{status}{message}"))
     } else if output.is_empty() {
         ("prints nothing".to_owned(), "什么也没有输出".to_owned())
     } else {
         return Ok(output);
     };
-    Err(LessonError::BadOption(Text::new(
+    Err(LessonError::bad_option((
         format!(
-            "the command '{line}' {}; choose a command that prints something and ends, such as \
-             'seq 5000'",
-            why.0
+            "the command '{line}' {english}; choose a command that prints something and ends, such \
+             as 'seq 5000'"
         ),
-        format!("命令 '{line}' {}；请换一条有输出、会自己结束的命令，例如 'seq 5000'", why.1),
+        format!("命令 '{line}' {chinese}；请换一条有输出、会自己结束的命令，例如 'seq 5000'"),
     )))
 }
 
-/// What a command answers to whoever asks: all that it prints on either stream, however it ends.
+/// Returns everything that a command prints on stdout and stderr, however it ends.
 pub(crate) fn answer_of(line: &str) -> Result<Vec<u8>, LessonError> {
     Ok(run(&format!("exec 2>&1\n{line}"))?.0)
 }
 
+/// Runs a line in `/bin/sh`; returns its stdout, its exit status and its stderr.
 fn run(line: &str) -> Result<(Vec<u8>, ExitStatus, String), LessonError> {
     let mut command = Command::new("/bin/sh");
     command.args(["-c", line]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    // In a process group of its own, so that all that it starts can be ended with it.
+    // In a process group of its own, so that everything it starts can be killed with it.
     let mut child = command.process_group(0).spawn()?;
     let result = read_both(&mut child);
     if result.is_err() {
-        // Whoever is not there any more need not be ended.
+        // An error means that the group has ended by itself.
         let _ = killpg(Pid::from_raw(child.id() as i32), Signal::SIGKILL);
     }
     let status = child.wait()?;
-    match result {
-        Ok((output, complaint)) => Ok((output, status, complaint)),
-        Err(why) => Err(LessonError::BadOption(Text::new(
+    let (output, stderr) = result.map_err(|reason| {
+        LessonError::bad_option((
             format!(
-                "the command '{line}' {}; choose one that ends by itself, or cut it short with \
-                | head -c 100000",
-                why.get(Language::English)
+                "the command '{line}' {}; choose one that ends by itself, or shorten its output \
+                 with | head -c 100000",
+                reason.get(Language::English)
             ),
             format!(
                 "命令 '{line}' {}；请换一条会自己结束的命令，或者用 | head -c 100000 截短",
-                why.get(Language::Chinese)
+                reason.get(Language::Chinese)
             ),
-        ))),
-    }
+        ))
+    })?;
+    Ok((output, status, stderr))
 }
 
-/// Both streams to their ends, or why they were not read so far.
+/// Reads stdout and stderr to their ends; an error says what is wrong with the command.
 fn read_both(child: &mut Child) -> Result<(Vec<u8>, String), Text> {
-    let (sender, output) = mpsc::channel();
-    read_in_thread(child.stdout.take(), sender);
-    let (sender, complaint) = mpsc::channel();
-    read_in_thread(child.stderr.take(), sender);
-    let end = |receiver: mpsc::Receiver<io::Result<Vec<u8>>>| {
-        let read = receiver.recv_timeout(PATIENCE);
-        let seconds = PATIENCE.as_secs();
-        let read = read.map_err(|_| {
-            Text::new(
-                format!("did not end within {seconds} s"),
-                format!("在 {seconds} 秒内没有结束"),
-            )
-        })?;
-        let bytes = read.map_err(|error| {
-            Text::new(format!("could not be read: {error}"), format!("的输出读不出来：{error}"))
-        })?;
-        if bytes.len() > MOST {
-            let chinese = format!("的输出超过 {MOST} 字节");
-            return Err(Text::new(format!("prints more than {MOST} bytes"), chinese));
-        }
-        Ok(bytes)
-    };
-    Ok((end(output)?, String::from_utf8_lossy(&end(complaint)?).into_owned()))
+    let stdout = read_in_thread(child.stdout.take());
+    let stderr = read_in_thread(child.stderr.take());
+    Ok((complete(&stdout)?, String::from_utf8_lossy(&complete(&stderr)?).into_owned()))
 }
 
-/// Two pipes must be emptied at the same time: a command that has filled the one would never get to
-/// close the other. The thread ends at the end of the stream, which is there at the latest when the
-/// command has been killed.
+/// Waits for all bytes of one stream.
+fn complete(stream: &mpsc::Receiver<io::Result<Vec<u8>>>) -> Result<Vec<u8>, Text> {
+    let bytes = stream.recv_timeout(COMMAND_TIMEOUT).map_err(|_| {
+        let seconds = COMMAND_TIMEOUT.as_secs();
+        Text::new(format!("did not end within {seconds} s"), format!("在 {seconds} 秒内没有结束"))
+    })?;
+    let bytes = bytes.map_err(|error| {
+        Text::new(format!("could not be read: {error}"), format!("的输出读不出来：{error}"))
+    })?;
+    if bytes.len() > MAX_OUTPUT_BYTES {
+        return Err(Text::new(
+            format!("prints more than {MAX_OUTPUT_BYTES} bytes"),
+            format!("的输出超过 {MAX_OUTPUT_BYTES} 字节"),
+        ));
+    }
+    Ok(bytes)
+}
+
+/// Reads a stream in a thread of its own, up to one byte more than allowed.
+///
+/// Both pipes must be emptied at the same time: a command that has filled one of them would never
+/// close the other. The thread ends with its stream, at the latest when the command is killed.
 fn read_in_thread(
     stream: Option<impl Read + Send + 'static>,
-    result: mpsc::Sender<io::Result<Vec<u8>>>,
-) {
+) -> mpsc::Receiver<io::Result<Vec<u8>>> {
+    let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
         let mut bytes = Vec::new();
-        let read =
-            stream.map_or(Ok(0), |stream| stream.take(MOST as u64 + 1).read_to_end(&mut bytes));
-        // Nobody listens any more if the other stream was the first to be too long.
-        let _ = result.send(read.map(|_| bytes));
+        let limit = MAX_OUTPUT_BYTES as u64 + 1;
+        let read = stream.map_or(Ok(0), |stream| stream.take(limit).read_to_end(&mut bytes));
+        // The receiver is gone if the other stream has failed.
+        let _ = sender.send(read.map(|_| bytes));
     });
+    receiver
 }
 
 #[cfg(test)]
@@ -126,16 +129,16 @@ mod tests {
     }
 
     #[test]
-    fn output_comes_as_it_is() {
+    fn output_is_unchanged() {
         assert_eq!(output_of("printf 'a\\n\\0b'").unwrap(), b"a\n\0b");
         assert_eq!(output_of("seq 5000").unwrap().len(), 23893);
-        // Filling one pipe while the other is being read.
+        // Fills one pipe while the other is being read.
         assert_eq!(output_of("seq 50000 >&2; echo done").unwrap(), b"done\n");
         assert_eq!(answer_of("echo a; echo b >&2; exit 3").unwrap(), b"a\nb\n");
     }
 
     #[test]
-    fn commands_that_are_of_no_use_are_refused_with_a_remedy() {
+    fn unsuitable_commands_are_refused_with_a_remedy() {
         assert!(refusal("exit 3").contains("failed: exit status: 3; choose"));
         assert!(refusal("nosuch_command_here").contains("not found"));
         assert!(refusal("true").contains("prints nothing"));

@@ -1,5 +1,5 @@
-//! What several lessons need of sockets beyond std: a connected pair, what waits in the kernel's
-//! buffers, waiting for a fact.
+//! What several lessons need beyond std: connected pairs, time limits, the kernel's queues, waiting
+//! for a fact, and the end of a thread.
 
 use std::io::{self, Read};
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
@@ -10,75 +10,73 @@ use std::time::{Duration, Instant};
 use nix::libc;
 
 use crate::flow::uninterrupted;
-use crate::language::Text;
+use crate::language::{ConstText, Text};
 use crate::stage::{LessonError, LessonResult};
 
-/// How long anything on loopback may take: a lesson that has gone wrong ends with an error instead
-/// of hanging.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+/// The time limit of a read, of a write and of the wait for a fact, so that a lesson that goes
+/// wrong fails instead of hanging.
+pub(crate) const IO_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What a client says.
-pub(crate) const UP: (&str, &str) = ("client → server", "客户端 → 服务器");
+/// The label of a flow of requests.
+pub(crate) const TO_SERVER: ConstText = ("client → server", "客户端 → 服务器");
 
-/// What a server says.
-pub(crate) const DOWN: (&str, &str) = ("server → client", "服务器 → 客户端");
+/// The label of a flow of answers.
+pub(crate) const TO_CLIENT: ConstText = ("server → client", "服务器 → 客户端");
 
-/// Two ends of one TCP connection on loopback: the one that connected, and the one that was
-/// accepted.
+/// Returns the two ends of a TCP connection on loopback, the one that connected first.
 ///
-/// Reading and writing give up after [`PATIENCE`].
+/// Reads and writes on either fail after [`IO_TIMEOUT`].
 pub(crate) fn pair() -> io::Result<(TcpStream, TcpStream)> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let client = TcpStream::connect(listener.local_addr()?)?;
-    // Somebody else on this machine may have connected to the same port in between.
+    // Another program may have connected to this port first: its connection is dropped.
     loop {
         let (server, from) = listener.accept()?;
         if from == client.local_addr()? {
-            return Ok((patient(client)?, patient(server)?));
+            return Ok((with_timeouts(client)?, with_timeouts(server)?));
         }
     }
 }
 
-/// The same socket, whose reads and writes give up after [`PATIENCE`].
-pub(crate) fn patient(socket: TcpStream) -> io::Result<TcpStream> {
-    socket.set_read_timeout(Some(PATIENCE))?;
-    socket.set_write_timeout(Some(PATIENCE))?;
+/// Limits the time of every read and every write on a socket to [`IO_TIMEOUT`].
+pub(crate) fn with_timeouts(socket: TcpStream) -> io::Result<TcpStream> {
+    socket.set_read_timeout(Some(IO_TIMEOUT))?;
+    socket.set_write_timeout(Some(IO_TIMEOUT))?;
     Ok(socket)
 }
 
-/// recv(): whatever has arrived, at least one byte, at most what fits; 0 is the end of the
-/// connection.
+/// recv(2): waits for data and returns how many bytes it read, at most as many as fit; 0 means that
+/// the peer has closed its end.
 pub(crate) fn recv(mut socket: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
     uninterrupted(|| socket.read(buffer))
 }
 
-/// A UDP socket on loopback with a port of its own; reading gives up after [`PATIENCE`].
-pub(crate) fn datagrams() -> io::Result<UdpSocket> {
+/// Returns a UDP socket on loopback with a port of its own, whose reads fail after [`IO_TIMEOUT`].
+pub(crate) fn udp_socket() -> io::Result<UdpSocket> {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
-    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_read_timeout(Some(IO_TIMEOUT))?;
     Ok(socket)
 }
 
-/// Bytes that have arrived and wait to be read (SIOCINQ, tcp(7)); of a datagram socket the size of
-/// the next one (udp(7)).
+/// Returns how many bytes have arrived and wait to be read (SIOCINQ, tcp(7)); on a datagram socket,
+/// the size of the next datagram (udp(7)).
 pub(crate) fn queued(socket: &impl AsFd) -> io::Result<usize> {
-    ask(socket, libc::FIONREAD)
+    size_from_ioctl(socket, libc::FIONREAD)
 }
 
-/// Bytes that were written and that the other end's kernel has not acknowledged yet (SIOCOUTQ,
-/// tcp(7)).
+/// Returns how many written bytes the peer's kernel has not acknowledged yet (SIOCOUTQ, tcp(7)).
 pub(crate) fn unacknowledged(socket: &impl AsFd) -> io::Result<usize> {
-    ask(socket, libc::TIOCOUTQ)
+    size_from_ioctl(socket, libc::TIOCOUTQ)
 }
 
-/// Bytes that were written and have not even left this kernel (SIOCOUTQNSD, linux/sockios.h).
+/// Returns how many written bytes have not left this kernel yet (SIOCOUTQNSD, linux/sockios.h).
 pub(crate) fn unsent(socket: &impl AsFd) -> io::Result<usize> {
     const SIOCOUTQNSD: libc::Ioctl = 0x894B;
-    ask(socket, SIOCOUTQNSD)
+    size_from_ioctl(socket, SIOCOUTQNSD)
 }
 
 #[allow(unsafe_code)]
-fn ask(socket: &impl AsFd, request: libc::Ioctl) -> io::Result<usize> {
+fn size_from_ioctl(socket: &impl AsFd, request: libc::Ioctl) -> io::Result<usize> {
     let mut bytes: libc::c_int = 0;
     // SAFETY: the descriptor is open for as long as it is borrowed, and each request used here
     // writes one int.
@@ -89,24 +87,23 @@ fn ask(socket: &impl AsFd, request: libc::Ioctl) -> io::Result<usize> {
     Ok(usize::try_from(bytes).unwrap_or(0))
 }
 
-/// Looks again and again until a fact holds. Nothing depends on how long that takes, up to
-/// [`PATIENCE`].
+/// Waits until a fact holds, for at most [`IO_TIMEOUT`]; the lessons never rely on how long it
+/// takes.
 ///
 /// # Errors
-/// [`LessonError::NotShown`] with what was waited for, in both languages.
+/// [`LessonError::NotShown`] with the text of the fact.
 pub(crate) fn wait_until(
-    fact: (&str, &str),
+    fact: ConstText,
     mut holds: impl FnMut() -> io::Result<bool>,
 ) -> LessonResult {
-    let (english, chinese) = fact;
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + IO_TIMEOUT;
     while !holds()? {
         if Instant::now() > deadline {
-            let words = Text::new(
-                format!("waited {} s in vain until {english}", PATIENCE.as_secs()),
-                format!("等了 {} 秒，仍未等到：{chinese}", PATIENCE.as_secs()),
-            );
-            return Err(LessonError::NotShown(words));
+            let ((english, chinese), seconds) = (fact, IO_TIMEOUT.as_secs());
+            return Err(LessonError::NotShown(Text::new(
+                format!("{english} (waited {seconds} s)"),
+                format!("{chinese}（等了 {seconds} 秒）"),
+            )));
         }
         thread::sleep(Duration::from_millis(1));
     }
@@ -120,11 +117,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_written_is_counted_until_it_is_read() {
+    fn queued_and_unacknowledged_bytes_are_counted() {
         let (mut client, mut server) = pair().unwrap();
         assert_eq!(queued(&server).unwrap(), 0);
         client.write_all(b"abc").unwrap();
-        wait_until(("three bytes are there", "三个字节到了"), || Ok(queued(&server)? == 3))
+        wait_until(("three bytes have arrived", "三个字节到了"), || Ok(queued(&server)? == 3))
             .unwrap();
         wait_until(("they are acknowledged", "对方已确认"), || {
             Ok(unacknowledged(&client)? == 0)
@@ -136,16 +133,17 @@ mod tests {
     }
 
     #[test]
-    fn of_datagrams_the_next_one_is_counted() {
-        let (sender, receiver) = (datagrams().unwrap(), datagrams().unwrap());
+    fn on_a_datagram_socket_queued_is_the_size_of_the_next_datagram() {
+        let (sender, receiver) = (udp_socket().unwrap(), udp_socket().unwrap());
         for text in ["abc", "de"] {
             sender.send_to(text.as_bytes(), receiver.local_addr().unwrap()).unwrap();
         }
-        wait_until(("the first is there", "第一个到了"), || Ok(queued(&receiver)? == 3)).unwrap();
+        wait_until(("the first has arrived", "第一个到了"), || Ok(queued(&receiver)? == 3))
+            .unwrap();
     }
 
     #[test]
-    fn an_error_ends_the_waiting() {
+    fn an_error_ends_the_wait() {
         let failed = wait_until(("never", "永不"), || Err(io::Error::other("no")));
         assert!(matches!(failed, Err(LessonError::Io(_))));
     }

@@ -1,26 +1,33 @@
-//! Where a lesson is given: what it tells and shows is printed at once, and kept for the page.
+//! The stage of a lesson: prints at once what the lesson shows, and records it for the page.
 
 use std::io;
 
 use crate::flow::{Flow, Record};
-use crate::language::Text;
+use crate::language::{Language, Text};
 use crate::options::Options;
 
-/// How a lesson ends.
+/// The outcome of a lesson.
 pub type LessonResult = Result<(), LessonError>;
 
-/// Why a lesson could not be given.
+/// Why a lesson failed.
 #[derive(Debug, thiserror::Error)]
 pub enum LessonError {
-    /// What was to be seen did not show itself.
-    #[error("it did not show: {}", .0.get(crate::language::Language::English))]
+    /// A fact did not hold, or the lesson waited for it in vain.
+    #[error("expected, but not observed: {}", .0.get(Language::English))]
     NotShown(Text),
-    /// A system call failed that should not have.
+    /// A system call failed unexpectedly.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// What the teacher asked for cannot be done.
-    #[error("{}", .0.get(crate::language::Language::English))]
+    /// The lesson cannot run with these options.
+    #[error("{}", .0.get(Language::English))]
     BadOption(Text),
+}
+
+impl LessonError {
+    /// Refuses the options of the lesson, with a remedy.
+    pub(crate) fn bad_option(text: impl Into<Text>) -> Self {
+        Self::BadOption(text.into())
+    }
 }
 
 impl From<nix::errno::Errno> for LessonError {
@@ -29,101 +36,107 @@ impl From<nix::errno::Errno> for LessonError {
     }
 }
 
-/// Something that a lesson told or showed.
+/// One thing that a lesson showed.
 #[derive(Debug, Clone)]
 pub enum Item {
-    /// A part of the lesson begins.
+    /// The heading of a scene.
     Scene(Text),
     /// An explanation.
-    Say(Text),
-    /// What to look at in what was just shown.
+    Explanation(Text),
+    /// What to look at in the item before.
     Notice(Text),
-    /// Something that a program really received or printed.
-    Shown {
-        /// What it is.
-        what: Text,
-        /// The bytes, as they were.
+    /// Bytes that a program received or printed.
+    Bytes {
+        /// What they are.
+        caption: Text,
+        /// The bytes, unchanged.
         bytes: Vec<u8>,
     },
-    /// What the lesson noted while it went on, line by line: a journal, a table, what a call
-    /// returned.
-    Listed {
-        /// What it is.
-        what: Text,
+    /// Lines that the lesson wrote: a journal, a table, the results of a call.
+    Lines {
+        /// What they are.
+        caption: Text,
         /// The lines.
         lines: Text,
     },
-    /// Writes and reads as blocks.
+    /// Writes and reads, to be drawn as blocks.
     Picture(Record),
-    /// A fact that was checked and held.
+    /// A fact that was checked and holds.
     Fact(Text),
 }
 
-/// What a lesson speaks to.
-pub struct Stage<'a> {
+/// What a lesson shows itself on.
+pub(crate) struct Stage<'a> {
     options: &'a Options,
-    tell: &'a mut dyn FnMut(&Item) -> io::Result<()>,
-    told: Vec<Item>,
+    print: &'a mut dyn FnMut(&Item) -> io::Result<()>,
+    items: Vec<Item>,
 }
 
 impl<'a> Stage<'a> {
-    /// A stage whose every item goes to `tell` as soon as it is there.
-    pub fn new(options: &'a Options, tell: &'a mut dyn FnMut(&Item) -> io::Result<()>) -> Self {
-        Self { options, tell, told: Vec::new() }
+    /// Creates a stage that passes every item to `print` as soon as the lesson shows it.
+    pub(crate) fn new(
+        options: &'a Options,
+        print: &'a mut dyn FnMut(&Item) -> io::Result<()>,
+    ) -> Self {
+        Self { options, print, items: Vec::new() }
     }
 
-    /// What the teacher wants varied.
-    pub fn options(&self) -> &'a Options {
+    /// The variations that the teacher chose.
+    pub(crate) fn options(&self) -> &'a Options {
         self.options
     }
 
-    /// Begins a part of the lesson.
-    pub fn scene(&mut self, text: impl Into<Text>) -> io::Result<()> {
+    /// Begins a scene.
+    pub(crate) fn scene(&mut self, text: impl Into<Text>) -> io::Result<()> {
         self.add(Item::Scene(text.into()))
     }
 
-    /// Explains.
-    pub fn say(&mut self, text: impl Into<Text>) -> io::Result<()> {
-        self.add(Item::Say(text.into()))
+    /// Explains something.
+    pub(crate) fn say(&mut self, text: impl Into<Text>) -> io::Result<()> {
+        self.add(Item::Explanation(text.into()))
     }
 
-    /// Says what to notice.
-    pub fn notice(&mut self, text: impl Into<Text>) -> io::Result<()> {
+    /// Points out what to look at.
+    pub(crate) fn notice(&mut self, text: impl Into<Text>) -> io::Result<()> {
         self.add(Item::Notice(text.into()))
     }
 
-    /// Shows bytes that were really received.
-    pub fn show(&mut self, text: impl Into<Text>, bytes: &[u8]) -> io::Result<()> {
-        self.add(Item::Shown { what: text.into(), bytes: bytes.to_vec() })
+    /// Shows bytes that were received or printed.
+    pub(crate) fn show(&mut self, caption: impl Into<Text>, bytes: &[u8]) -> io::Result<()> {
+        self.add(Item::Bytes { caption: caption.into(), bytes: bytes.to_vec() })
     }
 
-    /// Shows what was noted, line by line.
-    pub fn list(&mut self, text: impl Into<Text>, lines: impl Into<Text>) -> io::Result<()> {
-        self.add(Item::Listed { what: text.into(), lines: lines.into() })
+    /// Shows lines of the lesson's own.
+    pub(crate) fn list(
+        &mut self,
+        caption: impl Into<Text>,
+        lines: impl Into<Text>,
+    ) -> io::Result<()> {
+        self.add(Item::Lines { caption: caption.into(), lines: lines.into() })
     }
 
-    /// Draws what a flow has recorded.
-    pub fn draw(&mut self, flow: &Flow) -> io::Result<()> {
+    /// Draws the calls that a flow has recorded so far.
+    pub(crate) fn draw(&mut self, flow: &Flow) -> io::Result<()> {
         self.add(Item::Picture(flow.record()))
     }
 
-    /// States a fact that must hold for the lesson to be true; where it does not, the lesson fails.
-    pub fn fact(&mut self, holds: bool, text: impl Into<Text>) -> LessonResult {
-        let words = text.into();
+    /// States a fact; the lesson fails if it does not hold.
+    pub(crate) fn fact(&mut self, holds: bool, text: impl Into<Text>) -> LessonResult {
+        let text = text.into();
         if !holds {
-            return Err(LessonError::NotShown(words));
+            return Err(LessonError::NotShown(text));
         }
-        Ok(self.add(Item::Fact(words))?)
+        Ok(self.add(Item::Fact(text))?)
     }
 
-    /// All that was told so far.
-    pub fn told(&self) -> &[Item] {
-        &self.told
+    /// Everything that was shown so far.
+    pub(crate) fn items(&self) -> &[Item] {
+        &self.items
     }
 
     fn add(&mut self, item: Item) -> io::Result<()> {
-        (self.tell)(&item)?;
-        self.told.push(item);
+        (self.print)(&item)?;
+        self.items.push(item);
         Ok(())
     }
 }

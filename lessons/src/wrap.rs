@@ -1,17 +1,16 @@
-//! Text that fits: how wide it is on a terminal, where its lines may break, and how strange bytes
-//! are written.
+//! Measures, breaks and cuts text for a terminal, and escapes received bytes.
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-/// Columns that a text takes; a Chinese character takes two.
+/// Returns how many columns a text takes; a Chinese character takes two.
 pub(crate) fn width(text: &str) -> usize {
     text.width()
 }
 
-/// Lines of at most so many columns, broken at blanks and between Chinese characters.
+/// Breaks a text into lines of so many columns, at blanks and between Chinese characters.
 ///
-/// No line begins with a closing mark (，。」 and the like) or ends with an opening one. A single word
-/// that is longer than a line is broken where the line ends.
+/// No line begins with a closing mark such as ，。」 or ends with an opening one. A word that is
+/// longer than a line is broken at the end of the line.
 pub(crate) fn wrap(text: &str, columns: usize) -> Vec<String> {
     let columns = columns.max(2);
     let mut lines = Vec::new();
@@ -35,7 +34,7 @@ pub(crate) fn wrap(text: &str, columns: usize) -> Vec<String> {
     lines
 }
 
-/// A text in pieces between which a line may end; blanks belong to the piece in front of them.
+/// Splits a text where a line may break; blanks belong to the piece before them.
 fn pieces(text: &str) -> Vec<&str> {
     let mut pieces = Vec::new();
     let mut start = 0;
@@ -61,26 +60,26 @@ fn may_break(before: char, after: char) -> bool {
     before == ' ' || wide(before) || wide(after) || opening(after)
 }
 
-/// As much of the beginning of a text as fits, with … if that is not all.
+/// Cuts a text to so many columns, with … at the end if something is missing.
 pub(crate) fn fit(text: &str, columns: usize) -> String {
     if width(text) <= columns {
         return text.to_owned();
     }
-    let mut kept = String::new();
+    let mut fitting = String::new();
     for character in text.chars() {
-        if width(&kept) + character.width().unwrap_or(0) + 1 > columns {
+        if width(&fitting) + character.width().unwrap_or(0) + 1 > columns {
             break;
         }
-        kept.push(character);
+        fitting.push(character);
     }
     if columns > 0 {
-        kept.push('…');
+        fitting.push('…');
     }
-    kept
+    fitting
 }
 
-/// Received bytes as text that no terminal obeys: what is no UTF-8 becomes `\x80`, control
-/// characters `\n`, `\x1b`.
+/// Returns bytes as text without control characters: they become `\n` or `\x1b`, and bytes that are
+/// not UTF-8 `\x80`.
 pub(crate) fn escape(bytes: &[u8]) -> String {
     let mut text = String::new();
     for chunk in bytes.utf8_chunks() {
@@ -92,8 +91,8 @@ pub(crate) fn escape(bytes: &[u8]) -> String {
                 _ if character.is_ascii_control() => {
                     text.push_str(&format!("\\x{:02x}", character as u32))
                 }
-                // What has no width of its own: C1 controls, marks that change the direction of
-                // writing, joiners.
+                // Characters without a width: C1 controls, joiners, marks that change the direction
+                // of text.
                 _ if character.width().unwrap_or(0) == 0 => {
                     text.push_str(&character.escape_unicode().to_string());
                 }
@@ -122,8 +121,8 @@ mod tests {
             for columns in 2..40 {
                 let lines = wrap(text, columns);
                 assert!(lines.iter().all(|line| width(line) <= columns), "{columns}: {lines:?}");
-                let kept = |text: &str| text.chars().filter(|c| *c != ' ').collect::<String>();
-                assert_eq!(kept(&lines.concat()), kept(text));
+                let letters = |text: &str| text.chars().filter(|c| *c != ' ').collect::<String>();
+                assert_eq!(letters(&lines.concat()), letters(text));
             }
         }
         assert_eq!(wrap("one two three", 8), ["one two", "three"]);
@@ -137,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_cut_visibly() {
+    fn a_cut_is_marked() {
         assert_eq!(fit("粘包粘包", 8), "粘包粘包");
         assert_eq!(fit("粘包粘包", 7), "粘包粘…");
         assert_eq!(fit("粘包粘包", 6), "粘包…");
@@ -145,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_terminal_obeys_nothing_that_was_received() {
+    fn received_bytes_cannot_control_a_terminal() {
         assert_eq!(escape(b"a\tb\r\n\x1b[2J\x7f"), "a\\tb\\r\\n\\x1b[2J\\x7f");
         assert_eq!(escape("é粘\u{202e}\u{9b}".as_bytes()), "é粘\\u{202e}\\u{9b}");
         assert_eq!(escape(&[b'x', 0xff, 0xe7, 0xb2]), "x\\xff\\xe7\\xb2");

@@ -26,7 +26,7 @@ const RELAY: Name = ("relay", "中继");
 const FIRST: Name = ("server, 1st connection", "服务器（第一个连接）");
 const SECOND: Name = ("server, 2nd connection", "服务器（第二个连接）");
 
-pub(crate) fn teach(stage: &mut Stage) -> LessonResult {
+pub(crate) fn run(stage: &mut Stage) -> LessonResult {
     let key = random()?; // Both ends were given it beforehand; it never travels.
     let recorded = challenge_and_response(stage, &key)?;
     replay(stage, &key, &recorded)?;
@@ -108,7 +108,8 @@ fn log_in(wire: &mut Wire, servers_key: &Block, clients_key: &Block) -> io::Resu
 fn challenge_and_response(stage: &mut Stage, key: &Block) -> Result<Block, LessonError> {
     stage.scene(("Challenge and response", "挑战与应答（challenge-response）"))?;
     stage.say(
-        ("The server sends 32 random bytes, the challenge. The client answers with HMAC-SHA256(key, \
+        ("The server sends 32 random bytes, the challenge. The client answers with \
+            HMAC-SHA256(key, \
             challenge). The server computes the same and compares.",
         "服务器发出 32 个随机字节，即挑战（challenge）。客户端回答 HMAC-SHA256(密钥, 挑战)。服务器自己也算\
             一遍，再比较。"),

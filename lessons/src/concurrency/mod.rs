@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::flow::Flow;
-use crate::sockets::{PATIENCE, patient, unacknowledged, wait_until};
+use crate::sockets::{IO_TIMEOUT, unacknowledged, wait_until, with_timeouts};
 use crate::stage::{LessonError, LessonResult, Stage};
 
 /// How many clients come at once when the work is timed.
@@ -23,7 +23,7 @@ const CLIENTS: usize = 8;
 /// How long a server then waits for each, as it would for a disk, a database, a command.
 const WORK: Duration = Duration::from_millis(50);
 
-pub(crate) fn teach(stage: &mut Stage) -> LessonResult {
+pub(crate) fn run(stage: &mut Stage) -> LessonResult {
     one_after_the_other(stage)?;
     a_thread_for_each(stage)?;
     a_task_for_each(stage)?;
@@ -60,8 +60,8 @@ impl Event {
     }
 }
 
-/// What clients and server have in common: what is to be done, and a journal of what happened, in
-/// that order.
+/// What clients and server have in common: what is to be done, and a journal of what happened,
+/// in that order.
 struct Job {
     flows: Vec<Flow>,
     work: Duration,
@@ -134,7 +134,7 @@ fn threads(listener: &TcpListener, job: &Arc<Job>) -> io::Result<()> {
 /// Answers each line with itself, until the client leaves.
 fn talk(socket: TcpStream, job: &Job, number: usize) -> io::Result<()> {
     job.note(Event::Accepts(number));
-    let socket = patient(socket)?;
+    let socket = with_timeouts(socket)?;
     for line in BufReader::new(job.flows[number - 1].reader(&socket)).lines() {
         let word = line?;
         job.begin();
@@ -161,7 +161,7 @@ fn serve_in_tasks(listener: &TcpListener, job: &Arc<Job>, block: bool) -> io::Re
         let listener = tokio::net::TcpListener::from_std(listener.try_clone()?)?;
         let mut all = JoinSet::new();
         for number in 1..=job.flows.len() {
-            let (socket, _) = timeout(PATIENCE, listener.accept()).await??;
+            let (socket, _) = timeout(IO_TIMEOUT, listener.accept()).await??;
             all.spawn(talk_in_task(socket, Arc::clone(job), number, block));
         }
         while let Some(ended) = all.join_next().await {
@@ -182,7 +182,7 @@ async fn talk_in_task(
     job.note(Event::Accepts(number));
     let (input, mut out) = socket.split();
     let mut lines = tokio::io::BufReader::new(input).lines();
-    while let Some(word) = timeout(PATIENCE, lines.next_line()).await?? {
+    while let Some(word) = timeout(IO_TIMEOUT, lines.next_line()).await?? {
         job.begin();
         if block {
             thread::sleep(job.work); // No await: every other task waits as well.
@@ -202,7 +202,7 @@ struct Client {
 
 impl Client {
     fn connect(server: SocketAddr, job: &Arc<Job>, number: usize) -> io::Result<Self> {
-        let socket = BufReader::new(patient(TcpStream::connect(server)?)?);
+        let socket = BufReader::new(with_timeouts(TcpStream::connect(server)?)?);
         Ok(Self { number, job: Arc::clone(job), socket })
     }
 
@@ -233,7 +233,7 @@ fn with_server(
 ) -> LessonResult {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     // For accept: a client that fails must not hang us.
-    SockRef::from(&listener).set_read_timeout(Some(PATIENCE))?;
+    SockRef::from(&listener).set_read_timeout(Some(IO_TIMEOUT))?;
     let address = listener.local_addr()?;
     thread::scope(|scope| {
         let server = scope.spawn(|| server(&listener, job));

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use crate::flow::Flow;
 use crate::kernel::segments_sent;
-use crate::sockets::{UP, pair, patient, queued, recv, unacknowledged, wait_until};
+use crate::sockets::{TO_SERVER, pair, queued, recv, unacknowledged, wait_until, with_timeouts};
 use crate::stage::{LessonError, LessonResult, Stage};
 
-pub(crate) fn teach(stage: &mut Stage) -> LessonResult {
+pub(crate) fn run(stage: &mut Stage) -> LessonResult {
     many_messages(stage)?;
     an_empty_message(stage)?;
     the_end(stage)?;
@@ -22,7 +22,7 @@ pub(crate) fn teach(stage: &mut Stage) -> LessonResult {
 fn many_messages(stage: &mut Stage) -> LessonResult {
     stage.scene(("A loop on both sides", "两边各一个循环"))?;
     let (client, server) = pair()?;
-    let up = Flow::new(UP);
+    let up = Flow::new(TO_SERVER);
     let listened = up.clone();
     let echo = thread::spawn(move || echo(&server, &listened));
     let mut buffer = [0; 1024];
@@ -68,7 +68,7 @@ fn echo(mut server: &TcpStream, up: &Flow) -> io::Result<()> {
 fn an_empty_message(stage: &mut Stage) -> LessonResult {
     stage.scene(("Somebody just presses Enter: the empty message", "只按了回车：空消息"))?;
     let (client, server) = pair()?;
-    let flow = Flow::new(UP);
+    let flow = Flow::new(TO_SERVER);
     flow.message("b\"\"");
     let written = flow.writer(&client).write(b"")?; // send(b"")
     stage.draw(&flow)?;
@@ -139,7 +139,7 @@ fn the_end(stage: &mut Stage) -> LessonResult {
     ))?;
     const ENOUGH: usize = 1000;
     let (client, server) = pair()?;
-    let flow = Flow::new(UP);
+    let flow = Flow::new(TO_SERVER);
     flow.message("bye");
     flow.writer(&client).write_all(b"bye")?;
     drop(client); // close(): a FIN follows the three bytes
@@ -192,7 +192,7 @@ fn sequential(naive: bool) -> io::Result<(SocketAddr, JoinHandle<io::Result<Vec<
     let server = thread::spawn(move || {
         let mut ends = Vec::new();
         loop {
-            let mut client = patient(listener.accept()?.0)?;
+            let mut client = with_timeouts(listener.accept()?.0)?;
             match talk(&mut client) {
                 Ok(Said::Bye) => ends.push(None),
                 Ok(Said::Shutdown) => return Ok(ends),
@@ -224,7 +224,7 @@ fn talk(client: &mut TcpStream) -> io::Result<Said> {
 /// Has one word answered. The server is then in recv(), with nothing unread: what happens next is
 /// certain.
 fn greet(address: SocketAddr) -> io::Result<TcpStream> {
-    let mut client = patient(TcpStream::connect(address)?)?;
+    let mut client = with_timeouts(TcpStream::connect(address)?)?;
     client.write_all(b"hello")?;
     client.read_exact(&mut [0; 5])?;
     Ok(client)
@@ -233,7 +233,7 @@ fn greet(address: SocketAddr) -> io::Result<TcpStream> {
 /// Is ended before it has read its answer. Where bytes lie unread, close() sends RST instead of FIN
 /// (RFC 2525, 2.17).
 fn crash(address: SocketAddr) -> LessonResult {
-    let mut client = patient(TcpStream::connect(address)?)?;
+    let mut client = with_timeouts(TcpStream::connect(address)?)?;
     client.write_all(b"hello")?;
     wait_until(("the answer waits to be read", "回答已到，还没有读"), || {
         Ok(queued(&client)? == 5)

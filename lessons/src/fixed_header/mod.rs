@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::flow::Flow;
 use crate::shell::{answer_of, output_of};
-use crate::sockets::{DOWN, pair, queued, recv, wait_until};
+use crate::sockets::{TO_CLIENT, pair, queued, recv, wait_until};
 use crate::stage::{LessonError, LessonResult, Stage};
 
 /// How the receiver may read: none of it may make a difference.
@@ -26,7 +26,7 @@ const CHUNK: usize = 16 << 10;
 /// Nobody's description is longer: a length that a stranger has sent is a claim, not a fact.
 const LONGEST_DESCRIPTION: usize = 4096;
 
-pub(crate) fn teach(stage: &mut Stage) -> LessonResult {
+pub(crate) fn run(stage: &mut Stage) -> LessonResult {
     let command = stage.options().command.clone().unwrap_or_else(|| "ls -l /usr/bin".to_owned());
     let output = output_of(&command)?;
     four_bytes(stage, &command, &output)?;
@@ -39,7 +39,7 @@ pub(crate) fn teach(stage: &mut Stage) -> LessonResult {
 fn four_bytes(stage: &mut Stage, command: &str, output: &[u8]) -> LessonResult {
     stage.scene(("Four bytes, a description, the data", "4 字节长度、描述性的头、数据"))?;
     let (client, server) = pair()?;
-    let flow = Flow::new(DOWN);
+    let flow = Flow::new(TO_CLIENT);
     let description = format!("command={command}\nsize={}\nsha256={}\n", output.len(), hex(output));
     // A u32 in network byte order.
     let length = (description.len() as u32).to_be_bytes();
@@ -166,7 +166,7 @@ fn glued_and_yet_apart(stage: &mut Stage) -> LessonResult {
     let frames =
         [frame(1, answer_of("seq 3")?), frame(2, Vec::new()), frame(2, answer_of("echo labsh")?)];
     let (client, server) = pair()?;
-    let flow = Flow::new(DOWN);
+    let flow = Flow::new(TO_CLIENT);
     let mut total = 0;
     for frame in &frames {
         let bytes = encode(frame);

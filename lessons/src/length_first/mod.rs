@@ -7,15 +7,15 @@ use std::thread::{self, ScopedJoinHandle};
 
 use sha2::{Digest, Sha256};
 
-use crate::flow::{Flow, What};
+use crate::flow::{Flow, StepKind};
 use crate::shell::{answer_of, output_of};
-use crate::sockets::{DOWN, UP, pair, queued, wait_until};
+use crate::sockets::{TO_CLIENT, TO_SERVER, pair, queued, wait_until};
 use crate::stage::{LessonError, LessonResult, Stage};
 
 /// What the client says when it has understood a length.
 const READY: &[u8] = b"ready";
 
-pub(crate) fn teach(stage: &mut Stage) -> LessonResult {
+pub(crate) fn run(stage: &mut Stage) -> LessonResult {
     it_works(stage)?;
     without_waiting(stage)?;
     the_acknowledgement_sticks(stage)
@@ -27,7 +27,7 @@ fn it_works(stage: &mut Stage) -> LessonResult {
     output_of(&first)?; // tells at once if the command is of no use
     let commands = [first.as_str(), "seq 5", "pwd"];
     let (client, server) = pair()?;
-    let (up, down) = (Flow::new(UP), Flow::new(DOWN));
+    let (up, down) = (Flow::new(TO_SERVER), Flow::new(TO_CLIENT));
     let (answers, sent, trips) = thread::scope(|scope| {
         let serving = scope.spawn(|| serve(&server, &up, &down));
         let mut client = Client { socket: &client, up: &up, down: &down, round_trips: 0 };
@@ -49,7 +49,7 @@ fn it_works(stage: &mut Stage) -> LessonResult {
     )?;
     stage.draw(&down)?;
     stage.draw(&up)?;
-    let reads = down.record().steps.iter().filter(|step| step.what == What::Read).count();
+    let reads = down.record().steps.iter().filter(|step| step.kind == StepKind::Read).count();
     stage.say((
         format!(
             "The first answer has {} bytes; its SHA-256 begins with {} on either side. All answers \
@@ -153,7 +153,7 @@ fn without_waiting(stage: &mut Stage) -> LessonResult {
     ))?;
     let data = answer_of("seq 3")?;
     let (client, server) = pair()?;
-    let flow = Flow::new(DOWN);
+    let flow = Flow::new(TO_CLIENT);
     let length = data.len().to_string();
     flow.message(("length", "长度"));
     flow.writer(&server).write_all(length.as_bytes())?;
@@ -201,7 +201,7 @@ fn without_waiting(stage: &mut Stage) -> LessonResult {
 fn the_acknowledgement_sticks(stage: &mut Stage) -> LessonResult {
     stage.scene(("The acknowledgement sticks as well", "确认自己也会粘"))?;
     let (client, server) = pair()?;
-    let flow = Flow::new(UP);
+    let flow = Flow::new(TO_SERVER);
     flow.message("ready");
     flow.writer(&client).write_all(READY)?;
     // A client that wants to save time, and asks for the next thing at once.

@@ -1,5 +1,4 @@
-//! Text that is made safe to stand in a page, and the hashes by which a page's policy names its
-//! script and its style.
+//! Escapes text for a page, and hashes the page's script and style for its security policy.
 
 use std::fmt::Write;
 
@@ -7,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use crate::wrap::escape;
 
-/// With what HTML would take for markup replaced, also inside of attributes in double quotes.
+/// Escapes markup; the result is also safe in an attribute with double quotes.
 pub(super) fn escape_html(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for character in text.chars() {
@@ -23,21 +22,21 @@ pub(super) fn escape_html(text: &str) -> String {
     safe
 }
 
-/// A label in which nothing is invisible.
+/// Makes the invisible characters of a label visible.
 pub(super) fn visible(text: &str) -> String {
     escape(text.as_bytes())
 }
 
-/// Lines of received bytes that a page shows, and how many bytes of them.
-const LINES: usize = 60;
-const BYTES: usize = 8192;
+/// Bounds of the received bytes that a page shows.
+const MAX_LINES: usize = 60;
+const MAX_BYTES: usize = 8192;
 
-/// Received bytes, line by line, for `<pre>`; and how many bytes were left out.
+/// Returns received bytes, line by line, for `<pre>`, and how many bytes were left out.
 pub(super) fn received(bytes: &[u8]) -> (String, usize) {
     let mut html = String::new();
     let mut shown = 0;
-    for line in bytes.split_inclusive(|byte| *byte == b'\n').take(LINES) {
-        let line = &line[..line.len().min(BYTES - shown)];
+    for line in bytes.split_inclusive(|byte| *byte == b'\n').take(MAX_LINES) {
+        let line = &line[..line.len().min(MAX_BYTES - shown)];
         shown += line.len();
         match line.strip_suffix(b"\n") {
             Some(line) => {
@@ -45,20 +44,20 @@ pub(super) fn received(bytes: &[u8]) -> (String, usize) {
             }
             None => html.push_str(&escape_html(&escape(line))),
         }
-        if shown == BYTES {
+        if shown == MAX_BYTES {
             break;
         }
     }
     (html, bytes.len() - shown)
 }
 
-/// A source of a content security policy that allows exactly this script or style (CSP Level 3,
-/// 2.3.1).
+/// Returns the source expression of a content security policy that allows exactly this script or
+/// style (CSP Level 3, 2.3.1).
 pub(super) fn hash_source(text: &str) -> String {
     format!("'sha256-{}'", base64(&Sha256::digest(text.as_bytes())))
 }
 
-/// RFC 4648, section 4.
+/// Encodes bytes in Base64 (RFC 4648, section 4).
 fn base64(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::new();
@@ -81,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_received_is_markup_and_nothing_is_invisible() {
+    fn received_bytes_are_escaped_and_visible() {
         let (html, left_out) = received(b"</pre><script>alert(\"1\")</script>\n\x1b[31m\xff&");
         assert_eq!(
             (html.as_str(), left_out),
@@ -94,14 +93,14 @@ mod tests {
     }
 
     #[test]
-    fn much_is_cut_and_what_is_left_out_is_counted() {
-        assert_eq!(received(&b"x\n".repeat(1000)).1, 2000 - 2 * LINES);
-        assert_eq!(received(&[b'x'; 3 * BYTES]).1, 2 * BYTES);
+    fn received_bytes_are_bounded_and_the_rest_is_counted() {
+        assert_eq!(received(&b"x\n".repeat(1000)).1, 2000 - 2 * MAX_LINES);
+        assert_eq!(received(&[b'x'; 3 * MAX_BYTES]).1, 2 * MAX_BYTES);
         assert_eq!(received(b""), (String::new(), 0));
     }
 
     #[test]
-    fn base64_is_that_of_the_standard() {
+    fn base64_matches_the_vectors_of_the_rfc() {
         // RFC 4648, section 10.
         for (plain, coded) in
             [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")]

@@ -1,9 +1,8 @@
-//! A lesson as one self-contained page: what was told, and every flow as a figure that can be
-//! stepped through.
+//! Renders a lesson as one self-contained page: texts, received bytes, and every flow as a figure
+//! that can be stepped through.
 //!
-//! A page loads nothing and allows nothing to be loaded: its content security policy names the one
-//! script and the one style that stand in it, by their hashes. What a lesson received is only ever
-//! text in it.
+//! A page loads nothing: its content security policy allows only its own script and its own style,
+//! by their hashes. Bytes that a lesson received appear in it only as text.
 
 mod figure;
 mod html;
@@ -14,7 +13,7 @@ use std::fmt::Write;
 pub use target::{PageError, PageTarget};
 
 use crate::Lesson;
-use crate::language::Language;
+use crate::language::{Language, counted};
 use crate::print;
 use crate::runner::LessonReport;
 use crate::stage::Item;
@@ -23,26 +22,26 @@ use html::{escape_html, hash_source, received};
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 
-/// The page of a lesson that was given; with `set`, it leads to the others of its set.
-pub fn page(given: &LessonReport, language: Language, set: Option<&[LessonReport]>) -> String {
-    let title = title(&given.lesson, language);
+/// Returns the page of a lesson; in a `set` it links to the others.
+fn page(report: &LessonReport, language: Language, set: Option<&[LessonReport]>) -> String {
+    let title = report.lesson.title(language);
     let mut body = format!(
         "<header>{}<p class=\"name\">labsh lesson {}</p><h1>{}</h1></header>\n<main>\n",
-        set.map_or(String::new(), |set| around(given, set, language)),
-        given.lesson.name,
+        set.map_or(String::new(), |set| navigation(&report.lesson, set, language)),
+        report.lesson.name,
         escape_html(title)
     );
-    body += &sections(given, language);
-    if let Err(trouble) = &given.outcome {
-        let words = print::trouble(trouble);
-        let _ = writeln!(body, "<p class=\"failed\">✗ {}</p>", escape_html(words.get(language)));
+    body += &sections(report, language);
+    if let Err(error) = &report.outcome {
+        let text = print::failure(error);
+        let _ = writeln!(body, "<p class=\"failed\">✗ {}</p>", escape_html(text.get(language)));
     }
     body += "</main>\n";
     document(title, &body, language)
 }
 
-/// The page that leads to those of a set.
-pub fn index(set: &[LessonReport], language: Language) -> String {
+/// Returns the page that links to the pages of a set.
+fn index(set: &[LessonReport], language: Language) -> String {
     let title = match language {
         Language::English => "Lessons about sockets",
         Language::Chinese => "套接字课程",
@@ -51,24 +50,17 @@ pub fn index(set: &[LessonReport], language: Language) -> String {
         "<header><p class=\"name\">labsh lesson</p><h1>{title}</h1></header>\n<main><ol \
          class=\"index\">\n"
     );
-    for given in set {
-        let mark = if given.outcome.is_ok() { "✓" } else { "✗" };
-        let name = given.lesson.name;
-        let about = escape_html(self::title(&given.lesson, language));
+    for report in set {
+        let mark = if report.outcome.is_ok() { "✓" } else { "✗" };
+        let name = report.lesson.name;
+        let title = escape_html(report.lesson.title(language));
         let _ = writeln!(
             body,
-            "<li><a href=\"{name}.html\"><b>{name}</b> {about}</a> <span>{mark}</span></li>"
+            "<li><a href=\"{name}.html\"><b>{name}</b> {title}</a> <span>{mark}</span></li>"
         );
     }
     body += "</ol></main>\n";
     document(title, &body, language)
-}
-
-fn title(lesson: &Lesson, language: Language) -> &'static str {
-    match language {
-        Language::English => lesson.title.0,
-        Language::Chinese => lesson.title.1,
-    }
 }
 
 fn document(title: &str, body: &str, language: Language) -> String {
@@ -78,9 +70,8 @@ fn document(title: &str, body: &str, language: Language) -> String {
     };
     format!(
         "<!DOCTYPE html>\n<html lang=\"{lang}\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; script-src \
-         {}; style-src {}; \
-         base-uri 'none'; form-action 'none'\">\n\
+         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; script-src {}; \
+         style-src {}; base-uri 'none'; form-action 'none'\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <meta name=\"color-scheme\" content=\"light dark\">\n<title>{}</title>\n\
          <style>{STYLE}</style>\n</head>\n<body>\n{}{body}\
@@ -92,8 +83,8 @@ fn document(title: &str, body: &str, language: Language) -> String {
     )
 }
 
-/// Fills of the messages in the drawings: a colour and a pattern each, so that neither has to be
-/// told apart alone.
+/// Returns the fills of the messages in the drawings: each has a colour and a pattern, so that it
+/// is recognisable by either.
 fn patterns() -> String {
     const MARKS: [&str; figure::PAINTS] = [
         "",
@@ -119,111 +110,108 @@ fn patterns() -> String {
     html + "</defs></svg>\n"
 }
 
-/// Links to the index and to the lessons before and behind.
-fn around(given: &LessonReport, set: &[LessonReport], language: Language) -> String {
-    let at = set.iter().position(|other| other.lesson.name == given.lesson.name).unwrap_or(0);
-    let link = |other: &LessonReport, before: &str, behind: &str| {
+/// Returns links to the index and to the neighbours of a lesson.
+fn navigation(lesson: &Lesson, set: &[LessonReport], language: Language) -> String {
+    let at = set.iter().position(|other| other.lesson.name == lesson.name).unwrap_or(0);
+    let link = |other: &LessonReport, before: &str, after: &str| {
         let name = other.lesson.name;
-        format!("<a href=\"{name}.html\">{before}{name}{behind}</a>")
+        format!("<a href=\"{name}.html\">{before}{name}{after}</a>")
     };
     let all = match language {
         Language::English => "All lessons",
         Language::Chinese => "全部课程",
     };
-    let before = at.checked_sub(1).and_then(|at| set.get(at)).map(|other| link(other, "← ", ""));
-    let behind = set.get(at + 1).map(|other| link(other, "", " →"));
+    let previous = at.checked_sub(1).and_then(|at| set.get(at)).map(|other| link(other, "← ", ""));
+    let next = set.get(at + 1).map(|other| link(other, "", " →"));
     format!(
         "<nav>{}<a href=\"index.html\">{all}</a>{}</nav>",
-        before.unwrap_or_default(),
-        behind.unwrap_or_default()
+        previous.unwrap_or_default(),
+        next.unwrap_or_default()
     )
 }
 
-/// A part of a scene: an explanation, and beside it what it is about.
+/// A part of a scene: texts, and beside them the figures that they are about.
 #[derive(Default)]
 struct Row {
     texts: String,
-    shown: String,
+    figures: String,
 }
 
 impl Row {
-    fn html(self) -> String {
-        let Row { texts, shown } = self;
-        match (texts.is_empty(), shown.is_empty()) {
+    /// Returns the row's HTML and leaves it empty.
+    fn take_html(&mut self) -> String {
+        let Row { texts, figures } = std::mem::take(self);
+        match (texts.is_empty(), figures.is_empty()) {
             (true, true) => String::new(),
             (false, true) => {
                 format!("<div class=\"row\"><div class=\"texts\">{texts}</div></div>\n")
             }
             _ => format!(
                 "<div class=\"row both\"><div class=\"texts\">{texts}</div><div \
-                 class=\"shown\">{shown}</div></div>\n"
+                 class=\"shown\">{figures}</div></div>\n"
             ),
         }
     }
 }
 
-fn sections(given: &LessonReport, language: Language) -> String {
+/// Returns the scenes of a lesson.
+fn sections(report: &LessonReport, language: Language) -> String {
     let mut html = String::new();
     let mut row = Row::default();
-    let mut figures = 0;
+    let mut flows = 0;
     let mut open = false;
-    for item in &given.items {
+    for item in &report.items {
         match item {
-            Item::Scene(words) => {
-                html += &std::mem::take(&mut row).html();
+            Item::Scene(text) => {
+                html += &row.take_html();
                 if open {
                     html += "</section>\n";
                 }
-                let _ = writeln!(html, "<section><h2>{}</h2>", escape_html(words.get(language)));
+                let _ = writeln!(html, "<section><h2>{}</h2>", escape_html(text.get(language)));
                 open = true;
             }
-            Item::Say(words) => {
-                // What is explained behind a figure is about the next one.
-                if !row.shown.is_empty() {
-                    html += &std::mem::take(&mut row).html();
+            Item::Explanation(text) => {
+                // An explanation after a figure is about the next one.
+                if !row.figures.is_empty() {
+                    html += &row.take_html();
                 }
-                let _ = write!(row.texts, "<p>{}</p>", escape_html(words.get(language)));
+                let _ = write!(row.texts, "<p>{}</p>", escape_html(text.get(language)));
             }
-            Item::Notice(words) => {
-                let _ = write!(
-                    row.texts,
-                    "<p class=\"notice\">{}</p>",
-                    escape_html(words.get(language))
-                );
+            Item::Notice(text) => {
+                let text = escape_html(text.get(language));
+                let _ = write!(row.texts, "<p class=\"notice\">{text}</p>");
             }
-            Item::Fact(words) => {
-                let _ = write!(
-                    row.texts,
-                    "<p class=\"fact\">✓ {}</p>",
-                    escape_html(words.get(language))
-                );
+            Item::Fact(text) => {
+                let text = escape_html(text.get(language));
+                let _ = write!(row.texts, "<p class=\"fact\">✓ {text}</p>");
             }
-            Item::Shown { what, bytes } => {
+            Item::Bytes { caption, bytes } => {
                 let size = match language {
-                    Language::English => print::counted(bytes.len(), "byte"),
+                    Language::English => counted(bytes.len(), "byte"),
                     Language::Chinese => format!("{} 字节", bytes.len()),
                 };
-                let caption = format!("{} <small>{size}</small>", escape_html(what.get(language)));
-                row.shown += &lines(&caption, bytes, language);
+                let caption =
+                    format!("{} <small>{size}</small>", escape_html(caption.get(language)));
+                row.figures += &lines(&caption, bytes, language);
             }
-            Item::Listed { what, lines: noted } => {
-                let caption = escape_html(what.get(language));
-                row.shown += &lines(&caption, noted.get(language).as_bytes(), language);
+            Item::Lines { caption, lines: text } => {
+                let caption = escape_html(caption.get(language));
+                row.figures += &lines(&caption, text.get(language).as_bytes(), language);
             }
             Item::Picture(record) => {
-                figures += 1;
-                row.shown += &figure::figure(record, language, figures);
+                flows += 1;
+                row.figures += &figure::figure(record, language, flows);
             }
         }
     }
-    html += &row.html();
+    html += &row.take_html();
     if open {
         html += "</section>\n";
     }
     html
 }
 
-/// What was received or noted, line by line.
+/// Returns bytes as a figure, line by line.
 fn lines(caption: &str, bytes: &[u8], language: Language) -> String {
     let (text, left_out) = received(bytes);
     let mut html = format!(
@@ -243,36 +231,39 @@ fn lines(caption: &str, bytes: &[u8], language: Language) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Flow, LESSONS, Text};
+    use crate::LESSONS;
+    use crate::flow::Flow;
+    use crate::language::Text;
+    use crate::stage::LessonError;
 
-    /// A page of what a hostile command would have printed.
+    /// Returns a page of everything that a hostile command could have printed.
     fn hostile(language: Language) -> String {
         let evil = "</script></pre><script>alert(1)</script>\u{1}";
         let flow = Flow::new(evil);
         flow.message(evil);
         (0..2000).for_each(|_| flow.wrote(evil.as_bytes()));
-        let words = || Text::new(evil, evil);
+        let text = || Text::from(evil);
         let items = vec![
-            Item::Scene(words()),
-            Item::Say(words()),
-            Item::Shown { what: words(), bytes: evil.as_bytes().repeat(100_000) },
+            Item::Scene(text()),
+            Item::Explanation(text()),
+            Item::Bytes { caption: text(), bytes: evil.as_bytes().repeat(100_000) },
             Item::Picture(flow.record()),
-            Item::Notice(words()),
-            Item::Fact(words()),
+            Item::Notice(text()),
+            Item::Fact(text()),
         ];
-        let given = LessonReport {
+        let report = LessonReport {
             lesson: LESSONS[0],
             items,
-            outcome: Err(crate::LessonError::BadOption(words())),
+            outcome: Err(LessonError::BadOption(text())),
         };
-        page(&given, language, None)
+        page(&report, language, None)
     }
 
     #[test]
-    fn what_was_received_is_never_markup_and_never_without_bounds() {
+    fn received_bytes_are_never_markup_and_always_bounded() {
         for language in [Language::English, Language::Chinese] {
             let page = hostile(language);
-            // The figure's data and the page's own script.
+            // The figure's data and the page's script.
             assert_eq!(
                 (page.matches("<script").count(), page.matches("</script>").count()),
                 (2, 2)
@@ -286,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn the_policy_allows_this_script_and_this_style_and_nothing_else() {
+    fn the_policy_allows_only_this_script_and_this_style() {
         let page = hostile(Language::Chinese);
         let between = |from: &str, to: &str| {
             let start = page.rfind(from).unwrap() + from.len();
@@ -299,7 +290,7 @@ mod tests {
         assert!(
             page.contains(&format!("default-src 'none'; script-src {script}; style-src {style};"))
         );
-        // The policy forbids these as well, and a browser would complain.
+        // The policy forbids inline attributes too: a browser would complain.
         assert!(!page.contains(" style=") && !page.contains(" onclick="));
         assert!(page.starts_with("<!DOCTYPE html>\n<html lang=\"zh-CN\">"));
     }

@@ -1,58 +1,82 @@
+// Steps through the flows of a lesson page: which bytes were sent, wait in the kernel, were read.
 'use strict';
-const chinese = document.documentElement.lang.startsWith('zh');
-const say = (english, translated) => chinese ? translated : english;
-const PAUSE = 1100; // between two steps of a film, in milliseconds
+const isChinese = document.documentElement.lang.startsWith('zh');
+const choose = (english, chinese) => isChinese ? chinese : english;
 
-// Bytes as the lesson's terminal shows them: what is no printable text becomes \n, \x1b, \xff.
+const STEP_MILLISECONDS = 1100; // between two steps while playing
+const MAX_CHUNKS = 14; // per place
+const MAX_CHUNK_BYTES = 40;
+const MAX_LETTERS = 8; // of messages in the description of a step
+
+// The kinds of a step, and its fields in the figure's data: see `data` in figure.rs.
+const WRITE = 0, READ = 2;
+
+// Bytes as on the terminal: what is not printable text becomes \n, \x1b or \xff.
 const decoder = new TextDecoder('utf-8', { fatal: true });
-const NAMES = { 9: '\\t', 10: '\\n', 13: '\\r' };
-const escaped = byte => NAMES[byte] ?? '\\x' + byte.toString(16).padStart(2, '0');
+const ESCAPES = { 9: '\\t', 10: '\\n', 13: '\\r' };
+const twoDigits = byte => byte.toString(16).padStart(2, '0');
+const escaped = byte => ESCAPES[byte] ?? '\\x' + twoDigits(byte);
 function visible(bytes) {
   let text = '';
   for (let at = 0; at < bytes.length;) {
     const byte = bytes[at];
-    if (byte >= 0x20 && byte < 0x7f) { text += String.fromCharCode(byte); at += 1; continue; }
+    if (byte >= 0x20 && byte < 0x7f) {
+      text += String.fromCharCode(byte);
+      at += 1;
+      continue;
+    }
     const length = byte >= 0xf0 ? 4 : byte >= 0xe0 ? 3 : byte >= 0xc2 ? 2 : 1;
     try {
       const character = length > 1 ? decoder.decode(bytes.subarray(at, at + length)) : '';
       if (!/^[\p{L}\p{N}\p{P}\p{S}]$/u.test(character)) throw 0;
       text += character;
       at += length;
-    } catch { text += escaped(byte); at += 1; }
+    } catch {
+      text += escaped(byte);
+      at += 1;
+    }
   }
   return text;
 }
 
-const hex = (bytes, gap) => Array.from(bytes, byte => byte.toString(16).padStart(2, '0')).join(gap);
-// The same where there is little room: mostly \x.. would say less than the digits alone, four bytes together.
+const hex = (bytes, gap) => Array.from(bytes, twoDigits).join(gap);
+// Bytes in little space: text, or groups of four bytes as digits if most of it were \x..
 function brief(bytes) {
   const text = visible(bytes);
-  const strange = (text.match(/\\x/g) ?? []).length;
-  return strange * 3 > bytes.length ? hex(bytes, '').replace(/.{8}(?=.)/g, '$& ') : text;
+  const escapes = (text.match(/\\x/g) ?? []).length;
+  return escapes * 3 > bytes.length ? hex(bytes, '').replace(/.{8}(?=.)/g, '$& ') : text;
 }
 
 function element(name, className, text) {
-  const made = document.createElement(name);
-  made.className = className;
-  if (text !== undefined) made.textContent = text;
-  return made;
+  const node = document.createElement(name);
+  node.className = className;
+  if (text !== undefined) node.textContent = text;
+  return node;
 }
-const count = bytes => chinese ? `${bytes} 字节` : bytes === 1 ? '1 byte' : `${bytes} bytes`;
-const time = micros => micros < 1000 ? `${micros} µs` : micros < 1e6 ? `${(micros / 1000).toFixed(2)} ms` : `${(micros / 1e6).toFixed(2)} s`;
+function byteCount(bytes) {
+  if (isChinese) return `${bytes} 字节`;
+  return bytes === 1 ? '1 byte' : `${bytes} bytes`;
+}
+function duration(micros) {
+  if (micros < 1000) return `${micros} µs`;
+  if (micros < 1e6) return `${(micros / 1000).toFixed(2)} ms`;
+  return `${(micros / 1e6).toFixed(2)} s`;
+}
 
 function flow(figure) {
-  const { messages, steps: rows, stream, names, nth, returns } = JSON.parse(figure.querySelector('script').textContent);
-  const steps = rows.map(([kind, number, start, end, at, digits]) => {
+  const data = JSON.parse(figure.querySelector('script').textContent);
+  const { messages, stream, names, nth, returns } = data;
+  const steps = data.steps.map(([kind, number, start, end, at, digits]) => {
     const bytes = Uint8Array.from(digits.match(/../g) ?? [], pair => parseInt(pair, 16));
     return { kind, number, start, end, at, bytes };
   });
   const find = selector => figure.querySelector(selector);
-  const [slider, back, play, forth] = ['input', '.back', '.play', '.forth'].map(find);
-  const [now, detail] = ['.now', '.detail'].map(find);
+  const [slider, back, play, forward] = ['input', '.back', '.play', '.forward'].map(find);
+  const [now, detail, strip] = ['.now', '.detail', '.strip'].map(find);
   const blocks = [...figure.querySelectorAll('.block')];
-  let film = 0;
+  let timer = 0;
 
-  // The messages that a stretch of bytes is made of; what no message owns has none.
+  // Splits a range of bytes by messages; a part between messages has no letter.
   function parts(start, end) {
     const found = [];
     let at = start;
@@ -60,124 +84,142 @@ function flow(figure) {
       if (to <= at || from >= end) continue;
       if (from > at) found.push({ start: at, end: from });
       at = Math.min(to, end);
-      found.push({ letter, paint, start: Math.max(from, start), end: at, whole: from >= start && to <= end });
+      const whole = from >= start && to <= end;
+      found.push({ letter, paint, start: Math.max(from, start), end: at, whole });
     }
     if (at < end) found.push({ start: at, end });
     return found;
   }
-  // What is known of these bytes: a copy of the beginning of every call was kept.
+  // The bytes of a range as text, as far as a step has a copy of them.
   function content(start, end) {
-    const holder = steps.find(step => step.start <= start && start < step.start + step.bytes.length);
-    if (!holder) return '';
-    const most = Math.min(end, start + 40, holder.start + holder.bytes.length);
-    return brief(holder.bytes.subarray(start - holder.start, most - holder.start)) + (most < end ? '…' : '');
+    const holds = step => step.start <= start && start < step.start + step.bytes.length;
+    const step = steps.find(holds);
+    if (!step) return '';
+    const last = Math.min(end, start + MAX_CHUNK_BYTES, step.start + step.bytes.length);
+    const text = brief(step.bytes.subarray(start - step.start, last - step.start));
+    return text + (last < end ? '…' : '');
   }
-  const MOST = 14;
-  function fill(place, stretches, nothing, told) {
+  // Shows ranges of bytes in one of the three places, and a caption below them.
+  function fill(place, ranges, emptyText, caption) {
     const chunks = find(`.${place} .chunks`);
     chunks.replaceChildren();
-    const all = stretches.flatMap(([start, end]) => parts(start, end));
-    for (const part of all.slice(0, MOST)) {
-      const chunk = element('span', 'chunk' + (part.paint === undefined ? '' : ' m' + part.paint));
-      chunk.textContent = `${part.letter ?? '?'}│${content(part.start, part.end)}`;
-      chunk.title = count(part.end - part.start);
+    const all = ranges.flatMap(([start, end]) => parts(start, end));
+    for (const part of all.slice(0, MAX_CHUNKS)) {
+      const paint = part.paint === undefined ? '' : ' m' + part.paint;
+      const text = `${part.letter ?? '?'}│${content(part.start, part.end)}`;
+      const chunk = element('span', 'chunk' + paint, text);
+      chunk.title = byteCount(part.end - part.start);
       chunks.append(chunk);
     }
-    if (all.length > MOST) chunks.append(element('span', 'empty', `… +${all.length - MOST}`));
-    if (!all.length) chunks.append(element('span', 'empty', nothing));
-    find(`.${place} p`).textContent = told;
+    const more = all.length - MAX_CHUNKS;
+    if (more > 0) chunks.append(element('span', 'empty', `… +${more}`));
+    if (!all.length) chunks.append(element('span', 'empty', emptyText));
+    find(`.${place} p`).textContent = caption;
   }
   function describe(step) {
     const name = nth[step.kind].replace('#', step.number);
-    const size = count(step.end - step.start);
-    const whose = parts(step.start, step.end).map(part => (part.letter ?? '?') + (part.whole === false ? say(' (a part)', '（一部分）') : ''));
-    const of = whose.slice(0, 8).join(say(', ', '、')) + (whose.length > 8 ? ` … +${whose.length - 8}` : '');
-    const returned = step.kind === 2 && returns ? say('returned ', '返回 ') : '';
-    const colon = say(': ', '：');
-    return name + colon + returned + size + (step.start === step.end ? '' : colon + of);
+    const returned = step.kind === READ && returns ? choose('returned ', '返回 ') : '';
+    const colon = choose(': ', '：');
+    const moved = name + colon + returned + byteCount(step.end - step.start);
+    if (step.start === step.end) return moved;
+    const letters = parts(step.start, step.end).map(part =>
+      (part.letter ?? '?') + (part.whole === false ? choose(' (a part)', '（一部分）') : ''));
+    const more = letters.length - MAX_LETTERS;
+    const first = letters.slice(0, MAX_LETTERS).join(choose(', ', '、'));
+    return moved + colon + first + (more > 0 ? ` … +${more}` : '');
   }
+  // Shows the bytes of a step below the drawing.
   function inspect(step) {
     detail.hidden = !step;
     if (!step) return;
-    const range = say(`bytes ${step.start} to ${step.end - 1} of the flow`, `流中第 ${step.start} 至 ${step.end - 1} 字节`);
-    const where = step.start === step.end ? '' : ` · ${range}`;
-    const kept = step.bytes.length < step.end - step.start
-      ? say(` (the first ${step.bytes.length} are kept)`, `（只保留了前 ${step.bytes.length} 字节）`) : '';
+    const last = step.end - 1;
+    const range = step.start === step.end ? '' : ' · ' + choose(
+      `bytes ${step.start} to ${last} of the flow`, `流中第 ${step.start} 至 ${last} 字节`);
+    const copied = step.bytes.length;
+    const truncated = copied === step.end - step.start ? '' : choose(
+      ` (only the first ${copied} are shown)`, `（只显示前 ${copied} 字节）`);
     detail.replaceChildren(
-      element('b', '', describe(step)), element('small', '', time(step.at) + where + kept),
-      element('div', 'code', visible(step.bytes)), element('div', 'code hex', hex(step.bytes, ' ')));
+      element('b', '', describe(step)),
+      element('small', '', duration(step.at) + range + truncated),
+      element('div', 'code', visible(step.bytes)),
+      element('div', 'code hex', hex(step.bytes, ' ')));
   }
 
+  // The ranges that were written and not read. A stream is one queue of bytes. A datagram is read
+  // or not, and the bytes that a short read cuts off are lost.
+  function waitingRanges(writes, reads) {
+    const lastEnd = list => list.reduce((end, step) => Math.max(end, step.end), 0);
+    const [sent, taken] = [lastEnd(writes), lastEnd(reads)];
+    if (stream) return taken < sent ? [[taken, sent]] : [];
+    const read = new Set(reads.map(step => step.start));
+    return writes.filter(step => !read.has(step.start)).map(step => [step.start, step.end]);
+  }
   function draw() {
     const at = Number(slider.value);
     const past = steps.slice(0, at);
     const step = past[at - 1];
-    const of = kind => past.filter(step => step.kind === kind);
-    const [writes, reads] = [of(0), of(2)];
-    const sum = list => list.reduce((total, step) => total + step.end - step.start, 0);
-    const sent = writes.reduce((most, step) => Math.max(most, step.end), 0);
-    const taken = reads.reduce((most, step) => Math.max(most, step.end), 0);
-    // A stream is one queue of bytes. Datagrams are taken one by one, and what a short read cut off is gone.
-    const known = new Set(reads.map(step => step.start));
-    const waiting = stream
-      ? (taken < sent ? [[taken, sent]] : [])
-      : writes.filter(step => !known.has(step.start)).map(step => [step.start, step.end]);
-    const held = waiting.reduce((total, [from, to]) => total + to - from, 0);
-    const last = reads.at(-1);
-    const write = writes.at(-1);
-    const calls = (kind, list) => `${list.length} × ${names[kind]} · ${count(sum(list))}`;
-    fill('sent', write ? [[write.start, write.end]] : [], '—', calls(0, writes));
-    fill('kernel', waiting, say('empty', '空'), count(held));
-    fill('got', last ? [[last.start, last.end]] : [], last ? say('0 bytes', '0 字节') : '—', calls(2, reads));
+    const [writes, reads] = [WRITE, READ].map(kind => past.filter(step => step.kind === kind));
+    const sum = ranges => ranges.reduce((total, [start, end]) => total + end - start, 0);
+    const range = step => [step.start, step.end];
+    const waiting = waitingRanges(writes, reads);
+    const [write, read] = [writes.at(-1), reads.at(-1)];
+    const calls = (kind, list) =>
+      `${list.length} × ${names[kind]} · ${byteCount(sum(list.map(range)))}`;
+    fill('sent', write ? [range(write)] : [], '—', calls(WRITE, writes));
+    fill('kernel', waiting, choose('empty', '空'), byteCount(sum(waiting)));
+    fill('got', read ? [range(read)] : [], read ? byteCount(0) : '—', calls(READ, reads));
     for (const block of blocks) {
       const first = Number(block.dataset.step);
       block.classList.toggle('later', first > at);
       block.classList.toggle('current', first === at);
     }
-    const [head, tail] = step ? [say(`Step ${at} of ${steps.length}`, `第 ${at} 步，共 ${steps.length} 步`), describe(step)]
-      : [say('Before the first call', '第一次调用之前'), say('nothing has been sent', '什么都还没有发送')];
-    now.textContent = `${head}${step ? ` · ${time(step.at)}` : ''} · ${tail}`;
+    now.textContent = step
+      ? [choose(`Step ${at} of ${steps.length}`, `第 ${at} 步，共 ${steps.length} 步`),
+        duration(step.at), describe(step)].join(' · ')
+      : [choose('Before the first call', '第一次调用之前'),
+        choose('nothing has been sent', '什么都还没有发送')].join(' · ');
     slider.setAttribute('aria-valuetext', now.textContent);
     back.disabled = at === 0;
-    forth.disabled = at === steps.length;
+    forward.disabled = at === steps.length;
     figure.dataset.at = at;
-    figure.dataset.held = held;
+    figure.dataset.held = sum(waiting);
     inspect(step);
   }
   function go(to) {
     slider.value = to;
     draw();
-    // In a narrow window the picture is wider than its frame: keep the current block in sight.
+    // In a narrow window the drawing is wider than its frame: scroll to the current block.
     const current = blocks.find(block => block.classList.contains('current'));
-    const strip = find('.strip');
-    if (current && strip.scrollWidth > strip.clientWidth) {
-      const box = current.getBoundingClientRect(), frame = strip.getBoundingClientRect();
-      if (box.left < frame.left || box.right > frame.right) strip.scrollLeft += box.left - frame.left - 90;
+    if (!current || strip.scrollWidth <= strip.clientWidth) return;
+    const [box, frame] = [current, strip].map(node => node.getBoundingClientRect());
+    if (box.left < frame.left || box.right > frame.right) {
+      strip.scrollLeft += box.left - frame.left - 90;
     }
   }
   function stop() {
-    clearInterval(film);
-    film = 0;
-    play.textContent = say('▶ Play', '▶ 播放');
+    clearInterval(timer);
+    timer = 0;
+    play.textContent = choose('▶ Play', '▶ 播放');
     figure.dataset.playing = false;
   }
-  slider.addEventListener('input', () => { stop(); go(Number(slider.value)); });
-  back.addEventListener('click', () => { stop(); go(Number(slider.value) - 1); });
-  forth.addEventListener('click', () => { stop(); go(Number(slider.value) + 1); });
+  const stopAndGo = to => { stop(); go(to); };
+  slider.addEventListener('input', () => stopAndGo(Number(slider.value)));
+  back.addEventListener('click', () => stopAndGo(Number(slider.value) - 1));
+  forward.addEventListener('click', () => stopAndGo(Number(slider.value) + 1));
   play.addEventListener('click', () => {
-    if (film) { stop(); return; }
+    if (timer) { stop(); return; }
     if (Number(slider.value) === steps.length) go(0);
-    play.textContent = say('❚❚ Pause', '❚❚ 暂停');
+    play.textContent = choose('❚❚ Pause', '❚❚ 暂停');
     figure.dataset.playing = true;
-    film = setInterval(() => {
+    timer = setInterval(() => {
       go(Number(slider.value) + 1);
       if (Number(slider.value) === steps.length) stop();
-    }, PAUSE);
+    }, STEP_MILLISECONDS);
   });
   for (const block of blocks) {
     const step = steps[Number(block.dataset.step) - 1];
     if (!step) continue;
-    block.addEventListener('click', () => { stop(); go(Number(block.dataset.step)); });
+    block.addEventListener('click', () => stopAndGo(Number(block.dataset.step)));
     block.addEventListener('pointerenter', () => inspect(step));
     block.addEventListener('pointerleave', () => inspect(steps[Number(slider.value) - 1]));
   }

@@ -1,5 +1,5 @@
-//! Pages on disk: whether there is a place for them is known before the lessons begin, and no page
-//! is ever half written.
+//! Writes pages to disk: checks before the lessons begin that it will be possible, and replaces
+//! every file in one step.
 
 use std::fs::{self, Permissions};
 use std::io::{self, Write};
@@ -15,89 +15,90 @@ use crate::runner::LessonReport;
 /// Why pages cannot be written.
 #[derive(Debug, thiserror::Error)]
 pub enum PageError {
-    /// One page was to replace a directory.
+    /// The path of a single page is a directory.
     #[error("{} is a directory; one lesson is one page: give a file, such as {}", .0.display(),
         .0.join("lesson.html").display())]
     IsDirectory(PathBuf),
-    /// Several pages were to go into something that is no directory.
-    #[error("{} is no directory; several lessons are several pages: give a directory",
+    /// The path of several pages is not a directory.
+    #[error("{} is not a directory; several lessons are several pages: give a directory",
         .0.display())]
-    NoDirectory(PathBuf),
-    /// A page was to replace a device, a socket or the like.
-    #[error("{} is no regular file; give the name of a file that may be replaced", .0.display())]
-    NoFile(PathBuf),
-    /// The directory in which the page would be is not there.
+    NotDirectory(PathBuf),
+    /// The path of a page is a device, a socket or the like.
+    #[error("{} is not a regular file; give the name of a file that may be replaced", .0.display())]
+    NotFile(PathBuf),
+    /// The parent directory does not exist.
     #[error("cannot write {}: there is no directory {}; make it first", .0.display(), .1.display())]
     NoParent(PathBuf, PathBuf),
-    /// The directory is there, but takes no new files, as /proc.
-    #[error("cannot write {}: no file can be made in {}; give a place where you may write",
+    /// The parent directory takes no new files, as /proc.
+    #[error("cannot write {}: no file can be made in {}; give a path where you may write",
         .0.display(), .1.display())]
     NoNewFiles(PathBuf, PathBuf),
-    /// The system said no.
-    #[error("cannot write {}: {}; give a place where you may write", .0.display(), .1)]
+    /// A system call failed.
+    #[error("cannot write {}: {}; give a path where you may write", .0.display(), .1)]
     System(PathBuf, io::Error),
 }
 
-/// Where pages will be.
+/// The file or the directory that pages will be written to.
 #[derive(Debug)]
 pub enum PageTarget {
-    /// One page, and the unfinished file beside it.
+    /// A single page, and the unfinished file beside it.
     File(PathBuf, NamedTempFile),
-    /// One page for each lesson, `NAME.html`, and `index.html`.
+    /// A directory with a page for each lesson, `NAME.html`, and `index.html`.
     Directory(PathBuf),
 }
 
 impl PageTarget {
-    /// Looks whether one page can be at this path, or several (`set`) in it.
+    /// Checks that a page can be written to this path, or several pages (`set`) into it.
     ///
     /// # Errors
-    /// Everything that can be known before there is a page.
+    /// Every error that can be found before there is a page.
     pub fn prepare(path: &Path, set: bool) -> Result<Self, PageError> {
-        let there = fs::metadata(path).ok();
+        let metadata = fs::metadata(path).ok();
         let parent = parent(path);
-        if there.is_none() && !parent.is_dir() {
+        if metadata.is_none() && !parent.is_dir() {
             return Err(PageError::NoParent(path.to_owned(), parent.to_owned()));
         }
-        if !set {
-            match there {
-                Some(there) if there.is_dir() => {
-                    return Err(PageError::IsDirectory(path.to_owned()));
+        if set {
+            match metadata {
+                Some(metadata) if !metadata.is_dir() => {
+                    return Err(PageError::NotDirectory(path.to_owned()));
                 }
-                Some(there) if !there.is_file() => return Err(PageError::NoFile(path.to_owned())),
-                // A link stays a link: what it leads to is replaced.
-                Some(_) => {
-                    let path = fs::canonicalize(path).map_err(|error| system(path, error))?;
-                    return unfinished(&path).map(|file| Self::File(path, file));
-                }
-                None => return unfinished(path).map(|file| Self::File(path.to_owned(), file)),
+                Some(_) => {}
+                None => fs::create_dir(path).map_err(|error| system(path, error))?,
             }
+            // This file is dropped at once: creating it shows that the directory is writable.
+            unfinished(&path.join("index.html"))?;
+            return Ok(Self::Directory(path.to_owned()));
         }
-        match there {
-            Some(there) if !there.is_dir() => return Err(PageError::NoDirectory(path.to_owned())),
-            Some(_) => {}
-            None => fs::create_dir(path).map_err(|error| system(path, error))?,
+        match metadata {
+            Some(metadata) if metadata.is_dir() => Err(PageError::IsDirectory(path.to_owned())),
+            Some(metadata) if !metadata.is_file() => Err(PageError::NotFile(path.to_owned())),
+            // A symbolic link stays: its target is replaced.
+            Some(_) => {
+                let path = fs::canonicalize(path).map_err(|error| system(path, error))?;
+                unfinished(&path).map(|file| Self::File(path, file))
+            }
+            None => unfinished(path).map(|file| Self::File(path.to_owned(), file)),
         }
-        // Dropped again at once: it says whether one may write there.
-        unfinished(&path.join("index.html"))?;
-        Ok(Self::Directory(path.to_owned()))
     }
 
-    /// Writes the pages of these lessons; each replaces the one before it in one step.
-    pub fn write(self, given: &[LessonReport], language: Language) -> Result<(), PageError> {
+    /// Writes the pages of these lessons; each replaces an older file in one step.
+    pub fn write(self, reports: &[LessonReport], language: Language) -> Result<(), PageError> {
         match self {
-            Self::File(path, file) => match given {
-                [given] => finish(file, &path, &page(given, language, None)),
+            Self::File(path, file) => match reports {
+                [report] => finish(file, &path, &page(report, language, None)),
                 _ => Ok(()),
             },
             Self::Directory(directory) => {
-                let put = |name: &str, text: &str| {
+                let write = |name: &str, text: &str| {
                     let path = directory.join(name);
                     unfinished(&path).and_then(|file| finish(file, &path, text))
                 };
-                for one in given {
-                    put(&format!("{}.html", one.lesson.name), &page(one, language, Some(given)))?;
+                for report in reports {
+                    let name = format!("{}.html", report.lesson.name);
+                    write(&name, &page(report, language, Some(reports)))?;
                 }
-                put("index.html", &index(given, language))
+                write("index.html", &index(reports, language))
             }
         }
     }
@@ -114,19 +115,15 @@ fn system(path: &Path, error: io::Error) -> PageError {
     PageError::System(path.to_owned(), error)
 }
 
-/// A file beside the page, with the mode that a new file has here; it goes away unless it is
+/// Creates a file beside the page, with the mode of a new file; it is removed unless it is
 /// finished.
 fn unfinished(path: &Path) -> Result<NamedTempFile, PageError> {
     let mut builder = Builder::new();
     builder.prefix(".labsh-lesson-").permissions(Permissions::from_mode(0o666));
-    builder.tempfile_in(parent(path)).map_err(|error| {
-        match error.kind() {
-            io::ErrorKind::NotFound => {
-                PageError::NoNewFiles(path.to_owned(), parent(path).to_owned())
-            }
-            // Its message names the unfinished file, which nobody asked for.
-            kind => system(path, kind.into()),
-        }
+    builder.tempfile_in(parent(path)).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => PageError::NoNewFiles(path.to_owned(), parent(path).to_owned()),
+        // The error's own message names the unfinished file, which the user does not know.
+        kind => system(path, kind.into()),
     })
 }
 
@@ -141,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_that_cannot_be_is_known_beforehand() {
+    fn an_unusable_path_is_refused_beforehand() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         assert!(matches!(PageTarget::prepare(dir.path(), false), Err(PageError::IsDirectory(_))));
@@ -156,11 +153,11 @@ mod tests {
         ));
         assert!(matches!(
             PageTarget::prepare(Path::new("/dev/null"), false),
-            Err(PageError::NoFile(_))
+            Err(PageError::NotFile(_))
         ));
         fs::write(at("file"), "old").unwrap();
-        assert!(matches!(PageTarget::prepare(&at("file"), true), Err(PageError::NoDirectory(_))));
-        // Until the page is there, the old one stays, and nothing unfinished is left behind.
+        assert!(matches!(PageTarget::prepare(&at("file"), true), Err(PageError::NotDirectory(_))));
+        // Without a write the old file stays, and no unfinished one is left.
         drop(PageTarget::prepare(&at("file"), false).unwrap());
         assert_eq!(fs::read_to_string(at("file")).unwrap(), "old");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);

@@ -11,7 +11,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::SockRef;
 
 use crate::flow::Flow;
-use crate::sockets::{PATIENCE, pair, queued, unacknowledged, wait_until};
+use crate::sockets::{IO_TIMEOUT, pair, queued, unacknowledged, wait_until};
 use crate::stage::{LessonResult, Stage};
 
 /// How much the program wants to send: far more than both buffers hold.
@@ -20,7 +20,7 @@ const TOTAL: usize = 1 << 20;
 /// What is asked for each buffer; Linux doubles it, for its own bookkeeping (socket(7)).
 const BUFFER: usize = 16 << 10;
 
-pub(crate) fn teach(stage: &mut Stage) -> LessonResult {
+pub(crate) fn run(stage: &mut Stage) -> LessonResult {
     // Numbered lines of eight bytes: one sees at once which are missing.
     let data: Vec<u8> =
         (1..=TOTAL / 8).flat_map(|number| format!("{number:07}\n").into_bytes()).collect();
@@ -276,7 +276,7 @@ fn send_all(stage: &mut Stage, data: &[u8]) -> LessonResult {
 
 /// Sleeps until the send buffer has room (poll(2)).
 fn wait_for_room(socket: &TcpStream) -> io::Result<()> {
-    let patience = PollTimeout::try_from(PATIENCE).map_err(io::Error::other)?;
+    let patience = PollTimeout::try_from(IO_TIMEOUT).map_err(io::Error::other)?;
     match poll(&mut [PollFd::new(socket.as_fd(), PollFlags::POLLOUT)], patience)? {
         0 => Err(ErrorKind::TimedOut.into()),
         _ => Ok(()),

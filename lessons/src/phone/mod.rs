@@ -8,7 +8,7 @@ use std::thread;
 use socket2::{Domain, Socket, Type};
 
 use crate::flow::Flow;
-use crate::sockets::{DOWN, UP, patient, recv};
+use crate::sockets::{TO_CLIENT, TO_SERVER, recv, with_timeouts};
 use crate::stage::{LessonError, LessonResult, Stage};
 
 const QUESTION: &[u8] = b"Who are you?";
@@ -22,7 +22,7 @@ struct Served {
     after_close: usize,
 }
 
-pub(crate) fn teach(stage: &mut Stage) -> LessonResult {
+pub(crate) fn run(stage: &mut Stage) -> LessonResult {
     stage.scene((
         "The server gets a phone, a number, and a line",
         "服务器：买电话、办号码、等来电",
@@ -47,12 +47,12 @@ pub(crate) fn teach(stage: &mut Stage) -> LessonResult {
     )?;
 
     stage.scene(("The client calls", "客户端拨号"))?;
-    let (up, down) = (Flow::new(UP), Flow::new(DOWN));
+    let (up, down) = (Flow::new(TO_SERVER), Flow::new(TO_CLIENT));
     let (server_up, server_down) = (up.clone(), down.clone());
     let server = thread::spawn(move || serve(listener, &server_up, &server_down));
 
     // connect(): dial, and wait until somebody picks up
-    let client = patient(TcpStream::connect(number)?)?;
+    let client = with_timeouts(TcpStream::connect(number)?)?;
     up.message(("question", "问题"));
     up.writer(&client).write_all(QUESTION)?; // send(): speak
     let mut buffer = [0; 1024];
@@ -131,11 +131,11 @@ pub(crate) fn teach(stage: &mut Stage) -> LessonResult {
 fn serve(listener: Socket, up: &Flow, down: &Flow) -> Result<Served, LessonError> {
     // accept(): pick up; a new socket for this one conversation
     let (connected, _) = listener.accept()?;
-    let connected = patient(connected.into())?;
+    let connected = with_timeouts(connected.into())?;
     let mut buffer = [0; 1024];
     let count = up.reader(&connected).read(&mut buffer)?;
     down.message(("answer", "回答"));
-    let answer: &[u8] = if &buffer[..count] == QUESTION { ANSWER } else { b"What?" };
+    let answer: &[u8] = if &buffer[..count] == QUESTION { ANSWER } else { b"StepKind?" };
     down.writer(&connected).write_all(answer)?;
     let accepted = (connected.local_addr()?, connected.peer_addr()?);
     let after_close = recv(&connected, &mut buffer)?; // the client has hung up

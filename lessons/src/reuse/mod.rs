@@ -11,10 +11,10 @@ use socket2::{Domain, Socket, Type};
 
 use crate::kernel::{dropped, state, tcp_info};
 use crate::random::random;
-use crate::sockets::{PATIENCE, patient, wait_until};
+use crate::sockets::{IO_TIMEOUT, wait_until, with_timeouts};
 use crate::stage::{LessonError, LessonResult, Stage};
 
-pub(crate) fn teach(stage: &mut Stage) -> LessonResult {
+pub(crate) fn run(stage: &mut Stage) -> LessonResult {
     // All of 127.0.0.0/8 is loopback. An address of our own keeps other programs from taking our
     // ports in between.
     let [a, b, c] = random::<3>()?;
@@ -30,7 +30,7 @@ pub(crate) fn teach(stage: &mut Stage) -> LessonResult {
 fn listen(address: SocketAddr, reuse: bool, backlog: i32) -> io::Result<Socket> {
     let listener = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     listener.set_reuse_address(reuse)?;
-    listener.set_read_timeout(Some(PATIENCE))?; // For accept, too.
+    listener.set_read_timeout(Some(IO_TIMEOUT))?; // For accept, too.
     listener.bind(&address.into())?;
     listener.listen(backlog)?;
     Ok(listener)
@@ -42,8 +42,8 @@ fn address(socket: &Socket) -> io::Result<SocketAddr> {
 
 /// One client, one question, one answer: the client's end and the server's, both still open.
 fn exchange(listener: &Socket) -> io::Result<(TcpStream, TcpStream)> {
-    let mut client = patient(TcpStream::connect(address(listener)?)?)?;
-    let mut served = patient(listener.accept()?.0.into())?;
+    let mut client = with_timeouts(TcpStream::connect(address(listener)?)?)?;
+    let mut served = with_timeouts(listener.accept()?.0.into())?;
     client.write_all(b"hello")?;
     served.read_exact(&mut [0; 5])?;
     served.write_all(b"bye")?;
@@ -243,8 +243,8 @@ fn backlog(stage: &mut Stage, free: SocketAddr) -> LessonResult {
             }
             _ => {}
         }
-        // What becomes of it is a fact of the listening socket: its queue has grown, or it threw
-        // the SYN away.
+        // What becomes of it is a fact of the listening socket: its queue has grown, or it
+        // threw the SYN away.
         wait_until(
             ("the kernel has taken or dropped the connection", "内核接纳或丢弃了这个连接"),
             || Ok(queue(&listener)? > inside.len() || dropped(&listener)? > 0),

@@ -10,13 +10,13 @@ use std::thread;
 
 use socket2::SockRef;
 
-use crate::flow::{Flow, Record, What};
+use crate::flow::{Flow, Record, StepKind};
 use crate::kernel::segments_sent;
 use crate::language::Text;
-use crate::print::counted;
+use crate::language::counted;
 use crate::segments::Segments;
 use crate::shell::{answer_of, output_of};
-use crate::sockets::{DOWN, PATIENCE, UP, pair, queued, recv, unsent, wait_until};
+use crate::sockets::{IO_TIMEOUT, TO_CLIENT, TO_SERVER, pair, queued, recv, unsent, wait_until};
 use crate::stage::{LessonError, LessonResult, Stage};
 
 /// What every first program uses: `recv(1024)`.
@@ -25,7 +25,7 @@ const RECV: usize = 1024;
 /// What fits into a receive buffer for certain, whatever this machine's defaults are.
 const ALL_AT_ONCE: usize = 32 << 10;
 
-pub(crate) fn teach(stage: &mut Stage) -> LessonResult {
+pub(crate) fn run(stage: &mut Stage) -> LessonResult {
     let small = small_messages(stage)?;
     let (command, size) = large_answer(stage)?;
     glued_by_the_receiver(stage, &small)?;
@@ -97,10 +97,10 @@ fn glued_by_the_receiver(stage: &mut Stage, messages: &[(String, Vec<u8>)]) -> L
     // Every write leaves at once, without Nagle's algorithm: what follows is not the sender's
     // doing.
     client.set_nodelay(true)?;
-    let flow = Flow::new(UP);
+    let flow = Flow::new(TO_SERVER);
     let mut segments = Segments::new(&flow, &client);
     send_each(&flow, &client, messages, &mut segments)?;
-    segments.note();
+    segments.record();
     let total: usize = messages.iter().map(|(_, bytes)| bytes.len()).sum();
     // The server is busy elsewhere. Meanwhile everything arrives and waits: SIOCINQ counts it.
     wait_until(
@@ -148,7 +148,7 @@ fn send_each(
     for (label, bytes) in messages {
         flow.message(label.as_str());
         flow.writer(client).write_all(bytes)?;
-        segments.look()?; // What has left the kernel, and in how many segments?
+        segments.observe()?; // What has left the kernel, and in how many segments?
     }
     Ok(())
 }
@@ -163,7 +163,7 @@ fn glued_by_the_sender(stage: &mut Stage, messages: &[(String, Vec<u8>)]) -> Les
     // happens tries again.
     for _ in 0..50 {
         let (client, server) = pair()?;
-        let flow = Flow::new(UP);
+        let flow = Flow::new(TO_SERVER);
         SockRef::from(&client).set_tcp_cork(true)?;
         let mut carried = Segments::new(&flow, &client);
         send_each(&flow, &client, messages, &mut carried)?;
@@ -179,8 +179,8 @@ fn glued_by_the_sender(stage: &mut Stage, messages: &[(String, Vec<u8>)]) -> Les
         if segments >= messages.len() {
             continue;
         }
-        carried.look()?;
-        carried.note();
+        carried.observe()?;
+        carried.record();
         let mut buffer = vec![0; total];
         flow.reader(&server).read_exact(&mut buffer)?;
         stage.say(
@@ -232,7 +232,7 @@ fn the_rest_of_a_large_answer(stage: &mut Stage, first: &str, size: usize) -> Le
     let commands = [first, "ps", "seq 5"];
 
     let (client, server) = pair()?;
-    let (up, down) = (Flow::new(UP), Flow::new(DOWN));
+    let (up, down) = (Flow::new(TO_SERVER), Flow::new(TO_CLIENT));
     let (sizes, answers) = channel();
     let (server_up, server_down) = (up.clone(), down.clone());
     let server = thread::spawn(move || serve(&server, &server_up, &server_down, &sizes));
@@ -355,7 +355,7 @@ fn ask_naively(
         up.message(*command);
         up.writer(socket).write_all(command.as_bytes())?;
         let size = sizes
-            .recv_timeout(PATIENCE)
+            .recv_timeout(IO_TIMEOUT)
             .map_err(|_| io::Error::other("the server has not answered"))?;
         left += size;
         // So that a recv() brings as much as it can, and not by chance less.
@@ -373,7 +373,7 @@ fn ask_naively(
 
 /// Of each read, the message that its first byte belongs to.
 fn owners_of_reads(record: &Record) -> Vec<usize> {
-    let reads = record.steps.iter().filter(|step| step.what == What::Read);
+    let reads = record.steps.iter().filter(|step| step.kind == StepKind::Read);
     let owner = |place| {
         record.messages.iter().position(|message| place < message.end).unwrap_or(usize::MAX)
     };

@@ -11,13 +11,13 @@ use socket2::SockRef;
 use crate::flow::{Carrier, Flow};
 use crate::kernel::dropped;
 use crate::language::Text;
-use crate::sockets::{datagrams, pair, queued, wait_until};
+use crate::sockets::{pair, queued, udp_socket, wait_until};
 use crate::stage::{LessonError, LessonResult, Stage};
 
 /// How many datagrams are sent into a small receive buffer.
 const COUNT: usize = 10;
 
-pub(crate) fn teach(stage: &mut Stage) -> LessonResult {
+pub(crate) fn run(stage: &mut Stage) -> LessonResult {
     boundaries(stage)?;
     cut(stage)?;
     recv_and_recvfrom(stage)?;
@@ -64,7 +64,7 @@ fn boundaries(stage: &mut Stage) -> LessonResult {
         "三条消息：先是三次 sendto，然后才是三次 recvfrom(1024)。",
     ))?;
     let messages: [&[u8]; 3] = [b"PING", b"a longer message", b"BYE"];
-    let (sender, receiver) = (datagrams()?, datagrams()?);
+    let (sender, receiver) = (udp_socket()?, udp_socket()?);
     let flow = Flow::over(Carrier::Udp, "UDP");
     for message in messages {
         send(&sender, &receiver, &flow, String::from_utf8_lossy(message).into_owned(), message)?;
@@ -136,7 +136,7 @@ fn cut(stage: &mut Stage) -> LessonResult {
         "先是一个 26 字节的数据报，后面跟一个短的；接收方每次只给出 10 字节的缓冲区。",
     ))?;
     let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ";
-    let (sender, receiver) = (datagrams()?, datagrams()?);
+    let (sender, receiver) = (udp_socket()?, udp_socket()?);
     let flow = Flow::over(Carrier::Udp, "UDP, recvfrom(10)");
     let which = |bytes: &[u8]| match bytes {
         b"next" => Some(1),
@@ -195,7 +195,7 @@ fn recv_and_recvfrom(stage: &mut Stage) -> LessonResult {
         "A server on a UDP socket has no accept: datagrams from everybody arrive at one socket.",
         "UDP 服务器没有 accept：所有人的数据报都到达同一个套接字。",
     ))?;
-    let (server, friend, stranger) = (datagrams()?, datagrams()?, datagrams()?);
+    let (server, friend, stranger) = (udp_socket()?, udp_socket()?, udp_socket()?);
     let mut buffer = [0; 1024];
     friend.send_to(b"hello", server.local_addr()?)?;
     let (_, from) = server.recv_from(&mut buffer)?;
@@ -260,7 +260,7 @@ fn loss(stage: &mut Stage) -> LessonResult {
         "发送方比接收方快：一个个编了号、每个 1000 字节的数据报，送进一个只有几千字节、又没有人取走数据的接\
             收缓冲区。"),
     )?;
-    let (sender, receiver) = (datagrams()?, datagrams()?);
+    let (sender, receiver) = (udp_socket()?, udp_socket()?);
     // Room for a few, whatever this machine's default is.
     SockRef::from(&receiver).set_recv_buffer_size(4096)?;
     let flow = Flow::over(Carrier::Udp, ("UDP into a small receive buffer", "UDP，接收缓冲区很小"));
@@ -329,7 +329,7 @@ fn order(stage: &mut Stage) -> LessonResult {
         "在网络上，两个数据报可能走不同的路径，后发的先到。环回接口（loopback）只有一条路，所以这里由我们自\
             己写的一个小中继（relay）站在中间：它收下两个，先转发后一个。"),
     )?;
-    let (sender, relay, receiver) = (datagrams()?, datagrams()?, datagrams()?);
+    let (sender, relay, receiver) = (udp_socket()?, udp_socket()?, udp_socket()?);
     let messages = ["1 rm -r build", "2 mkdir build"];
     let flow = Flow::over(Carrier::Udp, ("through a relay that swaps", "经过一个调换次序的中继"));
     let which = |bytes: &[u8]| messages.iter().position(|message| message.as_bytes() == bytes);
@@ -361,7 +361,8 @@ fn order(stage: &mut Stage) -> LessonResult {
     received.sort();
     stage.fact(
         received.concat() == messages.concat().as_bytes(),
-        ("a number in front of each message lets the receiver restore the order and see gaps; TCP's \
+        ("a number in front of each message lets the receiver restore the order and see \
+            gaps; TCP's \
             sequence numbers do just that",
         "在每条消息前加上序号，接收方就能恢复次序、发现缺口；TCP 的序号（sequence number）做的正是这件事"),
     )

@@ -18,10 +18,10 @@ use nix::sys::socket::{
 use nix::unistd::{Uid, geteuid, setfsuid};
 
 use crate::flow::{Carrier, Flow};
-use crate::sockets::{PATIENCE, queued, wait_until};
+use crate::sockets::{IO_TIMEOUT, queued, wait_until};
 use crate::stage::{LessonError, LessonResult, Stage};
 
-pub(crate) fn teach(stage: &mut Stage) -> LessonResult {
+pub(crate) fn run(stage: &mut Stage) -> LessonResult {
     let directory = tempfile::tempdir()?;
     // Others may look for the socket in it: below, its own permissions are to decide.
     fs::set_permissions(directory.path(), Permissions::from_mode(0o755))?;
@@ -83,8 +83,8 @@ fn stream(stage: &mut Stage, path: &Path) -> LessonResult {
     stage.scene(("Two processes, and who is at the other end", "两个进程，以及对方是谁"))?;
     let client = UnixStream::connect(path)?;
     let (mut server, _) = listener.accept()?;
-    server.set_read_timeout(Some(PATIENCE))?;
-    server.set_write_timeout(Some(PATIENCE))?;
+    server.set_read_timeout(Some(IO_TIMEOUT))?;
+    server.set_write_timeout(Some(IO_TIMEOUT))?;
     setsockopt(&server, PassCred, &true)?; // From now on every recvmsg is told the writer.
     // Another program gets the client's end as its stdin and stdout, and knows nothing of sockets.
     let script = "echo \"I am process $$\"; read word; echo \"process $$ has read: $word\"";
@@ -252,7 +252,7 @@ fn permissions(stage: &mut Stage, path: &Path) -> LessonResult {
 fn datagram(stage: &mut Stage, path: &Path) -> LessonResult {
     stage.scene(("Datagrams between two processes", "两个进程之间的数据报"))?;
     let inbox = UnixDatagram::bind(path)?;
-    inbox.set_read_timeout(Some(PATIENCE))?;
+    inbox.set_read_timeout(Some(IO_TIMEOUT))?;
     setsockopt(&inbox, PassCred, &true)?;
     let client = UnixDatagram::unbound()?;
     client.connect(path)?;
@@ -303,7 +303,7 @@ fn boundaries(stage: &mut Stage) -> LessonResult {
     let glued = stream.reader(&mut theirs).read(&mut [0; 1024])?;
 
     let (ours, theirs) = UnixDatagram::pair()?;
-    theirs.set_read_timeout(Some(PATIENCE))?;
+    theirs.set_read_timeout(Some(IO_TIMEOUT))?;
     let datagram = Flow::over(Carrier::Pair, "SOCK_DGRAM");
     let mut apart = Vec::new();
     for message in messages {

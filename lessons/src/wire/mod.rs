@@ -13,11 +13,11 @@ use labsh_proto::message::{
 use sha2::{Digest, Sha256};
 
 use crate::flow::{Carrier, Flow};
+use crate::language::counted;
 use crate::language::{Language, Text};
-use crate::print::counted;
 use crate::real_session::{CommandOutput, RealSession};
 use crate::shell::output_of;
-use crate::sockets::{patient, recv};
+use crate::sockets::{recv, with_timeouts};
 use crate::stage::{LessonError, LessonResult, Stage};
 
 /// What the proxy does with the bytes on their way.
@@ -35,7 +35,7 @@ enum Wire {
 /// filled a block.
 const BLOCK: usize = 64 << 10;
 
-pub(crate) fn teach(stage: &mut Stage) -> LessonResult {
+pub(crate) fn run(stage: &mut Stage) -> LessonResult {
     let Some(real) = &stage.options().real_session else {
         return Err(LessonError::BadOption(Text::new(
             "this program has no labshd to show; run `labsh lesson wire`",
@@ -124,7 +124,7 @@ fn cut(
         let lengths: Vec<u64> = record
             .steps
             .iter()
-            .filter(|step| step.what == crate::flow::What::Read)
+            .filter(|step| step.kind == crate::flow::StepKind::Read)
             .map(|step| step.end - step.start)
             .collect();
         (record.messages.len(), lengths.len(), lengths.into_iter().max().unwrap_or(0))
@@ -228,8 +228,8 @@ fn proxy(
     passed: &Passed,
     [up, down]: [&Flow; 2],
 ) -> io::Result<()> {
-    let client = patient(listener.accept()?.0)?;
-    let server = patient(TcpStream::connect(labshd)?)?;
+    let client = with_timeouts(listener.accept()?.0)?;
+    let server = with_timeouts(TcpStream::connect(labshd)?)?;
     for socket in [&client, &server] {
         socket.set_nodelay(true)?; // a single byte is to be a segment of its own
     }
