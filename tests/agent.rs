@@ -51,7 +51,7 @@ fn messages(pieces: &[(Side, Vec<u8>)]) -> Vec<(Side, Kind)> {
     for (side, piece) in pieces {
         let decoder = if *side == Side::Client { &mut client } else { &mut server };
         decoder.buffer().extend_from_slice(piece);
-        while let Some(Frame { kind, .. }) = decoder.next_frame(limits::BODY).unwrap() {
+        while let Some(Frame { kind, .. }) = decoder.next_frame(limits::MAX_BODY).unwrap() {
             messages.push((*side, kind));
         }
     }

@@ -86,7 +86,7 @@ fn a_command_without_end_is_refused_and_not_kept() {
     let mut peer = Peer::authenticated(&labshd);
     growing_at_most(&labshd, 8 * MIB, || {
         let part =
-            [header(limits::BODY, Kind::Open as u8, FLAG_MORE, 0, 1), vec![0; 65_536]].concat();
+            [header(limits::MAX_BODY, Kind::Open as u8, FLAG_MORE, 0, 1), vec![0; 65_536]].concat();
         (0..1_000).for_each(|_| peer.send(&part));
         peer.send(&bytes(Kind::Open, 1, b""));
         let refuse = peer.refused(1);

@@ -9,7 +9,7 @@ use labsh_proto::message::{BadCommand, Refuse, RefuseCode, Status};
 use crate::peer::{Peer, assert_well, close, open, open_body, open_frames};
 use crate::support::{Labshd, eventually, text};
 
-const LONGEST_WORD: usize = limits::WORD - 1;
+const LONGEST_WORD: usize = limits::MAX_WORD_WITH_NUL - 1;
 
 #[test]
 fn long_command_lines_arrive_whole() {
@@ -52,8 +52,8 @@ async fn labsh_refuses_what_is_too_long_before_it_sends_it() {
     assert!(said.contains("longer than 1 MiB, the limit"), "{said}");
     // What no command line of this machine could hold, by the library.
     let session = labshd.session().await;
-    let refused = session.command("echo").arg("x".repeat(limits::WORD)).output().await;
-    let length = limits::WORD;
+    let refused = session.command("echo").arg("x".repeat(limits::MAX_WORD_WITH_NUL)).output().await;
+    let length = limits::MAX_WORD_WITH_NUL;
     let what = "a word of the command";
     assert!(
         matches!(&refused, Err(CommandError::Bad(bad)) if *bad == BadCommand::Word { what,
@@ -71,9 +71,9 @@ async fn labsh_refuses_what_is_too_long_before_it_sends_it() {
 fn labshd_refuses_what_a_client_sends_all_the_same() {
     let labshd = Labshd::start();
     let mut peer = Peer::authenticated(&labshd);
-    let word = vec![b'x'; limits::WORD];
+    let word = vec![b'x'; limits::MAX_WORD_WITH_NUL];
     let longest = &word[1..];
-    let fill = limits::COMMAND - open_body(&[b"echo", b""]).len();
+    let fill = limits::MAX_COMMAND - open_body(&[b"echo", b""]).len();
     let exactly = |length: usize| {
         // Eight words of at most the longest, and the rest.
         let mut words: Vec<&[u8]> = vec![b"true"];
@@ -114,7 +114,7 @@ fn labshd_refuses_what_a_client_sends_all_the_same() {
             open_body(&[b"echo", &word]),
             "a word of the command is 131072 bytes long, the limit is 131071",
         ),
-        (exactly(limits::COMMAND + 1), "longer than 1 MiB, the limit"),
+        (exactly(limits::MAX_COMMAND + 1), "longer than 1 MiB, the limit"),
         (open_body(&[b"echo", b"a\0b"]), "a word of the command holds a NUL byte"),
         (open_body(&[]), "the command is empty"),
         (open_body(&[b""]), "the command is empty"),
@@ -126,7 +126,7 @@ fn labshd_refuses_what_a_client_sends_all_the_same() {
     }
     assert_eq!(labshd.log().count("command started"), 0);
     assert_eq!(ask(&open_body(&[b"true", longest])), Ok(Status::Exited(0)));
-    assert_eq!(ask(&exactly(limits::COMMAND)), Ok(Status::Exited(0)));
+    assert_eq!(ask(&exactly(limits::MAX_COMMAND)), Ok(Status::Exited(0)));
     assert_well(&labshd);
 }
 

@@ -110,7 +110,7 @@ fn found(packets: &[Vec<Vec<String>>]) -> Found {
 fn frames(pieces: &[Piece], side: Side) -> Vec<Frame> {
     let mut decoder = Decoder::default();
     *decoder.buffer() = BytesMut::from(&joined(pieces, side)[..]);
-    let frames = std::iter::from_fn(|| decoder.next_frame(limits::BODY).unwrap()).collect();
+    let frames = std::iter::from_fn(|| decoder.next_frame(limits::MAX_BODY).unwrap()).collect();
     decoder.finish().unwrap();
     frames
 }
@@ -400,11 +400,11 @@ fn mistakes() -> Vec<(&'static str, Vec<Piece>)> {
     let mut explained = said(open_frames(1, &open_body(&[b"true"])));
     explained.push((Side::Server, bytes(Kind::Explained, 1, &network)));
     let mut long_open = open_body(&[b"true"]);
-    long_open.resize(limits::COMMAND + 1, 0);
+    long_open.resize(limits::MAX_COMMAND + 1, 0);
     vec![
         ("reserved", said(header(4, 0x15, 0, 1, 1))),
         ("unknown_kind", said(header(4, 0x1e, 0, 0, 1))),
-        ("body_too_long", said(header(limits::BODY + 1, 0x12, 0, 0, 1))),
+        ("body_too_long", said(header(limits::MAX_BODY + 1, 0x12, 0, 0, 1))),
         ("body_too_long", early),
         ("undefined_flags", said([header(4, 0x15, 2, 0, 1), eof(&[])].concat())),
         ("wrong_channel", said([header(4, 0x15, 0, 0, 0), eof(&[])].concat())),

@@ -14,7 +14,7 @@ use tokio::io::AsyncWrite;
 pub const SMALL: usize = 64;
 
 /// The longest body that there is, in bytes.
-pub const LARGE: usize = limits::BODY as usize;
+pub const LARGE: usize = limits::MAX_BODY as usize;
 
 /// A frame of output with so many bytes of body, at most [`LARGE`].
 pub fn frame(body: usize) -> Frame {
@@ -81,7 +81,7 @@ pub fn decode(buffer: &mut BytesMut, bytes: &[u8], piece: usize) -> usize {
     let mut count = 0;
     for piece in bytes.chunks(piece) {
         decoder.buffer().extend_from_slice(piece);
-        while decoder.next_frame(limits::BODY).expect("a frame").is_some() {
+        while decoder.next_frame(limits::MAX_BODY).expect("a frame").is_some() {
             count += 1;
         }
     }

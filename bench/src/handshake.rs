@@ -111,7 +111,8 @@ pub async fn tls(
         let server = Server::new(Mode::Tls, SERVER_NONCE);
         let accepted = acceptor.accept(Socket::unix(far), &server.challenge()).await?;
         let mut reader = FrameReader::new(Carrier::Tls(Box::new(accepted.stream)));
-        let frame = reader.next(limits::BODY_BEFORE_AUTHENTICATION).await?.context("a response")?;
+        let frame =
+            reader.next(limits::MAX_BODY_BEFORE_AUTHENTICATION).await?.context("a response")?;
         let response = server.read(&frame)?;
         let authenticated =
             server.verify(&response, Some(key), dummy, Some(accepted.name), accepted.binding)?;
@@ -122,10 +123,10 @@ pub async fn tls(
         let (stream, binding) = tls::connect(Socket::unix(near), key).await?;
         let mut reader = FrameReader::new(Carrier::Tls(Box::new(stream)));
         let challenge =
-            reader.next(limits::BODY_BEFORE_AUTHENTICATION).await?.context("a challenge")?;
+            reader.next(limits::MAX_BODY_BEFORE_AUTHENTICATION).await?.context("a challenge")?;
         let (response, answered) = client(key, Mode::Tls, binding).answer(&challenge)?;
         framing::write(reader.get_mut(), &[response]).await?;
-        let welcome = reader.next(limits::BODY).await?.context("a welcome")?;
+        let welcome = reader.next(limits::MAX_BODY).await?.context("a welcome")?;
         answered.finish(&welcome).map_err(|failure| anyhow!(failure))
     };
     let (_held, says) = tokio::try_join!(server, client)?;

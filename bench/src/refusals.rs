@@ -35,7 +35,7 @@ pub(crate) async fn run(address: SocketAddr, key: &HostKey, count: usize) -> any
 async fn refusal(address: SocketAddr, key: &HostKey, spoil: bool) -> anyhow::Result<Duration> {
     let mut reader = FrameReader::new(TcpStream::connect(address).await?);
     let challenge =
-        reader.next(limits::BODY_BEFORE_AUTHENTICATION).await?.context("a challenge")?;
+        reader.next(limits::MAX_BODY_BEFORE_AUTHENTICATION).await?.context("a challenge")?;
     let client = Client {
         mode: Mode::Plain,
         key: key.clone(),
@@ -51,7 +51,7 @@ async fn refusal(address: SocketAddr, key: &HostKey, spoil: bool) -> anyhow::Res
     }
     let start = Instant::now();
     framing::write(reader.get_mut(), &[frame]).await?;
-    let answer = reader.next(limits::BODY_BEFORE_AUTHENTICATION).await?.context("an answer")?;
+    let answer = reader.next(limits::MAX_BODY_BEFORE_AUTHENTICATION).await?.context("an answer")?;
     ensure!(answer.kind == Kind::Refuse, "let in");
     Ok(start.elapsed())
 }

@@ -141,7 +141,7 @@ fn sanitised(text: &str) -> Option<KeyId> {
         .chars()
         .filter(allowed)
         .skip_while(|c| ".-@".contains(*c))
-        .take(limits::KEY_ID)
+        .take(limits::MAX_KEY_ID)
         .collect();
     KeyId::new(&kept).ok()
 }

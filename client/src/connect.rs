@@ -134,7 +134,7 @@ pub(crate) async fn answer(options: &ConnectOptions) -> Result<Answered, Connect
         let ping = Ping { token: 0 }.frame(ChannelId::CONNECTION);
         framing::write(reader.get_mut(), &[ping]).await.map_err(broken)?;
     }
-    let challenge = match reader.next(limits::BODY_BEFORE_AUTHENTICATION).await {
+    let challenge = match reader.next(limits::MAX_BODY_BEFORE_AUTHENTICATION).await {
         Ok(frame) => frame.ok_or_else(|| broken(io::ErrorKind::UnexpectedEof.into()))?,
         Err(error) => {
             return Err(explain_read(options, error, reader.get_mut().socket().first_bytes()));
@@ -230,7 +230,7 @@ pub(crate) async fn welcome(
     reader: &mut FrameReader<impl tokio::io::AsyncRead + Unpin>,
     handshake: ClientAnswered,
 ) -> Result<ServerSays, ConnectError> {
-    let frame = match reader.next(limits::BODY_BEFORE_AUTHENTICATION).await {
+    let frame = match reader.next(limits::MAX_BODY_BEFORE_AUTHENTICATION).await {
         Ok(Some(frame)) => frame,
         Ok(None) => return Err(broken(options, io::ErrorKind::UnexpectedEof.into())),
         Err(ReadError::Io(source)) => return Err(broken(options, source)),

@@ -49,7 +49,7 @@ impl Silence {
         reader: &mut FrameReader<R>,
     ) -> Result<Result<Option<Frame>, ReadError>, Verdict> {
         let start = Instant::now();
-        let next = timeout(PIECE, reader.next(limits::BODY)).await;
+        let next = timeout(PIECE, reader.next(limits::MAX_BODY)).await;
         if reader.received() > self.heard {
             self.heard = reader.received();
             self.broken();

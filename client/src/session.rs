@@ -122,7 +122,7 @@ impl Session {
         let Answered { reader, response, handshake } =
             timeout_at(deadline, connect::answer(options)).await.map_err(|_| expired())??;
 
-        let multiplexer = Arc::new(Multiplexer::new(channels(limits::CHANNELS_BEFORE_WELCOME)));
+        let multiplexer = Arc::new(Multiplexer::new(channels(limits::MAX_CHANNELS_BEFORE_WELCOME)));
         let commands = Arc::new(Commands::default());
         let (tell, welcome) = watch::channel(None);
         let (mut reader, writer) = reader.split();

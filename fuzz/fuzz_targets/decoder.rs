@@ -3,7 +3,7 @@
 
 use labsh_proto::error::ProtocolError;
 use labsh_proto::frame::{Decoder, Frame};
-use labsh_proto::limits::BODY;
+use labsh_proto::limits::MAX_BODY;
 use libfuzzer_sys::fuzz_target;
 
 /// All frames in the bytes, fed in pieces of these sizes over and over, up to the first error.
@@ -18,7 +18,7 @@ fn decode(bytes: &[u8], sizes: &[u8]) -> (Vec<Frame>, Result<(), ProtocolError>)
         rest = behind;
         decoder.buffer().extend_from_slice(piece);
         loop {
-            match decoder.next_frame(BODY) {
+            match decoder.next_frame(MAX_BODY) {
                 Ok(Some(frame)) => frames.push(frame),
                 Ok(None) => break,
                 Err(error) => return (frames, Err(error)),

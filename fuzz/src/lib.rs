@@ -6,7 +6,7 @@ use labsh_proto::channel::{Channels, Event, Read, Role};
 use labsh_proto::explanation::Explained;
 use labsh_proto::flow::{Budget, Growth};
 use labsh_proto::frame::{ChannelId, Decoder};
-use labsh_proto::limits::BODY;
+use labsh_proto::limits::MAX_BODY;
 use labsh_proto::message::{
     CommandId, Open, Program, Refuse, RefuseCode, Resize, Signal, Status, Stream, Until, Usage,
 };
@@ -26,7 +26,7 @@ pub fn converse(role: Role, data: &[u8]) {
         act(&mut channels, role, *action);
         decoder.buffer().clear();
         decoder.buffer().extend_from_slice(behind);
-        let Ok(Some(frame)) = decoder.next_frame(BODY) else { return };
+        let Ok(Some(frame)) = decoder.next_frame(MAX_BODY) else { return };
         rest = &behind[behind.len() - decoder.buffer().len()..];
         match channels.receive(frame) {
             Ok(Event::Opened(id, open)) if open.check().is_err() => {

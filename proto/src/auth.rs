@@ -123,7 +123,7 @@ pub struct ServerSays {
     pub features: Features,
     /// How many channels the client may hold at once.
     pub channels: u32,
-    /// Which version answers: 1 to [`crate::limits::VERSION`] printable ASCII characters.
+    /// Which version answers: 1 to [`crate::limits::MAX_VERSION`] printable ASCII characters.
     pub version: Option<String>,
 }
 

@@ -10,7 +10,7 @@ use crate::message::{Body, Variable};
 
 /// The most that words and variables of an [`Explained`] may be together, in bytes: the rest of its
 /// frame is for the rest.
-const ROOM: usize = 48 << 10;
+const MAX_LISTS: usize = 48 << 10;
 
 /// `explained`: what the command would find, had it been started. Nothing was.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -51,7 +51,7 @@ impl Explained {
     /// then of the variables, the networks and the accepted names.
     #[must_use]
     pub fn cut(mut self) -> Self {
-        let mut room = ROOM;
+        let mut room = MAX_LISTS;
         let mut left_off = 0;
         keep(&mut self.accepted, &mut room, &mut left_off, String::len);
         keep(&mut self.from, &mut room, &mut left_off, String::len);
@@ -85,7 +85,7 @@ mod tests {
 
     use super::*;
     use crate::frame::ChannelId;
-    use crate::limits::{BODY, COMMAND};
+    use crate::limits::{MAX_BODY, MAX_COMMAND};
 
     #[test]
     fn the_longest_command_is_explained_in_one_frame() {
@@ -97,15 +97,15 @@ mod tests {
             home: vec![b'x'; 4096],
             directory: vec![b'x'; 4096],
             program: vec![b'x'; 4096],
-            words: vec![vec![b'x'; 1000]; COMMAND / 1000],
-            environment: vec![(vec![b'A'; 10], vec![b'x'; 90]); COMMAND / 100],
+            words: vec![vec![b'x'; 1000]; MAX_COMMAND / 1000],
+            environment: vec![(vec![b'A'; 10], vec![b'x'; 90]); MAX_COMMAND / 100],
             accepted: vec![name; 300],
             ..Explained::default()
         };
         let (words, variables) = (long.words.len(), long.environment.len());
         let cut = long.cut();
         let frame = cut.frame(ChannelId(1));
-        assert!(frame.body.len() <= BODY as usize, "{}", frame.body.len());
+        assert!(frame.body.len() <= MAX_BODY as usize, "{}", frame.body.len());
         assert_eq!(Explained::from_frame(&frame), Ok(cut.clone()));
         let kept = cut.words.len() + cut.environment.len() + cut.from.len() + cut.accepted.len();
         assert_eq!(cut.left_off as usize, words + variables + 600 - kept);

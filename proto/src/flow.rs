@@ -74,7 +74,7 @@ impl SendWindow {
         if limit < self.limit {
             return Err("the limit goes back");
         }
-        if limit - consumed > limits::WINDOW {
+        if limit - consumed > limits::MAX_WINDOW {
             return Err("the limit is more than 1 GiB past the consumed position");
         }
         self.consumed = consumed;

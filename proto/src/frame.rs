@@ -77,7 +77,7 @@ pub struct Frame {
     pub flags: u8,
     /// The command it belongs to.
     pub channel: ChannelId,
-    /// The body, at most [`BODY`](crate::limits::BODY) bytes.
+    /// The body, at most [`MAX_BODY`](crate::limits::MAX_BODY) bytes.
     pub body: Bytes,
 }
 

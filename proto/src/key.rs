@@ -41,7 +41,7 @@ pub struct KeyId(String);
 impl KeyId {
     /// Checks the rules above.
     pub fn new(text: &str) -> Result<Self, BadId> {
-        check(text, limits::KEY_ID, |c| c.is_ascii_alphanumeric() || "._@-".contains(c))?;
+        check(text, limits::MAX_KEY_ID, |c| c.is_ascii_alphanumeric() || "._@-".contains(c))?;
         // It names files: no hidden ones, and never "..".
         if text.starts_with('.') {
             return Err(BadId::Character('.'));
@@ -63,7 +63,7 @@ pub struct HostId(String);
 impl HostId {
     /// Turns the text to lower case (ASCII) and checks the rules above.
     pub fn new(text: &str) -> Result<Self, BadId> {
-        check(text, limits::HOST_ID, |c| !c.is_whitespace() && !c.is_control())?;
+        check(text, limits::MAX_HOST_ID, |c| !c.is_whitespace() && !c.is_control())?;
         Ok(Self(text.to_ascii_lowercase()))
     }
 

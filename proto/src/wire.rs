@@ -15,13 +15,13 @@ fn format() -> impl bincode::config::Config {
     bincode::config::standard()
         .with_big_endian()
         .with_fixed_int_encoding()
-        .with_limit::<{ limits::COMMAND }>()
+        .with_limit::<{ limits::MAX_COMMAND }>()
 }
 
-/// Encodes a body. Fails only where the encoding would exceed [`limits::COMMAND`].
+/// Encodes a body. Fails only where the encoding would exceed [`limits::MAX_COMMAND`].
 pub(crate) fn encode<T: Serialize>(body: &T) -> Result<Vec<u8>, String> {
     let bytes = bincode::serde::encode_to_vec(body, format()).map_err(|error| error.to_string())?;
-    if bytes.len() > limits::COMMAND {
+    if bytes.len() > limits::MAX_COMMAND {
         return Err("longer than 1 MiB".to_string());
     }
     Ok(bytes)

@@ -7,7 +7,7 @@ use labsh_proto::explanation::Explained;
 use labsh_proto::flow::{Budget, Growth};
 use labsh_proto::frame::{ChannelId, Decoder, Frame, Kind};
 use labsh_proto::key::{HostKey, Key};
-use labsh_proto::limits::BODY;
+use labsh_proto::limits::MAX_BODY;
 use labsh_proto::message::{
     Body, Challenge, CommandId, Credit, Ended, Eof, Exit, Features, Goodbye, InstanceId, Open,
     Ping, Pong, Program, Proof, Refuse, Resize, Response, Signal, Started, Stop, Stream, Until,
@@ -30,7 +30,7 @@ fn frame(body: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Value = Frame> {
         let candidates =
             [frame(flags, channel), frame(flags & 1, channel), frame(0, channel), frame(0, 0)];
         let decodes = |frame: &&Frame| {
-            labsh_proto::frame::Header::decode(&frame.header().encode(), BODY).is_ok()
+            labsh_proto::frame::Header::decode(&frame.header().encode(), MAX_BODY).is_ok()
         };
         candidates.iter().find(decodes).expect("one of them fits").clone()
     })
@@ -82,7 +82,7 @@ fn decode(bytes: &[u8], cuts: &[usize]) -> (Vec<Frame>, Result<(), ProtocolError
         rest = behind;
         decoder.buffer().extend_from_slice(piece);
         loop {
-            match decoder.next_frame(BODY) {
+            match decoder.next_frame(MAX_BODY) {
                 Ok(Some(frame)) => frames.push(frame),
                 Ok(None) => break,
                 Err(error) => return (frames, Err(error)),

@@ -13,7 +13,7 @@ use labsh_proto::explanation::Explained;
 use labsh_proto::frame::{ChannelId, Decoder, FLAG_EXPLAIN, FLAG_LIMITED, FLAG_MORE, Frame, Kind};
 use labsh_proto::handshake::{Client, Server};
 use labsh_proto::key::{HostId, HostKey, Key, KeyId, Secret, dummy_tls_seed};
-use labsh_proto::limits::BODY;
+use labsh_proto::limits::MAX_BODY;
 use labsh_proto::message::{
     Body, Challenge, CommandId, Credit, Ended, Eof, Exit, Features, Goodbye, InstanceId, Nonce,
     Open, Ping, Pong, Program, Refuse, RefuseCode, Resize, Response, Signal, Started, Status, Stop,
@@ -320,7 +320,7 @@ fn these_bytes_are_read_as_frames() {
             decoder.buffer().extend_from_slice(&[byte]);
         }
         assert!(decoder.has_next(), "{name}");
-        assert_eq!(decoder.next_frame(BODY), Ok(Some(frame)), "{name}");
+        assert_eq!(decoder.next_frame(MAX_BODY), Ok(Some(frame)), "{name}");
         assert_eq!(decoder.finish(), Ok(()), "{name}");
         assert!(reads_back, "{name}");
     }
@@ -391,7 +391,7 @@ fn exchange(transcript: Transcript, response_file: &str, said: ServerSays, welco
     let frame = |name: &str| {
         let mut decoder = Decoder::default();
         decoder.buffer().extend_from_slice(&golden(name));
-        decoder.next_frame(BODY).expect(name).expect(name)
+        decoder.next_frame(MAX_BODY).expect(name).expect(name)
     };
     let Transcript { mode, features, server_nonce, client_nonce, binding } = transcript;
     let client = Client { mode, key: host_key(), nonce: client_nonce, features, binding };

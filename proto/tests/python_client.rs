@@ -22,7 +22,7 @@ use labsh_proto::flow::{Budget, Growth};
 use labsh_proto::frame::{ChannelId, Decoder, Frame};
 use labsh_proto::handshake::Server;
 use labsh_proto::key::{HostId, HostKey, Key, KeyId, Secret};
-use labsh_proto::limits::{BODY, BODY_BEFORE_AUTHENTICATION};
+use labsh_proto::limits::{MAX_BODY, MAX_BODY_BEFORE_AUTHENTICATION};
 use labsh_proto::message::{
     Body, Exit, Features, InstanceId, Nonce, Open, Program, Refuse, RefuseCode, Status, Stream,
     Until, Usage,
@@ -58,7 +58,7 @@ impl Link {
 
     fn first_frame(&mut self) -> Option<Frame> {
         loop {
-            match self.decoder.next_frame(BODY_BEFORE_AUTHENTICATION).expect("a good frame") {
+            match self.decoder.next_frame(MAX_BODY_BEFORE_AUTHENTICATION).expect("a good frame") {
                 Some(frame) => return Some(frame),
                 None if !self.fill() => return None,
                 None => {}
@@ -98,7 +98,7 @@ fn run(link: &mut Link) {
     let mut channels = Channels::new(Role::Server, 2, Growth::new(Budget::new(0)));
     let mut command = None;
     while link.fill() {
-        while let Some(frame) = link.decoder.next_frame(BODY).expect("a good frame") {
+        while let Some(frame) = link.decoder.next_frame(MAX_BODY).expect("a good frame") {
             match channels.receive(frame).expect("a client that keeps the rules") {
                 Event::Opened(id, open) => command = start(&mut channels, id, &open),
                 Event::Goodbye(_) => return,

@@ -143,7 +143,7 @@ fn an_open_of_exactly_the_limit_passes_and_one_byte_more_is_refused() {
         let mut words = vec![b"a".to_vec()];
         let mut left = total - empty;
         for _ in 0..8 {
-            let length = left.min(limits::WORD - 1);
+            let length = left.min(limits::MAX_WORD_WITH_NUL - 1);
             words.push(vec![b'b'; length]);
             left -= length;
         }
@@ -152,7 +152,7 @@ fn an_open_of_exactly_the_limit_passes_and_one_byte_more_is_refused() {
         open.program = Program::Argv(words);
         open
     };
-    let open = sized(limits::COMMAND);
+    let open = sized(limits::MAX_COMMAND);
     let mut client = channels(Role::Client, 1);
     let mut server = channels(Role::Server, 1);
     client.open(&open).unwrap();
@@ -161,7 +161,7 @@ fn an_open_of_exactly_the_limit_passes_and_one_byte_more_is_refused() {
         last = server.receive(frame).unwrap();
     }
     assert_eq!(last, Event::Opened(ONE, open));
-    assert!(sized(limits::COMMAND + 1).encode().is_err());
+    assert!(sized(limits::MAX_COMMAND + 1).encode().is_err());
     // A peer that sends more all the same is refused once it has sent everything.
     let mut server = channels(Role::Server, 1);
     for _ in 0..17 {
@@ -367,10 +367,10 @@ fn credit_never_goes_back_and_never_claims_too_much() {
     assert_eq!(give(5, 199_999), error("the limit goes back"));
     assert_eq!(give(11, 200_000), error("the consumed position is past what was sent"));
     assert_eq!(
-        give(5, limits::WINDOW + 6),
+        give(5, limits::MAX_WINDOW + 6),
         error("the limit is more than 1 GiB past the consumed position")
     );
-    assert_eq!(give(5, limits::WINDOW + 5), Ok(Event::Writable(ONE, stream)));
+    assert_eq!(give(5, limits::MAX_WINDOW + 5), Ok(Event::Writable(ONE, stream)));
 }
 
 #[test]
@@ -504,7 +504,7 @@ fn a_refusal_of_the_connection_leaves_at_once_and_alone() {
 #[test]
 fn unfinished_opens_are_bounded_together() {
     let mut server = Channels::new(Role::Server, 100, Growth::new(Budget::new(0)));
-    let part = Bytes::from(vec![0; limits::BODY as usize]);
+    let part = Bytes::from(vec![0; limits::MAX_BODY as usize]);
     let mut send = |channel| {
         let frame =
             Frame { flags: FLAG_MORE, ..Frame::new(Kind::Open, ChannelId(channel), part.clone()) };

@@ -7,7 +7,7 @@ use labsh_proto::flow::{Budget, Growth};
 use labsh_proto::frame::{ChannelId, Decoder, Frame};
 use labsh_proto::handshake::{Client, Server};
 use labsh_proto::key::{HostId, HostKey, Key, KeyId, Secret};
-use labsh_proto::limits::BODY;
+use labsh_proto::limits::MAX_BODY;
 use labsh_proto::message::{
     Body, CommandId, Features, Goodbye, InstanceId, Nonce, Open, Program, Status, Stream, Until,
     Usage,
@@ -45,7 +45,7 @@ impl Session {
         self.0.extend(bytes.iter().map(|byte| (sender, *byte)));
         let mut decoder = Decoder::default();
         decoder.buffer().extend_from_slice(&bytes);
-        decoder.next_frame(BODY).expect("a good frame").expect("a whole frame")
+        decoder.next_frame(MAX_BODY).expect("a good frame").expect("a whole frame")
     }
 
     fn authenticate(&mut self, features: Features, version: Option<&str>) {

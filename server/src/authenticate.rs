@@ -188,7 +188,7 @@ async fn read_response(
 }
 
 async fn read_early(reader: &mut FrameReader<Carrier>) -> Result<Frame, Failure> {
-    match reader.next(limits::BODY_BEFORE_AUTHENTICATION).await {
+    match reader.next(limits::MAX_BODY_BEFORE_AUTHENTICATION).await {
         Ok(frame) => frame.ok_or(Failure::Closed),
         Err(ReadError::Io(error)) => Err(Failure::Io(error)),
         Err(ReadError::Protocol(ProtocolError::Truncated { .. })) => Err(Failure::Closed),

@@ -30,7 +30,7 @@ const WATCH_EVERY: Duration = Duration::from_secs(15);
 
 /// What clients are told about who answers.
 const VERSION: &str = concat!("labshd ", env!("CARGO_PKG_VERSION"));
-const _: () = assert!(VERSION.len() <= limits::VERSION);
+const _: () = assert!(VERSION.len() <= limits::MAX_VERSION);
 
 /// For the last frames to leave and the peer to close.
 const LINGER: Duration = Duration::from_secs(5);
@@ -113,7 +113,7 @@ pub(crate) async fn run(shared: Arc<Shared>, client: Client) -> End {
 
     let end = loop {
         tokio::select! {
-            frame = reader.next(limits::BODY) => match frame {
+            frame = reader.next(limits::MAX_BODY) => match frame {
                 Ok(Some(frame)) => {
                     match multiplexer.receive(frame) {
                         // Whether it closes its end or not.

@@ -56,7 +56,7 @@ pub fn open_body(words: &[&[u8]]) -> Vec<u8> {
 
 /// The frames of an `open` with this body.
 pub fn open_frames(channel: u32, body: &[u8]) -> Vec<u8> {
-    let parts = body.chunks(limits::BODY as usize);
+    let parts = body.chunks(limits::MAX_BODY as usize);
     let last = parts.len() - 1;
     let flags = |index| if index == last { 0 } else { FLAG_MORE };
     parts
@@ -192,7 +192,7 @@ impl<S: Read + Write + Debug> Peer<S> {
     /// The next frame; none where the connection ended properly, between two frames.
     pub fn next(&mut self) -> Option<Frame> {
         loop {
-            if let Some(frame) = self.decoder.next_frame(limits::BODY).unwrap() {
+            if let Some(frame) = self.decoder.next_frame(limits::MAX_BODY).unwrap() {
                 return Some(frame);
             }
             let mut buffer = [0; 16 << 10];

@@ -237,7 +237,7 @@ impl Place {
         loop {
             let next = tokio::select! {
                 () = self.sessions.stopping.cancelled() => ControlFlow::Break(()),
-                frame = upstream.reader.next(limits::BODY) => match frame {
+                frame = upstream.reader.next(limits::MAX_BODY) => match frame {
                     // What is left of a command whose client went early, or an answer to us.
                     Ok(Some(frame)) if frame.channel != ChannelId::CONNECTION
                         || frame.kind == Kind::Pong => {

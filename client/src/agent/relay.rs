@@ -76,7 +76,7 @@ async fn settle(upstream: &mut Upstream) -> bool {
         return false;
     }
     loop {
-        match upstream.reader.next(limits::BODY).await {
+        match upstream.reader.next(limits::MAX_BODY).await {
             Ok(Some(frame)) if answers_us(&frame, HEARD) => return true,
             Ok(Some(frame))
                 if frame.channel != ChannelId::CONNECTION || frame.kind == Kind::Pong => {}
@@ -152,7 +152,7 @@ async fn join(upstream: &mut Upstream, client: UnixStream, patience: Duration) -
         let (mut client_is_there, mut overdue) = (true, false);
         loop {
             let next = match unheard.take() {
-                Some(patience) => match timeout(patience, reader.next(limits::BODY)).await {
+                Some(patience) => match timeout(patience, reader.next(limits::MAX_BODY)).await {
                     Ok(next) => Ok(next),
                     Err(_) => return End::Host,
                 },
@@ -206,7 +206,7 @@ async fn join(upstream: &mut Upstream, client: UnixStream, patience: Duration) -
 
 /// Waits for a frame and adds it with what has come behind it; false at the end. Cancel safe.
 async fn fill(reader: &mut FrameReader<impl AsyncRead + Unpin>, batch: &mut Vec<Frame>) -> bool {
-    let Ok(Some(frame)) = reader.next(limits::BODY).await else { return false };
+    let Ok(Some(frame)) = reader.next(limits::MAX_BODY).await else { return false };
     gather(reader, frame, batch).await;
     true
 }
@@ -221,7 +221,7 @@ async fn gather(
     batch.push(first);
     while size < BATCH && reader.has_next() {
         // What is no frame is found again by the next call.
-        let Ok(Some(frame)) = reader.next(limits::BODY).await else { return };
+        let Ok(Some(frame)) = reader.next(limits::MAX_BODY).await else { return };
         size += frame.body.len();
         batch.push(frame);
     }
@@ -253,11 +253,11 @@ mod tests {
             framing::write(&mut client, &[question()]).await.unwrap();
             lent.readable().await.unwrap();
             let asked = async {
-                while host.next(limits::BODY).await.unwrap().unwrap() != question() {}
+                while host.next(limits::MAX_BODY).await.unwrap().unwrap() != question() {}
                 let last = Frame::new(Kind::Close, ChannelId(1), Bytes::new());
                 framing::write(&mut client, std::slice::from_ref(&last)).await.unwrap();
                 // Of several pings the host may answer the last alone.
-                assert_eq!(host.next(limits::BODY).await.unwrap(), Some(last));
+                assert_eq!(host.next(limits::MAX_BODY).await.unwrap(), Some(last));
             };
             tokio::select! {
                 () = asked => {}
@@ -276,9 +276,9 @@ mod tests {
                 framing::write(&mut client, &[question()]).await.unwrap();
                 let mut client = FrameReader::new(client);
                 if answers {
-                    while host.next(limits::BODY).await.unwrap().unwrap() != question() {}
+                    while host.next(limits::MAX_BODY).await.unwrap().unwrap() != question() {}
                     framing::write(host.get_mut(), std::slice::from_ref(&pong)).await.unwrap();
-                    assert_eq!(client.next(limits::BODY).await.unwrap(), Some(pong));
+                    assert_eq!(client.next(limits::MAX_BODY).await.unwrap(), Some(pong));
                 }
                 let goodbye = Frame::new(Kind::Goodbye, ChannelId::CONNECTION, Bytes::new());
                 let _ = framing::write(client.get_mut(), &[goodbye]).await;

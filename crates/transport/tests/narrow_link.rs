@@ -27,7 +27,7 @@ fn end(role: Role, link: DuplexStream) -> (Arc<Multiplexer>, mpsc::UnboundedRece
     let (sender, events) = mpsc::unbounded_channel();
     let reading = multiplexer.clone();
     tokio::spawn(async move {
-        while let Some(frame) = reader.next(limits::BODY).await.unwrap() {
+        while let Some(frame) = reader.next(limits::MAX_BODY).await.unwrap() {
             // Nobody listens any more once a test has seen what it wanted.
             let _ = sender.send(reading.receive(frame).unwrap());
             reading.wake();

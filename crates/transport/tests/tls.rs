@@ -54,7 +54,7 @@ async fn connect(ours: &HostKey, theirs: HostKey) -> Result<bool, ConnectError> 
     let socket = Socket::connect_tcp("127.0.0.1", port, AddressFamily::Any, PATIENCE).await?;
     let (stream, binding) = tls::connect(socket, ours).await?;
     let mut reader = FrameReader::new(stream);
-    let frame = reader.next(limits::BODY_BEFORE_AUTHENTICATION).await.unwrap().unwrap();
+    let frame = reader.next(limits::MAX_BODY_BEFORE_AUTHENTICATION).await.unwrap().unwrap();
     assert_eq!(frame, Server::new(Mode::Tls, Nonce([5; 32])).challenge());
     let (server_binding, name) = server.await.unwrap().unwrap();
     Ok(server_binding == binding && name == ours.name())

@@ -6,7 +6,7 @@ use std::net::{Shutdown, TcpStream};
 use std::thread;
 
 use labsh_proto::frame::{ChannelId, Decoder, Frame, Kind};
-use labsh_proto::limits::{BODY, HEADER_LENGTH};
+use labsh_proto::limits::{HEADER_LENGTH, MAX_BODY};
 use sha2::{Digest, Sha256};
 
 use crate::flow::Flow;
@@ -215,7 +215,7 @@ fn glued_and_yet_apart(stage: &mut Stage) -> LessonResult {
     let mut decoder = Decoder::default();
     decoder.buffer().extend_from_slice(&buffer[..count]);
     let mut decoded = Vec::new();
-    while let Some(frame) = decoder.next_frame(BODY).map_err(wrong)? {
+    while let Some(frame) = decoder.next_frame(MAX_BODY).map_err(wrong)? {
         decoded.push(frame);
     }
     let apart = decoded.iter().map(|frame| {
@@ -330,7 +330,7 @@ fn read_frames(socket: TcpStream, size: usize) -> Result<(usize, Vec<Frame>), Le
         }
         reads += 1;
         decoder.buffer().extend_from_slice(&buffer[..count]);
-        while let Some(frame) = decoder.next_frame(BODY).map_err(wrong)? {
+        while let Some(frame) = decoder.next_frame(MAX_BODY).map_err(wrong)? {
             frames.push(frame);
         }
     }

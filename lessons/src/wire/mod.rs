@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use labsh_proto::frame::{Decoder, Frame, Kind};
-use labsh_proto::limits::{BODY, HEADER_LENGTH};
+use labsh_proto::limits::{HEADER_LENGTH, MAX_BODY};
 use labsh_proto::message::{
     Body, Credit, Ended, Eof, Exit, Open, Program, Started, Status, Welcome,
 };
@@ -259,7 +259,7 @@ fn pass_on(
         block.extend_from_slice(&buffer[..count]);
         decoder.buffer().extend_from_slice(&buffer[..count]);
         let mut waited_for = count == 0;
-        while let Some(frame) = decoder.next_frame(BODY).map_err(io::Error::other)? {
+        while let Some(frame) = decoder.next_frame(MAX_BODY).map_err(io::Error::other)? {
             flow.message(frame.kind.name());
             flow.wrote(&[&frame.header().encode()[..], &frame.body].concat());
             waited_for |= is_waited_for(arrow, frame.kind);

@@ -92,7 +92,7 @@ impl Channels {
         let reused = ProtocolError::ChannelReused { channel: id, highest: self.highest };
         let Some(channel) = self.channels.get_mut(&id) else { return Err(reused) };
         match &mut channel.phase {
-            Phase::Assembling(parts) if parts.len() + frame.body.len() > limits::COMMAND => {
+            Phase::Assembling(parts) if parts.len() + frame.body.len() > limits::MAX_COMMAND => {
                 let refuse = Refuse::new(
                     RefuseCode::BAD_COMMAND,
                     "the command with its environment is longer than 1 MiB, the limit",
@@ -100,7 +100,9 @@ impl Channels {
                 );
                 channel.phase = Phase::Rejecting(refuse);
             }
-            Phase::Assembling(_) if unfinished + frame.body.len() > limits::UNFINISHED_OPENS => {
+            Phase::Assembling(_)
+                if unfinished + frame.body.len() > limits::MAX_UNFINISHED_OPEN_BYTES =>
+            {
                 let reason = "this connection has more than 8 MiB of unfinished commands";
                 let refuse = Refuse::new(
                     RefuseCode::RESOURCES,

@@ -15,7 +15,7 @@ pub use self::welcome::Welcome;
 use crate::error::ProtocolError;
 use crate::frame::{ChannelId, Frame, Kind, cut};
 pub use crate::kind::Stream;
-use crate::limits::{TEXT, TEXT_BEFORE_AUTHENTICATION};
+use crate::limits::{MAX_TEXT, MAX_TEXT_BEFORE_AUTHENTICATION};
 use crate::wire;
 
 macro_rules! opaque {
@@ -167,18 +167,18 @@ pub struct Refuse {
 }
 
 impl Refuse {
-    /// A refusal; texts over [`TEXT`] bytes are cut.
+    /// A refusal; texts over [`MAX_TEXT`] bytes are cut.
     pub fn new(code: RefuseCode, reason: impl AsRef<str>, remedy: impl AsRef<str>) -> Self {
         Self {
             code,
-            reason: cut(reason.as_ref(), TEXT).to_owned(),
-            remedy: cut(remedy.as_ref(), TEXT).to_owned(),
+            reason: cut(reason.as_ref(), MAX_TEXT).to_owned(),
+            remedy: cut(remedy.as_ref(), MAX_TEXT).to_owned(),
         }
     }
 
     /// The same, short enough for a client that has not authenticated the server yet.
     pub fn before_authentication(&self) -> Self {
-        let short = |text| cut(text, TEXT_BEFORE_AUTHENTICATION).to_owned();
+        let short = |text| cut(text, MAX_TEXT_BEFORE_AUTHENTICATION).to_owned();
         Self { code: self.code, reason: short(&self.reason), remedy: short(&self.remedy) }
     }
 }
@@ -198,9 +198,9 @@ pub struct Goodbye {
 }
 
 impl Goodbye {
-    /// A goodbye; a reason over [`TEXT`] bytes is cut.
+    /// A goodbye; a reason over [`MAX_TEXT`] bytes is cut.
     pub fn new(reason: impl AsRef<str>) -> Self {
-        Self { reason: cut(reason.as_ref(), TEXT).to_owned() }
+        Self { reason: cut(reason.as_ref(), MAX_TEXT).to_owned() }
     }
 }
 
@@ -356,7 +356,7 @@ impl Body for Refuse {
     const KIND: Kind = Kind::Refuse;
 
     fn bounds(&self) -> Result<(), &'static str> {
-        if self.reason.len().max(self.remedy.len()) > TEXT {
+        if self.reason.len().max(self.remedy.len()) > MAX_TEXT {
             Err("a text over 2,048 bytes")
         } else {
             Ok(())
@@ -368,7 +368,7 @@ impl Body for Goodbye {
     const KIND: Kind = Kind::Goodbye;
 
     fn bounds(&self) -> Result<(), &'static str> {
-        if self.reason.len() > TEXT { Err("a text over 2,048 bytes") } else { Ok(()) }
+        if self.reason.len() > MAX_TEXT { Err("a text over 2,048 bytes") } else { Ok(()) }
     }
 }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{CommandId, Resize};
 use crate::error::ProtocolError;
 use crate::frame::Kind;
-use crate::limits::WORD;
+use crate::limits::MAX_WORD_WITH_NUL;
 use crate::wire;
 
 /// What is to be run.
@@ -82,7 +82,7 @@ pub enum BadCommand {
     Nul(&'static str),
     /// Longer than execve(2) takes in one piece.
     #[error("{what} is {length} bytes long, the limit is {} (128 KiB, as for any program on \
-        Linux)", WORD - 1)]
+        Linux)", MAX_WORD_WITH_NUL - 1)]
     Word {
         /// What it is: a word, a variable, …
         what: &'static str,
@@ -119,7 +119,7 @@ impl Open {
             }
             check_word("the name of a variable", name)?;
             check_word("the value of a variable", value)?;
-            if name.len() + value.len() + 1 >= WORD {
+            if name.len() + value.len() + 1 >= MAX_WORD_WITH_NUL {
                 return Err(BadCommand::Word {
                     what: "a variable",
                     length: name.len() + value.len() + 1,
@@ -151,7 +151,7 @@ fn check_word(what: &'static str, word: &[u8]) -> Result<(), BadCommand> {
     if word.contains(&0) {
         return Err(BadCommand::Nul(what));
     }
-    if word.len() >= WORD {
+    if word.len() >= MAX_WORD_WITH_NUL {
         return Err(BadCommand::Word { what, length: word.len() });
     }
     Ok(())

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{Body, Features, InstanceId, Proof};
 use crate::frame::Kind;
-use crate::limits::VERSION;
+use crate::limits::MAX_VERSION;
 
 /// `welcome`: the client is in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,7 +75,7 @@ impl Body for Welcome {
 
     fn bounds(&self) -> Result<(), &'static str> {
         let shown = |text: &String| {
-            (1..=VERSION).contains(&text.len())
+            (1..=MAX_VERSION).contains(&text.len())
                 && text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
         };
         match &self.version {

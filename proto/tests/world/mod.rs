@@ -330,7 +330,7 @@ impl World {
         self.moves += 1;
         loop {
             let (end, _) = self.ends(to_server);
-            let frame = end.decoder.next_frame(limits::BODY).expect("good frames only");
+            let frame = end.decoder.next_frame(limits::MAX_BODY).expect("good frames only");
             let Some(frame) = frame else { return };
             if frame.kind == Kind::Credit {
                 let Credit { stream, consumed, limit } =
