@@ -6,17 +6,17 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Subcommand;
-
-use crate::console::{note, print};
 use labsh_client::agent::{self, Kept, Lender, Place, PlaceError};
 use labsh_client::terminal_text::escape;
+
+use crate::console::{note, print};
 
 /// The exit status of `status` where no agent runs, as for services.
 const NOT_RUNNING: u8 = 3;
 
 /// `labsh agent`.
 #[derive(Debug, Clone, Copy, Subcommand)]
-pub(super) enum AgentAction {
+pub(crate) enum AgentAction {
     /// List the connections that are kept
     List,
     /// Say whether it runs; the exit status is 3 where it does not
@@ -29,7 +29,7 @@ pub(super) enum AgentAction {
 }
 
 /// Does it, and returns the exit status that `labsh agent --help` documents.
-pub(super) fn execute(action: AgentAction) -> anyhow::Result<ExitCode> {
+pub(crate) fn execute(action: AgentAction) -> anyhow::Result<ExitCode> {
     let place = Place::of_user();
     if matches!(action, AgentAction::Serve) {
         return agent::serve(&place).map(|()| ExitCode::SUCCESS);

@@ -4,12 +4,12 @@ use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
 
 use clap::CommandFactory;
+use labsh_client::config::overrides::ConnectionOverrides;
 use labsh_proto::key::HostId;
 use labsh_proto::message::Program;
 
 use super::*;
 use crate::flags::{EscapeCharacter, FormFlags, form};
-use labsh_client::config::overrides::ConnectionOverrides;
 
 fn parse(words: &[&str]) -> Result<Action, clap::Error> {
     super::parse(["labsh"].iter().chain(words).map(OsString::from)).map(|line| line.action)

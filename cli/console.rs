@@ -7,10 +7,9 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use anyhow::Context;
+use labsh_client::terminal_text::escape;
 use nix::sys::signal::Signal;
 use tokio::signal::unix::{SignalKind, signal};
-
-use labsh_client::terminal_text::escape;
 
 /// The exit status of everything that was refused or failed before a command ran.
 pub(crate) const REFUSED: u8 = 125;

@@ -9,6 +9,12 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use clap::Args;
 use clap::builder::{NonEmptyStringValueParser, OsStringValueParser, TypedValueParser};
+use labsh_client::CommandError;
+use labsh_client::Session;
+use labsh_client::config::Config;
+use labsh_client::config::overrides::ConnectionOverrides;
+use labsh_client::fanout::{self, End, Host};
+use labsh_client::terminal_text::{escape, escape_json, shell_word};
 use labsh_nodeset::NodeSet;
 use labsh_proto::explanation::Explained;
 use labsh_proto::message::{Program, Variable};
@@ -22,12 +28,6 @@ use crate::fleet::hosts as fleet_hosts;
 use crate::fleet::report::anonymous;
 use crate::remote::outcome;
 use crate::remote::words::RemoteQuestion;
-use labsh_client::CommandError;
-use labsh_client::Session;
-use labsh_client::config::Config;
-use labsh_client::config::overrides::ConnectionOverrides;
-use labsh_client::fanout::{self, End, Host};
-use labsh_client::terminal_text::{escape, escape_json, shell_word};
 
 /// To so many hosts connections are being opened at once.
 const AT_ONCE: usize = 64;
@@ -49,7 +49,7 @@ Exit status:
 /// Ask a host what would become of a command, and why; nothing is started
 #[derive(Debug, Clone, Args)]
 #[command(mut_arg("keep", |arg| arg.hide(true)))]
-pub(super) struct ExplainOptions {
+pub(crate) struct ExplainOptions {
     /// How to get there.
     #[command(flatten)]
     pub connection: ConnectionFlags,

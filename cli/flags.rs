@@ -9,12 +9,11 @@ use std::time::Duration;
 
 use clap::builder::{NonEmptyStringValueParser, OsStringValueParser, TypedValueParser};
 use clap::{Args, ValueEnum};
-use labsh_proto::key::HostId;
-use labsh_proto::message::{Program, Variable};
-
 use labsh_client::config::overrides::{ConnectionOverrides, parse_duration, parse_keep};
 use labsh_client::config::target::parse_port;
 use labsh_client::keys::key_store::KeyName;
+use labsh_proto::key::HostId;
+use labsh_proto::message::{Program, Variable};
 
 /// The part of a help text that lists the exit statuses of one command.
 pub(crate) const EXIT_STATUS: &str = "\
@@ -32,7 +31,7 @@ Exit status:
 /// Options that say how to get to a host.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Connection")]
-pub(super) struct ConnectionFlags {
+pub(crate) struct ConnectionFlags {
     /// The key: its name, or the path of its file [env: LABSH_KEY]
     #[arg(long, value_name = "KEY")]
     pub key: Option<KeyName>,
@@ -57,7 +56,7 @@ pub(super) struct ConnectionFlags {
 
 impl ConnectionFlags {
     /// What the flags say; the rest of [`ConnectionOverrides`] is not theirs.
-    pub(super) fn overrides(&self) -> ConnectionOverrides {
+    pub(crate) fn overrides(&self) -> ConnectionOverrides {
         ConnectionOverrides {
             port: self.port,
             host_id: self.host_id.clone(),
@@ -73,7 +72,7 @@ impl ConnectionFlags {
 /// Options that say how a command is run, wherever that is.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Command")]
-pub(super) struct CommandOptions {
+pub(crate) struct CommandOptions {
     /// Which form the words have.
     #[command(flatten)]
     pub form: FormFlags,
@@ -115,7 +114,7 @@ pub(super) struct CommandOptions {
 /// Options that say outright what form the words of a command have.
 #[derive(Debug, Clone, Copy, Default, Args)]
 #[command(next_help_heading = "Command")]
-pub(super) struct FormFlags {
+pub(crate) struct FormFlags {
     /// Join the words with blanks and have your shell there run the line
     #[arg(long, conflicts_with = "argv")]
     pub shell: bool,
@@ -126,7 +125,7 @@ pub(super) struct FormFlags {
 
 /// What the words of a command line mean: one word is for the shell, several are exact, unless
 /// flags say otherwise.
-pub(super) fn form(words: &[OsString], flags: FormFlags) -> Program {
+pub(crate) fn form(words: &[OsString], flags: FormFlags) -> Program {
     let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
     if flags.shell || (words.len() == 1 && !flags.argv) {
         Program::Shell(words.join(&b' '))
@@ -149,7 +148,7 @@ pub(crate) fn variable(text: OsString) -> Result<Variable, String> {
 
 /// What `--json` prints for many hosts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum JsonForm {
+pub(crate) enum JsonForm {
     /// A line for each event
     Events,
     /// One line for the whole run
@@ -159,7 +158,7 @@ pub(super) enum JsonForm {
 /// Options that say how a terminal over there is joined to the one here.
 #[derive(Debug, Clone, Copy, Default, Args)]
 #[command(next_help_heading = "Terminal")]
-pub(super) struct TerminalFlags {
+pub(crate) struct TerminalFlags {
     /// The character that begins an escape at the start of a line, ^X for a control character, or
     /// none [default: ~]
     #[arg(short, long, value_name = "CHAR")]
@@ -171,7 +170,7 @@ pub(super) struct TerminalFlags {
 
 /// The character that begins an escape, if any does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct EscapeCharacter(pub Option<u8>);
+pub(crate) struct EscapeCharacter(pub Option<u8>);
 
 impl Default for EscapeCharacter {
     fn default() -> Self {

@@ -3,15 +3,15 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use labsh_client::terminal_text::{escape, escape_json};
 
 use crate::console::print;
 use crate::fleet::last_run::Last;
-use labsh_client::terminal_text::{escape, escape_json};
 
 /// Show what became of the last run on many hosts; its hosts are the targets @last, @last:failed,
 /// @last:ok, …
 #[derive(Debug, Clone, Args)]
-pub(super) struct LastOptions {
+pub(crate) struct LastOptions {
     /// Print all that is known of it, each host's end with it, as one line of JSON
     #[arg(long)]
     json: bool,

@@ -4,15 +4,15 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-
-use crate::console::{note, print};
-use crate::flags::ConnectionFlags;
-use crate::remote::connection::connection;
 use labsh_client::ConnectOptions;
 use labsh_client::Session;
 use labsh_client::config::target::Target;
 use labsh_client::terminal_text::escape;
 use labsh_client::{CommandError, ConnectError};
+
+use crate::console::{note, print};
+use crate::flags::ConnectionFlags;
+use crate::remote::connection::connection;
 
 const REFUSED: u8 = 125;
 const CONNECTION: u8 = 255;
@@ -20,7 +20,7 @@ const CONNECTION: u8 = 255;
 /// Measure how long a host takes to answer
 #[derive(Debug, Clone, Args)]
 #[command(mut_arg("keep", |arg| arg.hide(true)))]
-pub(super) struct PingOptions {
+pub(crate) struct PingOptions {
     /// How many times to ask
     #[arg(short, long, value_name = "COUNT", default_value_t = 4)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
@@ -35,7 +35,7 @@ pub(super) struct PingOptions {
 }
 
 /// Prints a line for connecting and one for each answer.
-pub(super) fn execute(options: PingOptions) -> anyhow::Result<ExitCode> {
+pub(crate) fn execute(options: PingOptions) -> anyhow::Result<ExitCode> {
     let (connection, _) = connection(&options.target, &options.connection, None)?;
     // What is measured includes connecting.
     let connection = ConnectOptions { keeper: None, ..connection };

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Args;
+use labsh_client::{Address, ConnectOptions};
 use labsh_proto::auth::Mode;
 use labsh_proto::key::{HostId, Key, KeyId, Secret};
 use labsh_proto::message::Program;
@@ -14,7 +15,6 @@ use labsh_transport::random;
 use crate::flags::{CommandOptions, EXIT_STATUS, form};
 use crate::remote;
 use crate::remote::outcome;
-use labsh_client::{Address, ConnectOptions};
 
 const TRY_FORMS: &str = "\
 The command:
@@ -30,7 +30,7 @@ pub(crate) fn after_help() -> String {
 
 /// Run a command through a labshd of its own on this machine: nothing to set up
 #[derive(Debug, Clone, Args)]
-pub(super) struct TryOptions {
+pub(crate) struct TryOptions {
     /// How it is run.
     #[command(flatten)]
     pub command: CommandOptions,
@@ -46,13 +46,13 @@ pub(super) struct TryOptions {
 
 impl TryOptions {
     /// What is to be run.
-    pub(super) fn program(&self) -> Program {
+    pub(crate) fn program(&self) -> Program {
         form(&self.words, self.command.form)
     }
 }
 
 /// Runs it and returns the exit status that `labsh try --help` documents.
-pub(super) fn execute(options: TryOptions) -> anyhow::Result<ExitCode> {
+pub(crate) fn execute(options: TryOptions) -> anyhow::Result<ExitCode> {
     let program = options.program();
     outcome::check_status_fd(&options.command)?;
     let key = Key::new(KeyId::new("try")?, Secret::new(random::bytes()))

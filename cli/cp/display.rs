@@ -5,10 +5,10 @@ use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use labsh_client::terminal_text::escape;
 use labsh_copy::Counts;
 
 use crate::fleet::screen::{CLEAR, bottom_line, columns, cut};
-use labsh_client::terminal_text::escape;
 
 /// Over so long the rate is taken: a moment's stop does not show, a slower link soon does.
 const MEMORY: Duration = Duration::from_secs(5);

@@ -15,6 +15,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use labsh_client::CommandError;
+use labsh_client::config::Config;
+use labsh_client::fanout::{self, Attended, Companion, Event, Host, Limits, Wish, Work};
+use labsh_client::terminal_text::shell_word;
+use labsh_client::{Child, ChildStderr, ExitStatus};
 use labsh_copy::{
     Counts, Destination, Error, Progress, SUBSYSTEM, SendOptions, Side, Trouble, Watch,
 };
@@ -35,11 +40,6 @@ use crate::fleet::screen::PROGRESS_INTERVAL;
 use crate::remote::connection::connection;
 use crate::remote::words::Targets;
 use crate::signals::{EndSignal, EndSignals};
-use labsh_client::CommandError;
-use labsh_client::config::Config;
-use labsh_client::fanout::{self, Attended, Companion, Event, Host, Limits, Wish, Work};
-use labsh_client::terminal_text::shell_word;
-use labsh_client::{Child, ChildStderr, ExitStatus};
 
 /// How long threads that were told to let go may take to tidy up.
 const TIDYING: Duration = Duration::from_secs(10);

@@ -3,11 +3,10 @@
 use std::io::{self, Read, Write};
 
 use bytes::Bytes;
+use labsh_client::{ChildStdin, ChildStdout};
 use tokio::io::AsyncReadExt;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-
-use labsh_client::{ChildStdin, ChildStdout};
 
 /// Tells threads to let go: by being dropped.
 pub(super) struct Hold {

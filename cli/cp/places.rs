@@ -8,10 +8,10 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use anyhow::{Context, bail};
+use labsh_client::config::target::parse_port;
 use labsh_copy::{Name, Source};
 
 use crate::remote::words::Targets;
-use labsh_client::config::target::parse_port;
 
 /// What is to be done.
 #[derive(Debug)]

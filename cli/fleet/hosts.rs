@@ -3,6 +3,12 @@
 use std::collections::BTreeMap;
 
 use anyhow::Context;
+use labsh_client::ConnectOptions;
+use labsh_client::config::Config;
+use labsh_client::config::inventory::Inventory;
+use labsh_client::config::overrides::ConnectionOverrides;
+use labsh_client::config::target::Target;
+use labsh_client::fanout::Host;
 use labsh_nodeset::NodeSet;
 use labsh_transport::random;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -11,12 +17,6 @@ use crate::console::note;
 use crate::fleet::last_run::WithLast;
 use crate::remote::connection::connect_options;
 use crate::remote::words::Targets;
-use labsh_client::ConnectOptions;
-use labsh_client::config::Config;
-use labsh_client::config::inventory::Inventory;
-use labsh_client::config::overrides::ConnectionOverrides;
-use labsh_client::config::target::Target;
-use labsh_client::fanout::Host;
 
 /// How many addresses with several names are reported one by one.
 const MAX_REPORTED_ADDRESSES: usize = 3;

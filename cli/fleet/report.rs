@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use labsh_client::fanout::{End, Host};
 use labsh_nodeset::NodeSet;
 use labsh_proto::message::Program;
 use serde_json::{Map, Value};
 
 use crate::remote::outcome;
-use labsh_client::fanout::{End, Host};
 
 /// One host's part of a run.
 #[derive(Debug, Clone)]

@@ -5,13 +5,13 @@ use std::io::{self, BufWriter, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
+use labsh_client::terminal_text::escape;
 use labsh_nodeset::NodeSet;
 use labsh_proto::message::Stream;
 use nix::sys::stat::{SFlag, fstat};
 use unicode_width::UnicodeWidthChar;
 
 use crate::fleet::report::{HostReport, Kind, State, seconds};
-use labsh_client::terminal_text::escape;
 
 /// How often the progress line is drawn again where nothing happens.
 pub(crate) const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);

@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::Args;
+use labsh_client::config::Config;
+use labsh_client::fanout::{Answer, End, Host, check};
+use labsh_client::terminal_text::escape_json;
 use labsh_nodeset::NodeSet;
 use labsh_proto::message::{Program, Stream};
 use serde_json::{Value, json};
@@ -19,9 +22,6 @@ use crate::fleet::hosts::{allow_descriptors, resolve, warn_of_shared_addresses};
 use crate::fleet::report::{self, Failures, Kind};
 use crate::fleet::screen::{PROGRESS_INTERVAL, Screen};
 use crate::hosts::{Which, shown};
-use labsh_client::config::Config;
-use labsh_client::fanout::{Answer, End, Host, check};
-use labsh_client::terminal_text::escape_json;
 
 /// Answers on their way to stdout.
 const ANSWERS: usize = 64;

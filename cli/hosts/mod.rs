@@ -7,12 +7,6 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use labsh_diagnostics::{Diagnostic, Origin};
-use labsh_nodeset::{Groups, NodeSet};
-use serde_json::json;
-
-use crate::console::{note, print};
-use crate::fleet::hosts::{evaluate, select, without};
 use labsh_client::Address;
 use labsh_client::config::inventory::Inventory;
 use labsh_client::config::overrides::ConnectionOverrides;
@@ -20,6 +14,12 @@ use labsh_client::config::target::Target;
 use labsh_client::config::{Config, Layer, Place, Route};
 use labsh_client::keys::key_store::KeyName;
 use labsh_client::terminal_text::{escape, escape_json};
+use labsh_diagnostics::{Diagnostic, Origin};
+use labsh_nodeset::{Groups, NodeSet};
+use serde_json::json;
+
+use crate::console::{note, print};
+use crate::fleet::hosts::{evaluate, select, without};
 
 /// List the hosts and groups that are known
 #[derive(Debug, Clone, Args)]

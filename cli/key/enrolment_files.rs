@@ -7,16 +7,16 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use labsh_client::config::Config;
+use labsh_client::config::overrides::ConnectionOverrides;
+use labsh_client::config::target::{Host, Target};
+use labsh_client::terminal_text::shell_word;
 use labsh_nodeset::NodeSet;
 use labsh_proto::key::{HostKey, Key, KeyId};
 use tempfile::NamedTempFile;
 use zeroize::Zeroizing;
 
 use crate::console::note;
-use labsh_client::config::Config;
-use labsh_client::config::overrides::ConnectionOverrides;
-use labsh_client::config::target::{Host, Target};
-use labsh_client::terminal_text::shell_word;
 
 /// What is to be written for one host.
 struct Enrolment {

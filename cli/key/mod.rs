@@ -11,6 +11,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
+use labsh_client::config::Config;
+use labsh_client::config::overrides::ConnectionOverrides;
+use labsh_client::config::target::{Host, Target};
+use labsh_client::keys::key_store::{KeyName, KeyStore};
+use labsh_client::terminal_text::{escape, shell_word};
 use labsh_nodeset::NodeSet;
 use labsh_proto::key::{HostId, KeyId};
 use labsh_proto::limits;
@@ -20,11 +25,6 @@ use zeroize::Zeroizing;
 use crate::console::{note, print};
 use crate::fleet::hosts;
 use crate::remote::words::Targets;
-use labsh_client::config::Config;
-use labsh_client::config::overrides::ConnectionOverrides;
-use labsh_client::config::target::{Host, Target};
-use labsh_client::keys::key_store::{KeyName, KeyStore};
-use labsh_client::terminal_text::{escape, shell_word};
 
 /// In seconds since 1970.
 const YEAR_10000: u64 = 253_402_300_800;

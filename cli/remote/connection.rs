@@ -4,15 +4,15 @@ use std::path;
 use std::time::Duration;
 
 use anyhow::Context;
-use labsh_proto::auth::Mode;
-
-use crate::flags::ConnectionFlags;
 use labsh_client::ConnectOptions;
 use labsh_client::agent::{self, Keeper, Place};
 use labsh_client::config::overrides::ConnectionOverrides;
 use labsh_client::config::target::Target;
 use labsh_client::config::{Config, DEFAULT_KEEP, Resolved};
 use labsh_client::keys::key_file;
+use labsh_proto::auth::Mode;
+
+use crate::flags::ConnectionFlags;
 
 /// What flags, environment and files say about a target, with its key, and the user as whom
 /// commands are expected to run.

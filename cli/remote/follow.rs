@@ -5,15 +5,15 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use labsh_client::Child;
+use labsh_client::Command;
+use labsh_client::Session;
 use labsh_proto::message::{Program, Until};
 use tokio::sync::oneshot;
 
 use crate::flags::CommandOptions;
 use crate::remote::local_streams::{Activity, write_out};
 use crate::remote::outcome::Outcome;
-use labsh_client::Child;
-use labsh_client::Command;
-use labsh_client::Session;
 
 /// How long streams may stay open and silent behind a command's end before the user is told why
 /// nothing happens.

@@ -10,12 +10,12 @@ use std::thread;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use labsh_client::{ChildStderr, ChildStdin, ChildStdout};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::yield_now;
 
 use crate::remote::own_terminal::OwnTerminal;
-use labsh_client::{ChildStderr, ChildStdin, ChildStdout};
 
 /// The most that is read from stdin at once, in bytes.
 const CHUNK: usize = 64 << 10;

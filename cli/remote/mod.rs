@@ -13,16 +13,16 @@ pub(crate) mod words;
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
+use labsh_client::CommandError;
+use labsh_client::ConnectOptions;
+use labsh_client::Session;
+use labsh_client::config::target::Target;
 use labsh_proto::message::Program;
 
 use crate::console::note;
 use crate::flags::{CommandOptions, TerminalFlags};
 use crate::remote::outcome::Outcome;
 use crate::remote::terminal::Interaction;
-use labsh_client::CommandError;
-use labsh_client::ConnectOptions;
-use labsh_client::Session;
-use labsh_client::config::target::Target;
 
 /// [`run`], on a runtime of its own.
 pub(crate) fn drive(

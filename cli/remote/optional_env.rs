@@ -1,10 +1,9 @@
 //! Variables that a command is to have only where its host lets them in.
 
-use labsh_proto::message::{RefuseCode, Variable};
-
 use labsh_client::Child;
 use labsh_client::Command;
 use labsh_client::CommandError;
+use labsh_proto::message::{RefuseCode, Variable};
 
 /// After so many refusals none is asked for any more: each costs a round trip.
 const PATIENCE: usize = 8;

@@ -6,14 +6,14 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::ExitCode;
 
+use labsh_client::ExitStatus;
+use labsh_client::terminal_text::escape_json;
+use labsh_client::{CommandError, ConnectError};
 use labsh_proto::message::{BadCommand, Program, Refuse, RefuseCode};
 use serde_json::{Map, Value, json};
 
 use crate::console::{REFUSED, note};
 use crate::flags::CommandOptions;
-use labsh_client::ExitStatus;
-use labsh_client::terminal_text::escape_json;
-use labsh_client::{CommandError, ConnectError};
 
 const TIMED_OUT: u8 = 124;
 const NOT_EXECUTABLE: u8 = 126;

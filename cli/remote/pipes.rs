@@ -2,6 +2,10 @@
 
 use std::io;
 
+use labsh_client::Child;
+use labsh_client::CommandError;
+use labsh_client::Session;
+use labsh_client::Stdio;
 use labsh_proto::message::Program;
 
 use crate::console::remark;
@@ -11,10 +15,6 @@ use crate::remote::local_streams::read_in;
 use crate::remote::optional_env;
 use crate::remote::outcome::Outcome;
 use crate::signals::{EndSignal, EndSignals};
-use labsh_client::Child;
-use labsh_client::CommandError;
-use labsh_client::Session;
-use labsh_client::Stdio;
 
 /// Runs the command to its end; at the SIGTERM of this number, from 1, leaves it to the host to end
 /// it.

@@ -7,7 +7,6 @@ use std::str::FromStr;
 use clap::builder::OsStringValueParser;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches};
-
 use labsh_client::config::target::{BadTarget, Target};
 use labsh_client::terminal_text::escape;
 

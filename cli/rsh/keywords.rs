@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
+use Treatment::{Honoured, Missed, Refused};
+
 use crate::rsh::options::{
     NO_AGENT, NO_BACKGROUND, NO_BINDING, NO_FORWARDING, NO_PROXY, NO_X11, Treatment,
 };
-
-use Treatment::{Honoured, Missed, Refused};
 
 /// What makes a value harmless that is refused or missed otherwise.
 const OFF: &[&str] = &["no", "none", "false"];

@@ -16,6 +16,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
+use labsh_client::CommandError;
+use labsh_client::ConnectOptions;
+use labsh_client::Session;
+use labsh_client::config::Config;
+use labsh_client::config::target::Target;
 use labsh_proto::message::Program;
 
 use crate::console::{self, Level, note, remark};
@@ -25,11 +30,6 @@ use crate::remote::outcome::Outcome;
 use crate::remote::pipes;
 use crate::remote::terminal::{self, Interaction};
 use crate::rsh::settings::{Instead, RequestTty, Settings};
-use labsh_client::CommandError;
-use labsh_client::ConnectOptions;
-use labsh_client::Session;
-use labsh_client::config::Config;
-use labsh_client::config::target::Target;
 
 /// The exit status of everything that is not the command's own end, refusals included: what ssh has
 /// for it.

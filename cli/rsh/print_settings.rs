@@ -1,12 +1,12 @@
 //! `-G`: the settings that would be used, a keyword and a value on each line, as tools read them.
 
+use labsh_client::Address;
+use labsh_client::config::Config;
+use labsh_client::config::target::Target;
 use labsh_transport::socket::AddressFamily;
 
 use crate::console::{self, Level};
 use crate::rsh::settings::{RequestTty, Settings};
-use labsh_client::Address;
-use labsh_client::config::Config;
-use labsh_client::config::target::Target;
 
 /// Prints them. There need not be a key: a tool only wants to know what it is dealing with.
 pub(crate) fn print(target: &Target, settings: &Settings, config: &Config) -> anyhow::Result<()> {

@@ -6,6 +6,9 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
 use anyhow::{Context, anyhow, bail};
+use labsh_client::config::overrides::{ConnectionOverrides, parse_duration};
+use labsh_client::config::target::{Target, parse_port};
+use labsh_client::keys::key_store::KeyName;
 use labsh_proto::key::HostId;
 use labsh_proto::message::Variable;
 use labsh_transport::socket::AddressFamily;
@@ -16,9 +19,6 @@ use crate::rsh::destination::{self, Destination};
 use crate::rsh::keywords::{Setting, matches, parse_time};
 use crate::rsh::options::Treatment;
 use crate::rsh::parse::{Item, Line};
-use labsh_client::config::overrides::{ConnectionOverrides, parse_duration};
-use labsh_client::config::target::{Target, parse_port};
-use labsh_client::keys::key_store::KeyName;
 
 /// Whether there is to be a terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

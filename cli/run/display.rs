@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::Context;
+use labsh_client::fanout::{Event, Wish};
+use labsh_client::terminal_text::{escape_json, shell_word};
 use labsh_proto::message::Program;
 use serde_json::Value;
 use tokio::runtime::Handle;
@@ -23,8 +25,6 @@ use crate::run::gather::Gather;
 use crate::run::json;
 use crate::run::lines::Lines;
 use crate::run::options::ManyOptions;
-use labsh_client::fanout::{Event, Wish};
-use labsh_client::terminal_text::{escape_json, shell_word};
 
 /// The context of an error when stdout cannot be written.
 const STDOUT: &str = "cannot write to standard output";

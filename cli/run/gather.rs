@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use labsh_client::terminal_text::escape_line;
 use labsh_nodeset::NodeSet;
 use labsh_proto::message::Stream;
 
 use crate::fleet::report::{HostReport, Kind, State};
 use crate::fleet::screen::Screen;
-use labsh_client::terminal_text::escape_line;
 
 /// Output is kept in pieces of this size, in bytes; equal pieces are kept once.
 const PIECE: usize = 16 << 10;

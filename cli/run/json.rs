@@ -4,13 +4,13 @@ use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
+use labsh_client::fanout::End;
 use labsh_nodeset::NodeSet;
 use labsh_proto::message::{Program, Stream};
 use serde_json::{Map, Value, json};
 
 use crate::fleet::report::{self, HostReport, Kind, State};
 use crate::fleet::screen::Screen;
-use labsh_client::fanout::End;
 
 pub(super) fn started(screen: &mut Screen, host: &str) -> io::Result<()> {
     line(screen, &json!({ "event": "started", "host": host }))

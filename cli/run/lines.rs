@@ -3,11 +3,11 @@
 use std::io;
 
 use bytes::{Bytes, BytesMut};
+use labsh_client::terminal_text::escape_line;
 use labsh_proto::message::Stream;
 use unicode_width::UnicodeWidthStr;
 
 use crate::fleet::screen::Screen;
-use labsh_client::terminal_text::escape_line;
 
 /// A line that is longer than this is shown in pieces, in bytes.
 const LONGEST: usize = 64 << 10;

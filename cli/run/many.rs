@@ -7,6 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::Context;
+use labsh_client::Address;
+use labsh_client::config::Config;
+use labsh_client::config::overrides::ConnectionOverrides;
+use labsh_client::fanout::{self, Broadcast, Host, Limits, Wish, Work};
+use labsh_client::terminal_text::escape;
 use labsh_nodeset::NodeSet;
 use labsh_proto::auth::Mode;
 use labsh_proto::message::{Program, Until};
@@ -22,11 +27,6 @@ use crate::remote::words::Targets;
 use crate::run::display::{OutputForm, RunDisplay, raise, typed};
 use crate::run::options::ManyOptions;
 use crate::signals::{EndSignal, EndSignals};
-use labsh_client::Address;
-use labsh_client::config::Config;
-use labsh_client::config::overrides::ConnectionOverrides;
-use labsh_client::fanout::{self, Broadcast, Host, Limits, Wish, Work};
-use labsh_client::terminal_text::escape;
 
 /// Events on their way to the screen; each may hold 64 KiB of output.
 const MAX_PENDING_EVENTS: usize = 64;

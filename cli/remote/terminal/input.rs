@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use std::thread;
 
 use bytes::Bytes;
+use labsh_client::ChildStdin;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::{mpsc, oneshot};
@@ -14,7 +15,6 @@ use tokio::task::AbortHandle;
 
 use crate::remote::own_terminal::OwnTerminal;
 use crate::remote::terminal::escapes::{Escapes, Request};
-use labsh_client::ChildStdin;
 
 /// The most that is read at once, in bytes.
 const CHUNK: usize = 16 << 10;

@@ -13,6 +13,11 @@ mod suspend;
 use std::io::{self, IsTerminal, Write};
 use std::os::unix::ffi::OsStrExt;
 
+use labsh_client::Child;
+use labsh_client::CommandError;
+use labsh_client::Session;
+use labsh_client::Stdio;
+use labsh_client::terminal_text::escape;
 use labsh_proto::message::{Program, Resize, Terminal, Variable};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -25,11 +30,6 @@ use crate::remote::outcome::Outcome;
 use crate::remote::terminal::escapes::{Escapes, Request};
 use crate::remote::terminal::input::{Input, read_keys};
 use crate::remote::terminal::raw_mode::RawMode;
-use labsh_client::Child;
-use labsh_client::CommandError;
-use labsh_client::Session;
-use labsh_client::Stdio;
-use labsh_client::terminal_text::escape;
 
 /// How the person here and the terminal there are joined.
 #[derive(Debug, Clone)]
