@@ -15,7 +15,7 @@ use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::agent::place::{self, Place, PlaceError};
+use crate::agent::socket_path::{self, Place, PlaceError};
 use crate::agent::wire::{self, Answer, Ask, Kept, Route, Wish};
 use crate::connect::{Address, ConnectOptions, Server};
 
@@ -126,7 +126,7 @@ fn start(first: &Ask, told: oneshot::Sender<()>) {
         // It outlives what our environment was made for.
         command
             .env_clear()
-            .envs(std::env::var_os(place::RUNTIME).map(|path| (place::RUNTIME, path)));
+            .envs(std::env::var_os(socket_path::RUNTIME).map(|path| (socket_path::RUNTIME, path)));
         let mut child = command.spawn()?;
         // Far less than a pipe takes at once.
         let written = wire::encode(first).and_then(|wish| match child.stdin.take() {

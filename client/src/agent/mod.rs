@@ -10,15 +10,15 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 
 mod client;
-mod kept;
-mod place;
+mod pool;
 mod relay;
 mod serve;
+mod socket_path;
 mod wire;
 
 pub use client::{Keeper, Lender};
-pub use place::{Place, PlaceError, in_a_service};
 pub use serve::serve;
+pub use socket_path::{Place, PlaceError, in_a_service};
 pub use wire::Kept;
 
 pub(crate) use client::{Borrowed, borrow};

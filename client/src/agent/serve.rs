@@ -16,8 +16,8 @@ use tokio::net::UnixStream;
 use tokio::time::{interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::agent::kept::Sessions;
-use crate::agent::place::Place;
+use crate::agent::pool::Sessions;
+use crate::agent::socket_path::Place;
 use crate::agent::wire::{self, Answer, Ask};
 
 /// For a client to say what it wants; the connection of its own that it makes in between is among

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// The longest message, in bytes; a list of [`super::kept::MOST`] sessions fits, with the longest
+/// The longest message, in bytes; a list of [`super::pool::MOST`] sessions fits, with the longest
 /// paths that there are.
 const LONGEST: u32 = 1 << 20;
 
