@@ -223,7 +223,7 @@ async fn a_session_that_was_closed_here_says_so() {
         soon(session.command("true").output()).await.unwrap_err(),
         soon(session.ping()).await.unwrap_err(),
     ] {
-        assert_eq!(told.to_string(), "the connection was lost: it was closed here");
+        assert_eq!(told.to_string(), "the connection was lost: this client closed it");
     }
 }
 

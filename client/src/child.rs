@@ -1,4 +1,4 @@
-//! A running command: its streams, its signals, its end.
+//! A running command: its streams, signals, and exit status.
 
 use std::future::poll_fn;
 use std::io;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
-use labsh_proto::channel::Completeness;
+use labsh_proto::channel::{Channels, Completeness};
 use labsh_proto::explanation::Explained;
 use labsh_proto::frame::ChannelId;
 use labsh_proto::message::{Exit, Resize, Signal, Status, Stream, Usage};
@@ -15,55 +15,85 @@ use labsh_transport::multiplexer::{Lost, Room};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 
-use crate::command::Stdio;
+use crate::connection::Connection;
 use crate::error::{BadSignal, CommandError};
-use crate::session::{Inner, Progress};
+use crate::progress::Progress;
 
-/// The slot of a command: given back when the child and all its streams have been dropped.
+/// The number of the signal that interrupts a command (signal(7)).
+pub const SIGINT: u8 = 2;
+
+/// The number of the signal that asks a command to terminate (signal(7)).
+pub const SIGTERM: u8 = 15;
+
+/// What a stream of a command is connected to on this side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stdio {
+    /// A pipe to this program.
+    Piped,
+    /// Nothing: stdin is empty, and output is discarded.
+    Null,
+}
+
+/// The channel of a command. It closes when the child and all of its streams are dropped.
 #[derive(Debug)]
-struct Slot {
-    session: Arc<Inner>,
+struct Channel {
+    connection: Arc<Connection>,
     id: ChannelId,
 }
 
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.session.close(self.id);
+impl Channel {
+    fn with<T>(&self, action: impl FnOnce(&mut Channels, ChannelId) -> T) -> T {
+        self.connection.multiplexer.with(|channels| action(channels, self.id))
+    }
+
+    /// Ends a stream that this side writes.
+    fn finish(&self, stream: Stream) {
+        self.with(|channels, id| channels.finish(id, stream));
+    }
+
+    fn lost(&self) -> io::Error {
+        io::Error::new(io::ErrorKind::ConnectionAborted, self.connection.loss())
     }
 }
 
-/// A command on the other machine. Dropping it, with its streams, before it has ended ends the
-/// command.
+impl Drop for Channel {
+    fn drop(&mut self) {
+        self.connection.close_channel(self.id);
+    }
+}
+
+/// A command on the host. If it and its streams are dropped before the command ends, the host ends
+/// the command.
 #[derive(Debug)]
 pub struct Child {
-    /// Writes to the command's stdin, if that is piped. Dropping it is the command's end-of-file.
+    /// Writes to the command's stdin, if that is piped. Dropping it is the command's end of file.
     pub stdin: Option<ChildStdin>,
-    /// Reads the command's stdout, if that is piped. Dropping it closes the pipe over there.
+    /// Reads the command's stdout, if that is piped. Dropping it closes the pipe on the host.
     pub stdout: Option<ChildStdout>,
-    /// Reads the command's stderr, if that is piped. Dropping it closes the pipe over there.
+    /// Reads the command's stderr, if that is piped. Dropping it closes the pipe on the host.
     pub stderr: Option<ChildStderr>,
-    slot: Arc<Slot>,
+    channel: Arc<Channel>,
     progress: watch::Receiver<Progress>,
 }
 
-/// How a command ended, and what it used.
+/// How a command ended, and the resources that it used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ExitStatus(Exit);
 
 impl ExitStatus {
-    /// Whether it exited with code 0.
+    /// Whether the command exited with code 0.
     pub fn success(&self) -> bool {
         self.0.status == Status::Exited(0)
     }
 
-    /// The same with another exit code, where it is known here that the command's own says too
-    /// much.
+    /// Returns the same status with another exit code, for a caller that knows of a failure that
+    /// the command does not.
     pub fn with_code(mut self, code: u8) -> Self {
         self.0.status = Status::Exited(code);
         self
     }
 
-    /// Its exit code, unless a signal ended it.
+    /// Returns the exit code, unless a signal ended the command.
     pub fn code(&self) -> Option<u8> {
         match self.0.status {
             Status::Exited(code) => Some(code),
@@ -71,7 +101,7 @@ impl ExitStatus {
         }
     }
 
-    /// The signal that ended it, by its number on Linux.
+    /// Returns the Linux number of the signal that ended the command, if one did.
     pub fn signal(&self) -> Option<u8> {
         match self.0.status {
             Status::Exited(_) => None,
@@ -79,88 +109,90 @@ impl ExitStatus {
         }
     }
 
-    /// Whether it left a core file.
+    /// Whether the command dumped core.
     pub fn core_dumped(&self) -> bool {
         matches!(self.0.status, Status::Signaled { core_dumped: true, .. })
     }
 
-    /// Whether the server ended it because its time was up.
+    /// Whether the server ended the command at its time limit.
     pub fn timed_out(&self) -> bool {
         self.0.timed_out
     }
 
-    /// Time and memory that it used.
+    /// Returns the processor time and memory that the command used.
     pub fn usage(&self) -> Usage {
         self.0.usage
     }
 
-    /// Bytes that the server sent on stdout and stderr.
+    /// Returns the bytes that the server sent on stdout and on stderr.
     pub fn totals(&self) -> (u64, u64) {
         (self.0.stdout, self.0.stderr)
     }
 }
 
-/// A command's end and its whole output.
+/// The exit status and the whole output of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Output {
-    /// How it ended.
+    /// How the command ended.
     pub status: ExitStatus,
-    /// All of its stdout.
+    /// Everything that it wrote to stdout.
     pub stdout: Vec<u8>,
-    /// All of its stderr.
+    /// Everything that it wrote to stderr.
     pub stderr: Vec<u8>,
 }
 
 impl Child {
     pub(crate) fn new(
-        session: Arc<Inner>,
+        connection: Arc<Connection>,
         id: ChannelId,
         progress: watch::Receiver<Progress>,
         [stdin, stdout, stderr]: [Stdio; 3],
     ) -> Self {
-        let slot = Arc::new(Slot { session, id });
+        let channel = Arc::new(Channel { connection, id });
         if stdin == Stdio::Null {
-            slot.session.multiplexer.with(|channels| channels.finish(id, Stream::Stdin));
+            channel.finish(Stream::Stdin);
         }
         let end = |stream, stdio| match stdio {
             Stdio::Piped => {
-                Some(ReadEnd { slot: slot.clone(), stream, rest: Bytes::new(), ended: false })
+                Some(ReadEnd { channel: channel.clone(), stream, rest: Bytes::new(), ended: false })
             }
             Stdio::Null => {
-                tokio::spawn(discard(slot.session.clone(), id, stream));
+                tokio::spawn(discard(channel.connection.clone(), id, stream));
                 None
             }
         };
         Self {
-            stdin: (stdin == Stdio::Piped).then(|| ChildStdin { slot: slot.clone(), ends: true }),
+            stdin: (stdin == Stdio::Piped)
+                .then(|| ChildStdin { channel: channel.clone(), ends: true }),
             stdout: end(Stream::Stdout, stdout).map(ChildStdout),
             stderr: end(Stream::Stderr, stderr).map(ChildStderr),
-            slot,
+            channel,
             progress,
         }
     }
 
-    /// Resolves once the command runs, with its process id over there, or with why it does not.
+    /// Waits until the command runs and returns its process id on the host, or returns why it does
+    /// not run.
     pub async fn started(&self) -> Result<u32, CommandError> {
         match self.wait_for(|progress| !matches!(progress, Progress::Opening)).await? {
             Progress::Started { pid }
             | Progress::Ended { pid, .. }
             | Progress::Exited { pid, .. } => Ok(pid),
             Progress::Refused(refuse) => Err(CommandError::Refused(refuse)),
-            Progress::Opening | Progress::Explained(_) => Err(self.slot.session.lost()),
+            Progress::Opening | Progress::Explained(_) => Err(self.channel.connection.loss()),
         }
     }
 
-    /// Of a channel that asks what would become of a command: the answer.
+    /// Returns the answer to a request to explain.
     pub(crate) async fn explained(&self) -> Result<Explained, CommandError> {
         match self.wait_for(|progress| !matches!(progress, Progress::Opening)).await? {
             Progress::Explained(explained) => Ok(*explained),
             Progress::Refused(refuse) => Err(CommandError::Refused(refuse)),
-            _ => Err(self.slot.session.lost()),
+            _ => Err(self.channel.connection.loss()),
         }
     }
 
-    /// Resolves once the command itself has ended, though others may still hold its streams open.
+    /// Waits until the command itself exits. Other processes may still hold its streams open.
     pub async fn ended(&self) -> Result<Status, CommandError> {
         let over = |progress: &Progress| {
             matches!(
@@ -173,21 +205,21 @@ impl Child {
             Progress::Exited { exit, .. } => Ok(exit.status),
             Progress::Refused(refuse) => Err(CommandError::Refused(refuse)),
             Progress::Opening | Progress::Explained(_) | Progress::Started { .. } => {
-                Err(self.slot.session.lost())
+                Err(self.channel.connection.loss())
             }
         }
     }
 
-    /// Resolves once the command and its output streams have ended and all totals were found right.
+    /// Closes stdin, then waits until the command and its output streams end, and checks that the
+    /// output is complete.
     ///
-    /// Closes stdin first. Whoever takes no output from a piped stream makes a talkative command
-    /// wait.
+    /// A command whose piped output is not read waits at some point, and then this never returns.
     pub async fn wait(&mut self) -> Result<ExitStatus, CommandError> {
         drop(self.stdin.take());
         self.exited().await
     }
 
-    /// As [`Self::wait`], but leaves stdin as it is.
+    /// Waits as [`Self::wait`] does, but leaves stdin open.
     pub async fn exited(&self) -> Result<ExitStatus, CommandError> {
         let over = |progress: &Progress| {
             matches!(progress, Progress::Exited { .. } | Progress::Refused(_))
@@ -201,11 +233,11 @@ impl Child {
                 ..
             } => Err(CommandError::Incomplete { stream, received, sent }),
             Progress::Refused(refuse) => Err(CommandError::Refused(refuse)),
-            _ => Err(self.slot.session.lost()),
+            _ => Err(self.channel.connection.loss()),
         }
     }
 
-    /// Collects what is left of both outputs, then as [`Self::wait`].
+    /// Collects the rest of both outputs, then waits as [`Self::wait`] does.
     pub async fn wait_with_output(mut self) -> Result<Output, CommandError> {
         drop(self.stdin.take());
         let (stdout, stderr) = (self.stdout.take(), self.stderr.take());
@@ -220,24 +252,21 @@ impl Child {
     ///
     /// # Errors
     ///
-    /// For any other number. It is not sent: the server would end the session, with all its
-    /// commands.
+    /// Any other number is not sent: the server would end the session with all its commands.
     pub fn signal(&self, number: u8) -> Result<(), BadSignal> {
         if !(1..=31).contains(&number) {
             return Err(BadSignal(number));
         }
-        let slot = &self.slot;
-        slot.session.multiplexer.with(|channels| channels.signal(slot.id, Signal { number }));
+        self.channel.with(|channels, id| channels.signal(id, Signal { number }));
         Ok(())
     }
 
-    /// Tells the new size of the terminal that the command was given.
+    /// Sends a new size for the command's terminal.
     pub fn resize(&self, size: Resize) {
-        let slot = &self.slot;
-        slot.session.multiplexer.with(|channels| channels.resize(slot.id, size));
+        self.channel.with(|channels, id| channels.resize(id, size));
     }
 
-    /// Whether the host has not said yet what became of it.
+    /// Whether the host has not answered the request yet.
     pub fn is_opening(&self) -> bool {
         matches!(*self.progress.borrow(), Progress::Opening)
     }
@@ -249,23 +278,23 @@ impl Child {
         let mut progress = self.progress.clone();
         match progress.wait_for(ready).await {
             Ok(progress) => Ok(progress.clone()),
-            Err(_) => Err(self.slot.session.lost()),
+            Err(_) => Err(self.channel.connection.loss()),
         }
     }
 }
 
-/// An output that nobody wants is still read, so that its writer does not notice. Holds no slot: it
-/// ends with it.
-async fn discard(session: Arc<Inner>, id: ChannelId, stream: Stream) {
-    while let Ok(Some(bytes)) = session.multiplexer.read(id, stream).await {
-        session.multiplexer.with(|channels| channels.consume(id, stream, bytes.len()));
+/// Reads and discards an output, so that the command does not block on it. The task does not keep
+/// the channel open; it ends when the channel closes.
+async fn discard(connection: Arc<Connection>, id: ChannelId, stream: Stream) {
+    while let Ok(Some(bytes)) = connection.multiplexer.read(id, stream).await {
+        connection.multiplexer.with(|channels| channels.consume(id, stream, bytes.len()));
     }
 }
 
 async fn collect(end: Option<ReadEnd>) -> Vec<u8> {
     let mut collected = Vec::new();
     let Some(mut end) = end else { return collected };
-    // A lost connection shows in `wait`, which follows.
+    // If the connection is lost, `wait` returns the error afterwards.
     while let Ok(Some(bytes)) = end.next().await {
         collected.extend_from_slice(&bytes);
         end.consumed(bytes.len());
@@ -276,7 +305,7 @@ async fn collect(end: Option<ReadEnd>) -> Vec<u8> {
 /// The receiving end of one output stream.
 #[derive(Debug)]
 struct ReadEnd {
-    slot: Arc<Slot>,
+    channel: Arc<Channel>,
     stream: Stream,
     rest: Bytes,
     ended: bool,
@@ -287,8 +316,8 @@ impl ReadEnd {
         if self.ended {
             return Poll::Ready(Ok(None));
         }
-        let next =
-            ready!(self.slot.session.multiplexer.poll_read(context, self.slot.id, self.stream));
+        let Channel { connection, id } = &*self.channel;
+        let next = ready!(connection.multiplexer.poll_read(context, *id, self.stream));
         self.ended = matches!(next, Ok(None));
         Poll::Ready(next)
     }
@@ -298,10 +327,7 @@ impl ReadEnd {
     }
 
     fn consumed(&self, bytes: usize) {
-        self.slot
-            .session
-            .multiplexer
-            .with(|channels| channels.consume(self.slot.id, self.stream, bytes));
+        self.channel.with(|channels, id| channels.consume(id, self.stream, bytes));
     }
 
     fn poll_read(
@@ -313,7 +339,7 @@ impl ReadEnd {
             match ready!(self.poll_next(context)) {
                 Ok(Some(bytes)) => self.rest = bytes,
                 Ok(None) => return Poll::Ready(Ok(())),
-                Err(Lost) => return Poll::Ready(Err(lost(&self.slot))),
+                Err(Lost) => return Poll::Ready(Err(self.channel.lost())),
             }
         }
         let count = self.rest.len().min(buffer.remaining());
@@ -327,13 +353,9 @@ impl ReadEnd {
 impl Drop for ReadEnd {
     fn drop(&mut self) {
         if !self.ended {
-            self.slot.session.multiplexer.with(|channels| channels.stop(self.slot.id, self.stream));
+            self.channel.with(|channels, id| channels.stop(id, self.stream));
         }
     }
-}
-
-fn lost(slot: &Slot) -> io::Error {
-    io::Error::new(io::ErrorKind::ConnectionAborted, slot.session.lost())
 }
 
 macro_rules! read_end {
@@ -343,14 +365,15 @@ macro_rules! read_end {
         pub struct $name(ReadEnd);
 
         impl $name {
-            /// The next piece, without copying it; `None` at the end. Call [`Self::consumed`] once
-            /// it is handed on: the server may send more only then. Not to be mixed with
-            /// `AsyncRead` within one piece.
+            /// Returns the next piece without copying it, or `None` at the end.
+            ///
+            /// Call [`Self::consumed`] once the piece is processed: only then may the server send
+            /// more. Do not call this while `AsyncRead` has returned only a part of a piece.
             pub async fn next(&mut self) -> io::Result<Option<Bytes>> {
-                self.0.next().await.map_err(|Lost| lost(&self.0.slot))
+                self.0.next().await.map_err(|Lost| self.0.channel.lost())
             }
 
-            /// Reports bytes from [`Self::next`] as handed on for good.
+            /// Reports that bytes from [`Self::next`] are processed.
             pub fn consumed(&self, bytes: usize) {
                 self.0.consumed(bytes);
             }
@@ -369,64 +392,60 @@ macro_rules! read_end {
 }
 
 read_end! {
-    /// A command's stdout.
+    /// The stdout of a command.
     ChildStdout
 }
 
 read_end! {
-    /// A command's stderr.
+    /// The stderr of a command.
     ChildStderr
 }
 
-/// A command's stdin. A write fails with `BrokenPipe` once the command has closed it.
+/// The stdin of a command. A write fails with `BrokenPipe` once the command has closed it.
 #[derive(Debug)]
 pub struct ChildStdin {
-    slot: Arc<Slot>,
-    /// Whether the command sees an end when this is dropped.
+    channel: Arc<Channel>,
+    /// Whether dropping this sends end of file.
     ends: bool,
 }
 
 impl ChildStdin {
-    /// Writes a piece without copying it, as far as the command takes it.
+    /// Writes bytes without copying them; waits while the command does not read.
     pub async fn send(&mut self, mut bytes: Bytes) -> io::Result<()> {
         while !bytes.is_empty() {
-            let room = poll_fn(|context| self.poll_room(context)).await?;
-            let piece = bytes.split_to(bytes.len().min(room));
+            let capacity = poll_fn(|context| self.poll_capacity(context)).await?;
+            let piece = bytes.split_to(bytes.len().min(capacity));
             self.write(piece)?;
         }
         Ok(())
     }
 
-    /// Gives it up without an end-of-file: what was sent must not pass for the whole. It stays open
-    /// over there until the command ends, or its [`Child`] is dropped.
+    /// Drops stdin without end of file, for input that is incomplete. On the host it stays open
+    /// until the command ends or its [`Child`] is dropped.
     pub fn leave_open(mut self) {
         self.ends = false;
     }
 
-    /// Resolves once the command no longer reads its stdin, or the connection has gone.
+    /// Waits until the command closes its stdin or the connection is lost.
     pub async fn closed(&self) {
-        self.slot.session.multiplexer.no_reader(self.slot.id, Stream::Stdin).await;
+        let Channel { connection, id } = &*self.channel;
+        connection.multiplexer.no_reader(*id, Stream::Stdin).await;
     }
 
-    fn poll_room(&self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        Poll::Ready(
-            match ready!(self.slot.session.multiplexer.poll_room(
-                context,
-                self.slot.id,
-                Stream::Stdin
-            )) {
-                Ok(Room::Bytes(room)) => Ok(room),
-                Ok(Room::NoReader) => Err(io::ErrorKind::BrokenPipe.into()),
-                Err(Lost) => Err(lost(&self.slot)),
-            },
-        )
+    /// Waits until the command can be sent at least one byte; returns how many.
+    fn poll_capacity(&self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let Channel { connection, id } = &*self.channel;
+        let room = ready!(connection.multiplexer.poll_room(context, *id, Stream::Stdin));
+        Poll::Ready(match room {
+            Ok(Room::Bytes(bytes)) => Ok(bytes),
+            Ok(Room::NoReader) => Err(io::ErrorKind::BrokenPipe.into()),
+            Err(Lost) => Err(self.channel.lost()),
+        })
     }
 
     fn write(&self, bytes: Bytes) -> io::Result<()> {
-        self.slot
-            .session
-            .multiplexer
-            .with(|channels| channels.write(self.slot.id, Stream::Stdin, bytes))
+        self.channel
+            .with(|channels, id| channels.write(id, Stream::Stdin, bytes))
             .map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 }
@@ -440,7 +459,7 @@ impl AsyncWrite for ChildStdin {
         if bytes.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        let count = ready!(self.poll_room(context))?.min(bytes.len());
+        let count = ready!(self.poll_capacity(context))?.min(bytes.len());
         self.write(Bytes::copy_from_slice(&bytes[..count]))?;
         Poll::Ready(Ok(count))
     }
@@ -450,7 +469,7 @@ impl AsyncWrite for ChildStdin {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.slot.session.multiplexer.with(|channels| channels.finish(self.slot.id, Stream::Stdin));
+        self.channel.finish(Stream::Stdin);
         Poll::Ready(Ok(()))
     }
 }
@@ -458,10 +477,7 @@ impl AsyncWrite for ChildStdin {
 impl Drop for ChildStdin {
     fn drop(&mut self) {
         if self.ends {
-            self.slot
-                .session
-                .multiplexer
-                .with(|channels| channels.finish(self.slot.id, Stream::Stdin));
+            self.channel.finish(Stream::Stdin);
         }
     }
 }

@@ -1,35 +1,55 @@
-//! Building a command, and the three ways of running it.
+//! Building a command, and the ways of running it.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::sync::Arc;
 use std::time::Duration;
 
 use labsh_proto::explanation::Explained;
 use labsh_proto::message::{CommandId, Open, Program, Terminal, Until, Variable};
 use labsh_transport::random;
 
-use crate::child::{Child, ExitStatus, Output};
+use crate::child::{Child, ExitStatus, Output, Stdio};
+use crate::connection::Connection;
 use crate::error::CommandError;
-use crate::session::Session;
 
-/// What a stream of the command is joined to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stdio {
-    /// A pipe to this program.
-    Piped,
-    /// Nothing: an empty stdin, an output that is thrown away.
-    Null,
+/// The circumstances in which a command runs.
+#[derive(Debug, Clone)]
+pub struct CommandOptions {
+    /// Variables to set on top of the host's own environment; the host's configuration decides
+    /// which it accepts.
+    pub environment: Vec<Variable>,
+    /// The working directory; `None` is the user's home.
+    pub directory: Option<OsString>,
+    /// The host ends the command after this time, even if the client has disappeared. It is rounded
+    /// up to a millisecond.
+    pub timeout: Option<Duration>,
+    /// When the command counts as ended.
+    pub until: Until,
+    /// The user that the command is expected to run as; the host refuses it if it would run as
+    /// another.
+    pub user: Option<OsString>,
 }
 
-/// A command to be run on the other machine.
+impl Default for CommandOptions {
+    /// No variables, the home directory, no time limit, [`Until::StreamsEnd`], and any user.
+    fn default() -> Self {
+        Self {
+            environment: Vec::new(),
+            directory: None,
+            timeout: None,
+            until: Until::StreamsEnd,
+            user: None,
+        }
+    }
+}
+
+/// A command that is to run on the host of a [`crate::Session`].
 #[derive(Debug, Clone)]
 pub struct Command {
-    session: Session,
+    connection: Arc<Connection>,
     program: Program,
-    environment: Vec<Variable>,
-    directory: Option<Vec<u8>>,
-    timeout: Duration,
-    until: Until,
-    user: Option<Vec<u8>>,
+    options: CommandOptions,
     terminal: Option<Terminal>,
     stdin: Option<Stdio>,
     stdout: Option<Stdio>,
@@ -37,15 +57,11 @@ pub struct Command {
 }
 
 impl Command {
-    pub(crate) fn of(session: Session, program: Program) -> Self {
+    pub(crate) fn new(connection: Arc<Connection>, program: Program) -> Self {
         Self {
-            session,
+            connection,
             program,
-            environment: Vec::new(),
-            directory: None,
-            timeout: Duration::ZERO,
-            until: Until::StreamsEnd,
-            user: None,
+            options: CommandOptions::default(),
             terminal: None,
             stdin: None,
             stdout: None,
@@ -53,100 +69,105 @@ impl Command {
         }
     }
 
-    pub(crate) fn argv(session: Session, program: &OsStr) -> Self {
-        Self::of(session, Program::Argv(vec![bytes(program)]))
-    }
-
-    /// Adds a word, exactly as it is. On a shell command: the script's next positional parameter
-    /// has no place there, so it is joined to the line behind a blank. Login shells and subsystems
-    /// take no words: it is passed over.
+    /// Adds an argument, exactly as it is.
+    ///
+    /// A shell command has no arguments: the word is appended to its line after a blank. Login
+    /// shells and subsystems ignore it.
     pub fn arg(&mut self, word: impl AsRef<OsStr>) -> &mut Self {
+        let word = word.as_ref().as_bytes();
         match &mut self.program {
-            Program::Argv(words) => words.push(bytes(word.as_ref())),
+            Program::Argv(words) => words.push(word.to_vec()),
             Program::Shell(line) => {
                 line.push(b' ');
-                line.extend(bytes(word.as_ref()));
+                line.extend(word);
             }
             Program::LoginShell | Program::Subsystem(_) => {}
         }
         self
     }
 
-    /// Adds words, exactly as they are.
+    /// Adds arguments as [`Self::arg`] does.
     pub fn args(&mut self, words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> &mut Self {
-        words.into_iter().for_each(|word| {
+        for word in words {
             self.arg(word);
-        });
+        }
         self
     }
 
-    /// Sets a variable on top of the clean environment over there; its configuration decides which
-    /// pass.
+    /// Sets all options at once.
+    pub fn options(&mut self, options: CommandOptions) -> &mut Self {
+        self.options = options;
+        self
+    }
+
+    /// Sets an environment variable ([`CommandOptions::environment`]).
     pub fn env(&mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> &mut Self {
-        self.environment.push((bytes(name.as_ref()), bytes(value.as_ref())));
+        let variable = (name.as_ref().as_bytes().to_vec(), value.as_ref().as_bytes().to_vec());
+        self.options.environment.push(variable);
         self
     }
 
-    /// Sets variables that give way to those that were set already.
+    /// Sets environment variables, except those that the command sets already.
     pub fn environment_before(&mut self, variables: &[Variable]) {
-        self.environment.splice(0..0, variables.iter().cloned());
+        // Of two variables with one name, the host takes the last.
+        self.options.environment.splice(0..0, variables.iter().cloned());
     }
 
     /// Sets a variable whose name and value are any bytes.
     pub fn env_bytes(&mut self, name: &[u8], value: &[u8]) {
-        self.environment.push((name.to_vec(), value.to_vec()));
+        self.options.environment.push((name.to_vec(), value.to_vec()));
     }
 
-    /// The working directory over there; the user's home unless set.
+    /// Sets the working directory ([`CommandOptions::directory`]).
     pub fn current_dir(&mut self, directory: impl AsRef<OsStr>) -> &mut Self {
-        self.directory = Some(bytes(directory.as_ref()));
+        self.options.directory = Some(directory.as_ref().to_owned());
         self
     }
 
-    /// After so long the server ends the command, even if this client has gone. Rounded up to a
-    /// millisecond.
+    /// Sets a time limit ([`CommandOptions::timeout`]).
     pub fn timeout(&mut self, after: Duration) -> &mut Self {
-        self.timeout = after;
+        self.options.timeout = Some(after);
         self
     }
 
-    /// When the command counts as over; [`Until::StreamsEnd`] unless set.
+    /// Sets when the command counts as ended ([`CommandOptions::until`]).
     pub fn until(&mut self, until: Until) -> &mut Self {
-        self.until = until;
+        self.options.until = until;
         self
     }
 
-    /// The user as whom it is expected to run: where that is somebody else, the server refuses it.
+    /// Sets the user that the command is expected to run as ([`CommandOptions::user`]).
     pub fn user(&mut self, name: impl AsRef<OsStr>) -> &mut Self {
-        self.user = Some(bytes(name.as_ref()));
+        self.options.user = Some(name.as_ref().to_owned());
         self
     }
 
-    /// Gives it a terminal for all three of its streams; what it writes then arrives as stdout.
+    /// Gives the command a terminal for all three of its streams. Everything that it writes then
+    /// arrives as stdout.
     pub fn terminal(&mut self, terminal: Terminal) -> &mut Self {
         self.terminal = Some(terminal);
         self
     }
 
-    /// Stdin: [`Stdio::Null`] unless set.
+    /// Sets stdin; the default is [`Stdio::Null`].
     pub fn stdin(&mut self, stdin: Stdio) -> &mut Self {
         self.stdin = Some(stdin);
         self
     }
 
-    /// Stdout: [`Stdio::Piped`] unless set ([`Stdio::Null`] for [`Self::status`]).
+    /// Sets stdout; the default is [`Stdio::Piped`], and [`Stdio::Null`] for [`Self::status`].
     pub fn stdout(&mut self, stdout: Stdio) -> &mut Self {
         self.stdout = Some(stdout);
         self
     }
 
-    /// Stderr: as stdout.
+    /// Sets stderr; the defaults are those of stdout.
     pub fn stderr(&mut self, stderr: Stdio) -> &mut Self {
         self.stderr = Some(stderr);
         self
     }
 
-    /// Sends the command without waiting for an answer. [`Child::started`] tells whether it runs.
+    /// Sends the command without waiting for an answer. [`Child::started`] returns whether it runs.
     pub async fn open(&self) -> Result<Child, CommandError> {
         self.open_with(Stdio::Piped).await
     }
@@ -163,44 +184,43 @@ impl Command {
         self.open().await?.wait_with_output().await
     }
 
-    /// Runs the command and throws its output away, unless told otherwise.
+    /// Runs the command and discards its output, unless stdout or stderr is set to
+    /// [`Stdio::Piped`].
     pub async fn status(&self) -> Result<ExitStatus, CommandError> {
         self.open_with(Stdio::Null).await?.wait().await
     }
 
-    /// Asks what would become of the command, with the same refusals that it would meet. Nothing is
-    /// started.
+    /// Asks the host how it would run the command. Nothing is started.
     ///
     /// # Errors
     ///
-    /// Those of [`Self::spawn`]; [`CommandError::Refused`] as well where that server cannot answer.
+    /// Those of [`Self::spawn`], and [`CommandError::Refused`] if the server is too old to answer.
     pub async fn explain(&self) -> Result<Explained, CommandError> {
-        let (id, progress) = self.session.ask(&self.to_open()).await?;
-        Child::new(self.session.inner().clone(), id, progress, [Stdio::Null; 3]).explained().await
+        let (id, progress) = self.connection.ask(&self.to_open()).await?;
+        Child::new(self.connection.clone(), id, progress, [Stdio::Null; 3]).explained().await
     }
 
     async fn open_with(&self, output: Stdio) -> Result<Child, CommandError> {
-        let (id, progress) = self.session.open(&self.to_open()).await?;
+        let (id, progress) = self.connection.open(&self.to_open()).await?;
         let stdin = self.stdin.unwrap_or(Stdio::Null);
         let (stdout, stderr) = (self.stdout.unwrap_or(output), self.stderr.unwrap_or(output));
-        Ok(Child::new(self.session.inner().clone(), id, progress, [stdin, stdout, stderr]))
+        Ok(Child::new(self.connection.clone(), id, progress, [stdin, stdout, stderr]))
     }
 
     fn to_open(&self) -> Open {
+        let CommandOptions { environment, directory, timeout, until, user } = self.options.clone();
+        // On the wire, 0 is no limit.
+        let timeout = timeout.map_or(0, |timeout| timeout.as_nanos().div_ceil(1_000_000));
         Open {
             command: CommandId(random::bytes()),
             linger: 0,
-            timeout: self.timeout.as_nanos().div_ceil(1_000_000).try_into().unwrap_or(u64::MAX),
-            until: self.until,
+            timeout: timeout.try_into().unwrap_or(u64::MAX),
+            until,
             program: self.program.clone(),
-            environment: self.environment.clone(),
-            directory: self.directory.clone(),
-            user: self.user.clone(),
+            environment,
+            directory: directory.map(OsStringExt::into_vec),
+            user: user.map(OsStringExt::into_vec),
             terminal: self.terminal.clone(),
         }
     }
-}
-
-fn bytes(text: &OsStr) -> Vec<u8> {
-    std::os::unix::ffi::OsStrExt::as_bytes(text).to_vec()
 }

@@ -1,4 +1,4 @@
-//! From an address and a key to an authenticated connection.
+//! Connecting to a labshd: the socket, TLS, and both ends' proofs.
 
 use std::fmt;
 use std::io;
@@ -20,19 +20,19 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::agent::Keeper;
 use crate::error::ConnectError;
-use crate::liveness::DEAD_PEER_AFTER;
+use crate::liveness::DEAD_PEER_TIMEOUT;
 
-/// Where a labshd listens.
+/// An address where a labshd listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
-    /// A host by name or address.
+    /// A TCP port.
     Tcp {
-        /// The name or address, without brackets.
+        /// The host's name, or its IP address without brackets.
         host: String,
         /// The port.
         port: u16,
     },
-    /// A unix socket.
+    /// The path of a unix socket.
     Unix(PathBuf),
 }
 
@@ -48,49 +48,49 @@ impl fmt::Display for Address {
     }
 }
 
-/// Everything that a connection needs.
+/// What a connection needs.
 #[derive(Debug, Clone)]
 pub struct ConnectOptions {
-    /// Where to.
+    /// The address.
     pub address: Address,
-    /// The key of this pair of key and host.
+    /// The key that is derived for this host.
     pub key: HostKey,
-    /// TLS, or plain where that was asked for in as many words.
+    /// TLS or plain mode. Plain mode over TCP is only for a user who explicitly asks for it.
     pub mode: Mode,
-    /// For everything up to the server's welcome.
+    /// The time limit for everything up to the server's `welcome`.
     pub timeout: Duration,
-    /// Which of a host's addresses are tried.
+    /// Which of the host's addresses to try.
     pub family: AddressFamily,
-    /// Whose turn it is to take in much output, where many connections share a program's memory;
-    /// none: always ours. Only where every output is read without waiting for another.
+    /// Shares memory with other connections; `None` is no limit. Use it only if each output is read
+    /// without waiting for another: a connection keeps its turn until all of its output is read.
     pub intake: Option<Intake>,
-    /// Who lends a session that is open already, and keeps one; none: every session is a connection
-    /// of its own.
+    /// The agent that lends an open session and keeps one for later; `None` always makes a new
+    /// connection.
     pub keeper: Option<Keeper>,
 }
 
-/// How many connections may take in much output at a time, and which: what each of a thousand may
-/// hold in memory, all of them together may not. What the others have been sent waits in the
-/// kernel, and with the hosts.
+/// Limits how many connections read large amounts of output at the same time.
+///
+/// One connection may buffer some 256 KiB; a thousand must not do so at once. The others leave their
+/// data in the kernel, where flow control holds back the hosts.
 #[derive(Debug, Clone)]
 pub struct Intake(Arc<Semaphore>);
 
 impl Intake {
-    /// So many at a time, each with some 256 KiB.
-    pub fn new(at_once: usize) -> Self {
-        Self(Arc::new(Semaphore::new(at_once)))
+    /// Allows this many connections to read at the same time.
+    pub fn new(connections: usize) -> Self {
+        Self(Arc::new(Semaphore::new(connections)))
     }
 
-    /// Waits for a turn, which lasts as long as what is returned; turns come in the order of
-    /// asking.
-    pub(crate) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+    /// Waits for a permit to read; permits are granted in order.
+    pub(crate) async fn acquire(&self) -> Option<SemaphorePermit<'_>> {
         // It is never closed.
         self.0.acquire().await.ok()
     }
 }
 
 impl ConnectOptions {
-    /// TLS (plain mode for a unix socket), ten seconds.
+    /// Uses TLS (plain mode for a unix socket) and a timeout of ten seconds.
     pub fn new(address: Address, key: HostKey) -> Self {
         let mode = match address {
             Address::Tcp { .. } => Mode::Tls,
@@ -108,14 +108,15 @@ impl ConnectOptions {
     }
 }
 
-/// A connection whose `response` is ready to be sent.
+/// A connection with the `response` to its server's challenge, which is still to be sent.
 pub(crate) struct Answered {
     pub(crate) reader: FrameReader<Carrier>,
     pub(crate) response: Frame,
     pub(crate) handshake: ClientAnswered,
 }
 
-/// Connects and answers the challenge. In TLS mode the server has proven itself when this returns.
+/// Connects and computes the response to the server's challenge. In TLS mode the server is
+/// authenticated when this returns.
 pub(crate) async fn answer(options: &ConnectOptions) -> Result<Answered, ConnectError> {
     let broken = |source| broken(options, source);
     let socket = dial(options).await?;
@@ -124,20 +125,20 @@ pub(crate) async fn answer(options: &ConnectOptions) -> Result<Answered, Connect
         Mode::Tls => {
             let (stream, binding) = tls::connect(socket, &options.key)
                 .await
-                .map_err(|error| explain_tls(options, error))?;
+                .map_err(|error| tls_error(options, error))?;
             (Carrier::Tls(Box::new(stream)), binding)
         }
     };
     let mut reader = FrameReader::new(carrier);
     if options.mode == Mode::Plain {
-        // Speak first, so that a port that expects TLS notices the mistake at once.
+        // Send first, so that a TLS port fails at once instead of waiting for a TLS handshake.
         let ping = Ping { token: 0 }.frame(ChannelId::CONNECTION);
         framing::write(reader.get_mut(), &[ping]).await.map_err(broken)?;
     }
     let challenge = match reader.next(limits::MAX_BODY_BEFORE_AUTHENTICATION).await {
         Ok(frame) => frame.ok_or_else(|| broken(io::ErrorKind::UnexpectedEof.into()))?,
         Err(error) => {
-            return Err(explain_read(options, error, reader.get_mut().socket().first_bytes()));
+            return Err(read_error(options, error, reader.get_mut().socket().first_bytes()));
         }
     };
     let client = Client {
@@ -148,8 +149,13 @@ pub(crate) async fn answer(options: &ConnectOptions) -> Result<Answered, Connect
         binding,
     };
     let (response, handshake) =
-        client.answer(&challenge).map_err(|failure| explain(options, failure))?;
+        client.answer(&challenge).map_err(|failure| handshake_error(options, failure))?;
     Ok(Answered { reader, response, handshake })
+}
+
+/// The error of a connection that was not authenticated in time.
+pub(crate) fn expired(options: &ConnectOptions) -> ConnectError {
+    ConnectError::Timeout { address: options.address.to_string(), after: options.timeout }
 }
 
 fn broken(options: &ConnectOptions, source: io::Error) -> ConnectError {
@@ -160,7 +166,7 @@ async fn dial(options: &ConnectOptions) -> Result<Socket, ConnectError> {
     let address = &options.address;
     match address {
         Address::Tcp { host, port } => {
-            Socket::connect_tcp(host, *port, options.family, DEAD_PEER_AFTER).await
+            Socket::connect_tcp(host, *port, options.family, DEAD_PEER_TIMEOUT).await
         }
         Address::Unix(path) => Socket::connect_unix(path).await,
     }
@@ -170,7 +176,7 @@ async fn dial(options: &ConnectOptions) -> Result<Socket, ConnectError> {
     })
 }
 
-fn explain_tls(options: &ConnectOptions, error: tls::ConnectError) -> ConnectError {
+fn tls_error(options: &ConnectOptions, error: tls::ConnectError) -> ConnectError {
     let address = options.address.to_string();
     match error {
         tls::ConnectError::WrongServer => ConnectError::WrongServer {
@@ -185,11 +191,11 @@ fn explain_tls(options: &ConnectOptions, error: tls::ConnectError) -> ConnectErr
     }
 }
 
-fn explain_read(options: &ConnectOptions, error: ReadError, first_bytes: &[u8]) -> ConnectError {
+fn read_error(options: &ConnectOptions, error: ReadError, first_bytes: &[u8]) -> ConnectError {
     let address = options.address.to_string();
     match error {
         ReadError::Io(source) => broken(options, source),
-        // Every first message of labsh is far shorter than 16 MiB, so its first byte is 0.
+        // A first frame of labsh is far shorter than 16 MiB, so the first byte of its length is 0.
         ReadError::Protocol(_)
             if options.mode == Mode::Plain && first_bytes.first() != Some(&0) =>
         {
@@ -202,7 +208,7 @@ fn explain_read(options: &ConnectOptions, error: ReadError, first_bytes: &[u8]) 
     }
 }
 
-fn explain(options: &ConnectOptions, failure: ClientFailure) -> ConnectError {
+fn handshake_error(options: &ConnectOptions, failure: ClientFailure) -> ConnectError {
     let address = options.address.to_string();
     match failure {
         ClientFailure::Refused(refuse) => ConnectError::Refused { address, refuse },
@@ -215,16 +221,15 @@ fn explain(options: &ConnectOptions, failure: ClientFailure) -> ConnectError {
     }
 }
 
-/// What a server says of itself when it lets somebody in, as far as sessions remember it.
+/// What a session remembers of the server's `welcome`.
 #[derive(Debug, Clone)]
-pub(crate) struct Server {
-    /// What it can do.
+pub(crate) struct ServerInfo {
     pub(crate) features: Features,
-    /// Which version answers, if it says so.
+    /// The server's name and version, if it sent them.
     pub(crate) version: Option<String>,
 }
 
-/// Waits for `welcome`, or for the reason why not.
+/// Waits for the server's `welcome` and verifies its proof.
 pub(crate) async fn welcome(
     options: &ConnectOptions,
     reader: &mut FrameReader<impl tokio::io::AsyncRead + Unpin>,
@@ -238,5 +243,5 @@ pub(crate) async fn welcome(
             return Err(ConnectError::Protocol { address: options.address.to_string(), error });
         }
     };
-    handshake.finish(&frame).map_err(|failure| explain(options, failure))
+    handshake.finish(&frame).map_err(|failure| handshake_error(options, failure))
 }

@@ -1,4 +1,4 @@
-//! What can go wrong between asking for a command and knowing how it ended.
+//! The errors of connecting and of running a command.
 
 use std::io;
 use std::sync::Arc;
@@ -8,81 +8,80 @@ use labsh_proto::error::ProtocolError;
 use labsh_proto::key::{HostId, KeyId};
 use labsh_proto::message::{BadCommand, Refuse, Stream};
 
-/// No session came about. No command was started.
+/// Why there is no session. No command was started.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ConnectError {
-    /// No connection to that address.
+    /// The address cannot be reached.
     #[error("cannot connect to {address}: {source}")]
     Unreachable {
-        /// Where to.
+        /// The address.
         address: String,
-        /// Why not.
+        /// The error of the system.
         source: Arc<io::Error>,
     },
-    /// The time allowed was not enough.
+    /// The time limit passed before authentication was complete.
     #[error("no answer from {address} within {}", humantime::format_duration(*.after))]
     Timeout {
-        /// Where to.
+        /// The address.
         address: String,
-        /// The time allowed.
+        /// The time limit.
         after: Duration,
     },
-    /// The server could not show the key of this pair: nothing was said to it.
+    /// The server did not prove that it holds the key. It was sent no command.
     #[error(
-        "{address} is not the host {host_id} of key {key_id}: another machine, a key that is not \
-         enrolled there, \
-         or someone in between"
+        "{address} is not the host {host_id} of key {key_id}: it is another machine, the key is \
+         not enrolled there, or someone is in between"
     )]
     WrongServer {
-        /// Where to.
+        /// The address.
         address: String,
         /// The key.
         key_id: KeyId,
-        /// The host id that was expected.
+        /// The expected host id.
         host_id: HostId,
     },
-    /// A TLS client on a plain port.
+    /// The port speaks plain mode, and the client expected TLS.
     #[error("{address} speaks labsh's plain mode, without encryption")]
     PortIsPlain {
-        /// Where to.
+        /// The address.
         address: String,
     },
-    /// A plain client on a TLS port, or no labshd at all.
+    /// The port speaks TLS where the client expected plain mode, or is not labshd's at all.
     #[error("{address} does not speak labsh: it answered {answer:?}")]
     Foreign {
-        /// Where to.
+        /// The address.
         address: String,
-        /// Its first bytes.
+        /// The first bytes that it sent.
         answer: String,
     },
-    /// The server refuses the connection and says why.
+    /// The server refused the connection.
     #[error("{address} refuses: {}", .refuse.reason)]
     Refused {
-        /// Who.
+        /// The address.
         address: String,
-        /// Reason and remedy.
+        /// The server's reason and remedy.
         refuse: Refuse,
     },
-    /// The connection broke before authentication was over.
+    /// The connection broke before authentication was complete.
     #[error("the connection to {address} broke during authentication: {source}")]
     Broken {
-        /// Where to.
+        /// The address.
         address: String,
-        /// How.
+        /// The error of the system.
         source: Arc<io::Error>,
     },
-    /// The server breaks the protocol.
+    /// The server broke the protocol.
     #[error("{address} breaks the protocol: {error}")]
     Protocol {
-        /// Who.
+        /// The address.
         address: String,
-        /// Which rule.
+        /// The rule that it broke.
         error: ProtocolError,
     },
 }
 
 impl ConnectError {
-    /// What to do next, for the person at the client.
+    /// Returns what the user can do next, in a few words.
     pub fn remedy(&self) -> String {
         match self {
             Self::Unreachable { address, .. } if address.starts_with("unix:") => {
@@ -91,60 +90,58 @@ impl ConnectError {
             Self::Unreachable { .. } => {
                 "check the name, the port, and that labshd runs there".into()
             }
-            Self::Timeout { .. } => {
-                "check that the machine is up and that labshd listens there, or allow more with \
-                 --connect-timeout"
-                    .into()
-            }
+            Self::Timeout { .. } => "check that the machine is up and that labshd listens there, \
+                or allow more time with --connect-timeout"
+                .into(),
             Self::WrongServer { key_id, host_id, .. } => format!(
-                "check the address and --host-id, and over there `labshd key list`; to enrol: \
-                 labsh key enroll {key_id} --host {host_id}"
+                "check the address and --host-id, and run `labshd key list` on the host; to \
+                 enrol: labsh key enroll {key_id} --host {host_id}"
             ),
-            Self::PortIsPlain { .. } => "use its TLS port, or say --plain where nobody can listen \
-                in"
-            .into(),
+            Self::PortIsPlain { .. } => {
+                "use its TLS port, or --plain on a network that cannot be tapped".into()
+            }
             Self::Foreign { .. } => "check the port".into(),
             Self::Refused { refuse, .. } => refuse.remedy.clone(),
-            Self::Broken { .. } => "try again; labshd's log over there may say more".into(),
+            Self::Broken { .. } => "try again; labshd's log on the host may say more".into(),
             Self::Protocol { .. } => "use the same version on both ends".into(),
         }
     }
 }
 
-/// No signal that a command can be sent.
+/// A number that is not a signal that can be sent to a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{0} is no signal; a signal is a number from 1 to 31")]
+#[error("{0} is not a signal; a signal is a number from 1 to 31")]
 pub struct BadSignal(pub u8);
 
-/// A command did not run, or its end is not known.
+/// Why a command did not run, or why its outcome is not known.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum CommandError {
-    /// It cannot be sent. Nothing was started.
+    /// The request cannot be sent. Nothing was started.
     #[error(transparent)]
     Bad(#[from] BadCommand),
-    /// The server refused it. Nothing was started.
+    /// The server refused the request. Nothing was started.
     #[error("{}", .0.reason)]
     Refused(Refuse),
-    /// The connection was refused or lost before the command was known to have started.
+    /// The connection was refused or lost before the server reported that the command started.
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    /// The connection was lost; what became of the command is not known.
+    /// The connection was lost; the outcome of the command is not known.
     #[error("the connection was lost: {0}")]
     Lost(String),
-    /// What it was to read could not be read here, so it was not left to finish.
+    /// The command's input could not be read on this side, so the host was left to end the command.
     #[error("cannot read standard input: {0}")]
     Input(Arc<io::Error>),
-    /// The command ended, but its output did not arrive whole.
+    /// The command ended, but not all of its output arrived.
     #[error("{stream} is incomplete: {received} of {sent} bytes arrived")]
     Incomplete {
-        /// Which stream.
+        /// The stream.
         stream: Stream,
-        /// Bytes that arrived.
+        /// The bytes that arrived.
         received: u64,
-        /// Bytes that the server sent.
+        /// The bytes that the server sent.
         sent: u64,
     },
-    /// All channel ids of this session were used.
+    /// Every channel id of this session was used.
     #[error("this session has no channel ids left; open another")]
     Exhausted,
 }

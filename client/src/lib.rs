@@ -29,12 +29,17 @@ pub mod terminal_text;
 mod child;
 mod command;
 mod connect;
+mod connection;
 mod error;
 mod liveness;
+mod progress;
+mod read_loop;
 mod session;
 
-pub use child::{Child, ChildStderr, ChildStdin, ChildStdout, ExitStatus, Output};
-pub use command::{Command, Stdio};
+pub use child::{
+    Child, ChildStderr, ChildStdin, ChildStdout, ExitStatus, Output, SIGINT, SIGTERM, Stdio,
+};
+pub use command::{Command, CommandOptions};
 pub use config::{config_file, inventory, overrides, target};
 pub use connect::{Address, ConnectOptions};
 pub use error::{BadSignal, CommandError, ConnectError};

@@ -1,5 +1,4 @@
-//! Whether the server is still there: its silence, measured in time in which this process could
-//! have heard it.
+//! Detecting that the server has disappeared, from how long it is silent.
 
 use std::time::Duration;
 
@@ -9,71 +8,70 @@ use labsh_transport::framing::{FrameReader, ReadError};
 use tokio::io::AsyncRead;
 use tokio::time::{Instant, timeout};
 
-/// Silence is counted in pieces of this length, so that being stopped (job control, a debugger, a
-/// sleeping machine) for however long counts as one piece at most.
-pub(crate) const PIECE: Duration = Duration::from_secs(5);
+/// Silence is counted in intervals of this length. A client that is stopped (job control, a
+/// debugger, a suspended machine) cannot hear the server, and counts one interval at most.
+const SILENT_INTERVAL: Duration = Duration::from_secs(5);
 
-/// After so many pieces the server is asked whether it is there.
-const ASK_AFTER: u32 = 3;
+/// After this many silent intervals in a row the server is sent a ping.
+const PROBE_AFTER_INTERVALS: u32 = 3;
 
-/// After so many it has gone.
-const GONE_AFTER: u32 = 9;
+/// After this many silent intervals in a row the server counts as dead.
+const DEAD_AFTER_INTERVALS: u32 = 9;
 
-/// After how much silence a server counts as gone.
-pub(crate) const DEAD_PEER_AFTER: Duration =
-    Duration::from_secs(PIECE.as_secs() * GONE_AFTER as u64);
+/// A server that is silent for this time counts as dead.
+pub(crate) const DEAD_PEER_TIMEOUT: Duration =
+    Duration::from_secs(SILENT_INTERVAL.as_secs() * DEAD_AFTER_INTERVALS as u64);
 
-/// What follows from a piece of silence.
+/// What to do after a silent interval.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// Nothing yet.
+    /// Wait for another interval.
     Wait,
-    /// Ask it to answer.
-    Ask,
-    /// It has been asked long ago.
-    Gone,
+    /// Send a ping, which the server has to answer.
+    Probe,
+    /// Give the server up: it has not answered the ping.
+    Dead,
 }
 
-/// How many pieces of silence there were in a row.
+/// Counts silent intervals.
 #[derive(Debug, Default)]
-pub(crate) struct Silence {
-    pieces: u32,
-    /// The bytes that had come when it began.
-    heard: u64,
+pub(crate) struct DeadPeerDetector {
+    silent_intervals: u32,
+    /// The bytes that had been received when the current silence began.
+    received: u64,
 }
 
-impl Silence {
-    /// The server's next frame, or a verdict for each piece of silence before it. Cancel safe.
+impl DeadPeerDetector {
+    /// Returns the server's next frame, or a verdict after each silent interval. Cancel safe.
     pub(crate) async fn next<R: AsyncRead + Unpin>(
         &mut self,
         reader: &mut FrameReader<R>,
     ) -> Result<Result<Option<Frame>, ReadError>, Verdict> {
         let start = Instant::now();
-        let next = timeout(PIECE, reader.next(limits::MAX_BODY)).await;
-        if reader.received() > self.heard {
-            self.heard = reader.received();
-            self.broken();
+        let next = timeout(SILENT_INTERVAL, reader.next(limits::MAX_BODY)).await;
+        if reader.received() > self.received {
+            self.received = reader.received();
+            self.on_bytes();
         }
-        next.map_err(|_| self.lasted(start.elapsed()))
+        next.map_err(|_| self.on_interval(start.elapsed()))
     }
 
-    /// Bytes have come.
-    fn broken(&mut self) {
-        self.pieces = 0;
+    fn on_bytes(&mut self) {
+        self.silent_intervals = 0;
     }
 
-    /// A wait of [`PIECE`] is over, which in fact took so long, and nothing has come.
-    fn lasted(&mut self, took: Duration) -> Verdict {
-        if took > 2 * PIECE {
-            // It was this process that did not run. What the server sent meanwhile may not have
-            // been read yet, and it is given the time to answer anew.
-            self.pieces = ASK_AFTER;
-            return Verdict::Ask;
+    /// Counts a [`SILENT_INTERVAL`], which took `elapsed` by the clock.
+    fn on_interval(&mut self, elapsed: Duration) -> Verdict {
+        if elapsed > 2 * SILENT_INTERVAL {
+            // This process did not run for a while. Bytes that arrived meanwhile may still be
+            // unread, so the server gets the full time to answer another ping.
+            self.silent_intervals = PROBE_AFTER_INTERVALS;
+            return Verdict::Probe;
         }
-        self.pieces += 1;
-        match self.pieces {
-            ASK_AFTER => Verdict::Ask,
-            GONE_AFTER.. => Verdict::Gone,
+        self.silent_intervals += 1;
+        match self.silent_intervals {
+            PROBE_AFTER_INTERVALS => Verdict::Probe,
+            DEAD_AFTER_INTERVALS.. => Verdict::Dead,
             _ => Verdict::Wait,
         }
     }
@@ -83,39 +81,40 @@ impl Silence {
 mod tests {
     use super::*;
 
-    fn verdicts(silence: &mut Silence, pieces: u32) -> Vec<Verdict> {
-        (0..pieces).map(|_| silence.lasted(PIECE)).collect()
+    fn verdicts(detector: &mut DeadPeerDetector, intervals: u32) -> Vec<Verdict> {
+        (0..intervals).map(|_| detector.on_interval(SILENT_INTERVAL)).collect()
     }
 
     #[test]
-    fn a_silent_server_is_asked_once_and_then_given_up() {
-        use Verdict::{Ask, Gone, Wait};
-        let mut silence = Silence::default();
+    fn a_silent_server_is_pinged_once_and_then_given_up() {
+        use Verdict::{Dead, Probe, Wait};
+        let mut detector = DeadPeerDetector::default();
         assert_eq!(
-            verdicts(&mut silence, 9),
-            [Wait, Wait, Ask, Wait, Wait, Wait, Wait, Wait, Gone]
+            verdicts(&mut detector, 9),
+            [Wait, Wait, Probe, Wait, Wait, Wait, Wait, Wait, Dead]
         );
-        assert_eq!(DEAD_PEER_AFTER, Duration::from_secs(45));
+        assert_eq!(DEAD_PEER_TIMEOUT, Duration::from_secs(45));
     }
 
     #[test]
     fn any_byte_is_a_sign_of_life() {
-        let mut silence = Silence::default();
+        let mut detector = DeadPeerDetector::default();
         for _ in 0..100 {
-            assert!(!verdicts(&mut silence, 8).contains(&Verdict::Gone));
-            silence.broken();
+            assert!(!verdicts(&mut detector, 8).contains(&Verdict::Dead));
+            detector.on_bytes();
         }
     }
 
     #[test]
-    fn a_client_that_was_stopped_blames_nobody() {
-        for pieces in 0..9 {
-            let mut silence = Silence::default();
-            verdicts(&mut silence, pieces);
-            // Ten minutes, as its clock sees it, whatever it had been doing.
-            assert_eq!(silence.lasted(Duration::from_secs(600)), Verdict::Ask, "after {pieces}");
-            assert!(!verdicts(&mut silence, 5).contains(&Verdict::Gone));
-            assert_eq!(silence.lasted(PIECE), Verdict::Gone);
+    fn a_client_that_was_stopped_gives_the_server_time_to_answer() {
+        for intervals in 0..9 {
+            let mut detector = DeadPeerDetector::default();
+            verdicts(&mut detector, intervals);
+            // A stop of ten minutes, whatever was counted before it.
+            let elapsed = Duration::from_secs(600);
+            assert_eq!(detector.on_interval(elapsed), Verdict::Probe, "after {intervals}");
+            assert!(!verdicts(&mut detector, 5).contains(&Verdict::Dead));
+            assert_eq!(detector.on_interval(SILENT_INTERVAL), Verdict::Dead);
         }
     }
 }

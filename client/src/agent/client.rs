@@ -1,7 +1,6 @@
-//! The client's side: asking for a session, asking to keep one, starting the agent.
+//! The client's side of the agent: borrowing a session, having one kept, starting the agent.
 
 use std::io::Write;
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -15,162 +14,176 @@ use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use crate::agent::options::Keeper;
 use crate::agent::socket_path::{self, Place, PlaceError};
-use crate::agent::wire::{self, Answer, Ask, Kept, Route, Wish};
-use crate::connect::{Address, ConnectOptions, Server};
+use crate::agent::wire::{self, AgentRequest, AgentResponse, KeepRequest, Kept, PoolKey};
+use crate::connect::{Address, ConnectOptions, ServerInfo};
 
-/// An agent that has not answered by then is not worth waiting for; nothing is lost by connecting
-/// without it.
-const ANSWER: Duration = Duration::from_secs(1);
+/// How long a connection waits for the agent. After that it connects by itself.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// That sessions are to be kept.
-#[derive(Debug, Clone)]
-pub struct Keeper {
-    /// Where the agent is met.
-    pub place: Place,
-    /// The file that the key came from, from `/`.
-    pub key: PathBuf,
-    /// How long a session is kept without use.
-    pub keep: Duration,
-    /// Whether an agent is started where none is there.
-    pub starts: bool,
-}
+/// How long a user waits who asks about the agent itself.
+const CONTROL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What came of asking.
+/// The outcome of asking the agent for a session.
 pub(crate) enum Borrowed {
-    /// A session that is authenticated already.
-    Session { reader: FrameReader<Carrier>, highest: ChannelId, channels: u32, server: Server },
-    /// None; once a connection of our own is there, the agent can be told.
-    None(Waiting),
+    /// An authenticated session.
+    Session(LentSession),
+    /// No session. Once this client has connected by itself, it can have one kept.
+    None(PendingKeep),
 }
 
-/// Knows how to have a session kept from now on.
+/// An authenticated session that the agent lends to this client.
+pub(crate) struct LentSession {
+    pub(crate) reader: FrameReader<Carrier>,
+    /// The highest channel id that was used on it.
+    pub(crate) highest: ChannelId,
+    /// How many channels may be open at once.
+    pub(crate) channels: u32,
+    pub(crate) server: ServerInfo,
+}
+
+/// A request to keep a session, to be sent once the host has authenticated this client.
 #[derive(Debug)]
-pub(crate) struct Waiting {
-    wish: Wish,
+pub(crate) struct PendingKeep {
+    request: KeepRequest,
+    /// The connection to the agent, if one runs.
     agent: Option<UnixStream>,
-    starts: bool,
+    /// Whether to start an agent if none runs.
+    start: bool,
 }
 
-/// Asks the agent for a session; `None` where these options cannot or must not use one.
+/// Asks the agent for a session; `None` if these options cannot use one.
 pub(crate) async fn borrow(options: &ConnectOptions) -> Option<Borrowed> {
     let keeper = options.keeper.as_ref()?;
-    let Address::Tcp { host, port } = &options.address else { return None };
-    if options.family != AddressFamily::Any {
-        return None;
-    }
-    let route = Route {
-        host: host.clone(),
-        port: *port,
-        plain: options.mode == Mode::Plain,
-        name: options.key.name().0,
-        network: super::own_network()?,
-        features: Features::SUPPORTED.0,
-    };
-    let ask = Ask::Lend { route: route.clone(), keep: keeper.keep };
-    let asked = async {
-        let mut stream = keeper.place.connect().await.ok()?;
-        wire::write(&mut stream, &ask).await.ok()?;
-        let answer: Answer = wire::read(&mut stream).await.ok()?;
-        Some((stream, answer))
-    };
-    let (agent, lent) = match timeout(ANSWER, asked).await {
-        Ok(Some((stream, Answer::Lent { highest, channels, features, version }))) => {
-            let server = Server { features: Features(features), version };
+    let pool_key = pool_key(options)?;
+    let (agent, lent) = match ask(keeper, &pool_key).await {
+        Some((stream, AgentResponse::Lent { highest, channels, features, version })) => {
+            let server = ServerInfo { features: Features(features), version };
             (None, Some((stream, highest, channels, server)))
         }
-        Ok(Some((stream, Answer::Nothing))) => (Some(stream), None),
+        Some((stream, AgentResponse::Nothing)) => (Some(stream), None),
         _ => (None, None),
     };
     if let Some((stream, highest, channels, server)) = lent {
         let reader = FrameReader::new(Carrier::Plain(Socket::unix(stream)));
-        return Some(Borrowed::Session { reader, highest: ChannelId(highest), channels, server });
+        let highest = ChannelId(highest);
+        return Some(Borrowed::Session(LentSession { reader, highest, channels, server }));
     }
-    let host_id = options.key.host_id().to_string();
-    let (key, connect_timeout, keep) = (keeper.key.clone(), options.timeout, keeper.keep);
-    let wish = Wish { route, host_id, key, connect_timeout, keep };
-    Some(Borrowed::None(Waiting { wish, agent, starts: keeper.starts }))
+    let request = KeepRequest {
+        pool_key,
+        host_id: options.key.host_id().to_string(),
+        key: keeper.key.clone(),
+        connect_timeout: options.timeout,
+        keep: keeper.keep,
+    };
+    Some(Borrowed::None(PendingKeep { request, agent, start: keeper.starts }))
 }
 
-impl Waiting {
-    /// Has a session kept: the host has let this key in. Whatever fails here costs the next command
-    /// a connection.
-    pub(crate) async fn keep(self) {
-        let ask = Ask::Keep(self.wish);
+fn pool_key(options: &ConnectOptions) -> Option<PoolKey> {
+    let Address::Tcp { host, port } = &options.address else { return None };
+    if options.family != AddressFamily::Any {
+        return None;
+    }
+    Some(PoolKey {
+        host: host.clone(),
+        port: *port,
+        plain: options.mode == Mode::Plain,
+        name: options.key.name().0,
+        network: super::network_namespace()?,
+        features: Features::SUPPORTED.0,
+    })
+}
+
+async fn ask(keeper: &Keeper, pool_key: &PoolKey) -> Option<(UnixStream, AgentResponse)> {
+    let request = AgentRequest::Lend { pool_key: pool_key.clone(), keep: keeper.keep };
+    let exchange = async {
+        let mut stream = keeper.place.connect().await.ok()?;
+        wire::write(&mut stream, &request).await.ok()?;
+        let response = wire::read(&mut stream).await.ok()?;
+        Some((stream, response))
+    };
+    timeout(RESPONSE_TIMEOUT, exchange).await.ok().flatten()
+}
+
+impl PendingKeep {
+    /// Has the agent keep a session. A failure here costs the next command a connection of its own.
+    pub(crate) async fn send(self) {
+        let request = AgentRequest::Keep(self.request);
         match self.agent {
             Some(mut stream) => {
-                let _ = timeout(ANSWER, wire::write(&mut stream, &ask)).await;
+                let _ = timeout(RESPONSE_TIMEOUT, wire::write(&mut stream, &request)).await;
             }
-            None if self.starts => {
-                let (started, told) = oneshot::channel();
-                // A thread of its own: the command does not wait for it.
-                tokio::task::spawn_blocking(move || start(&ask, started));
-                let _ = told.await;
+            None if self.start => {
+                let (sent, delivered) = oneshot::channel();
+                // Reaping the process blocks a thread of its own; the command does not wait for it.
+                tokio::task::spawn_blocking(move || start(&request, sent));
+                let _ = delivered.await;
             }
             None => {}
         }
     }
 }
 
-/// Starts an agent, whose stdin holds its first wish; `told` is dropped once it has it, or cannot
-/// have it.
-fn start(first: &Ask, told: oneshot::Sender<()>) {
+/// Starts an agent with its first request on stdin, and reaps the process that becomes the agent's
+/// parent. `sent` is dropped once the request is delivered, or cannot be.
+fn start(first: &AgentRequest, sent: oneshot::Sender<()>) {
     let spawned = || {
-        // Whichever of our programs this is, labsh is beside it.
+        // All programs of labsh are installed in one directory.
         let mut command = Command::new(std::env::current_exe()?.with_file_name("labsh"));
         command
             .args(["agent", "serve"])
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
-        // It outlives what our environment was made for.
-        command
-            .env_clear()
-            .envs(std::env::var_os(socket_path::RUNTIME).map(|path| (socket_path::RUNTIME, path)));
+        // The agent outlives the session that this environment belongs to.
+        command.env_clear().envs(
+            std::env::var_os(socket_path::RUNTIME_DIR).map(|path| (socket_path::RUNTIME_DIR, path)),
+        );
         let mut child = command.spawn()?;
-        // Far less than a pipe takes at once.
-        let written = wire::encode(first).and_then(|wish| match child.stdin.take() {
-            Some(mut stdin) => stdin.write_all(&wish),
+        // A pipe holds far more than one request, so this does not block.
+        let written = wire::encode(first).and_then(|request| match child.stdin.take() {
+            Some(mut stdin) => stdin.write_all(&request),
             None => Ok(()),
         });
         written.map(|()| child)
     };
     let child: std::io::Result<Child> = spawned();
-    drop(told);
+    drop(sent);
     if let Ok(mut child) = child {
-        // What was spawned parts from us at once; what is left of it is ours to bury.
+        // The agent detaches itself; this is its parent, which exits at once.
         let _ = child.wait();
     }
 }
 
-/// Questions about the agent itself.
+/// A connection to the agent, for questions about the agent itself.
 #[derive(Debug)]
 pub struct Lender(UnixStream);
 
 impl Lender {
-    /// Meets the agent, if one runs.
+    /// Connects to the agent, if one runs.
     pub async fn meet(place: &Place) -> Result<Self, PlaceError> {
         place.connect().await.map(Self)
     }
 
-    /// Its process id, and the sessions that it has.
+    /// Returns the agent's process id and its sessions.
     pub async fn list(&mut self) -> std::io::Result<(u32, Vec<Kept>)> {
-        match self.ask(&Ask::List).await? {
-            Answer::List { pid, sessions } => Ok((pid, sessions)),
+        match self.request(&AgentRequest::List).await? {
+            AgentResponse::List { pid, sessions } => Ok((pid, sessions)),
             _ => Err(std::io::ErrorKind::InvalidData.into()),
         }
     }
 
-    /// Has it close what is not lent, lend nothing more, and end with the last command; resolves
-    /// once it is out of reach.
+    /// Has the agent close its idle sessions, lend no more, and end with the last command. Returns
+    /// once its socket is closed, so that another agent can start.
     pub async fn stop(mut self) -> std::io::Result<()> {
-        self.ask(&Ask::Stop).await.map(drop)
+        self.request(&AgentRequest::Stop).await.map(drop)
     }
 
-    async fn ask(&mut self, ask: &Ask) -> std::io::Result<Answer> {
-        wire::write(&mut self.0, ask).await?;
-        match timeout(10 * ANSWER, wire::read(&mut self.0)).await {
-            Ok(answer) => answer,
+    async fn request(&mut self, request: &AgentRequest) -> std::io::Result<AgentResponse> {
+        wire::write(&mut self.0, request).await?;
+        match timeout(CONTROL_TIMEOUT, wire::read(&mut self.0)).await {
+            Ok(response) => response,
             Err(_) => Err(std::io::ErrorKind::TimedOut.into()),
         }
     }

@@ -1,29 +1,31 @@
-//! Connections that stay: a process of this user keeps authenticated sessions open, and lends each
-//! to one client at a time.
+//! The agent: a process of the user that keeps authenticated sessions open and lends each to one
+//! client at a time.
 //!
-//! A lent session belongs to its client alone until that client has gone. Whole frames pass through
-//! unchanged, so flow control, totals and signals stay between client and host, and no client can
-//! hold up another. What a client leaves open, because it was killed or did not wait, is closed
-//! behind it: its commands lose their client as with a connection.
+//! A client has a lent session to itself until it disconnects. Whole frames pass through unchanged,
+//! so flow control, totals and signals stay between client and host, and no client can delay
+//! another. If a client is killed or does not wait for its commands, the agent closes the channels
+//! that it left open, and the host ends the commands as if their connection were lost.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
 mod client;
+mod options;
 mod pool;
 mod relay;
 mod serve;
 mod socket_path;
 mod wire;
 
-pub use client::{Keeper, Lender};
+pub use client::Lender;
+pub use options::Keeper;
 pub use serve::serve;
 pub use socket_path::{Place, PlaceError, in_a_service};
 pub use wire::Kept;
 
-pub(crate) use client::{Borrowed, borrow};
+pub(crate) use client::{Borrowed, LentSession, borrow};
 
-/// The number of the network namespace that this process is in; none where proc(5) does not tell.
-fn own_network() -> Option<u64> {
-    fs::metadata("/proc/self/ns/net").ok().map(|about| about.ino())
+/// Returns the number of this process's network namespace, if proc(5) shows it.
+fn network_namespace() -> Option<u64> {
+    fs::metadata("/proc/self/ns/net").ok().map(|metadata| metadata.ino())
 }

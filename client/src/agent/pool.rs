@@ -1,4 +1,4 @@
-//! The sessions that the agent has: opened once, kept while idle, lent to one client at a time.
+//! The agent's sessions: opened once, kept while idle, lent to one client at a time.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -18,74 +18,70 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::relay::{self, Upstream};
-use crate::agent::wire::{self, Answer, Kept, Route, Wish};
+use crate::agent::wire::{self, AgentResponse, KeepRequest, Kept, PoolKey};
 use crate::connect::{self, Address, ConnectOptions};
 use crate::keys::key_file;
-use crate::liveness::DEAD_PEER_AFTER;
+use crate::liveness::DEAD_PEER_TIMEOUT;
 
-/// Most sessions at a time; what is past it is not kept.
-pub(super) const MOST: usize = 64;
+/// The most sessions at a time. A request to keep one more is ignored.
+pub(super) const MAX_AGENT_SESSIONS: usize = 64;
 
-/// How often an idle host is asked whether it is there.
-const ASK_EVERY: Duration = Duration::from_secs(5);
+/// How often the host of an idle session is pinged.
+const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// A session that was silent for longer is not lent: the machine may have slept, or the host have
-/// vanished.
-const FRESH: Duration = Duration::from_secs(15);
+/// A session that was silent for longer is not lent: the machine may have been suspended, or the
+/// host may have disappeared.
+const MAX_SILENCE: Duration = Duration::from_secs(15);
 
-/// Old sessions are not lent again: what a host decides when it lets somebody in (the account and
-/// its groups, where from, until when) is decided anew so often.
-const LONGEST_LIFE: Duration = Duration::from_secs(3600);
+/// An older session is not lent again. The host decides about a client when it authenticates it
+/// (account, groups, source address, expiry), and has to decide anew this often.
+const MAX_SESSION_AGE: Duration = Duration::from_secs(3600);
 
-/// For a few bytes to be taken by a host or a client.
-const WRITE: Duration = Duration::from_secs(5);
+/// How long a host or a client may take to read a few bytes.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Beyond this a session has been used up: ids never come back.
-const LAST_CHANNEL: ChannelId = ChannelId(1 << 31);
+/// A session with a higher channel id is not lent again: ids are used once, and there are 2^32.
+const MAX_REUSE_CHANNEL: ChannelId = ChannelId(1 << 31);
 
-#[derive(Debug)]
-enum State {
-    Opening,
-    Idle(oneshot::Sender<UnixStream>),
-    Lent,
-}
-
-#[derive(Debug)]
-struct Entry {
-    wish: Wish,
-    opened: Duration,
-    used: Duration,
-    heard: Duration,
-    state: State,
-}
-
-/// All of them.
+/// The sessions of the agent.
 #[derive(Debug, Default)]
-pub(super) struct Sessions {
+pub(super) struct Pool {
     table: Mutex<Table>,
-    /// Nothing is kept any more.
+    /// Cancelled once no session is to be lent or kept any more.
     pub stopping: CancellationToken,
 }
 
 #[derive(Debug, Default)]
 struct Table {
     entries: BTreeMap<u64, Entry>,
-    next: u64,
+    next_id: u64,
 }
 
-/// A place in the table, given back however the task that holds it ends.
+/// A session, with times since boot.
 #[derive(Debug)]
-struct Place {
-    sessions: Arc<Sessions>,
-    id: u64,
+struct Entry {
+    request: KeepRequest,
+    opened: Duration,
+    last_used: Duration,
+    /// When the host last sent something.
+    last_received: Duration,
+    state: State,
 }
 
-/// Time since the machine was started, sleep included.
+#[derive(Debug)]
+enum State {
+    Opening,
+    /// The session's task waits for a client at the other end.
+    Idle(oneshot::Sender<UnixStream>),
+    Lent,
+}
+
+/// Returns the time since boot, including time in which the machine was suspended.
 fn now() -> Duration {
     clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default()
 }
 
-impl Sessions {
+impl Pool {
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -96,164 +92,172 @@ impl Sessions {
 
     pub(super) fn list(&self) -> Vec<Kept> {
         let now = now();
-        let show = |entry: &Entry| Kept {
-            address: Address::Tcp {
-                host: entry.wish.route.host.clone(),
-                port: entry.wish.route.port,
-            }
-            .to_string(),
-            host_id: entry.wish.host_id.clone(),
-            key: entry.wish.key.clone(),
-            age: now.saturating_sub(entry.opened).as_secs(),
-            idle: matches!(entry.state, State::Idle(_))
-                .then(|| now.saturating_sub(entry.used).as_secs()),
+        let list_entry = |Entry { request, opened, last_used, state, .. }: &Entry| Kept {
+            address: request.address().to_string(),
+            host_id: request.host_id.clone(),
+            key: request.key.clone(),
+            age: now.saturating_sub(*opened).as_secs(),
+            idle: matches!(state, State::Idle(_)).then(|| now.saturating_sub(*last_used).as_secs()),
         };
-        self.lock().entries.values().map(show).collect()
+        self.lock().entries.values().map(list_entry).collect()
     }
 
-    /// Hands the client to an idle session of this route, whose task answers it; gives it back
-    /// where there is none.
+    /// Hands the client to the task of an idle session, which sends the response; returns the
+    /// client if there is no such session.
     pub(super) fn lend(
         &self,
-        route: &Route,
+        pool_key: &PoolKey,
         keep: Duration,
         client: UnixStream,
     ) -> Result<(), UnixStream> {
-        let oldest = now().saturating_sub(FRESH);
-        let fits = |entry: &&mut Entry| {
-            entry.wish.route == *route
+        let oldest = now().saturating_sub(MAX_SILENCE);
+        let is_usable = |entry: &&mut Entry| {
+            entry.request.pool_key == *pool_key
                 && matches!(entry.state, State::Idle(_))
-                && entry.heard >= oldest
+                && entry.last_received >= oldest
         };
         if self.stopping.is_cancelled() {
             return Err(client);
         }
-        // The one used last: those that are too many become old.
+        // The session that was used last is lent first, so that superfluous ones expire.
         let mut table = self.lock();
-        let Some(entry) = table.entries.values_mut().filter(fits).max_by_key(|entry| entry.used)
-        else {
-            return Err(client);
-        };
-        entry.wish.keep = keep;
+        let entry = table.entries.values_mut().filter(is_usable).max_by_key(|e| e.last_used);
+        let Some(entry) = entry else { return Err(client) };
+        entry.request.keep = keep;
         match std::mem::replace(&mut entry.state, State::Lent) {
             State::Idle(task) => task.send(client),
             State::Opening | State::Lent => Err(client),
         }
     }
 
-    /// Opens a session and keeps it, unless there is an idle one or one on its way.
-    pub(super) fn keep(self: &Arc<Self>, wish: Wish) {
+    /// Opens a session and keeps it, unless one for the same key is idle or being opened.
+    pub(super) fn keep(self: &Arc<Self>, request: KeepRequest) {
         let mut table = self.lock();
-        let spare =
-            |entry: &Entry| entry.wish.route == wish.route && !matches!(entry.state, State::Lent);
+        let is_spare = |entry: &Entry| {
+            entry.request.pool_key == request.pool_key && !matches!(entry.state, State::Lent)
+        };
         if self.stopping.is_cancelled()
-            || table.entries.len() >= MOST
-            || table.entries.values().any(spare)
-            // From here it would be another machine.
-            || super::own_network() != Some(wish.route.network)
+            || table.entries.len() >= MAX_AGENT_SESSIONS
+            || table.entries.values().any(is_spare)
+            // In this network namespace, the address can be another machine.
+            || super::network_namespace() != Some(request.pool_key.network)
         {
             return;
         }
-        let (opened, used, heard) = (now(), now(), Duration::ZERO);
-        let id = table.next;
-        table.next += 1;
-        table
-            .entries
-            .insert(id, Entry { wish: wish.clone(), opened, used, heard, state: State::Opening });
-        let place = Place { sessions: self.clone(), id };
-        tokio::spawn(async move { place.live(&wish).await });
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.leave();
-    }
-}
-
-impl Place {
-    fn leave(&self) {
-        self.sessions.lock().entries.remove(&self.id);
-    }
-
-    fn with<T>(&self, action: impl FnOnce(&mut Entry) -> T) -> Option<T> {
-        self.sessions.lock().entries.get_mut(&self.id).map(action)
-    }
-
-    fn heard(&self) {
-        self.with(|entry| entry.heard = now());
-    }
-
-    /// The life of one session.
-    async fn live(&self, wish: &Wish) {
-        let Ok(Some((mut upstream, said))) = timeout(wish.connect_timeout, open(wish)).await else {
-            return;
+        let entry = Entry {
+            request: request.clone(),
+            opened: now(),
+            last_used: now(),
+            last_received: Duration::ZERO,
+            state: State::Opening,
         };
-        let born = now();
-        self.heard();
-        while now().saturating_sub(born) < LONGEST_LIFE && upstream.highest <= LAST_CHANNEL {
+        let id = table.next_id;
+        table.next_id += 1;
+        table.entries.insert(id, entry);
+        let guard = EntryGuard { pool: self.clone(), id };
+        tokio::spawn(async move { guard.run_session(&request).await });
+    }
+}
+
+/// The entry of a session, for the session's task. It is removed when the task ends, in whatever
+/// way.
+#[derive(Debug)]
+struct EntryGuard {
+    pool: Arc<Pool>,
+    id: u64,
+}
+
+impl Drop for EntryGuard {
+    fn drop(&mut self) {
+        self.remove();
+    }
+}
+
+impl EntryGuard {
+    fn remove(&self) {
+        self.pool.lock().entries.remove(&self.id);
+    }
+
+    fn update<T>(&self, action: impl FnOnce(&mut Entry) -> T) -> Option<T> {
+        self.pool.lock().entries.get_mut(&self.id).map(action)
+    }
+
+    fn on_received(&self) {
+        self.update(|entry| entry.last_received = now());
+    }
+
+    /// Opens a session, then lends it to one client after another until it expires or breaks.
+    async fn run_session(&self, request: &KeepRequest) {
+        let opened = timeout(request.connect_timeout, open(request)).await;
+        let Ok(Some((mut upstream, welcome))) = opened else { return };
+        let opened = now();
+        self.on_received();
+        while now().saturating_sub(opened) < MAX_SESSION_AGE
+            && upstream.highest <= MAX_REUSE_CHANNEL
+        {
             let (task, mut client) = oneshot::channel();
-            let Some(keep) = self.with(|entry| {
+            let Some(keep) = self.update(|entry| {
                 entry.state = State::Idle(task);
-                entry.used = now();
-                entry.wish.keep
+                entry.last_used = now();
+                entry.request.keep
             }) else {
                 return;
             };
-            let lent = tokio::select! {
+            let client = tokio::select! {
                 client = &mut client => client.ok(),
-                () = self.idle(&mut upstream, keep, born) => None,
+                () = self.idle(&mut upstream, keep, opened) => None,
             };
-            // A client that is handed over at this very moment finds its connection closed, and
-            // goes its own way.
-            let Some(mut client) = lent else { break };
-            let lent = Answer::Lent {
+            // A client that is handed over just now finds its connection closed, and connects to
+            // the host by itself.
+            let Some(mut client) = client else { break };
+            let lent = AgentResponse::Lent {
                 highest: upstream.highest.0,
-                channels: said.channels,
-                features: said.features.0,
-                version: said.version.clone(),
+                channels: welcome.channels,
+                features: welcome.features.0,
+                version: welcome.version.clone(),
             };
-            if !matches!(timeout(WRITE, wire::write(&mut client, &lent)).await, Ok(Ok(()))) {
-                // It had not waited, and the host has heard nothing of it.
+            if !matches!(timeout(WRITE_TIMEOUT, wire::write(&mut client, &lent)).await, Ok(Ok(())))
+            {
+                // The client did not wait, and the host was sent nothing.
                 continue;
             }
-            if !relay::carry(&mut upstream, client, wish.connect_timeout.min(DEAD_PEER_AFTER)).await
-            {
+            let answer_timeout = request.connect_timeout.min(DEAD_PEER_TIMEOUT);
+            if !relay::run(&mut upstream, client, answer_timeout).await {
                 return;
             }
-            self.heard();
+            self.on_received();
         }
-        self.leave();
+        self.remove();
         say_goodbye(&mut upstream).await;
     }
 
-    /// Resolves when a session that nobody uses is not to be kept, or cannot.
-    async fn idle(&self, upstream: &mut Upstream, keep: Duration, born: Duration) {
+    /// Probes an idle session; returns when it has expired, has broken, or is to be closed.
+    async fn idle(&self, upstream: &mut Upstream, keep: Duration, opened: Duration) {
         let start = now();
-        // Never 0, which would be no interval.
-        let every = ASK_EVERY.min(keep).max(Duration::from_millis(10));
-        let mut ticks = interval_at(Instant::now() + every, every);
+        // An interval of 0 would panic.
+        let period = PROBE_INTERVAL.min(keep).max(Duration::from_millis(10));
+        let mut ticks = interval_at(Instant::now() + period, period);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let next = tokio::select! {
-                () = self.sessions.stopping.cancelled() => ControlFlow::Break(()),
+                () = self.pool.stopping.cancelled() => ControlFlow::Break(()),
                 frame = upstream.reader.next(limits::MAX_BODY) => match frame {
-                    // What is left of a command whose client went early, or an answer to us.
+                    // The rest of a command whose client left early, or the answer to a probe.
                     Ok(Some(frame)) if frame.channel != ChannelId::CONNECTION
                         || frame.kind == Kind::Pong => {
-                        self.heard();
+                        self.on_received();
                         ControlFlow::Continue(())
                     }
                     _ => ControlFlow::Break(()),
                 },
                 _ = ticks.tick() => {
-                    let since = |moment: Duration| now().saturating_sub(moment);
-                    let silent = since(self.with(|entry| entry.heard).unwrap_or_default());
-                    if since(start) >= keep || since(born) >= LONGEST_LIFE
-                        || silent >= DEAD_PEER_AFTER {
+                    let since = |time: Duration| now().saturating_sub(time);
+                    let received = self.update(|entry| entry.last_received).unwrap_or_default();
+                    if since(start) >= keep || since(opened) >= MAX_SESSION_AGE
+                        || since(received) >= DEAD_PEER_TIMEOUT {
                         ControlFlow::Break(())
                     } else {
-                        ask(upstream).await
+                        probe(upstream).await
                     }
                 }
             };
@@ -264,42 +268,53 @@ impl Place {
     }
 }
 
-/// Asks the host whether it is there.
-async fn ask(upstream: &mut Upstream) -> ControlFlow<()> {
-    match timeout(WRITE, framing::write(&mut upstream.writer, &[relay::own_ping()])).await {
+/// Asks the host for a sign of life.
+async fn probe(upstream: &mut Upstream) -> ControlFlow<()> {
+    let ping = [relay::probe()];
+    match timeout(WRITE_TIMEOUT, framing::write(&mut upstream.writer, &ping)).await {
         Ok(Ok(())) => ControlFlow::Continue(()),
         _ => ControlFlow::Break(()),
     }
 }
 
-/// Connects as any client does; the key must still be the one that the client had.
-async fn open(wish: &Wish) -> Option<(Upstream, ServerSays)> {
-    let (path, host_id) = (wish.key.clone(), wish.host_id()?);
+/// Connects as any client does; `None` if that fails, or the key file holds another key than the
+/// client used.
+async fn open(request: &KeepRequest) -> Option<(Upstream, ServerSays)> {
+    let (path, host_id) = (request.key.clone(), request.host_id()?);
     let key = tokio::task::spawn_blocking(move || key_file::load(&path))
         .await
         .ok()?
         .ok()?
         .for_host(&host_id);
-    if key.name().0 != wish.route.name {
+    if key.name().0 != request.pool_key.name {
         return None;
     }
-    let address = Address::Tcp { host: wish.route.host.clone(), port: wish.route.port };
-    let mode = if wish.route.plain { Mode::Plain } else { Mode::Tls };
-    let options =
-        ConnectOptions { mode, timeout: wish.connect_timeout, ..ConnectOptions::new(address, key) };
+    let mode = if request.pool_key.plain { Mode::Plain } else { Mode::Tls };
+    let options = ConnectOptions {
+        mode,
+        timeout: request.connect_timeout,
+        ..ConnectOptions::new(request.address(), key)
+    };
     let mut answered = connect::answer(&options).await.ok()?;
     framing::write(answered.reader.get_mut(), &[answered.response]).await.ok()?;
-    let said = connect::welcome(&options, &mut answered.reader, answered.handshake).await.ok()?;
+    let welcome =
+        connect::welcome(&options, &mut answered.reader, answered.handshake).await.ok()?;
     let (reader, writer) = answered.reader.split();
-    Some((Upstream { reader, writer, highest: ChannelId::CONNECTION }, said))
+    Some((Upstream { reader, writer, highest: ChannelId::CONNECTION }, welcome))
 }
 
 async fn say_goodbye(upstream: &mut Upstream) {
-    let last = async {
+    let goodbye = async {
         framing::write(&mut upstream.writer, &[Goodbye::new("").frame(ChannelId::CONNECTION)])
             .await?;
         upstream.writer.shutdown().await
     };
-    // A host that does not take it sees the connection closed.
-    let _ = timeout(WRITE, last).await;
+    // A host that does not read it finds the connection closed.
+    let _ = timeout(WRITE_TIMEOUT, goodbye).await;
+}
+
+impl KeepRequest {
+    fn address(&self) -> Address {
+        Address::Tcp { host: self.pool_key.host.clone(), port: self.pool_key.port }
+    }
 }

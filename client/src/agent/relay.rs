@@ -1,4 +1,4 @@
-//! Frames between a client and the session that is lent to it.
+//! Relaying frames between a client and the session that is lent to it.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,72 +12,78 @@ use labsh_transport::carrier::Carrier;
 use labsh_transport::framing::{self, FrameReader};
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use crate::liveness::{Silence, Verdict};
+use crate::liveness::{DeadPeerDetector, Verdict};
 
-/// A session of the agent's, at a moment when no frame is under way on it.
+/// Frames are relayed in batches of about this many bytes.
+const BATCH_BYTES: usize = 128 << 10;
+
+/// How long a peer may take to read the last frames that it is sent.
+const LAST_WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The token of the agent's pings that check whether the host is alive. The answers to the agent's
+/// own pings are not relayed.
+const PROBE_TOKEN: u64 = u64::MAX;
+
+/// The token of the agent's pings that check whether the host has received everything.
+const SYNC_TOKEN: u64 = u64::MAX - 1;
+
+/// A session of the agent's, while no client uses it.
 #[derive(Debug)]
 pub(super) struct Upstream {
     pub reader: FrameReader<ReadHalf<Carrier>>,
     pub writer: WriteHalf<Carrier>,
-    /// The highest channel that was used on it.
+    /// The highest channel id that was used on it.
     pub highest: ChannelId,
 }
 
-/// What has come is passed on in pieces of about so many bytes.
-const BATCH: usize = 128 << 10;
-
-/// For a client to take the last words of a host, or a host those of a client.
-const LINGER: Duration = Duration::from_secs(5);
-
-/// The tokens of the agent's own questions, whose answers are not for clients: whether the host is
-/// there, and whether it has heard everything.
-const THERE: u64 = u64::MAX;
-const HEARD: u64 = u64::MAX - 1;
-
-pub(super) fn own_ping() -> Frame {
-    Ping { token: THERE }.frame(ChannelId::CONNECTION)
-}
-
-fn answers_us(frame: &Frame, question: u64) -> bool {
-    frame.kind == Kind::Pong && Pong::from_frame(frame).is_ok_and(|pong| pong.token == question)
-}
-
-/// Why frames are carried no longer.
+/// Why relaying ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
-    /// The client has gone, with a goodbye.
+    /// The client said goodbye.
     Client,
-    /// The client has gone without one, for it was killed or is no labsh; or it has given up a host
-    /// that did not answer.
+    /// The client disconnected without a goodbye, because it was killed or broke the protocol; or
+    /// it gave up a host that did not answer.
     Abrupt,
-    /// The host has ended the session, or has gone.
+    /// The host ended the session or disappeared.
     Host,
 }
 
-/// Carries frames both ways until either end is through; whether the session can be lent again. A
-/// host that says nothing at all within `patience` has gone.
-pub(super) async fn carry(upstream: &mut Upstream, client: UnixStream, patience: Duration) -> bool {
-    match join(upstream, client, patience).await {
+pub(super) fn probe() -> Frame {
+    Ping { token: PROBE_TOKEN }.frame(ChannelId::CONNECTION)
+}
+
+fn answers(frame: &Frame, token: u64) -> bool {
+    frame.kind == Kind::Pong && Pong::from_frame(frame).is_ok_and(|pong| pong.token == token)
+}
+
+/// Relays frames both ways until client or host is finished; returns whether the session can be
+/// lent again. A host that is silent from the start for `answer_timeout` counts as dead.
+pub(super) async fn run(
+    upstream: &mut Upstream,
+    client: UnixStream,
+    answer_timeout: Duration,
+) -> bool {
+    match relay(upstream, client, answer_timeout).await {
         End::Client => true,
-        // The host may be about to end it for what that client said last.
-        End::Abrupt => timeout(patience, settle(upstream)).await.unwrap_or(false),
+        // The host may end the session because of what the client sent last.
+        End::Abrupt => timeout(answer_timeout, synchronize(upstream)).await.unwrap_or(false),
         End::Host => false,
     }
 }
 
-/// Waits until the host has heard everything that was said so far; false where it ends the session
-/// for it.
-async fn settle(upstream: &mut Upstream) -> bool {
-    let ask = Ping { token: HEARD }.frame(ChannelId::CONNECTION);
-    if framing::write(&mut upstream.writer, &[ask]).await.is_err() {
+/// Waits until the host has received everything that was sent; false if it ends the session.
+async fn synchronize(upstream: &mut Upstream) -> bool {
+    let ping = Ping { token: SYNC_TOKEN }.frame(ChannelId::CONNECTION);
+    if framing::write(&mut upstream.writer, &[ping]).await.is_err() {
         return false;
     }
     loop {
         match upstream.reader.next(limits::MAX_BODY).await {
-            Ok(Some(frame)) if answers_us(&frame, HEARD) => return true,
+            Ok(Some(frame)) if answers(&frame, SYNC_TOKEN) => return true,
             Ok(Some(frame))
                 if frame.channel != ChannelId::CONNECTION || frame.kind == Kind::Pong => {}
             _ => return false,
@@ -85,133 +91,200 @@ async fn settle(upstream: &mut Upstream) -> bool {
     }
 }
 
-async fn join(upstream: &mut Upstream, client: UnixStream, patience: Duration) -> End {
+async fn relay(upstream: &mut Upstream, client: UnixStream, answer_timeout: Duration) -> End {
     let (from_client, mut to_client) = client.into_split();
     let mut from_client = FrameReader::new(from_client);
-    let Upstream { reader, writer, highest } = upstream;
-    let ask = Notify::new();
-    // Of several pings a host need answer only the last: while one of the client's is unanswered
-    // none of ours is sent behind it, and the answer to the client is our answer as well.
-    let client_asks = AtomicBool::new(false);
-    // It may have gone since it was last heard, and then the client should not wait for long.
-    ask.notify_one();
-    // Each way has a loop of its own: one that is full must not hold up the other.
-    let up = async {
-        let (mut open, mut batch) = (BTreeSet::<ChannelId>::new(), Vec::new());
-        let end = loop {
-            let ended = tokio::select! {
-                () = ask.notified() => {
-                    batch.extend((!client_asks.load(Ordering::Relaxed)).then(own_ping));
-                    false
-                }
-                more = fill(&mut from_client, &mut batch) => {
-                    client_asks.fetch_or(batch.iter().any(|frame| frame.kind == Kind::Ping),
-                        Ordering::Relaxed);
-                    !more
-                }
-            };
-            let goodbye = batch.iter().position(|frame| frame.kind == Kind::Goodbye);
-            batch.truncate(goodbye.unwrap_or(batch.len()));
-            for frame in &batch {
-                match frame.kind {
-                    Kind::Open => {
-                        open.insert(frame.channel);
-                        *highest = (*highest).max(frame.channel);
-                    }
-                    Kind::Close => {
-                        open.remove(&frame.channel);
-                    }
-                    _ => {}
-                }
-            }
-            if framing::write(writer, &batch).await.is_err() {
-                // What the host said last may still be on its way; the other loop reads it, and
-                // then the end.
-                std::future::pending::<()>().await;
-            }
-            batch.clear();
-            match (goodbye, ended) {
-                (Some(_), _) if client_asks.load(Ordering::Relaxed) => break End::Abrupt,
-                (Some(_), _) => break End::Client,
-                (None, true) => break End::Abrupt,
-                (None, false) => {}
-            }
-        };
-        // One that was killed, or did not wait, has left channels open: what runs there is to lose
-        // its client.
-        let closing: Vec<Frame> =
-            open.into_iter().map(|id| Frame::new(Kind::Close, id, Bytes::new())).collect();
-        match timeout(LINGER, framing::write(writer, &closing)).await {
-            Ok(Ok(())) => end,
-            _ => End::Host,
-        }
+    let shared = Shared::default();
+    // The host may have disappeared while the session was idle; the client should soon know.
+    shared.probe_due.notify_one();
+    let upward = Upward {
+        shared: &shared,
+        client: &mut from_client,
+        host: &mut upstream.writer,
+        highest: &mut upstream.highest,
+        open: BTreeSet::new(),
+        batch: Vec::new(),
     };
-    let down = async {
-        let (mut unheard, mut silence, mut batch) =
-            (Some(patience), Silence::default(), Vec::new());
-        let (mut client_is_there, mut overdue) = (true, false);
-        loop {
-            let next = match unheard.take() {
-                Some(patience) => match timeout(patience, reader.next(limits::MAX_BODY)).await {
-                    Ok(next) => Ok(next),
-                    Err(_) => return End::Host,
-                },
-                None => silence.next(reader).await,
-            };
-            match next {
-                Ok(Ok(Some(frame))) => {
-                    overdue = false;
-                    gather(reader, frame, &mut batch).await;
-                }
-                Err(Verdict::Wait) => continue,
-                Err(Verdict::Ask) => {
-                    ask.notify_one();
-                    continue;
-                }
-                // The client finds out at this very moment, and says why it leaves.
-                Err(Verdict::Gone) if !std::mem::replace(&mut overdue, true) => continue,
-                Ok(_) | Err(Verdict::Gone) => return End::Host,
-            }
-            batch.retain(|frame| !answers_us(frame, THERE) && !answers_us(frame, HEARD));
-            client_asks
-                .fetch_and(batch.iter().all(|frame| frame.kind != Kind::Pong), Ordering::Relaxed);
-            let last = batch.iter().any(|frame| {
-                frame.channel == ChannelId::CONNECTION
-                    && matches!(frame.kind, Kind::Refuse | Kind::Goodbye)
-            });
-            if last {
-                let _ = framing::write(&mut to_client, &batch).await;
-                return End::Host;
-            }
-            // Where the client has gone, the other loop still reads what it said.
-            client_is_there =
-                client_is_there && framing::write(&mut to_client, &batch).await.is_ok();
-            batch.clear();
-        }
+    let downward = Downward {
+        shared: &shared,
+        host: &mut upstream.reader,
+        client: &mut to_client,
+        first_frame_timeout: Some(answer_timeout),
+        detector: DeadPeerDetector::default(),
+        batch: Vec::new(),
     };
+    // Each direction is a loop of its own: one that is full must not delay the other.
     let end = tokio::select! {
-        end = up => end,
-        end = down => end,
+        end = upward.run() => end,
+        end = downward.run() => end,
     };
     if end == End::Host {
-        // Closing with unread input would cut off what was written last.
-        let farewell = async {
+        // A socket that is closed with unread input loses what was written to it last.
+        let close = async {
             to_client.shutdown().await?;
             framing::drain(from_client.get_mut()).await
         };
-        let _ = timeout(LINGER, farewell).await;
+        let _ = timeout(LAST_WRITE_TIMEOUT, close).await;
     }
     end
 }
 
-/// Waits for a frame and adds it with what has come behind it; false at the end. Cancel safe.
+/// What the two directions have in common.
+#[derive(Debug, Default)]
+struct Shared {
+    /// Makes the upward direction ping the host.
+    probe_due: Notify,
+    /// Whether a ping of the client's is unanswered.
+    ///
+    /// A host that has several pings to answer may answer only the last. While the client waits for
+    /// an answer the agent sends no ping of its own; the client's answer serves both.
+    client_waits_for_pong: AtomicBool,
+}
+
+/// From the client to the host.
+struct Upward<'a> {
+    shared: &'a Shared,
+    client: &'a mut FrameReader<OwnedReadHalf>,
+    host: &'a mut WriteHalf<Carrier>,
+    highest: &'a mut ChannelId,
+    /// The channels that the client has open.
+    open: BTreeSet<ChannelId>,
+    batch: Vec<Frame>,
+}
+
+impl Upward<'_> {
+    async fn run(mut self) -> End {
+        let end = self.relay_frames().await;
+        // The commands of a client that left channels open have lost their client.
+        let closing: Vec<Frame> = std::mem::take(&mut self.open)
+            .into_iter()
+            .map(|id| Frame::new(Kind::Close, id, Bytes::new()))
+            .collect();
+        match timeout(LAST_WRITE_TIMEOUT, framing::write(self.host, &closing)).await {
+            Ok(Ok(())) => end,
+            _ => End::Host,
+        }
+    }
+
+    async fn relay_frames(&mut self) -> End {
+        loop {
+            let disconnected = self.next_batch().await;
+            let goodbye = self.batch.iter().position(|frame| frame.kind == Kind::Goodbye);
+            self.batch.truncate(goodbye.unwrap_or(self.batch.len()));
+            self.track_channels();
+            if framing::write(self.host, &self.batch).await.is_err() {
+                // The host's last frames may still be on their way. The other direction reads them,
+                // and then finds the end.
+                std::future::pending::<()>().await;
+            }
+            self.batch.clear();
+            let unanswered = || self.shared.client_waits_for_pong.load(Ordering::Relaxed);
+            match (goodbye, disconnected) {
+                (Some(_), _) if unanswered() => return End::Abrupt,
+                (Some(_), _) => return End::Client,
+                (None, true) => return End::Abrupt,
+                (None, false) => {}
+            }
+        }
+    }
+
+    /// Fills the batch with frames of the client's or a ping of the agent's; returns whether the
+    /// client has disconnected.
+    async fn next_batch(&mut self) -> bool {
+        let Self { shared, client, batch, .. } = self;
+        let client_waits = &shared.client_waits_for_pong;
+        tokio::select! {
+            () = shared.probe_due.notified() => {
+                batch.extend((!client_waits.load(Ordering::Relaxed)).then(probe));
+                false
+            }
+            connected = fill(client, batch) => {
+                let pings = batch.iter().any(|frame| frame.kind == Kind::Ping);
+                client_waits.fetch_or(pings, Ordering::Relaxed);
+                !connected
+            }
+        }
+    }
+
+    fn track_channels(&mut self) {
+        for frame in &self.batch {
+            match frame.kind {
+                Kind::Open => {
+                    self.open.insert(frame.channel);
+                    *self.highest = (*self.highest).max(frame.channel);
+                }
+                Kind::Close => {
+                    self.open.remove(&frame.channel);
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// From the host to the client.
+struct Downward<'a> {
+    shared: &'a Shared,
+    host: &'a mut FrameReader<ReadHalf<Carrier>>,
+    client: &'a mut OwnedWriteHalf,
+    /// The time limit for the host's first frame, until that has arrived.
+    first_frame_timeout: Option<Duration>,
+    detector: DeadPeerDetector,
+    batch: Vec<Frame>,
+}
+
+impl Downward<'_> {
+    async fn run(mut self) -> End {
+        let mut client_reads = true;
+        while let Some(frame) = self.next_frame().await {
+            gather(self.host, frame, &mut self.batch).await;
+            self.batch.retain(|frame| !answers(frame, PROBE_TOKEN) && !answers(frame, SYNC_TOKEN));
+            let no_pong = self.batch.iter().all(|frame| frame.kind != Kind::Pong);
+            self.shared.client_waits_for_pong.fetch_and(no_pong, Ordering::Relaxed);
+            let session_ends = self.batch.iter().any(|frame| {
+                frame.channel == ChannelId::CONNECTION
+                    && matches!(frame.kind, Kind::Refuse | Kind::Goodbye)
+            });
+            if session_ends {
+                let _ = framing::write(self.client, &self.batch).await;
+                return End::Host;
+            }
+            // After a failed write, the other direction still reads what the client sent before.
+            client_reads = client_reads && framing::write(self.client, &self.batch).await.is_ok();
+            self.batch.clear();
+        }
+        End::Host
+    }
+
+    /// Waits for the next frame; `None` if the host has ended the session or disappeared.
+    async fn next_frame(&mut self) -> Option<Frame> {
+        if let Some(limit) = self.first_frame_timeout.take() {
+            return timeout(limit, self.host.next(limits::MAX_BODY)).await.ok()?.ok()?;
+        }
+        let mut overdue = false;
+        loop {
+            match self.detector.next(self.host).await {
+                Ok(frame) => return frame.ok()?,
+                Err(Verdict::Wait) => {}
+                Err(Verdict::Probe) => self.shared.probe_due.notify_one(),
+                // The client detects the same at this time. It has one more interval to disconnect,
+                // so that its user learns the reason.
+                Err(Verdict::Dead) if !overdue => overdue = true,
+                Err(Verdict::Dead) => return None,
+            }
+        }
+    }
+}
+
+/// Waits for a frame and adds it, together with the frames that arrived after it, to the batch;
+/// false at the end. Cancel safe.
 async fn fill(reader: &mut FrameReader<impl AsyncRead + Unpin>, batch: &mut Vec<Frame>) -> bool {
     let Ok(Some(frame)) = reader.next(limits::MAX_BODY).await else { return false };
     gather(reader, frame, batch).await;
     true
 }
 
-/// Adds a frame and what has come behind it, without waiting.
+/// Adds a frame and the frames that have arrived after it to the batch, without waiting.
 async fn gather(
     reader: &mut FrameReader<impl AsyncRead + Unpin>,
     first: Frame,
@@ -219,8 +292,8 @@ async fn gather(
 ) {
     let mut size = first.body.len();
     batch.push(first);
-    while size < BATCH && reader.has_next() {
-        // What is no frame is found again by the next call.
+    while size < BATCH_BYTES && reader.has_next() {
+        // An invalid frame is an error of the next call as well.
         let Ok(Some(frame)) = reader.next(limits::MAX_BODY).await else { return };
         size += frame.body.len();
         batch.push(frame);
@@ -240,28 +313,28 @@ mod tests {
         (Upstream { reader, writer, highest: ChannelId::CONNECTION }, FrameReader::new(host))
     }
 
-    fn question() -> Frame {
+    fn client_ping() -> Frame {
         Ping { token: 1 }.frame(ChannelId::CONNECTION)
     }
 
     #[tokio::test]
-    async fn a_clients_question_is_never_followed_by_the_agents_own() {
-        // Which of the two is there first is a matter of chance.
+    async fn the_agent_sends_no_ping_while_the_client_waits_for_a_pong() {
+        // Which of the two pings is ready first is a matter of chance.
         for _ in 0..64 {
             let (mut upstream, mut host) = session();
             let (mut client, lent) = UnixStream::pair().unwrap();
-            framing::write(&mut client, &[question()]).await.unwrap();
+            framing::write(&mut client, &[client_ping()]).await.unwrap();
             lent.readable().await.unwrap();
-            let asked = async {
-                while host.next(limits::MAX_BODY).await.unwrap().unwrap() != question() {}
-                let last = Frame::new(Kind::Close, ChannelId(1), Bytes::new());
-                framing::write(&mut client, std::slice::from_ref(&last)).await.unwrap();
-                // Of several pings the host may answer the last alone.
-                assert_eq!(host.next(limits::MAX_BODY).await.unwrap(), Some(last));
+            let pinged = async {
+                while host.next(limits::MAX_BODY).await.unwrap().unwrap() != client_ping() {}
+                let close = Frame::new(Kind::Close, ChannelId(1), Bytes::new());
+                framing::write(&mut client, std::slice::from_ref(&close)).await.unwrap();
+                // A host that has several pings to answer may answer only the last.
+                assert_eq!(host.next(limits::MAX_BODY).await.unwrap(), Some(close));
             };
             tokio::select! {
-                () = asked => {}
-                _ = carry(&mut upstream, lent, LINGER) => panic!("nobody has gone"),
+                () = pinged => {}
+                _ = run(&mut upstream, lent, LAST_WRITE_TIMEOUT) => panic!("both ends are open"),
             }
         }
     }
@@ -272,23 +345,24 @@ mod tests {
             let (mut upstream, mut host) = session();
             let (mut client, lent) = UnixStream::pair().unwrap();
             let pong = Pong { token: 1 }.frame(ChannelId::CONNECTION);
-            let others = async {
-                framing::write(&mut client, &[question()]).await.unwrap();
+            let peers = async {
+                framing::write(&mut client, &[client_ping()]).await.unwrap();
                 let mut client = FrameReader::new(client);
                 if answers {
-                    while host.next(limits::MAX_BODY).await.unwrap().unwrap() != question() {}
+                    while host.next(limits::MAX_BODY).await.unwrap().unwrap() != client_ping() {}
                     framing::write(host.get_mut(), std::slice::from_ref(&pong)).await.unwrap();
                     assert_eq!(client.next(limits::MAX_BODY).await.unwrap(), Some(pong));
                 }
                 let goodbye = Frame::new(Kind::Goodbye, ChannelId::CONNECTION, Bytes::new());
                 let _ = framing::write(client.get_mut(), &[goodbye]).await;
-                // Nobody else goes before the agent has made up its mind.
+                // Both stay connected until the agent has decided.
                 (host, client)
             };
-            let patience =
+            let answer_timeout =
                 if answers { Duration::from_secs(60) } else { Duration::from_millis(50) };
-            let (again, _there) = tokio::join!(carry(&mut upstream, lent, patience), others);
-            assert_eq!(again, answers);
+            let (lend_again, _peers) =
+                tokio::join!(run(&mut upstream, lent, answer_timeout), peers);
+            assert_eq!(lend_again, answers);
         }
     }
 }

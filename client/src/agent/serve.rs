@@ -1,5 +1,4 @@
-//! The agent as a process: alone in its place, detached from who started it, and gone when nothing
-//! is left to keep.
+//! The agent as a process: it detaches itself, answers clients, and exits when nothing is left.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -12,51 +11,54 @@ use nix::libc;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Uid, daemon};
-use tokio::net::UnixStream;
+use tokio::net::{UnixListener, UnixStream};
 use tokio::time::{interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::agent::pool::Sessions;
-use crate::agent::socket_path::Place;
-use crate::agent::wire::{self, Answer, Ask};
+use crate::agent::pool::Pool;
+use crate::agent::socket_path::{Held, Place};
+use crate::agent::wire::{self, AgentRequest, AgentResponse};
 
-/// For a client to say what it wants; the connection of its own that it makes in between is among
-/// that.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a client may take to send a request. Between two requests it makes a connection of its
+/// own.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How often it looks whether anything is left.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often the agent checks whether it has anything left to do.
+const IDLE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// After so many looks in a row that found nothing it ends.
-const EMPTY_LOOKS: u32 = 3;
+/// The agent exits after this many checks in a row that found nothing to do.
+const IDLE_CHECKS_BEFORE_EXIT: u32 = 3;
 
-/// Clients that have not said yet what they want.
-const MOST_CLIENTS: usize = 256;
+/// The most clients that are connected and have no session yet.
+const MAX_WAITING_CLIENTS: usize = 256;
 
-/// What is waited where no further client can be taken in, for want of descriptors.
-const PAUSE: Duration = Duration::from_millis(100);
+/// How long the agent waits after it could not accept a client, for want of descriptors.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// Far more than any first wish, in bytes.
-const FIRST_WISH: u64 = 64 << 10;
+/// The longest first request, in bytes; far more than any has.
+const MAX_FIRST_REQUEST_BYTES: u64 = 64 << 10;
 
-/// Serves until nothing is left, with the first wish from stdin; in a process of its own, from
-/// which the caller's parts at once. Call it with one thread that owns no descriptor above 2.
+/// Serves clients until there is nothing left to do. The first request comes from stdin.
+///
+/// The agent becomes a process of its own, and the caller's process exits at once. Call this while
+/// there is one thread, and it owns no descriptor above 2.
 pub fn serve(place: &Place) -> anyhow::Result<()> {
-    // Who started us may be a pipeline that waits for every holder of its pipes.
+    // A pipeline that started the agent may wait until every holder of its pipes has closed them.
     close_inherited().context("cannot close inherited descriptors")?;
-    // A session of its own in `/`: no terminal's signals, no file system that cannot be unmounted.
+    // A session of its own (setsid(2)) receives no signals of a terminal, and a process in `/` does
+    // not prevent unmounting.
     daemon(false, true).context("cannot become a daemon")?;
     umask(Mode::from_bits_truncate(0o077));
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
         let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }
-    // Before anybody can ask: who started us has written it and closes the pipe, but may be stopped
-    // before it does.
+    // This is read before the agent accepts clients: the process that started it writes the request
+    // and closes the pipe, but may be stopped before it does.
     let mut first = Vec::new();
     std::io::stdin()
-        .take(FIRST_WISH)
+        .take(MAX_FIRST_REQUEST_BYTES)
         .read_to_end(&mut first)
-        .context("cannot read the first wish")?;
+        .context("cannot read the first request")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(run(place, &first))?;
     runtime.shutdown_background();
@@ -72,41 +74,36 @@ fn close_inherited() -> nix::Result<()> {
 }
 
 async fn run(place: &Place, first: &[u8]) -> anyhow::Result<()> {
-    // Another agent that is there already serves as well.
-    let Some((listener, held)) = place.listen()? else { return Ok(()) };
-    let mut held = Some((listener, held));
-    let desk = Arc::new(Desk::default());
-    let sessions = &desk.sessions;
-    if let Ok(Ask::Keep(wish)) = wire::read(&mut &first[..]).await {
-        sessions.keep(wish);
+    // If another agent runs already, that one serves.
+    let Some((listener, lock)) = place.listen()? else { return Ok(()) };
+    let agent = Arc::new(Agent::default());
+    if let Ok(AgentRequest::Keep(request)) = wire::read(&mut &first[..]).await {
+        agent.pool.keep(request);
     }
-    let mut looks = interval(LOOK_EVERY);
-    let mut empty = 0;
+    let mut listening = Some((listener, lock));
+    let mut checks = interval(IDLE_CHECK_INTERVAL);
+    let mut idle_checks = 0;
     loop {
-        let accepted = async {
-            match &held {
-                Some((listener, _)) => listener.accept().await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
-            accepted = accepted => match accepted {
-                Ok((stream, _)) => desk.greet(stream),
-                Err(_) => sleep(PAUSE).await,
+            accepted = accept(listening.as_ref()) => match accepted {
+                Ok(client) => agent.spawn_client(client),
+                Err(_) => sleep(ACCEPT_RETRY_DELAY).await,
             },
-            // The socket goes first, so that who asked it to stop can start another at once.
-            () = sessions.stopping.cancelled(), if held.is_some() => {
-                held = None;
-                desk.closed.cancel();
+            // The socket goes first, so that the user can start another agent at once.
+            () = agent.pool.stopping.cancelled(), if listening.is_some() => {
+                listening = None;
+                agent.closed.cancel();
             }
-            _ = looks.tick() => {
-                if held.as_ref().is_some_and(|(_, held)| !held.is_ours()) {
-                    sessions.stopping.cancel();
+            _ = checks.tick() => {
+                if listening.as_ref().is_some_and(|(_, lock)| !lock.is_current()) {
+                    agent.pool.stopping.cancel();
                 }
-                let (none_kept, none_asks) = (sessions.is_empty(),
-                    desk.asking.load(Ordering::Relaxed) == 0);
-                empty = if none_kept && (none_asks || held.is_none()) { empty + 1 } else { 0 };
-                if empty >= EMPTY_LOOKS || none_kept && none_asks && held.is_none() {
+                let no_sessions = agent.pool.is_empty();
+                let no_clients = agent.waiting_clients.load(Ordering::Relaxed) == 0;
+                let is_idle = no_sessions && (no_clients || listening.is_none());
+                idle_checks = if is_idle { idle_checks + 1 } else { 0 };
+                let has_stopped = no_sessions && no_clients && listening.is_none();
+                if has_stopped || idle_checks >= IDLE_CHECKS_BEFORE_EXIT {
                     return Ok(());
                 }
             }
@@ -114,55 +111,68 @@ async fn run(place: &Place, first: &[u8]) -> anyhow::Result<()> {
     }
 }
 
-/// Where clients say what they want.
+/// Accepts a client; waits for ever if the agent no longer listens.
+async fn accept(listening: Option<&(UnixListener, Held)>) -> std::io::Result<UnixStream> {
+    match listening {
+        Some((listener, _)) => listener.accept().await.map(|(client, _)| client),
+        None => std::future::pending().await,
+    }
+}
+
+/// The state of the agent.
 #[derive(Debug, Default)]
-struct Desk {
-    sessions: Arc<Sessions>,
-    /// How many have not said it yet.
-    asking: AtomicUsize,
-    /// Nobody else can come.
+struct Agent {
+    pool: Arc<Pool>,
+    /// The number of clients that are connected and have no session yet.
+    waiting_clients: AtomicUsize,
+    /// Cancelled once the socket is closed.
     closed: CancellationToken,
 }
 
-impl Desk {
-    /// Answers a client in a task of its own, if it is this user's, and one of not too many.
-    fn greet(self: &Arc<Self>, client: UnixStream) {
-        let ours = client.peer_cred().is_ok_and(|peer| peer.uid() == Uid::effective().as_raw());
-        if !ours || self.asking.load(Ordering::Relaxed) >= MOST_CLIENTS {
+impl Agent {
+    /// Answers a client in a task of its own, if it is a process of this user and there are not too
+    /// many.
+    fn spawn_client(self: &Arc<Self>, client: UnixStream) {
+        let is_own = client.peer_cred().is_ok_and(|peer| peer.uid() == Uid::effective().as_raw());
+        if !is_own || self.waiting_clients.load(Ordering::Relaxed) >= MAX_WAITING_CLIENTS {
             return;
         }
-        self.asking.fetch_add(1, Ordering::Relaxed);
-        let desk = self.clone();
+        self.waiting_clients.fetch_add(1, Ordering::Relaxed);
+        let agent = self.clone();
         tokio::spawn(async move {
-            desk.converse(client).await;
-            desk.asking.fetch_sub(1, Ordering::Relaxed);
+            agent.answer_requests(client).await;
+            agent.waiting_clients.fetch_sub(1, Ordering::Relaxed);
         });
     }
 
-    /// Answers one client until it has what it wants.
-    async fn converse(&self, mut client: UnixStream) {
-        let sessions = &self.sessions;
+    /// Answers the requests of a client until it gets a session or disconnects.
+    async fn answer_requests(&self, mut client: UnixStream) {
+        let pool = &self.pool;
         loop {
-            let answer = match timeout(PATIENCE, wire::read(&mut client)).await {
-                Ok(Ok(Ask::Lend { route, keep })) => match sessions.lend(&route, keep, client) {
-                    Ok(()) => return,
-                    Err(back) => {
-                        client = back;
-                        Answer::Nothing
+            let request = timeout(REQUEST_TIMEOUT, wire::read(&mut client)).await;
+            let response = match request {
+                Ok(Ok(AgentRequest::Lend { pool_key, keep })) => {
+                    match pool.lend(&pool_key, keep, client) {
+                        Ok(()) => return,
+                        Err(returned) => {
+                            client = returned;
+                            AgentResponse::Nothing
+                        }
                     }
-                },
-                Ok(Ok(Ask::Keep(wish))) => return sessions.keep(wish),
-                Ok(Ok(Ask::List)) => {
-                    Answer::List { pid: std::process::id(), sessions: sessions.list() }
                 }
-                Ok(Ok(Ask::Stop)) => {
-                    sessions.stopping.cancel();
+                Ok(Ok(AgentRequest::Keep(request))) => return pool.keep(request),
+                Ok(Ok(AgentRequest::List)) => {
+                    AgentResponse::List { pid: std::process::id(), sessions: pool.list() }
+                }
+                Ok(Ok(AgentRequest::Stop)) => {
+                    pool.stopping.cancel();
                     self.closed.cancelled().await;
-                    Answer::Stopping
+                    AgentResponse::Stopping
                 }
-                _ => return,
+                Ok(Err(_)) | Err(_) => return,
             };
-            if !matches!(timeout(PATIENCE, wire::write(&mut client, &answer)).await, Ok(Ok(()))) {
+            let written = timeout(REQUEST_TIMEOUT, wire::write(&mut client, &response)).await;
+            if !matches!(written, Ok(Ok(()))) {
                 return;
             }
         }

@@ -1,4 +1,4 @@
-//! Where the agent is met: a directory that is this user's alone, with a socket and a lock.
+//! The agent's socket: in a directory that only this user can enter, with a lock beside it.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
@@ -10,39 +10,39 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::Uid;
 use tokio::net::{UnixListener, UnixStream};
 
-/// Why the agent cannot be met there.
+/// Why the agent's socket cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum PlaceError {
-    /// Somebody else may write there, or it is no directory.
+    /// Another user could write to the directory, or it is not a directory.
     #[error(
-        "{} must be a directory of this user with mode 0700, and no link; remove it, or set \
+        "{} must be a directory of this user with mode 0700, not a link; remove it, or set \
          XDG_RUNTIME_DIR",
         .0.display()
     )]
     Unsafe(PathBuf),
-    /// The peer is somebody else.
+    /// The socket is another user's.
     #[error("{} is served by user {owner}; remove it, or set XDG_RUNTIME_DIR", path.display())]
     Stranger {
         /// The socket.
         path: PathBuf,
-        /// Who serves it.
+        /// The user id of the process that serves it.
         owner: u32,
     },
-    /// The system does not let us; also where no agent runs.
+    /// A system call failed. This is also the error if no agent runs.
     #[error("{}: {cause}", path.display())]
     System {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         cause: io::Error,
     },
 }
 
-/// The variable that names what a login session may keep, and loses with its last process.
-pub(super) const RUNTIME: &str = "XDG_RUNTIME_DIR";
+/// The environment variable with the directory that lasts as long as a user is logged in.
+pub(super) const RUNTIME_DIR: &str = "XDG_RUNTIME_DIR";
 
-/// Whether this process belongs to a service of systemd's (cgroups(7)): at its end everything in it
-/// is killed, which a process that others use should not be.
+/// Whether this process belongs to a service of systemd (cgroups(7)). When the service stops,
+/// systemd kills every process in it, and so would kill an agent that other processes use.
 pub fn in_a_service() -> bool {
     fs::read_to_string("/proc/self/cgroup").is_ok_and(|groups| names_a_service(&groups))
 }
@@ -51,43 +51,53 @@ fn names_a_service(groups: &str) -> bool {
     groups.lines().any(|line| line.ends_with(".service"))
 }
 
-/// The directory of a user's agent.
+/// The path of a user's agent's socket.
 #[derive(Debug, Clone)]
-pub struct Place(PathBuf);
+pub struct Place {
+    directory: PathBuf,
+}
 
 impl Place {
-    /// `$XDG_RUNTIME_DIR/labsh`: what a login session has, and cron(8), a service or a container
-    /// has not. A directory that is somebody else's (su(1) can leave such a one set) does not
-    /// count.
+    /// Returns the path in `$XDG_RUNTIME_DIR/labsh`. A login session has this variable; cron(8), a
+    /// service or a container does not. A directory of another user's, as su(1) can leave it in the
+    /// environment, is ignored.
     pub fn of_login() -> Option<Self> {
         let runtime =
-            std::env::var_os(RUNTIME).map(PathBuf::from).filter(|path| path.is_absolute())?;
-        let about = fs::metadata(&runtime).ok()?;
-        let ours =
-            about.is_dir() && about.uid() == Uid::effective().as_raw() && about.mode() & 0o022 == 0;
-        ours.then(|| Self(runtime.join("labsh")))
+            std::env::var_os(RUNTIME_DIR).map(PathBuf::from).filter(|path| path.is_absolute())?;
+        let metadata = fs::metadata(&runtime).ok()?;
+        let is_private = metadata.is_dir()
+            && metadata.uid() == Uid::effective().as_raw()
+            && metadata.mode() & 0o022 == 0;
+        is_private.then(|| Self { directory: runtime.join("labsh") })
     }
 
-    /// The same, or `/tmp/labsh-UID` without a login session.
+    /// Returns the path of [`Self::of_login`], or without a login session the path in
+    /// `/tmp/labsh-UID`.
     pub fn of_user() -> Self {
-        Self::of_login()
-            .unwrap_or_else(|| Self(PathBuf::from(format!("/tmp/labsh-{}", Uid::effective()))))
+        let in_tmp = || PathBuf::from(format!("/tmp/labsh-{}", Uid::effective()));
+        Self::of_login().unwrap_or_else(|| Self { directory: in_tmp() })
     }
 
     fn socket(&self) -> PathBuf {
-        self.0.join("agent.sock")
+        self.directory.join("agent.sock")
     }
 
-    /// The directory must be ours alone: what is in it can then be nobody else's.
-    fn check(&self) -> Result<(), PlaceError> {
-        let about = fs::symlink_metadata(&self.0).map_err(system(&self.0))?;
-        let ours = about.uid() == Uid::effective().as_raw() && about.mode() & 0o077 == 0;
-        if about.is_dir() && ours { Ok(()) } else { Err(PlaceError::Unsafe(self.0.clone())) }
+    /// Checks that no other user can create files in the directory.
+    fn check_directory(&self) -> Result<(), PlaceError> {
+        let directory = &self.directory;
+        let metadata = fs::symlink_metadata(directory).map_err(system(directory))?;
+        let is_private =
+            metadata.uid() == Uid::effective().as_raw() && metadata.mode() & 0o077 == 0;
+        if metadata.is_dir() && is_private {
+            Ok(())
+        } else {
+            Err(PlaceError::Unsafe(directory.clone()))
+        }
     }
 
-    /// Connects to the agent that runs there.
+    /// Connects to the agent.
     pub(super) async fn connect(&self) -> Result<UnixStream, PlaceError> {
-        self.check()?;
+        self.check_directory()?;
         let path = self.socket();
         let stream = UnixStream::connect(&path).await.map_err(system(&path))?;
         let owner = stream.peer_cred().map_err(system(&path))?.uid();
@@ -97,16 +107,16 @@ impl Place {
         Ok(stream)
     }
 
-    /// Listens there; `None` where another agent does. A socket that a killed one left behind is
-    /// replaced.
+    /// Listens on the socket, or returns `None` if another agent does. A socket that a killed agent
+    /// left behind is replaced.
     pub(super) fn listen(&self) -> Result<Option<(UnixListener, Held)>, PlaceError> {
-        match DirBuilder::new().mode(0o700).create(&self.0) {
+        match DirBuilder::new().mode(0o700).create(&self.directory) {
             Err(cause) if cause.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(system(&self.0)(cause));
+                return Err(system(&self.directory)(cause));
             }
-            _ => self.check()?,
+            _ => self.check_directory()?,
         }
-        let lock_path = self.0.join("agent.lock");
+        let lock_path = self.directory.join("agent.lock");
         let lock = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -120,7 +130,7 @@ impl Place {
                 Err((_, cause)) => return Err(system(&lock_path)(cause.into())),
             };
         let path = self.socket();
-        // The lock is ours, so nobody serves what lies there.
+        // While this process holds the lock, no other process serves the socket.
         match fs::remove_file(&path) {
             Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
                 return Err(system(&path)(cause));
@@ -133,7 +143,7 @@ impl Place {
     }
 }
 
-/// Holds the place; the socket goes before the lock does.
+/// Holds the lock. Dropping it removes the socket, and then releases the lock.
 #[derive(Debug)]
 pub(super) struct Held {
     socket: PathBuf,
@@ -142,20 +152,19 @@ pub(super) struct Held {
 }
 
 impl Held {
-    /// Whether what lies there is still ours: the directory may have been removed (with the login
-    /// session), and another agent have made it anew.
-    pub(super) fn is_ours(&self) -> bool {
-        let identity = |about: fs::Metadata| (about.dev(), about.ino());
-        let (held, there) =
-            (self.lock.metadata().map(identity), fs::metadata(&self.lock_path).map(identity));
-        matches!((held, there), (Ok(held), Ok(there)) if held == there)
+    /// Whether the lock file in the directory is still the one that is locked. The directory may
+    /// have been removed at the end of a login session, and created again by another agent.
+    pub(super) fn is_current(&self) -> bool {
+        let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+        let locked = self.lock.metadata().map(identity);
+        let current = fs::metadata(&self.lock_path).map(identity);
+        matches!((locked, current), (Ok(locked), Ok(current)) if locked == current)
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        // Left behind, it would only be found dead and replaced.
-        if self.is_ours() {
+        if self.is_current() {
             let _ = fs::remove_file(&self.socket);
         }
     }
@@ -171,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_service_is_told_from_a_login_session() {
+    fn a_service_is_distinguished_from_a_login_session() {
         for service in [
             "0::/system.slice/cron.service\n",
             "2:cpu:/\n1:name=systemd:/system.slice/job.service\n0::/\n",

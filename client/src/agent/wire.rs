@@ -1,4 +1,4 @@
-//! What a client and the agent say to each other before frames pass: JSON behind its length.
+//! The messages between a client and the agent that precede frames: JSON after a length of 4 bytes.
 
 use std::io;
 use std::path::PathBuf;
@@ -9,92 +9,97 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// The longest message, in bytes; a list of [`super::pool::MOST`] sessions fits, with the longest
-/// paths that there are.
-const LONGEST: u32 = 1 << 20;
+/// The longest message, in bytes. A list of [`super::pool::MAX_AGENT_SESSIONS`] sessions fits, each
+/// with a path of PATH_MAX bytes.
+const MAX_MESSAGE_BYTES: u32 = 1 << 20;
 
-/// Which session a client can use. The name stands for the secret of its key, which never travels.
+/// What a session must have in common with a connection to stand in for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Route {
+pub(super) struct PoolKey {
     /// The host's name or address.
     pub host: String,
     /// Its port.
     pub port: u16,
-    /// Whether without TLS.
+    /// Whether the session is in plain mode.
     pub plain: bool,
-    /// The pseudonym of the pair of key and host: another secret has another.
+    /// The pseudonym of the key and the host. It stands for the key's secret, which is never sent:
+    /// another secret has another pseudonym.
     pub name: [u8; 16],
-    /// The network namespace of the client: elsewhere, an address is another machine's.
+    /// The network namespace of the client. In another one, an address can be another machine.
     pub network: u64,
-    /// What the client takes for granted in a session: those of an agent of another version have
-    /// other features.
+    /// The features that the client expects. An agent of another version offers others.
     pub features: u64,
 }
 
-/// A session that is to be opened and kept.
+/// A session that the agent is to open and keep.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Wish {
-    pub route: Route,
+pub(super) struct KeepRequest {
+    #[serde(rename = "route")]
+    pub pool_key: PoolKey,
     pub host_id: String,
-    /// The key's file; the agent reads it itself.
+    /// The path of the key file, which the agent reads itself.
     pub key: PathBuf,
     pub connect_timeout: Duration,
-    /// How long it is kept without use.
+    /// How long the session is kept without use.
     pub keep: Duration,
 }
 
-impl Wish {
+impl KeepRequest {
     pub(super) fn host_id(&self) -> Option<HostId> {
         HostId::new(&self.host_id).ok()
     }
 }
 
-/// What a client asks.
+/// A client's request.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Ask {
-    /// For a session on this route, now or never; it is kept so long without use from now on.
-    Lend { route: Route, keep: Duration },
-    /// To keep one from now on; there is no answer.
-    Keep(Wish),
-    /// What there is.
+pub(super) enum AgentRequest {
+    /// Lends an idle session, and from now on keeps it for `keep` without use.
+    Lend {
+        #[serde(rename = "route")]
+        pool_key: PoolKey,
+        keep: Duration,
+    },
+    /// Opens a session and keeps it. There is no response.
+    Keep(KeepRequest),
+    /// Lists the sessions.
     List,
-    /// To lend nothing more, and to end with the last session that is lent.
+    /// Lends no more sessions, and ends the agent with the last session that is lent.
     Stop,
 }
 
-/// What the agent answers.
+/// The agent's response.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Answer {
-    /// Frames follow, for channels behind this id, so many at once; and what else the host's
-    /// `welcome` said.
+pub(super) enum AgentResponse {
+    /// A session is lent: frames follow, for channels above `highest`, at most `channels` at once.
+    /// The rest is from the host's `welcome`.
     Lent { highest: u32, channels: u32, features: u64, version: Option<String> },
     /// There is no such session.
     Nothing,
-    /// What there is.
+    /// The agent's process id and its sessions.
     List { pid: u32, sessions: Vec<Kept> },
-    /// It takes no more questions.
+    /// The agent takes no more requests.
     Stopping,
 }
 
-/// A session that the agent has, as it is shown.
+/// A session of the agent's, as it is listed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Kept {
-    /// Where to.
+    /// The host's address.
     pub address: String,
-    /// The name under which the key is enrolled there.
+    /// The host id that the key is enrolled for.
     pub host_id: String,
-    /// The key's file.
+    /// The path of the key file.
     pub key: PathBuf,
-    /// Seconds since it was opened.
+    /// Seconds since the session was opened.
     pub age: u64,
-    /// Seconds since it was last used; none while it is lent, or being opened.
+    /// Seconds since it was last used; `None` while it is lent or being opened.
     pub idle: Option<u64>,
 }
 
-/// The bytes of a message.
+/// Returns the bytes of a message.
 pub(super) fn encode(message: &impl Serialize) -> io::Result<Vec<u8>> {
     let body = serde_json::to_vec(message)?;
-    let length = u32::try_from(body.len()).ok().filter(|length| *length <= LONGEST);
+    let length = u32::try_from(body.len()).ok().filter(|length| *length <= MAX_MESSAGE_BYTES);
     let length = length.ok_or_else(|| io::Error::other("the message is too long"))?;
     Ok([&length.to_be_bytes()[..], &body].concat())
 }
@@ -107,12 +112,12 @@ pub(super) async fn write(
     writer.flush().await
 }
 
-/// Reads one message and not a byte more: frames may follow.
+/// Reads one message and no byte more: frames may follow.
 pub(super) async fn read<T: DeserializeOwned>(
     reader: &mut (impl AsyncRead + Unpin),
 ) -> io::Result<T> {
     let length = reader.read_u32().await?;
-    if length > LONGEST {
+    if length > MAX_MESSAGE_BYTES {
         return Err(io::ErrorKind::InvalidData.into());
     }
     let mut body = Vec::new();

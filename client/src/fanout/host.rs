@@ -12,8 +12,8 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Instant, sleep};
 
 use super::{Broadcast, Crew, End, Event, Host, Wish};
+use crate::child::Stdio;
 use crate::child::{ChildStderr, ChildStdin, ChildStdout};
-use crate::command::Stdio;
 use crate::error::{CommandError, ConnectError};
 use crate::session::Session;
 
