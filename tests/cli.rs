@@ -135,9 +135,9 @@ fn a_damaged_key_file_is_named_with_the_remedy() {
     let mistyped = format!("{rest}{}\n", if last == "0" { "1" } else { "0" });
     let path = key.display().to_string();
     for (bad, reason) in [
-        (&good[..good.len() / 2], "is no key file"),
+        (&good[..good.len() / 2], "is not a key file"),
         (&mistyped, "checksum"),
-        ("", "is no key file"),
+        ("", "is not a key file"),
         ("-----BEGIN PRIVATE KEY-----\n", "key of another kind"),
         (&"x".repeat(5000), "longer than"),
     ] {

@@ -407,7 +407,7 @@ mod tests {
         let lines: Vec<&str> = listed.lines().collect();
         assert_eq!(lines.len(), 3, "{listed}");
         assert!(lines[0].starts_with(r"\u{1b}[2J") && !listed.contains('\x1b'), "{listed}");
-        assert!(lines[1].contains(&format!("no key file: {}", BadLine::Empty)), "{listed}");
+        assert!(lines[1].contains(&format!("not a key file: {}", BadLine::Empty)), "{listed}");
         assert!(lines[2].starts_with("bob") && lines[2].ends_with("not enrolled yet"), "{listed}");
     }
 

@@ -71,8 +71,8 @@ pub struct ConnectOptions {
 
 /// Limits how many connections read large amounts of output at the same time.
 ///
-/// One connection may buffer some 256 KiB; a thousand must not do so at once. The others leave their
-/// data in the kernel, where flow control holds back the hosts.
+/// One connection may buffer some 256 KiB; a thousand must not do so at once. The others leave
+/// their data in the kernel, where flow control holds back the hosts.
 #[derive(Debug, Clone)]
 pub struct Intake(Arc<Semaphore>);
 

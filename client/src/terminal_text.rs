@@ -1,25 +1,25 @@
-//! Text on its way to a terminal or into a shell: neither must obey what somebody else wrote.
+//! Escapes text from other sources, so that no terminal or shell interprets it as commands.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write};
 
-/// Shows text with everything escaped that a terminal would obey rather than show.
+/// Escapes every character that a terminal would interpret instead of showing it.
 ///
-/// That is: control characters (so also line breaks: what was one message stays one line), what
-/// turns the direction of writing around, and what is invisible. All other characters, of any
-/// script, are shown.
+/// These are control characters (including line breaks, so one message stays one line), characters
+/// that change the direction of writing, and invisible characters. All other characters, of any
+/// script, are unchanged.
 pub fn escape(text: &str) -> Escaped<'_> {
     Escaped(text)
 }
 
-/// What [`escape`] returns: text that is escaped when it is displayed.
+/// Text that is escaped when it is displayed; see [`escape`].
 #[derive(Debug, Clone, Copy)]
 pub struct Escaped<'text>(&'text str);
 
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.chars().try_for_each(|c| {
-            if is_obeyed(c) {
+            if is_interpreted(c) {
                 write!(formatter, "{}", c.escape_default())
             } else {
                 formatter.write_char(c)
@@ -28,26 +28,26 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
-/// Whether a terminal would obey this character rather than show it.
-pub(crate) fn is_obeyed(c: char) -> bool {
+/// Whether a terminal would interpret this character instead of showing it.
+pub(crate) fn is_interpreted(c: char) -> bool {
     c.is_control()
         || matches!(c,
             // Marks, embeddings, overrides and isolates of writing direction ("Trojan Source").
             '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
             // Line and paragraph separators.
             | '\u{2028}' | '\u{2029}'
-            // Invisible: zero-width space, word joiner and its kin, byte order mark, annotations,
-            // tags.
+            // Invisible: zero-width space, word joiner and invisible operators, byte order mark,
+            // annotations, tags.
             | '\u{200b}' | '\u{2060}'..='\u{2064}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
             | '\u{e0000}'..='\u{e007f}')
 }
 
-/// A line of a command's output, as [`escape`] shows it, but with its tabs; bytes that are no text
-/// become U+FFFD.
+/// Escapes a line of a command's output as [`escape`] does, but leaves its tabs. Bytes that are not
+/// UTF-8 become U+FFFD.
 pub fn escape_line(line: &[u8]) -> String {
     let mut text = String::with_capacity(line.len());
     for c in String::from_utf8_lossy(line).chars() {
-        if is_obeyed(c) && c != '\t' {
+        if is_interpreted(c) && c != '\t' {
             text.extend(c.escape_default());
         } else {
             text.push(c);
@@ -56,14 +56,14 @@ pub fn escape_line(line: &[u8]) -> String {
     text
 }
 
-/// The same JSON without any character that a terminal would obey: they can only stand in its
-/// strings, which have a way of writing them.
+/// Escapes every character in a JSON text that a terminal would interpret. They occur only in its
+/// strings, so the JSON keeps its meaning.
 pub fn escape_json(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
     for c in json.chars() {
-        if is_obeyed(c) {
+        if is_interpreted(c) {
             for unit in c.encode_utf16(&mut [0; 2]) {
-                // A String takes everything.
+                // Writing to a String cannot fail.
                 let _ = write!(text, "\\u{unit:04x}");
             }
         } else {
@@ -73,7 +73,7 @@ pub fn escape_json(json: &str) -> String {
     text
 }
 
-/// The text as one word of a POSIX shell, for commands that people are told to paste.
+/// Quotes the text as one word of a POSIX shell, for commands that a user is to paste.
 pub fn shell_word(text: &str) -> Cow<'_, str> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._@-:%+,=".contains(c);
     if !text.is_empty() && text.chars().all(plain) {
@@ -87,16 +87,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn json_stays_the_same_json() {
-        let wild = "a\u{9b}2J\u{7f}\u{202e}\u{e0041}\n\u{1b} 语言";
-        let json = serde_json::to_string(wild).unwrap();
+    fn escaped_json_keeps_its_meaning() {
+        let hostile = "a\u{9b}2J\u{7f}\u{202e}\u{e0041}\n\u{1b} 语言";
+        let json = serde_json::to_string(hostile).unwrap();
         let escaped = escape_json(&json);
         assert_eq!(escaped, r#""a\u009b2J\u007f\u202e\udb40\udc41\n\u001b 语言""#);
-        assert_eq!(serde_json::from_str::<String>(&escaped).unwrap(), wild);
+        assert_eq!(serde_json::from_str::<String>(&escaped).unwrap(), hostile);
     }
 
     #[test]
-    fn a_server_cannot_steer_the_terminal() {
+    fn no_control_sequence_reaches_the_terminal() {
         for hostile in [
             "\x1b[2J",
             "\u{9b}2J",
@@ -108,21 +108,21 @@ mod tests {
             "\u{e0041}",
         ] {
             let shown = escape(hostile).to_string();
-            assert!(!shown.chars().any(is_obeyed), "{shown:?}");
+            assert!(!shown.chars().any(is_interpreted), "{shown:?}");
             assert!(shown.contains('\\'), "{shown:?}");
         }
         assert_eq!(escape("a\x1b]0;x\x07\n").to_string(), r"a\u{1b}]0;x\u{7}\n");
     }
 
     #[test]
-    fn ordinary_text_of_any_script_is_shown_as_it_is() {
+    fn ordinary_text_of_any_script_is_unchanged() {
         for text in ["no such directory: /srv/ä", "粘包", "שלום", r"C:\x", ""] {
             assert_eq!(escape(text).to_string(), text);
         }
     }
 
     #[test]
-    fn what_people_paste_into_a_shell_stays_one_word() {
+    fn pasted_text_stays_one_word_of_the_shell() {
         assert_eq!(shell_word("alice@lab.key"), "alice@lab.key");
         assert_eq!(shell_word("a b;$(c)"), "'a b;$(c)'");
         assert_eq!(shell_word("it's"), r"'it'\''s'");

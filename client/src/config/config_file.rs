@@ -309,7 +309,7 @@ mod tests {
             ("[defaults]\nport = 70000\n", 2, "70000"),
             ("[defaults]\nport = \"22\"\n", 2, "invalid type"),
             ("[defaults]\nconnect_timeout = \"10\"\n", 2, "like 30s"),
-            ("[defaults]\nkey = \"a b\"\n", 2, "is no key"),
+            ("[defaults]\nkey = \"a b\"\n", 2, "is not a key"),
             ("[defaults]\nkey = \"keys/a\"\n", 2, "from / or from ~/"),
             ("[hosts.\"lab*\"]\n", 1, "exact name"),
             ("\n[hosts.\"lab07:22\"]\n", 2, "port = 22"),

@@ -503,10 +503,10 @@ mod tests {
         for (text, told) in [
             (
                 "[hosts.a]\naddress = \"x y\"\n",
-                "own:2: the address is none: a target cannot hold ' '",
+                "own:2: the address is none: a target cannot contain ' '",
             ),
             ("[hosts.a]\nhost_id = \"\"\n", "own:2: the host id is none: "),
-            ("[hosts.a]\nkey = \"a b\"\n", "own:2: \"a b\" is no key"),
+            ("[hosts.a]\nkey = \"a b\"\n", "own:2: \"a b\" is not a key"),
             (
                 "[hosts.a]\nkey = \"keys/a\"\n",
                 "own:2: \"keys/a\": write the key's file from / or from ~/",

@@ -1,4 +1,4 @@
-//! What a user or a file sets for a connection, beyond its defaults.
+//! The settings for a connection that one source overrides.
 
 use std::time::Duration;
 
@@ -8,32 +8,32 @@ use labsh_transport::socket::AddressFamily;
 use crate::config::target::Host;
 use crate::keys::key_store::KeyName;
 
-/// What one source says; what it leaves open, the next one decides.
+/// The settings of one source; the next source decides those that are `None`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ConnectionOverrides {
-    /// Where the host really is, when its name does not say so.
+    /// The address of the host, if it is not the target's name.
     pub address: Option<Host>,
     /// The port.
     pub port: Option<u16>,
-    /// The name under which the key was enrolled there.
+    /// The host id that the key is enrolled for.
     pub host_id: Option<HostId>,
     /// The key to use.
     pub key: Option<KeyName>,
-    /// Whether to go without TLS.
+    /// Whether to use plain mode, without TLS.
     pub plain: Option<bool>,
-    /// How long connecting and authentication may take.
+    /// The time limit for connecting and authentication.
     pub connect_timeout: Option<Duration>,
-    /// The user as whom commands are expected to run; a table for that user at the host wins over
-    /// the host's own.
+    /// The user that commands are expected to run as. A table for this user on the host wins over
+    /// the table of the host.
     pub user: Option<String>,
-    /// Which of the host's addresses are tried.
+    /// Which of the host's addresses to try.
     pub family: Option<AddressFamily>,
-    /// How long a connection is kept for the next command; 0: it is not.
+    /// How long the connection is kept for the next command; 0 is not at all.
     pub keep: Option<Duration>,
 }
 
 impl ConnectionOverrides {
-    /// These overrides, and `other`'s where these say nothing.
+    /// Returns these overrides, completed with those of `other`.
     pub fn or(self, other: Self) -> Self {
         Self {
             address: self.address.or(other.address),
@@ -49,22 +49,22 @@ impl ConnectionOverrides {
     }
 }
 
-/// Why a text is no duration that anything could wait for.
+/// Why a text is not a usable duration.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum BadDuration {
-    /// Not a duration.
+    /// The text is not a duration.
     #[error("{0}; write a number and its unit, like 30s, 5m or 1h30m")]
     Text(humantime::DurationError),
-    /// Nothing could finish in it.
-    #[error("a duration is at least 1ms here")]
+    /// The duration is shorter than a millisecond.
+    #[error("a duration is at least 1ms")]
     Short,
-    /// More than fits into 64 bits of milliseconds.
-    #[error("it is longer than any command could run")]
+    /// The duration does not fit into 64 bits of milliseconds.
+    #[error("the duration is too long")]
     Long,
 }
 
-/// Reads a duration of at least a millisecond; the wire counts in those, and 0 means something else
-/// there.
+/// Reads a duration of at least a millisecond. That is the unit of the wire, where 0 means no
+/// limit.
 pub fn parse_duration(text: &str) -> Result<Duration, BadDuration> {
     let duration = humantime::parse_duration(text).map_err(BadDuration::Text)?;
     match duration.as_millis() {
@@ -74,7 +74,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, BadDuration> {
     }
 }
 
-/// Reads how long a connection is kept: a duration, or `off`, which is 0.
+/// Reads how long a connection is kept: a duration, or `off` for 0.
 pub fn parse_keep(text: &str) -> Result<Duration, BadDuration> {
     if text == "off" { Ok(Duration::ZERO) } else { parse_duration(text) }
 }
@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_need_a_unit_and_last_a_millisecond_at_least() {
+    fn durations_need_a_unit_and_are_at_least_a_millisecond() {
         assert_eq!(parse_duration("1m30s"), Ok(Duration::from_secs(90)));
         assert_eq!(parse_duration("1ms"), Ok(Duration::from_millis(1)));
         for text in ["0s", "999us", "0ms"] {

@@ -1,4 +1,4 @@
-//! Targets: how people name the host that a command goes to.
+//! Targets: the names by which users refer to hosts.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -7,18 +7,19 @@ use std::str::FromStr;
 
 use labsh_proto::key::{BadId, HostId};
 
-use crate::terminal_text::is_obeyed;
+use crate::terminal_text::is_interpreted;
 
-/// The port that labshd listens on unless it is told otherwise.
+/// The port that labshd listens on by default.
 pub const DEFAULT_PORT: u16 = 5274;
 
 /// The longest path of a unix socket on Linux, in bytes (`sun_path` without its terminating NUL).
-const SOCKET_PATH: usize = 107;
+const MAX_SOCKET_PATH_BYTES: usize = 107;
 
-/// Where a target's service is.
+/// The host of a target.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Host {
-    /// A name or an address, in lower case; an IPv6 address in its shortest form, without brackets.
+    /// A name or an IP address, in lower case; an IPv6 address in its shortest form, without
+    /// brackets.
     Name(String),
     /// A unix socket on this machine.
     Unix(PathBuf),
@@ -33,7 +34,7 @@ impl fmt::Display for Host {
     }
 }
 
-/// A host as it is named on the command line: `host`, `host:port`, `[v6]:port`, a bare IPv6
+/// A host as the command line names it: `host`, `host:port`, `[v6]:port`, a bare IPv6
 /// address, or `unix:/path`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Target {
@@ -45,60 +46,58 @@ pub struct Target {
 }
 
 impl Target {
-    /// The host id that is meant unless something else is said: the host part in lower case,
-    /// without port and brackets.
+    /// Returns the default host id: the host in lower case, without port and brackets.
     ///
-    /// For `unix:/path` it is `localhost`, whatever the path and whatever this machine is called
-    /// today: the socket is always this machine's, and a key is enrolled on it once.
+    /// For `unix:/path` it is `localhost`, whatever the path and the name of this machine: the
+    /// socket is always on this machine, where a key is enrolled once.
     pub fn default_host_id(&self) -> &HostId {
         &self.host_id
     }
 }
 
-/// Why a text is no target.
+/// Why a text is not a target.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadTarget {
-    /// Nothing there.
+    /// The text is empty.
     #[error("the target is empty; name a host, like lab07, lab07:5300 or unix:/run/labsh.sock")]
     Empty,
-    /// It would be taken for an option by the next program it is handed to.
+    /// Other programs would take the text for an option.
     #[error("a target cannot begin with '-'; options come before the target")]
     Dash,
-    /// A blank, a control character, what is invisible or turns the direction of writing, or bytes
-    /// that are no text.
-    #[error("a target cannot hold {0:?}")]
+    /// The text contains a blank, a control character, an invisible character, one that changes the
+    /// direction of writing, or bytes that are not UTF-8.
+    #[error("a target cannot contain {0:?}")]
     Character(char),
-    /// A set of hosts where one is meant.
-    #[error("that is a set of hosts; name one host here")]
+    /// The text is a set of hosts, and one host is expected.
+    #[error("this is a set of hosts; name one host here")]
     Set,
-    /// `user@host`, as ssh has it.
+    /// The text is `user@host`, as for ssh.
     #[error(
-        "the user is not the client's to choose: the key's entry on the host decides it; write \
-         {host} (and \
-         choose the key with --key)"
+        "the client cannot choose the user: the key's entry on the host decides it; write {host} \
+         (and choose the key with --key)"
     )]
     User {
-        /// What stood before the `@`.
+        /// The part before the `@`.
         user: String,
-        /// What stood behind it.
+        /// The part after the `@`.
         host: String,
     },
-    /// No port from 1 to 65535.
-    #[error("{0:?} is no port; a port is a number from 1 to 65535")]
+    /// The port is not a number from 1 to 65535.
+    #[error("{0:?} is not a port; a port is a number from 1 to 65535")]
     Port(String),
-    /// Several colons, but no IPv6 address.
-    #[error("it is no IPv6 address in spite of its colons; write host:port or [address]:port")]
+    /// There are several colons, but the text is not an IPv6 address.
+    #[error("with several colons it must be an IPv6 address; write host:port or [address]:port")]
     Colons,
-    /// Brackets that do not enclose an IPv6 address.
+    /// Brackets do not enclose an IPv6 address.
     #[error("brackets enclose an IPv6 address, as in [::1] or [::1]:5300")]
     Brackets,
-    /// Not `unix:` and an absolute path that fits into a socket's address.
+    /// The text is not `unix:` and an absolute path that fits into a socket's address.
     #[error(
-        "a unix socket is written unix:/path, from the root, the path at most {SOCKET_PATH} bytes \
-         long"
+        "a unix socket is written unix:/path, with an absolute path of at most \
+         {MAX_SOCKET_PATH_BYTES} bytes"
     )]
     Socket,
-    /// No host can be enrolled under this name.
+    /// The host's name is not a valid host id.
     #[error("the host's name is not valid: {0}")]
     Name(BadId),
 }
@@ -114,18 +113,18 @@ impl FromStr for Target {
             return Err(BadTarget::Dash);
         }
         if let Some(bad) =
-            text.chars().find(|c| is_obeyed(*c) || c.is_whitespace() || *c == '\u{fffd}')
+            text.chars().find(|c| is_interpreted(*c) || c.is_whitespace() || *c == '\u{fffd}')
         {
             return Err(BadTarget::Character(bad));
         }
         if let Some(path) = text.strip_prefix("unix:") {
-            if !path.starts_with('/') || path.len() > SOCKET_PATH {
+            if !path.starts_with('/') || path.len() > MAX_SOCKET_PATH_BYTES {
                 return Err(BadTarget::Socket);
             }
             let host_id = HostId::new("localhost").map_err(BadTarget::Name)?;
             return Ok(Self { host: Host::Unix(PathBuf::from(path)), port: None, host_id });
         }
-        // A bracket that begins it is that of an address.
+        // A bracket at the beginning encloses an address.
         let bracket = text.find('[').is_some_and(|at| at > 0);
         if text.starts_with('@') || text.contains([',', '!', '&', '^', '*']) || bracket {
             return Err(BadTarget::Set);
@@ -142,18 +141,18 @@ impl FromStr for Target {
     }
 }
 
-/// The host part and the port.
+/// Splits a target into its host and its port.
 fn split(text: &str) -> Result<(String, Option<&str>), BadTarget> {
     if let Some(rest) = text.strip_prefix('[') {
-        let (address, behind) = rest.split_once(']').ok_or(BadTarget::Brackets)?;
-        let address = shortest(address).ok_or(BadTarget::Brackets)?;
-        return match behind.strip_prefix(':') {
+        let (address, suffix) = rest.split_once(']').ok_or(BadTarget::Brackets)?;
+        let address = normalize_ipv6(address).ok_or(BadTarget::Brackets)?;
+        return match suffix.strip_prefix(':') {
             Some(port) => Ok((address, Some(port))),
-            None if behind.is_empty() => Ok((address, None)),
+            None if suffix.is_empty() => Ok((address, None)),
             None => Err(BadTarget::Brackets),
         };
     }
-    if let Some(address) = shortest(text) {
+    if let Some(address) = normalize_ipv6(text) {
         return Ok((address, None));
     }
     match text.split_once(':') {
@@ -163,9 +162,9 @@ fn split(text: &str) -> Result<(String, Option<&str>), BadTarget> {
     }
 }
 
-/// An IPv6 address in its one shortest form (so that its host id does not depend on spelling), with
-/// its zone.
-fn shortest(text: &str) -> Option<String> {
+/// Returns an IPv6 address in its shortest form (RFC 5952) with its zone, so that the host id does
+/// not depend on the spelling.
+fn normalize_ipv6(text: &str) -> Option<String> {
     let (address, zone) = match text.split_once('%') {
         Some((address, zone)) => (address, Some(zone)),
         None => (text, None),
@@ -174,14 +173,14 @@ fn shortest(text: &str) -> Option<String> {
     Some(zone.map_or(address.to_string(), |zone| format!("{address}%{zone}")))
 }
 
-/// No port from 1 to 65535.
+/// A text that is not a port.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a port is a number from 1 to 65535")]
 pub struct BadPort;
 
 /// Reads a port from 1 to 65535.
 pub fn parse_port(text: &str) -> Result<u16, BadPort> {
-    // `parse` would take a sign as well.
+    // `parse` would accept a sign as well.
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|port| digits && *port > 0).ok_or(BadPort)
 }
@@ -207,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn every_way_to_write_a_target_is_understood() {
+    fn every_form_of_a_target_is_parsed_and_displayed() {
         for (text, host, port, host_id, shown) in [
             ("lab07", "lab07", None, "lab07", "lab07"),
             (
@@ -249,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_be_an_option_or_a_trick_is_refused() {
+    fn texts_that_are_ambiguous_or_unsafe_are_refused() {
         for (text, error) in [
             ("", BadTarget::Empty),
             ("-oProxyCommand=x", BadTarget::Dash),

@@ -1,4 +1,4 @@
-//! Key files: what must be true of a file before a key in it is believed.
+//! Reading a key file, with the checks that it is private to its user.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read};
@@ -13,33 +13,32 @@ use zeroize::Zeroizing;
 
 use crate::terminal_text::shell_word;
 
-/// The longest key file that is read, in bytes; a key is one line of less than 200.
-const LONGEST: u64 = 4096;
+/// The longest key file that is read, in bytes. A key is one line of less than 200 bytes.
+const MAX_KEY_FILE_BYTES: u64 = 4096;
 
-/// Why a key cannot be used, or not be made. Each says what to do next.
+/// Why a key cannot be used or created. Each message says what to do next.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
-    /// Nowhere to keep keys.
+    /// The directory for keys is not known.
     #[error("the home directory is not known; set HOME")]
     NoHome,
-    /// The store holds no key at all.
+    /// The store contains no key.
     #[error("there is no key in {}; make one with `labsh key new`", directory.display())]
     NoKey {
         /// The store.
         directory: PathBuf,
     },
-    /// Several keys, and none was named.
-    #[error("there are several keys ({}); name the one you mean (`labsh run` has --key for it)",
+    /// The store contains several keys, and none was named.
+    #[error("there are several keys ({}); name one of them (`labsh run` has --key for it)",
         ids.join(", "))]
     SeveralKeys {
         /// Their names.
         ids: Vec<String>,
     },
-    /// No key of that name.
+    /// The store contains no key of this name.
     #[error(
-        "there is no key {id} in {}; `labsh key list` shows those that are (a file elsewhere is \
-         named with a \
-         slash, as in ./{id})", directory.display()
+        "there is no key {id} in {}; `labsh key list` shows the keys there (write a file elsewhere \
+         with a slash, as in ./{id})", directory.display()
     )]
     Unknown {
         /// The name.
@@ -47,36 +46,36 @@ pub enum KeyFileError {
         /// The store.
         directory: PathBuf,
     },
-    /// It was to be made anew.
+    /// A key of this name already exists.
     #[error(
-        "{} is already there and is never overwritten; choose another name, or remove it with \
-         `labsh key \
-         revoke --delete`", path.display()
+        "{} exists and is never overwritten; choose another name, or remove it with \
+         `labsh key revoke --delete`", path.display()
     )]
     Exists {
         /// The file.
         path: PathBuf,
     },
-    /// The system does not let us.
+    /// A system call failed.
     #[error("cannot {action} {}: {cause}; {remedy}", path.display())]
     System {
-        /// What was tried.
+        /// The action that failed.
         action: &'static str,
         /// The file or directory.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         cause: io::Error,
-        /// What to do.
+        /// What the user can do.
         remedy: &'static str,
     },
-    /// A directory, a pipe, a device.
+    /// The path is a directory, a pipe, or a device.
     #[error("the key {} is not a regular file; name the file that `labsh key new` made",
         path.display())]
     NotAFile {
-        /// What was named.
+        /// The path.
         path: PathBuf,
     },
-    /// Somebody else could change it. A symbolic link counts as what it points to.
+    /// The file is another user's, who could change it. Of a symbolic link, the file that it points
+    /// to counts.
     #[error(
         "the key file {}{} belongs to user {owner}, not to you; make a key of your own with \
          `labsh key new`, or `chown` it",
@@ -88,14 +87,15 @@ pub enum KeyFileError {
         path: PathBuf,
         /// Whether it is a symbolic link.
         link: bool,
-        /// The owner's number.
+        /// The owner's user id.
         owner: u32,
     },
-    /// Others may read or write it.
+    /// Other users may read or write the file.
     #[error(
         "the key file {} is open to other users (mode {mode:04o}); run `chmod 600 {}`, and make a \
-         new key if \
-         anybody may have read this one", path.display(), shell_word(&path.to_string_lossy())
+         new key if someone may have read this one",
+        path.display(),
+        shell_word(&path.to_string_lossy())
     )]
     Mode {
         /// The file.
@@ -103,50 +103,49 @@ pub enum KeyFileError {
         /// Its permission bits.
         mode: u32,
     },
-    /// More than any key.
-    #[error("{} is longer than {LONGEST} bytes and so no key file; name the right one",
+    /// The file is longer than any key.
+    #[error("{} is longer than {MAX_KEY_FILE_BYTES} bytes, so it is not a key file; name another",
         path.display())]
     Long {
         /// The file.
         path: PathBuf,
     },
-    /// A private key as ssh and TLS keep them (RFC 7468).
+    /// The file contains a private key of ssh or TLS (RFC 7468).
     #[error(
-        "{} holds a key of another kind, as ssh has them; name a key of labsh, and make one with \
-         `labsh key new` \
-         if there is none", path.display()
+        "{} contains a key of another kind, such as ssh's; name a key of labsh, and make one with \
+         `labsh key new` if there is none", path.display()
     )]
     Foreign {
         /// The file.
         path: PathBuf,
     },
-    /// Something else than a key.
-    #[error("{} is no key file: {error}; restore it, or make a new key with `labsh key new`",
+    /// The file does not contain a key.
+    #[error("{} is not a key file: {error}; restore it, or make a new key with `labsh key new`",
         path.display())]
     Line {
         /// The file.
         path: PathBuf,
-        /// What is wrong with its line.
+        /// The error in its line.
         error: BadLine,
     },
-    /// The file's name is not the key's.
-    #[error("{} holds the key {found}; rename it to {found}.key", path.display())]
+    /// The file is not named after the key in it.
+    #[error("{} contains the key {found}; rename it to {found}.key", path.display())]
     Renamed {
         /// The file.
         path: PathBuf,
         /// The key in it.
         found: KeyId,
     },
-    /// The file's name cannot be a key's.
+    /// The file's name is not a valid key id.
     #[error("{} cannot be the name of a key: {error}; rename the file", path.display())]
     Name {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The error in its name.
         error: BadId,
     },
-    /// A line in the list of hosts.
-    #[error("{}:{line}: {text:?} is no host id: {error}; correct or delete the line",
+    /// A line in the list of a key's hosts is invalid.
+    #[error("{}:{line}: {text:?} is not a host id: {error}; correct or delete the line",
         path.display())]
     Host {
         /// The list.
@@ -155,38 +154,41 @@ pub enum KeyFileError {
         line: usize,
         /// The line.
         text: String,
-        /// What is wrong with it.
+        /// The error in it.
         error: BadId,
     },
-    /// The operating system gave no random bytes.
-    #[error("the system's random generator failed: {0}; nothing was written")]
+    /// The operating system returned no random bytes.
+    #[error("the system's random number generator failed: {0}; nothing was written")]
     Random(rand::rngs::SysError),
 }
 
-/// Reads a key from any file, after checking that it is this user's and nobody else's.
+/// Reads a key from a file, after checking that only this user can read it.
 ///
-/// What is checked is what was opened, so there is no moment in between; a symbolic link is
-/// followed, and what it points to must belong to this user (or to root) like any other key file.
+/// The checks are of the open file, which cannot be replaced between check and read. A symbolic
+/// link is followed, and the file that it points to must belong to this user (or to root), like any
+/// key file.
 pub fn load(path: &Path) -> Result<Key, KeyFileError> {
-    // Without O_NONBLOCK a pipe in the key's place would hold us up for ever.
+    // Without O_NONBLOCK, opening a pipe would block.
     let file = OpenOptions::new()
         .read(true)
         .custom_flags((OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC).bits())
         .open(path)
         .map_err(|cause| cannot_open(path, cause))?;
-    let about = file.metadata().map_err(|cause| cannot_open(path, cause))?;
+    let metadata = file.metadata().map_err(|cause| cannot_open(path, cause))?;
     let path = path.to_owned();
-    if !about.is_file() {
+    if !metadata.is_file() {
         return Err(KeyFileError::NotAFile { path });
     }
-    check_owner(&path, about.uid())?;
-    if about.mode() & 0o077 != 0 {
-        return Err(KeyFileError::Mode { path, mode: about.mode() & 0o7777 });
+    check_owner(&path, metadata.uid())?;
+    if metadata.mode() & 0o077 != 0 {
+        return Err(KeyFileError::Mode { path, mode: metadata.mode() & 0o7777 });
     }
-    // As large as it can get, for a buffer that grows leaves copies behind.
-    let mut text = Zeroizing::new(Vec::with_capacity(LONGEST as usize + 1));
-    file.take(LONGEST + 1).read_to_end(&mut text).map_err(|cause| cannot_open(&path, cause))?;
-    if text.len() as u64 > LONGEST {
+    // The buffer never grows: growing would leave copies of the key in freed memory.
+    let mut text = Zeroizing::new(Vec::with_capacity(MAX_KEY_FILE_BYTES as usize + 1));
+    file.take(MAX_KEY_FILE_BYTES + 1)
+        .read_to_end(&mut text)
+        .map_err(|cause| cannot_open(&path, cause))?;
+    if text.len() as u64 > MAX_KEY_FILE_BYTES {
         return Err(KeyFileError::Long { path });
     }
     if text.starts_with(b"-----BEGIN ") {
@@ -197,9 +199,8 @@ pub fn load(path: &Path) -> Result<Key, KeyFileError> {
 }
 
 fn cannot_open(path: &Path, cause: io::Error) -> KeyFileError {
-    // Where the file is not ours, that is the reason for "permission denied", and worth more to
-    // know.
-    let owner = fs::metadata(path).map(|about| check_owner(path, about.uid()));
+    // If the file is another user's, that explains "permission denied" better.
+    let owner = fs::metadata(path).map(|metadata| check_owner(path, metadata.uid()));
     if let Ok(Err(error)) = owner {
         return error;
     }
@@ -218,7 +219,7 @@ fn check_owner(path: &Path, owner: u32) -> Result<(), KeyFileError> {
 }
 
 pub(crate) fn cannot_write(path: &Path, cause: io::Error) -> KeyFileError {
-    let remedy = "check the permissions and the space of the directory";
+    let remedy = "check the permissions of the directory and the space on its disk";
     KeyFileError::System { action: "write", path: path.to_owned(), cause, remedy }
 }
 
@@ -246,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_private_file_is_read_also_through_a_link() {
+    fn a_private_file_is_read_directly_and_through_a_link() {
         let directory = TempDir::new().unwrap();
         let path = file(&directory, &(key().to_line() + "\n"), 0o600);
         assert_eq!(load(&path).unwrap(), key());
@@ -258,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_others_may_read_is_refused_with_the_command_that_mends_it() {
+    fn a_file_that_others_may_read_is_refused_and_the_message_has_the_remedy() {
         let directory = TempDir::new().unwrap();
         for mode in [0o640, 0o604, 0o620, 0o601] {
             let path = file(&directory, &key().to_line(), mode);
@@ -275,7 +276,7 @@ mod tests {
         let link = directory.path().join("link");
         symlink(&path, &link).unwrap();
         if !Uid::effective().is_root() {
-            // Only root can give a file away: without it, the check itself is what can be tested.
+            // Only root can change a file's owner; other users can test the check alone.
             let error = check_owner(&link, Uid::effective().as_raw() + 1).unwrap_err();
             assert!(error.to_string().contains("symbolic link"), "{error}");
             return;
@@ -291,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_in_the_keys_place_holds_nobody_up() {
+    fn a_pipe_instead_of_a_key_file_does_not_block() {
         let directory = TempDir::new().unwrap();
         let pipe = directory.path().join("pipe");
         mkfifo(&pipe, Mode::from_bits_truncate(0o600)).unwrap();
@@ -300,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_key_is_refused_by_name() {
+    fn a_file_that_is_not_a_key_is_refused_and_named() {
         let directory = TempDir::new().unwrap();
         for text in ["", "labsh-key-1 alice", "\u{0}\u{0}", &key().to_line().replace('7', "8")] {
             let path = file(&directory, text, 0o600);

@@ -1,4 +1,4 @@
-//! The store of a user's keys: where they are kept, and for which hosts each was enrolled.
+//! The store of a user's keys, with the hosts that each key is enrolled for.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
@@ -14,12 +14,12 @@ use zeroize::Zeroizing;
 
 use crate::keys::key_file::{self, KeyFileError, cannot_write};
 
-/// How a person names a key: by its id, or by the path of its file.
+/// The name of a key: its id, or the path of its file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeyName {
     /// A key in the store.
     Id(KeyId),
-    /// A file anywhere: what holds a slash.
+    /// A file anywhere; its path contains a slash.
     Path(PathBuf),
 }
 
@@ -35,58 +35,59 @@ impl FromStr for KeyName {
     }
 }
 
-/// Reads how a configuration file names a key; a file there is named from `/` or from `~/`.
+/// Reads the name of a key in a configuration file, where a path begins with `/` or with `~/`.
 ///
 /// # Errors
 ///
-/// What is wrong with it, and how to write it.
+/// A message that says what is wrong, and how to write the name.
 pub fn key_in_file(text: &str) -> Result<KeyName, String> {
-    match text.parse().map_err(|error| format!("{text:?} is no key: {error}"))? {
+    match text.parse().map_err(|error| format!("{text:?} is not a key: {error}"))? {
+        // labsh runs in any directory, so a relative path in a configuration has no meaning.
         KeyName::Path(path) if path.is_relative() => {
-            // Nobody could say what it is relative to: labsh runs anywhere.
-            let home = std::env::home_dir()
+            let in_home = std::env::home_dir()
                 .zip(text.strip_prefix("~/"))
                 .map(|(home, rest)| home.join(rest));
-            home.map(KeyName::Path)
+            in_home
+                .map(KeyName::Path)
                 .ok_or_else(|| format!("{text:?}: write the key's file from / or from ~/"))
         }
         name => Ok(name),
     }
 }
 
-/// One file of the store, good or bad.
+/// A file of the store, valid or not.
 #[derive(Debug)]
 pub struct StoredKey {
-    /// The file's name without `.key`: the key's id, unless there is a problem.
+    /// The file's name without `.key`; it is the key's id unless there is a problem.
     pub name: String,
-    /// The file.
+    /// The path of the file.
     pub path: PathBuf,
-    /// The hosts for which it was enrolled.
+    /// The hosts that the key is enrolled for.
     pub hosts: Vec<HostId>,
-    /// Why it cannot be used.
+    /// Why the key cannot be used.
     pub problem: Option<KeyFileError>,
 }
 
-/// The directory with a user's keys: `KEY-ID.key`, and `KEY-ID.hosts` with the hosts each was
-/// enrolled for.
+/// The directory with a user's keys: `KEY-ID.key` contains a key, `KEY-ID.hosts` the hosts that it
+/// is enrolled for.
 #[derive(Debug, Clone)]
 pub struct KeyStore {
     directory: PathBuf,
 }
 
 impl KeyStore {
-    /// The user's own: `$XDG_CONFIG_HOME/labsh/keys`. It need not be there yet.
+    /// Returns the user's store, `$XDG_CONFIG_HOME/labsh/keys`. The directory need not exist.
     pub fn open() -> Result<Self, KeyFileError> {
         let base = Xdg::new().map_err(|_| KeyFileError::NoHome)?;
         Ok(Self::at(base.config_dir().join("labsh").join("keys")))
     }
 
-    /// A store in this directory.
+    /// Returns the store in this directory.
     pub fn at(directory: impl Into<PathBuf>) -> Self {
         Self { directory: directory.into() }
     }
 
-    /// Where the key of this name is, or would be.
+    /// Returns the path of the key with this id, whether or not it exists.
     pub fn path(&self, id: &KeyId) -> PathBuf {
         self.directory.join(format!("{id}.key"))
     }
@@ -95,7 +96,8 @@ impl KeyStore {
         self.directory.join(format!("{id}.hosts"))
     }
 
-    /// Makes a key of 32 bytes from the operating system's generator; never overwrites one.
+    /// Creates a key of 32 bytes from the operating system's random number generator. An existing
+    /// key is never overwritten.
     pub fn create(&self, id: &KeyId) -> Result<PathBuf, KeyFileError> {
         let path = self.path(id);
         let mut secret = Zeroizing::new([0; 32]);
@@ -116,7 +118,7 @@ impl KeyStore {
         let written =
             writeln!(file, "{}", *line).and_then(|()| file.sync_all()).and_then(|()| self.sync());
         written.map_err(|cause| {
-            // Half a key is none, and would stand in the way of the next attempt.
+            // An incomplete key is useless, and would make the next attempt fail.
             let _ = fs::remove_file(&path);
             cannot_write(&path, cause)
         })?;
@@ -127,7 +129,7 @@ impl KeyStore {
         File::open(&self.directory)?.sync_all()
     }
 
-    /// The file of the key that is named, or of the only one when none is.
+    /// Returns the file of the named key, or of the only key if none is named.
     pub fn resolve(&self, name: Option<&KeyName>) -> Result<PathBuf, KeyFileError> {
         match name {
             Some(KeyName::Path(path)) => Ok(path.clone()),
@@ -138,7 +140,7 @@ impl KeyStore {
 
     fn existing(&self, id: &KeyId) -> Result<PathBuf, KeyFileError> {
         let path = self.path(id);
-        // A link to nowhere is there: `load` says what is wrong with it.
+        // A dangling link counts as existing; `load` returns a better error for it.
         match fs::symlink_metadata(&path) {
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
                 Err(KeyFileError::Unknown { id: id.clone(), directory: self.directory.clone() })
@@ -147,7 +149,7 @@ impl KeyStore {
         }
     }
 
-    /// The name of the only key.
+    /// Returns the id of the only key.
     pub fn only(&self) -> Result<KeyId, KeyFileError> {
         let mut names = self.names()?;
         match (names.pop(), names.is_empty()) {
@@ -163,7 +165,7 @@ impl KeyStore {
         }
     }
 
-    /// Reads a key of the store, and checks that it is the one its file is named for.
+    /// Reads a key of the store, and checks that its file is named after it.
     pub fn load(&self, id: &KeyId) -> Result<Key, KeyFileError> {
         let path = self.existing(id)?;
         let key = key_file::load(&path)?;
@@ -173,7 +175,7 @@ impl KeyStore {
         Ok(key)
     }
 
-    /// Everything in the store that is named like a key, in alphabetical order.
+    /// Returns every file of the store that is named like a key, in alphabetical order.
     pub fn list(&self) -> Result<Vec<StoredKey>, KeyFileError> {
         Ok(self.names()?.into_iter().map(|name| self.describe(name)).collect())
     }
@@ -208,7 +210,7 @@ impl KeyStore {
             Ok(entries) => {
                 for entry in entries {
                     let name = entry.map_err(cannot)?.file_name();
-                    // Hidden files are what editors and file managers leave behind.
+                    // Hidden files are leftovers of editors and file managers.
                     let name = name.to_string_lossy();
                     names.extend(
                         name.strip_suffix(".key")
@@ -222,7 +224,7 @@ impl KeyStore {
         Ok(names)
     }
 
-    /// The hosts for which this key was enrolled, in alphabetical order.
+    /// Returns the hosts that this key is enrolled for, in alphabetical order.
     pub fn hosts(&self, id: &KeyId) -> Result<Vec<HostId>, KeyFileError> {
         let path = self.hosts_path(id);
         let text = match fs::read_to_string(&path) {
@@ -250,14 +252,15 @@ impl KeyStore {
         Ok(hosts)
     }
 
-    /// Remembers that this key was enrolled for those hosts, so that `revoke` can name them all.
+    /// Adds hosts to the list of those that this key is enrolled for, so that `revoke` can name
+    /// them.
     pub fn remember_hosts<'a>(
         &self,
         id: &KeyId,
         new: impl IntoIterator<Item = &'a HostId>,
     ) -> Result<(), KeyFileError> {
         let cannot = |cause| cannot_write(&self.hosts_path(id), cause);
-        // A whole lab is enrolled by a loop, perhaps a parallel one: none may lose another's line.
+        // A whole lab may be enrolled in parallel; no process must lose another's line.
         let directory = File::open(&self.directory).map_err(cannot)?;
         directory.lock().map_err(cannot)?;
         let known = self.hosts(id)?;
@@ -342,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn the_only_key_need_not_be_named_and_several_are_listed() {
+    fn the_only_key_needs_no_name_and_several_are_listed_in_the_error() {
         let (_directory, store) = store();
         let text = store.resolve(None).unwrap_err().to_string();
         assert!(text.contains("labsh key new"), "{text}");
@@ -359,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_are_remembered_once_each_however_many_ask_at_once() {
+    fn concurrent_writers_add_each_host_once() {
         let (_directory, store) = store();
         store.create(&id("alice")).unwrap();
         std::thread::scope(|scope| {
@@ -381,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_files_are_listed_with_their_problem_beside_the_good_ones() {
+    fn invalid_files_are_listed_with_their_problem() {
         let (_directory, store) = store();
         let alice = store.create(&id("alice")).unwrap();
         let bob = store.create(&id("bob")).unwrap();
@@ -405,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn a_spoilt_list_of_hosts_is_named_with_its_line() {
+    fn an_invalid_list_of_hosts_is_reported_with_its_line() {
         let (_directory, store) = store();
         let path = store.create(&id("alice")).unwrap();
         fs::write(path.with_extension("hosts"), "lab01\n\nlab 02\n").unwrap();
@@ -414,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deleted_key_is_gone_with_its_hosts() {
+    fn a_key_is_deleted_with_its_list_of_hosts() {
         let (_directory, store) = store();
         let path = store.create(&id("alice")).unwrap();
         store.remember_hosts(&id("alice"), &[host("lab01")]).unwrap();

@@ -1,4 +1,4 @@
-//! The user's keys: what a key file must be, and where keys are kept.
+//! The user's keys: the store, and the files in it.
 
 pub mod key_file;
 pub mod key_store;
