@@ -18,14 +18,14 @@ pub(crate) const REFUSED: u8 = 125;
 /// ignore.
 pub(crate) const READER_GONE: u8 = 141;
 
-/// How much is said.
+/// How much labsh writes about itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Level {
     /// Nothing at all.
     Nothing,
-    /// What went wrong.
+    /// Errors and warnings.
     Errors,
-    /// Also what is worth knowing while nothing is wrong.
+    /// Also information while nothing is wrong.
     Everything,
 }
 
@@ -36,8 +36,8 @@ struct Diagnostics {
 
 static DIAGNOSTICS: OnceLock<Diagnostics> = OnceLock::new();
 
-/// Decides for the rest of the process how much is said, and to which file instead of stderr.
-/// Unless this is called, all of it goes to stderr. The first call counts.
+/// Sets for the rest of the process how much labsh writes about itself, and to which file instead
+/// of stderr. Without a call, everything goes to stderr; a second call has no effect.
 pub(crate) fn set(level: Level, file: Option<&Path>) -> anyhow::Result<()> {
     let open = |path: &Path| {
         let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path);
@@ -48,19 +48,19 @@ pub(crate) fn set(level: Level, file: Option<&Path>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Says what went wrong, in one line, whatever the text holds.
+/// Writes an error or a warning as one line; control characters in the text are escaped.
 pub(crate) fn note(text: &str) {
-    say(Level::Errors, text);
+    write(Level::Errors, text);
 }
 
-/// Says what is worth knowing while nothing is wrong, in one line.
+/// Writes information as one line; control characters in the text are escaped.
 pub(crate) fn remark(text: &str) {
-    say(Level::Everything, text);
+    write(Level::Everything, text);
 }
 
-fn say(level: Level, text: &str) {
+fn write(level: Level, text: &str) {
     let line = format!("labsh: {}\n", escape(text));
-    // When stderr is closed or the disk is full there is nobody to tell.
+    // A closed stderr or a full disk cannot be reported anywhere.
     let _ = match DIAGNOSTICS.get() {
         Some(diagnostics) if diagnostics.level < level => Ok(()),
         Some(Diagnostics { file: Some(file), .. }) => (&*file).write_all(line.as_bytes()),
@@ -68,15 +68,15 @@ fn say(level: Level, text: &str) {
     };
 }
 
-/// Writes all of it to stdout; `println!` would panic when that is closed.
+/// Writes the text to stdout and flushes it; `println!` would panic on a closed stdout.
 pub(crate) fn print(text: &[u8]) -> anyhow::Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(text).and_then(|()| stdout.flush()).context("cannot write to standard output")
 }
 
 /// Lets a write beyond the limit for a file's size (RLIMIT_FSIZE) fail with an error that is
-/// reported, instead of ending labsh by SIGXFSZ (setrlimit(2)). Needs a runtime; what labsh starts
-/// has the signal as it was.
+/// reported, instead of ending labsh by SIGXFSZ (setrlimit(2)). Needs a runtime. Processes that
+/// labsh starts inherit the original disposition.
 pub(crate) fn survive_file_size_limit() -> io::Result<()> {
     signal(SignalKind::from_raw(Signal::SIGXFSZ as i32)).map(drop)
 }

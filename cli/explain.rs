@@ -9,12 +9,11 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use clap::Args;
 use clap::builder::{NonEmptyStringValueParser, OsStringValueParser, TypedValueParser};
-use labsh_client::CommandError;
-use labsh_client::Session;
 use labsh_client::config::Config;
 use labsh_client::config::overrides::ConnectionOverrides;
 use labsh_client::fanout::{self, End, Host};
 use labsh_client::terminal_text::{escape, escape_json, shell_word};
+use labsh_client::{CommandError, Session};
 use labsh_nodeset::NodeSet;
 use labsh_proto::explanation::Explained;
 use labsh_proto::message::{Program, Variable};

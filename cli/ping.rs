@@ -4,11 +4,9 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use labsh_client::ConnectOptions;
-use labsh_client::Session;
 use labsh_client::config::target::Target;
 use labsh_client::terminal_text::escape;
-use labsh_client::{CommandError, ConnectError};
+use labsh_client::{CommandError, ConnectError, ConnectOptions, Session};
 
 use crate::console::{note, print};
 use crate::flags::ConnectionFlags;

@@ -15,11 +15,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use labsh_client::CommandError;
 use labsh_client::config::Config;
 use labsh_client::fanout::{self, Attended, Companion, Event, Host, Limits, Wish, Work};
 use labsh_client::terminal_text::shell_word;
-use labsh_client::{Child, ChildStderr, ExitStatus};
+use labsh_client::{Child, ChildStderr, CommandError, ExitStatus};
 use labsh_copy::{
     Counts, Destination, Error, Progress, SUBSYSTEM, SendOptions, Side, Trouble, Watch,
 };

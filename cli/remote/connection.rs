@@ -1,4 +1,4 @@
-//! From a target and its flags to what a connection needs: address, key, agent.
+//! Resolves a target and its flags to an address, a key and an agent.
 
 use std::path;
 use std::time::Duration;
@@ -14,8 +14,8 @@ use labsh_proto::auth::Mode;
 
 use crate::flags::ConnectionFlags;
 
-/// What flags, environment and files say about a target, with its key, and the user as whom
-/// commands are expected to run.
+/// Returns the settings of a connection to the target, from flags, environment and files, with its
+/// key, and the user as whom commands are expected to run.
 pub(crate) fn connection(
     target: &Target,
     flags: &ConnectionFlags,
@@ -27,15 +27,16 @@ pub(crate) fn connection(
     Ok((connect_options(resolved)?, user))
 }
 
-/// With the key that was resolved, which is read here.
+/// Reads the key file and completes the settings of a connection.
 pub(crate) fn connect_options(resolved: Resolved) -> anyhow::Result<ConnectOptions> {
     let Resolved { route, key } = resolved;
-    // The agent has a directory of its own.
-    let file = path::absolute(&key).context("cannot tell the current directory")?;
+    // The agent has another working directory.
+    let file = path::absolute(&key).context("cannot determine the current directory")?;
     let keeper = match route.keep {
         Some(Duration::ZERO) => None,
         Some(keep) => Some(Keeper { place: Place::of_user(), key: file, keep, starts: true }),
-        // Unasked only where a login session says how long processes of the user's may stay.
+        // Without a setting the agent is used only in a login session, which bounds the life of the
+        // user's processes.
         None => Place::of_login().map(|place| {
             let starts = !agent::in_a_service();
             Keeper { place, key: file, keep: DEFAULT_KEEP, starts }

@@ -1,13 +1,10 @@
-//! A command that runs, followed until both its ends are known: its outputs written here, its exit
-//! awaited, its user heard.
+//! Follows a running command to its end: copies its output, waits for its exit, serves the user.
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use labsh_client::Child;
-use labsh_client::Command;
-use labsh_client::Session;
+use labsh_client::{Child, ChildStderr, ChildStdout, Command, Session};
 use labsh_proto::message::{Program, Until};
 use tokio::sync::oneshot;
 
@@ -15,11 +12,11 @@ use crate::flags::CommandOptions;
 use crate::remote::local_streams::{Activity, write_out};
 use crate::remote::outcome::Outcome;
 
-/// How long streams may stay open and silent behind a command's end before the user is told why
-/// nothing happens.
-const MOMENT: Duration = Duration::from_secs(1);
+/// How long the output may stay open and silent after the command has ended before the user gets
+/// the reason for the wait.
+const LEFTOVERS_NOTICE_DELAY: Duration = Duration::from_secs(1);
 
-/// What is known when it is over, and whether our stdout had been closed.
+/// The end of a command, and whether the reader of stdout had gone by then.
 pub(crate) struct End {
     pub(crate) outcome: Outcome,
     pub(crate) stdout_closed: bool,
@@ -31,18 +28,18 @@ impl From<Outcome> for End {
     }
 }
 
-/// The person or program on this side: what comes from there, other than input.
-pub(crate) trait Here {
-    /// Waits for something to happen here and passes it on to the command; with an outcome where
-    /// that means leaving. Dropped half-way and called again, it misses nothing. `only_leftovers`:
-    /// the command itself has ended, and the user was told that others hold its output open.
+/// The local user of a command, a person or a program: signals and keys that are not input.
+pub(crate) trait LocalUser {
+    /// Waits for a signal or a key and acts on it; returns an outcome if labsh is to leave.
+    /// Cancel safe. `only_leftovers`: the command has ended, and the user has been notified that
+    /// other processes hold its output open.
     async fn attend(&mut self, child: &Child, only_leftovers: bool) -> Option<Outcome>;
 
-    /// Says a line while the command still runs.
-    fn say(&self, text: &str);
+    /// Shows a line while the command still runs.
+    fn notify(&self, text: &str);
 }
 
-/// A command as the options have it, not yet sent; its stdin is still to be decided.
+/// Builds the command as the options describe it, without its stdin; sends nothing.
 pub(crate) fn command(session: &Session, program: &Program, options: &CommandOptions) -> Command {
     let mut command = session.program(program.clone());
     for (name, value) in &options.env {
@@ -63,43 +60,25 @@ pub(crate) fn command(session: &Session, program: &Program, options: &CommandOpt
     command
 }
 
-/// Writes its outputs to ours until it has ended and they have. `unreadable` tells that our stdin
-/// cannot be read to its end; nothing comes from it where all is well.
+/// Copies the command's output to stdout and stderr until the command and both streams have ended.
+/// `stdin_error` resolves with an error if local stdin cannot be read to its end, and never
+/// otherwise.
 pub(crate) async fn follow(
     mut child: Child,
-    unreadable: Option<oneshot::Receiver<io::Error>>,
+    stdin_error: Option<oneshot::Receiver<io::Error>>,
     no_wait_eof: bool,
-    here: &mut impl Here,
+    user: &mut impl LocalUser,
 ) -> End {
-    let mut unreadable = std::pin::pin!(async {
-        match unreadable {
-            Some(unreadable) => unreadable.await,
+    let mut stdin_error = std::pin::pin!(async {
+        match stdin_error {
+            Some(error) => error.await,
             None => std::future::pending().await,
         }
     });
     let mut reading = true;
-    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let activity = Arc::new(Activity::default());
-    let mut output = std::pin::pin!(async {
-        let copying = || activity.clone();
-        tokio::join!(
-            async {
-                if let Some(from) = stdout {
-                    write_out(from, io::stdout(), copying()).await
-                } else {
-                    Ok(())
-                }
-            },
-            async {
-                if let Some(from) = stderr {
-                    write_out(from, io::stderr(), copying()).await
-                } else {
-                    Ok(())
-                }
-            },
-        )
-    });
-
+    let output = copy_output(child.stdout.take(), child.stderr.take(), &activity);
+    let mut output = std::pin::pin!(output);
     let mut written = None;
     let mut only_leftovers = false;
     let ended = loop {
@@ -107,28 +86,26 @@ pub(crate) async fn follow(
             if child.ended().await.is_err() {
                 return std::future::pending().await;
             }
-            // A slow reader here, or a slow link, is not the fault of anything that was left
-            // behind.
-            activity.quiet(MOMENT).await;
+            // Output that a slow local reader or a slow link delays is not held open.
+            activity.quiet(LEFTOVERS_NOTICE_DELAY).await;
         };
         tokio::select! {
             result = &mut output, if written.is_none() => written = Some(result),
             () = held_open, if written.is_none() && !only_leftovers && !no_wait_eof => {
                 only_leftovers = true;
-                here.say(
+                user.notify(
                     "the command has ended, but a process that it left behind holds its output \
-                     open; \
-                     waiting for that (--no-wait-eof leaves at once)",
+                     open; waiting for that (--no-wait-eof leaves at once)",
                 );
             }
             result = child.exited(), if written.is_some() => break result,
-            failure = &mut unreadable, if reading => {
+            failure = &mut stdin_error, if reading => {
                 reading = false;
                 if let Ok(error) = failure {
                     return Outcome::NotRead { error }.into();
                 }
             }
-            left = here.attend(&child, only_leftovers) => {
+            left = user.attend(&child, only_leftovers) => {
                 if let Some(outcome) = left {
                     activity.abandon().await;
                     return outcome.into();
@@ -136,21 +113,53 @@ pub(crate) async fn follow(
             }
         }
     };
-
-    let (stdout, stderr) = written.unwrap_or((Ok(()), Ok(())));
-    let closed = |result: &io::Result<()>| {
-        result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
-    };
-    let stdout_closed = closed(&stdout);
-    let failed = [("standard output", stdout), ("standard error", stderr)].into_iter().find_map(
-        |(stream, result)| {
-            Some((stream, result.err().filter(|e| e.kind() != io::ErrorKind::BrokenPipe)?))
-        },
-    );
-    let outcome = match (failed, ended) {
+    let written = written.unwrap_or(Written { stdout: Ok(()), stderr: Ok(()) });
+    let stdout_closed = written.stdout.as_ref().is_err_and(is_broken_pipe);
+    let outcome = match (written.failure(), ended) {
         (Some((stream, error)), _) => Outcome::NotWritten { stream, error },
         (None, Ok(status)) => Outcome::Ended(status),
         (None, Err(error)) => Outcome::Failed(error),
     };
     End { outcome, stdout_closed }
+}
+
+/// Whether each output could be written here.
+struct Written {
+    stdout: io::Result<()>,
+    stderr: io::Result<()>,
+}
+
+impl Written {
+    /// Returns the first output that could not be written, unless its reader has closed it.
+    fn failure(self) -> Option<(&'static str, io::Error)> {
+        let outputs = [("standard output", self.stdout), ("standard error", self.stderr)];
+        let error = |result: io::Result<()>| result.err().filter(|error| !is_broken_pipe(error));
+        outputs.into_iter().find_map(|(stream, result)| Some((stream, error(result)?)))
+    }
+}
+
+fn is_broken_pipe(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::BrokenPipe
+}
+
+async fn copy_output(
+    stdout: Option<ChildStdout>,
+    stderr: Option<ChildStderr>,
+    activity: &Arc<Activity>,
+) -> Written {
+    let (stdout, stderr) = tokio::join!(
+        async {
+            match stdout {
+                Some(from) => write_out(from, io::stdout(), activity.clone()).await,
+                None => Ok(()),
+            }
+        },
+        async {
+            match stderr {
+                Some(from) => write_out(from, io::stderr(), activity.clone()).await,
+                None => Ok(()),
+            }
+        },
+    );
+    Written { stdout, stderr }
 }

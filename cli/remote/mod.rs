@@ -1,4 +1,4 @@
-//! One command on one host: its words, its streams or its terminal, our signals, its outcome.
+//! One command on one host: its words, its streams or its terminal, signals, and its outcome.
 
 pub(crate) mod connection;
 pub(crate) mod follow;
@@ -13,10 +13,8 @@ pub(crate) mod words;
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
-use labsh_client::CommandError;
-use labsh_client::ConnectOptions;
-use labsh_client::Session;
 use labsh_client::config::target::Target;
+use labsh_client::{CommandError, ConnectOptions, Session};
 use labsh_proto::message::Program;
 
 use crate::console::note;
@@ -24,23 +22,26 @@ use crate::flags::{CommandOptions, TerminalFlags};
 use crate::remote::outcome::Outcome;
 use crate::remote::terminal::Interaction;
 
-/// [`run`], on a runtime of its own.
+/// Runs one command on a new runtime; see [`run`].
 pub(crate) fn drive(
     connection: &ConnectOptions,
     program: &Program,
     options: &CommandOptions,
     interaction: Option<&Interaction>,
 ) -> anyhow::Result<ExitCode> {
-    // One thread drives everything that waits; the streams have threads of their own.
+    // One thread suffices: blocking reads and writes have threads of their own.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let code = runtime.block_on(run(connection, program, options, interaction));
-    // A thread may sit in a read of our stdin for ever.
+    // A thread may block in a read of stdin until the process ends.
     runtime.shutdown_background();
     Ok(code)
 }
 
-/// How a terminal on this target is joined to ours; it cannot be where stdin is none, unless that
-/// is what they want.
+/// Returns how the local terminal and the one on the host are joined.
+///
+/// # Errors
+///
+/// When stdin is not a terminal, unless the user forces a terminal on the host.
 pub(crate) fn interaction(
     target: &Target,
     flags: TerminalFlags,
@@ -48,15 +49,15 @@ pub(crate) fn interaction(
 ) -> anyhow::Result<Interaction> {
     if !flags.force_tty && !forced && !io::stdin().is_terminal() {
         anyhow::bail!(
-            "stdin is not a terminal; use `labsh run` without -t, or have a terminal over there \
-             all the same: --force-tty"
+            "stdin is not a terminal; use `labsh run` without -t, or --force-tty to get a \
+             terminal on the host anyway"
         );
     }
     Ok(Interaction { escape: flags.escape.unwrap_or_default(), host: Some(target.to_string()) })
 }
 
-/// Connects, runs one command, in a terminal of its own where there is an interaction, and tells
-/// how it ended.
+/// Connects, runs one command, in a terminal if there is an interaction, and reports its outcome.
+/// Returns the exit status of labsh.
 pub(crate) async fn run(
     connection: &ConnectOptions,
     program: &Program,
@@ -79,8 +80,8 @@ pub(crate) async fn run(
         ));
     }
     let end = match interaction {
-        Some(interaction) => terminal::carry(&session, program, options, interaction).await,
-        None => pipes::carry(&session, program, options, 2).await,
+        Some(interaction) => terminal::run(&session, program, options, interaction).await,
+        None => pipes::run(&session, program, options, 2).await,
     };
     let code = end.outcome.report(options, program, end.stdout_closed);
     session.close().await;

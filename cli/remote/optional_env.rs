@@ -1,33 +1,31 @@
-//! Variables that a command is to have only where its host lets them in.
+//! Opens a command with variables that the host may refuse; it then runs without those.
 
-use labsh_client::Child;
-use labsh_client::Command;
-use labsh_client::CommandError;
+use labsh_client::{Child, Command, CommandError};
 use labsh_proto::message::{RefuseCode, Variable};
 
-/// After so many refusals none is asked for any more: each costs a round trip.
-const PATIENCE: usize = 8;
+/// After this many refusals no optional variable is sent any more: each refusal costs a round trip.
+const MAX_REFUSALS: usize = 8;
 
-/// Opens a command with these variables besides its own, which win; where the host refuses some,
-/// without those that it names. The command is known to have started when this returns.
+/// Opens the command with the optional variables besides its own, which take precedence. Leaves out
+/// those that the host refuses. Returns once the command has started.
 pub(crate) async fn open(
     command: &Command,
-    mut wishes: Vec<Variable>,
+    mut optional: Vec<Variable>,
 ) -> Result<Child, CommandError> {
     let mut refusals = 0;
     loop {
-        let mut wishful = command.clone();
-        wishful.environment_before(&wishes);
-        let child = wishful.open().await?;
+        let mut attempt = command.clone();
+        attempt.environment_before(&optional);
+        let child = attempt.open().await?;
         match child.started().await {
             Ok(_) => return Ok(child),
-            // Nothing was started.
+            // A refused command was not started, so the next attempt cannot run it twice.
             Err(CommandError::Refused(refuse))
-                if refuse.code == RefuseCode::ENVIRONMENT && !wishes.is_empty() =>
+                if refuse.code == RefuseCode::ENVIRONMENT && !optional.is_empty() =>
             {
                 refusals += 1;
-                wishes = if refusals < PATIENCE {
-                    without_named(wishes, &refuse.reason)
+                optional = if refusals < MAX_REFUSALS {
+                    without_named(optional, &refuse.reason)
                 } else {
                     Vec::new()
                 };
@@ -37,11 +35,11 @@ pub(crate) async fn open(
     }
 }
 
-/// Those that are not named in a refusal; none where it names none of them: what is refused then is
-/// not known.
-fn without_named(wishes: Vec<Variable>, reason: &str) -> Vec<Variable> {
+/// Returns the variables that the reason of a refusal does not name; none if it names none of them,
+/// because then it is unknown which are refused.
+fn without_named(variables: Vec<Variable>, reason: &str) -> Vec<Variable> {
     let is_named = |(name, _): &Variable| reason.split(' ').any(|word| word.as_bytes() == name);
-    let (named, others): (Vec<_>, Vec<_>) = wishes.into_iter().partition(is_named);
+    let (named, others): (Vec<_>, Vec<_>) = variables.into_iter().partition(is_named);
     if named.is_empty() { Vec::new() } else { others }
 }
 
@@ -50,12 +48,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_refusal_names_is_left_out_and_all_of_it_where_it_names_nothing() {
-        let wishes =
+    fn variables_that_a_refusal_names_are_left_out_and_all_if_it_names_none() {
+        let variables =
             |names: &[&str]| names.iter().map(|name| (name.as_bytes().to_vec(), vec![])).collect();
         let reason = "the environment variable LC_ALL may not be set: no";
-        let left: Vec<Variable> = without_named(wishes(&["LANG", "LC_ALL", "LC"]), reason);
-        assert_eq!(left, wishes(&["LANG", "LC"]));
-        assert!(without_named(wishes(&["LANG"]), reason).is_empty());
+        let left: Vec<Variable> = without_named(variables(&["LANG", "LC_ALL", "LC"]), reason);
+        assert_eq!(left, variables(&["LANG", "LC"]));
+        assert!(without_named(variables(&["LANG"]), reason).is_empty());
     }
 }

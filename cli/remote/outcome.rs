@@ -6,9 +6,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::ExitCode;
 
-use labsh_client::ExitStatus;
 use labsh_client::terminal_text::escape_json;
-use labsh_client::{CommandError, ConnectError};
+use labsh_client::{CommandError, ConnectError, ExitStatus};
 use labsh_proto::message::{BadCommand, Program, Refuse, RefuseCode};
 use serde_json::{Map, Value, json};
 

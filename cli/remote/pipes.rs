@@ -1,24 +1,21 @@
-//! One command through pipes: our three streams joined to its, our signals to it.
+//! Runs one command through pipes: joins the local streams to it and passes on signals.
 
 use std::io;
 
-use labsh_client::Child;
-use labsh_client::CommandError;
-use labsh_client::Session;
-use labsh_client::Stdio;
+use labsh_client::{Child, CommandError, Session, Stdio};
 use labsh_proto::message::Program;
 
 use crate::console::remark;
 use crate::flags::CommandOptions;
-use crate::remote::follow::{self, End, Here, follow};
+use crate::remote::follow::{self, End, LocalUser, follow};
 use crate::remote::local_streams::read_in;
 use crate::remote::optional_env;
 use crate::remote::outcome::Outcome;
 use crate::signals::{EndSignal, EndSignals};
 
-/// Runs the command to its end; at the SIGTERM of this number, from 1, leaves it to the host to end
-/// it.
-pub(crate) async fn carry(
+/// Runs the command to its end. At the SIGTERM of number `last_termination`, counted from 1, labsh
+/// leaves, and the host ends the command.
+pub(crate) async fn run(
     session: &Session,
     program: &Program,
     options: &CommandOptions,
@@ -48,7 +45,7 @@ async fn start(
     if options.env_where_allowed.is_empty() {
         return command.open().await;
     }
-    // Our stdin is not touched before it is known which of them run.
+    // Stdin is not read before the host has accepted one of the attempts.
     optional_env::open(&command, options.env_where_allowed.clone()).await
 }
 
@@ -68,7 +65,7 @@ impl Signals {
     }
 }
 
-impl Here for Signals {
+impl LocalUser for Signals {
     async fn attend(&mut self, child: &Child, only_leftovers: bool) -> Option<Outcome> {
         let signal = self.received.recv().await;
         let left = Some(Outcome::Left { signal: signal.number() });
@@ -101,7 +98,7 @@ impl Here for Signals {
         None
     }
 
-    fn say(&self, text: &str) {
+    fn notify(&self, text: &str) {
         remark(text);
     }
 }

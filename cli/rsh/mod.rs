@@ -16,11 +16,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use labsh_client::CommandError;
-use labsh_client::ConnectOptions;
-use labsh_client::Session;
 use labsh_client::config::Config;
 use labsh_client::config::target::Target;
+use labsh_client::{CommandError, ConnectOptions, Session};
 use labsh_proto::message::Program;
 
 use crate::console::{self, Level, note, remark};
@@ -122,9 +120,9 @@ async fn run_command(
         key.host_id()
     ));
     let end = match interaction {
-        Some(interaction) => terminal::carry(&session, program, options, interaction).await,
+        Some(interaction) => terminal::run(&session, program, options, interaction).await,
         // Tools that give ssh up send it one SIGTERM, and wait for it to go.
-        None => pipes::carry(&session, program, options, 1).await,
+        None => pipes::run(&session, program, options, 1).await,
     };
     let status = report(end.outcome, program, end.stdout_closed);
     session.close().await;

@@ -13,18 +13,15 @@ mod suspend;
 use std::io::{self, IsTerminal, Write};
 use std::os::unix::ffi::OsStrExt;
 
-use labsh_client::Child;
-use labsh_client::CommandError;
-use labsh_client::Session;
-use labsh_client::Stdio;
 use labsh_client::terminal_text::escape;
+use labsh_client::{Child, CommandError, Session, Stdio};
 use labsh_proto::message::{Program, Resize, Terminal, Variable};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::console::{note, survive_file_size_limit};
 use crate::flags::CommandOptions;
 use crate::flags::EscapeCharacter;
-use crate::remote::follow::{self, End, Here, follow};
+use crate::remote::follow::{self, End, LocalUser, follow};
 use crate::remote::optional_env;
 use crate::remote::outcome::Outcome;
 use crate::remote::terminal::escapes::{Escapes, Request};
@@ -47,7 +44,7 @@ pub(crate) struct Interaction {
 /// modes are what they were before. If not, what it carries is what is typed over there. Whether a
 /// terminal is wanted at all is the caller's business. Our locale goes along, unless the host's
 /// configuration does not let it in. The outcome is not reported.
-pub(crate) async fn carry(
+pub(crate) async fn run(
     session: &Session,
     program: &Program,
     options: &CommandOptions,
@@ -166,7 +163,7 @@ impl Person {
     }
 }
 
-impl Here for Person {
+impl LocalUser for Person {
     async fn attend(&mut self, child: &Child, _: bool) -> Option<Outcome> {
         let left = |signal| Some(Outcome::Left { signal });
         let signals = &mut self.signals;
@@ -185,13 +182,13 @@ impl Here for Person {
                 // As the key would at a terminal that is not raw: to all of our job. It comes back
                 // as a signal.
                 Request::Suspend => suspend::ask_job(),
-                Request::Help => self.say(&self.help),
+                Request::Help => self.notify(&self.help),
             },
         }
         None
     }
 
-    fn say(&self, text: &str) {
+    fn notify(&self, text: &str) {
         if self.raw.is_none() {
             return note(text);
         }
