@@ -192,13 +192,14 @@ fn nothing_but_one_response_is_heard_before_authentication() {
             bytes(kind, u32::from(!connection), &[])
         };
         peer.send(&[early, touch.clone()].concat());
-        assert_broke(&peer.refusal(), "is not due now: response");
+        let rule = format!("unexpected message `{kind}`: expected `response`");
+        assert_broke(&peer.refusal(), &rule);
     }
     // A plain client may begin with one ping, and only with one.
     let mut peer = Peer::connect(labshd.plain);
     peer.send(&[ping(), ping(), touch.clone()].concat());
     peer.next().unwrap();
-    assert_broke(&peer.refusal(), "ping is not due now");
+    assert_broke(&peer.refusal(), "unexpected message `ping`");
     // A command behind a wrong proof.
     let mut peer = Peer::connect(labshd.plain);
     let (response, _) = peer.respond(&unknown_key(), Mode::Plain, ChannelBinding::PLAIN);
@@ -224,14 +225,14 @@ fn one_ping_in_front_of_the_response_and_a_command_behind_it_are_in_order() {
 fn what_is_too_long_or_no_frame_is_refused_before_authentication() {
     let labshd = Labshd::start();
     let cases = [
-        (header(513, Kind::Response as u8, 0, 0, 0), "513 bytes of body, the limit here is 512"),
-        (header(u32::MAX, Kind::Response as u8, 0, 0, 0), "4294967295 bytes of body"),
-        (header(88, 0x7f, 0, 0, 0), "unknown kind of message 0x7f"),
+        (header(513, Kind::Response as u8, 0, 0, 0), "a body of 513 bytes, over the limit of 512"),
+        (header(u32::MAX, Kind::Response as u8, 0, 0, 0), "a body of 4294967295 bytes"),
+        (header(88, 0x7f, 0, 0, 0), "unknown message kind 0x7f"),
         (header(88, Kind::Response as u8, 1, 0, 0), "undefined flags"),
         (header(88, Kind::Response as u8, 0, 1, 0), "reserved"),
         (header(88, Kind::Response as u8, 0, 0, 1), "on channel 1"),
-        (bytes(Kind::Response, 0, &[0; 87]), "malformed response"),
-        (bytes(Kind::Response, 0, &[0; 89]), "left over"),
+        (bytes(Kind::Response, 0, &[0; 87]), "malformed message `response`"),
+        (bytes(Kind::Response, 0, &[0; 89]), "trailing bytes: 1"),
     ];
     for (sent, rule) in cases {
         let mut peer = Peer::connect(labshd.plain);

@@ -61,73 +61,88 @@ fn each_broken_rule_is_refused_by_name_and_logged() {
     let cases: Vec<(Vec<u8>, &str)> = vec![
         (
             header(u32::MAX, stdin_kind, 0, 0, 1),
-            "announces 4294967295 bytes of body, the limit here is 65536",
+            "announces a body of 4294967295 bytes, over the limit of 65536",
         ),
-        (header(1 << 31, stdin_kind, 0, 0, 1), "announces 2147483648 bytes"),
-        (header(65_537, stdin_kind, 0, 0, 1), "announces 65537 bytes"),
-        (header(65_537, Kind::Open as u8, FLAG_MORE, 0, 2), "announces 65537 bytes"),
-        (header(4, 0x7f, 0, 0, 1), "unknown kind of message 0x7f"),
-        (header(4, 0x00, 0, 0, 0), "unknown kind of message 0x00"),
-        (header(8, Kind::Ping as u8, 0x80, 0, 0), "ping carries undefined flags 0x80"),
-        (header(1, stdin_kind, 0x02, 0, 1), "stdin carries undefined flags 0x02"),
+        (header(1 << 31, stdin_kind, 0, 0, 1), "announces a body of 2147483648 bytes"),
+        (header(65_537, stdin_kind, 0, 0, 1), "announces a body of 65537 bytes"),
+        (header(65_537, Kind::Open as u8, FLAG_MORE, 0, 2), "announces a body of 65537 bytes"),
+        (header(4, 0x7f, 0, 0, 1), "unknown message kind 0x7f"),
+        (header(4, 0x00, 0, 0, 0), "unknown message kind 0x00"),
+        (header(8, Kind::Ping as u8, 0x80, 0, 0), "message `ping` has undefined flags 0x80"),
+        (header(1, stdin_kind, 0x02, 0, 1), "message `stdin` has undefined flags 0x02"),
         (header(8, Kind::Ping as u8, 0, 1, 0), "reserved bytes of a header are 0x0001"),
-        (header(8, Kind::Ping as u8, 0, 0, 1), "ping on channel 1"),
-        (header(8, stdin_kind, 0, 0, 0), "stdin on channel 0"),
-        (open(0, &["true"]), "open on channel 0"),
-        (open(1, &["true"]), "channel 1 was opened already"),
+        (header(8, Kind::Ping as u8, 0, 0, 1), "message `ping` is not allowed on channel 1"),
+        (header(8, stdin_kind, 0, 0, 0), "message `stdin` is not allowed on channel 0"),
+        (open(0, &["true"]), "message `open` is not allowed on channel 0"),
+        (open(1, &["true"]), "cannot open channel 1: its id must be greater than 1"),
         (
             [close(1), open(1, &["true"])].concat(),
-            "channel 1 was opened already, the highest so far is 1",
+            "cannot open channel 1: its id must be greater than 1",
         ),
         (
             [open(7, &["true"]), open(6, &["true"])].concat(),
-            "channel 6 was opened already, the highest so far is 7",
+            "cannot open channel 6: its id must be greater than 7",
         ),
-        (data(2, 1), "stdin for channel 2, which was never opened"),
-        (eof(u32::MAX), "eof for channel 4294967295, which was never opened"),
-        (close(2), "close for channel 2, which was never opened"),
-        (signal(2, 1), "signal for channel 2, which was never opened"),
-        (credit(2, Stream::Stdout, 0, 1 << 21), "credit for channel 2, which was never opened"),
+        (data(2, 1), "message `stdin` for channel 2, which was never opened"),
+        (eof(u32::MAX), "message `eof` for channel 4294967295, which was never opened"),
+        (close(2), "message `close` for channel 2, which was never opened"),
+        (signal(2, 1), "message `signal` for channel 2, which was never opened"),
+        (
+            credit(2, Stream::Stdout, 0, 1 << 21),
+            "message `credit` for channel 2, which was never opened",
+        ),
         // More than the limit and all that a pipe may have taken meanwhile.
-        (data(1, 64 << 10).repeat(48), "past its limit"),
-        (credit(1, Stream::Stdout, 0, 0), "the limit goes back"),
+        (data(1, 64 << 10).repeat(48), "past the limit"),
+        (credit(1, Stream::Stdout, 0, 0), "the limit decreases"),
         (credit(1, Stream::Stdout, 1, 1 << 21), "the consumed position is past what was sent"),
         (
             credit(1, Stream::Stdout, u64::MAX, u64::MAX),
             "the consumed position is past what was sent",
         ),
         (credit(1, Stream::Stdout, 0, u64::MAX), "the limit is more than 1 GiB past"),
-        (credit(1, Stream::Stdin, 0, 1 << 21), "credit came from the end that may not send it"),
-        ([eof(1), data(1, 1)].concat(), "stdin after the end of stdin on channel 1"),
-        ([eof(1), eof(1)].concat(), "eof after the end of stdin on channel 1"),
-        (eof_of(Stream::Stdout), "eof came from the end that may not send it"),
-        (stop_of(Stream::Stdin), "stop came from the end that may not send it"),
-        (stdin(1, b""), "empty stdin"),
-        (trailing(Kind::Ping, 0, &[0; 8]), "malformed ping: 1 bytes left over"),
-        (trailing(Kind::Eof, 1, &[0; 4]), "malformed eof"),
-        (trailing(Kind::Close, 1, b""), "malformed close"),
-        (trailing(Kind::Open, 2, &open_body(&[b"true"])), "malformed open: 1 bytes left over"),
-        (bytes(Kind::Ping, 0, &[0; 7]), "malformed ping: it ends early"),
-        (bytes(Kind::Eof, 1, &[0, 0, 0, 3]), "malformed eof"),
-        (bytes(Kind::Open, 2, b""), "malformed open: it ends early"),
-        (bytes(Kind::Open, 2, &[0xff; 300]), "malformed open"),
-        (bytes(Kind::Open, 2, &[&[0; 40][..], &[0x0f; 8], &[0; 64]].concat()), "malformed open"),
-        (signal(1, 0), "malformed signal"),
-        (signal(1, 64), "malformed signal"),
-        (bytes(Kind::Refuse, 0, &[0; 18]), "refuse came from the end that may not send it"),
-        (bytes(Kind::Welcome, 0, &[0; 60]), "welcome came from the end that may not send it"),
-        (bytes(Kind::Challenge, 0, &[0; 32]), "challenge came from the end that may not send it"),
-        (bytes(Kind::Stdout, 1, b"x"), "stdout came from the end that may not send it"),
-        (bytes(Kind::Exit, 1, &[0; 64]), "exit came from the end that may not send it"),
-        (message(&Started { pid: 1 }, 1), "started came from the end that may not send it"),
+        (
+            credit(1, Stream::Stdin, 0, 1 << 21),
+            "unexpected message `credit`: only the other end sends it",
+        ),
+        ([eof(1), data(1, 1)].concat(), "message `stdin` after the end of stdin on channel 1"),
+        ([eof(1), eof(1)].concat(), "message `eof` after the end of stdin on channel 1"),
+        (eof_of(Stream::Stdout), "unexpected message `eof`: only the other end sends it"),
+        (stop_of(Stream::Stdin), "unexpected message `stop`: only the other end sends it"),
+        (stdin(1, b""), "message `stdin` without data"),
+        (trailing(Kind::Ping, 0, &[0; 8]), "malformed message `ping`: trailing bytes: 1"),
+        (trailing(Kind::Eof, 1, &[0; 4]), "malformed message `eof`"),
+        (trailing(Kind::Close, 1, b""), "malformed message `close`"),
+        (
+            trailing(Kind::Open, 2, &open_body(&[b"true"])),
+            "malformed message `open`: trailing bytes: 1",
+        ),
+        (bytes(Kind::Ping, 0, &[0; 7]), "malformed message `ping`: it ends early"),
+        (bytes(Kind::Eof, 1, &[0, 0, 0, 3]), "malformed message `eof`"),
+        (bytes(Kind::Open, 2, b""), "malformed message `open`: it ends early"),
+        (bytes(Kind::Open, 2, &[0xff; 300]), "malformed message `open`"),
+        (
+            bytes(Kind::Open, 2, &[&[0; 40][..], &[0x0f; 8], &[0; 64]].concat()),
+            "malformed message `open`",
+        ),
+        (signal(1, 0), "malformed message `signal`"),
+        (signal(1, 64), "malformed message `signal`"),
+        (bytes(Kind::Refuse, 0, &[0; 18]), "unexpected message `refuse`: only a server sends it"),
+        (bytes(Kind::Welcome, 0, &[0; 60]), "unexpected message `welcome`: only a server sends it"),
+        (
+            bytes(Kind::Challenge, 0, &[0; 32]),
+            "unexpected message `challenge`: only a server sends it",
+        ),
+        (bytes(Kind::Stdout, 1, b"x"), "unexpected message `stdout`: only a server sends it"),
+        (bytes(Kind::Exit, 1, &[0; 64]), "unexpected message `exit`: only a server sends it"),
+        (message(&Started { pid: 1 }, 1), "unexpected message `started`: only a server sends it"),
         (bytes(Kind::Response, 0, &[0; 88]), "the handshake is over"),
         (
             [header(1, Kind::Open as u8, FLAG_MORE, 0, 2), vec![0], data(2, 1)].concat(),
-            "stdin is not due now: the rest of open",
+            "unexpected message `stdin`: expected the rest of `open`",
         ),
         (
             (2..=9).flat_map(|id| open(id, &["sleep", "1000"])).collect(),
-            "more than 4 channels at once",
+            "too many channels: the limit is 4",
         ),
     ];
     for (sent, rule) in &cases {
@@ -144,14 +159,14 @@ fn each_broken_rule_is_refused_by_name_and_logged() {
 fn the_refusal_arrives_every_time_even_behind_much_output() {
     let labshd = Labshd::start();
     for _ in 0..20 {
-        break_rule(&labshd, &header(4, 0x7f, 0, 0, 1), "unknown kind");
+        break_rule(&labshd, &header(4, 0x7f, 0, 0, 1), "unknown message kind");
         // The client has not read its output, is still sending, and only then reads on.
         let mut peer = Peer::authenticated(&labshd);
         peer.send(&[open(1, &["yes"]), credit(1, Stream::Stdout, 0, 1 << 30)].concat());
         peer.started(1);
         peer.send(&header(4, 0x7f, 0, 0, 1));
         peer.send(&vec![0; 4 << 20]);
-        assert_broke(&peer.refusal(), "unknown kind");
+        assert_broke(&peer.refusal(), "unknown message kind");
     }
     assert_well(&labshd);
 }

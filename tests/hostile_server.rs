@@ -60,31 +60,34 @@ fn a_server_that_breaks_the_protocol_is_left() {
     let victim = Victim::new();
     let stdout_kind = Kind::Stdout as u8;
     let cases: Vec<(Vec<u8>, &str)> = vec![
-        (header(u32::MAX, stdout_kind, 0, 0, 1), "4294967295 bytes of body"),
-        (header(65_537, stdout_kind, 0, 0, 1), "65537 bytes of body"),
-        (header(1, 0x7f, 0, 0, 1), "unknown kind"),
+        (header(u32::MAX, stdout_kind, 0, 0, 1), "a body of 4294967295 bytes"),
+        (header(65_537, stdout_kind, 0, 0, 1), "a body of 65537 bytes"),
+        (header(1, 0x7f, 0, 0, 1), "unknown message kind"),
         (header(1, stdout_kind, 0x80, 0, 1), "undefined flags"),
         (header(1, stdout_kind, 0, 7, 1), "reserved bytes"),
-        (stdout(b""), "empty stdout"),
-        (stdout(&vec![b'x'; 60_000]).repeat(20), "past its limit"),
+        (stdout(b""), "`stdout` without data"),
+        (stdout(&vec![b'x'; 60_000]).repeat(20), "past the limit"),
         (bytes(Kind::Stdout, 9, b"x"), "never opened"),
-        (bytes(Kind::Open, 2, b"x"), "may not send it"),
-        (bytes(Kind::Stdin, 1, b"x"), "may not send it"),
-        (bytes(Kind::Close, 1, b""), "may not send it"),
+        (bytes(Kind::Open, 2, b"x"), "only a client sends it"),
+        (bytes(Kind::Stdin, 1, b"x"), "only a client sends it"),
+        (bytes(Kind::Close, 1, b""), "only a client sends it"),
         (bytes(Kind::Challenge, 0, &[0; 32]), "the handshake is over"),
         (bytes(Kind::Welcome, 0, &[0; 60]), "the handshake is over"),
-        (message(&Started { pid: 2 }, 1), "it has started already"),
-        (message(&Refuse::new(RefuseCode::NOT_FOUND, "no", ""), 1), "it has started already"),
+        (message(&Started { pid: 2 }, 1), "the command has already started"),
+        (
+            message(&Refuse::new(RefuseCode::NOT_FOUND, "no", ""), 1),
+            "the command has already started",
+        ),
         ([eof(Stream::Stdout), stdout(b"x")].concat(), "after the end of stdout"),
-        (eof(Stream::Stdin), "may not send it"),
+        (eof(Stream::Stdin), "only the other end sends it"),
         (credit(1, Stream::Stdin, 1 << 20, 1 << 21), "past what was sent"),
-        (credit(1, Stream::Stdin, 0, 0), "the limit goes back"),
+        (credit(1, Stream::Stdin, 0, 0), "the limit decreases"),
         (credit(1, Stream::Stdin, 0, u64::MAX), "more than 1 GiB"),
-        (credit(1, Stream::Stdout, 0, 1 << 30), "may not send it"),
-        (bytes(Kind::Exit, 1, &[0; 3]), "malformed exit"),
-        (bytes(Kind::Exit, 1, &[0xff; 64]), "malformed exit"),
-        (bytes(Kind::Ping, 0, &[0; 9]), "malformed ping"),
-        (bytes(Kind::Refuse, 0, &[0xff; 100]), "malformed refuse"),
+        (credit(1, Stream::Stdout, 0, 1 << 30), "only the other end sends it"),
+        (bytes(Kind::Exit, 1, &[0; 3]), "malformed message `exit`"),
+        (bytes(Kind::Exit, 1, &[0xff; 64]), "malformed message `exit`"),
+        (bytes(Kind::Ping, 0, &[0; 9]), "malformed message `ping`"),
+        (bytes(Kind::Refuse, 0, &[0xff; 100]), "malformed message `refuse`"),
         (vec![0, 0, 0, 9, stdout_kind], "the connection ended 5 bytes into a message"),
     ];
     for (sent, rule) in cases {
@@ -235,7 +238,7 @@ fn nonsense_in_the_welcome_is_not_believed() {
         let _ = peer.stream.read_to_end(&mut Vec::new());
     });
     let said = complaint(&output, 255);
-    assert!(said.contains("a limit of 0 channels"), "{said}");
+    assert!(said.contains("the number of channels is 0"), "{said}");
     for version in ["\u{1b}[2Jlabshd 9", "labshd \u{202e}1.0", "", &"9".repeat(65)] {
         let version = version.to_owned();
         let output = victim.meet_bare(move |mut peer, key| {
@@ -243,10 +246,7 @@ fn nonsense_in_the_welcome_is_not_believed() {
             let _ = peer.stream.read_to_end(&mut Vec::new());
         });
         let said = complaint(&output, 255);
-        assert!(
-            said.contains("a version that is not 1 to 64 printable ASCII characters"),
-            "{said}"
-        );
+        assert!(said.contains("the version is not 1 to 64 printable ASCII characters"), "{said}");
     }
 }
 

@@ -1,66 +1,66 @@
-//! What can be wrong with a peer's bytes; each ends the connection.
+//! Violations of the protocol by a peer; each ends the connection (PROTOCOL.md, "Errors").
 
 use alloc::string::String;
 
-use crate::kind::{ChannelId, Kind, Stream};
+use crate::kind::{ChannelId, Kind, Sender, Stream};
 
-/// A violation of the protocol. The connection that carried it cannot go on.
+/// A violation of the protocol by the peer. It is fatal to the connection.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProtocolError {
-    /// The header announces more than this side accepts at this point.
-    #[error("a header announces {length} bytes of body, the limit here is {limit}")]
+    /// A header announces a longer body than this side accepts in this state.
+    #[error("a header announces a body of {length} bytes, over the limit of {limit}")]
     BodyTooLong {
-        /// What the header says.
+        /// The length in the header, in bytes.
         length: u32,
-        /// What would have been accepted.
+        /// The limit in force, in bytes.
         limit: u32,
     },
-    /// The kind is not one of this version's.
-    #[error("unknown kind of message 0x{0:02x}")]
+    /// This version has no such kind.
+    #[error("unknown message kind 0x{0:02x}")]
     UnknownKind(u8),
-    /// A flag is set that this kind does not define.
-    #[error("{kind} carries undefined flags 0x{flags:02x}")]
+    /// A flag is set that the kind does not define.
+    #[error("message `{kind}` has undefined flags 0x{flags:02x}")]
     UndefinedFlags {
         /// The kind of the frame.
         kind: Kind,
         /// All its flags.
         flags: u8,
     },
-    /// The reserved bytes are not 0: very likely a lost boundary.
-    #[error("reserved bytes of a header are 0x{0:04x}, not 0")]
+    /// The reserved bytes are not 0; probably a frame boundary was lost.
+    #[error("the reserved bytes of a header are 0x{0:04x}, not 0")]
     Reserved(u16),
     /// A message of the connection on a channel, or the reverse.
-    #[error("{kind} on channel {channel}")]
+    #[error("message `{kind}` is not allowed on channel {channel}")]
     WrongChannel {
         /// The kind of the frame.
         kind: Kind,
-        /// The channel it named.
+        /// The channel in its header.
         channel: ChannelId,
     },
-    /// A message that only the other end may send.
-    #[error("{0} came from the end that may not send it")]
+    /// A message, or a stream in `eof`, `stop` or `credit`, that only the other end may send.
+    #[error("unexpected message `{0}`: {sender}", sender = permitted_sender(*.0))]
     WrongDirection(Kind),
-    /// A message that is not due in this state.
-    #[error("{kind} is not due now: {expected}")]
+    /// A message that is not permitted in this state.
+    #[error("unexpected message `{kind}`: {reason}")]
     Unexpected {
         /// The kind of the frame.
         kind: Kind,
-        /// What would have been in order.
-        expected: &'static str,
+        /// The state, or the message that it permits.
+        reason: &'static str,
     },
-    /// A body that is not what its kind prescribes.
-    #[error("malformed {kind}: {detail}")]
+    /// A body that does not match its kind's format.
+    #[error("malformed message `{kind}`: {detail}")]
     Malformed {
         /// The kind of the frame.
         kind: Kind,
-        /// What is wrong with it.
+        /// How the body differs from the format.
         detail: String,
     },
-    /// Data frames carry at least one byte.
-    #[error("empty {0}")]
+    /// A data frame with an empty body.
+    #[error("message `{0}` without data")]
     Empty(Kind),
-    /// Channel ids strictly increase and are never used again.
-    #[error("channel {channel} was opened already, the highest so far is {highest}")]
+    /// An `open` whose channel id is not greater than all before it.
+    #[error("cannot open channel {channel}: its id must be greater than {highest}")]
     ChannelReused {
         /// The id in the frame.
         channel: ChannelId,
@@ -68,40 +68,40 @@ pub enum ProtocolError {
         highest: ChannelId,
     },
     /// A frame for a channel that was never opened.
-    #[error("{kind} for channel {channel}, which was never opened")]
+    #[error("message `{kind}` for channel {channel}, which was never opened")]
     NeverOpened {
         /// The kind of the frame.
         kind: Kind,
         /// The id in the frame.
         channel: ChannelId,
     },
-    /// Far more channels than the limit that `welcome` announced.
-    #[error("more than {0} channels at once")]
+    /// An `open` while twice as many channels are held as `welcome` permits.
+    #[error("too many channels: the limit is {0}")]
     TooManyChannels(u32),
-    /// More data than the limit allowed.
-    #[error("data on {stream} of channel {channel} up to {position}, past its limit {limit}")]
+    /// Data past the limit of its stream.
+    #[error("data on {stream} of channel {channel} up to {position}, past the limit {limit}")]
     PastLimit {
         /// The channel.
         channel: ChannelId,
         /// The stream.
         stream: Stream,
-        /// The position that the data would have reached.
+        /// The position after the frame's last byte.
         position: u64,
         /// The limit in force.
         limit: u64,
     },
-    /// A credit that goes back, or that claims what was never sent.
-    #[error("impossible credit for {stream} of channel {channel}: {detail}")]
+    /// A credit that decreases, acknowledges data that was not sent, or opens too large a window.
+    #[error("invalid credit for {stream} of channel {channel}: {detail}")]
     Credit {
         /// The channel.
         channel: ChannelId,
         /// The stream.
         stream: Stream,
-        /// Which rule it breaks.
+        /// The rule that it breaks.
         detail: &'static str,
     },
-    /// Data or an end after the stream's end.
-    #[error("{kind} after the end of {stream} on channel {channel}")]
+    /// Data or an `eof` after the `eof` of its stream.
+    #[error("message `{kind}` after the end of {stream} on channel {channel}")]
     AfterEnd {
         /// The kind of the frame.
         kind: Kind,
@@ -110,12 +110,20 @@ pub enum ProtocolError {
         /// The stream.
         stream: Stream,
     },
-    /// The connection ended within a message.
-    #[error("the connection ended {got} bytes into a message of {expected}")]
+    /// The connection ended within a frame.
+    #[error("the connection ended {got} bytes into a message of {expected} bytes")]
     Truncated {
-        /// Bytes that had arrived, header included.
+        /// Bytes received, including the header.
         got: usize,
-        /// Bytes that the header announced, header included (or the header's own size).
+        /// Bytes announced, including the header; the header's own size if it is incomplete.
         expected: usize,
     },
+}
+
+fn permitted_sender(kind: Kind) -> &'static str {
+    match kind.sender() {
+        Sender::Client => "only a client sends it",
+        Sender::Server => "only a server sends it",
+        Sender::Either => "only the other end sends it for this stream",
+    }
 }

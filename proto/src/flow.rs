@@ -66,13 +66,13 @@ impl SendWindow {
     /// Takes a credit; the error names the rule that it breaks.
     pub fn raise(&mut self, consumed: u64, limit: u64) -> Result<(), &'static str> {
         if consumed < self.consumed {
-            return Err("the consumed position goes back");
+            return Err("the consumed position decreases");
         }
         if consumed > self.sent {
             return Err("the consumed position is past what was sent");
         }
         if limit < self.limit {
-            return Err("the limit goes back");
+            return Err("the limit decreases");
         }
         if limit - consumed > limits::MAX_WINDOW {
             return Err("the limit is more than 1 GiB past the consumed position");

@@ -75,7 +75,7 @@ impl ClientAnswered {
         }
         let Welcome { instance, features, channels, proof, version } = Welcome::from_frame(frame)?;
         if version.is_some() && !self.transcript.features.contains(Features::VERSION) {
-            let detail = "a version for a client that does not know of versions".into();
+            let detail = "it has a version, which the client did not request".into();
             return Err(ProtocolError::Malformed { kind: Kind::Welcome, detail }.into());
         }
         let said = ServerSays { instance, features, channels, version };

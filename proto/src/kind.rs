@@ -52,6 +52,11 @@ macro_rules! kinds {
                 match self { $(Kind::$name => $text,)* }
             }
 
+            /// The reason to reject another kind where only this one is permitted.
+            pub(crate) fn expected(self) -> &'static str {
+                match self { $(Kind::$name => concat!("expected `", $text, "`"),)* }
+            }
+
             /// The only end that may send it.
             pub fn sender(self) -> Sender {
                 match self { $(Kind::$name => Sender::$sender,)* }

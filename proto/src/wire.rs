@@ -32,22 +32,22 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     let (body, used) =
         bincode::serde::decode_from_slice(bytes, format()).map_err(|error| describe(&error))?;
     if used != bytes.len() {
-        return Err(alloc::format!("{} bytes left over", bytes.len() - used));
+        return Err(alloc::format!("trailing bytes: {}", bytes.len() - used));
     }
     Ok(body)
 }
 
-/// In words for whoever wrote the other end: bincode's own are those of its types.
+/// Describes the error in the protocol's terms; bincode's messages name its own types.
 fn describe(error: &DecodeError) -> String {
     match error {
         DecodeError::UnexpectedEnd { .. } => "it ends early".to_string(),
-        DecodeError::LimitExceeded => "it claims more than 1 MiB".to_string(),
+        DecodeError::LimitExceeded => "its lengths exceed 1 MiB".to_string(),
         DecodeError::Utf8 { .. } => "a text is not UTF-8".to_string(),
-        DecodeError::InvalidBooleanValue(found) => alloc::format!("{found} where 0 or 1 is due"),
+        DecodeError::InvalidBooleanValue(found) => alloc::format!("{found} instead of 0 or 1"),
         DecodeError::UnexpectedVariant { found, .. } => {
-            alloc::format!("{found} where 0 or 1 is due")
+            alloc::format!("{found} instead of 0 or 1")
         }
-        DecodeError::OtherString(words) => words.clone(),
+        DecodeError::OtherString(text) => text.clone(),
         other => other.to_string(),
     }
 }

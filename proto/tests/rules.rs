@@ -131,7 +131,8 @@ fn nothing_comes_between_the_frames_of_an_open() {
     assert_eq!(server.receive(first), Ok(Event::None));
     // Another channel may go between.
     assert!(matches!(server.receive(open_frame(TWO)), Ok(Event::Opened(TWO, _))));
-    let error = ProtocolError::Unexpected { kind: Kind::Stdin, expected: "the rest of open" };
+    let error =
+        ProtocolError::Unexpected { kind: Kind::Stdin, reason: "expected the rest of `open`" };
     assert_eq!(server.receive(data(Kind::Stdin, 1)), Err(error));
     assert!(matches!(server.receive(Frame::new(Kind::Open, ONE, rest)), Ok(Event::Opened(ONE, _))));
 }
@@ -363,8 +364,8 @@ fn credit_never_goes_back_and_never_claims_too_much() {
     let error = |detail| Err(ProtocolError::Credit { channel: ONE, stream, detail });
     assert_eq!(give(5, 200_000), Ok(Event::Writable(ONE, stream)));
     assert_eq!(give(5, 200_000), Ok(Event::Writable(ONE, stream)));
-    assert_eq!(give(4, 200_000), error("the consumed position goes back"));
-    assert_eq!(give(5, 199_999), error("the limit goes back"));
+    assert_eq!(give(4, 200_000), error("the consumed position decreases"));
+    assert_eq!(give(5, 199_999), error("the limit decreases"));
     assert_eq!(give(11, 200_000), error("the consumed position is past what was sent"));
     assert_eq!(
         give(5, limits::MAX_WINDOW + 6),
@@ -375,26 +376,35 @@ fn credit_never_goes_back_and_never_claims_too_much() {
 
 #[test]
 fn a_command_starts_once_and_speaks_only_then() {
-    let unexpected = |kind, expected| Err(ProtocolError::Unexpected { kind, expected });
+    let unexpected = |kind, reason| Err(ProtocolError::Unexpected { kind, reason });
     for frame in
         [data(Kind::Stdout, 1), data(Kind::Stderr, 1), Eof { stream: Stream::Stdout }.frame(ONE)]
     {
         let kind = frame.kind;
-        assert_eq!(waiting_client().receive(frame), unexpected(kind, "started"));
+        assert_eq!(waiting_client().receive(frame), unexpected(kind, "expected `started`"));
     }
-    assert_eq!(waiting_client().receive(exit(0).frame(ONE)), unexpected(Kind::Exit, "started"));
+    assert_eq!(
+        waiting_client().receive(exit(0).frame(ONE)),
+        unexpected(Kind::Exit, "expected `started`")
+    );
     let ended = Ended { status: Status::Exited(0) }.frame(ONE);
     assert_eq!(
         waiting_client().receive(ended.clone()),
-        unexpected(Kind::Ended, "one after started")
+        unexpected(Kind::Ended, "it is sent once, after `started`")
     );
     let started = Started { pid: 1 }.frame(ONE);
-    assert_eq!(client().receive(started), unexpected(Kind::Started, "it has started already"));
+    assert_eq!(
+        client().receive(started),
+        unexpected(Kind::Started, "the command has already started")
+    );
     let refuse = Refuse::new(RefuseCode::NOT_FOUND, "no", "").frame(ONE);
-    assert_eq!(client().receive(refuse), unexpected(Kind::Refuse, "it has started already"));
+    assert_eq!(
+        client().receive(refuse),
+        unexpected(Kind::Refuse, "the command has already started")
+    );
     let mut client = client();
     client.receive(ended.clone()).unwrap();
-    assert_eq!(client.receive(ended), unexpected(Kind::Ended, "one after started"));
+    assert_eq!(client.receive(ended), unexpected(Kind::Ended, "it is sent once, after `started`"));
 }
 
 #[test]
@@ -436,15 +446,15 @@ fn bodies_are_bounded() {
         let error = { role }.receive(frame).unwrap_err();
         assert_eq!(error, ProtocolError::Malformed { kind, detail: reason.into() });
     };
-    malformed(Signal { number: 0 }.frame(ONE), "a signal number outside 1 to 31");
-    malformed(Signal { number: 32 }.frame(ONE), "a signal number outside 1 to 31");
+    malformed(Signal { number: 0 }.frame(ONE), "the signal number is not in 1 to 31");
+    malformed(Signal { number: 32 }.frame(ONE), "the signal number is not in 1 to 31");
     let long = "x".repeat(2_049);
     malformed(
         Goodbye { reason: long.clone() }.frame(ChannelId::CONNECTION),
-        "a text over 2,048 bytes",
+        "a text is longer than 2,048 bytes",
     );
     let refuse = Refuse { code: RefuseCode::BUSY, reason: String::new(), remedy: long.clone() };
-    malformed(refuse.frame(ChannelId::CONNECTION), "a text over 2,048 bytes");
+    malformed(refuse.frame(ChannelId::CONNECTION), "a text is longer than 2,048 bytes");
     // Senders cut, and never within a character.
     assert_eq!(Goodbye::new("é".repeat(2_000)).reason.len(), 2_048);
     assert_eq!(Goodbye::new(format!("x{}", "é".repeat(2_000))).reason.len(), 2_047);
@@ -547,13 +557,16 @@ fn a_command_that_was_asked_about_is_never_started() {
     let refuse = Refuse::new(RefuseCode::NOT_FOUND, "no", "");
     assert_eq!(asked().receive(refuse.frame(ONE)), Ok(Event::Refused(ONE, refuse)));
 
-    let unexpected = |kind, expected| Err(ProtocolError::Unexpected { kind, expected });
+    let unexpected = |kind, reason| Err(ProtocolError::Unexpected { kind, reason });
     assert_eq!(
         asked().receive(Started { pid: 1 }.frame(ONE)),
-        unexpected(Kind::Started, "explained")
+        unexpected(Kind::Started, "expected `explained`")
     );
-    assert_eq!(asked().receive(exit(0).frame(ONE)), unexpected(Kind::Exit, "started"));
-    assert_eq!(waiting_client().receive(answer), unexpected(Kind::Explained, "nobody has asked"));
+    assert_eq!(asked().receive(exit(0).frame(ONE)), unexpected(Kind::Exit, "expected `started`"));
+    assert_eq!(
+        waiting_client().receive(answer),
+        unexpected(Kind::Explained, "no explanation was requested")
+    );
 }
 
 #[test]

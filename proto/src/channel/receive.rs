@@ -30,10 +30,9 @@ impl Channels {
         }
         self.hear(&frame);
         match frame.kind {
-            Kind::Challenge | Kind::Response | Kind::Welcome => Err(ProtocolError::Unexpected {
-                kind: frame.kind,
-                expected: "the handshake is over",
-            }),
+            Kind::Challenge | Kind::Response | Kind::Welcome => {
+                Err(ProtocolError::Unexpected { kind: frame.kind, reason: "the handshake is over" })
+            }
             Kind::Ping => {
                 self.pong = Some(Ping::from_frame(&frame)?.token);
                 Ok(Event::None)
@@ -172,12 +171,15 @@ impl Channels {
                 match channel.phase {
                     Phase::Opened => channel.phase = Phase::Started,
                     Phase::Asked => {
-                        return Err(ProtocolError::Unexpected { kind, expected: "explained" });
+                        return Err(ProtocolError::Unexpected {
+                            kind,
+                            reason: Kind::Explained.expected(),
+                        });
                     }
                     _ => {
                         return Err(ProtocolError::Unexpected {
                             kind,
-                            expected: "it has started already",
+                            reason: "the command has already started",
                         });
                     }
                 }
@@ -188,7 +190,7 @@ impl Channels {
                 if !matches!(channel.phase, Phase::Opened | Phase::Asked) {
                     return Err(ProtocolError::Unexpected {
                         kind,
-                        expected: "it has started already",
+                        reason: "the command has already started",
                     });
                 }
                 channel.end();
@@ -197,7 +199,10 @@ impl Channels {
             Kind::Explained => {
                 let explained = Explained::from_frame(&frame)?;
                 if channel.phase != Phase::Asked {
-                    return Err(ProtocolError::Unexpected { kind, expected: "nobody has asked" });
+                    return Err(ProtocolError::Unexpected {
+                        kind,
+                        reason: "no explanation was requested",
+                    });
                 }
                 channel.end();
                 Ok(Event::Explained(id, explained))
@@ -205,7 +210,10 @@ impl Channels {
             Kind::Ended => {
                 let ended = Ended::from_frame(&frame)?;
                 if channel.phase != Phase::Started {
-                    return Err(ProtocolError::Unexpected { kind, expected: "one after started" });
+                    return Err(ProtocolError::Unexpected {
+                        kind,
+                        reason: "it is sent once, after `started`",
+                    });
                 }
                 channel.phase = Phase::Ended;
                 Ok(Event::Ended(id, ended.status))
@@ -245,13 +253,16 @@ impl Channels {
             }
             Kind::Signal => Ok(Event::Signal(id, Signal::from_frame(&frame)?)),
             Kind::Resize => Ok(Event::Resize(id, Resize::from_frame(&frame)?)),
-            _ => Err(ProtocolError::Unexpected { kind, expected: "a message about a command" }),
+            _ => Err(ProtocolError::Unexpected {
+                kind,
+                reason: "expected a message about a command",
+            }),
         }
     }
 
     fn receive_close(&mut self, frame: &Frame) -> Result<Event, ProtocolError> {
         if !frame.body.is_empty() {
-            let detail = alloc::format!("{} bytes left over", frame.body.len());
+            let detail = alloc::format!("trailing bytes: {}", frame.body.len());
             return Err(ProtocolError::Malformed { kind: frame.kind, detail });
         }
         if self.channels.remove(&frame.channel).is_none() {
@@ -270,7 +281,7 @@ fn live(
 ) -> Result<Option<&mut Channel>, ProtocolError> {
     match channels.get_mut(&id) {
         Some(Channel { phase: Phase::Assembling(_) | Phase::Rejecting(_), .. }) => {
-            Err(ProtocolError::Unexpected { kind, expected: "the rest of open" })
+            Err(ProtocolError::Unexpected { kind, reason: "expected the rest of `open`" })
         }
         Some(Channel { phase: Phase::Over, .. }) | None => Ok(None),
         Some(channel) => Ok(Some(channel)),
@@ -281,7 +292,7 @@ fn live(
 /// could still come.
 fn output_is_due(role: Role, channel: &Channel, kind: Kind) -> Result<(), ProtocolError> {
     if role == Role::Client && matches!(channel.phase, Phase::Opened | Phase::Asked) {
-        return Err(ProtocolError::Unexpected { kind, expected: "started" });
+        return Err(ProtocolError::Unexpected { kind, reason: Kind::Started.expected() });
     }
     Ok(())
 }
@@ -289,7 +300,10 @@ fn output_is_due(role: Role, channel: &Channel, kind: Kind) -> Result<(), Protoc
 fn receive_exit(channel: &mut Channel, frame: &Frame) -> Result<Event, ProtocolError> {
     let exit = Exit::from_frame(frame)?;
     if matches!(channel.phase, Phase::Opened | Phase::Asked) {
-        return Err(ProtocolError::Unexpected { kind: frame.kind, expected: "started" });
+        return Err(ProtocolError::Unexpected {
+            kind: frame.kind,
+            reason: Kind::Started.expected(),
+        });
     }
     channel.phase = Phase::Over;
     let mut completeness = Completeness::Complete;

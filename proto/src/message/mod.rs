@@ -323,7 +323,7 @@ pub trait Body: Serialize + DeserializeOwned {
         if frame.kind != Self::KIND {
             return Err(ProtocolError::Unexpected {
                 kind: frame.kind,
-                expected: Self::KIND.name(),
+                reason: Self::KIND.expected(),
             });
         }
         let body: Self = wire::decode(&frame.body).map_err(malformed)?;
@@ -357,7 +357,7 @@ impl Body for Refuse {
 
     fn bounds(&self) -> Result<(), &'static str> {
         if self.reason.len().max(self.remedy.len()) > MAX_TEXT {
-            Err("a text over 2,048 bytes")
+            Err("a text is longer than 2,048 bytes")
         } else {
             Ok(())
         }
@@ -368,7 +368,7 @@ impl Body for Goodbye {
     const KIND: Kind = Kind::Goodbye;
 
     fn bounds(&self) -> Result<(), &'static str> {
-        if self.reason.len() > MAX_TEXT { Err("a text over 2,048 bytes") } else { Ok(()) }
+        if self.reason.len() > MAX_TEXT { Err("a text is longer than 2,048 bytes") } else { Ok(()) }
     }
 }
 
@@ -379,7 +379,7 @@ impl Body for Signal {
         if (1..=31).contains(&self.number) {
             Ok(())
         } else {
-            Err("a signal number outside 1 to 31")
+            Err("the signal number is not in 1 to 31")
         }
     }
 }

@@ -79,9 +79,9 @@ impl Body for Welcome {
                 && text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
         };
         match &self.version {
-            _ if self.channels == 0 => Err("a limit of 0 channels"),
+            _ if self.channels == 0 => Err("the number of channels is 0"),
             Some(version) if !shown(version) => {
-                Err("a version that is not 1 to 64 printable ASCII characters")
+                Err("the version is not 1 to 64 printable ASCII characters")
             }
             _ => Ok(()),
         }
