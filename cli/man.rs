@@ -9,6 +9,26 @@ use clap_mangen::Man;
 
 use crate::console::print;
 
+/// The end of every page: the user's files, and the hand-written pages in packaging/man.
+const FILES_AND_SEE_ALSO: &str = r#".SH FILES
+.TP
+.IR \(ti/.config/labsh/config.toml ", " /etc/labsh/config.toml
+The configuration; see
+.BR labsh\-config (5).
+.TP
+.IR \(ti/.config/labsh/hosts.toml ", " /etc/labsh/hosts.toml
+The inventory; see
+.BR hosts.toml (5).
+.TP
+.I \(ti/.config/labsh/keys/
+The user's keys, mode 0600.
+.SH "SEE ALSO"
+.BR labsh (1),
+.BR labsh\-config (5),
+.BR hosts.toml (5),
+.BR labshd (8)
+"#;
+
 /// Prints the page of labsh itself, or writes one for each subcommand into a directory.
 pub(crate) fn execute(
     command: clap::Command,
@@ -36,17 +56,18 @@ fn write_all(command: &clap::Command, directory: &Path) -> anyhow::Result<()> {
     shown.try_for_each(|command| write_all(command, directory))
 }
 
-/// A page: the name of its file, and its text.
+/// Returns the name of a page's file, and its text.
 fn page(command: clap::Command) -> anyhow::Result<(String, String)> {
     let man =
         Man::new(command).source(concat!("labsh ", env!("CARGO_PKG_VERSION"))).manual("labsh");
     let mut text = Vec::new();
     man.render(&mut text)?;
-    let text = String::from_utf8(text)?
+    let mut text = String::from_utf8(text)?
         // Tables would be filled into paragraphs otherwise; the next heading ends it.
         .replace("\n.SH EXTRA\n", "\n.SH NOTES\n.nf\n")
         // What is one argument for the parser is two for people.
         .replace(r"<\fITARGET COMMAND\fR>", r"<\fITARGET\fR> <\fICOMMAND\fR>...");
+    text.push_str(FILES_AND_SEE_ALSO);
     Ok((man.get_filename(), text))
 }
 
@@ -98,6 +119,7 @@ mod tests {
         );
         let run = fs::read_to_string(directory.path().join("man1/labsh-run.1")).unwrap();
         assert!(run.contains(".SH NOTES\n.nf\n") && run.contains("it timed out"), "{run}");
+        assert!(run.ends_with(FILES_AND_SEE_ALSO), "{run}");
         assert!(run.contains(r"<\fITARGET\fR> <\fICOMMAND\fR>..."), "{run}");
     }
 }
