@@ -41,10 +41,10 @@ fn a_set_that_means_nothing_is_refused_before_anybody_is_asked() {
         ("h01!h01", "\"h01!h01\" is no host at all; see `labsh hosts`"),
         ("@nobody", "\"@nobody\" is no host at all; see `labsh hosts`"),
         ("@labb", "there is no group \"labb\"; perhaps @lab"),
-        ("h[1-1000000000]", "are more than 100000 hosts; is there a digit too many?"),
+        ("h[1-1000000000]", "is more than 100000 hosts; is there a digit too many?"),
         ("h01,", "a host is missing at the end; write for example lab[01-40]"),
         ("h[5-1]", "[5-1]: it counts backwards; write numbers and ranges"),
-        ("h]1", "\"h]1\": the bracket at position 2 has no partner; write for example lab[01-40]"),
+        ("h]1", "\"h]1\": the bracket at position 2 is unmatched; write for example lab[01-40]"),
         ("^/nowhere/hosts", "cannot read the hosts in /nowhere/hosts: No such file or directory"),
         // With a colon behind it the bracket might enclose that, so only cp finds it there.
         ("h[01-40", "the bracket "),
@@ -56,11 +56,11 @@ fn a_set_that_means_nothing_is_refused_before_anybody_is_asked() {
     for (inventory, said) in [
         (
             "[groups]\na = \"@b\"\nb = \"@a\"\n",
-            "hosts.toml:2: the groups go round in a circle: @a → @b → @a",
+            "hosts.toml:2: the groups form a cycle: @a → @b → @a",
         ),
         (
             "\n[groups]\na = \"h[01-\"\n",
-            "hosts.toml:3: \"h[01-\": the bracket at position 2 has no partner",
+            "hosts.toml:3: \"h[01-\": the bracket at position 2 is unmatched",
         ),
         (
             "[hosts.h01]\nprot = 5274\n",

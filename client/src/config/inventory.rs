@@ -198,9 +198,9 @@ impl Inventory {
     /// asked.
     pub fn culprit(&self, error: &NodeSetError) -> Option<&Origin> {
         match error {
-            NodeSetError::Circle { circle } => circle
-                .iter()
-                .find_map(|name| self.origins(name.strip_prefix('@')?).first().copied()),
+            NodeSetError::Cycle { cycle } => {
+                cycle.iter().find_map(|name| self.origins(name.strip_prefix('@')?).first().copied())
+            }
             NodeSetError::UnknownGroup { group, .. } => {
                 let named = format!("@{group}");
                 let part_of_name = |c: char| !c.is_whitespace() && !",!&^".contains(c);

@@ -12,7 +12,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 
 use labsh_diagnostics::Diagnostic;
-use labsh_nodeset::{MOST, NodeSet};
+use labsh_nodeset::{MAX_HOSTS, NodeSet};
 
 use crate::text::Place;
 use crate::{Group, Room, Setting, Settings, Source, ansible_pattern, names};
@@ -210,10 +210,10 @@ impl Inventory {
                 continue;
             }
             names::host(&name).map_err(|reason| self.diagnostic(line, reason))?;
-            if self.hosts.len() >= MOST {
+            if self.hosts.len() >= MAX_HOSTS {
                 return Err(self.diagnostic(
                     line,
-                    format!("there are more than {MOST} hosts; is there a digit too many?"),
+                    format!("there are more than {MAX_HOSTS} hosts; is there a digit too many?"),
                 ));
             }
             hosts.push(self.hosts.len());
@@ -378,8 +378,7 @@ impl Inventory {
         if names.len() > 10 {
             names.splice(5..names.len() - 1, ["…"]);
         }
-        let reason =
-            format!("the groups go round in a circle: {}; take one out", names.join(" ← "));
+        let reason = format!("the groups form a cycle: {}; take one out", names.join(" ← "));
         self.places[0].diagnostic(at, reason)
     }
 

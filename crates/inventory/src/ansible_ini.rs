@@ -35,9 +35,9 @@ pub fn read(path: &Path) -> Result<Source, Diagnostic> {
 ///
 /// # Errors
 ///
-/// The first line that makes no sense: sections that are no group's, groups that nobody declares or
-/// that go round in a circle, quotes without an end, more than [`labsh_nodeset::MOST`] hosts, names
-/// that are a notation elsewhere in labsh.
+/// The first error: an invalid section, a group that is not declared, a cycle of groups, an
+/// unterminated quote, more than [`labsh_nodeset::MAX_HOSTS`] hosts, or a name that labsh would
+/// parse as a set of hosts.
 pub fn parse(text: &str, path: &Path) -> Result<Source, Diagnostic> {
     groups(text, path)?.finish()
 }

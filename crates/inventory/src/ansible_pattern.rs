@@ -1,6 +1,6 @@
 //! Patterns of hosts as Ansible writes them: ranges, and the port behind a colon.
 
-use labsh_nodeset::MOST;
+use labsh_nodeset::MAX_HOSTS;
 
 /// `name:22`, `[address]:22`: what stands in front, and the port.
 pub(crate) fn split_port(pattern: &str) -> (&str, Option<&str>) {
@@ -29,12 +29,12 @@ pub(crate) fn expand(pattern: &str) -> Result<Vec<String>, String> {
     let mut rest = pattern;
     while let Some((literal, behind)) = rest.split_once('[') {
         let (range, behind) = behind.split_once(']').ok_or_else(|| {
-            format!("{pattern:?}: a bracket has no partner; write a range like [01:50]")
+            format!("{pattern:?}: a bracket is unmatched; write a range like [01:50]")
         })?;
         let wrong = |reason: &str| {
             format!("[{range}]: {reason}; write a range like [01:50], [1:9:2] or [a:f]")
         };
-        let values = values(range, MOST / names.len()).map_err(wrong)?;
+        let values = values(range, MAX_HOSTS / names.len()).map_err(wrong)?;
         names = names
             .iter()
             .flat_map(|name| values.iter().map(move |value| format!("{name}{literal}{value}")))

@@ -321,11 +321,11 @@ mod tests {
         for (text, line, reason) in [
             ("[rooms]\n", 1, "unknown field `rooms`"),
             ("[groups]\na = 1\n", 2, "invalid type"),
-            ("\n[groups]\na = \"lab[01-\"\n", 3, "has no partner; write for example lab[01-40]"),
+            ("\n[groups]\na = \"lab[01-\"\n", 3, "is unmatched; write for example lab[01-40]"),
             ("[groups]\na = \"lab[0-999999999]\"\n", 2, "more than 100000 hosts"),
             ("[groups]\n\"a:b\" = \"x\"\n", 2, "cannot hold ':'"),
             ("[groups]\nlast = \"x\"\n", 2, "choose another name"),
-            ("[hosts.\"lab[1-2\"]\n", 1, "has no partner"),
+            ("[hosts.\"lab[1-2\"]\n", 1, "is unmatched"),
             ("\n[hosts.\"lab1!lab1\"]\n", 2, "is no host at all"),
             ("[hosts.\"\"]\n", 1, "a host is missing"),
             ("[hosts.\"lab[0-999999999]\"]\n", 1, "is there a digit too many?"),

@@ -13,7 +13,7 @@ use std::rc::Rc;
 
 use glob::MatchOptions;
 use labsh_diagnostics::{Diagnostic, Origin};
-use labsh_nodeset::{MOST, NodeSet};
+use labsh_nodeset::{MAX_HOSTS, NodeSet};
 
 use crate::text::Place;
 use crate::{Room, Settings, Source, names};
@@ -60,7 +60,7 @@ pub fn read_with_home(path: &Path, home: Option<&Path>) -> Result<Source, Diagno
 /// # Errors
 ///
 /// Quotes without an end, more than one value, `Host` without a pattern, more than
-/// [`labsh_nodeset::MOST`] hosts.
+/// [`labsh_nodeset::MAX_HOSTS`] hosts.
 pub fn parse(text: &str, path: &Path) -> Result<Source, Diagnostic> {
     let place = Place::new(path);
     let mut config = Config::default();
@@ -165,12 +165,12 @@ impl Config {
         {
             self.hosts.entry(name.clone()).or_insert_with(|| origin.clone());
         }
-        if self.hosts.len() <= MOST {
+        if self.hosts.len() <= MAX_HOSTS {
             return Ok(());
         }
         Err(Diagnostic {
             origin: origin.clone(),
-            reason: format!("there are more than {MOST} hosts; split the file"),
+            reason: format!("there are more than {MAX_HOSTS} hosts; split the file"),
         })
     }
 

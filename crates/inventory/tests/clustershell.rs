@@ -234,7 +234,7 @@ fn mistakes_in_groups_are_named_with_their_line() {
         ("racks: n1\n", 1, "a source must be a table"),
         ("racks:\n  r1:\n", 2, "a group is a set of hosts"),
         ("racks:\n  r1: n1\n  r2: {a: n1}\n", 3, "a group is a set of hosts"),
-        ("racks:\n  r1: n1\n  r2: 'n[1-3'\n", 3, "no partner"),
+        ("racks:\n  r1: n1\n  r2: 'n[1-3'\n", 3, "is unmatched"),
         ("racks:\n  r1:\n    - n1\n    - 'n[1-1000000000]'\n", 4, "more than 100000 hosts"),
         ("racks:\n  r1: n*\n", 2, "wildcards"),
         ("racks:\n  r1: '^/etc/passwd'\n", 2, "cannot name a file"),

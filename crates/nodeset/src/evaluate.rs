@@ -1,31 +1,31 @@
-//! Expressions: patterns, groups and files, joined by operators.
+//! Evaluates expressions: patterns, groups and files joined by operators.
 
 use std::collections::HashMap;
 
-use crate::{DEEPEST, MOST, NodeSet, NodeSetError, pattern};
+use crate::{MAX_GROUP_DEPTH, MAX_HOSTS, NodeSet, NodeSetError, pattern};
 
-/// Where groups and files come from. Everything that is returned is an expression again.
+/// A source of groups and files, whose contents are expressions again, one a line.
 pub trait Groups {
-    /// What stands for a group; `None` where there is no such group. The name is what follows the
-    /// `@`, with its source where one was written: `racks:r1`.
+    /// Returns the members of a group, or `None` where it does not exist. The name has no `@`, but
+    /// may begin with the name of a source: `racks:r1`.
     fn group(&self, name: &str) -> Result<Option<String>, String>;
 
-    /// What `@*` stands for: every host that is known.
+    /// Returns the members of `@*`: every known host.
     fn all(&self) -> Result<String, String>;
 
-    /// Refuses names with wildcards where they are not to be looked for among all hosts.
+    /// Refuses a name with wildcards where known hosts cannot be searched.
     fn check_wildcard(&self, _name: &str) -> Result<(), String> {
         Ok(())
     }
 
-    /// The content of a file of hosts.
+    /// Returns the content of a file of hosts.
     fn file(&self, path: &str) -> Result<String, String>;
 
-    /// The names of all groups, for the message that one is not among them.
+    /// Returns the names of all groups, for the message about an unknown one.
     fn names(&self) -> Vec<String>;
 }
 
-/// For expressions without groups and files.
+/// A source without groups and files.
 #[derive(Debug, Clone, Copy)]
 pub struct NoGroups;
 
@@ -48,15 +48,15 @@ impl Groups for NoGroups {
 }
 
 pub(crate) fn evaluate(expression: &str, groups: &dyn Groups) -> Result<NodeSet, NodeSetError> {
-    Evaluation { groups, inside: Vec::new(), known: HashMap::new() }.evaluate(expression)
+    Evaluation { groups, stack: Vec::new(), cache: HashMap::new() }.evaluate(expression)
 }
 
 struct Evaluation<'a> {
     groups: &'a dyn Groups,
-    /// The groups and files that are being looked up, each inside the one before it.
-    inside: Vec<String>,
-    /// What has been looked up: groups that many others share are evaluated once.
-    known: HashMap<String, NodeSet>,
+    /// The groups and files that are being evaluated, outermost first.
+    stack: Vec<String>,
+    /// Results by name, so that a group shared by many others is evaluated once.
+    cache: HashMap<String, NodeSet>,
 }
 
 #[derive(Clone, Copy)]
@@ -75,10 +75,10 @@ impl Evaluation<'_> {
         let mut operator = Operator::Union;
         let mut rest = expression.trim();
         loop {
-            let (operand, behind) = rest.split_at(operand_end(rest));
+            let (operand, tail) = rest.split_at(operand_end(rest));
             if operand.is_empty() {
                 let place = match rest.chars().next() {
-                    Some(sign) => format!("in front of {:?}", sign.to_string()),
+                    Some(symbol) => format!("in front of {:?}", symbol.to_string()),
                     None => "at the end".to_owned(),
                 };
                 return Err(missing(place));
@@ -90,17 +90,17 @@ impl Evaluation<'_> {
                 Operator::Intersection => set.intersection(&value),
                 Operator::SymmetricDifference => set.symmetric_difference(value),
             };
-            if set.len() > MOST {
+            if set.len() > MAX_HOSTS {
                 return Err(NodeSetError::TooMany { expression: expression.to_owned() });
             }
-            let trimmed = behind.trim_start();
+            let trimmed = tail.trim_start();
             if trimmed.is_empty() {
                 return Ok(set);
             }
-            let sign = trimmed.chars().next().filter(|sign| ",!&^".contains(*sign));
-            // Behind a blank, `^` begins the name of a file.
-            let sign = sign.filter(|sign| *sign != '^' || trimmed.len() == behind.len());
-            (operator, rest) = match sign {
+            let symbol = trimmed.chars().next().filter(|symbol| ",!&^".contains(*symbol));
+            // After a space, `^` begins the name of a file.
+            let symbol = symbol.filter(|symbol| *symbol != '^' || trimmed.len() == tail.len());
+            (operator, rest) = match symbol {
                 Some('!') => (Operator::Difference, &trimmed[1..]),
                 Some('&') => (Operator::Intersection, &trimmed[1..]),
                 Some('^') => (Operator::SymmetricDifference, &trimmed[1..]),
@@ -114,7 +114,7 @@ impl Evaluation<'_> {
     fn operand(&mut self, operand: &str) -> Result<NodeSet, NodeSetError> {
         if let Some(path) = operand.strip_prefix('^') {
             let text = self.groups.file(path).map_err(NodeSetError::Source)?;
-            return self.within(operand, |inner| inner.lines(&text, Some(path)));
+            return self.nested(operand, |inner| inner.lines(&text, Some(path)));
         }
         let Some(groups) = operand.strip_prefix('@') else {
             let names = pattern::expand(operand)?;
@@ -123,15 +123,15 @@ impl Evaluation<'_> {
             }
             self.groups.check_wildcard(operand).map_err(NodeSetError::Source)?;
             let all = self.all()?;
-            let meant = |host: &&str| names.iter().any(|name| pattern::matches(name, host));
-            return Ok(all.iter().filter(meant).collect());
+            let matches = |host: &&str| names.iter().any(|name| pattern::matches(name, host));
+            return Ok(all.iter().filter(matches).collect());
         };
         if groups == "*" {
             return self.all();
         }
         let mut set = NodeSet::default();
         for group in pattern::expand(groups)? {
-            if let Some(known) = self.known.get(&format!("@{group}")) {
+            if let Some(known) = self.cache.get(&format!("@{group}")) {
                 set = set.union(known.clone());
                 continue;
             }
@@ -139,22 +139,22 @@ impl Evaluation<'_> {
                 return Err(NodeSetError::UnknownGroup { group, known: self.groups.names() });
             };
             set =
-                set.union(self.within(&format!("@{group}"), |inner| inner.lines(&content, None))?);
+                set.union(self.nested(&format!("@{group}"), |inner| inner.lines(&content, None))?);
         }
         Ok(set)
     }
 
-    /// Every host that is known.
+    /// Evaluates `@*`: every known host.
     fn all(&mut self) -> Result<NodeSet, NodeSetError> {
-        if let Some(known) = self.known.get("@*") {
+        if let Some(known) = self.cache.get("@*") {
             return Ok(known.clone());
         }
         let all = self.groups.all().map_err(NodeSetError::Source)?;
-        self.within("@*", |inner| inner.lines(&all, None))
+        self.nested("@*", |inner| inner.lines(&all, None))
     }
 
-    /// Each line is an expression; an empty group or file is an empty set. Of a file, mistakes are
-    /// told with their place.
+    /// Returns the union of the expressions in `text`, one a line; empty text is an empty set.
+    /// Errors in a file get its path and the line.
     fn lines(&mut self, text: &str, file: Option<&str>) -> Result<NodeSet, NodeSetError> {
         let mut set = NodeSet::default();
         for (line, number) in text.lines().zip(1..) {
@@ -166,30 +166,31 @@ impl Evaluation<'_> {
         Ok(set)
     }
 
-    fn within(
+    /// Evaluates a group or file inside those on the stack, and caches the result.
+    fn nested(
         &mut self,
         name: &str,
-        look_up: impl FnOnce(&mut Self) -> Result<NodeSet, NodeSetError>,
+        evaluate: impl FnOnce(&mut Self) -> Result<NodeSet, NodeSetError>,
     ) -> Result<NodeSet, NodeSetError> {
-        if let Some(at) = self.inside.iter().position(|outer| outer == name) {
-            let mut circle = self.inside.split_off(at);
-            circle.push(name.to_owned());
-            return Err(NodeSetError::Circle { circle });
+        if let Some(at) = self.stack.iter().position(|outer| outer == name) {
+            let mut cycle = self.stack.split_off(at);
+            cycle.push(name.to_owned());
+            return Err(NodeSetError::Cycle { cycle });
         }
-        if self.inside.len() == DEEPEST {
+        if self.stack.len() == MAX_GROUP_DEPTH {
             return Err(NodeSetError::TooDeep { group: name.to_owned() });
         }
-        self.inside.push(name.to_owned());
-        let set = look_up(self);
-        self.inside.pop();
+        self.stack.push(name.to_owned());
+        let set = evaluate(self);
+        self.stack.pop();
         if let Ok(set) = &set {
-            self.known.insert(name.to_owned(), set.clone());
+            self.cache.insert(name.to_owned(), set.clone());
         }
         set
     }
 }
 
-/// With the file and the line, where none are told yet.
+/// Adds the file and the line to an error that has none yet.
 fn in_file(error: NodeSetError, file: Option<&str>, line: usize) -> NodeSetError {
     match (file, &error) {
         (
@@ -205,18 +206,18 @@ fn in_file(error: NodeSetError, file: Option<&str>, line: usize) -> NodeSetError
     }
 }
 
-/// Where an operand ends: at an operator or a blank outside of brackets. The path of a file or of a
-/// unix socket ends only at a comma or a blank.
+/// Returns the end of the operand at the start of `text`: an operator or a space outside brackets.
+/// The path of a file or a Unix socket ends only at a comma or a space.
 fn operand_end(text: &str) -> usize {
     let path = text.starts_with('^') || text.starts_with("unix:");
-    let mut inside = false;
-    for (at, sign) in text.char_indices() {
-        match sign {
-            '[' if !path => inside = true,
-            ']' => inside = false,
-            ',' if !inside => return at,
-            '!' | '&' | '^' if !inside && !path => return at,
-            _ if sign.is_whitespace() && !inside => return at,
+    let mut in_brackets = false;
+    for (at, symbol) in text.char_indices() {
+        match symbol {
+            '[' if !path => in_brackets = true,
+            ']' => in_brackets = false,
+            ',' if !in_brackets => return at,
+            '!' | '&' | '^' if !in_brackets && !path => return at,
+            _ if symbol.is_whitespace() && !in_brackets => return at,
             _ => {}
         }
     }

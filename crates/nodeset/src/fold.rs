@@ -1,14 +1,15 @@
-//! From names back to patterns: the numbers of names that are otherwise alike become ranges,
-//! dimension by dimension.
+//! Folds names into patterns: the numbers of names that are otherwise equal become ranges, one
+//! dimension at a time.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::name::{Name, Piece, compare_digits};
 
-/// Digits of one dimension, in the order in which people count.
+/// The numbers of one dimension.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Numbers(BTreeSet<Digits>);
 
+/// A number as written, ordered by value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Digits(String);
 
@@ -24,17 +25,20 @@ impl PartialOrd for Digits {
     }
 }
 
-/// A product of sets of numbers: as many as the name has runs of digits.
+/// A Cartesian product: one set of numbers for each run of digits in the name.
 type Product = Vec<Numbers>;
 
+/// The texts of a name, with `None` for each run of digits between them.
+type Skeleton<'a> = Vec<Option<&'a str>>;
+
+/// Returns the shortest expression found for `names`.
 pub(crate) fn fold(names: &BTreeSet<Name>) -> String {
-    // What the names have in common: their texts, with a place for each run of digits.
-    let mut alike: BTreeMap<Vec<Option<&str>>, Vec<Product>> = BTreeMap::new();
-    let mut order: Vec<Vec<Option<&str>>> = Vec::new();
+    let mut products: BTreeMap<Skeleton, Vec<Product>> = BTreeMap::new();
+    let mut order: Vec<Skeleton> = Vec::new();
     for name in names {
         let mut skeleton = Vec::new();
         let mut numbers = Vec::new();
-        // The numbers of an address in brackets or of a path are no range.
+        // The numbers in a bracketed address or a path are not folded.
         let whole = name.as_str().contains('[') || name.as_str().starts_with("unix:");
         let pieces: Vec<Piece> =
             if whole { vec![Piece::Text(name.as_str())] } else { name.pieces().collect() };
@@ -47,21 +51,21 @@ pub(crate) fn fold(names: &BTreeSet<Name>) -> String {
                 }
             }
         }
-        if !alike.contains_key(&skeleton) {
+        if !products.contains_key(&skeleton) {
             order.push(skeleton.clone());
         }
-        alike.entry(skeleton).or_default().push(numbers);
+        products.entry(skeleton).or_default().push(numbers);
     }
     let mut folded = Vec::new();
     for skeleton in order {
-        for product in merge(alike.remove(&skeleton).unwrap_or_default()) {
+        for product in merge(products.remove(&skeleton).unwrap_or_default()) {
             folded.push(write(&skeleton, &product));
         }
     }
     folded.join(",")
 }
 
-/// Joins products that differ in one dimension only, until none do.
+/// Joins products that differ in a single dimension, until none do.
 fn merge(mut products: Vec<Product>) -> Vec<Product> {
     let dimensions = products.first().map_or(0, Vec::len);
     loop {
@@ -91,6 +95,7 @@ fn merge(mut products: Vec<Product>) -> Vec<Product> {
     }
 }
 
+/// Writes a product as a pattern.
 fn write(skeleton: &[Option<&str>], product: &Product) -> String {
     let mut text = String::new();
     let mut numbers = product.iter();
@@ -105,10 +110,11 @@ fn write(skeleton: &[Option<&str>], product: &Product) -> String {
 }
 
 impl Numbers {
+    /// Returns the numbers as ranges in brackets; a single number needs no brackets.
     fn ranges(&self) -> String {
         let mut left = self.0.clone();
         let mut runs: Vec<(Digits, Digits)> = Vec::new();
-        // Zeros in front first: 09 goes on with 10, and so 10 must not have been taken by 9.
+        // Start with the padded numbers: 09 continues with 10, so the run of 9 must not take 10.
         let padded = |digits: &&Digits| digits.0.len() > 1 && digits.0.starts_with('0');
         let starts =
             self.0.iter().filter(padded).chain(self.0.iter().filter(|digits| !padded(digits)));
@@ -141,10 +147,10 @@ impl Numbers {
     }
 }
 
-/// The next number of the same width; 99 is followed by 100. `None` where a range could not say it.
+/// Returns the next number, of the same width at least; `None` after the largest a range can hold.
 fn successor(digits: &Digits) -> Option<Digits> {
     let next = digits.0.parse::<u64>().ok()?.checked_add(1)?.to_string();
-    // Names that nobody has measured come here: format! would panic where they are very wide.
+    // The width is not bounded here, and format! panics where it is very large.
     let zeros = "0".repeat(digits.0.len().saturating_sub(next.len()));
     Some(Digits(zeros + &next))
 }

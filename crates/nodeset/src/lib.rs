@@ -1,21 +1,21 @@
-//! Sets of hosts as people write them: `lab[01-40,52]`, `@group`, unions and differences, and the
-//! way back to the shortest form.
+//! Parses and evaluates expressions for sets of hosts, such as `lab[01-40,52]` or `@group!lab07`,
+//! and folds a set back to its shortest form.
 //!
-//! The notation is ClusterShell's (`cluset(1)`, nodeset syntax). A number's leading zeros belong to
-//! its name: `lab1` and `lab01` are two hosts. Operators are evaluated from left to right, none
-//! binds tighter than another:
+//! The notation is ClusterShell's (`cluset(1)`, nodeset syntax). Leading zeros are part of a name:
+//! `lab1` and `lab01` are two hosts. Operators have equal precedence and are evaluated from left to
+//! right:
 //!
 //! | written | means |
 //! | --- | --- |
 //! | `lab[01-03,07]` | lab01, lab02, lab03, lab07; `[1-9/2]` takes every second |
 //! | `rack[1-2]n[1-4]` | every pair: several dimensions |
-//! | `lab*`, `node?[1-2]` | those of the known hosts (`@*`) that are called so |
+//! | `lab*`, `node?[1-2]` | the known hosts (`@*`) whose names match |
 //! | `A,B` or `A B` | union |
 //! | `A!B` | difference |
 //! | `A&B` | intersection |
-//! | `A^B` | in one of the two, not in both |
-//! | `@name`, `@source:name`, `@*` | a group, a group of a named source, everything |
-//! | `^file` | what stands in a file, `#` begins a comment |
+//! | `A^B` | symmetric difference |
+//! | `@name`, `@source:name`, `@*` | a group, a group of a named source, all known hosts |
+//! | `^file` | the hosts listed in a file, one expression a line; `#` begins a comment |
 //!
 //! ```
 //! use labsh_nodeset::{NodeSet, NoGroups};
@@ -39,45 +39,44 @@ pub use evaluate::{Groups, NoGroups};
 
 use name::Name;
 
-/// No expression gives more hosts than this: a slip of the finger must not fill the memory.
-pub const MOST: usize = 100_000;
+/// The largest number of hosts in a set, so that a typing error cannot exhaust memory.
+pub const MAX_HOSTS: usize = 100_000;
 
-/// No name, and no name of a group, has more bytes than this: [`MOST`] of them must not fill the
-/// memory either.
-pub const LONGEST: usize = 1000;
+/// The longest name of a host or a group, in bytes, which bounds the memory of [`MAX_HOSTS`] names.
+pub const MAX_NAME_BYTES: usize = 1000;
 
-/// Groups and files stand within each other no deeper than this.
-pub const DEEPEST: usize = 100;
+/// How deeply groups and files may be nested.
+pub const MAX_GROUP_DEPTH: usize = 100;
 
-/// Hosts, each once, in the order in which people count: lab2 before lab10.
+/// A set of host names in natural order: lab2 comes before lab10.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct NodeSet {
     names: BTreeSet<Name>,
 }
 
-/// Why an expression is no set of hosts.
+/// An error in an expression.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NodeSetError {
-    /// An operator without something on both sides, or nothing at all.
+    /// An operator lacks an operand, or the expression is empty.
     #[error("{expression:?}: a host is missing {place}; write for example lab[01-40]")]
     Missing {
-        /// What was being read.
+        /// The expression.
         expression: String,
-        /// Where.
+        /// Where the operand is missing.
         place: String,
     },
-    /// A bracket without its partner.
+    /// A bracket is unmatched.
     #[error(
-        "{expression:?}: the bracket at position {position} has no partner; write for example \
+        "{expression:?}: the bracket at position {position} is unmatched; write for example \
          lab[01-40]"
     )]
     Bracket {
-        /// What was being read.
+        /// The expression.
         expression: String,
-        /// Of the bracket, counted from 1 in characters.
+        /// The position of the bracket, counted from 1 in characters.
         position: usize,
     },
-    /// What stands between brackets is no list of ranges.
+    /// The text in brackets is not a list of ranges.
     #[error("[{range}]: {reason}; write numbers and ranges, for example [01-40,52] or [1-9/2]")]
     Range {
         /// The text between the brackets.
@@ -85,68 +84,75 @@ pub enum NodeSetError {
         /// What is wrong with it.
         reason: &'static str,
     },
-    /// More than [`MOST`] hosts.
-    #[error("{expression:?} are more than {MOST} hosts; is there a digit too many?")]
+    /// The set has more than [`MAX_HOSTS`] hosts.
+    #[error("{expression:?} is more than {MAX_HOSTS} hosts; is there a digit too many?")]
     TooMany {
-        /// What was being read.
+        /// The expression.
         expression: String,
     },
-    /// A name of more than [`LONGEST`] bytes.
-    #[error("a name that begins with {beginning:?} is longer than {LONGEST} bytes; shorten it")]
+    /// A name has more than [`MAX_NAME_BYTES`] bytes.
+    #[error(
+        "a name that begins with {beginning:?} is longer than {MAX_NAME_BYTES} bytes; shorten it"
+    )]
     TooLong {
-        /// Enough of it to find it by.
+        /// The first 40 characters of the pattern that holds the name.
         beginning: String,
     },
     /// No group has this name.
-    #[error("there is no group {group:?}{}", and_known(.group, .known))]
+    #[error("there is no group {group:?}{}", known_groups(.group, .known))]
     UnknownGroup {
-        /// The name, as it was written behind the `@`.
+        /// The name without the `@`.
         group: String,
-        /// Names that do exist.
+        /// The names of all groups.
         known: Vec<String>,
     },
-    /// A group is, by way of others, part of itself.
-    #[error("the groups go round in a circle: {}", .circle.join(" → "))]
-    Circle {
-        /// The groups on the way, the first again as the last.
-        circle: Vec<String>,
+    /// A group contains itself, directly or through others.
+    #[error("the groups form a cycle: {}", .cycle.join(" → "))]
+    Cycle {
+        /// The groups of the cycle; the first is repeated at the end.
+        cycle: Vec<String>,
     },
-    /// Groups within groups, more than [`DEEPEST`].
-    #[error("{group}: more than {DEEPEST} groups within groups; name the hosts in fewer steps")]
+    /// Groups and files are nested deeper than [`MAX_GROUP_DEPTH`].
+    #[error(
+        "{group}: groups are nested more than {MAX_GROUP_DEPTH} deep; name the hosts in fewer \
+         steps"
+    )]
     TooDeep {
-        /// The group or the file that would be one too many, as it is written.
+        /// The group or file that exceeds the limit, as written.
         group: String,
     },
-    /// A file holds a line that is none of these.
+    /// A line of a file holds an error.
     #[error("{path}:{line}: {error}")]
     InFile {
-        /// The file, as it is written behind the `^`.
+        /// The path after the `^`.
         path: String,
-        /// Counted from 1.
+        /// The line, counted from 1.
         line: usize,
-        /// What is wrong with it.
+        /// The error in that line.
         error: Box<NodeSetError>,
     },
-    /// A group or a file cannot be read.
+    /// The source of groups and files reported an error.
     #[error("{0}")]
     Source(String),
 }
 
-/// More names than these would hide the one that is looked for.
-const NAMES: usize = 12;
+/// How many known groups the message for an unknown one lists.
+const MAX_LISTED_GROUPS: usize = 12;
 
-fn and_known(group: &str, names: &[String]) -> String {
+/// Returns the rest of the message for an unknown group: the most similar name, and existing names.
+fn known_groups(group: &str, names: &[String]) -> String {
     if names.is_empty() {
         return "; none are configured".to_owned();
     }
     let mut nearest: Vec<(f64, &str)> =
         names.iter().map(|name| (strsim::jaro_winkler(group, name), name.as_str())).collect();
     nearest.sort_by(|one, other| other.0.total_cmp(&one.0));
-    let guess = nearest.first().filter(|(likeness, _)| *likeness > 0.8);
+    let guess = nearest.first().filter(|(similarity, _)| *similarity > 0.8);
     let guess = guess.map_or_else(String::new, |(_, name)| format!("; perhaps @{name}"));
-    let mut known: Vec<&str> = nearest.iter().take(NAMES).map(|(_, name)| *name).collect();
+    let mut known: Vec<&str> =
+        nearest.iter().take(MAX_LISTED_GROUPS).map(|(_, name)| *name).collect();
     known.sort_unstable();
-    let more = if names.len() > NAMES { ", …" } else { "" };
+    let more = if names.len() > MAX_LISTED_GROUPS { ", …" } else { "" };
     format!("{guess}; there are: {}{more}", known.join(", "))
 }
 
@@ -155,70 +161,69 @@ impl NodeSet {
     ///
     /// # Errors
     ///
-    /// See [`NodeSetError`]; every text in one is fit to be shown after escaping.
+    /// See [`NodeSetError`]. Its texts quote the input: escape control characters before printing.
     pub fn parse(expression: &str, groups: &dyn Groups) -> Result<Self, NodeSetError> {
         evaluate::evaluate(expression, groups)
     }
 
-    /// A set of these very names; nothing in them is a notation.
+    /// Returns the set of these names, taken literally.
     pub fn of<T: Into<String>>(names: impl IntoIterator<Item = T>) -> Self {
         names.into_iter().collect()
     }
 
-    /// How many hosts there are.
+    /// Returns the number of hosts.
     pub fn len(&self) -> usize {
         self.names.len()
     }
 
-    /// Whether there is none.
+    /// Returns whether the set has no host.
     pub fn is_empty(&self) -> bool {
         self.names.is_empty()
     }
 
-    /// Whether this host is in it.
+    /// Returns whether the set holds the host `name`.
     pub fn contains(&self, name: &str) -> bool {
         self.names.contains(&Name::new(name.to_owned()))
     }
 
-    /// The names in order.
+    /// Returns an iterator over the names in order.
     pub fn iter(&self) -> Iter<'_> {
         Iter(self.names.iter())
     }
 
-    /// Those that are in one of the two or in both.
+    /// Returns the hosts that are in either set.
     #[must_use]
     pub fn union(mut self, other: Self) -> Self {
         if self.is_empty() {
-            // Every expression begins so: what is in order already need not be put in order name by
-            // name.
+            // Every evaluation begins with an empty set: avoid inserting the names one by one.
             return other;
         }
         self.names.extend(other.names);
         self
     }
 
-    /// Those that are not in the other.
+    /// Returns the hosts that are not in `other`.
     #[must_use]
     pub fn difference(mut self, other: &Self) -> Self {
         self.names.retain(|name| !other.names.contains(name));
         self
     }
 
-    /// Those that are in both.
+    /// Returns the hosts that are in both sets.
     #[must_use]
     pub fn intersection(mut self, other: &Self) -> Self {
         self.names.retain(|name| other.names.contains(name));
         self
     }
 
-    /// Those that are in exactly one of the two.
+    /// Returns the hosts that are in exactly one of the two sets.
     #[must_use]
     pub fn symmetric_difference(self, other: Self) -> Self {
         Self { names: self.names.symmetric_difference(&other.names).cloned().collect() }
     }
 }
 
-/// The names of a set, in order.
+/// An iterator over the names of a set, in order.
 #[derive(Debug, Clone)]
 pub struct Iter<'a>(btree_set::Iter<'a, Name>);
 
@@ -245,7 +250,7 @@ impl<T: Into<String>> FromIterator<T> for NodeSet {
     }
 }
 
-/// The shortest form: evaluated again it gives the same set.
+/// Writes the folded form, which parses to the same set.
 impl fmt::Display for NodeSet {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.pad(&fold::fold(&self.names))

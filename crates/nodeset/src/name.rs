@@ -1,11 +1,11 @@
-//! A host's name, ordered as people count: by its texts and its numbers in turn.
+//! A host's name in natural order: its texts and its numbers are compared in turn.
 
 use std::cmp::Ordering;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Name(String);
 
-/// A run of digits, or what stands between two of them.
+/// A run of digits, or the text between two runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Piece<'a> {
     Text(&'a str),
@@ -27,15 +27,15 @@ impl Name {
             let digits = rest.bytes().next()?.is_ascii_digit();
             let end =
                 rest.bytes().position(|byte| byte.is_ascii_digit() != digits).unwrap_or(rest.len());
-            let (piece, behind) = rest.split_at(end);
-            rest = behind;
+            let (piece, tail) = rest.split_at(end);
+            rest = tail;
             Some(if digits { Piece::Digits(piece) } else { Piece::Text(piece) })
         })
     }
 }
 
-/// By value, however long they are; where the values are equal, the one with fewer zeros in front
-/// is first.
+/// Compares two numbers of any length by value; of equal ones, the one with fewer leading zeros
+/// comes first.
 pub(crate) fn compare_digits(one: &str, other: &str) -> Ordering {
     fn value(digits: &str) -> (usize, &str, usize) {
         let value = digits.trim_start_matches('0');
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_counted_and_not_spelt() {
+    fn numbers_are_compared_by_value() {
         assert_eq!(
             sorted(&["lab10", "lab9", "lab2-ib1", "lab2"]),
             ["lab2", "lab2-ib1", "lab9", "lab10"]

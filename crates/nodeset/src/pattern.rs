@@ -1,69 +1,72 @@
-//! One pattern such as `rack[1-2]n[01-04]`, and the names that it stands for.
+//! Expands a pattern such as `rack[1-2]n[01-04]` into names, and matches names with wildcards.
 
-use crate::{LONGEST, MOST, NodeSetError};
+use crate::{MAX_HOSTS, MAX_NAME_BYTES, NodeSetError};
 
-/// All names of a pattern, in the order in which it writes them.
+/// Returns all names of a pattern, in the order of its ranges.
 pub(crate) fn expand(pattern: &str) -> Result<Vec<String>, NodeSetError> {
     let mut names = vec![String::new()];
     let mut rest = pattern;
-    // Of the longest of them, so that what is too much is known before it is made.
+    // The length of the longest name, checked before any name is built.
     let mut length = 0;
     let mut grow = |by: usize| {
         length += by;
         let too_long = || NodeSetError::TooLong { beginning: pattern.chars().take(40).collect() };
-        (length <= LONGEST).then_some(()).ok_or_else(too_long)
+        (length <= MAX_NAME_BYTES).then_some(()).ok_or_else(too_long)
     };
     while !rest.is_empty() {
         let position = |at: &str| pattern[..pattern.len() - at.len()].chars().count() + 1;
-        let unpaired = |at: &str| NodeSetError::Bracket {
+        let unmatched = |at: &str| NodeSetError::Bracket {
             expression: pattern.to_owned(),
             position: position(at),
         };
         let literal_end = rest.find(['[', ']']).unwrap_or(rest.len());
-        let (literal, behind) = rest.split_at(literal_end);
+        let (literal, tail) = rest.split_at(literal_end);
         grow(literal.len())?;
-        names.iter_mut().for_each(|name| name.push_str(literal));
-        rest = behind;
+        for name in &mut names {
+            name.push_str(literal);
+        }
+        rest = tail;
         let Some(inner) = rest.strip_prefix('[') else {
             if rest.is_empty() {
                 break;
             }
-            return Err(unpaired(rest));
+            return Err(unmatched(rest));
         };
-        let Some((list, behind)) = inner.split_once(']') else { return Err(unpaired(rest)) };
+        let Some((list, tail)) = inner.split_once(']') else { return Err(unmatched(rest)) };
         if list.contains('[') {
-            return Err(unpaired(rest));
+            return Err(unmatched(rest));
         }
         if is_ipv6(list) {
             grow(list.len() + 2)?;
-            names.iter_mut().for_each(|name| *name = format!("{name}[{list}]"));
+            for name in &mut names {
+                *name = format!("{name}[{list}]");
+            }
         } else {
             grow(list.split([',', '-', '/']).map(str::len).max().unwrap_or(0))?;
-            let numbers = numbers(list, MOST / names.len()).map_err(|wrong| {
-                wrong.unwrap_or_else(|| NodeSetError::TooMany { expression: pattern.to_owned() })
+            let numbers = numbers(list, MAX_HOSTS / names.len()).map_err(|error| {
+                error.unwrap_or_else(|| NodeSetError::TooMany { expression: pattern.to_owned() })
             })?;
             names = names
                 .iter()
                 .flat_map(|name| numbers.iter().map(move |number| format!("{name}{number}")))
                 .collect();
         }
-        rest = behind;
+        rest = tail;
     }
     Ok(names)
 }
 
-/// Whether this stands for those of the known hosts that are called so. A path may hold these signs
-/// itself.
+/// Returns whether a pattern has wildcards. In the path of a Unix socket they are literal.
 pub(crate) fn has_wildcard(pattern: &str) -> bool {
     pattern.contains(['*', '?']) && !pattern.starts_with("unix:")
 }
 
-/// Whether a host is called so: `*` is anything, `?` is one character.
+/// Returns whether `host` matches: `*` stands for any text, `?` for one character.
 pub(crate) fn matches(pattern: &str, host: &str) -> bool {
     let (pattern, host): (Vec<char>, Vec<char>) =
         (pattern.chars().collect(), host.chars().collect());
     let (mut at, mut position) = (0, 0);
-    // The last `*`, and where what it stands for ends so far.
+    // The last `*`, and the end of the text that it matches so far.
     let mut star: Option<(usize, usize)> = None;
     while position < host.len() {
         match (pattern.get(at), star) {
@@ -71,7 +74,7 @@ pub(crate) fn matches(pattern: &str, host: &str) -> bool {
                 star = Some((at, position));
                 at += 1;
             }
-            (Some(sign), _) if *sign == '?' || *sign == host[position] => {
+            (Some(symbol), _) if *symbol == '?' || *symbol == host[position] => {
                 at += 1;
                 position += 1;
             }
@@ -82,44 +85,44 @@ pub(crate) fn matches(pattern: &str, host: &str) -> bool {
             (_, None) => return false,
         }
     }
-    pattern[at..].iter().all(|sign| *sign == '*')
+    pattern[at..].iter().all(|symbol| *symbol == '*')
 }
 
-/// `[::1]` is an address with its brackets, not a range.
+/// Returns whether the text in brackets is an IPv6 address, as in `[::1]`, not a list of ranges.
 fn is_ipv6(list: &str) -> bool {
     list.contains(':')
 }
 
-/// The numbers of a list of ranges; `Err(None)` where they are more than `most`.
-fn numbers(list: &str, most: usize) -> Result<Vec<String>, Option<NodeSetError>> {
-    let wrong = |reason| Some(NodeSetError::Range { range: list.to_owned(), reason });
+/// Returns the numbers of a list of ranges; `Err(None)` where there are more than `limit`.
+fn numbers(list: &str, limit: usize) -> Result<Vec<String>, Option<NodeSetError>> {
+    let invalid = |reason| Some(NodeSetError::Range { range: list.to_owned(), reason });
     let mut numbers = Vec::new();
     for range in list.split(',').map(str::trim) {
         let (range, step) = match range.split_once('/') {
             Some((range, step)) => (range, step.parse().ok().filter(|step| *step > 0)),
             None => (range, Some(1)),
         };
-        let Some(step) = step else { return Err(wrong("a step is a whole number from 1")) };
+        let Some(step) = step else { return Err(invalid("a step is a whole number from 1")) };
         let (first, last) = range.split_once('-').unwrap_or((range, range));
         if first.is_empty() || last.is_empty() {
-            return Err(wrong("a number is missing"));
+            return Err(invalid("a number is missing"));
         }
         let number = |text: &str| {
             if !text.bytes().all(|byte| byte.is_ascii_digit()) {
-                return Err(wrong("that is no number"));
+                return Err(invalid("that is not a number"));
             }
-            text.parse::<u64>().map_err(|_| wrong("that number is too large"))
+            text.parse::<u64>().map_err(|_| invalid("that number is too large"))
         };
         let (start, end) = (number(first)?, number(last)?);
         if start > end {
-            return Err(wrong("it counts backwards"));
+            return Err(invalid("it counts backwards"));
         }
-        // [01-3] could mean 01 to 03 or 01 to 3.
+        // [01-3] is ambiguous: 01 to 03, or 01 to 3.
         let padded = |text: &str| text.len() > 1 && text.starts_with('0');
         if (padded(first) || padded(last)) && first.len() != last.len() {
-            return Err(wrong("the first and the last number have different widths"));
+            return Err(invalid("the first and the last number have different widths"));
         }
-        if (end - start) / step >= (most - numbers.len()) as u64 {
+        if (end - start) / step >= (limit - numbers.len()) as u64 {
             return Err(None);
         }
         let width = first.len();
@@ -141,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn wildcards_stand_for_any_text_and_for_any_character() {
+    fn wildcards_match_any_text_and_any_character() {
         for (pattern, host) in [
             ("*", "a"),
             ("*", ""),

@@ -1,4 +1,4 @@
-//! Node sets, held against ClusterShell's own.
+//! Compares the results of expressions with ClusterShell's own.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-/// How the tests of the programs treat what is missing.
+/// What the end-to-end tests do where a tool is not installed.
 #[path = "../../../tests/support/tools.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod tools;
@@ -16,12 +16,12 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 
-/// A program of ClusterShell's.
+/// Returns the path of `clush`, one of ClusterShell's programs.
 fn clush() -> Option<PathBuf> {
     tools::need("clush", "apt-get install clustershell")
 }
 
-/// What ClusterShell makes of each expression: the folded set and its names, or its complaint.
+/// Returns ClusterShell's result for each expression: the folded set and its names, or an error.
 fn oracle(clush: &Path, expressions: &[String]) -> Vec<Result<(String, BTreeSet<String>), String>> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/oracle.py");
     let mut child = tools::program(tools::python_of(clush))
@@ -43,7 +43,7 @@ fn oracle(clush: &Path, expressions: &[String]) -> Vec<Result<(String, BTreeSet<
     let answers: Vec<_> = text
         .lines()
         .map(|line| match line.split_once('\t').expect("two fields") {
-            ("error", complaint) => Err(complaint.to_owned()),
+            ("error", message) => Err(message.to_owned()),
             (folded, names) => {
                 Ok((folded.to_owned(), names.split_whitespace().map(str::to_owned).collect()))
             }
@@ -53,7 +53,7 @@ fn oracle(clush: &Path, expressions: &[String]) -> Vec<Result<(String, BTreeSet<
     answers
 }
 
-/// So many values of a strategy, the same each time.
+/// Returns `count` values of a strategy, the same in every run.
 fn values<T: std::fmt::Debug>(count: usize, strategy: impl Strategy<Value = T>) -> Vec<T> {
     let mut runner = TestRunner::deterministic();
     (0..count).map(|_| strategy.new_tree(&mut runner).unwrap().current()).collect()
@@ -95,23 +95,22 @@ fn expression() -> impl Strategy<Value = String> {
 }
 
 #[test]
-fn expressions_mean_what_clustershell_means() {
+fn expressions_have_the_same_hosts_as_in_clustershell() {
     let Some(clush) = clush() else { return };
     let expressions = values(600, expression());
     let mut lengths = (0, 0);
     for (expression, answer) in expressions.iter().zip(oracle(&clush, &expressions)) {
-        let (folded, names) =
-            answer.unwrap_or_else(|complaint| panic!("{expression}: {complaint}"));
+        let (folded, names) = answer.unwrap_or_else(|message| panic!("{expression}: {message}"));
         let ours = NodeSet::parse(expression, &NoGroups).unwrap();
         assert_eq!(ours.iter().map(str::to_owned).collect::<BTreeSet<_>>(), names, "{expression}");
         lengths = (lengths.0 + ours.to_string().len(), lengths.1 + folded.len());
     }
-    // More than one dimension can be folded in several ways: on the whole, ours is no longer.
+    // Several dimensions can be folded in different ways; in total, ours are hardly longer.
     assert!(lengths.0 <= lengths.1 + lengths.1 / 20, "{lengths:?}");
 }
 
 #[test]
-fn one_dimension_is_folded_as_clustershell_does() {
+fn one_dimension_is_folded_as_in_clustershell() {
     let Some(clush) = clush() else { return };
     let ranges = |width: usize| {
         let range = (0..130_u32, 0..20_u32)
@@ -122,7 +121,7 @@ fn one_dimension_is_folded_as_clustershell_does() {
     let expressions: Vec<String> =
         lists.map(|ranges| format!("lab[{}]-ib", ranges.join(","))).collect();
     for (expression, answer) in expressions.iter().zip(oracle(&clush, &expressions)) {
-        let (folded, _) = answer.unwrap_or_else(|complaint| panic!("{expression}: {complaint}"));
+        let (folded, _) = answer.unwrap_or_else(|message| panic!("{expression}: {message}"));
         assert_eq!(
             NodeSet::parse(expression, &NoGroups).unwrap().to_string(),
             folded,
@@ -132,7 +131,7 @@ fn one_dimension_is_folded_as_clustershell_does() {
 }
 
 #[test]
-fn what_we_fold_clustershell_unfolds() {
+fn clustershell_expands_our_folded_sets_to_the_same_hosts() {
     let Some(clush) = clush() else { return };
     let expressions = values(400, expression());
     let sets: Vec<NodeSet> =
@@ -147,27 +146,27 @@ fn what_we_fold_clustershell_unfolds() {
                     "{folded}"
                 );
             }
-            Err(complaint) => assert!(set.is_empty(), "{folded}: {complaint}"),
+            Err(message) => assert!(set.is_empty(), "{folded}: {message}"),
         }
     }
 }
 
 #[test]
-fn mistakes_are_mistakes_to_both() {
+fn invalid_expressions_are_refused_by_both() {
     let Some(clush) = clush() else { return };
-    let wrong: Vec<String> =
+    let invalid: Vec<String> =
         ["n[5-3]", "n[1", "n1]", "n[]", "n[01-3]", "n[1-03]", "n[a-b]", "n[1-2", "n[1,]"]
             .map(str::to_owned)
             .to_vec();
-    for (expression, answer) in wrong.iter().zip(oracle(&clush, &wrong)) {
-        assert!(answer.is_err(), "ClusterShell takes {expression}");
+    for (expression, answer) in invalid.iter().zip(oracle(&clush, &invalid)) {
+        assert!(answer.is_err(), "ClusterShell accepts {expression}");
         assert!(NodeSet::parse(expression, &NoGroups).is_err(), "{expression}");
     }
 }
 
 proptest! {
     #[test]
-    fn folding_loses_nothing(expression in expression()) {
+    fn a_folded_set_parses_to_the_same_set(expression in expression()) {
         let set = NodeSet::parse(&expression, &NoGroups).unwrap();
         if !set.is_empty() {
             prop_assert_eq!(&NodeSet::parse(&set.to_string(), &NoGroups).unwrap(), &set);
@@ -175,14 +174,14 @@ proptest! {
     }
 
     #[test]
-    fn no_text_is_too_much(text in "[a-z0-9\\[\\],!&^@/ :*-]{0,40}") {
+    fn no_text_causes_a_panic(text in "[a-z0-9\\[\\],!&^@/ :*-]{0,40}") {
         if let Some(set) = NodeSet::parse(&text, &NoGroups).ok().filter(|set| !set.is_empty()) {
             prop_assert_eq!(&NodeSet::parse(&set.to_string(), &NoGroups).unwrap(), &set);
         }
     }
 
     #[test]
-    fn names_that_hold_the_notation_do_not_panic(names in prop::collection::vec(".{0,12}", 0..6)) {
+    fn names_with_operators_do_not_panic(names in prop::collection::vec(".{0,12}", 0..6)) {
         let set = NodeSet::of(names);
         prop_assert!(!set.to_string().is_empty() || set.len() <= 1);
     }

@@ -1,13 +1,13 @@
-//! Groups of groups, files, and what can be wrong with them.
+//! Nested groups, files, wildcards, and the errors in them.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
 
-use labsh_nodeset::{Groups, MOST, NodeSet, NodeSetError};
+use labsh_nodeset::{Groups, MAX_HOSTS, NodeSet, NodeSetError};
 
-struct Room(BTreeMap<&'static str, &'static str>);
+struct TestGroups(BTreeMap<&'static str, &'static str>);
 
-impl Groups for Room {
+impl Groups for TestGroups {
     fn group(&self, name: &str) -> Result<Option<String>, String> {
         Ok(self.0.get(name).map(|content| (*content).to_owned()))
     }
@@ -32,8 +32,8 @@ impl Groups for Room {
     }
 }
 
-fn room() -> Room {
-    Room(BTreeMap::from([
+fn groups() -> TestGroups {
+    TestGroups(BTreeMap::from([
         ("a", "lab[01-03]"),
         ("b", "@a,lab07"),
         ("rack1", "lab01"),
@@ -48,15 +48,15 @@ fn room() -> Room {
 }
 
 fn folded(expression: &str) -> String {
-    NodeSet::parse(expression, &room()).unwrap().to_string()
+    NodeSet::parse(expression, &groups()).unwrap().to_string()
 }
 
 fn error(expression: &str) -> NodeSetError {
-    NodeSet::parse(expression, &room()).unwrap_err()
+    NodeSet::parse(expression, &groups()).unwrap_err()
 }
 
 #[test]
-fn groups_are_sets_like_any_other() {
+fn groups_can_be_operands() {
     assert_eq!(folded("@b"), "lab[01-03,07]");
     assert_eq!(folded("@*!@b"), "lab[04-06,08-10]");
     assert_eq!(folded("@b&@a"), "lab[01-03]");
@@ -67,7 +67,7 @@ fn groups_are_sets_like_any_other() {
 }
 
 #[test]
-fn wildcards_are_for_hosts_that_are_known() {
+fn wildcards_match_known_hosts() {
     assert_eq!(folded("lab*"), "lab[01-10]");
     assert_eq!(folded("lab0?!lab0[1-3]"), "lab[04-09]");
     assert_eq!(folded("*[1-2]"), "lab[01-02]");
@@ -76,18 +76,18 @@ fn wildcards_are_for_hosts_that_are_known() {
 }
 
 #[test]
-fn files_are_sets_too_and_the_sign_in_the_middle_is_an_operator() {
+fn a_caret_names_a_file_at_the_start_and_is_an_operator_in_the_middle() {
     assert_eq!(folded("^rooms/a.txt"), "lab[01-03]");
     assert!(
         error("^rooms/a.txt!lab01").to_string().contains("a.txt!lab01"),
-        "a name ends at a comma or blank"
+        "a path ends at a comma or a space"
     );
     assert_eq!(folded("lab09 ^rooms/a.txt"), "lab[01-03,09]");
     assert_eq!(folded("lab[01-02]^lab[02-03]"), "lab[01,03]");
 }
 
 #[test]
-fn addresses_are_hosts() {
+fn addresses_are_not_ranges() {
     assert_eq!(
         folded("[::1]:5274,10.0.0.7,lab01.example:99"),
         "10.0.0.7,[::1]:5274,lab01.example:99"
@@ -96,7 +96,7 @@ fn addresses_are_hosts() {
 }
 
 #[test]
-fn what_is_wrong_is_said() {
+fn errors_say_what_is_wrong_and_where() {
     assert!(matches!(error("@nothere"), NodeSetError::UnknownGroup { .. }));
     assert!(error("@nothere").to_string().contains("there are: a, b, empty"));
     assert!(error("@emty").to_string().contains("perhaps @empty"), "{}", error("@emty"));
@@ -120,16 +120,16 @@ fn what_is_wrong_is_said() {
 }
 
 #[test]
-fn a_slip_of_the_finger_does_not_fill_the_memory() {
+fn a_typing_error_does_not_exhaust_memory() {
     for expression in ["n[1-1000000000]", "n[1-1000]m[1-1000]k[1-2]", "n[0-18446744073709551615]"] {
         assert!(matches!(error(expression), NodeSetError::TooMany { .. }), "{expression}");
     }
-    assert_eq!(NodeSet::parse(&format!("n[1-{MOST}]"), &room()).unwrap().len(), MOST);
+    assert_eq!(NodeSet::parse(&format!("n[1-{MAX_HOSTS}]"), &groups()).unwrap().len(), MAX_HOSTS);
     assert!(error("n[99999999999999999999]").to_string().contains("too large"));
 }
 
 #[test]
-fn names_longer_than_any_name_are_refused_before_they_are_made() {
+fn names_that_are_too_long_are_refused_before_they_are_built() {
     let zeros = "0".repeat(70_000);
     for long in [
         format!("lab[{zeros}0-{zeros}9]"),
@@ -137,18 +137,18 @@ fn names_longer_than_any_name_are_refused_before_they_are_made() {
         format!("lab{}", "[1]".repeat(1000)),
         format!("[::{zeros}]"),
     ] {
-        let told = error(&long).to_string();
+        let message = error(&long).to_string();
         assert!(
-            told.ends_with("is longer than 1000 bytes; shorten it") && told.len() < 200,
-            "{told}"
+            message.ends_with("is longer than 1000 bytes; shorten it") && message.len() < 200,
+            "{message}"
         );
     }
-    // Whoever has such names all the same is shown them.
+    // A set that was built from such names can still be shown.
     let wide = NodeSet::of([format!("lab{zeros}1"), format!("lab{zeros}2")]);
     assert_eq!(wide.to_string(), format!("lab[{zeros}1-{zeros}2]"));
 }
 
-/// Groups by number: what a group holds is made up when it is asked for.
+/// Groups whose names are numbers; the members are computed on request.
 struct Numbered(fn(u32) -> String);
 
 impl Groups for Numbered {
@@ -157,11 +157,11 @@ impl Groups for Numbered {
     }
 
     fn all(&self) -> Result<String, String> {
-        Err("nobody asks for all".to_owned())
+        Err("@* is not used in these tests".to_owned())
     }
 
     fn file(&self, path: &str) -> Result<String, String> {
-        Err(format!("nobody asks for {path}"))
+        Err(format!("{path} is not used in these tests"))
     }
 
     fn names(&self) -> Vec<String> {
@@ -170,16 +170,16 @@ impl Groups for Numbered {
 }
 
 #[test]
-fn groups_within_groups_come_to_an_end() {
+fn the_depth_of_groups_is_limited() {
     let endless = Numbered(|number| format!("@{}", number + 1));
     let error = NodeSet::parse("@0", &endless).unwrap_err();
     assert!(matches!(error, NodeSetError::TooDeep { .. }), "{error}");
-    assert!(error.to_string().contains("more than 100 groups within groups"), "{error}");
+    assert!(error.to_string().contains("groups are nested more than 100 deep"), "{error}");
 }
 
 #[test]
-fn groups_that_many_others_share_are_evaluated_once() {
-    // Looked up each time they are named, these would be 2 to the power of 90.
+fn a_shared_group_is_evaluated_once() {
+    // Without the cache, this would take 2^90 evaluations.
     let shared = Numbered(|number| match number {
         90.. => "lab01".to_owned(),
         _ => format!("@{0},@{0}!lab[02-03]", number + 1),
