@@ -7,8 +7,8 @@ use std::io::Read;
 use std::path::Path;
 
 use labsh_diagnostics::{Diagnostic, Origin};
+use labsh_inventory::external::Others;
 use labsh_inventory::hosts_toml::{self, HostsToml};
-use labsh_inventory::others::Others;
 use labsh_inventory::{Group, Room, Setting, Settings};
 use labsh_nodeset::{Groups, NodeSetError};
 use labsh_proto::key::HostId;

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use labsh_diagnostics::{Diagnostic, Origin};
 use labsh_nodeset::{Groups, NodeSet};
 
-use crate::text::Place;
+use crate::input_file::Place;
 use crate::yaml::{self, Node, Value};
 use crate::{Group, Source, names};
 
@@ -377,7 +377,7 @@ fn directories(
     let Some((line, value)) = option else { return Ok(Vec::new()) };
     let mut directories: Vec<PathBuf> = Vec::new();
     let mut seen = HashSet::new();
-    let words = crate::words::split(value).map_err(|reason| place.diagnostic(*line, reason))?;
+    let words = crate::shlex::split(value).map_err(|reason| place.diagnostic(*line, reason))?;
     for word in words {
         // Its parts in order, without `.` and doubled slashes.
         let directory: PathBuf = Path::new(&substituted(&word, own)).components().collect();

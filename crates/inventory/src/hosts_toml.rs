@@ -12,7 +12,7 @@ use labsh_nodeset::{Groups, NodeSet};
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::others::Wanted;
+use crate::external::Wanted;
 use crate::{Group, Room, Settings};
 
 /// What one `hosts.toml` says.

@@ -5,19 +5,16 @@
 //! caller's business.
 
 mod ansible;
-pub mod ansible_ini;
-mod ansible_pattern;
-mod ansible_vars;
-pub mod ansible_yaml;
 pub mod clustershell;
+pub mod external;
 pub mod hosts_toml;
+mod input_file;
 mod names;
-pub mod others;
 mod qualified;
+mod shlex;
 mod source;
 pub mod ssh_config;
-mod text;
-mod words;
 mod yaml;
 
+pub use ansible::{ini as ansible_ini, yaml as ansible_yaml};
 pub use source::{Group, Room, Setting, Settings, Source};

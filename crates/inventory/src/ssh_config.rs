@@ -15,7 +15,7 @@ use glob::MatchOptions;
 use labsh_diagnostics::{Diagnostic, Origin};
 use labsh_nodeset::{MAX_HOSTS, NodeSet};
 
-use crate::text::Place;
+use crate::input_file::Place;
 use crate::{Room, Settings, Source, names};
 
 /// How deep files may include each other; ssh's own limit.

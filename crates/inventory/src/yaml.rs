@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use labsh_diagnostics::Diagnostic;
 use saphyr_parser::{Event, Parser, ScalarStyle};
 
-use crate::text::Place;
+use crate::input_file::Place;
 
 /// How deep lists and tables may stand within each other.
 const DEEPEST: usize = 64;

@@ -8,14 +8,19 @@
 //! Files in `host_vars` count before all that, files in `group_vars` before all but the host's own.
 //! Within one place, the last line counts.
 
+pub mod ini;
+mod pattern;
+mod vars;
+pub mod yaml;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 
 use labsh_diagnostics::Diagnostic;
 use labsh_nodeset::{MAX_HOSTS, NodeSet};
 
-use crate::text::Place;
-use crate::{Group, Room, Setting, Settings, Source, ansible_pattern, names};
+use crate::input_file::Place;
+use crate::{Group, Room, Setting, Settings, Source, names};
 
 /// The most that a file may come to, in hosts of lines, of groups and of variables, each host
 /// counted each time.
@@ -199,9 +204,8 @@ impl Inventory {
                 format!("a host's name is longer than {LONGEST_PATTERN} bytes; shorten it"),
             ));
         }
-        let (pattern, port) = ansible_pattern::split_port(pattern);
-        let names =
-            ansible_pattern::expand(pattern).map_err(|reason| self.diagnostic(line, reason))?;
+        let (pattern, port) = pattern::split_port(pattern);
+        let names = pattern::expand(pattern).map_err(|reason| self.diagnostic(line, reason))?;
         let mut hosts = Vec::with_capacity(names.len());
         let mut new = Vec::new();
         for name in names {

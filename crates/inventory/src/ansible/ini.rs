@@ -8,9 +8,10 @@ use std::path::Path;
 
 use labsh_diagnostics::Diagnostic;
 
+use crate::ansible::vars;
 use crate::ansible::{Inventory, Value};
-use crate::text::Place;
-use crate::{Source, ansible_vars, words};
+use crate::input_file::Place;
+use crate::{Source, shlex};
 
 /// What a section holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +28,7 @@ enum Section {
 /// Where a file cannot be read, and wherever [`parse`] finds a mistake.
 pub fn read(path: &Path) -> Result<Source, Diagnostic> {
     let mut inventory = groups(&Place::new(path).read()?, path)?;
-    ansible_vars::read(&mut inventory, path)?;
+    vars::read(&mut inventory, path)?;
     inventory.finish()
 }
 
@@ -131,7 +132,7 @@ fn host(
     content: &str,
     line: usize,
 ) -> Result<(), Diagnostic> {
-    let words = words::split(content).map_err(|reason| inventory.diagnostic(line, reason))?;
+    let words = shlex::split(content).map_err(|reason| inventory.diagnostic(line, reason))?;
     let Some((pattern, variables)) = words.split_first() else { return Ok(()) };
     let hosts = inventory.hosts(group, pattern, line)?;
     for word in variables {

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use labsh_diagnostics::Diagnostic;
 
 use crate::ansible::Inventory;
-use crate::ansible_yaml::of;
-use crate::text::Place;
+use crate::ansible::yaml::of;
+use crate::input_file::Place;
 use crate::yaml::{self, Value};
 
 /// Endings of files of variables; the first that is there is the only one that is read.

@@ -7,10 +7,10 @@ use std::path::Path;
 
 use labsh_diagnostics::Diagnostic;
 
-use crate::ansible::{self, Inventory};
-use crate::text::Place;
+use crate::Source;
+use crate::ansible::{self, Inventory, vars};
+use crate::input_file::Place;
 use crate::yaml::{self, Node, Value};
-use crate::{Source, ansible_vars};
 
 /// Reads an inventory from a file, and the variables in `group_vars` and `host_vars` beside it.
 ///
@@ -19,7 +19,7 @@ use crate::{Source, ansible_vars};
 /// Where a file cannot be read, and wherever [`parse`] finds a mistake.
 pub fn read(path: &Path) -> Result<Source, Diagnostic> {
     let mut inventory = groups(&Place::new(path).read()?, path)?;
-    ansible_vars::read(&mut inventory, path)?;
+    vars::read(&mut inventory, path)?;
     inventory.finish()
 }
 
