@@ -172,10 +172,10 @@ fn a_mistake_is_named_with_its_file_and_line_and_a_group_with_its_neighbour() {
         ("[groups]\na = \"@nowhere\"\n", ":2: there is no group \"nowhere\""),
         ("[groups]\na = \"lab[01-\"\n", ":2: \"lab[01-\": the bracket at position 4 is unmatched"),
         ("[hosts.\"lab[0-999999999]\"]\n", ":1: \"lab[0-999999999]\" is more than 100000 hosts"),
-        ("[groups]\na = \"lab*\"\n", ":2: \"lab*\": wildcards are not looked up here"),
-        ("[hosts.\"lab?\"]\n", ":1: \"lab?\": wildcards are not looked up here"),
+        ("[groups]\na = \"lab*\"\n", ":2: \"lab*\": wildcards cannot be used here"),
+        ("[hosts.\"lab?\"]\n", ":1: \"lab?\": wildcards cannot be used here"),
         ("\n[hosts.a]\nprot = 1\n", ":3: unknown field `prot`"),
-        ("[hosts.\"a!a\"]\n", ":1: \"a!a\" is no host at all"),
+        ("[hosts.\"a!a\"]\n", ":1: \"a!a\" is an empty set"),
         (
             "[hosts.\"a,b\"]\nport = 1\n[hosts.\"b,c\"]\nport = 2\n",
             ":4: the port of b is \"2\" here and \"1\" in line 2, and both tables are for 2 hosts",

@@ -37,8 +37,7 @@ impl<'text> Fields<'text> {
         let (table, errors) = DeTable::parse_recoverable(text);
         let diagnostics = errors.into_iter().map(|error| {
             let line = error.span().map(|span| lines.line(span.start));
-            let remedy =
-                "correct it: every line reads `name = value`, and text stands in \"quotes\"";
+            let remedy = "correct it: every line reads `name = value`, and text is in \"quotes\"";
             Problem::new(error.message().replace('\n', ", "), remedy).at(file, line)
         });
         let diagnostics = diagnostics.collect();

@@ -7,9 +7,9 @@ use std::io::Read;
 use std::path::Path;
 
 use labsh_diagnostics::{Diagnostic, Origin};
-use labsh_inventory::external::Others;
+use labsh_inventory::external::ExternalSources;
 use labsh_inventory::hosts_toml::{self, HostsToml};
-use labsh_inventory::{Group, Room, Setting, Settings};
+use labsh_inventory::{Group, HostTable, Setting, Settings};
 use labsh_nodeset::{Groups, NodeSetError};
 use labsh_proto::key::HostId;
 
@@ -25,12 +25,12 @@ const LARGEST_LIST: u64 = 16 << 20;
 /// Hosts and groups of hosts.
 #[derive(Debug, Clone, Default)]
 pub struct Inventory {
-    /// In the order in which they are asked: the fewer hosts a room is for, the more exactly it
+    /// In the order in which they are asked: the fewer hosts a table is for, the more exactly it
     /// says what is meant.
-    rooms: Vec<Room>,
-    /// The places in `rooms` that speak of a host.
+    tables: Vec<HostTable>,
+    /// The places in `tables` that speak of a host.
     by_host: HashMap<String, Vec<usize>>,
-    /// What makes up each group: its definition, and the rooms that say that they belong to it.
+    /// What makes up each group: its definition, and the tables that say that they belong to it.
     groups: BTreeMap<String, Vec<Group>>,
     /// Hosts that are known from elsewhere.
     others: Vec<String>,
@@ -38,9 +38,9 @@ pub struct Inventory {
     ignored: BTreeMap<String, Origin>,
 }
 
-/// What a room says of one host.
+/// What a table sets for one host.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Said {
+pub struct TableEntry {
     /// Where it is said.
     pub origin: Origin,
     /// What follows for connections.
@@ -66,7 +66,7 @@ impl Inventory {
         Self::new(files, others)
     }
 
-    fn new(files: Vec<HostsToml>, others: Vec<Others>) -> Result<Self, Diagnostic> {
+    fn new(files: Vec<HostsToml>, others: Vec<ExternalSources>) -> Result<Self, Diagnostic> {
         let mut inventory = Self::default();
         let mut memberships = Vec::new();
         for file in files {
@@ -74,24 +74,24 @@ impl Inventory {
                 inventory.groups.entry(name).or_insert_with(|| vec![group]);
             }
             memberships.extend(file.memberships);
-            for room in &file.rooms {
-                check(room)?;
+            for table in &file.tables {
+                check(table)?;
             }
-            inventory.rooms.extend(file.rooms);
+            inventory.tables.extend(file.tables);
         }
-        let first_of_others = inventory.rooms.len();
+        let first_of_others = inventory.tables.len();
         for others in others {
             inventory.take(others)?;
         }
-        // What a room says of itself adds to a group, wherever that is defined.
+        // What a table says of itself adds to a group, wherever that is defined.
         for (name, group) in memberships {
             inventory.groups.entry(name).or_default().push(group);
         }
         // What other tools' files say counts behind all that stands in labsh's own, in the order in
         // which it came.
-        inventory.rooms[..first_of_others].sort_by_key(|room| room.hosts.len());
-        for (place, room) in inventory.rooms.iter().enumerate() {
-            for name in &room.hosts {
+        inventory.tables[..first_of_others].sort_by_key(|table| table.hosts.len());
+        for (place, table) in inventory.tables.iter().enumerate() {
+            for name in &table.hosts {
                 inventory.by_host.entry(normal(name)).or_default().push(place);
             }
         }
@@ -99,12 +99,12 @@ impl Inventory {
     }
 
     /// Takes up what other tools' files say, behind what is known by now.
-    fn take(&mut self, others: Others) -> Result<(), Diagnostic> {
+    fn take(&mut self, others: ExternalSources) -> Result<(), Diagnostic> {
         for (name, source) in others.sources {
             for (group, content) in source.groups {
                 // Of `all` and its like there may be one in each: @all is the first source's,
                 // @source:all any.
-                if others.unnamed.contains(&name)
+                if others.default_sources.contains(&name)
                     && group != "*"
                     && !self.groups.contains_key(&group)
                 {
@@ -116,10 +116,10 @@ impl Inventory {
                 }
                 self.groups.entry(format!("{name}:{group}")).or_default().push(content);
             }
-            for room in &source.rooms {
-                check(room)?;
+            for table in &source.tables {
+                check(table)?;
             }
-            self.rooms.extend(source.rooms);
+            self.tables.extend(source.tables);
         }
         self.ignored.extend(others.ignored);
         Ok(())
@@ -130,23 +130,23 @@ impl Inventory {
         self.others.extend(hosts);
     }
 
-    /// What rooms say of a host, the one that counts most first.
+    /// Returns the tables for a host, highest precedence first.
     ///
     /// # Errors
     ///
-    /// Where that is of no use, or two rooms of one file contradict each other and neither is more
+    /// Where that is of no use, or two tables of one file contradict each other and neither is more
     /// exact.
-    pub fn rooms(&self, host: &Host) -> Result<Vec<Said>, Diagnostic> {
+    pub fn entries(&self, host: &Host) -> Result<Vec<TableEntry>, Diagnostic> {
         let name = host.to_string();
         let places = self.by_host.get(&name).map_or(&[][..], Vec::as_slice);
-        let mut decided: HashMap<String, (String, &Room)> = HashMap::new();
+        let mut decided: HashMap<String, (String, &HostTable)> = HashMap::new();
         let mut said = Vec::with_capacity(places.len());
-        for room in places.iter().map(|place| &self.rooms[*place]) {
-            for (what, value) in values(&room.settings) {
+        for table in places.iter().map(|place| &self.tables[*place]) {
+            for (what, value) in values(&table.settings) {
                 let (first, by) =
-                    decided.entry(what.clone()).or_insert_with(|| (value.clone(), room));
+                    decided.entry(what.clone()).or_insert_with(|| (value.clone(), table));
                 let equal =
-                    by.hosts.len() == room.hosts.len() && by.origin.path == room.origin.path;
+                    by.hosts.len() == table.hosts.len() && by.origin.path == table.origin.path;
                 if equal && *first != value {
                     let place = match by.origin.line {
                         Some(line) => format!("line {line}"),
@@ -156,15 +156,15 @@ impl Inventory {
                         "the {what} of {name} is {value:?} here and {first:?} in {place}, and \
                          both tables are for {} \
                          hosts; say it in one of them, or in a table for {name} alone",
-                        room.hosts.len(),
+                        table.hosts.len(),
                     );
-                    return Err(Diagnostic { origin: room.origin.clone(), reason });
+                    return Err(Diagnostic { origin: table.origin.clone(), reason });
                 }
             }
-            said.push(Said {
-                origin: room.origin.clone(),
-                overrides: overrides(room, &name)?,
-                variables: room.settings.variables.clone(),
+            said.push(TableEntry {
+                origin: table.origin.clone(),
+                overrides: overrides(table, &name)?,
+                variables: table.settings.variables.clone(),
             });
         }
         Ok(said)
@@ -175,16 +175,16 @@ impl Inventory {
     pub fn unusable(&self, host: &Host) -> Option<Diagnostic> {
         let name = host.to_string();
         let mut said: Vec<Setting> = Vec::new();
-        for room in self.by_host.get(&name)?.iter().map(|place| &self.rooms[*place]) {
+        for table in self.by_host.get(&name)?.iter().map(|place| &self.tables[*place]) {
             let unusable =
-                room.settings.unusable.iter().find(|(setting, _)| !said.contains(setting));
+                table.settings.unusable.iter().find(|(setting, _)| !said.contains(setting));
             if let Some((_, reason)) = unusable {
                 return Some(Diagnostic {
-                    origin: room.origin.clone(),
+                    origin: table.origin.clone(),
                     reason: format!("{name}: {reason}"),
                 });
             }
-            said.extend(told(&room.settings));
+            said.extend(told(&table.settings));
         }
         None
     }
@@ -258,16 +258,16 @@ fn values(settings: &Settings) -> Vec<(String, String)> {
 }
 
 /// Finds what cannot be meant before anybody asks for one of the hosts.
-fn check(room: &Room) -> Result<(), Diagnostic> {
-    let diagnostic = |reason: String| Diagnostic { origin: room.origin.clone(), reason };
-    if room.settings != Settings::default() {
-        return room
+fn check(table: &HostTable) -> Result<(), Diagnostic> {
+    let diagnostic = |reason: String| Diagnostic { origin: table.origin.clone(), reason };
+    if table.settings != Settings::default() {
+        return table
             .hosts
             .iter()
             .take(1)
-            .try_for_each(|name| overrides(room, &normal(name)).map(drop));
+            .try_for_each(|name| overrides(table, &normal(name)).map(drop));
     }
-    for name in &room.hosts {
+    for name in &table.hosts {
         let target: Target =
             name.parse().map_err(|error| diagnostic(format!("{name:?} is no host: {error}")))?;
         if let Some(port) = target.port {
@@ -278,11 +278,11 @@ fn check(room: &Room) -> Result<(), Diagnostic> {
     Ok(())
 }
 
-/// What a room means for connections to one of its hosts.
-fn overrides(room: &Room, host: &str) -> Result<ConnectionOverrides, Diagnostic> {
+/// What a table means for connections to one of its hosts.
+fn overrides(table: &HostTable, host: &str) -> Result<ConnectionOverrides, Diagnostic> {
     let Settings { address, port, host_id, key, user, plain, unusable: _, variables: _ } =
-        &room.settings;
-    let diagnostic = |reason: String| Diagnostic { origin: room.origin.clone(), reason };
+        &table.settings;
+    let diagnostic = |reason: String| Diagnostic { origin: table.origin.clone(), reason };
     let named = |text: &String| {
         let named = text.replace("{host}", host);
         match named.contains(['{', '}']) {
@@ -341,8 +341,8 @@ impl Groups for Inventory {
 
     fn all(&self) -> Result<String, String> {
         // Each table once.
-        let tables = self.rooms.iter().filter(|room| room.settings == Settings::default());
-        let mut all: Vec<String> = tables.map(|room| room.hosts.to_string()).collect();
+        let tables = self.tables.iter().filter(|table| table.settings == Settings::default());
+        let mut all: Vec<String> = tables.map(|table| table.hosts.to_string()).collect();
         all.extend(self.groups.keys().map(|name| format!("@{name}")));
         all.extend(self.others.iter().cloned());
         if all.is_empty() {
@@ -410,8 +410,8 @@ mod tests {
 
     /// What holds in the end, without its places.
     fn merged(inventory: &Inventory, name: &str) -> ConnectionOverrides {
-        let rooms = inventory.rooms(&host(name)).unwrap();
-        rooms
+        let entries = inventory.entries(&host(name)).unwrap();
+        entries
             .into_iter()
             .fold(ConnectionOverrides::default(), |so_far, said| so_far.or(said.overrides))
     }
@@ -428,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_file_that_defines_a_group_wins_and_rooms_add_to_it() {
+    fn the_first_file_that_defines_a_group_wins_and_tables_add_to_it() {
         let inventory = inventory(&[
             "[groups]\na = \"own\"\n[hosts.\"r[1-2]\"]\ngroups = [\"a\", \"b\"]\n",
             "[groups]\na = \"everyones\"\nb = \"other\"\n[hosts.s]\ngroups = [\"a\"]\n",
@@ -458,7 +458,7 @@ mod tests {
         assert_eq!(merged(&inventory, "lab11").port, Some(4));
         assert_eq!(merged(&inventory, "lab40").port, Some(1));
         assert_eq!(merged(&inventory, "elsewhere"), ConnectionOverrides::default());
-        let origin = &inventory.rooms(&host("lab08")).unwrap()[1].origin;
+        let origin = &inventory.entries(&host("lab08")).unwrap()[1].origin;
         assert_eq!(origin.to_string(), "own:6");
     }
 
@@ -477,7 +477,7 @@ mod tests {
         let text = "[hosts.\"a,b\"]\nport = 1\n[hosts.\"b,c\"]\nport = 2\nkey = \"k\"\n";
         let contradictory = inventory(&[text]).unwrap();
         assert_eq!(merged(&contradictory, "a").port, Some(1));
-        let told = contradictory.rooms(&host("b")).unwrap_err().to_string();
+        let told = contradictory.entries(&host("b")).unwrap_err().to_string();
         assert!(
             told.starts_with("own:4: the port of b is \"2\" here and \"1\" in line 2"),
             "{told}"

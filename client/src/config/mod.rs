@@ -21,7 +21,7 @@ use labsh_transport::socket::AddressFamily;
 use nix::errno::Errno;
 
 use crate::config::config_file::{ConfigFile, Table};
-use crate::config::inventory::{Inventory, Said};
+use crate::config::inventory::{Inventory, TableEntry};
 use crate::config::overrides::{ConnectionOverrides, parse_duration, parse_keep};
 use crate::config::target::{DEFAULT_PORT, Host, Target, parse_port};
 use crate::connect::Address;
@@ -249,12 +249,12 @@ impl Config {
         if let Some(diagnostic) = self.inventory.unusable(&target.host) {
             return Err(diagnostic.into());
         }
-        let rooms = self.inventory.rooms(&target.host)?;
-        // A room may name the user whose table it is that counts.
+        let entries = self.inventory.entries(&target.host)?;
+        // The inventory may name the user whose table applies.
         let user = flags
             .user
             .as_ref()
-            .or_else(|| rooms.iter().find_map(|room| room.overrides.user.as_ref()));
+            .or_else(|| entries.iter().find_map(|entry| entry.overrides.user.as_ref()));
         let said = |place, overrides| Layer { place, overrides, variables: BTreeMap::new() };
         let table = |(path, table): (&Arc<Path>, &Table)| {
             said(
@@ -275,10 +275,8 @@ impl Config {
             let tables = users.into_iter().chain(file.table(None, &target.host));
             layers.extend(tables.map(|found| table((path, found))));
         }
-        layers.extend(rooms.into_iter().map(|Said { origin, overrides, variables }| Layer {
-            place: Place::File(origin),
-            overrides,
-            variables,
+        layers.extend(entries.into_iter().map(|TableEntry { origin, overrides, variables }| {
+            Layer { place: Place::File(origin), overrides, variables }
         }));
         layers.extend(self.files.iter().map(|(path, file)| table((path, file.defaults()))));
         Ok(layers)
@@ -460,17 +458,17 @@ mod tests {
     }
 
     #[test]
-    fn tables_win_over_rooms_over_defaults_whichever_file_they_stand_in() {
+    fn the_configuration_wins_over_the_inventory_and_both_over_defaults_in_any_file() {
         let world = World::new(
             "[defaults]\nport = 1\nkey = \"own\"\n[hosts.lab07]\nhost_id = \"seven\"\n",
             "[defaults]\nconnect_timeout = \"4s\"\n[hosts.lab08]\nport = \
              4\n[hosts.\"bob@lab09\"]\nkey = \"bob\"\n",
             &[],
         );
-        let rooms = "[hosts.\"lab[01-40]\"]\naddress = \"{host}.example\"\nport = 3\nhost_id = \
+        let hosts = "[hosts.\"lab[01-40]\"]\naddress = \"{host}.example\"\nport = 3\nhost_id = \
             \"room\"\n\
                      [hosts.lab09]\nuser = \"bob\"\nvariables = { a = 1 }\n";
-        fs::write(world.directory.path().join("hosts.toml"), rooms).unwrap();
+        fs::write(world.directory.path().join("hosts.toml"), hosts).unwrap();
         let inventory = Inventory::load(world.directory.path(), Path::new("/nowhere")).unwrap();
         let config = world.config().unwrap().with_inventory(inventory);
         let route = |target: &str| {
@@ -484,7 +482,7 @@ mod tests {
         assert_eq!(route("lab07:9").address, tcp("lab07.example", 9));
         assert_eq!(route("elsewhere").address, tcp("elsewhere", 1));
 
-        // The user that the room names is the one whose table counts.
+        // The table for the user that the inventory names applies.
         let nine: Target = "lab09".parse().unwrap();
         assert_eq!(route("lab09").user.as_deref(), Some("bob"));
         let bob = config.overrides(&nine, &ConnectionOverrides::default()).unwrap();

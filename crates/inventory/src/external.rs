@@ -1,4 +1,4 @@
-//! Other tools' files, as `[sources]` of `hosts.toml` names them.
+//! Reads other tools' inventories, which `[sources]` in `hosts.toml` names.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use crate::{Group, Source, ansible_ini, ansible_yaml, clustershell, ssh_config};
 
-/// Which files are read.
+/// The table `[sources]`: which files are read.
 ///
 /// ```toml
 /// [sources]
@@ -18,107 +18,106 @@ use crate::{Group, Source, ansible_ini, ansible_yaml, clustershell, ssh_config};
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Wanted {
-    /// Inventories of Ansible: YAML where the name ends in `.yml`, `.yaml` or `.json`, INI
-    /// otherwise.
+pub struct SourcesConfig {
+    /// Ansible's inventories: YAML if the name ends in `.yml`, `.yaml` or `.json`, otherwise INI.
     pub ansible: Vec<String>,
     /// ClusterShell's groups.
-    pub clustershell: Location,
+    pub clustershell: SourceLocation,
     /// The hosts of OpenSSH's configuration.
-    pub ssh_config: Location,
+    pub ssh_config: SourceLocation,
 }
 
-/// Where a tool's files are.
+/// The location of a tool's files.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(untagged, expecting = "write true, false or a path in quotes")]
-pub enum Location {
-    /// Where the tool itself looks for them, if there are any; or nowhere.
-    Usual(bool),
-    /// At this path, where they have to be.
-    At(String),
+pub enum SourceLocation {
+    /// `true`: where the tool itself looks for them, if any exist; `false`: none are read.
+    Default(bool),
+    /// This path, which must exist.
+    Path(String),
 }
 
-impl Default for Location {
+impl Default for SourceLocation {
     fn default() -> Self {
-        Self::Usual(false)
+        Self::Default(false)
     }
 }
 
-/// What those files say.
+/// The contents of other tools' files.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Others {
-    /// The sources in the order in which they count, each with its name: `ansible`, those of
-    /// ClusterShell, `ssh`. Their groups name others as `@source:group`; the group `*` of each is
-    /// all of it.
+pub struct ExternalSources {
+    /// The sources with their names, highest precedence first: `ansible`, those of ClusterShell,
+    /// `ssh`. Their groups refer to others as `@source:group`; the group `*` of each holds all its
+    /// hosts.
     pub sources: Vec<(String, Source)>,
-    /// The sources whose groups may also be named without their source, in the order in which they
-    /// count.
-    pub unnamed: Vec<String>,
-    /// Sources that only a program could tell of, and where they are configured.
+    /// The sources whose groups can be named without their source, highest precedence first.
+    pub default_sources: Vec<String>,
+    /// Sources that only a program could list, and where they are configured.
     pub ignored: Vec<(String, Origin)>,
 }
 
-impl Wanted {
-    /// Reads them. Relative paths begin in this directory, `~/` in the user's home.
+impl SourcesConfig {
+    /// Reads the files. Relative paths start at `directory`, `~/` is the user's home.
     ///
     /// # Errors
     ///
-    /// The first mistake in any of the files; a file that is named and is not there.
-    pub fn read(&self, directory: &Path) -> Result<Others, Diagnostic> {
+    /// The first error in any of the files, or a path that does not exist.
+    pub fn read(&self, directory: &Path) -> Result<ExternalSources, Diagnostic> {
         let home = env::home_dir();
         let path = |text: &str| match (text.strip_prefix("~/"), &home) {
             (Some(inside), Some(home)) => home.join(inside),
             _ => directory.join(text),
         };
-        let mut others = Others::default();
+        let mut external = ExternalSources::default();
         for text in &self.ansible {
             let path = path(text);
-            let yaml = path
-                .extension()
-                .is_some_and(|ending| ending == "yml" || ending == "yaml" || ending == "json");
+            let yaml = path.extension().is_some_and(|extension| {
+                ["yml", "yaml", "json"].iter().any(|yaml| extension == *yaml)
+            });
             let source = if yaml { ansible_yaml::read(&path)? } else { ansible_ini::read(&path)? };
-            others.add("ansible", source);
-            others.unnamed.push("ansible".to_owned());
+            external.add("ansible", source);
+            external.default_sources.push("ansible".to_owned());
         }
         let clustershell = match &self.clustershell {
-            Location::Usual(false) => None,
-            Location::Usual(true) => clustershells_own(home.as_deref()),
-            Location::At(text) => Some(path(text)),
+            SourceLocation::Default(false) => None,
+            SourceLocation::Default(true) => clustershell_configuration(home.as_deref()),
+            SourceLocation::Path(text) => Some(path(text)),
         };
         if let Some(path) = clustershell {
-            let told = clustershell::read(&path)?;
-            for (name, source) in told.sources {
-                others.add(&name, source);
+            let groups = clustershell::read(&path)?;
+            for (name, source) in groups.sources {
+                external.add(&name, source);
             }
-            others.unnamed.extend(told.default);
-            others.ignored = told.ignored;
+            external.default_sources.extend(groups.default);
+            external.ignored = groups.ignored;
         }
         let ssh = match &self.ssh_config {
-            Location::Usual(false) => None,
-            Location::Usual(true) => {
+            SourceLocation::Default(false) => None,
+            SourceLocation::Default(true) => {
                 home.map(|home| home.join(".ssh/config")).filter(|path| path.exists())
             }
-            Location::At(text) => Some(path(text)),
+            SourceLocation::Path(text) => Some(path(text)),
         };
         if let Some(path) = ssh {
-            others.add("ssh", ssh_config::read(&path)?);
+            external.add("ssh", ssh_config::read(&path)?);
         }
-        Ok(others)
+        Ok(external)
     }
 }
 
-impl Others {
+impl ExternalSources {
+    /// Adds a source, and its group `*`.
     fn add(&mut self, name: &str, source: Source) {
         let mut source = source.qualified(name);
         let groups = source.groups.values().map(|group| &group.origin);
-        let origin = groups.chain(source.rooms.iter().map(|room| &room.origin)).min().cloned();
+        let origin = groups.chain(source.tables.iter().map(|table| &table.origin)).min().cloned();
         if let Some(origin) = origin {
             let members = if source.groups.contains_key("all") {
                 format!("@{name}:all")
             } else {
                 let groups = source.groups.keys().map(|group| format!("@{name}:{group}"));
-                let rooms = source.rooms.iter().map(|room| room.hosts.to_string());
-                groups.chain(rooms).collect::<Vec<_>>().join("\n")
+                let tables = source.tables.iter().map(|table| table.hosts.to_string());
+                groups.chain(tables).collect::<Vec<_>>().join("\n")
             };
             source.groups.insert("*".to_owned(), Group { members, origin });
         }
@@ -126,8 +125,8 @@ impl Others {
     }
 }
 
-/// The configuration that counts most of those that ClusterShell looks for.
-fn clustershells_own(home: Option<&Path>) -> Option<PathBuf> {
+/// Returns the first `groups.conf` that exists where ClusterShell looks for it.
+fn clustershell_configuration(home: Option<&Path>) -> Option<PathBuf> {
     let own = env::var_os("CLUSTERSHELL_CFGDIR").map(PathBuf::from);
     let users = env::var_os("XDG_CONFIG_HOME")
         .map(PathBuf::from)

@@ -1,8 +1,7 @@
-//! Hosts and groups of hosts, as files tell of them: what was said, and in which line of which
-//! file.
+//! Reads hosts, groups and settings from `hosts.toml` and other tools' inventories, each value with
+//! the file and line that it comes from.
 //!
-//! This crate reads; it decides nothing. Which of two files wins, and what a flag overrides, is its
-//! caller's business.
+//! The caller decides which of two files takes precedence, and what a flag overrides.
 
 mod ansible;
 pub mod clustershell;
@@ -17,4 +16,4 @@ pub mod ssh_config;
 mod yaml;
 
 pub use ansible::{ini as ansible_ini, yaml as ansible_yaml};
-pub use source::{Group, Room, Setting, Settings, Source};
+pub use source::{Group, HostTable, Setting, Settings, Source};

@@ -1,12 +1,11 @@
-//! Groups of a named source, beside those of other sources: each `@group` in them becomes
-//! `@source:group`.
+//! Qualifies the groups that a source names: each `@group` becomes `@source:group`.
 
 use crate::Source;
 
 impl Source {
-    /// The same groups, with members that mean the same wherever groups of other sources are known
-    /// too. The groups' own names stay as they are: the caller knows them as `source:group`, and by
-    /// `source:*` what `@*` is in this source.
+    /// Returns the source with members that can be evaluated beside the groups of other sources.
+    /// The keys of [`Source::groups`] do not change: the caller knows the groups as `source:group`,
+    /// and this source's `@*` as `source:*`.
     #[must_use]
     pub fn qualified(mut self, source: &str) -> Self {
         for group in self.groups.values_mut() {
@@ -16,30 +15,30 @@ impl Source {
     }
 }
 
-/// An expression, or one in each line, whose groups name their source.
+/// Qualifies the groups in expressions, one a line.
 fn qualified(members: &str, source: &str) -> String {
     let mut text = String::with_capacity(members.len());
-    let mut begins = true;
-    let mut inside = false;
-    for (at, sign) in members.char_indices() {
-        text.push(sign);
-        if sign == '@' && begins {
-            let end = |sign: char| sign.is_whitespace() || ",!&^:".contains(sign);
-            // Not further than to the end of this name: there may be very many of them. What is in
-            // brackets may have commas.
-            let mut open = false;
-            let end_of_name = members[at + 1..].chars().find(|sign| {
-                open = *sign == '[' || (open && *sign != ']');
-                !open && end(*sign)
+    let mut at_start = true;
+    let mut in_brackets = false;
+    for (at, c) in members.char_indices() {
+        text.push(c);
+        if c == '@' && at_start {
+            let is_end = |c: char| c.is_whitespace() || ",!&^:".contains(c);
+            // The search stops at the end of the name, so that the whole loop takes linear time.
+            // Commas in brackets are part of the name.
+            let mut in_brackets = false;
+            let end_of_name = members[at + 1..].chars().find(|c| {
+                in_brackets = *c == '[' || (in_brackets && *c != ']');
+                !in_brackets && is_end(*c)
             });
-            let named = end_of_name == Some(':');
-            if !named {
+            let qualified = end_of_name == Some(':');
+            if !qualified {
                 text.push_str(source);
                 text.push(':');
             }
         }
-        inside = sign == '[' || (inside && sign != ']');
-        begins = !inside && (sign.is_whitespace() || ",!&^".contains(sign));
+        in_brackets = c == '[' || (in_brackets && c != ']');
+        at_start = !in_brackets && (c.is_whitespace() || ",!&^".contains(c));
     }
     text
 }
@@ -49,8 +48,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn groups_get_the_name_of_their_source() {
-        for (written, meant) in [
+    fn unqualified_groups_get_the_name_of_their_source() {
+        for (written, expected) in [
             ("", ""),
             ("lab[01-40]", "lab[01-40]"),
             ("@a", "@racks:a"),
@@ -64,7 +63,7 @@ mod tests {
             ("@a,[::1]", "@racks:a,[::1]"),
             ("root@lab1", "root@lab1"),
         ] {
-            assert_eq!(qualified(written, "racks"), meant, "{written}");
+            assert_eq!(qualified(written, "racks"), expected, "{written}");
         }
     }
 }

@@ -1,23 +1,23 @@
-//! Words in quotes or not, as Python tells them apart: Ansible and ClusterShell are written in it.
+//! Splits a line into words as Python's `shlex` does, which Ansible and ClusterShell use.
 
-/// The words of a line, as Python's `shlex` in its POSIX mode tells them apart: quotes,
-/// backslashes, comments.
+/// Splits a line as `shlex.split` in POSIX mode with comments: at white space, with quotes and
+/// backslashes.
 pub(crate) fn split(line: &str) -> Result<Vec<String>, &'static str> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
-    let mut signs = line.chars();
-    while let Some(sign) = signs.next() {
-        match sign {
+    let mut chars = line.chars();
+    while let Some(c) = chars.next() {
+        match c {
             ' ' | '\t' | '\r' | '\n' => words.extend(word.take()),
             '#' => break,
             '\'' | '"' => {
                 let word = word.get_or_insert_default();
                 loop {
-                    match signs.next().ok_or("a quote has no end; write a second one")? {
-                        end if end == sign => break,
-                        '\\' if sign == '"' => {
+                    match chars.next().ok_or("a quote has no end; write a second one")? {
+                        end if end == c => break,
+                        '\\' if c == '"' => {
                             let escaped =
-                                signs.next().ok_or("a quote has no end; write a second one")?;
+                                chars.next().ok_or("a quote has no end; write a second one")?;
                             if !matches!(escaped, '\\' | '"') {
                                 word.push('\\');
                             }
@@ -29,7 +29,7 @@ pub(crate) fn split(line: &str) -> Result<Vec<String>, &'static str> {
             }
             '\\' => word
                 .get_or_insert_default()
-                .push(signs.next().ok_or("a backslash has nothing behind it")?),
+                .push(chars.next().ok_or("a character is missing after the backslash")?),
             other => word.get_or_insert_default().push(other),
         }
     }

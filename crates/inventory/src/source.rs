@@ -1,12 +1,11 @@
-//! What one source of hosts says: groups, and settings for sets of hosts, each with the place it
-//! came from.
+//! A source of hosts: groups, and settings for sets of hosts, each with its origin.
 
 use std::collections::BTreeMap;
 
 use labsh_diagnostics::Origin;
 use labsh_nodeset::NodeSet;
 
-/// What can be said of how to get to a host.
+/// A setting for connections to a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs)]
 pub enum Setting {
@@ -18,58 +17,58 @@ pub enum Setting {
     Plain,
 }
 
-/// What is said of some hosts; what is absent was not said.
+/// The settings of some hosts; what is absent is not set.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Settings {
-    /// Where the host really is; `{host}` in it stands for the host's name.
+    /// The address to connect to; `{host}` in it stands for the host's name.
     pub address: Option<String>,
-    /// The port of labshd there.
+    /// The port of labshd.
     pub port: Option<u16>,
-    /// The name under which keys are enrolled there; `{host}` stands for the host's name.
+    /// The name under which keys are enrolled on the host; `{host}` stands for the host's name.
     pub host_id: Option<String>,
-    /// The key to use: an id, or a path with a slash in it.
+    /// The key to use: an id, or a path that has a slash.
     pub key: Option<String>,
     /// The user as whom commands are expected to run.
     pub user: Option<String>,
-    /// Whether to go without TLS.
+    /// Whether to connect without TLS.
     pub plain: Option<bool>,
-    /// Which of these are said in a way that only another program understands: why, and what to do
-    /// about it. Such a host is known, but nobody gets there unless something that counts more says
-    /// the same plainly.
+    /// The settings whose values only another program can evaluate, each with the reason and the
+    /// remedy. Such a host is known, but connections to it fail unless a source of higher
+    /// precedence has a plain value.
     pub unusable: BTreeMap<Setting, String>,
-    /// Anything else that people keep with their hosts.
+    /// Any other variables.
     pub variables: BTreeMap<String, String>,
 }
 
-/// Settings for a set of hosts: one machine, or a whole room.
+/// Settings for a set of hosts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Room {
-    /// The hosts that are meant.
+pub struct HostTable {
+    /// The hosts.
     pub hosts: NodeSet,
-    /// What is said of them.
+    /// Their settings.
     pub settings: Settings,
-    /// Where that is said.
+    /// The line that holds the settings.
     pub origin: Origin,
 }
 
 /// A named set of hosts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Group {
-    /// The members, in the notation of [`labsh_nodeset`]; it may name other groups of the same
+    /// The members, as an expression of [`labsh_nodeset`], which may name other groups of the same
     /// source.
     pub members: String,
-    /// Where the group is defined.
+    /// The line that defines the group.
     pub origin: Origin,
 }
 
-/// Everything that one source says.
+/// The groups and settings of one source.
 ///
-/// Of two rooms that hold the same host, the one with fewer hosts says more exactly what is meant;
-/// of two equally large ones, the first counts.
+/// Of two tables for the same host, the one with fewer hosts takes precedence; of two with equally
+/// many, the first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Source {
     /// The groups by name.
     pub groups: BTreeMap<String, Group>,
     /// The settings, in the order of the file.
-    pub rooms: Vec<Room>,
+    pub tables: Vec<HostTable>,
 }

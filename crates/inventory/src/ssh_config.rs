@@ -1,10 +1,9 @@
-//! Hosts that OpenSSH's configuration names, and what it says of their addresses and users:
-//! `ssh_config(5)`.
+//! Reads hosts, with their addresses and users, from OpenSSH's configuration (`ssh_config(5)`).
 //!
 //! Every pattern of a `Host` line that has no wildcard and no `!` is a host. `HostName` and `User`
-//! are taken as ssh takes them: of all blocks that match a host, those with wildcards included, the
-//! first value counts. `Include` is followed. `Match` blocks are passed over, since what they ask
-//! for is known only to ssh; so is everything else, `Port` first of all: it is sshd's.
+//! apply as in ssh: of all blocks that match a host, including those with wildcards, the first
+//! value is used. `Include` is followed. `Match` blocks are skipped, since only ssh can evaluate
+//! their conditions. All other keywords are skipped; in particular, `Port` is the port of sshd.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -15,78 +14,88 @@ use glob::MatchOptions;
 use labsh_diagnostics::{Diagnostic, Origin};
 use labsh_nodeset::{MAX_HOSTS, NodeSet};
 
-use crate::input_file::Place;
-use crate::{Room, Settings, Source, names};
+use crate::input_file::InputFile;
+use crate::{HostTable, Settings, Source, names};
 
-/// How deep files may include each other; ssh's own limit.
-const DEEPEST: usize = 16;
+/// How deeply files may include each other, as in ssh.
+const MAX_INCLUDE_DEPTH: usize = 16;
 
 /// How many files are read in all.
-const MOST_FILES: usize = 1000;
+const MAX_FILES: usize = 1000;
 
-/// How many signs of patterns with wildcards are compared with hosts in all.
-const MOST_COMPARED: usize = 100_000_000;
+/// How many bytes of patterns with wildcards are compared with hosts in all.
+const MAX_COMPARED_BYTES: usize = 100_000_000;
 
-/// Reads `path` and what it includes. Relative paths in it begin in `~/.ssh`, or in `/etc/ssh`
-/// where the file is there.
+/// Reads `path` and the files that it includes. Relative paths in them start at `~/.ssh`, or at
+/// `/etc/ssh` for a file in that directory.
 ///
 /// # Errors
 ///
-/// Where a file is there and cannot be read, and wherever [`parse`] finds a mistake.
+/// A file that exists and cannot be read, and the errors of [`parse`].
 pub fn read(path: &Path) -> Result<Source, Diagnostic> {
     read_with_home(path, env::home_dir().as_deref())
 }
 
-/// The same for somebody whose home directory is elsewhere.
+/// Reads the configuration as [`read`] does, with another home directory.
 ///
 /// # Errors
 ///
 /// As [`read`].
 pub fn read_with_home(path: &Path, home: Option<&Path>) -> Result<Source, Diagnostic> {
-    let place = Place::new(path);
-    let text = place.read()?;
+    let file = InputFile::new(path);
+    let text = file.read()?;
     let base = match path.starts_with("/etc/ssh") {
         true => Some(PathBuf::from("/etc/ssh")),
         false => home.map(|home| home.join(".ssh")),
     };
     let mut config =
-        Config { including: true, home: home.map(Path::to_owned), base, ..Config::default() };
-    config.file(&text, &place, None, 0)?;
-    config.finish(&place)
+        Config { follow_includes: true, home: home.map(Path::to_owned), base, ..Config::default() };
+    config.file(&text, &file, None, 0)?;
+    config.finish(&file)
 }
 
-/// Reads one file; what it includes is passed over. The path is for the origins.
+/// Parses the text of the file at `path` without the files that it includes.
 ///
 /// # Errors
 ///
-/// Quotes without an end, more than one value, `Host` without a pattern, more than
+/// An unterminated quote, more than one value, `Host` without a pattern, or more than
 /// [`labsh_nodeset::MAX_HOSTS`] hosts.
 pub fn parse(text: &str, path: &Path) -> Result<Source, Diagnostic> {
-    let place = Place::new(path);
+    let file = InputFile::new(path);
     let mut config = Config::default();
-    config.file(text, &place, None, 0)?;
-    config.finish(&place)
+    config.file(text, &file, None, 0)?;
+    config.finish(&file)
 }
 
 #[derive(Debug, Default)]
 struct Config {
-    including: bool,
+    follow_includes: bool,
     home: Option<PathBuf>,
-    /// Where relative paths begin.
+    /// The directory of relative paths.
     base: Option<PathBuf>,
+    /// How many files have been read.
     files: usize,
     blocks: Vec<Block>,
     hosts: BTreeMap<String, Origin>,
-    values: Vec<(Keyword, String, usize, Origin)>,
+    values: Vec<Assignment>,
 }
 
-/// Lines that count for the same hosts.
+/// A value in a line, and the index of its block.
+#[derive(Debug)]
+struct Assignment {
+    keyword: Keyword,
+    value: String,
+    block: usize,
+    origin: Origin,
+}
+
+/// Lines that apply to the same hosts.
 #[derive(Debug)]
 struct Block {
-    /// The block in which this one's file is included: what does not match there matches nowhere
-    /// inside.
+    /// The block that includes this one's file. A host that does not match there does not match
+    /// here.
     outer: Option<usize>,
-    /// `None` for the lines before the first `Host`: they are for every host.
+    /// `None` for the lines before the first `Host`, which apply to every host.
     patterns: Option<Vec<String>>,
 }
 
@@ -97,34 +106,35 @@ enum Keyword {
 }
 
 impl Config {
+    /// Reads the lines of one file.
     fn file(
         &mut self,
         text: &str,
-        place: &Place,
+        file: &InputFile,
         outer: Option<usize>,
         depth: usize,
     ) -> Result<(), Diagnostic> {
         self.files += 1;
-        // Where nothing counts, behind `Match`, there is no block.
+        // After `Match`, until the next `Host`, no line applies.
         let mut block = Some(self.block(outer, None));
         for (line, content) in (1..).zip(text.lines()) {
             let Some((keyword, rest)) = keyword(content) else { continue };
-            let wrong = |reason: &str| place.diagnostic(line, format!("{keyword}: {reason}"));
-            let arguments = || words(rest).map_err(wrong);
+            let error = |reason: &str| file.diagnostic(line, format!("{keyword}: {reason}"));
+            let arguments = || words(rest).map_err(error);
             match keyword.to_ascii_lowercase().as_str() {
                 "host" => {
                     let patterns = arguments()?;
                     if patterns.is_empty() || patterns.iter().any(String::is_empty) {
-                        return Err(wrong("a pattern is missing; write the name of a host"));
+                        return Err(error("a pattern is missing; write the name of a host"));
                     }
-                    self.take_hosts(&patterns, &place.line(line))?;
+                    self.add_hosts(&patterns, &file.origin(line))?;
                     block = Some(self.block(outer, Some(patterns)));
                 }
                 "match" => block = None,
                 "include" => {
-                    if let Some(block) = block.filter(|_| self.including) {
+                    if let Some(block) = block.filter(|_| self.follow_includes) {
                         for path in arguments()? {
-                            self.include(&path, place, line, block, depth)?;
+                            self.include(&path, file, line, block, depth)?;
                         }
                     }
                 }
@@ -138,12 +148,13 @@ impl Config {
                     let (Some(value), None) =
                         (values.next().filter(|value| !value.is_empty()), values.next())
                     else {
-                        return Err(wrong(
-                            "one value belongs here; write it, in quotes if there are blanks in it",
+                        return Err(error(
+                            "one value belongs here; write it, in quotes if it has spaces",
                         ));
                     };
                     if let Some(block) = block {
-                        self.values.push((keyword, value, block, place.line(line)));
+                        let origin = file.origin(line);
+                        self.values.push(Assignment { keyword, value, block, origin });
                     }
                 }
             }
@@ -151,17 +162,17 @@ impl Config {
         Ok(())
     }
 
+    /// Adds a block and returns its index.
     fn block(&mut self, outer: Option<usize>, patterns: Option<Vec<String>>) -> usize {
         self.blocks.push(Block { outer, patterns });
         self.blocks.len() - 1
     }
 
-    fn take_hosts(&mut self, patterns: &[String], origin: &Origin) -> Result<(), Diagnostic> {
-        // ssh's configuration is for more than hosts with labshd: what could not be named is left
-        // out.
+    fn add_hosts(&mut self, patterns: &[String], origin: &Origin) -> Result<(), Diagnostic> {
+        // Names that labsh cannot use are skipped: not every host of ssh has to be one of labsh.
         for name in patterns
             .iter()
-            .filter(|pattern| !pattern.starts_with('!') && names::host(pattern).is_ok())
+            .filter(|pattern| !pattern.starts_with('!') && names::check_host(pattern).is_ok())
         {
             self.hosts.entry(name.clone()).or_insert_with(|| origin.clone());
         }
@@ -174,10 +185,11 @@ impl Config {
         })
     }
 
+    /// Reads the files that an `Include` line names.
     fn include(
         &mut self,
         path: &str,
-        place: &Place,
+        file: &InputFile,
         line: usize,
         block: usize,
         depth: usize,
@@ -186,17 +198,17 @@ impl Config {
             Some(inside) => self.home.as_ref().map(|home| home.join(inside)),
             None if path.starts_with('/') => Some(PathBuf::from(path)),
             None if path.starts_with('~') => {
-                return Err(place.diagnostic(
+                return Err(file.diagnostic(
                     line,
-                    format!("Include {path}: write somebody else's home as a whole path"),
+                    format!("Include {path}: write another user's home as an absolute path"),
                 ));
             }
             None => self.base.as_ref().map(|base| base.join(path)),
         };
         let anchored = anchored.as_deref().and_then(Path::to_str).ok_or_else(|| {
-            place.diagnostic(
+            file.diagnostic(
                 line,
-                format!("Include {path}: there is no home directory; write the whole path"),
+                format!("Include {path}: there is no home directory; write an absolute path"),
             )
         })?;
         let options = MatchOptions {
@@ -204,65 +216,64 @@ impl Config {
             require_literal_separator: true,
             require_literal_leading_dot: true,
         };
-        // Two stars in a row are one to ssh, and to the library a walk through everything.
+        // In ssh `**` is the same as `*`; in the glob library it matches any number of directories.
         let mut pattern = anchored.to_owned();
         while pattern.contains("**") {
             pattern = pattern.replace("**", "*");
         }
         let paths = glob::glob_with(&pattern, options).map_err(|error| {
-            place.diagnostic(line, format!("Include {path}: {}; correct the pattern", error.msg))
+            file.diagnostic(line, format!("Include {path}: {}; correct the pattern", error.msg))
         })?;
         for found in paths.flatten().filter(|found| found.is_file()) {
-            if depth == DEEPEST || self.files >= MOST_FILES {
-                let limit =
-                    if depth == DEEPEST { "more than 16 deep" } else { "more than 1000 of them" };
+            if depth == MAX_INCLUDE_DEPTH || self.files >= MAX_FILES {
+                let limit = if depth == MAX_INCLUDE_DEPTH {
+                    format!("files are nested more than {MAX_INCLUDE_DEPTH} deep")
+                } else {
+                    format!("there are more than {MAX_FILES} files")
+                };
                 let reason = format!("Include {path}: {limit}; does a file include itself?");
-                return Err(place.diagnostic(line, reason));
+                return Err(file.diagnostic(line, reason));
             }
-            let included = Place::new(&found);
-            if let Some(text) = included.read_if_there()? {
+            let included = InputFile::new(&found);
+            if let Some(text) = included.read_if_exists()? {
                 self.file(&text, &included, Some(block), depth + 1)?;
             }
         }
         Ok(())
     }
 
-    /// For each host the first value, each value with just those hosts for which it is the first.
-    fn finish(self, place: &Place) -> Result<Source, Diagnostic> {
+    /// Returns the hosts, and each value with the hosts that it is the first value for.
+    fn finish(self, file: &InputFile) -> Result<Source, Diagnostic> {
         let names: Vec<&str> = self.hosts.keys().map(String::as_str).collect();
-        let matching = self.matching(&names, place)?;
-        // Behind a `!` that takes it back, a name is no host.
+        let matching = self.matching(&names, file)?;
+        // A name that its own line negates is not a host.
         let mut known = vec![false; names.len()];
         for (block, hosts) in self.blocks.iter().zip(&matching) {
-            let places = block
-                .patterns
-                .iter()
-                .flatten()
-                .filter_map(|name| names.binary_search(&name.as_str()).ok());
-            places
-                .filter(|host| hosts.binary_search(host).is_ok())
-                .for_each(|host| known[host] = true);
+            let patterns = block.patterns.iter().flatten();
+            let named = patterns.filter_map(|name| names.binary_search(&name.as_str()).ok());
+            for host in named.filter(|host| hosts.binary_search(host).is_ok()) {
+                known[host] = true;
+            }
         }
         let mut lines: BTreeMap<&Origin, Vec<&str>> = BTreeMap::new();
         for (host, origin) in self.hosts.values().enumerate().filter(|(host, _)| known[*host]) {
             lines.entry(origin).or_default().push(names[host]);
         }
-        let mut rooms: Vec<Room> = lines
+        let mut tables: Vec<HostTable> = lines
             .into_iter()
-            .map(|(origin, hosts)| Room {
+            .map(|(origin, hosts)| HostTable {
                 hosts: NodeSet::of(hosts),
                 settings: Settings::default(),
                 origin: origin.clone(),
             })
             .collect();
         for keyword in [Keyword::HostName, Keyword::User] {
-            let mut open = known.clone();
-            for (_, value, block, origin) in
-                self.values.iter().filter(|(other, ..)| *other == keyword)
-            {
+            let mut unset = known.clone();
+            let assignments = self.values.iter().filter(|value| value.keyword == keyword);
+            for Assignment { value, block, origin, .. } in assignments {
                 let first = matching[*block]
                     .iter()
-                    .filter(|host| std::mem::replace(&mut open[**host], false));
+                    .filter(|host| std::mem::replace(&mut unset[**host], false));
                 let hosts = NodeSet::of(first.map(|host| names[*host]));
                 if hosts.is_empty() {
                     continue;
@@ -272,14 +283,14 @@ impl Config {
                     Keyword::HostName => settings.address = Some(with_host(value)),
                     Keyword::User => settings.user = Some(value.clone()),
                 }
-                rooms.push(Room { hosts, settings, origin: origin.clone() });
+                tables.push(HostTable { hosts, settings, origin: origin.clone() });
             }
         }
-        Ok(Source { rooms, ..Source::default() })
+        Ok(Source { tables, ..Source::default() })
     }
 
-    /// Which of the hosts, by their places in the order, each block matches.
-    fn matching(&self, names: &[&str], place: &Place) -> Result<Vec<Rc<[usize]>>, Diagnostic> {
+    /// Returns the hosts, as sorted indices in `names`, that each block matches.
+    fn matching(&self, names: &[&str], file: &InputFile) -> Result<Vec<Rc<[usize]>>, Diagnostic> {
         let all: Rc<[usize]> = (0..names.len()).collect();
         let mut matching: Vec<Rc<[usize]>> = Vec::with_capacity(self.blocks.len());
         let mut compared = 0;
@@ -289,10 +300,10 @@ impl Config {
                 matching.push(Rc::clone(outer));
                 continue;
             };
-            let (negated, wanted): (Vec<&str>, Vec<&str>) =
+            let (negated, positive): (Vec<&str>, Vec<&str>) =
                 patterns.iter().map(String::as_str).partition(|pattern| pattern.starts_with('!'));
             let mut hosts = Vec::new();
-            for pattern in wanted {
+            for pattern in positive {
                 if pattern.contains(['*', '?']) {
                     compared += pattern.len() * outer.len();
                     hosts.extend(
@@ -301,8 +312,8 @@ impl Config {
                 } else if let Ok(host) = names.binary_search(&pattern) {
                     hosts.extend(outer.binary_search(&host).is_ok().then_some(host));
                 }
-                if compared > MOST_COMPARED {
-                    return Err(place.diagnostic(
+                if compared > MAX_COMPARED_BYTES {
+                    return Err(file.diagnostic(
                         None,
                         "there are too many patterns for so many hosts; split the file",
                     ));
@@ -311,8 +322,8 @@ impl Config {
             hosts.sort_unstable();
             hosts.dedup();
             compared += hosts.len() * negated.iter().map(|pattern| pattern.len()).sum::<usize>();
-            if compared > MOST_COMPARED {
-                return Err(place.diagnostic(
+            if compared > MAX_COMPARED_BYTES {
+                return Err(file.diagnostic(
                     None,
                     "there are too many patterns for so many hosts; split the file",
                 ));
@@ -325,31 +336,31 @@ impl Config {
     }
 }
 
-/// `%h` in a `HostName` stands for the name that was asked for, `%%` for a percent sign.
+/// Replaces `%h` in a `HostName` by `{host}`, and `%%` by a percent sign.
 fn with_host(text: &str) -> String {
     let mut address = String::new();
     let mut rest = text;
-    while let Some((before, behind)) = rest.split_once('%') {
+    while let Some((before, after)) = rest.split_once('%') {
         address.push_str(before);
-        rest = match behind.chars().next() {
+        rest = match after.chars().next() {
             Some('h') => {
                 address.push_str("{host}");
-                &behind[1..]
+                &after[1..]
             }
             Some('%') => {
                 address.push('%');
-                &behind[1..]
+                &after[1..]
             }
             _ => {
                 address.push('%');
-                behind
+                after
             }
         };
     }
     address + rest
 }
 
-/// A line's first word, and what stands behind blanks or one `=`.
+/// Splits a line into its keyword and its arguments, after spaces or one `=`.
 fn keyword(line: &str) -> Option<(&str, &str)> {
     let line = line.trim_matches([' ', '\t', '\r', '\x0c']);
     if line.is_empty() || line.starts_with('#') {
@@ -360,28 +371,28 @@ fn keyword(line: &str) -> Option<(&str, &str)> {
     Some((keyword, rest.strip_prefix('=').unwrap_or(rest).trim_start_matches([' ', '\t'])))
 }
 
-/// The arguments of a line: in quotes or not, up to a comment.
+/// Splits the arguments of a line, with quotes and backslashes, up to a comment.
 fn words(text: &str) -> Result<Vec<String>, &'static str> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
     let mut quote = None;
-    let mut signs = text.chars().peekable();
-    while let Some(sign) = signs.next() {
-        match sign {
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
             ' ' | '\t' if quote.is_none() => words.extend(word.take()),
             '#' if quote.is_none() && word.is_none() => break,
-            '\\' if signs.peek().is_some_and(|next| {
+            '\\' if chars.peek().is_some_and(|next| {
                 matches!(next, '\'' | '"' | '\\') || (*next == ' ' && quote.is_none())
             }) =>
             {
-                word.get_or_insert_default().extend(signs.next());
+                word.get_or_insert_default().extend(chars.next());
             }
             '\'' | '"' if quote.is_none() => {
-                quote = Some(sign);
+                quote = Some(c);
                 word.get_or_insert_default();
             }
-            _ if quote == Some(sign) => quote = None,
-            _ => word.get_or_insert_default().push(sign),
+            _ if quote == Some(c) => quote = None,
+            _ => word.get_or_insert_default().push(c),
         }
     }
     if quote.is_some() {
@@ -391,11 +402,11 @@ fn words(text: &str) -> Result<Vec<String>, &'static str> {
     Ok(words)
 }
 
-/// Whether a name is what a pattern says: `*` is any number of signs, `?` is one.
+/// Returns whether a name matches a pattern: `*` stands for any text, `?` for one byte.
 fn matches(pattern: &str, name: &str) -> bool {
     let (pattern, name) = (pattern.as_bytes(), name.as_bytes());
     let (mut at, mut next) = (0, 0);
-    // Behind the last star, and how much of the name it stands for so far.
+    // The position after the last `*`, and the end of the text that it matches so far.
     let mut star = None;
     while next < name.len() {
         match pattern.get(at) {
@@ -403,13 +414,13 @@ fn matches(pattern: &str, name: &str) -> bool {
                 star = Some((at + 1, next));
                 at += 1;
             }
-            Some(sign) if *sign == b'?' || *sign == name[next] => (at, next) = (at + 1, next + 1),
+            Some(byte) if *byte == b'?' || *byte == name[next] => (at, next) = (at + 1, next + 1),
             _ => {
-                let Some((behind, until)) = star else { return false };
-                star = Some((behind, until + 1));
-                (at, next) = (behind, until + 1);
+                let Some((after, end)) = star else { return false };
+                star = Some((after, end + 1));
+                (at, next) = (after, end + 1);
             }
         }
     }
-    pattern[at..].iter().all(|sign| *sign == b'*')
+    pattern[at..].iter().all(|byte| *byte == b'*')
 }

@@ -1,4 +1,4 @@
-//! Ansible's inventories, held against `ansible-inventory`.
+//! Compares Ansible's inventories with what `ansible-inventory` lists.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// How the tests of the programs treat what is missing.
+/// What the end-to-end tests do where a tool is not installed.
 #[path = "../../../tests/support/tools.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod tools;
@@ -18,17 +18,17 @@ use labsh_diagnostics::Diagnostic;
 use labsh_inventory::{Setting, Source, ansible_ini, ansible_yaml};
 use proptest::prelude::*;
 use serde_json::{Map, Value};
-use support::{Told, told, values};
+use support::{Contents, contents, values};
 
-/// What `ansible-inventory` lists of an inventory, in the same terms as ours.
-fn listed(tool: &Path, text: &str, ending: &str) -> Told {
+/// Returns the inventory that `ansible-inventory` lists.
+fn listed(tool: &Path, text: &str, extension: &str) -> Contents {
     let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join(format!("hosts.{ending}"));
+    let file = directory.path().join(format!("hosts.{extension}"));
     fs::write(&file, text).unwrap();
     listed_file(tool, &file)
 }
 
-fn listed_file(tool: &Path, file: &Path) -> Told {
+fn listed_file(tool: &Path, file: &Path) -> Contents {
     let home = tempfile::tempdir().unwrap();
     let mut command = tools::program(tool);
     command.args(["--list", "-i"]).arg(file).env("ANSIBLE_INVENTORY_UNPARSED_FAILED", "true");
@@ -50,23 +50,25 @@ fn listed_file(tool: &Path, file: &Path) -> Told {
     }
     let groups = list.keys().filter(|name| *name != "_meta");
     let groups = groups.map(|name| (name.clone(), gather(&list, name, &names))).collect();
-    Told { groups, hosts: hosts(&list["_meta"]["hostvars"]) }
+    Contents { groups, hosts: hosts(&list["_meta"]["hostvars"]) }
 }
 
-/// What Ansible's library makes of inventories, all of them in one process.
-fn understood(tool: &Path, texts: &[String], ending: &str) -> Vec<Told> {
+/// Returns inventories as Ansible's library parses them, all in one process.
+fn parsed_by_ansible(tool: &Path, texts: &[String], extension: &str) -> Vec<Contents> {
     let directory = tempfile::tempdir().unwrap();
-    let file = |index: usize| directory.path().join(format!("{index}.{ending}"));
-    texts.iter().enumerate().for_each(|(index, text)| fs::write(file(index), text).unwrap());
+    let file = |index: usize| directory.path().join(format!("{index}.{extension}"));
+    for (index, text) in texts.iter().enumerate() {
+        fs::write(file(index), text).unwrap();
+    }
     let mut command = tools::program(tools::python_of(tool));
     command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/oracles/inventories.py"));
     command.args((0..texts.len()).map(file));
-    let told = output(&mut command, directory.path());
-    let lines = told.lines().map(|line| {
-        let told: Value = serde_json::from_str(line).unwrap();
-        Told {
-            groups: serde_json::from_value(told["groups"].clone()).unwrap(),
-            hosts: hosts(&told["hosts"]),
+    let output = output(&mut command, directory.path());
+    let lines = output.lines().map(|line| {
+        let inventory: Value = serde_json::from_str(line).unwrap();
+        Contents {
+            groups: serde_json::from_value(inventory["groups"].clone()).unwrap(),
+            hosts: hosts(&inventory["hosts"]),
         }
     });
     lines.collect()
@@ -87,7 +89,7 @@ fn hosts(variables: &Value) -> BTreeMap<String, BTreeMap<String, String>> {
     hosts.map(|(host, variables)| (host.clone(), settings(host, variables))).collect()
 }
 
-/// What the variables of a host come to, read as the connection plugin's documentation has it.
+/// Returns the settings of a host according to the connection plugin's documentation.
 fn settings(host: &str, variables: &Value) -> BTreeMap<String, String> {
     let mut variables: BTreeMap<String, String> = variables
         .as_object()
@@ -112,7 +114,7 @@ fn settings(host: &str, variables: &Value) -> BTreeMap<String, String> {
         ("plain", &["ansible_labsh_plain"]),
     ] {
         for name in names {
-            // An empty one keeps those away that count less, and the plugin passes nothing on.
+            // An empty value hides those of lower precedence, and the plugin passes nothing on.
             if let Some(value) = variables.remove(*name) {
                 settings
                     .insert(setting.to_owned(), value.replace("{{ inventory_hostname }}", host));
@@ -124,23 +126,24 @@ fn settings(host: &str, variables: &Value) -> BTreeMap<String, String> {
     settings
 }
 
-/// What we make of it; where a group is empty, Ansible's list is silent about it.
-fn ours(source: &Source) -> Told {
-    let mut told = told(source);
-    for settings in told.hosts.values_mut() {
+/// Returns our result, with booleans as in Ansible's list.
+fn ours(source: &Source) -> Contents {
+    let mut contents = contents(source);
+    for settings in contents.hosts.values_mut() {
         for value in settings.values_mut() {
-            // Python writes them with a capital letter.
+            // The INI form holds Python's literals, with a capital letter.
             if value == "True" || value == "False" {
                 value.make_ascii_lowercase();
             }
         }
     }
-    told
+    contents
 }
 
-fn compare(text: &str, source: Result<Source, Diagnostic>, theirs: Told) {
+fn compare(text: &str, source: Result<Source, Diagnostic>, theirs: Contents) {
     let source = source.unwrap_or_else(|diagnostic| panic!("{diagnostic}\n{text}"));
     let mut ours = ours(&source);
+    // Ansible does not list empty groups.
     ours.groups.retain(|name, hosts| !hosts.is_empty() || theirs.groups.contains_key(name));
     assert_eq!(ours.groups, theirs.groups, "{text}");
     for (host, values) in theirs.hosts {
@@ -169,10 +172,10 @@ struct Part {
     variables: BTreeMap<&'static str, &'static str>,
 }
 
-/// In this order a group may only have those behind it as children: no circles.
+/// A group's children come after it in this list, so that there are no cycles.
 const GROUPS: [&str; 7] = ["all", "zebra", "building", "lab", "alpha", "rack", "gpu"];
 
-fn variables(most: usize) -> impl Strategy<Value = BTreeMap<&'static str, &'static str>> {
+fn variables(max: usize) -> impl Strategy<Value = BTreeMap<&'static str, &'static str>> {
     let variable = prop::sample::select(vec![
         ("ansible_host", "10.0.0.1"),
         ("ansible_host", "gate.example"),
@@ -197,7 +200,7 @@ fn variables(most: usize) -> impl Strategy<Value = BTreeMap<&'static str, &'stat
         ("model", "'it\"s'"),
         ("backup", "True"),
     ]);
-    prop::collection::vec(variable, 0..most).prop_map(|pairs| pairs.into_iter().collect())
+    prop::collection::vec(variable, 0..max).prop_map(|pairs| pairs.into_iter().collect())
 }
 
 fn part(index: usize) -> impl Strategy<Value = Part> {
@@ -220,7 +223,7 @@ fn part(index: usize) -> impl Strategy<Value = Part> {
     let children = prop::collection::btree_set(prop::sample::select(GROUPS.to_vec()), 0..3);
     (hosts, children, variables(4)).prop_map(move |(hosts, mut children, variables)| {
         children.retain(|child| GROUPS.iter().position(|group| group == child).unwrap() > index);
-        // A pattern twice in a group cannot be written in YAML.
+        // YAML does not allow a pattern twice in a group.
         let hosts: BTreeMap<_, _> = hosts.into_iter().collect();
         Part { name: GROUPS[index], children, hosts: hosts.into_iter().collect(), variables }
     })
@@ -281,17 +284,17 @@ impl Sketch {
 }
 
 #[test]
-fn generated_ini_inventories_mean_what_ansible_means() {
+fn generated_ini_inventories_are_read_as_ansible_reads_them() {
     let Some(tool) = tool() else { return };
     let texts: Vec<String> = values(100, sketch()).iter().map(Sketch::ini).collect();
-    let theirs = understood(&tool, &texts, "ini");
+    let theirs = parsed_by_ansible(&tool, &texts, "ini");
     assert_eq!(theirs.len(), texts.len());
     for (text, theirs) in texts.iter().zip(theirs) {
         compare(text, ansible_ini::parse(text, Path::new("hosts.ini")), theirs);
     }
 }
 
-/// What people write, the odd corners included.
+/// A typical inventory with many edge cases.
 const INI: &str = r#"
 ; hosts in no group come first
 mail.example.com
@@ -348,13 +351,13 @@ ansible_port=7022
 "#;
 
 #[test]
-fn the_corners_of_the_ini_form_mean_what_ansible_means() {
+fn edge_cases_of_the_ini_form_are_read_as_ansible_reads_them() {
     let Some(tool) = tool() else { return };
     compare(INI, ansible_ini::parse(INI, Path::new("hosts.ini")), listed(&tool, INI, "ini"));
 }
 
-/// Files of variables beside an inventory, by name.
-const BESIDE: [(&str, &str); 14] = [
+/// Files of variables beside an inventory: name and content.
+const VARIABLE_FILES: [(&str, &str); 14] = [
     ("group_vars/all.yml", "---\ncountry: everywhere\nansible_labsh_port: 7200\nmotd: all\n"),
     ("group_vars/web/main.yml", "http_port: 8080\nansible_user: web\nfrom: main\n"),
     ("group_vars/web/extra", "from: extra\n"),
@@ -369,13 +372,13 @@ const BESIDE: [(&str, &str); 14] = [
         "group_vars/southeast.json",
         "{\"ntp_server\": \"southeast.file\", \"ansible_labsh_key\": null}\n",
     ),
-    ("group_vars/nobody.yml", "[not read\n"),
+    ("group_vars/unknown.yml", "[not read\n"),
     ("host_vars/same.yml", "ntp_server: same.file\nansible_host: 192.0.2.9\n"),
     ("host_vars/www03.example.com", "ansible_user: three\n"),
 ];
 
-fn beside(directory: &Path) {
-    for (name, text) in BESIDE {
+fn write_variable_files(directory: &Path) {
+    for (name, text) in VARIABLE_FILES {
         let file = directory.join(name);
         fs::create_dir_all(file.parent().unwrap()).unwrap();
         fs::write(file, text).unwrap();
@@ -383,10 +386,10 @@ fn beside(directory: &Path) {
 }
 
 #[test]
-fn files_of_variables_mean_what_ansible_means() {
+fn files_of_variables_are_read_as_ansible_reads_them() {
     let Some(tool) = tool() else { return };
     let directory = tempfile::tempdir().unwrap();
-    beside(directory.path());
+    write_variable_files(directory.path());
     let (ini, yaml) = (directory.path().join("hosts"), directory.path().join("hosts.yml"));
     fs::write(&ini, INI).unwrap();
     fs::write(&yaml, YAML).unwrap();
@@ -395,24 +398,24 @@ fn files_of_variables_mean_what_ansible_means() {
 }
 
 #[test]
-fn values_from_files_of_variables_have_their_line_there() {
+fn a_value_from_a_file_of_variables_has_its_line_there() {
     let directory = tempfile::tempdir().unwrap();
-    beside(directory.path());
+    write_variable_files(directory.path());
     let ini = directory.path().join("hosts");
     fs::write(&ini, INI).unwrap();
     let address = |source: &Source| {
-        let room =
-            source.rooms.iter().find(|room| room.settings.address.as_deref() == Some("192.0.2.9"));
-        room.map(|room| (room.hosts.to_string(), room.origin.clone()))
+        let mut tables = source.tables.iter();
+        let table = tables.find(|table| table.settings.address.as_deref() == Some("192.0.2.9"));
+        table.map(|table| (table.hosts.to_string(), table.origin.clone()))
     };
     let (hosts, origin) = address(&ansible_ini::read(&ini).unwrap()).unwrap();
     assert_eq!((hosts.as_str(), origin.line), ("same", Some(2)));
     assert_eq!(*origin.path, *directory.path().join("host_vars/same.yml"));
-    // What is encrypted as a whole is passed over, what is wrong is not.
+    // A file that is encrypted as a whole is skipped; an invalid one is an error.
     fs::write(&origin.path, "$ANSIBLE_VAULT;1.1;AES256\n3161\n").unwrap();
     assert_eq!(address(&ansible_ini::read(&ini).unwrap()), None);
     for (text, line, part) in [
-        ("a: 1\nb: [\n", 2, "that is no YAML"),
+        ("a: 1\nb: [\n", 2, "that is not YAML"),
         ("- a\n", 1, "variables are a table"),
         ("a: 1\nansible_labsh_port: http\n", 2, "from 1 to 65535"),
     ] {
@@ -431,11 +434,11 @@ fn values_from_files_of_variables_have_their_line_there() {
 fn each_value_has_its_line() {
     let source = ansible_ini::parse(INI, Path::new("/etc/ansible/hosts")).unwrap();
     let origin = |host: &str, value: &str| {
-        let room = source.rooms.iter().find(|room| {
-            room.hosts.contains(host)
-                && room.settings.variables.values().any(|other| other == value)
+        let table = source.tables.iter().find(|table| {
+            table.hosts.contains(host)
+                && table.settings.variables.values().any(|other| other == value)
         });
-        room.unwrap().origin.to_string()
+        table.unwrap().origin.to_string()
     };
     assert_eq!(origin("www07.example.com", "80"), "/etc/ansible/hosts:8");
     assert_eq!(origin("same", "ntp.raleigh.example.com"), "/etc/ansible/hosts:31");
@@ -444,10 +447,10 @@ fn each_value_has_its_line() {
 }
 
 #[test]
-fn mistakes_in_the_ini_form_are_named_with_their_line() {
+fn errors_in_the_ini_form_have_their_line() {
     for (text, line, part) in [
         ("[web\nlab1\n", 1, "a bracket is unmatched"),
-        ("[web ]\nlab1\n", 1, "is no section"),
+        ("[web ]\nlab1\n", 1, "is not a section"),
         ("[web:hosst]\n", 1, "children, vars or hosts"),
         ("lab1\nlab[5:1]\n", 2, "counts backwards"),
         ("lab[1:1000000000]\n", 1, "too many hosts"),
@@ -455,16 +458,16 @@ fn mistakes_in_the_ini_form_are_named_with_their_line() {
         ("lab[1:5:0]\n", 1, "whole number from 1"),
         ("lab[x]\n", 1, "the end is missing"),
         ("lab[1:5\n", 1, "is unmatched"),
-        ("lab1 user\n", 1, "is no variable"),
+        ("lab1 user\n", 1, "is not a variable"),
         ("lab1 a='x\n", 1, "a quote has no end"),
-        ("lab1 a=x\\\n", 1, "nothing behind it"),
-        ("lab!1\n", 1, "means something in sets of hosts"),
+        ("lab1 a=x\\\n", 1, "missing after the backslash"),
+        ("lab!1\n", 1, "has a meaning in sets of hosts"),
         ("\nlab*\n", 2, "wildcards"),
         ("root@lab1\n", 1, "is a user"),
         ("-lab1\n", 1, "is an option"),
         ("lab1:\n", 1, "a colon"),
-        ("[a:vars]\nx=1\n", 1, "nobody declares the group a"),
-        ("[a:children]\nb\n", 2, "nobody declares the group b"),
+        ("[a:vars]\nx=1\n", 1, "the group a is not declared"),
+        ("[a:children]\nb\n", 2, "the group b is not declared"),
         ("[a:vars]\nx\n", 2, "name=value"),
         ("[a:children]\nb\n[b:children]\nc\n[c:children]\na\n", 2, "form a cycle: a ← c ← b ← a"),
         ("[a:children]\na\n", 2, "form a cycle: a ← a"),
@@ -482,10 +485,10 @@ fn mistakes_in_the_ini_form_are_named_with_their_line() {
 }
 
 #[test]
-fn generated_yaml_inventories_mean_what_ansible_means() {
+fn generated_yaml_inventories_are_read_as_ansible_reads_them() {
     let Some(tool) = tool() else { return };
     let texts: Vec<String> = values(100, sketch()).iter().map(Sketch::yaml).collect();
-    let theirs = understood(&tool, &texts, "yml");
+    let theirs = parsed_by_ansible(&tool, &texts, "yml");
     assert_eq!(theirs.len(), texts.len());
     for (text, theirs) in texts.iter().zip(theirs) {
         compare(text, ansible_yaml::parse(text, Path::new("hosts.yml")), theirs);
@@ -539,13 +542,13 @@ empty:
 "#;
 
 #[test]
-fn the_corners_of_the_yaml_form_mean_what_ansible_means() {
+fn edge_cases_of_the_yaml_form_are_read_as_ansible_reads_them() {
     let Some(tool) = tool() else { return };
     compare(YAML, ansible_yaml::parse(YAML, Path::new("hosts.yaml")), listed(&tool, YAML, "yaml"));
 }
 
 #[test]
-fn what_ansible_lists_can_be_read_back() {
+fn an_inventory_that_ansible_exports_is_read_with_the_same_values() {
     let Some(tool) = tool() else { return };
     let directory = tempfile::tempdir().unwrap();
     let (ini, yaml) = (directory.path().join("hosts.ini"), directory.path().join("hosts.yaml"));
@@ -558,34 +561,30 @@ fn what_ansible_lists_can_be_read_back() {
 }
 
 #[test]
-fn mistakes_in_the_yaml_form_are_named_with_their_line() {
+fn errors_in_the_yaml_form_have_their_line() {
     let deep = "a: ".to_owned() + &"[".repeat(100_000);
     let nested = format!("a: {}1", "\n x:".repeat(3));
     for (text, line, part) in [
         ("", 0, "there is nothing in it"),
         ("# nothing\n", 0, "there is nothing in it"),
         ("- lab1\n", 1, "a table of groups"),
-        ("all:\n  hosts:\n    lab1:\n\tlab2:\n", 4, "that is no YAML"),
-        ("all:\n  hosts:\n    lab1: [\n", 3, "that is no YAML"),
+        ("all:\n  hosts:\n    lab1:\n\tlab2:\n", 4, "that is not YAML"),
+        ("all:\n  hosts:\n    lab1: [\n", 3, "that is not YAML"),
         ("all:\n  hosts: [lab1]\n", 2, "must be a table"),
-        ("all:\n  host:\n    lab1:\n", 2, "\"host\" is no part of a group"),
+        ("all:\n  host:\n    lab1:\n", 2, "\"host\" is not part of a group"),
         ("all:\n  hosts:\n    lab1: yes\n", 3, "a host's variables must be a table"),
         ("all: lab1\n", 1, "a group must be a table"),
         ("plugin: aws_ec2\n", 1, "only Ansible can"),
-        (
-            "all:\n  hosts:\n    lab1:\n  hosts:\n    lab2:\n",
-            4,
-            "\"hosts\" is there in line 2 already",
-        ),
+        ("all:\n  hosts:\n    lab1:\n  hosts:\n    lab2:\n", 4, "\"hosts\" is in line 2 already"),
         ("all:\n  hosts:\n    lab[1:1000000000]:\n", 3, "too many hosts"),
         ("a:\n  children:\n    b:\n      children:\n        a:\n", 3, "form a cycle: a ← b ← a"),
-        ("all:\n  hosts:\n    lab1:\n      ansible_host: [10.0.0.1]\n", 4, "is no single value"),
+        ("all:\n  hosts:\n    lab1:\n      ansible_host: [10.0.0.1]\n", 4, "is not a single value"),
         ("all: {}\n---\nall: {}\n", 2, "a second document"),
-        ("a: &a\n  children: {b: *a}\n", 2, "stands for what it is part of"),
+        ("a: &a\n  children: {b: *a}\n", 2, "refers to a node that contains it"),
         ("a:\n  vars:\n    <<: 1\n", 3, "<< takes a table"),
         ("a:\n  vars:\n    ? [x]\n    : 1\n", 3, "needs a name"),
         (&deep, 1, ""),
-        (&nested, 4, "that is no YAML"),
+        (&nested, 4, "that is not YAML"),
     ] {
         let diagnostic = ansible_yaml::parse(text, Path::new("hosts.yml")).unwrap_err();
         assert_eq!(diagnostic.origin.line.unwrap_or(0), line, "{text:?}: {diagnostic}");
@@ -593,22 +592,22 @@ fn mistakes_in_the_yaml_form_are_named_with_their_line() {
     }
 }
 
-/// What is unusable in an inventory: of which hosts, which setting, in which line, and what to set
+/// Returns the unusable settings of an inventory: hosts, setting, line, and the variable to set
 /// instead.
 fn unusable(source: &Source) -> Vec<(String, Setting, usize, &str)> {
     let mut all = Vec::new();
-    for room in &source.rooms {
-        for (setting, reason) in &room.settings.unusable {
+    for table in &source.tables {
+        for (setting, reason) in &table.settings.unusable {
             let remedy =
                 reason.rsplit_once("; set ").unwrap().1.strip_suffix(" to a plain value").unwrap();
-            all.push((room.hosts.to_string(), *setting, room.origin.line.unwrap(), remedy));
+            all.push((table.hosts.to_string(), *setting, table.origin.line.unwrap(), remedy));
         }
     }
     all
 }
 
 #[test]
-fn what_only_ansible_understands_concerns_its_hosts_alone() {
+fn a_value_that_only_ansible_can_evaluate_affects_only_its_hosts() {
     let ini = "lab1 ansible_host={{address}}\nlab2 ansible_connection=labsh ansible_port={{port}}\n\
                [a]\nlab3\nlab4 ansible_labsh_user=bob\n[a:vars]\nansible_user={{ boss }}\n";
     let source = ansible_ini::parse(ini, Path::new("hosts.ini")).unwrap();
@@ -632,7 +631,7 @@ fn an_address_with_a_zone_is_a_host() {
 }
 
 #[test]
-fn aliases_of_aliases_are_bounded() {
+fn nested_aliases_are_bounded() {
     let mut laughs = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
     for level in 1..12 {
         let again = vec![format!("*a{}", level - 1); 10].join(", ");
@@ -643,7 +642,7 @@ fn aliases_of_aliases_are_bounded() {
 }
 
 #[test]
-fn a_file_that_cannot_be_read_is_a_mistake_too() {
+fn a_file_that_cannot_be_read_is_an_error() {
     let directory = tempfile::tempdir().unwrap();
     let diagnostic = ansible_ini::read(&directory.path().join("none")).unwrap_err();
     assert!(diagnostic.reason.starts_with("there is no such file"), "{diagnostic}");
@@ -661,21 +660,20 @@ fn a_file_that_cannot_be_read_is_a_mistake_too() {
     assert!(diagnostic.reason.contains("larger than 16 MiB"), "{diagnostic}");
 }
 
-/// Files of a few megabytes that would come to billions of hosts, or to groups within groups
-/// without an end.
+/// Files of a few megabytes with billions of hosts, or with a long chain or cycle of groups.
 #[test]
-fn work_is_bounded() {
+fn large_inventories_are_refused_with_a_short_message() {
     let many_ranges = "lab[1:100000]\n".repeat(1000);
     let mut nested = "[g0]\nlab[1:10000]\n".to_owned();
     for group in 1..20_000 {
         let _ = write!(nested, "[g{group}:children]\ng{}\n", group - 1);
     }
-    let mut circle = "[g0:children]\ng99999\n".to_owned();
+    let mut cycle = "[g0:children]\ng99999\n".to_owned();
     for group in 1..100_000 {
-        let _ = write!(circle, "[g{group}:children]\ng{}\n", group - 1);
+        let _ = write!(cycle, "[g{group}:children]\ng{}\n", group - 1);
     }
     let long = format!("{}[1:100000]\n", "x".repeat(1 << 20));
-    for text in [many_ranges, nested, circle, long] {
+    for text in [many_ranges, nested, cycle, long] {
         let diagnostic = ansible_ini::parse(&text, Path::new("hosts.ini")).unwrap_err();
         assert!(diagnostic.reason.len() < 200, "{diagnostic}");
     }
@@ -683,7 +681,7 @@ fn work_is_bounded() {
 
 proptest! {
     #[test]
-    fn no_yaml_text_is_too_much(
+    fn no_yaml_text_causes_a_panic(
         text in "([a-c\\[\\]:{}, &*#\"'\\\\|>!?-]|\n|\n  |\\PC|: |hosts:|vars:|children:|<<: |&a \
             |\\*a){0,60}"
     ) {
@@ -692,7 +690,7 @@ proptest! {
     }
 
     #[test]
-    fn no_ini_text_is_too_much(text in "([a-c\\[\\]:= \
+    fn no_ini_text_causes_a_panic(text in "([a-c\\[\\]:= \
         #\"'\\\\{}@,0-9\n]|\\PC|\\[a\\]\n|:vars\\]\n|:children\\]\n){0,60}") {
         let _ = ansible_ini::parse(&text, Path::new("hosts.ini"));
     }

@@ -1,4 +1,4 @@
-//! ClusterShell's groups, held against ClusterShell.
+//! Compares ClusterShell's groups with ClusterShell's own results.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -6,7 +6,7 @@ use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// How the tests of the programs treat what is missing.
+/// What the end-to-end tests do where a tool is not installed.
 #[path = "../../../tests/support/tools.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod tools;
@@ -22,13 +22,13 @@ use support::values;
 /// Hosts by source and group.
 type Sources = BTreeMap<String, BTreeMap<String, BTreeSet<String>>>;
 
-/// A program of ClusterShell's.
+/// Returns the path of `clush`, one of ClusterShell's programs.
 fn clush() -> Option<PathBuf> {
     tools::need("clush", "apt-get install clustershell")
 }
 
-/// The default source, and all groups. ClusterShell would run the upcalls of sources that are not
-/// left out.
+/// Returns ClusterShell's default source and all groups, except those of sources in `left_out`,
+/// whose upcalls it would run.
 fn oracle(clush: &Path, configuration: &Path, left_out: &[&str]) -> (Option<String>, Sources) {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/oracles/groups.py");
     let output = tools::program(tools::python_of(clush))
@@ -38,17 +38,17 @@ fn oracle(clush: &Path, configuration: &Path, left_out: &[&str]) -> (Option<Stri
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let groups: Value = serde_json::from_slice(&output.stdout).unwrap();
     (
-        told["default"].as_str().map(str::to_owned),
-        serde_json::from_value(told["sources"].clone()).unwrap(),
+        groups["default"].as_str().map(str::to_owned),
+        serde_json::from_value(groups["sources"].clone()).unwrap(),
     )
 }
 
-/// The groups of all sources side by side, as a program has them that knows them all.
-struct Known<'a>(&'a ClusterShell);
+/// The groups of all sources, each under its qualified name.
+struct AllSources<'a>(&'a ClusterShell);
 
-impl Groups for Known<'_> {
+impl Groups for AllSources<'_> {
     fn group(&self, name: &str) -> Result<Option<String>, String> {
         let (source, group) =
             name.split_once(':').ok_or_else(|| format!("{name} names no source"))?;
@@ -62,7 +62,7 @@ impl Groups for Known<'_> {
     }
 
     fn file(&self, path: &str) -> Result<String, String> {
-        Err(format!("{path} is not to be read"))
+        Err(format!("{path} is not used in these tests"))
     }
 
     fn names(&self) -> Vec<String> {
@@ -70,21 +70,21 @@ impl Groups for Known<'_> {
     }
 }
 
-fn ours(told: &ClusterShell) -> Sources {
+fn ours(groups: &ClusterShell) -> Sources {
     let hosts = |source: &str, group: &str| {
-        let set = NodeSet::parse(&format!("@{source}:{group}"), &Known(told)).unwrap();
+        let set = NodeSet::parse(&format!("@{source}:{group}"), &AllSources(groups)).unwrap();
         set.iter().map(str::to_owned).collect()
     };
-    let groups = told.sources.iter().map(|(name, source)| {
+    let sources = groups.sources.iter().map(|(name, source)| {
         (
             name.clone(),
             source.groups.keys().map(|group| (group.clone(), hosts(name, group))).collect(),
         )
     });
-    groups.collect()
+    sources.collect()
 }
 
-/// The source that Debian's package configures, to the letter.
+/// The source that Debian's package configures, verbatim.
 const LOCAL: &str = concat!(
     "\n[local]\n",
     "map: [ -f $CFGDIR/groups ] && f=$CFGDIR/groups || f=$CFGDIR/groups.d/local.cfg; ",
@@ -120,7 +120,7 @@ roles:
   both: '@login,@racks:r1^n[2-4]'
 ";
 
-/// A directory as ClusterShell's own, with sources of every kind.
+/// Returns a configuration directory of ClusterShell with sources of every kind.
 fn directory() -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name);
@@ -143,30 +143,30 @@ fn directory() -> tempfile::TempDir {
 }
 
 #[test]
-fn every_kind_of_source_means_what_clustershell_means() {
+fn every_kind_of_source_has_the_groups_that_clustershell_reads() {
     let directory = directory();
-    let told = clustershell::read(directory.path()).unwrap();
-    let ignored: Vec<&str> = told.ignored.iter().map(|(name, _)| name.as_str()).collect();
+    let groups = clustershell::read(directory.path()).unwrap();
+    let ignored: Vec<&str> = groups.ignored.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(ignored, ["slurm", "slurmpart"]);
-    assert!(told.ignored[0].1.to_string().ends_with("groups.conf.d/slurm.conf:1"));
-    let names: Vec<&str> = told.sources.iter().map(|(name, _)| name.as_str()).collect();
+    assert!(groups.ignored[0].1.to_string().ends_with("groups.conf.d/slurm.conf:1"));
+    let names: Vec<&str> = groups.sources.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, ["here", "racks", "roles", "local"]);
     if let Some(clush) = clush() {
         let theirs = oracle(&clush, &directory.path().join("groups.conf"), &ignored);
-        assert_eq!((told.default.clone(), ours(&told)), theirs);
+        assert_eq!((groups.default.clone(), ours(&groups)), theirs);
     }
     // The old place of the flat file comes first.
     fs::write(directory.path().join("groups"), "old: n1\n").unwrap();
-    let told = clustershell::read(&directory.path().join("groups.conf")).unwrap();
-    assert_eq!(told.sources[3].1.groups.keys().collect::<Vec<_>>(), ["old"]);
+    let groups = clustershell::read(&directory.path().join("groups.conf")).unwrap();
+    assert_eq!(groups.sources[3].1.groups.keys().collect::<Vec<_>>(), ["old"]);
     assert_eq!(
-        told.sources[3].1.groups["old"].origin.to_string(),
+        groups.sources[3].1.groups["old"].origin.to_string(),
         format!("{}:1", directory.path().join("groups").display())
     );
 }
 
 #[test]
-fn files_can_be_read_one_by_one() {
+fn a_single_file_can_be_read() {
     let directory = directory();
     let yaml = clustershell::read(&directory.path().join("groups.d/racks.yaml")).unwrap();
     assert_eq!(yaml.default.as_deref(), Some("racks"));
@@ -177,7 +177,7 @@ fn files_can_be_read_one_by_one() {
     assert_eq!(flat.sources[0].1.groups["lab"].members, "lab[01-40]!lab07\ngate");
 }
 
-/// Expressions that may name those groups that come before.
+/// Expressions that may name the groups before them.
 fn groups() -> impl Strategy<Value = Vec<String>> {
     let part = prop_oneof![
         (0..30_u32, 0..9_u32)
@@ -192,7 +192,7 @@ fn groups() -> impl Strategy<Value = Vec<String>> {
         let written = expressions.into_iter().enumerate().map(|(index, (first, rest))| {
             let text =
                 rest.into_iter().fold(first, |text, (operator, part)| text + operator + &part);
-            // Groups from here on would go round in circles.
+            // A group that names itself or a later group could form a cycle.
             (index..8).fold(text, |text, later| text.replace(&format!("g{later}"), "none"))
         });
         written.collect()
@@ -200,7 +200,7 @@ fn groups() -> impl Strategy<Value = Vec<String>> {
 }
 
 #[test]
-fn generated_groups_mean_what_clustershell_means() {
+fn generated_groups_have_the_hosts_that_clustershell_reads() {
     let Some(clush) = clush() else { return };
     for groups in values(12, groups()) {
         let directory = tempfile::tempdir().unwrap();
@@ -216,10 +216,10 @@ fn generated_groups_mean_what_clustershell_means() {
         }
         fs::write(path("groups"), &flat).unwrap();
         fs::write(path("groups.d/racks.yaml"), &yaml).unwrap();
-        let told = clustershell::read(&path("groups.conf"))
+        let groups = clustershell::read(&path("groups.conf"))
             .unwrap_or_else(|diagnostic| panic!("{diagnostic}\n{yaml}"));
         assert_eq!(
-            (told.default.clone(), ours(&told)),
+            (groups.default.clone(), ours(&groups)),
             oracle(&clush, &path("groups.conf"), &[]),
             "{yaml}"
         );
@@ -227,10 +227,10 @@ fn generated_groups_mean_what_clustershell_means() {
 }
 
 #[test]
-fn mistakes_in_groups_are_named_with_their_line() {
+fn errors_in_groups_have_their_line() {
     for (text, line, part) in [
         ("", 1, "the file must be a table"),
-        ("racks:\n  r1: n1\n r2: n2\n", 3, "that is no YAML"),
+        ("racks:\n  r1: n1\n r2: n2\n", 3, "that is not YAML"),
         ("racks: n1\n", 1, "a source must be a table"),
         ("racks:\n  r1:\n", 2, "a group is a set of hosts"),
         ("racks:\n  r1: n1\n  r2: {a: n1}\n", 3, "a group is a set of hosts"),
@@ -238,7 +238,7 @@ fn mistakes_in_groups_are_named_with_their_line() {
         ("racks:\n  r1:\n    - n1\n    - 'n[1-1000000000]'\n", 4, "more than 100000 hosts"),
         ("racks:\n  r1: n*\n", 2, "wildcards"),
         ("racks:\n  r1: '^/etc/passwd'\n", 2, "cannot name a file"),
-        ("racks:\n  r1: n1\n  r1: n2\n", 3, "is there in line 2 already"),
+        ("racks:\n  r1: n1\n  r1: n2\n", 3, "is in line 2 already"),
         ("racks:\n  'r 1': n1\n", 2, "cannot be the name of a group"),
     ] {
         let diagnostic = clustershell::parse_yaml(text, Path::new("racks.yaml")).unwrap_err();
@@ -258,7 +258,7 @@ fn mistakes_in_groups_are_named_with_their_line() {
 }
 
 #[test]
-fn mistakes_in_the_configuration_are_named_with_their_line() {
+fn errors_in_the_configuration_have_their_line() {
     let directory = tempfile::tempdir().unwrap();
     let configuration = directory.path().join("groups.conf");
     let root = directory.path().display();
@@ -267,11 +267,11 @@ fn mistakes_in_the_configuration_are_named_with_their_line() {
     for (text, line, part) in [
         ("default: local\n", 1, "a section is missing"),
         ("[Main]\ndefault\n", 2, "a value is missing"),
-        ("[Main]\ndefault: a\nDefault: b\n", 3, "default is there already"),
-        ("[Main]\n[Main]\n", 2, "[Main] is there already"),
+        ("[Main]\ndefault: a\nDefault: b\n", 3, "default is set already"),
+        ("[Main]\n[Main]\n", 2, "there is a section [Main] already"),
         ("[Main]\ndefault: racks\n", 2, "there is no source \"racks\""),
         ("[Main]\nautodir: \"x\n", 2, "a quote has no end"),
-        (&format!("[Main]\nautodir: {root}/groups.conf\n"), 2, "is no directory"),
+        (&format!("[Main]\nautodir: {root}/groups.conf\n"), 2, "is not a readable directory"),
         ("[slurm]\nlist: sinfo\n", 1, "has no map"),
         ("[a,b c]\nmap: true\n", 1, "cannot be the name"),
         (
@@ -289,7 +289,7 @@ fn mistakes_in_the_configuration_are_named_with_their_line() {
     assert!(diagnostic.reason.starts_with("there is no such file"), "{diagnostic}");
 }
 
-/// Whatever an upcall says, no program is started: this one would leave a file behind.
+/// No upcall starts a program: these would create a file.
 #[test]
 fn upcalls_are_not_run() {
     let directory = tempfile::tempdir().unwrap();
@@ -306,9 +306,9 @@ fn upcalls_are_not_run() {
             format!("[it]\nmap: {upcall}\nlist: {upcall}\n"),
         )
         .unwrap();
-        let told = clustershell::read(directory.path()).unwrap();
+        let groups = clustershell::read(directory.path()).unwrap();
         assert_eq!(
-            (told.sources.len(), told.ignored.len(), told.default),
+            (groups.sources.len(), groups.ignored.len(), groups.default),
             (0, 1, None),
             "{upcall}"
         );
@@ -318,8 +318,9 @@ fn upcalls_are_not_run() {
 
 proptest! {
     #[test]
-    fn no_text_is_too_much(text in "([a-c0-9:@,!&^*'\"# \\[\\]-]|\\PC|\n|\n  |: |Main|map|sed -n \
-        |\\$CFGDIR){0,60}") {
+    fn no_text_causes_a_panic(
+        text in "([a-c0-9:@,!&^*'\"# \\[\\]-]|\\PC|\n|\n  |: |Main|map|sed -n |\\$CFGDIR){0,60}"
+    ) {
         let _ = clustershell::parse_yaml(&text, Path::new("groups.yaml"));
         let _ = clustershell::parse_flat(&text, Path::new("local.cfg"));
         let directory = tempfile::tempdir().unwrap();

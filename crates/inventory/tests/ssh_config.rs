@@ -1,4 +1,4 @@
-//! OpenSSH's configuration, held against `ssh -G`.
+//! Compares hosts from OpenSSH's configuration with what `ssh -G` prints.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// How the tests of the programs treat what is missing.
+/// What the end-to-end tests do where a tool is not installed.
 #[path = "../../../tests/support/tools.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod tools;
@@ -16,13 +16,13 @@ mod support;
 
 use labsh_inventory::{Source, ssh_config};
 use proptest::prelude::*;
-use support::{told, values};
+use support::{contents, values};
 
 fn tool() -> Option<PathBuf> {
     tools::need("ssh", "apt-get install openssh-client")
 }
 
-/// `HostName` and `User` of a host, as ssh would use them.
+/// Returns the `HostName` and `User` that ssh uses for a host.
 fn oracle(tool: &Path, config: &Path, host: &str) -> (String, String) {
     let output = tools::program(tool).arg("-TGF").arg(config).arg(host).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
@@ -32,25 +32,25 @@ fn oracle(tool: &Path, config: &Path, host: &str) -> (String, String) {
     (value("hostname "), value("user "))
 }
 
-/// Ours; what is not said is the name itself, and the user that ssh takes where nothing is said.
-fn ours(source: &Source, nobody: &str) -> BTreeMap<String, (String, String)> {
-    let hosts = told(source).hosts.into_iter();
+/// Returns our addresses and users; the defaults are the host's name and `default_user`.
+fn ours(source: &Source, default_user: &str) -> BTreeMap<String, (String, String)> {
+    let hosts = contents(source).hosts.into_iter();
     hosts
         .map(|(host, mut values)| {
             let address = values.remove("address").unwrap_or_else(|| host.clone());
-            let user = values.remove("user").unwrap_or_else(|| nobody.to_owned());
+            let user = values.remove("user").unwrap_or_else(|| default_user.to_owned());
             assert_eq!(values, BTreeMap::new());
             (host, (address, user))
         })
         .collect()
 }
 
-fn hold_against_ssh(tool: &Path, config: &Path) -> BTreeMap<String, (String, String)> {
+fn compare_with_ssh(tool: &Path, config: &Path) -> BTreeMap<String, (String, String)> {
     let empty = config.with_file_name("empty");
     fs::write(&empty, "").unwrap();
-    let (_, nobody) = oracle(tool, &empty, "any");
+    let (_, default_user) = oracle(tool, &empty, "any");
     let source = ssh_config::read(config).unwrap_or_else(|diagnostic| panic!("{diagnostic}"));
-    let ours = ours(&source, &nobody);
+    let ours = ours(&source, &default_user);
     for (host, values) in &ours {
         assert_eq!(
             *values,
@@ -63,24 +63,24 @@ fn hold_against_ssh(tool: &Path, config: &Path) -> BTreeMap<String, (String, Str
 }
 
 #[test]
-fn the_corners_mean_what_ssh_means() {
+fn edge_cases_are_read_as_ssh_reads_them() {
     let Some(tool) = tool() else { return };
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name);
     let root = directory.path().display();
     let text = format!(
-        r#"# for everybody
+        r#"# for everyone
 Host="lab1" lab02 'lab 3' # lab04
  HostName %h.example # x
 	user = "a b"
-HOST !nobody gate
+HOST !other gate
 HostName=192.0.2.1
 Host taken !taken
     HostName never
 Host l* !lab02 *5
   User star
   Port 2222
-Match host nobody
+Match host other
   User matched
   HostName matched.example
 Host lab05
@@ -99,10 +99,10 @@ Host * !gate
     fs::write(path("more/.hidden.conf"), "Host hidden\n").unwrap();
     fs::write(path("more/3.txt"), "Host other\n").unwrap();
     for included in ["more/1.conf", "more/2.conf"] {
-        // ssh includes nothing that others could write.
+        // ssh does not include a file that other users can write.
         fs::set_permissions(path(included), fs::Permissions::from_mode(0o600)).unwrap();
     }
-    let known = hold_against_ssh(&tool, &path("config"));
+    let known = compare_with_ssh(&tool, &path("config"));
     assert_eq!(known.keys().collect::<Vec<_>>(), ["gate", "lab02", "lab05", "lab1"]);
 }
 
@@ -129,7 +129,7 @@ fn line() -> impl Strategy<Value = String> {
     let more = prop::collection::vec(pattern(), 1..4);
     prop_oneof![
         3 => more.prop_map(|patterns| format!("Host {}", patterns.join("  "))),
-        1 => Just("Match host lab1 user nobody-at-all".to_owned()),
+        1 => Just("Match host lab1 user no-such-user".to_owned()),
         3 => prop::sample::select(vec!["a", "\"b c\"", "d # e", "'f'#", "g\\ h", "%h.i",
             "10.0.0.1"])
             .prop_map(|value| format!("  HostName={value}")),
@@ -141,20 +141,20 @@ fn line() -> impl Strategy<Value = String> {
 }
 
 #[test]
-fn generated_configurations_mean_what_ssh_means() {
+fn generated_configurations_are_read_as_ssh_reads_them() {
     let Some(tool) = tool() else { return };
     let directory = tempfile::tempdir().unwrap();
     let config = directory.path().join("config");
     let mut hosts = 0;
     for lines in values(100, prop::collection::vec(line(), 2..14)) {
         fs::write(&config, lines.join("\n") + "\n").unwrap();
-        hosts += hold_against_ssh(&tool, &config).len();
+        hosts += compare_with_ssh(&tool, &config).len();
     }
     assert!(hosts > 100, "{hosts}");
 }
 
 #[test]
-fn relative_paths_begin_where_ssh_keeps_its_files() {
+fn relative_paths_start_at_the_directory_of_ssh() {
     let home = tempfile::tempdir().unwrap();
     let directory = home.path().join(".ssh/config.d");
     fs::create_dir_all(&directory).unwrap();
@@ -163,10 +163,10 @@ fn relative_paths_begin_where_ssh_keeps_its_files() {
     let config = home.path().join("config");
     fs::write(&config, "Include config.d/* ~/other\nHost *\n  HostName %h.lab\n").unwrap();
     let source = ssh_config::read_with_home(&config, Some(home.path())).unwrap();
-    let student = source.rooms.iter().find(|room| room.settings.user.is_some()).unwrap();
+    let student = source.tables.iter().find(|table| table.settings.user.is_some()).unwrap();
     assert_eq!(student.hosts.to_string(), "lab1");
     assert_eq!(student.origin.to_string(), format!("{}:2", directory.join("room").display()));
-    let address = source.rooms.iter().find(|room| room.settings.address.is_some()).unwrap();
+    let address = source.tables.iter().find(|table| table.settings.address.is_some()).unwrap();
     assert_eq!((address.hosts.to_string(), address.origin.line), ("lab[1-2]".to_owned(), Some(3)));
     assert_eq!(address.settings.address.as_deref(), Some("{host}.lab"));
     let diagnostic = ssh_config::read_with_home(&config, None).unwrap_err();
@@ -174,7 +174,7 @@ fn relative_paths_begin_where_ssh_keeps_its_files() {
 }
 
 #[test]
-fn mistakes_are_named_with_their_line() {
+fn errors_have_their_line() {
     for (text, line, part) in [
         ("Host\n", 1, "a pattern is missing"),
         ("Host lab1\n\nHost \"lab2\n", 3, "a quote has no end"),
@@ -189,7 +189,7 @@ fn mistakes_are_named_with_their_line() {
 }
 
 #[test]
-fn files_that_include_themselves_come_to_an_end() {
+fn files_that_include_themselves_are_refused() {
     let directory = tempfile::tempdir().unwrap();
     let config = directory.path().join("config");
     for (times, part) in [(1, "more than 16 deep"), (3, "Include")] {
@@ -205,11 +205,11 @@ fn files_that_include_themselves_come_to_an_end() {
     }
     fs::write(directory.path().join("9"), "Host lab1\n").unwrap();
     let diagnostic = ssh_config::read(&directory.path().join("0")).unwrap_err();
-    assert!(diagnostic.reason.contains("more than 1000 of them"), "{diagnostic}");
+    assert!(diagnostic.reason.contains("more than 1000 files"), "{diagnostic}");
 }
 
 #[test]
-fn work_is_bounded() {
+fn the_number_of_comparisons_is_bounded() {
     let mut hosts = String::new();
     for host in 0..20_000 {
         let _ = writeln!(hosts, "Host lab{host} *{host}* !a*b*c*d{host}");
@@ -220,27 +220,27 @@ fn work_is_bounded() {
 
 proptest! {
     #[test]
-    fn no_text_is_too_much(text in "([a-c*?!%= #\"'\\\\\t]|\\PC|\n|\nHost |\nHostName |\nUser \
+    fn no_text_causes_a_panic(text in "([a-c*?!%= #\"'\\\\\t]|\\PC|\n|\nHost |\nHostName |\nUser \
         |\nMatch |\nInclude ){0,60}") {
         let _ = ssh_config::parse(&text, Path::new("config"));
     }
 
     #[test]
-    fn a_pattern_matches_what_its_parts_do(name in "[ab]{0,8}", pattern in "[ab*?]{0,6}") {
-        // Slowly, but so that one can see that it is right.
+    fn patterns_match_as_in_a_simple_implementation(name in "[ab]{0,8}", pattern in "[ab*?]{0,6}") {
+        // Slow, but obviously correct.
         fn slowly(pattern: &[u8], name: &[u8]) -> bool {
             match (pattern, name) {
                 ([], name) => name.is_empty(),
                 ([b'*', rest @ ..], name) => (0..=name.len()).any(|at| slowly(rest, &name[at..])),
-                ([b'?', rest @ ..], [_, behind @ ..]) => slowly(rest, behind),
-                ([sign, rest @ ..], [first, behind @ ..]) => sign == first && slowly(rest, behind),
+                ([b'?', rest @ ..], [_, after @ ..]) => slowly(rest, after),
+                ([byte, rest @ ..], [first, after @ ..]) => byte == first && slowly(rest, after),
                 (_, []) => false,
             }
         }
         let text = format!("Host h{name}\nHost h{pattern}*\nUser found\n");
         let source = ssh_config::parse(&text, Path::new("config")).unwrap();
-        let found = source.rooms.iter().any(|room| room.settings.user.is_some()
-            && room.hosts.contains(&format!("h{name}")));
+        let found = source.tables.iter().any(|table| table.settings.user.is_some()
+            && table.hosts.contains(&format!("h{name}")));
         prop_assert_eq!(found, slowly(format!("h{pattern}*").as_bytes(),
             format!("h{name}").as_bytes()));
     }

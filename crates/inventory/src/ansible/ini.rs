@@ -1,19 +1,18 @@
-//! Ansible's inventories in their INI form.
+//! Parses Ansible's inventories in INI form.
 //!
-//! Read are hosts with their variables, ranges and ports, `[group]`, `[group:children]` and
+//! Supported are hosts with their variables, ranges and ports, `[group]`, `[group:children]` and
 //! `[group:vars]`. Templates are not filled in.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::path::Path;
 
 use labsh_diagnostics::Diagnostic;
 
-use crate::ansible::vars;
-use crate::ansible::{Inventory, Value};
-use crate::input_file::Place;
+use super::{Inventory, Value, vars};
+use crate::input_file::InputFile;
 use crate::{Source, shlex};
 
-/// What a section holds.
+/// What the lines of a section are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Section {
     Hosts,
@@ -21,18 +20,18 @@ enum Section {
     Variables,
 }
 
-/// Reads an inventory from a file, and the variables in `group_vars` and `host_vars` beside it.
+/// Reads an inventory file, and the variables in `group_vars` and `host_vars` beside it.
 ///
 /// # Errors
 ///
-/// Where a file cannot be read, and wherever [`parse`] finds a mistake.
+/// A file that cannot be read, and the errors of [`parse`].
 pub fn read(path: &Path) -> Result<Source, Diagnostic> {
-    let mut inventory = groups(&Place::new(path).read()?, path)?;
+    let mut inventory = groups(&InputFile::new(path).read()?, path)?;
     vars::read(&mut inventory, path)?;
     inventory.finish()
 }
 
-/// Reads an inventory; the path is for the origins.
+/// Parses the text of the inventory at `path`.
 ///
 /// # Errors
 ///
@@ -44,12 +43,11 @@ pub fn parse(text: &str, path: &Path) -> Result<Source, Diagnostic> {
 }
 
 fn groups(text: &str, path: &Path) -> Result<Inventory, Diagnostic> {
-    let mut inventory = Inventory::new(Place::new(path));
+    let mut inventory = Inventory::new(InputFile::new(path));
     let (mut group, mut section) = (inventory.group("ungrouped", None)?, Section::Hosts);
-    // Groups that are spoken of; they have to be declared somewhere.
-    let mut awaited: Vec<(String, usize)> = Vec::new();
-    let mut declared: HashMap<String, ()> =
-        ["all", "ungrouped"].map(|name| (name.to_owned(), ())).into();
+    // Groups that are referred to, and have to be declared in some line.
+    let mut referenced: Vec<(String, usize)> = Vec::new();
+    let mut declared: HashSet<String> = ["all", "ungrouped"].map(str::to_owned).into();
     for (line, content) in (1..).zip(text.lines()) {
         let content = content.trim();
         if content.is_empty() || content.starts_with(['#', ';']) {
@@ -69,15 +67,15 @@ fn groups(text: &str, path: &Path) -> Result<Inventory, Diagnostic> {
             };
             group = inventory.group(name, line)?;
             match section {
-                Section::Variables => awaited.push((name.to_owned(), line)),
-                Section::Hosts | Section::Children => drop(declared.insert(name.to_owned(), ())),
+                Section::Variables => referenced.push((name.to_owned(), line)),
+                Section::Hosts | Section::Children => drop(declared.insert(name.to_owned())),
             }
             continue;
         }
         if content.starts_with('[') && content.ends_with(']') {
             let reason = format!(
-                "{content} is no section; write [group], [group:children] or [group:vars], no \
-                 blanks"
+                "{content} is not a section; write [group], [group:children] or [group:vars], \
+                 without spaces"
             );
             return Err(inventory.diagnostic(line, reason));
         }
@@ -87,7 +85,7 @@ fn groups(text: &str, path: &Path) -> Result<Inventory, Diagnostic> {
                 let name = without_comment(content);
                 let child = inventory.group(name, line)?;
                 inventory.child(group, child, line);
-                awaited.push((name.to_owned(), line));
+                referenced.push((name.to_owned(), line));
             }
             Section::Variables => {
                 let Some((variable, value)) = content.split_once('=') else {
@@ -99,33 +97,32 @@ fn groups(text: &str, path: &Path) -> Result<Inventory, Diagnostic> {
             }
         }
     }
-    match awaited.into_iter().find(|(name, _)| !declared.contains_key(name)) {
+    match referenced.into_iter().find(|(name, _)| !declared.contains(name)) {
         Some((name, line)) => Err(inventory
-            .diagnostic(line, format!("nobody declares the group {name}; add a section [{name}]"))),
+            .diagnostic(line, format!("the group {name} is not declared; add a section [{name}]"))),
         None => Ok(inventory),
     }
 }
 
-/// `[name:kind]`, with nothing but a comment behind it.
+/// Parses `[name:kind]`, which only a comment may follow.
 fn header(line: &str) -> Option<(&str, Option<&str>)> {
-    let (inside, behind) = line.strip_prefix('[')?.split_once(']')?;
-    let behind = behind.trim_start();
+    let (inside, rest) = line.strip_prefix('[')?.split_once(']')?;
+    let rest = rest.trim_start();
     let (name, kind) = match inside.split_once(':') {
         Some((name, kind)) => (name, Some(kind)),
         None => (inside, None),
     };
-    let is_kind = |kind: &str| {
-        !kind.is_empty() && kind.chars().all(|sign| sign.is_alphanumeric() || sign == '_')
-    };
-    let sound = !name.is_empty() && !name.contains(char::is_whitespace) && kind.is_none_or(is_kind);
-    (sound && (behind.is_empty() || behind.starts_with('#'))).then_some((name, kind))
+    let is_kind =
+        |kind: &str| !kind.is_empty() && kind.chars().all(|c| c.is_alphanumeric() || c == '_');
+    let valid = !name.is_empty() && !name.contains(char::is_whitespace) && kind.is_none_or(is_kind);
+    (valid && (rest.is_empty() || rest.starts_with('#'))).then_some((name, kind))
 }
 
 fn without_comment(line: &str) -> &str {
     line.split_once('#').map_or(line, |(before, _)| before).trim_end()
 }
 
-/// A host or a range of them, and variables.
+/// Parses a line of hosts: a name or a range, and variables.
 fn host(
     inventory: &mut Inventory,
     group: usize,
@@ -137,7 +134,8 @@ fn host(
     let hosts = inventory.hosts(group, pattern, line)?;
     for word in variables {
         let Some((variable, value)) = word.split_once('=') else {
-            let reason = format!("{word:?} is no variable; write name=value, and one host a line");
+            let reason =
+                format!("{word:?} is not a variable; write name=value, and one host a line");
             return Err(inventory.diagnostic(line, reason));
         };
         inventory.host_variable(&hosts, variable, &value_of(value), line)?;
@@ -145,11 +143,11 @@ fn host(
     Ok(())
 }
 
-/// What Python makes of a value: a quoted text is what is between the quotes, `None` is nothing.
+/// Parses a value as a Python literal: quotes are removed, `None` is null.
 fn value_of(text: &str) -> Value {
     let before_comment = without_comment(text);
     if before_comment == "None" {
-        return Value::Nothing;
+        return Value::Null;
     }
     let is_number =
         !before_comment.is_empty() && before_comment.bytes().all(|byte| byte.is_ascii_digit());
@@ -159,15 +157,15 @@ fn value_of(text: &str) -> Value {
     Value::Text(quoted(text).unwrap_or_else(|| text.to_owned()))
 }
 
-/// What is in quotes, where the whole text is one quoted word of Python with the usual escapes.
+/// Returns the content of a Python string literal with the common escapes, if `text` is one.
 fn quoted(text: &str) -> Option<String> {
     let quote = text.chars().next().filter(|quote| matches!(quote, '\'' | '"'))?;
     let mut inside = String::new();
-    let mut signs = text[1..].chars();
+    let mut chars = text[1..].chars();
     loop {
-        match signs.next()? {
+        match chars.next()? {
             end if end == quote => break,
-            '\\' => inside.push(match signs.next()? {
+            '\\' => inside.push(match chars.next()? {
                 escaped @ ('\\' | '\'' | '"') => escaped,
                 'n' => '\n',
                 't' => '\t',
@@ -176,6 +174,6 @@ fn quoted(text: &str) -> Option<String> {
             other => inside.push(other),
         }
     }
-    let behind = signs.as_str().trim_start();
-    (behind.is_empty() || behind.starts_with('#')).then_some(inside)
+    let rest = chars.as_str().trim_start();
+    (rest.is_empty() || rest.starts_with('#')).then_some(inside)
 }

@@ -1,8 +1,8 @@
-//! Patterns of hosts as Ansible writes them: ranges, and the port behind a colon.
+//! Expands Ansible's patterns of hosts: ranges, and a port after a colon.
 
 use labsh_nodeset::MAX_HOSTS;
 
-/// `name:22`, `[address]:22`: what stands in front, and the port.
+/// Splits `name:22` or `[address]:22` into the host and the port.
 pub(crate) fn split_port(pattern: &str) -> (&str, Option<&str>) {
     let Some((host, port)) = pattern.rsplit_once(':') else { return (pattern, None) };
     if port.is_empty() || !port.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -14,39 +14,41 @@ pub(crate) fn split_port(pattern: &str) -> (&str, Option<&str>) {
     {
         return (address, Some(port));
     }
-    // More colons than those of ranges are those of an address.
-    let mut inside = false;
-    let mut outside = host.chars().filter(|sign| {
-        inside = *sign == '[' || (inside && *sign != ']');
-        *sign == ':' && !inside
+    // A colon outside the brackets of a range is part of an IPv6 address.
+    let mut in_brackets = false;
+    let mut outside = host.chars().filter(|c| {
+        in_brackets = *c == '[' || (in_brackets && *c != ']');
+        *c == ':' && !in_brackets
     });
     if outside.next().is_some() || host.is_empty() { (pattern, None) } else { (host, Some(port)) }
 }
 
-/// `www[01:50:2].example`, `db-[a:f]`: all names of a pattern.
+/// Returns all names of a pattern such as `www[01:50:2].example` or `db-[a:f]`.
 pub(crate) fn expand(pattern: &str) -> Result<Vec<String>, String> {
     let mut names = vec![String::new()];
     let mut rest = pattern;
-    while let Some((literal, behind)) = rest.split_once('[') {
-        let (range, behind) = behind.split_once(']').ok_or_else(|| {
+    while let Some((literal, tail)) = rest.split_once('[') {
+        let (range, tail) = tail.split_once(']').ok_or_else(|| {
             format!("{pattern:?}: a bracket is unmatched; write a range like [01:50]")
         })?;
-        let wrong = |reason: &str| {
+        let invalid = |reason: &str| {
             format!("[{range}]: {reason}; write a range like [01:50], [1:9:2] or [a:f]")
         };
-        let values = values(range, MAX_HOSTS / names.len()).map_err(wrong)?;
+        let values = values(range, MAX_HOSTS / names.len()).map_err(invalid)?;
         names = names
             .iter()
             .flat_map(|name| values.iter().map(move |value| format!("{name}{literal}{value}")))
             .collect();
-        rest = behind;
+        rest = tail;
     }
-    names.iter_mut().for_each(|name| name.push_str(rest));
+    for name in &mut names {
+        name.push_str(rest);
+    }
     Ok(names)
 }
 
-/// What a range counts, at most so much.
-fn values(range: &str, most: usize) -> Result<Vec<String>, &'static str> {
+/// Returns the values of a range, `limit` at most.
+fn values(range: &str, limit: usize) -> Result<Vec<String>, &'static str> {
     let mut bounds = range.split(':');
     let (first, last) = (bounds.next().unwrap_or_default(), bounds.next().unwrap_or_default());
     let step = match (bounds.next(), bounds.next()) {
@@ -70,12 +72,12 @@ fn values(range: &str, most: usize) -> Result<Vec<String>, &'static str> {
             return Err("it counts backwards");
         }
         let letters = ('a'..='z').chain('A'..='Z').take(last + 1).skip(first).step_by(step);
-        let letters: Vec<String> = letters.take(most + 1).map(String::from).collect();
-        return if letters.len() > most { Err("that is too many hosts") } else { Ok(letters) };
+        let letters: Vec<String> = letters.take(limit + 1).map(String::from).collect();
+        return if letters.len() > limit { Err("that is too many hosts") } else { Ok(letters) };
     }
     let number = |text: &str| {
         if !text.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err("that is no number");
+            return Err("that is not a number");
         }
         text.parse::<u64>().map_err(|_| "that number is too large")
     };
@@ -87,7 +89,7 @@ fn values(range: &str, most: usize) -> Result<Vec<String>, &'static str> {
     if start > end {
         return Err("it counts backwards");
     }
-    if (end - start) / step as u64 >= most as u64 {
+    if (end - start) / step as u64 >= limit as u64 {
         return Err("that is too many hosts");
     }
     let width = if padded { first.len() } else { 0 };

@@ -1,42 +1,41 @@
-//! Ansible's inventories in their YAML form; JSON is YAML too.
+//! Parses Ansible's inventories in YAML form, which includes JSON.
 //!
-//! Read are groups with `hosts`, `children` and `vars`, anchors and merged tables included.
-//! Templates are not filled in, and no plugin is run.
+//! Supported are groups with `hosts`, `children` and `vars`, anchors and merge keys. Templates are
+//! not filled in, and plugins are not run.
 
 use std::path::Path;
 
 use labsh_diagnostics::Diagnostic;
 
+use super::{Inventory, vars};
 use crate::Source;
-use crate::ansible::{self, Inventory, vars};
-use crate::input_file::Place;
+use crate::input_file::InputFile;
 use crate::yaml::{self, Node, Value};
 
-/// Reads an inventory from a file, and the variables in `group_vars` and `host_vars` beside it.
+/// Reads an inventory file, and the variables in `group_vars` and `host_vars` beside it.
 ///
 /// # Errors
 ///
-/// Where a file cannot be read, and wherever [`parse`] finds a mistake.
+/// A file that cannot be read, and the errors of [`parse`].
 pub fn read(path: &Path) -> Result<Source, Diagnostic> {
-    let mut inventory = groups(&Place::new(path).read()?, path)?;
+    let mut inventory = groups(&InputFile::new(path).read()?, path)?;
     vars::read(&mut inventory, path)?;
     inventory.finish()
 }
 
-/// Reads an inventory; the path is for the origins.
+/// Parses the text of the inventory at `path`.
 ///
 /// # Errors
 ///
-/// The first line that makes no sense: where Ansible would warn and pass over a part, this is a
-/// mistake.
+/// The first error. What Ansible would skip with a warning is an error here.
 pub fn parse(text: &str, path: &Path) -> Result<Source, Diagnostic> {
     groups(text, path)?.finish()
 }
 
 fn groups(text: &str, path: &Path) -> Result<Inventory, Diagnostic> {
-    let place = Place::new(path);
-    let document = yaml::parse(text, &place)?;
-    let mut inventory = Inventory::new(place);
+    let file = InputFile::new(path);
+    let document = yaml::parse(text, &file)?;
+    let mut inventory = Inventory::new(file);
     let groups = match document.value {
         Value::Table(groups) => groups,
         Value::Null => {
@@ -52,9 +51,8 @@ fn groups(text: &str, path: &Path) -> Result<Inventory, Diagnostic> {
         }
     };
     if let Some((key, _)) = groups.iter().find(|(key, _)| key.text() == Some("plugin")) {
-        let reason = "this file asks a plugin for hosts, which only Ansible can; name the output \
-            of ansible-inventory --list \
-                      --yaml instead";
+        let reason = "this file gets its hosts from a plugin, which only Ansible can run; name \
+                      the output of ansible-inventory --list --yaml instead";
         return Err(inventory.diagnostic(key.line, reason));
     }
     for (key, value) in &groups {
@@ -63,7 +61,7 @@ fn groups(text: &str, path: &Path) -> Result<Inventory, Diagnostic> {
     Ok(inventory)
 }
 
-/// A group, and what stands in it. The depth of this recursion is that of the document.
+/// Reads a group and its children. The recursion is as deep as the document.
 fn group(inventory: &mut Inventory, key: &Node, value: &Node) -> Result<usize, Diagnostic> {
     let group = inventory.group(name(inventory, key, "a group")?, key.line)?;
     for (part, content) in table(inventory, value, "a group")? {
@@ -78,13 +76,13 @@ fn group(inventory: &mut Inventory, key: &Node, value: &Node) -> Result<usize, D
             Some("vars") => {
                 for (variable, value) in table(inventory, content, "vars")? {
                     let variable_name = name(inventory, variable, "a variable")?;
-                    inventory.group_variable(group, variable_name, of(value), variable.line)?;
+                    inventory.group_variable(group, variable_name, value.into(), variable.line)?;
                 }
             }
             _ => {
-                let what = part.text().unwrap_or("what stands here");
+                let what = part.text().unwrap_or("this key");
                 let reason =
-                    format!("{what:?} is no part of a group; write hosts, children or vars");
+                    format!("{what:?} is not part of a group; write hosts, children or vars");
                 return Err(inventory.diagnostic(part.line, reason));
             }
         }
@@ -97,7 +95,7 @@ fn hosts(inventory: &mut Inventory, group: usize, content: &Node) -> Result<(), 
         let hosts = inventory.hosts(group, name(inventory, &pattern, "a host")?, pattern.line)?;
         for (variable, value) in table(inventory, &variables, "a host's variables")? {
             let variable_name = name(inventory, variable, "a variable")?;
-            inventory.host_variable(&hosts, variable_name, &of(value), variable.line)?;
+            inventory.host_variable(&hosts, variable_name, &value.into(), variable.line)?;
         }
     }
     Ok(())
@@ -109,7 +107,7 @@ fn name<'a>(inventory: &Inventory, node: &'a Node, what: &str) -> Result<&'a str
     })
 }
 
-/// The rows of a table; nothing is an empty one.
+/// Returns the entries of a table; null is an empty one.
 fn table<'a>(
     inventory: &Inventory,
     node: &'a Node,
@@ -120,12 +118,12 @@ fn table<'a>(
         Value::Null => Ok(&[]),
         _ => Err(inventory.diagnostic(
             node.line,
-            format!("{what} must be a table; write a colon behind each name"),
+            format!("{what} must be a table; write a colon after each name"),
         )),
     }
 }
 
-/// The same, where a name alone stands for a table of that name.
+/// Returns the entries of a table; a name alone is a table with that key.
 fn table_or_name(
     inventory: &Inventory,
     node: &Node,
@@ -134,15 +132,5 @@ fn table_or_name(
     match &node.value {
         Value::Scalar(_) => Ok(vec![(node.clone(), Node { line: node.line, value: Value::Null })]),
         _ => table(inventory, node, what).map(<[_]>::to_vec),
-    }
-}
-
-/// A variable's value.
-pub(crate) fn of(node: &Node) -> ansible::Value {
-    match &node.value {
-        Value::Null => ansible::Value::Nothing,
-        Value::Scalar(text) => ansible::Value::Text(text.clone()),
-        Value::Secret => ansible::Value::Secret,
-        Value::List(_) | Value::Table(_) => ansible::Value::Structure(node.json().to_string()),
     }
 }

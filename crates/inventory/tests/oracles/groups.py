@@ -1,5 +1,5 @@
-# What ClusterShell makes of a groups.conf: its default source, and every group of every source with
-# its hosts, as JSON.
+# Prints a groups.conf as ClusterShell reads it: its default source, and the hosts of every group of
+# every source, as JSON.
 import json
 import sys
 

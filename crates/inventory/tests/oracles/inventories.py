@@ -1,5 +1,5 @@
-# What Ansible makes of inventories: for each file a line of JSON with the hosts of each group, and
-# each host's variables.
+# Prints inventories as Ansible reads them: for each file a line of JSON with the hosts of each
+# group and the variables of each host.
 import json
 import sys
 
@@ -7,7 +7,7 @@ from ansible.inventory.manager import InventoryManager
 from ansible.parsing.dataloader import DataLoader
 from ansible.vars.manager import VariableManager
 
-# What every host has, whatever the inventory says.
+# The variables that every host has, independent of the inventory.
 MAGIC = {
     "inventory_file",
     "inventory_dir",

@@ -1,4 +1,4 @@
-//! What a source says, host by host and group by group, to be held against what other programs say.
+//! Lists a source's hosts and groups with their values, to compare them with other programs.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,9 +9,9 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 
-/// Hosts of groups, and values of hosts.
+/// The hosts of each group, and the values of each host.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Told {
+pub struct Contents {
     pub groups: BTreeMap<String, BTreeSet<String>>,
     pub hosts: BTreeMap<String, BTreeMap<String, String>>,
 }
@@ -24,11 +24,11 @@ impl Groups for Names<'_> {
     }
 
     fn all(&self) -> Result<String, String> {
-        Err("@* is nothing that a source knows".to_owned())
+        Err("@* is not used in these tests".to_owned())
     }
 
     fn file(&self, path: &str) -> Result<String, String> {
-        Err(format!("{path} is not to be read"))
+        Err(format!("{path} is not used in these tests"))
     }
 
     fn names(&self) -> Vec<String> {
@@ -36,22 +36,22 @@ impl Groups for Names<'_> {
     }
 }
 
-/// The hosts of a group of a source.
+/// Returns the hosts of a group of a source.
 pub fn members(source: &Source, group: &str) -> BTreeSet<String> {
     let set = NodeSet::parse(&format!("@{group}"), &Names(source)).unwrap();
     set.iter().map(str::to_owned).collect()
 }
 
-/// Everything. A value of a host must have been said once and no more: nothing is left to be
-/// decided.
-pub fn told(source: &Source) -> Told {
+/// Returns all groups and hosts. A value of a host must be set only once: which of several
+/// definitions applies has been decided.
+pub fn contents(source: &Source) -> Contents {
     let groups: BTreeMap<_, _> =
         source.groups.keys().map(|name| (name.clone(), members(source, name))).collect();
     let mut hosts: BTreeMap<String, BTreeMap<String, String>> =
         groups.values().flatten().map(|host| (host.clone(), BTreeMap::new())).collect();
-    for room in &source.rooms {
-        let settings = &room.settings;
-        for host in &room.hosts {
+    for table in &source.tables {
+        let settings = &table.settings;
+        for host in &table.hosts {
             let named =
                 |text: &Option<String>| text.as_ref().map(|text| text.replace("{host}", host));
             let fixed = [
@@ -70,14 +70,14 @@ pub fn told(source: &Source) -> Told {
                 .map(|(name, value)| (format!("variable {name}"), value.clone()));
             for (name, value) in fixed.chain(others) {
                 let known = hosts.entry(host.to_owned()).or_default().insert(name.clone(), value);
-                assert_eq!(known, None, "{name} of {host} was said twice: {}", room.origin);
+                assert_eq!(known, None, "{name} of {host} is set twice: {}", table.origin);
             }
         }
     }
-    Told { groups, hosts }
+    Contents { groups, hosts }
 }
 
-/// So many values of a strategy, the same each time.
+/// Returns `count` values of a strategy, the same in every run.
 pub fn values<T: std::fmt::Debug>(count: usize, strategy: impl Strategy<Value = T>) -> Vec<T> {
     let mut runner = TestRunner::deterministic();
     (0..count).map(|_| strategy.new_tree(&mut runner).unwrap().current()).collect()
