@@ -13,7 +13,7 @@ use labsh_client::config::Config;
 use labsh_client::config::overrides::ConnectionOverrides;
 use labsh_client::fanout::{self, End, Host};
 use labsh_client::terminal_text::{escape, escape_json, shell_word};
-use labsh_client::{CommandError, Session};
+use labsh_client::{CommandError, CommandOptions, Session};
 use labsh_nodeset::NodeSet;
 use labsh_proto::explanation::Explained;
 use labsh_proto::message::{Program, Variable};
@@ -123,18 +123,15 @@ async fn ask(
     program: Program,
     options: &ExplainOptions,
 ) -> Answer {
-    let session = fanout::open(places, Session::connect(&host.connection), || {}).await?;
-    let mut command = session.program(program);
-    for (name, value) in &options.env {
-        command.env_bytes(name, value);
-    }
-    if let Some(directory) = &options.cwd {
-        command.current_dir(directory);
-    }
-    if let Some(user) = &host.user {
-        command.user(user);
-    }
-    let answer = command.explain().await;
+    let connect = Session::connect(&host.connection);
+    let session = fanout::connect_in_slot(places, connect, || {}).await?;
+    let options = CommandOptions {
+        environment: options.env.clone(),
+        directory: options.cwd.clone(),
+        user: host.user.as_ref().map(Into::into),
+        ..CommandOptions::default()
+    };
+    let answer = session.program(program).options(options).explain().await;
     session.close().await;
     answer
 }

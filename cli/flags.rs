@@ -13,7 +13,7 @@ use labsh_client::config::overrides::{ConnectionOverrides, parse_duration, parse
 use labsh_client::config::target::parse_port;
 use labsh_client::keys::key_store::KeyName;
 use labsh_proto::key::HostId;
-use labsh_proto::message::{Program, Variable};
+use labsh_proto::message::{Program, Until, Variable};
 
 /// The part of a help text that lists the exit statuses of one command.
 pub(crate) const EXIT_STATUS: &str = "\
@@ -109,6 +109,19 @@ pub(crate) struct CommandOptions {
     /// Refuse to run as anybody else; chooses a key that is configured for that user
     #[arg(long, value_name = "USER", value_parser = NonEmptyStringValueParser::new())]
     pub user: Option<String>,
+}
+
+impl CommandOptions {
+    /// Returns the options that the host applies.
+    pub(crate) fn remote(&self) -> labsh_client::CommandOptions {
+        labsh_client::CommandOptions {
+            environment: self.env.clone(),
+            directory: self.cwd.clone(),
+            timeout: self.timeout,
+            until: if self.no_wait_eof { Until::CommandEnds } else { Until::StreamsEnd },
+            user: self.user.as_ref().map(Into::into),
+        }
+    }
 }
 
 /// Options that say outright what form the words of a command have.

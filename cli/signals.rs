@@ -2,6 +2,7 @@
 
 use std::io;
 
+use labsh_client::{SIGINT, SIGTERM};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::console::survive_file_size_limit;
@@ -19,8 +20,8 @@ impl EndSignal {
     /// The number of the signal (signal(7)).
     pub(crate) fn number(self) -> u8 {
         match self {
-            EndSignal::Interrupt => 2,
-            EndSignal::Terminate => 15,
+            EndSignal::Interrupt => SIGINT,
+            EndSignal::Terminate => SIGTERM,
         }
     }
 

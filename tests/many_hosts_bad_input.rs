@@ -184,8 +184,8 @@ fn a_disk_that_has_no_room_for_standard_input_is_told_apart_from_the_input() {
     let mut command = room.command(&["h[01-02]", "cat >/dev/null"]);
     let output = pipe_through(command.env("TMPDIR", &disk.0), &[b'x'; 300_000]);
     assert_eq!(output.status.code(), Some(255), "{output:?}");
-    let said = "the temporary file that keeps it cannot be written (TMPDIR says where it is): No \
-        space left";
+    let said = "the temporary file that holds it cannot be written (TMPDIR names its directory): \
+        No space left";
     assert!(text(&output.stderr).contains(said), "{output:?}");
 }
 

@@ -16,13 +16,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use labsh_client::config::Config;
-use labsh_client::fanout::{self, Attended, Companion, Event, Host, Limits, Wish, Work};
+use labsh_client::fanout::{self, Driver, Event, Host, Limits, StopLevel};
 use labsh_client::terminal_text::shell_word;
 use labsh_client::{Child, ChildStderr, CommandError, ExitStatus};
 use labsh_copy::{
     Counts, Destination, Error, Progress, SUBSYSTEM, SendOptions, Side, Trouble, Watch,
 };
-use labsh_proto::message::{Program, Until};
+use labsh_proto::message::Program;
 use tokio::io::AsyncReadExt;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -218,14 +218,8 @@ struct Copying {
     alive: mpsc::Sender<()>,
 }
 
-impl Companion for Copying {
-    fn attend(&self, host: usize, child: Child) -> Attended<'_> {
-        Box::pin(self.converse(host, child))
-    }
-}
-
-impl Copying {
-    async fn converse(&self, host: usize, mut child: Child) -> Result<ExitStatus, CommandError> {
+impl Driver for Copying {
+    async fn drive(&self, host: usize, mut child: Child) -> Result<ExitStatus, CommandError> {
         let lost = |reason: String| CommandError::Lost(reason);
         let streams = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let (Some(stdin), Some(stdout), Some(stderr)) = streams else {
@@ -310,16 +304,8 @@ async fn drive(
 ) -> anyhow::Result<(Vec<HostReport>, Option<EndSignal>)> {
     let mut reports: Vec<HostReport> = hosts.iter().map(HostReport::waiting).collect();
     let (alive, mut all_gone) = mpsc::channel(1);
-    let companion = Copying { room: room.clone(), runtime: Handle::current(), alive };
-    let work = Work {
-        program: Program::Subsystem(SUBSYSTEM.into()),
-        environment: Vec::new(),
-        directory: None,
-        timeout: None,
-        until: Until::StreamsEnd,
-        stdin: None,
-        companion: Some(Arc::new(companion)),
-    };
+    let driver = Copying { room: room.clone(), runtime: Handle::current(), alive };
+    let program = Program::Subsystem(SUBSYSTEM.into());
     let limits = Limits {
         connecting: options.many.connecting as usize,
         running: options.many.parallel as usize,
@@ -328,8 +314,8 @@ async fn drive(
     };
     let mut signals = EndSignals::new()?;
     let (events, mut incoming) = mpsc::channel(64);
-    let (wish, wished) = watch::channel(Wish::Finish);
-    let run = tokio::spawn(fanout::run(hosts, work, limits, events, wished));
+    let (stop_sender, stop) = watch::channel(StopLevel::None);
+    let run = tokio::spawn(fanout::run_with_driver(hosts, program, driver, limits, events, stop));
     let mut tick = tokio::time::interval(PROGRESS_INTERVAL);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut ended_by = None;
@@ -359,7 +345,7 @@ async fn drive(
             std::process::exit(signal.exit_status().into());
         }
         ended_by = Some(signal);
-        wish.send_replace(Wish::Leave);
+        stop_sender.send_replace(StopLevel::Disconnect);
     }
     run.await.context("the copying has failed")?;
     // Each has let go by now, but may still be removing what is not whole.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use labsh_client::{Child, ChildStderr, ChildStdout, Command, Session};
-use labsh_proto::message::{Program, Until};
+use labsh_proto::message::Program;
 use tokio::sync::oneshot;
 
 use crate::flags::CommandOptions;
@@ -42,21 +42,7 @@ pub(crate) trait LocalUser {
 /// Builds the command as the options describe it, without its stdin; sends nothing.
 pub(crate) fn command(session: &Session, program: &Program, options: &CommandOptions) -> Command {
     let mut command = session.program(program.clone());
-    for (name, value) in &options.env {
-        command.env_bytes(name, value);
-    }
-    if let Some(directory) = &options.cwd {
-        command.current_dir(directory);
-    }
-    if let Some(timeout) = options.timeout {
-        command.timeout(timeout);
-    }
-    if options.no_wait_eof {
-        command.until(Until::CommandEnds);
-    }
-    if let Some(user) = &options.user {
-        command.user(user);
-    }
+    command.options(options.remote());
     command
 }
 

@@ -15,7 +15,7 @@ pub(crate) async fn open(
     let mut refusals = 0;
     loop {
         let mut attempt = command.clone();
-        attempt.environment_before(&optional);
+        attempt.env_defaults(&optional);
         let child = attempt.open().await?;
         match child.started().await {
             Ok(_) => return Ok(child),

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::Context;
-use labsh_client::fanout::{Event, Wish};
+use labsh_client::fanout::{Event, StopLevel};
 use labsh_client::terminal_text::{escape_json, shell_word};
 use labsh_proto::message::Program;
 use serde_json::Value;
@@ -95,13 +95,13 @@ impl RunDisplay {
         runtime: &Handle,
         mut events: mpsc::Receiver<Event>,
         asked: &AtomicBool,
-        wish: &watch::Sender<Wish>,
+        stop: &watch::Sender<StopLevel>,
     ) -> Self {
         loop {
             let mut next = events.try_recv().ok();
             if next.is_none() || self.screen.due() {
                 let settled = self.screen.settle(&self.hosts).context(STDOUT);
-                self.note_unwritten(settled, wish);
+                self.note_unwritten(settled, stop);
             }
             if next.is_none() {
                 match runtime.block_on(async {
@@ -114,20 +114,20 @@ impl RunDisplay {
             }
             if asked.swap(false, Ordering::Relaxed) {
                 let said = self.tell_who_runs().context(STDOUT);
-                self.note_unwritten(said, wish);
+                self.note_unwritten(said, stop);
             }
             if let Some(event) = next {
                 let taken = self.take(event);
-                self.note_unwritten(taken, wish);
+                self.note_unwritten(taken, stop);
             }
         }
     }
 
     /// Output that is not complete must not go on as if it were: the run is left.
-    fn note_unwritten(&mut self, written: anyhow::Result<()>, wish: &watch::Sender<Wish>) {
+    fn note_unwritten(&mut self, written: anyhow::Result<()>, stop: &watch::Sender<StopLevel>) {
         if let Err(error) = written {
             self.unwritten.get_or_insert(error);
-            raise(wish, Wish::Leave);
+            raise(stop, StopLevel::Disconnect);
         }
     }
 
@@ -237,10 +237,10 @@ pub(super) fn typed(program: &Program) -> String {
 }
 
 /// Raises the level at which the run stops; it never falls.
-pub(super) fn raise(wish: &watch::Sender<Wish>, next: Wish) {
-    wish.send_if_modified(|now| {
-        let higher = next > *now;
-        *now = (*now).max(next);
-        higher
+pub(super) fn raise(stop: &watch::Sender<StopLevel>, level: StopLevel) {
+    stop.send_if_modified(|current| {
+        let is_higher = level > *current;
+        *current = level.max(*current);
+        is_higher
     });
 }

@@ -10,11 +10,11 @@ use anyhow::Context;
 use labsh_client::Address;
 use labsh_client::config::Config;
 use labsh_client::config::overrides::ConnectionOverrides;
-use labsh_client::fanout::{self, Broadcast, Host, Limits, Wish, Work};
+use labsh_client::fanout::{self, Broadcast, FanoutCommand, Host, Limits, StopLevel};
 use labsh_client::terminal_text::escape;
 use labsh_nodeset::NodeSet;
 use labsh_proto::auth::Mode;
-use labsh_proto::message::{Program, Until};
+use labsh_proto::message::Program;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
@@ -58,17 +58,13 @@ pub(crate) fn execute(
     // A terminal is for people: what they type is not meant for two hundred machines.
     let reads = !command.no_stdin && !io::stdin().is_terminal();
     let stdin = reads.then(|| Broadcast::new(io::stdin())).transpose();
-    let work = Work {
+    let fanout_command = FanoutCommand {
         program,
-        environment: command.env.clone(),
-        directory: command.cwd.clone().map(std::ffi::OsString::into_encoded_bytes),
-        timeout: command.timeout,
-        until: if command.no_wait_eof { Until::CommandEnds } else { Until::StreamsEnd },
+        options: command.remote(),
         stdin: stdin.context(
             "cannot keep standard input in a temporary file (TMPDIR says where); -n gives the \
              commands none",
         )?,
-        companion: None,
     };
     let limits = Limits {
         connecting: options.connecting as usize,
@@ -81,13 +77,14 @@ pub(crate) fn execute(
         screen: Screen::new(!options.quiet || io::stderr().is_terminal()),
         form,
         hosts: reports,
-        program: work.program.clone(),
+        program: fanout_command.program.clone(),
         json: command.json.is_some(),
         keep: matches!(targets, Targets::Set(_)),
         began: Instant::now(),
         unwritten: None,
     };
-    let (mut display, ended_by) = runtime.block_on(drive(hosts, work, limits, display))?;
+    let (mut display, ended_by) =
+        runtime.block_on(drive(hosts, fanout_command, limits, display))?;
     runtime.shutdown_background();
     display.finish(command.status_fd)?;
     Ok(ExitCode::from(match ended_by {
@@ -127,20 +124,20 @@ fn dry_run(names: &NodeSet, hosts: &[Host], program: &Program) -> anyhow::Result
 /// Returns with the display the signal by which the user ended the run, if one did.
 async fn drive(
     hosts: Vec<Host>,
-    work: Work,
+    command: FanoutCommand,
     limits: Limits,
     display: RunDisplay,
 ) -> anyhow::Result<(RunDisplay, Option<EndSignal>)> {
     let (events, incoming) = mpsc::channel(MAX_PENDING_EVENTS);
-    let (wish, wished) = watch::channel(Wish::Finish);
+    let (stop_sender, stop) = watch::channel(StopLevel::None);
     let mut signals = EndSignals::new()?;
     let asked = Arc::new(AtomicBool::new(false));
     let screen = std::thread::Builder::new().name("screen".into()).spawn({
-        let (runtime, asked, wish) = (Handle::current(), asked.clone(), wish.clone());
-        move || display.follow(&runtime, incoming, &asked, &wish)
+        let (runtime, asked, stop) = (Handle::current(), asked.clone(), stop_sender.clone());
+        move || display.follow(&runtime, incoming, &asked, &stop)
     })?;
     let all = async {
-        fanout::run(hosts, work, limits, events, wished).await;
+        fanout::run(hosts, command, limits, events, stop).await;
         tokio::task::spawn_blocking(move || screen.join()).await
     };
     let mut all = std::pin::pin!(all);
@@ -159,14 +156,16 @@ async fn drive(
             asked.store(true, Ordering::Relaxed);
             continue;
         }
-        let now = *wish.borrow();
+        let level = *stop_sender.borrow();
         ended_by.get_or_insert(signal);
-        match (now, signal) {
-            (Wish::Finish, EndSignal::Interrupt) => raise(&wish, Wish::Interrupt),
-            (Wish::Finish | Wish::Interrupt, EndSignal::Terminate) => raise(&wish, Wish::Terminate),
+        match (level, signal) {
+            (StopLevel::None, EndSignal::Interrupt) => raise(&stop_sender, StopLevel::Interrupt),
+            (StopLevel::None | StopLevel::Interrupt, EndSignal::Terminate) => {
+                raise(&stop_sender, StopLevel::Terminate);
+            }
             // Only a stdout that takes nothing can hold labsh then.
-            (Wish::Leave, _) => std::process::exit(signal.exit_status().into()),
-            _ => raise(&wish, Wish::Leave),
+            (StopLevel::Disconnect, _) => std::process::exit(signal.exit_status().into()),
+            _ => raise(&stop_sender, StopLevel::Disconnect),
         }
     }
 }

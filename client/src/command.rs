@@ -108,14 +108,10 @@ impl Command {
     }
 
     /// Sets environment variables, except those that the command sets already.
-    pub fn environment_before(&mut self, variables: &[Variable]) {
+    pub fn env_defaults(&mut self, variables: &[Variable]) -> &mut Self {
         // Of two variables with one name, the host takes the last.
         self.options.environment.splice(0..0, variables.iter().cloned());
-    }
-
-    /// Sets a variable whose name and value are any bytes.
-    pub fn env_bytes(&mut self, name: &[u8], value: &[u8]) {
-        self.options.environment.push((name.to_vec(), value.to_vec()));
+        self
     }
 
     /// Sets the working directory ([`CommandOptions::directory`]).

@@ -1,5 +1,5 @@
-//! One input for many readers, each at its own pace: nobody waits for the slowest, and memory holds
-//! none of it.
+//! One input for many readers, each at its own pace: it is copied to a temporary file, so no reader
+//! waits for a slower one and memory holds none of it.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -11,129 +11,134 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 /// The most that is read at once, in bytes.
-const CHUNK: usize = 64 << 10;
+const CHUNK_BYTES: usize = 64 << 10;
 
-/// So far is read ahead of the reader that is furthest, in bytes: an input without end must not
-/// fill the disk while all of them are busy with its beginning.
-const AHEAD: u64 = 64 << 20;
+/// The input is copied at most this many bytes ahead of the fastest reader. An endless input must
+/// not fill the disk while every reader is busy with its beginning.
+const MAX_READ_AHEAD_BYTES: u64 = 64 << 20;
 
-/// How far the reader has come that is furthest.
+/// The position of the fastest reader.
 #[derive(Debug, Default)]
-struct Furthest(Mutex<u64>, Condvar);
+struct FastestReader {
+    position: Mutex<u64>,
+    advanced: Condvar,
+}
 
-impl Furthest {
-    fn reached(&self, position: u64) {
-        let mut furthest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if position > *furthest {
-            *furthest = position;
-            self.1.notify_one();
+impl FastestReader {
+    fn advance(&self, position: u64) {
+        let mut fastest = self.position.lock().unwrap_or_else(PoisonError::into_inner);
+        if position > *fastest {
+            *fastest = position;
+            self.advanced.notify_one();
         }
     }
 
-    /// Waits until somebody is near.
+    /// Waits until a reader is less than [`MAX_READ_AHEAD_BYTES`] behind the `length` that is
+    /// copied.
     fn wait(&self, length: u64) {
-        let furthest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        drop(self.1.wait_while(furthest, |furthest| length.saturating_sub(*furthest) >= AHEAD));
+        let fastest = self.position.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_far_behind =
+            |fastest: &mut u64| length.saturating_sub(*fastest) >= MAX_READ_AHEAD_BYTES;
+        drop(self.advanced.wait_while(fastest, is_far_behind));
     }
 }
 
-/// All who read. When the last has gone, nobody waits any more.
+/// Shared by all readers. When the last is dropped, the copying thread stops waiting.
 #[derive(Debug)]
-struct Readers(Arc<Furthest>);
+struct Readers(Arc<FastestReader>);
 
 impl Drop for Readers {
     fn drop(&mut self) {
-        self.0.reached(u64::MAX);
+        self.0.advance(u64::MAX);
     }
 }
 
-/// What is known of the input's end.
+/// How far the input is copied.
 #[derive(Debug, Clone)]
-enum Known {
-    /// So many bytes can be read, and more may come.
+enum Copied {
+    /// This many bytes can be read, and more may follow.
     Growing(u64),
-    /// So many bytes are all.
-    Whole(u64),
-    /// It could not be read to its end.
-    Broken(Arc<io::Error>),
+    /// The input has this many bytes.
+    Complete(u64),
+    /// The input cannot be read to its end.
+    Failed(Arc<io::Error>),
 }
 
-/// An input that is kept in a file without a name.
+/// A reader of an input that is copied to an unnamed temporary file; clones read the same input.
 #[derive(Debug, Clone)]
 pub struct Broadcast {
     file: Arc<File>,
-    known: watch::Receiver<Known>,
+    copied: watch::Receiver<Copied>,
     readers: Arc<Readers>,
 }
 
 impl Broadcast {
-    /// Copies `input` to a temporary file as it comes, on a thread of its own.
+    /// Copies `input` to a temporary file as it arrives, on a thread of its own.
     ///
     /// # Errors
     ///
-    /// Where there is no place for the file. That the input or the disk fails later is told to the
-    /// readers.
+    /// The file cannot be created. If the input or the disk fails later, reading fails.
     pub fn new(mut input: impl Read + Send + 'static) -> io::Result<Self> {
         let file = Arc::new(tempfile::tempfile()?);
-        let (tell, known) = watch::channel(Known::Growing(0));
-        let (spool, furthest) = (file.clone(), Arc::new(Furthest::default()));
-        let reached = furthest.clone();
+        let (sender, copied) = watch::channel(Copied::Growing(0));
+        let (copy, fastest) = (file.clone(), Arc::new(FastestReader::default()));
+        let readers = Arc::new(Readers(fastest.clone()));
         thread::Builder::new().name("broadcast".into()).spawn(move || {
-            let mut chunk = vec![0; CHUNK];
+            let mut chunk = vec![0; CHUNK_BYTES];
             let mut length = 0;
             loop {
-                reached.wait(length);
-                let copied = match input.read(&mut chunk) {
+                fastest.wait(length);
+                let read = match input.read(&mut chunk) {
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                     Ok(read) => {
-                        (&*spool).write_all(&chunk[..read]).map(|()| read).map_err(unwritten)
+                        (&*copy).write_all(&chunk[..read]).map(|()| read).map_err(cannot_write)
                     }
                     Err(error) => Err(error),
                 };
-                let (now, over) = match copied {
-                    Ok(0) => (Known::Whole(length), true),
+                let (state, is_last) = match read {
+                    Ok(0) => (Copied::Complete(length), true),
                     Ok(read) => {
                         length += read as u64;
-                        (Known::Growing(length), false)
+                        (Copied::Growing(length), false)
                     }
-                    Err(error) => (Known::Broken(Arc::new(error)), true),
+                    Err(error) => (Copied::Failed(Arc::new(error)), true),
                 };
-                // Nobody left to read is a reason to stop reading.
-                if tell.send(now).is_err() || over {
+                // Sending fails once the last reader is dropped.
+                if sender.send(state).is_err() || is_last {
                     return;
                 }
             }
         })?;
-        Ok(Self { file, known, readers: Arc::new(Readers(furthest)) })
+        Ok(Self { file, copied, readers })
     }
 
-    /// What follows from `position` on; `None` at the end.
+    /// Returns the bytes from `position` on, as many as are copied, or `None` at the end.
     pub(crate) async fn read(&mut self, position: u64) -> io::Result<Option<Bytes>> {
-        let known = self
-            .known
-            .wait_for(|known| !matches!(known, Known::Growing(length) if *length <= position))
+        let copied = self
+            .copied
+            .wait_for(|copied| !matches!(copied, Copied::Growing(length) if *length <= position))
             .await
-            .map(|known| known.clone());
-        let length = match known {
-            Ok(Known::Growing(length) | Known::Whole(length)) => length,
-            Ok(Known::Broken(error)) => return Err(io::Error::new(error.kind(), error)),
-            Err(_) => return Err(io::Error::other("the thread that reads the input has gone")),
+            .map(|copied| copied.clone());
+        let length = match copied {
+            Ok(Copied::Growing(length) | Copied::Complete(length)) => length,
+            Ok(Copied::Failed(error)) => return Err(io::Error::new(error.kind(), error)),
+            Err(_) => return Err(io::Error::other("the thread that reads the input has ended")),
         };
         if position >= length {
             return Ok(None);
         }
-        let mut chunk = vec![0; CHUNK.min((length - position) as usize)];
-        // The page cache has it: it was written a moment ago.
+        let mut chunk = vec![0; CHUNK_BYTES.min((length - position) as usize)];
+        // Reading a file blocks, but this was written just now and is in the page cache.
         self.file.read_exact_at(&mut chunk, position)?;
-        self.readers.0.reached(position + chunk.len() as u64);
+        self.readers.0.advance(position + chunk.len() as u64);
         Ok(Some(chunk.into()))
     }
 }
 
-/// Otherwise it would look as if the input had failed.
-fn unwritten(error: io::Error) -> io::Error {
+/// Says that the copy failed, and not the input.
+fn cannot_write(error: io::Error) -> io::Error {
     let reason = format!(
-        "the temporary file that keeps it cannot be written (TMPDIR says where it is): {error}"
+        "the temporary file that holds it cannot be written (TMPDIR names its directory): {error}"
     );
     io::Error::new(error.kind(), reason)
 }
@@ -142,7 +147,7 @@ fn unwritten(error: io::Error) -> io::Error {
 mod tests {
     use super::*;
 
-    /// An input without end, which tells how much was read of it.
+    /// An endless input that reports every read.
     struct Endless(std::sync::mpsc::Sender<()>);
 
     impl Read for Endless {
@@ -153,18 +158,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_input_without_end_is_not_read_far_ahead() {
-        let (tell, reads) = std::sync::mpsc::channel();
-        let mut broadcast = Broadcast::new(Endless(tell)).unwrap();
-        let pieces = AHEAD / CHUNK as u64;
-        for _ in 0..pieces {
+    async fn an_endless_input_is_not_read_far_ahead() {
+        let (sender, reads) = std::sync::mpsc::channel();
+        let mut broadcast = Broadcast::new(Endless(sender)).unwrap();
+        for _ in 0..MAX_READ_AHEAD_BYTES / CHUNK_BYTES as u64 {
             reads.recv().unwrap();
         }
-        broadcast.known.wait_for(|known| matches!(known, Known::Growing(AHEAD))).await.unwrap();
+        let is_full = |copied: &Copied| matches!(copied, Copied::Growing(MAX_READ_AHEAD_BYTES));
+        broadcast.copied.wait_for(is_full).await.unwrap();
         assert!(reads.try_recv().is_err());
         broadcast.read(0).await.unwrap();
         reads.recv().unwrap();
-        // Nor is it for nobody.
+        // Without a reader it is not read at all.
         drop(broadcast);
         while reads.recv().is_ok() {}
     }

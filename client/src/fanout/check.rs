@@ -1,4 +1,4 @@
-//! Whether hosts answer: connections to all of them, and no command on any.
+//! Checking whether hosts answer: connects to all of them, and runs no command on any.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,37 +7,36 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::host::no_session;
+use super::host::connect_end;
 use super::{End, Host};
 use crate::session::Session;
 
-/// Who answered, and how fast.
+/// The answer of one host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
-    /// From the first packet until both ends had proven themselves.
+    /// The time from the first packet until both ends were authenticated.
     pub authenticated: Duration,
-    /// One question and its answer after that.
+    /// The round-trip time of a ping after that.
     pub round_trip: Duration,
-    /// Which version answered, if it says so ([`Session::server_version`]).
+    /// The server's name and version, if it sends them ([`Session::server_version`]).
     pub version: Option<String>,
 }
 
-/// Connects to all hosts, at most `connecting` at once; one that takes long stops counting, so that
-/// a dead host delays nobody. Each host's place in the list comes once, with its answer or what
-/// stood in the way.
+/// Connects to all hosts, at most `connecting` at a time (see [`super::Limits::connecting`]). Sends
+/// for each host its index in the list with its answer, or the reason why there is none.
 pub async fn check(
     hosts: Vec<Host>,
     connecting: usize,
     answers: mpsc::Sender<(usize, Result<Answer, End>)>,
 ) {
-    let places = Arc::new(Semaphore::new(connecting.max(1)));
+    let slots = Arc::new(Semaphore::new(connecting.max(1)));
     let mut tasks = JoinSet::new();
     for (index, host) in hosts.into_iter().enumerate() {
-        let (places, answers) = (places.clone(), answers.clone());
+        let (slots, answers) = (slots.clone(), answers.clone());
         tasks.spawn(async move {
-            let (answer, session) = ask(&places, &host).await;
+            let (answer, session) = ask(&slots, &host).await;
             let _ = answers.send((index, answer)).await;
-            // Only now: saying goodbye to a host that has stopped reading takes a while.
+            // Closing comes last: a host that has stopped reading makes it slow.
             if let Some(session) = session {
                 session.close().await;
             }
@@ -46,19 +45,19 @@ pub async fn check(
     while tasks.join_next().await.is_some() {}
 }
 
-async fn ask(places: &Semaphore, host: &Host) -> (Result<Answer, End>, Option<Session>) {
+async fn ask(slots: &Semaphore, host: &Host) -> (Result<Answer, End>, Option<Session>) {
     let attempt = async {
         let start = Instant::now();
         (Session::connect(&host.connection).await, start.elapsed())
     };
-    let (connected, authenticated) = super::open(places, attempt, || {}).await;
+    let (connected, authenticated) = super::connect_in_slot(slots, attempt, || {}).await;
     let session = match connected {
         Ok(session) => session,
-        Err(error) => return (Err(no_session(error)), None),
+        Err(error) => return (Err(connect_end(error)), None),
     };
     let version = match session.server_version().await {
         Ok(version) => version,
-        Err(error) => return (Err(no_session(error)), None),
+        Err(error) => return (Err(connect_end(error)), None),
     };
     let answer = match session.ping().await {
         Ok(round_trip) => Ok(Answer { authenticated, round_trip, version }),

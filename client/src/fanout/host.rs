@@ -1,255 +1,150 @@
-//! One host of many: its connection, its command, its output, its end.
+//! One host of a fan-out: connecting, retrying, running the command.
 
-use std::ffi::OsStr;
-use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
-use bytes::Bytes;
-use labsh_proto::message::Stream;
-use tokio::io::AsyncWriteExt;
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep};
 
-use super::{Broadcast, Crew, End, Event, Host, Wish};
-use crate::child::Stdio;
-use crate::child::{ChildStderr, ChildStdin, ChildStdout};
+use super::{Driver, End, Event, FanoutState, Host, StopLevel};
+use crate::command::CommandOptions;
 use crate::error::{CommandError, ConnectError};
 use crate::session::Session;
 
-/// Before the first new attempt; each further one waits twice as long.
-const RETRY_AFTER: Duration = Duration::from_millis(250);
+/// The delay before the first new attempt to connect. It doubles with each attempt.
+const FIRST_RETRY_DELAY: Duration = Duration::from_millis(250);
 
-const SIGINT: u8 = 2;
-const SIGTERM: u8 = 15;
+/// The permit to run, if the host holds one now.
+type RunSlot = Option<OwnedSemaphorePermit>;
 
-/// A place among the hosts at work, or none for now.
-type Turn = Option<OwnedSemaphorePermit>;
-
-pub(super) async fn run(crew: &Crew, index: usize, host: Host, mut turn: Turn) {
+/// Runs the command on one host, and reports the outcome.
+pub(super) async fn run<D: Driver>(
+    state: &FanoutState<D>,
+    index: usize,
+    host: Host,
+    mut slot: RunSlot,
+) {
     let begun = Instant::now();
-    let (end, session) = match crew.enough() {
+    let (end, session) = match state.is_stopping() {
         true => (End::NotBegun, None),
-        false => attempt(crew, index, &host, &mut turn).await,
+        false => connect_and_run(state, index, &host, &mut slot).await,
     };
     if !end.success() {
-        crew.failed.send_replace(true);
+        state.failed.send_replace(true);
     }
-    let _ = crew.events.send(Event::Over(index, end, begun.elapsed())).await;
-    drop(turn);
-    // Only now: saying goodbye to a host that has stopped reading takes a while.
+    let _ = state.events.send(Event::Over(index, end, begun.elapsed())).await;
+    drop(slot);
+    // Closing comes last: a host that has stopped reading makes it slow.
     if let Some(session) = session {
         session.close().await;
     }
 }
 
-async fn attempt(
-    crew: &Crew,
+async fn connect_and_run<D: Driver>(
+    state: &FanoutState<D>,
     index: usize,
     host: &Host,
-    turn: &mut Turn,
+    slot: &mut RunSlot,
 ) -> (End, Option<Session>) {
-    let mut wish = crew.wish.clone();
-    let _ = crew.events.send(Event::Begun(index)).await;
-    let left = async {
-        if wish.wait_for(|wish| *wish == Wish::Leave).await.is_err() {
+    let mut stop = state.stop.clone();
+    let _ = state.events.send(Event::Begun(index)).await;
+    let disconnect = async {
+        if stop.wait_for(|level| *level == StopLevel::Disconnect).await.is_err() {
             std::future::pending::<()>().await;
         }
     };
     let work = async {
-        let mut stop = crew.wish.clone();
+        let mut stop = state.stop.clone();
         let connected = tokio::select! {
             biased;
-            // Nothing has been sent that could start anything.
-            Ok(_) = stop.wait_for(|wish| *wish != Wish::Finish) => return (End::NotBegun, None),
-            connected = connect(crew, host, turn) => connected,
+            // Nothing was sent yet that could start the command.
+            Ok(_) = stop.wait_for(|level| *level != StopLevel::None) => {
+                return (End::NotBegun, None);
+            }
+            connected = connect(state, host, slot) => connected,
         };
         let session = match connected {
             Ok(session) => session,
-            Err(error) => return (no_session(error), None),
+            Err(error) => return (connect_end(error), None),
         };
-        if turn.is_none() {
+        if slot.is_none() {
             tokio::select! {
                 biased;
-                Ok(_) = stop.wait_for(|wish| *wish != Wish::Finish) => return (End::NotBegun,
-                    Some(session)),
-                next = crew.turn() => *turn = next,
+                Ok(_) = stop.wait_for(|level| *level != StopLevel::None) => {
+                    return (End::NotBegun, Some(session));
+                }
+                acquired = state.run_slot() => *slot = acquired,
             }
         }
-        (command(crew, index, host, &session).await, Some(session))
+        (run_command(state, index, host, &session).await, Some(session))
     };
     tokio::select! {
         ended = work => ended,
-        () = left => {
-            let why = "labsh left before the command had ended";
-            (End::Lost(CommandError::Lost(why.into())), None)
+        () = disconnect => {
+            let reason = "labsh left before the command had ended";
+            (End::Lost(CommandError::Lost(reason.into())), None)
         }
     }
 }
 
-/// Connects, as often as was allowed. What has been sent by then starts nothing, so trying again is
-/// safe.
-async fn connect(crew: &Crew, host: &Host, turn: &mut Turn) -> Result<Session, ConnectError> {
-    let mut left = crew.retries;
-    let mut wait = RETRY_AFTER;
+/// Connects, with as many retries as are allowed. Retrying is safe: connecting starts no command.
+async fn connect<D>(
+    state: &FanoutState<D>,
+    host: &Host,
+    slot: &mut RunSlot,
+) -> Result<Session, ConnectError> {
+    let mut retries_left = state.limits.retries;
+    let mut delay = FIRST_RETRY_DELAY;
     loop {
-        match open(crew, host, turn).await {
+        let connected = super::connect_in_slot(
+            &state.connecting,
+            Session::connect_early(&host.connection),
+            || {
+                // If a failure stops the run, the next host begins only when this one has ended.
+                if !state.limits.stop_at_failure {
+                    *slot = None;
+                }
+            },
+        );
+        match connected.await {
             Err(
                 ConnectError::Unreachable { .. }
                 | ConnectError::Timeout { .. }
                 | ConnectError::Broken { .. },
-            ) if left > 0 && !crew.enough() => {}
+            ) if retries_left > 0 && !state.is_stopping() => {}
             connected => return connected,
         }
-        sleep(wait).await;
-        left -= 1;
-        wait *= 2;
+        sleep(delay).await;
+        retries_left -= 1;
+        delay *= 2;
     }
 }
 
-async fn open(crew: &Crew, host: &Host, turn: &mut Turn) -> Result<Session, ConnectError> {
-    super::open(&crew.connecting, Session::connect_early(&host.connection), || {
-        // Where a failure is to stop the others, they wait for it.
-        if !crew.stop_at_failure {
-            *turn = None;
-        }
-    })
-    .await
-}
-
-async fn command(crew: &Crew, index: usize, host: &Host, session: &Session) -> End {
-    let work = &crew.work;
-    let mut command = session.program(work.program.clone());
-    for (name, value) in &work.environment {
-        command.env_bytes(name, value);
-    }
-    if let Some(directory) = &work.directory {
-        command.current_dir(OsStr::from_bytes(directory));
-    }
-    if let Some(user) = &host.user {
-        command.user(user);
-    }
-    if let Some(timeout) = work.timeout {
-        command.timeout(timeout);
-    }
-    command.until(work.until);
-    let piped = work.stdin.is_some() || work.companion.is_some();
-    command.stdin(if piped { Stdio::Piped } else { Stdio::Null });
-    let mut child = match command.open().await {
+async fn run_command<D: Driver>(
+    state: &FanoutState<D>,
+    index: usize,
+    host: &Host,
+    session: &Session,
+) -> End {
+    let user = host.user.as_ref().map(Into::into);
+    let options = CommandOptions { user, ..state.options.clone() };
+    let mut command = session.program(state.program.clone());
+    let child = match command.options(options).stdin(state.stdin).open().await {
         Ok(child) => child,
         Err(error) => return End::of(error),
     };
-    match child.started().await {
-        Ok(_) => {
-            let _ = crew.events.send(Event::Started(index)).await;
-        }
-        Err(error) => return End::of(error),
+    if let Err(error) = child.started().await {
+        return End::of(error);
     }
-    if let Some(companion) = &work.companion {
-        return companion.attend(index, child).await.map_or_else(End::of, End::Ended);
-    }
-    let stdin = child.stdin.take().zip(work.stdin.clone());
-    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-    let output = async {
-        tokio::join!(
-            copy(crew, index, Stream::Stdout, stdout.map(Output::Stdout)),
-            copy(crew, index, Stream::Stderr, stderr.map(Output::Stderr)),
-        );
-        child.exited().await
-    };
-    let mut output = std::pin::pin!(output);
-    let mut input = std::pin::pin!(feed(stdin));
-    let mut feeding = true;
-    let mut wish = crew.wish.clone();
-    let mut told = Wish::Finish;
-    loop {
-        tokio::select! {
-            exited = &mut output => {
-                return match exited {
-                    Ok(status) => End::Ended(status),
-                    Err(error) => End::of(error),
-                };
-            }
-            fed = &mut input, if feeding => {
-                feeding = false;
-                if let Err(error) = fed {
-                    // Half an input must not look like all of it: the host ends a command that
-                    // loses its client.
-                    return End::Lost(CommandError::Input(error.into()));
-                }
-            }
-            now = next(&mut wish, told) => {
-                told = now;
-                let _ = child.signal(if now == Wish::Interrupt { SIGINT } else { SIGTERM });
-            }
-        }
+    let _ = state.events.send(Event::Started(index)).await;
+    match state.driver.drive(index, child).await {
+        Ok(status) => End::Ended(status),
+        Err(error) => End::of(error),
     }
 }
 
-/// What is wished beyond what the command was told already.
-async fn next(wish: &mut watch::Receiver<Wish>, told: Wish) -> Wish {
-    match wish.wait_for(|wish| *wish > told).await.map(|wish| *wish) {
-        Ok(wish) => wish,
-        Err(_) => std::future::pending().await,
-    }
-}
-
-enum Output {
-    Stdout(ChildStdout),
-    Stderr(ChildStderr),
-}
-
-impl Output {
-    async fn next(&mut self) -> Option<Bytes> {
-        // A lost connection shows in how the command ended.
-        match self {
-            Output::Stdout(stdout) => stdout.next().await.unwrap_or(None),
-            Output::Stderr(stderr) => stderr.next().await.unwrap_or(None),
-        }
-    }
-
-    fn consumed(&self, bytes: usize) {
-        match self {
-            Output::Stdout(stdout) => stdout.consumed(bytes),
-            Output::Stderr(stderr) => stderr.consumed(bytes),
-        }
-    }
-}
-
-async fn copy(crew: &Crew, index: usize, stream: Stream, from: Option<Output>) {
-    let Some(mut from) = from else { return };
-    while let Some(bytes) = from.next().await {
-        let length = bytes.len();
-        if crew.events.send(Event::Output(index, stream, bytes)).await.is_err() {
-            return;
-        }
-        from.consumed(length);
-    }
-}
-
-/// Gives the command its input, as far as it takes it.
-async fn feed(stdin: Option<(ChildStdin, Broadcast)>) -> io::Result<()> {
-    let Some((mut stdin, mut input)) = stdin else { return Ok(()) };
-    let mut position = 0;
-    loop {
-        let bytes = tokio::select! {
-            bytes = input.read(position) => bytes?,
-            () = stdin.closed() => return Ok(()),
-        };
-        let Some(bytes) = bytes else { break };
-        position += bytes.len() as u64;
-        // A command that reads no more, or a connection that has gone, shows in how the command
-        // ended.
-        if stdin.send(bytes).await.is_err() {
-            return Ok(());
-        }
-    }
-    let _ = stdin.shutdown().await;
-    Ok(())
-}
-
-/// Where no session came about, nothing can have been started.
-pub(super) fn no_session(error: ConnectError) -> End {
+/// Returns the end of a host that could not be connected to. No command was started, so a
+/// connection that broke is not a doubt about its outcome.
+pub(super) fn connect_end(error: ConnectError) -> End {
     match error {
         ConnectError::Broken { .. } => End::Unreachable(CommandError::Connect(error)),
         _ => End::of(CommandError::Connect(error)),

@@ -1,16 +1,15 @@
-//! One command on many hosts at once: who connects when, who runs when, and what became of each.
+//! One command on many hosts: which hosts connect and run at a time, and the outcome on each.
 
 mod broadcast;
 mod check;
 mod host;
+mod streams;
 
-use std::fmt;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use labsh_proto::message::{Program, Stream, Until, Variable};
+use labsh_proto::message::{Program, Stream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -18,86 +17,86 @@ use tokio::time::sleep;
 pub use broadcast::Broadcast;
 pub use check::{Answer, check};
 
-use crate::child::{Child, ExitStatus};
+use crate::child::{Child, ExitStatus, Stdio};
+use crate::command::CommandOptions;
 use crate::connect::{ConnectOptions, Intake};
 use crate::error::{CommandError, ConnectError};
+use streams::StreamDriver;
 
-/// After so long a connection that is still being opened makes room for others: it costs nothing
-/// but patience.
-const SLOW: Duration = Duration::from_millis(500);
+/// A connection that takes longer to open than this no longer counts against
+/// [`Limits::connecting`]: it does nothing but wait.
+const SLOW_CONNECT_AFTER: Duration = Duration::from_millis(500);
 
-/// A host, by the name that people know it by.
+/// The most hosts whose output is read in large pieces at the same time. Buffers for a thousand
+/// would fill the memory.
+const MAX_READING_HOSTS: usize = 32;
+
+/// A host of a fan-out.
 #[derive(Debug, Clone)]
 pub struct Host {
-    /// As it stands in every output.
+    /// The host's name in all output.
     pub name: String,
-    /// How to get there.
+    /// How to connect to it.
     pub connection: ConnectOptions,
-    /// The user as whom the command is expected to run there; the host refuses it for anybody else.
+    /// The user that the command is expected to run as ([`CommandOptions::user`]).
     pub user: Option<String>,
 }
 
-/// What is run on every host.
+/// The command of a fan-out, the same on every host.
 #[derive(Debug, Clone)]
-pub struct Work {
-    /// The command.
+pub struct FanoutCommand {
+    /// The program.
     pub program: Program,
-    /// Variables on top of the clean environment.
-    pub environment: Vec<Variable>,
-    /// The working directory; the user's home when absent.
-    pub directory: Option<Vec<u8>>,
-    /// After so long each host ends it.
-    pub timeout: Option<Duration>,
-    /// When it counts as over.
-    pub until: Until,
-    /// What every command reads; nothing when absent.
+    /// Its options, except the user, which is the host's.
+    pub options: CommandOptions,
+    /// The input of each command; `None` is empty.
     pub stdin: Option<Broadcast>,
-    /// Who speaks with the commands instead, and takes their output.
-    pub companion: Option<Arc<dyn Companion>>,
 }
 
-/// How a command ended, once a [`Companion`] has seen to it.
-pub type Attended<'a> = Pin<Box<dyn Future<Output = Result<ExitStatus, CommandError>> + Send + 'a>>;
-
-/// Somebody who holds a conversation with each command of a run.
-pub trait Companion: fmt::Debug + Send + Sync {
-    /// Speaks with the command of one host, by its place in the list, to its end. The future is
-    /// dropped where the user leaves.
-    fn attend(&self, host: usize, child: Child) -> Attended<'_>;
+/// Reads and writes the streams of each command of a fan-out, instead of passing them on.
+pub trait Driver: Send + Sync + 'static {
+    /// Drives the command of the host at index `host` to its end. The future is dropped at
+    /// [`StopLevel::Disconnect`].
+    fn drive(
+        &self,
+        host: usize,
+        child: Child,
+    ) -> impl Future<Output = Result<ExitStatus, CommandError>> + Send;
 }
 
-/// How much happens at once.
+/// How many hosts are busy at a time.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Connections being opened. One that takes long stops counting, so that a dead host delays
-    /// nobody.
+    /// The most connections that are being opened. One that takes long stops counting, so that dead
+    /// hosts do not delay others.
     pub connecting: usize,
-    /// Hosts at work. One whose connection takes long makes room as well, unless the run stops at
-    /// failures; its command waits for a turn of its own.
+    /// The most hosts that run the command. A host whose connection takes long gives its turn to
+    /// the next, unless the run stops at a failure, and waits for another before its command
+    /// starts.
     pub running: usize,
-    /// How often a connection is tried again. A command is never started twice.
+    /// How often a failed connection is retried. A command is never started twice.
     pub retries: u32,
-    /// Whether no more hosts are begun once one has not succeeded.
+    /// Whether no more hosts begin after one has failed.
     pub stop_at_failure: bool,
 }
 
-/// What became of one host.
+/// The outcome of one host.
 #[derive(Debug, Clone)]
 pub enum End {
-    /// The command ran, and all of its output is here.
+    /// The command ended, and all of its output arrived.
     Ended(ExitStatus),
-    /// There was no connection, so nothing was started.
+    /// There was no connection. Nothing was started.
     Unreachable(CommandError),
-    /// The host let nobody in, or would not run the command. Nothing was started.
+    /// The host refused the key or the command. Nothing was started.
     Refused(CommandError),
-    /// The connection broke, or output is missing: what became of the command is not known.
+    /// The connection was lost, or output is missing. The outcome of the command is not known.
     Lost(CommandError),
-    /// It was not begun: another host had failed, or the user had had enough.
+    /// The host did not begin: another had failed, or the user stopped the run.
     NotBegun,
 }
 
 impl End {
-    /// What an error means for the host that it is about.
+    /// Returns the outcome that follows from an error.
     pub fn of(error: CommandError) -> Self {
         match &error {
             CommandError::Bad(_) | CommandError::Refused(_) | CommandError::Exhausted => {
@@ -112,7 +111,7 @@ impl End {
                 ConnectError::WrongServer { .. } | ConnectError::Refused { .. } => {
                     End::Refused(error)
                 }
-                // The command may have been on its way.
+                // The command may have arrived before.
                 ConnectError::Broken { .. } => End::Lost(error),
             },
             CommandError::Lost(_) | CommandError::Input(_) | CommandError::Incomplete { .. } => {
@@ -121,116 +120,153 @@ impl End {
         }
     }
 
-    /// Whether the command ran and said that all is well.
+    /// Whether the command ran and exited with code 0.
     pub fn success(&self) -> bool {
         matches!(self, End::Ended(status) if status.success() && !status.timed_out())
     }
 }
 
-/// Something that happened; the number is the host's place in the list.
+/// An event of a fan-out; the number is the host's index in the list.
 #[derive(Debug)]
 pub enum Event {
-    /// Its turn has come.
+    /// The host begins to connect.
     Begun(usize),
     /// The command runs.
     Started(usize),
-    /// It wrote something.
+    /// The command wrote something.
     Output(usize, Stream, Bytes),
-    /// Nothing more will come from it.
+    /// The host has ended after this time, and has no further events.
     Over(usize, End, Duration),
 }
 
-/// What the user wants of a run that goes on.
+/// How far a run is to be stopped. A level includes those below it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub enum Wish {
-    /// To see its end.
+pub enum StopLevel {
+    /// The run goes on.
     #[default]
-    Finish,
-    /// To interrupt the commands (SIGINT), and to begin no more.
+    None,
+    /// No more hosts begin, and the commands are interrupted (SIGINT).
     Interrupt,
-    /// To terminate the commands (SIGTERM), and to begin no more.
+    /// The commands are asked to terminate (SIGTERM).
     Terminate,
-    /// To be gone: connections are closed, and the hosts end what still runs.
-    Leave,
+    /// The connections are closed, and the hosts end the commands that still run.
+    Disconnect,
 }
 
-/// As many hosts may send much at a time: what a thousand may have under way would fill the memory.
-const INTAKE: usize = 32;
-
-/// Waits for `attempt`, which opens a connection, in one of `places`; it gives the place back once
-/// it takes long, so that dead hosts delay nobody, and says so.
-pub async fn open<T>(
-    places: &Semaphore,
+/// Waits for a slot and then for `attempt`, which opens a connection. A slow attempt frees its slot
+/// early, and calls `on_slow`.
+pub async fn connect_in_slot<T>(
+    slots: &Semaphore,
     attempt: impl Future<Output = T>,
-    slow: impl FnOnce(),
+    on_slow: impl FnOnce(),
 ) -> T {
-    let place = places.acquire().await;
+    let slot = slots.acquire().await;
     let mut attempt = std::pin::pin!(attempt);
     tokio::select! {
         opened = &mut attempt => return opened,
-        () = sleep(SLOW) => {
-            drop(place);
-            slow();
+        () = sleep(SLOW_CONNECT_AFTER) => {
+            drop(slot);
+            on_slow();
         }
     }
     attempt.await
 }
 
-/// Runs it. Events go to `events`, whose reader sets the pace: what it has not taken is not asked
-/// for.
+/// Runs a command on all hosts, with its output as events. The reader of `events` sets the pace:
+/// output that it does not take is not requested from the hosts.
 ///
-/// Returns when every host is over; every host then has had exactly one [`Event::Over`].
+/// Returns once every host has ended; each host then has had exactly one [`Event::Over`].
 pub async fn run(
-    hosts: Vec<Host>,
-    work: Work,
+    mut hosts: Vec<Host>,
+    command: FanoutCommand,
     limits: Limits,
     events: mpsc::Sender<Event>,
-    wish: watch::Receiver<Wish>,
+    stop: watch::Receiver<StopLevel>,
 ) {
-    let crew = Arc::new(Crew {
-        work,
-        retries: limits.retries,
-        stop_at_failure: limits.stop_at_failure,
-        connecting: Semaphore::new(limits.connecting.max(1)),
-        running: Arc::new(Semaphore::new(limits.running.max(1))),
-        failed: watch::channel(false).0,
-        events,
-        wish,
-    });
-    // A companion may take one stream only after another.
-    let intake = crew.work.companion.is_none().then(|| Intake::new(INTAKE));
-    let mut tasks = JoinSet::new();
-    for (index, mut host) in hosts.into_iter().enumerate() {
-        // In the order of the list: who is waiting for a turn costs nothing but its place in it.
-        let turn = crew.turn().await;
-        host.connection.intake = intake.clone();
-        let crew = crew.clone();
-        tasks.spawn(async move { host::run(&crew, index, host, turn).await });
+    let limiter = Intake::new(MAX_READING_HOSTS);
+    for host in &mut hosts {
+        host.connection.intake = Some(limiter.clone());
     }
-    while tasks.join_next().await.is_some() {}
+    let FanoutCommand { program, options, stdin } = command;
+    let stdio = if stdin.is_some() { Stdio::Piped } else { Stdio::Null };
+    let driver = StreamDriver { stdin, events: events.clone(), stop: stop.clone() };
+    FanoutState::new(program, options, stdio, driver, limits, events, stop).run(hosts).await;
+}
+
+/// Runs a command on all hosts, as [`run`] does, but leaves its streams to `driver`.
+pub async fn run_with_driver<D: Driver>(
+    hosts: Vec<Host>,
+    program: Program,
+    driver: D,
+    limits: Limits,
+    events: mpsc::Sender<Event>,
+    stop: watch::Receiver<StopLevel>,
+) {
+    let options = CommandOptions::default();
+    FanoutState::new(program, options, Stdio::Piped, driver, limits, events, stop).run(hosts).await;
 }
 
 /// What all hosts of a run share.
-struct Crew {
-    work: Work,
-    retries: u32,
-    stop_at_failure: bool,
+struct FanoutState<D> {
+    program: Program,
+    options: CommandOptions,
+    stdin: Stdio,
+    driver: D,
+    limits: Limits,
     connecting: Semaphore,
     running: Arc<Semaphore>,
     failed: watch::Sender<bool>,
     events: mpsc::Sender<Event>,
-    wish: watch::Receiver<Wish>,
+    stop: watch::Receiver<StopLevel>,
 }
 
-impl Crew {
-    /// A place among the hosts at work.
-    async fn turn(&self) -> Option<OwnedSemaphorePermit> {
-        // It is never closed.
+impl<D> FanoutState<D> {
+    fn new(
+        program: Program,
+        options: CommandOptions,
+        stdin: Stdio,
+        driver: D,
+        limits: Limits,
+        events: mpsc::Sender<Event>,
+        stop: watch::Receiver<StopLevel>,
+    ) -> Self {
+        Self {
+            program,
+            options,
+            stdin,
+            driver,
+            limits,
+            connecting: Semaphore::new(limits.connecting.max(1)),
+            running: Arc::new(Semaphore::new(limits.running.max(1))),
+            failed: watch::channel(false).0,
+            events,
+            stop,
+        }
+    }
+
+    /// Waits for a permit to run.
+    async fn run_slot(&self) -> Option<OwnedSemaphorePermit> {
+        // The semaphore is never closed.
         self.running.clone().acquire_owned().await.ok()
     }
 
-    /// Whether no more hosts are to be begun.
-    fn enough(&self) -> bool {
-        *self.wish.borrow() != Wish::Finish || self.stop_at_failure && *self.failed.borrow()
+    /// Whether no more hosts are to begin.
+    fn is_stopping(&self) -> bool {
+        *self.stop.borrow() != StopLevel::None
+            || self.limits.stop_at_failure && *self.failed.borrow()
+    }
+}
+
+impl<D: Driver> FanoutState<D> {
+    async fn run(self, hosts: Vec<Host>) {
+        let state = Arc::new(self);
+        let mut tasks = JoinSet::new();
+        for (index, host) in hosts.into_iter().enumerate() {
+            // Hosts begin in the order of the list. One that waits for a slot has no task yet.
+            let slot = state.run_slot().await;
+            let state = state.clone();
+            tasks.spawn(async move { host::run(&state, index, host, slot).await });
+        }
+        while tasks.join_next().await.is_some() {}
     }
 }
