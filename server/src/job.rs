@@ -1,6 +1,6 @@
-//! One command from its request to its exit: spawning, its streams, its signals, and each way that
-//! it can end.
+//! One command from its request to its exit: spawning, streams, signals, and every way to end it.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -9,21 +9,25 @@ use labsh_proto::message::{Open, Program, Refuse, RefuseCode, Resize, Status, Un
 use labsh_transport::multiplexer::Multiplexer;
 use nix::libc::{SIGCONT, SIGKILL, SIGTERM};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::copying;
 use crate::logs::Escaped;
 use crate::request::{self, Origin};
 use crate::shared::{self, Shared};
-use crate::spawner::{Process, SpawnError, Spawned};
-use crate::streams;
+use crate::spawner::{Ended, Process, SpawnError, Spawned};
+use crate::streams::{self, Input, Output};
+use crate::terminal::Terminal;
 use crate::users::User;
 
-/// For output that waits for its reader when labshd stops.
-const LAST_WORDS: Duration = Duration::from_secs(5);
+/// When labshd stops: how long output may wait for its reader after the command was killed.
+const FINAL_OUTPUT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A command that a client has asked for.
+/// Limit on a command's description in the log, in bytes; the rest is cut off.
+const MAX_DESCRIPTION: usize = 200;
+
+/// A command that a client has requested.
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) shared: Arc<Shared>,
@@ -31,178 +35,272 @@ pub(crate) struct Job {
     pub(crate) origin: Arc<Origin>,
     pub(crate) id: ChannelId,
     pub(crate) open: Open,
-    /// Signals that the client sends.
+    /// Signals from the client.
     pub(crate) signals: mpsc::Receiver<u8>,
-    /// The newest size of its terminal that the client has told.
+    /// The latest terminal size from the client.
     pub(crate) sizes: watch::Receiver<Option<Resize>>,
-    /// The client has closed the channel, or the connection has gone.
+    /// Cancelled when the client closes the channel, or the connection ends.
     pub(crate) client_gone: CancellationToken,
 }
 
-/// Why a command is being ended from here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Cause {
-    ClientGone,
-    /// Nobody reads the terminal any more; where there are pipes, the command finds out by itself.
-    ReaderGone,
-    Timeout,
-    Stopping,
-}
-
 impl Job {
-    /// Runs the command to its end. Whatever happens, nothing of it is left running unless it put
-    /// itself in the background before it ended.
+    /// Runs the command until its exit is sent or the client has gone. Afterwards no process of it
+    /// runs, except those left in the background by a leader that exited by itself.
     pub(crate) async fn run(mut self) {
         let started = Instant::now();
-        let what = Escaped(&describe(&self.open.program)).to_string();
+        let description = Escaped(&describe(&self.open.program)).to_string();
         let spawned = match self.spawn().await {
             Ok(Some(spawned)) => spawned,
             Ok(None) => return,
             Err(refuse) => {
                 tracing::info!(
-                    key = %self.origin.entry.key.key_id(), command = %self.open.command,
-                    reason = %Escaped(&refuse.reason), "command refused"
+                    key = %self.origin.entry.key.key_id(),
+                    command = %self.open.command,
+                    reason = %Escaped(&refuse.reason),
+                    "command refused"
                 );
                 return self.multiplexer.with(|channels| channels.refuse(self.id, &refuse));
             }
         };
+        let Spawned { pid, streams, process } = spawned;
         tracing::info!(
-            key = %self.origin.entry.key.key_id(), user = %self.origin.user.name,
-                command = %self.open.command,
-            pid = spawned.pid, %what, "command started"
+            key = %self.origin.entry.key.key_id(),
+            user = %self.origin.user.name,
+            command = %self.open.command,
+            pid,
+            what = %description,
+            "command started"
         );
-        self.multiplexer.with(|channels| channels.started(self.id, spawned.pid));
-        self.carry(spawned, started).await;
+        self.multiplexer.with(|channels| channels.started(self.id, pid));
+        match streams::watch(streams) {
+            Ok((input, output, terminal)) => {
+                RunningJob::new(self, process, terminal, started).run(input, output).await;
+            }
+            Err(error) => {
+                // Dropping the process kills its group. A channel that has started needs an exit.
+                tracing::error!(pid, %error, "cannot watch a command's streams");
+                let killed = Status::Signaled { signal: SIGKILL as u8, core_dumped: false };
+                self.multiplexer
+                    .with(|channels| channels.exit(self.id, killed, false, Usage::default()));
+            }
+        }
     }
 
-    /// `None` when the client has gone meanwhile: the spawner then ends what it may have started.
+    /// Starts the command. `None` if the client goes meanwhile; the spawner then ends the command.
     async fn spawn(&mut self) -> Result<Option<Spawned>, Refuse> {
         if self.shared.draining.is_cancelled() {
             return Err(shared::stopping());
         }
-        // A session may outlive the time for which its key was enrolled.
+        // Checked again for each command, as the key may expire during a session.
         let source = self.origin.peer.map(|peer| peer.ip());
         let permitted = self.origin.entry.permits(source, SystemTime::now());
         permitted
             .map_err(|why| Refuse::new(RefuseCode::NOT_PERMITTED, why.to_string(), why.remedy()))?;
         let request = request::prepare(&self.open, &self.origin, &self.shared.config())?;
-        // A megabyte of short words takes several once it is decoded, and the command may run for
-        // days.
+        // Freed, as the command may run for days: a megabyte of short words occupies several
+        // megabytes once decoded.
         (self.open.program, self.open.environment) = (Program::Argv(Vec::new()), Vec::new());
         tokio::select! {
             spawned = self.shared.spawner.spawn(request) => {
                 spawned.map(Some).map_err(|error| refusal(error, &self.origin.user))
             }
             () = self.client_gone.cancelled() => Ok(None),
-            // A child can hang before it becomes the command, in a directory whose file server does
-            // not answer.
+            // A child can block before exec, on a directory whose file server does not respond.
             () = self.shared.stopping.cancelled() => Err(shared::stopping()),
         }
     }
+}
 
-    async fn carry(&mut self, spawned: Spawned, started: Instant) {
-        let Spawned { pid, streams, mut process } = spawned;
-        let grace = self.shared.config().termination_grace;
-        let (input, output, terminal) = match streams::watch(streams) {
-            Ok(ends) => ends,
-            Err(error) => {
-                // Dropping the process kills its group. The channel has started, so it must exit as
-                // well.
-                tracing::error!(pid, %error, "cannot watch a command's streams");
-                let killed = Status::Signaled { signal: SIGKILL as u8, core_dumped: false };
-                return self
-                    .multiplexer
-                    .with(|channels| channels.exit(self.id, killed, false, Usage::default()));
-            }
-        };
+/// A started command, until its exit is sent or the client has gone.
+struct RunningJob {
+    job: Job,
+    process: Process,
+    terminal: Option<Arc<Terminal>>,
+    started: Instant,
+    /// The delay between the steps of a termination, as configured when the command started.
+    grace: Duration,
+    leader: Leader,
+    input_open: bool,
+    output_open: bool,
+    /// Cancelled when the outputs end with the bytes that pipe or terminal hold by then, even if
+    /// other processes have them open.
+    output_ending: CancellationToken,
+    /// Cancelled when the client stops reading the terminal's output.
+    reader_gone: CancellationToken,
+    termination: Option<Termination>,
+    /// Set when labshd stops: when to abandon output that the client does not read.
+    deadline: Option<Instant>,
+}
 
-        let (multiplexer, id) = (self.multiplexer.clone(), self.id);
-        let ending = CancellationToken::new();
-        let reader_gone = CancellationToken::new();
-        let mut input = std::pin::pin!(input.carry(&multiplexer, id));
-        let mut output = std::pin::pin!(output.carry(&multiplexer, id, &ending, &reader_gone));
-        let mut time_is_up = std::pin::pin!(async {
-            match Duration::from_millis(self.open.timeout) {
-                Duration::ZERO => std::future::pending().await,
-                after => tokio::time::sleep(after).await,
-            }
-        });
-        let (mut input_open, mut output_open) = (true, true);
-        let mut ended: Option<(Status, Usage)> = None;
-        let mut told = false;
-        let mut escalation: Option<Escalation> = None;
-        let mut give_up: Option<Instant> = None;
+/// How far the leader of a command has come.
+enum Leader {
+    Running,
+    /// It has exited; the exit is sent after the last byte of output.
+    Exited(Ended),
+    /// The exit is sent.
+    Reported,
+}
 
+/// The next event of a running command.
+enum Event {
+    Exited(Ended),
+    SpawnerLost,
+    InputClosed,
+    OutputClosed,
+    Signal(u8),
+    Resized,
+    TerminationStepDue,
+    Terminate(Cause),
+    Stopping,
+    DeadlinePassed,
+}
+
+impl RunningJob {
+    fn new(
+        job: Job,
+        process: Process,
+        terminal: Option<Arc<Terminal>>,
+        started: Instant,
+    ) -> RunningJob {
+        RunningJob {
+            grace: job.shared.config().termination_grace,
+            job,
+            process,
+            terminal,
+            started,
+            leader: Leader::Running,
+            input_open: true,
+            output_open: true,
+            output_ending: CancellationToken::new(),
+            reader_gone: CancellationToken::new(),
+            termination: None,
+            deadline: None,
+        }
+    }
+
+    async fn run(mut self, input: Input, output: Output) {
+        let (multiplexer, id) = (self.job.multiplexer.clone(), self.job.id);
+        let (output_ending, reader_gone) = (self.output_ending.clone(), self.reader_gone.clone());
+        let mut input = pin!(input.copy(&multiplexer, id));
+        let mut output = pin!(output.copy(&multiplexer, id, &output_ending, &reader_gone));
+        let mut timeout = pin!(timeout(self.job.open.timeout));
         loop {
-            if let (Some((status, usage)), false, false) = (ended, output_open, told) {
-                let timed_out =
-                    escalation.as_ref().is_some_and(|ongoing| ongoing.cause == Cause::Timeout);
-                multiplexer.with(|channels| channels.exit(id, status, timed_out, usage));
-                told = true;
-            }
-            let firmer = escalation.as_ref().and_then(Escalation::due);
-            if ended.is_some() && firmer.is_none() && (told || self.client_gone.is_cancelled()) {
+            self.report_exit();
+            if self.is_over() {
                 return;
             }
-            let cause = tokio::select! {
-                outcome = process.ended(), if ended.is_none() => {
-                    let Ok(outcome) = outcome else { return multiplexer.lose() };
-                    let status = outcome.status;
-                    let cause = escalation.as_ref().map(|ongoing| ongoing.cause);
-                    self.log_end(pid, status, cause, started);
-                    multiplexer.with(|channels| channels.ended(id, status));
-                    ended = Some((status, outcome.usage));
-                    // A terminal is for its leader: it is hung up behind what was written on it,
-                    // whoever has it open.
-                    if self.open.until == Until::CommandEnds || cause.is_some()
-                        || terminal.is_some() {
-                        ending.cancel();
-                    }
-                    None
+            let runs = matches!(self.leader, Leader::Running);
+            let terminating = self.termination.is_some();
+            let next_step = self.termination.as_ref().and_then(Termination::due);
+            let event = tokio::select! {
+                ended = self.process.ended(), if runs => {
+                    ended.map_or(Event::SpawnerLost, Event::Exited)
                 }
-                () = &mut input, if input_open => { input_open = false; None }
-                () = &mut output, if output_open => { output_open = false; None }
-                Some(signal) = self.signals.recv(),
-                    if ended.is_none() => { process.signal(signal.into()); None }
-                Ok(()) = self.sizes.changed(), if terminal.is_some() => {
-                    let size = *self.sizes.borrow_and_update();
-                    if let (Some(terminal), Some(size)) = (&terminal, size) {
-                        terminal.resize(size);
-                    }
-                    None
+                () = &mut input, if self.input_open => Event::InputClosed,
+                () = &mut output, if self.output_open => Event::OutputClosed,
+                Some(signal) = self.job.signals.recv(), if runs => Event::Signal(signal),
+                Ok(()) = self.job.sizes.changed(), if self.terminal.is_some() => Event::Resized,
+                () = at(next_step) => Event::TerminationStepDue,
+                () = self.job.client_gone.cancelled(), if !terminating => {
+                    Event::Terminate(Cause::ClientGone)
                 }
-                () = at(firmer) =>
-                    { escalation.iter_mut().for_each(|ongoing| ongoing.step(&process)); None }
-                () = self.client_gone.cancelled(),
-                    if escalation.is_none() => Some(Cause::ClientGone),
-                () = reader_gone.cancelled(), if escalation.is_none()
-                    && ended.is_none() => Some(Cause::ReaderGone),
-                () = &mut time_is_up, if escalation.is_none()
-                    && ended.is_none() => Some(Cause::Timeout),
-                () = self.shared.stopping.cancelled(), if give_up.is_none() => {
-                    let until_the_last = if terminal.is_some() { 2 * grace } else { grace };
-                    give_up = Some(Instant::now() + until_the_last + LAST_WORDS);
-                    Some(Cause::Stopping)
+                () = reader_gone.cancelled(), if !terminating && runs => {
+                    Event::Terminate(Cause::ReaderGone)
                 }
-                // labshd stops, and the client takes nothing any more.
-                () = at(give_up) => return,
+                () = &mut timeout, if !terminating && runs => Event::Terminate(Cause::Timeout),
+                () = self.job.shared.stopping.cancelled(), if self.deadline.is_none() => {
+                    Event::Stopping
+                }
+                () = at(self.deadline) => Event::DeadlinePassed,
             };
-            if let Some(cause) = cause
-                && escalation.is_none()
-            {
-                // What a command's end has left behind was put in the background on purpose.
-                let words = if ended.is_some() { &[] } else { cause.words(terminal.is_some()) };
-                let mut new = Escalation { cause, words, due: Instant::now(), grace };
-                new.step(&process);
-                escalation = Some(new);
-                if ended.is_some() {
-                    ending.cancel();
+            match event {
+                Event::Exited(ended) => self.on_exit(ended),
+                Event::SpawnerLost => return multiplexer.lose(),
+                Event::InputClosed => self.input_open = false,
+                Event::OutputClosed => self.output_open = false,
+                Event::Signal(signal) => self.process.signal(signal.into()),
+                Event::Resized => self.on_resize(),
+                Event::TerminationStepDue => {
+                    if let Some(termination) = &mut self.termination {
+                        termination.step(&self.process);
+                    }
                 }
+                Event::Terminate(cause) => self.terminate(cause),
+                Event::Stopping => self.on_stopping(),
+                Event::DeadlinePassed => return,
             }
         }
     }
 
-    fn log_end(&self, pid: u32, status: Status, cause: Option<Cause>, started: Instant) {
+    /// Sends the exit, once the leader has exited and the output is closed.
+    fn report_exit(&mut self) {
+        let Leader::Exited(Ended { status, usage }) = self.leader else { return };
+        if self.output_open {
+            return;
+        }
+        let timed_out = self.cause() == Some(Cause::Timeout);
+        self.job.multiplexer.with(|channels| channels.exit(self.job.id, status, timed_out, usage));
+        self.leader = Leader::Reported;
+    }
+
+    /// Returns whether the leader has exited, no step of the termination remains, and the client
+    /// has the exit or has gone.
+    fn is_over(&self) -> bool {
+        let finished = match self.leader {
+            Leader::Running => false,
+            Leader::Exited(_) => self.job.client_gone.is_cancelled(),
+            Leader::Reported => true,
+        };
+        finished && self.termination.as_ref().and_then(Termination::due).is_none()
+    }
+
+    fn on_exit(&mut self, ended: Ended) {
+        let (status, id) = (ended.status, self.job.id);
+        self.log_exit(status);
+        self.job.multiplexer.with(|channels| channels.ended(id, status));
+        self.leader = Leader::Exited(ended);
+        // A terminal belongs to its leader: it is hung up after the output written so far, even if
+        // other processes have it open.
+        let until_exit = self.job.open.until == Until::CommandEnds;
+        if until_exit || self.termination.is_some() || self.terminal.is_some() {
+            self.output_ending.cancel();
+        }
+    }
+
+    fn on_resize(&mut self) {
+        let size = *self.job.sizes.borrow_and_update();
+        if let (Some(terminal), Some(size)) = (&self.terminal, size) {
+            terminal.resize(size);
+        }
+    }
+
+    fn on_stopping(&mut self) {
+        let until_kill = if self.terminal.is_some() { 2 * self.grace } else { self.grace };
+        self.deadline = Some(Instant::now() + until_kill + FINAL_OUTPUT_TIMEOUT);
+        self.terminate(Cause::Stopping);
+    }
+
+    /// Starts to end the command, unless that has begun.
+    fn terminate(&mut self, cause: Cause) {
+        if self.termination.is_some() {
+            return;
+        }
+        let runs = matches!(self.leader, Leader::Running);
+        // Once the leader has exited, its background processes were left running on purpose.
+        let steps = if runs { cause.steps(self.terminal.is_some()) } else { &[] };
+        let mut termination = Termination { cause, steps, due: Instant::now(), grace: self.grace };
+        termination.step(&self.process);
+        self.termination = Some(termination);
+        if !runs {
+            self.output_ending.cancel();
+        }
+    }
+
+    fn cause(&self) -> Option<Cause> {
+        self.termination.as_ref().map(|termination| termination.cause)
+    }
+
+    fn log_exit(&self, status: Status) {
         let status = match status {
             Status::Exited(code) => format!("exit {code}"),
             Status::Signaled { signal, core_dumped: false } => format!("signal {signal}"),
@@ -210,12 +308,22 @@ impl Job {
                 format!("signal {signal}, core dumped")
             }
         };
-        let seconds = started.elapsed().as_secs_f64();
-        let cause = cause.map(Cause::name);
-        tracing::info!(command = %self.open.command, pid, status, cause, seconds, "command ended");
+        let (command, pid) = (self.job.open.command, self.process.pid());
+        let seconds = self.started.elapsed().as_secs_f64();
+        let cause = self.cause().map(Cause::name);
+        tracing::info!(%command, pid, status, cause, seconds, "command ended");
     }
 }
 
+/// Waits for the timeout of a command, in milliseconds; 0 means no timeout.
+async fn timeout(millis: u64) {
+    match Duration::from_millis(millis) {
+        Duration::ZERO => std::future::pending().await,
+        timeout => sleep(timeout).await,
+    }
+}
+
+/// Waits until that time, or for ever.
 async fn at(due: Option<Instant>) {
     match due {
         Some(due) => sleep_until(due).await,
@@ -223,7 +331,18 @@ async fn at(due: Option<Instant>) {
     }
 }
 
+/// Why labshd ends a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    ClientGone,
+    /// The client stopped reading the terminal's output. With pipes, the command gets SIGPIPE.
+    ReaderGone,
+    Timeout,
+    Stopping,
+}
+
 impl Cause {
+    /// Returns the value of the log field `cause`.
     fn name(self) -> &'static str {
         match self {
             Cause::ClientGone => "client gone",
@@ -233,76 +352,78 @@ impl Cause {
         }
     }
 
-    /// Ever firmer. A shell hears of a lost client as it would of a lost terminal. Where it has a
-    /// terminal, that is how it always begins: nothing else reaches every job of an interactive
-    /// shell, which itself ignores SIGTERM.
-    fn words(self, terminal: bool) -> &'static [Word] {
+    /// Returns the signals, from the mildest to SIGKILL. A lost client is a hang-up, like a lost
+    /// terminal. With a terminal every cause begins with a hang-up: an interactive shell ignores
+    /// SIGTERM, and only a hang-up reaches all its jobs.
+    fn steps(self, terminal: bool) -> &'static [Step] {
         match self {
             Cause::Timeout | Cause::Stopping if !terminal => {
-                &[Word::Signal(SIGTERM), Word::Signal(SIGKILL)]
+                &[Step::Signal(SIGTERM), Step::Signal(SIGKILL)]
             }
-            _ => &[Word::HangUp, Word::Signal(SIGTERM), Word::Signal(SIGKILL)],
+            _ => &[Step::HangUp, Step::Signal(SIGTERM), Step::Signal(SIGKILL)],
         }
     }
 }
 
-/// One thing that a command is told when it is to end.
+/// One step of a termination.
 #[derive(Debug, Clone, Copy)]
-enum Word {
-    /// SIGHUP, to everybody ([`Process::hang_up`]).
+enum Step {
+    /// SIGHUP to all processes of the command ([`Process::hang_up`]).
     HangUp,
-    /// A signal ([`Process::signal`]).
+    /// A signal to the process group ([`Process::signal`]).
     Signal(i32),
 }
 
-/// Telling the whole group to end. The leader stays unreaped all the while, so that the signals
-/// cannot hit a group that has taken over its number.
-struct Escalation {
+/// The steps that end a command, `grace` apart. The leader stays unreaped until the last one, so
+/// that its process group id is not reused.
+struct Termination {
     cause: Cause,
-    words: &'static [Word],
+    /// The steps that remain.
+    steps: &'static [Step],
     due: Instant,
     grace: Duration,
 }
 
-impl Escalation {
-    /// When the next word is due, if there is one.
+impl Termination {
+    /// Returns the time of the next step, if one remains.
     fn due(&self) -> Option<Instant> {
-        (!self.words.is_empty()).then_some(self.due)
+        (!self.steps.is_empty()).then_some(self.due)
     }
 
     fn step(&mut self, process: &Process) {
-        let Some((word, rest)) = self.words.split_first() else { return };
-        match *word {
-            Word::HangUp => process.hang_up(),
-            Word::Signal(signal) => {
+        let Some((step, rest)) = self.steps.split_first() else { return };
+        match *step {
+            Step::HangUp => process.hang_up(),
+            Step::Signal(signal) => {
                 process.signal(signal);
-                // A stopped process acts on a signal only when it is continued.
+                // A stopped process acts on a signal only once it is continued.
                 process.signal(SIGCONT);
             }
         }
-        self.words = rest;
+        self.steps = rest;
         self.due = Instant::now() + self.grace;
     }
 }
 
-/// What stands in the log: the first words, not a megabyte.
+/// Describes a command for the log, in at most [`MAX_DESCRIPTION`] bytes.
 pub(crate) fn describe(program: &Program) -> String {
-    const MOST: usize = 200;
+    let head = |bytes: &[u8]| {
+        String::from_utf8_lossy(&bytes[..bytes.len().min(MAX_DESCRIPTION)]).into_owned()
+    };
     let mut text = match program {
-        Program::Shell(line) => String::from_utf8_lossy(&line[..line.len().min(MOST)]).into_owned(),
+        Program::Shell(line) => head(line),
         Program::LoginShell => "login shell".to_owned(),
-        Program::Subsystem(name) => {
-            format!("subsystem {}", String::from_utf8_lossy(&name[..name.len().min(MOST)]))
-        }
+        Program::Subsystem(name) => format!("subsystem {}", head(name)),
         Program::Argv(words) => {
             let mut text = String::new();
             for word in words {
-                if text.len() > MOST {
+                if text.len() > MAX_DESCRIPTION {
                     break;
                 }
-                let word = String::from_utf8_lossy(&word[..word.len().min(MOST)]);
+                let word = head(word);
                 let plain = |c: char| c.is_alphanumeric() || "/._-:+,=@%".contains(c);
-                // Exact words and a shell's line must not look alike.
+                // Other words are quoted, so that an argument vector does not look like a shell's
+                // command line.
                 if word.is_empty() || !word.chars().all(plain) {
                     text += &format!("{word:?} ");
                 } else {
@@ -312,38 +433,39 @@ pub(crate) fn describe(program: &Program) -> String {
             text.trim_end().to_owned()
         }
     };
-    if text.len() > MOST {
-        text.truncate(text.floor_char_boundary(MOST));
+    if text.len() > MAX_DESCRIPTION {
+        text.truncate(text.floor_char_boundary(MAX_DESCRIPTION));
         text.push('…');
     }
     text
 }
 
-/// What the client is told of it; it was to run as this user.
+/// Builds the refusal for a command that did not start as this user.
 pub(crate) fn refusal(error: SpawnError, user: &User) -> Refuse {
     let (code, remedy) = match &error {
         SpawnError::NotFound { program } if copying::is_own_program(program) => (
             RefuseCode::NOT_FOUND,
-            "that is labshd itself, which copies files, and it was moved or removed: put it back \
-             there, or restart it",
+            "this is labshd itself, which copies files, and it was moved or removed: put it back, \
+             or restart labshd",
         ),
         SpawnError::NotFound { .. } => {
-            (RefuseCode::NOT_FOUND, "check the name and the PATH over there")
+            (RefuseCode::NOT_FOUND, "check the name, and PATH on that host")
         }
-        SpawnError::NotExecutable { .. } => {
-            (RefuseCode::NOT_EXECUTABLE, "check that it is a program, and that it may be executed")
-        }
+        SpawnError::NotExecutable { .. } => (
+            RefuseCode::NOT_EXECUTABLE,
+            "check that it is a program, and that its mode permits execution",
+        ),
         SpawnError::Directory { .. } => {
-            (RefuseCode::DIRECTORY, "name a directory that exists over there")
+            (RefuseCode::DIRECTORY, "name a directory that exists on that host")
         }
         SpawnError::TooLarge => {
             (RefuseCode::BAD_COMMAND, "send long data on standard input, or in a file")
         }
         SpawnError::Resources { .. } => {
-            (RefuseCode::RESOURCES, "try again when that machine is less busy")
+            (RefuseCode::RESOURCES, "try again when that host is less busy")
         }
         SpawnError::Identity { .. } | SpawnError::Lost | SpawnError::Other { .. } => {
-            (RefuseCode::INTERNAL, "labshd's log on that machine says more")
+            (RefuseCode::INTERNAL, "see labshd's log on that host")
         }
     };
     let shell = match &error {
@@ -355,7 +477,7 @@ pub(crate) fn refusal(error: SpawnError, user: &User) -> Refuse {
     let remedy = if shell {
         let name = &user.name;
         format!(
-            "that is the login shell of {name} over there: `chsh -s /bin/sh {name}` gives the \
+            "this is the login shell of {name} on that host: `chsh -s /bin/sh {name}` gives the \
              account another"
         )
     } else {
@@ -382,7 +504,7 @@ mod tests {
     }
 
     #[test]
-    fn a_login_shell_that_does_not_exist_is_told_as_such() {
+    fn a_missing_login_shell_is_named_as_the_login_shell() {
         let remedy = missing("/usr/bin/nosh");
         assert!(
             remedy.contains("login shell of bob") && remedy.contains("chsh -s /bin/sh bob"),
@@ -391,7 +513,7 @@ mod tests {
     }
 
     #[test]
-    fn a_labshd_that_was_removed_while_it_runs_is_told_as_such() {
+    fn a_labshd_that_was_removed_while_running_is_named() {
         let own = copying::words().unwrap_or_default().remove(0);
         assert!(missing(&own).contains("labshd itself"), "{}", missing(&own));
         assert!(missing("/bin/other").contains("check the name"));

@@ -1,5 +1,4 @@
-//! One stream of one command: bytes between its pipe, or its terminal, and its channel, and each
-//! kind of end.
+//! Copies one stream of one command between its pipe or terminal and its channel, until its end.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -17,63 +16,65 @@ use tokio_util::sync::CancellationToken;
 
 use crate::terminal::Terminal;
 
-/// The most that is read from a pipe at once, in bytes.
-const CHUNK: usize = 128 << 10;
+/// Limit on one read from a pipe, in bytes.
+const MAX_READ: usize = 128 << 10;
 
-/// A piece shorter than this is copied out, so that it does not hold a whole chunk in memory.
-const SMALL: usize = 16 << 10;
+/// Limit on output that is copied out of its buffer, in bytes, so that a short piece does not keep
+/// a whole buffer in memory.
+const MAX_COPIED: usize = 16 << 10;
 
-/// Where a command's output comes from.
+/// A pipe or terminal that a command writes its output to.
 pub(crate) trait Source {
-    /// Waits until there is something to read, or an end.
+    /// Waits until data or an end-of-file can be read.
     async fn readable(&self);
 
-    /// Appends at most so many bytes to an empty buffer; 0 is the end.
-    fn read_ready(&self, buffer: &mut BytesMut, most: usize) -> io::Result<usize>;
+    /// Reads at most `limit` bytes into an empty buffer; 0 means end-of-file.
+    fn read_ready(&self, buffer: &mut BytesMut, limit: usize) -> io::Result<usize>;
 
-    /// The same, but asks the kernel itself: the runtime may not have heard yet of what was written
-    /// last.
-    fn read_now(&self, buffer: &mut BytesMut, most: usize) -> io::Result<usize>;
+    /// Reads like [`Source::read_ready`], but whether or not the runtime has been notified of the
+    /// latest data.
+    fn read_now(&self, buffer: &mut BytesMut, limit: usize) -> io::Result<usize>;
 
-    /// The most that can have been written and not be read yet, in bytes.
-    fn holds(&self) -> usize;
+    /// Returns how many unread bytes it can hold.
+    fn capacity(&self) -> usize;
 }
 
-/// How a stream's way to the client has ended.
+/// Why copying an output ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Carried {
-    /// With the stream, or with the whole connection.
-    ToTheEnd,
-    /// The client reads no more of it.
-    Stopped,
+pub(crate) enum OutputEnd {
+    /// The stream ended, or the connection was lost.
+    Finished,
+    /// The client stopped reading.
+    ReaderStopped,
 }
 
-/// Carries a command's output until its end, or until its reader has gone. Once `ending` is
-/// cancelled, what the source can hold is still carried, and that is the end, even if somebody goes
-/// on writing.
-pub(crate) async fn output(
+/// Copies a command's output to its channel until its end, or until the client stops reading. Once
+/// `ending` is cancelled, it ends after as many bytes as the source can hold, even if processes
+/// continue to write.
+pub(crate) async fn copy_output(
     multiplexer: &Multiplexer,
     id: ChannelId,
     stream: Stream,
     source: impl Source,
     ending: &CancellationToken,
-) -> Carried {
+) -> OutputEnd {
     let (mut buffer, mut spare) = (BytesMut::new(), Recycler::default());
     let mut left = None;
     loop {
-        // Nothing below need ever wait, where the command and the client are both quick.
+        // If both the command and the client are fast, nothing below ever waits.
         consume_budget().await;
         let room = match multiplexer.room(id, stream).await {
-            Ok(Room::Bytes(room)) => room.min(CHUNK),
-            Ok(Room::NoReader) => return Carried::Stopped,
+            Ok(Room::Bytes(room)) => room.min(MAX_READ),
+            Ok(Room::NoReader) => return OutputEnd::ReaderStopped,
             Err(Lost) => {
-                discard(&source, ending).await;
-                return Carried::ToTheEnd;
+                discard_output(&source, ending).await;
+                return OutputEnd::Finished;
             }
         };
         let last = ending.is_cancelled();
-        // With nothing left to carry, the read below finds nothing, as at the end.
-        let room = if last { room.min(*left.get_or_insert_with(|| source.holds())) } else { room };
+        // Once `left` is 0, the read below returns 0, as at end-of-file.
+        let room =
+            if last { room.min(*left.get_or_insert_with(|| source.capacity())) } else { room };
         if !last {
             tokio::select! {
                 biased;
@@ -92,14 +93,14 @@ pub(crate) async fn output(
             Ok(0) => break,
             Ok(count) => {
                 left = left.map(|left| left - count);
-                let bytes = if count < SMALL {
+                let bytes = if count < MAX_COPIED {
                     let small = Bytes::copy_from_slice(&buffer);
                     buffer.clear();
                     small
                 } else {
                     buffer.split().freeze()
                 };
-                // Where nobody reads any more, the next look at the room tells why.
+                // Fails if the client has stopped reading, which the next iteration handles.
                 let _ = multiplexer.with(|channels| channels.write(id, stream, bytes));
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock && !last => {}
@@ -107,21 +108,21 @@ pub(crate) async fn output(
         }
     }
     multiplexer.with(|channels| channels.finish(id, stream));
-    Carried::ToTheEnd
+    OutputEnd::Finished
 }
 
-/// Nobody reads any more. What the command writes while it is told to end goes nowhere: were its
-/// output closed, the first word of a clean-up would kill it.
-pub(crate) async fn discard(source: &impl Source, ending: &CancellationToken) {
+/// Reads and discards a command's output while the command is being ended. If the output were
+/// closed instead, the first message of a signal handler would kill the command.
+pub(crate) async fn discard_output(source: &impl Source, ending: &CancellationToken) {
     let mut scrap = BytesMut::new();
     loop {
-        // As above: the same task ends the command.
+        // As above; the same task also ends the command.
         consume_budget().await;
         tokio::select! {
             () = source.readable() => {}
             () = ending.cancelled() => return,
         }
-        match source.read_ready(&mut scrap, SMALL) {
+        match source.read_ready(&mut scrap, MAX_COPIED) {
             Ok(0) => return,
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => return,
             _ => scrap.clear(),
@@ -131,36 +132,37 @@ pub(crate) async fn discard(source: &impl Source, ending: &CancellationToken) {
 
 impl Source for pipe::Receiver {
     async fn readable(&self) {
-        // An error shows at the read.
+        // The read returns the same error.
         let _ = pipe::Receiver::readable(self).await;
     }
 
-    fn read_ready(&self, buffer: &mut BytesMut, most: usize) -> io::Result<usize> {
-        buffer.reserve(most);
-        self.try_read_buf(&mut buffer.limit(most))
+    fn read_ready(&self, buffer: &mut BytesMut, limit: usize) -> io::Result<usize> {
+        buffer.reserve(limit);
+        self.try_read_buf(&mut buffer.limit(limit))
     }
 
-    fn read_now(&self, buffer: &mut BytesMut, most: usize) -> io::Result<usize> {
-        read(self, buffer, most)
+    fn read_now(&self, buffer: &mut BytesMut, limit: usize) -> io::Result<usize> {
+        read(self, buffer, limit)
     }
 
-    fn holds(&self) -> usize {
+    fn capacity(&self) -> usize {
         let size = fcntl(self, FcntlArg::F_GETPIPE_SZ).ok();
-        size.and_then(|size| size.try_into().ok()).unwrap_or(CHUNK)
+        size.and_then(|size| size.try_into().ok()).unwrap_or(MAX_READ)
     }
 }
 
-/// Replaces what is in the buffer by what one read(2) of at most so many bytes brings.
-pub(crate) fn read(from: impl AsFd, buffer: &mut BytesMut, most: usize) -> io::Result<usize> {
-    buffer.resize(most, 0);
+/// Replaces the buffer's content by one read(2) of at most `limit` bytes.
+pub(crate) fn read(from: impl AsFd, buffer: &mut BytesMut, limit: usize) -> io::Result<usize> {
+    buffer.resize(limit, 0);
     let count = nix::unistd::read(from, buffer);
     buffer.truncate(count.unwrap_or(0));
     Ok(count?)
 }
 
-/// Types stdin on a command's terminal until its end, and then what means the end there. When the
-/// client goes first, nothing is typed: it would look like somebody's decision.
-pub(crate) async fn typing(multiplexer: &Multiplexer, id: ChannelId, terminal: &Terminal) {
+/// Types stdin into a command's terminal until its end, and then the terminal's end-of-file
+/// character. If the client goes first, nothing more is typed: to the command it would look like
+/// the user's decision.
+pub(crate) async fn type_input(multiplexer: &Multiplexer, id: ChannelId, terminal: &Terminal) {
     let mut last_typed = None;
     loop {
         let typed = match multiplexer.read(id, Stream::Stdin).await {
@@ -179,9 +181,10 @@ pub(crate) async fn typing(multiplexer: &Multiplexer, id: ChannelId, terminal: &
     }
 }
 
-/// Carries stdin until its end, or until the command no longer reads. When the client goes before
-/// the end, the pipe stays open: to the command, an end-of-file would look like the whole input.
-pub(crate) async fn input(multiplexer: &Multiplexer, id: ChannelId, mut pipe: pipe::Sender) {
+/// Copies stdin to a command's pipe until its end, or until the command stops reading. If the
+/// client goes first, the pipe stays open: after an end-of-file the command would take its input
+/// for complete.
+pub(crate) async fn copy_input(multiplexer: &Multiplexer, id: ChannelId, mut pipe: pipe::Sender) {
     loop {
         let next = tokio::select! {
             biased;

@@ -1,4 +1,4 @@
-//! The streams of one command together: three pipes, or one terminal.
+//! The streams of one command: three pipes, or one terminal.
 
 use std::io;
 use std::sync::Arc;
@@ -9,25 +9,26 @@ use labsh_transport::multiplexer::Multiplexer;
 use tokio::net::unix::pipe;
 use tokio_util::sync::CancellationToken;
 
-use crate::pump::{self, Carried};
+use crate::pump::{self, OutputEnd};
 use crate::spawner::Streams;
 use crate::terminal::Terminal;
 
-/// Where a command's stdin goes.
+/// labshd's end of a command's stdin.
 #[derive(Debug)]
 pub(crate) enum Input {
     Pipe(pipe::Sender),
     Terminal(Arc<Terminal>),
 }
 
-/// Where a command's output comes from.
+/// labshd's ends of a command's output.
 #[derive(Debug)]
 pub(crate) enum Output {
     Pipes { stdout: pipe::Receiver, stderr: pipe::Receiver },
     Terminal(Arc<Terminal>),
 }
 
-/// Both directions of a command that was just spawned, and its terminal, if it has one.
+/// Registers a command's streams with the runtime. Returns its input, its output, and its terminal,
+/// if it has one.
 ///
 /// # Errors
 ///
@@ -52,20 +53,20 @@ pub(crate) fn watch(streams: Streams) -> io::Result<(Input, Output, Option<Arc<T
 }
 
 impl Input {
-    /// Carries stdin until its end, or until nobody reads it.
-    pub(crate) async fn carry(self, multiplexer: &Multiplexer, id: ChannelId) {
+    /// Copies stdin from the channel until its end, or until the command stops reading.
+    pub(crate) async fn copy(self, multiplexer: &Multiplexer, id: ChannelId) {
         match self {
-            Self::Pipe(pipe) => pump::input(multiplexer, id, pipe).await,
-            Self::Terminal(terminal) => pump::typing(multiplexer, id, &terminal).await,
+            Self::Pipe(pipe) => pump::copy_input(multiplexer, id, pipe).await,
+            Self::Terminal(terminal) => pump::type_input(multiplexer, id, &terminal).await,
         }
     }
 }
 
 impl Output {
-    /// Carries both outputs until their ends, as [`pump::output`] does. Where the client reads no
-    /// more of a terminal, `reader_gone` is cancelled: there is no pipe whose end would tell the
-    /// command.
-    pub(crate) async fn carry(
+    /// Copies stdout and stderr to the channel until their ends, as [`pump::copy_output`] does. If
+    /// the client stops reading a terminal's output, `reader_gone` is cancelled: unlike a pipe, a
+    /// terminal cannot be closed to stop the command.
+    pub(crate) async fn copy(
         self,
         multiplexer: &Multiplexer,
         id: ChannelId,
@@ -75,19 +76,19 @@ impl Output {
         match self {
             Self::Pipes { stdout, stderr } => {
                 tokio::join!(
-                    pump::output(multiplexer, id, Stream::Stdout, stdout, ending),
-                    pump::output(multiplexer, id, Stream::Stderr, stderr, ending),
+                    pump::copy_output(multiplexer, id, Stream::Stdout, stdout, ending),
+                    pump::copy_output(multiplexer, id, Stream::Stderr, stderr, ending),
                 );
             }
             Self::Terminal(terminal) => {
-                // A terminal has one output.
+                // A terminal has a single output.
                 multiplexer.with(|channels| channels.finish(id, Stream::Stderr));
                 let terminal = &*terminal;
-                if pump::output(multiplexer, id, Stream::Stdout, terminal, ending).await
-                    == Carried::Stopped
-                {
+                let end =
+                    pump::copy_output(multiplexer, id, Stream::Stdout, terminal, ending).await;
+                if end == OutputEnd::ReaderStopped {
                     reader_gone.cancel();
-                    pump::discard(&terminal, ending).await;
+                    pump::discard_output(&terminal, ending).await;
                 }
             }
         }

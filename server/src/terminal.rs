@@ -1,4 +1,4 @@
-//! A command's terminal as labshd holds it: its output, what is typed on it, its size.
+//! The master side of a command's terminal: reads its output, types its input, sets its size.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -14,41 +14,40 @@ use tokio::io::unix::AsyncFd;
 use crate::pump::{self, Source};
 use crate::spawner::{WindowSize, set_window_size};
 
-/// More than the kernel keeps of a terminal's output, in bytes (8 KiB on the way and 4 KiB to be
-/// read, rounded up).
-const HOLDS: usize = 32 << 10;
+/// Upper bound of the output that the kernel holds for a terminal, in bytes: 8 KiB in transit and 4
+/// KiB ready to be read, rounded up.
+const OUTPUT_CAPACITY: usize = 32 << 10;
 
-/// The most that is read at once, in bytes; the kernel gives no more than half of it.
-const CHUNK: usize = 8 << 10;
+/// Limit on one read, in bytes. The kernel returns at most half of it.
+const MAX_READ: usize = 8 << 10;
 
-/// A character of the terminal that is switched off (`_POSIX_VDISABLE`).
+/// The value of a disabled special character (`_POSIX_VDISABLE`).
 const DISABLED: u8 = 0;
 
-/// The master side.
+/// The master side of a terminal.
 #[derive(Debug)]
 pub(crate) struct Terminal {
     master: AsyncFd<OwnedFd>,
 }
 
 impl Terminal {
-    /// Watches a master, which must be non-blocking.
+    /// Registers a master, which must be non-blocking, with the runtime.
     pub(crate) fn new(master: OwnedFd) -> io::Result<Self> {
-        // SAFETY: the descriptor is the AsyncFd's own from here on, and nobody else closes or
-        // replaces it.
+        // SAFETY: the AsyncFd owns the descriptor, so no other code closes or replaces it.
         #[allow(unsafe_code)]
         let master = unsafe { AsyncFd::register(master) };
         Ok(Self { master: master? })
     }
 
-    /// Types all of these bytes; waits where the command does not read. An error once nobody has
-    /// the terminal open: what does not fit then is read by nobody.
+    /// Types all of these bytes, and waits while the command does not read. Fails once no process
+    /// has the terminal open and its buffer is full, as the rest would never be read.
     pub(crate) async fn type_all(&self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             let mut ready = self.master.writable().await?;
             let closed = ready.ready().is_write_closed();
             match ready.try_io(|master| Ok(unistd::write(master.get_ref(), bytes)?)) {
                 Ok(written) => bytes = &bytes[written?..],
-                // Full, and counted as writable for good: to wait would be to spin.
+                // Full, and the runtime reports it as writable from now on: waiting would spin.
                 Err(_would_block) if closed => return Err(Errno::EIO.into()),
                 Err(_would_block) => {}
             }
@@ -56,31 +55,30 @@ impl Terminal {
         Ok(())
     }
 
-    /// What tells the command's reader that nothing more will be typed: the terminal's own
-    /// character for that, where it edits lines (termios(3), ICANON and VEOF). There the character
-    /// ends the line that stands before it, so behind an unfinished one it takes a second to mean
-    /// the end. Programs that have the terminal in another mode give the character a meaning of
-    /// their own, or none: nothing is typed at them.
+    /// Returns the bytes to type for an end-of-file: the terminal's character for it, if it edits
+    /// lines (termios(3), ICANON and VEOF). At the start of a line one character means end-of-file;
+    /// after an unfinished line the first one only ends the line, so a second is added. In other
+    /// modes programs interpret the character as they like, so nothing is typed.
     pub(crate) fn end_of_input(&self, last_typed: Option<u8>) -> Vec<u8> {
-        // By the master the kernel tells the modes of the slave.
+        // Through the master the kernel returns the modes of the slave.
         let Ok(modes) = tcgetattr(self.master.get_ref()) else { return Vec::new() };
-        let end = modes.control_chars[SpecialCharacterIndices::VEOF as usize];
-        if !modes.local_flags.contains(LocalFlags::ICANON) || end == DISABLED {
+        let eof = modes.control_chars[SpecialCharacterIndices::VEOF as usize];
+        if !modes.local_flags.contains(LocalFlags::ICANON) || eof == DISABLED {
             return Vec::new();
         }
-        let line_is_over =
-            last_typed.is_none_or(|last| last == b'\n' || last == b'\r' || last == end);
-        vec![end; if line_is_over { 1 } else { 2 }]
+        let at_line_start =
+            last_typed.is_none_or(|last| last == b'\n' || last == b'\r' || last == eof);
+        vec![eof; if at_line_start { 1 } else { 2 }]
     }
 
-    /// Sets its size; the kernel tells the foreground.
+    /// Sets the size. The kernel sends SIGWINCH to the foreground process group.
     pub(crate) fn resize(&self, size: Resize) {
-        // Fails only for what is no terminal.
+        // Fails only if the descriptor is not a terminal.
         let _ = set_window_size(self.master.get_ref(), window_size(size));
     }
 }
 
-/// A size as the spawner takes it.
+/// Converts a size to the spawner's type.
 pub(crate) fn window_size(size: Resize) -> WindowSize {
     let Resize { columns, rows, width, height } = size;
     WindowSize { columns, rows, width, height }
@@ -88,32 +86,31 @@ pub(crate) fn window_size(size: Resize) -> WindowSize {
 
 impl Source for &Terminal {
     async fn readable(&self) {
-        // An error shows at the read.
+        // The read returns the same error.
         if let Ok(mut ready) = self.master.readable().await {
             ready.retain_ready();
         }
     }
 
-    fn read_ready(&self, buffer: &mut BytesMut, most: usize) -> io::Result<usize> {
+    fn read_ready(&self, buffer: &mut BytesMut, limit: usize) -> io::Result<usize> {
         let read = self
             .master
-            .try_io(Interest::READABLE, |master| pump::read(master, buffer, most.min(CHUNK)));
-        // The kernel calls it an error when nobody has the terminal open any more: to us it is the
-        // end.
+            .try_io(Interest::READABLE, |master| pump::read(master, buffer, limit.min(MAX_READ)));
+        // EIO means that no process has the terminal open: end-of-file.
         match read {
             Err(error) if error.raw_os_error() == Some(Errno::EIO as i32) => Ok(0),
             read => read,
         }
     }
 
-    /// Whatever was written before is there: the kernel looks for what is still on its way before
-    /// it finds nothing.
-    fn read_now(&self, buffer: &mut BytesMut, most: usize) -> io::Result<usize> {
-        pump::read(self.master.get_ref(), buffer, most.min(CHUNK))
+    /// Finds all output that was written before: the kernel flushes data in transit before it
+    /// reports an empty buffer.
+    fn read_now(&self, buffer: &mut BytesMut, limit: usize) -> io::Result<usize> {
+        pump::read(self.master.get_ref(), buffer, limit.min(MAX_READ))
     }
 
-    fn holds(&self) -> usize {
-        HOLDS
+    fn capacity(&self) -> usize {
+        OUTPUT_CAPACITY
     }
 }
 
@@ -126,14 +123,14 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_nobody_can_read_any_more_is_not_waited_for() {
+    async fn typing_fails_once_no_process_has_the_terminal_open() {
         let ends = openpty(None, None).expect("a terminal");
         let mut modes = tcgetattr(&ends.slave).expect("its modes");
         cfmakeraw(&mut modes);
         tcsetattr(&ends.slave, SetArg::TCSANOW, &modes).expect("raw");
         fcntl(&ends.master, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).expect("non-blocking");
         let terminal = Terminal::new(ends.master).expect("a runtime");
-        // More than the kernel keeps of what is typed.
+        // More than the kernel's input buffer holds.
         let (typed, ()) = tokio::join!(terminal.type_all(&[b'x'; 256 << 10]), async move {
             tokio::task::yield_now().await;
             drop(ends.slave);
