@@ -82,7 +82,7 @@ fn a_client_gets_in_while_one_source_pushes_in_without_end() {
         });
         // Whatever happens here, the crowd leaves.
         let times = std::panic::catch_unwind(|| {
-            labshd.log().wait_for("put out to make room");
+            labshd.log().wait_for("evicted to make room");
             (0..5).map(|_| get_in(&labshd)).collect::<Vec<Duration>>()
         });
         stop.store(true, Relaxed);
@@ -96,12 +96,12 @@ fn who_holds_most_makes_room_for_others() {
     let labshd = Labshd::with("max_unauthenticated = 16\nauthentication_deadline = '5m'");
     let mut modest = Peer::connect(labshd.plain);
     let greedy = sit(200, labshd.plain, |_| own_address(7));
-    labshd.log().wait_for_nth("put out to make room", 185);
+    labshd.log().wait_for_nth("evicted to make room", 185);
     // 15 of the greedy are left, and the one who was there first is still being listened to.
     assert_eq!(modest.next().unwrap().kind, Kind::Challenge);
     get_in(&labshd);
     assert_eq!(
-        labshd.log().count("put out to make room from=127.1.0.8"),
+        labshd.log().count("evicted to make room from=127.1.0.8"),
         labshd.log().count("put out")
     );
     modest.send(&[0xff; 12]);
@@ -134,7 +134,7 @@ fn a_crowd_leaves_sessions_and_commands_their_descriptors() {
     // Half of the descriptors are theirs, and no more; where accepting outruns closing, some are
     // not even let in.
     let gone = || {
-        ["put out to make room", "turned away"]
+        ["evicted to make room", "turned away"]
             .map(|what| labshd.log().count(what))
             .iter()
             .sum::<usize>()

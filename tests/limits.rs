@@ -156,10 +156,10 @@ fn a_connection_too_many_is_told_that_labshd_is_busy() {
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(125), "{said}");
     assert!(
-        said.contains("as many connections as it may") && said.contains("max_connections"),
+        said.contains("reached its limit on connections") && said.contains("max_connections"),
         "{said}"
     );
-    labshd.log().wait_for("as many connections as it may");
+    labshd.log().wait_for("reached its limit on connections");
     first.check(1);
     drop(second);
     eventually("there is room again", || labshd.output(&["true"]).status.code() == Some(0));

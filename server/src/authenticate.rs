@@ -1,5 +1,4 @@
-//! From an accepted socket to an authenticated client: limits first, then TLS, one response, and
-//! the rules of its key.
+//! Authenticates an accepted connection: TLS, challenge and response, and the rules of the key.
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,24 +19,26 @@ use labsh_transport::tls::FIRST_BYTE;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::keyring::Entry;
-use crate::shared::{self, SessionPlace, Shared};
+use crate::shared::{self, SessionSlot, Shared};
 use crate::users::{User, UserError};
 
-/// For a refusal to arrive: the peer may still be sending.
-const LINGER: Duration = Duration::from_secs(5);
+/// Timeout for sending a refusal to a peer that may still be sending.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// An authenticated client that its key's rules let in.
+/// An authenticated client that the rules of its key admit.
 #[derive(Debug)]
 pub(crate) struct Client {
     pub(crate) proof: Authenticated,
     pub(crate) entry: Arc<Entry>,
-    /// Whom its commands run as; as an ordinary user labshd has only itself to offer.
+    /// The user that its commands run as.
     pub(crate) user: User,
+    /// Whether labshd must change to that user; as an ordinary user it cannot, and runs commands as
+    /// itself.
     pub(crate) changes_user: bool,
     pub(crate) reader: FrameReader<Carrier>,
     pub(crate) peer: Option<SocketAddr>,
     pub(crate) local: Option<SocketAddr>,
-    pub(crate) place: SessionPlace,
+    pub(crate) slot: SessionSlot,
 }
 
 /// Why a connection did not become a session; for the log.
@@ -63,7 +64,15 @@ pub(crate) enum Failure {
     Refused { key: String, host: String, refuse: Refuse },
 }
 
-/// Takes one connection through authentication, or tells it why not.
+/// A connection on which the challenge is sent, or is part of the TLS handshake.
+struct Challenged {
+    reader: FrameReader<Carrier>,
+    /// The name that the client requested in the TLS handshake.
+    requested: Option<Name>,
+    binding: ChannelBinding,
+}
+
+/// Authenticates the client of an accepted connection, or refuses it.
 pub(crate) async fn authenticate(
     shared: &Arc<Shared>,
     socket: Socket,
@@ -72,59 +81,21 @@ pub(crate) async fn authenticate(
     let deadline = Instant::now() + shared.config().authentication_deadline;
     let (peer, local) = (socket.peer_address(), socket.local_address());
     let server = handshake::Server::new(mode, Nonce(random::bytes()));
-    let (mut reader, asked_for, binding) = match mode {
-        Mode::Tls => {
-            let challenge = server.challenge();
-            let accepted = timeout_at(deadline, accept_tls(shared, socket, &challenge)).await;
-            // Before TLS is up there is no way to tell the peer.
-            let accepted = accepted.map_err(|_| Failure::Deadline)??;
-            let carrier = Carrier::Tls(Box::new(accepted.stream));
-            (FrameReader::new(carrier), Some(accepted.name), accepted.binding)
-        }
-        Mode::Plain => {
-            let mut reader = FrameReader::new(Carrier::Plain(socket));
-            framing::write(reader.get_mut(), &[server.challenge()]).await?;
-            (reader, None, ChannelBinding::PLAIN)
-        }
-    };
-
+    let challenged = challenge(shared, socket, mode, &server, deadline).await?;
+    let Challenged { mut reader, requested, binding } = challenged;
     let response = timeout_at(deadline, read_response(&mut reader, mode, &server)).await;
     let response = match response.unwrap_or(Err(Failure::Deadline)) {
         Ok(response) => response,
-        Err(Failure::Deadline) => {
-            let refuse = Refuse::new(
-                RefuseCode::DEADLINE,
-                "the deadline for authentication has passed",
-                "try again; where the network is slow, raise authentication_deadline in \
-                 labshd.toml",
-            );
-            send_refusal(reader.get_mut(), &refuse).await;
-            return Err(Failure::Deadline);
-        }
-        Err(Failure::Protocol(error)) => {
-            if reader.get_ref().socket().first_bytes().first() == Some(&FIRST_BYTE)
-                && mode == Mode::Plain
-            {
-                return Err(Failure::TlsClient);
-            }
-            let refuse = Refuse::new(
-                RefuseCode::PROTOCOL,
-                error.to_string(),
-                "use a client of this version",
-            );
-            send_refusal(reader.get_mut(), &refuse).await;
-            return Err(Failure::Protocol(error));
-        }
-        Err(failure) => return Err(failure),
+        Err(failure) => return Err(refuse_early(&mut reader, mode, failure).await),
     };
 
     // From here on a wrong proof and an unknown key take the same path, to the same bytes, after
     // the same delay.
     let config = shared.config();
-    let answer_at = Instant::now() + config.failed_authentication_delay;
+    let refuse_at = Instant::now() + config.failed_authentication_delay;
     let entry = shared.keyring().find(&response.name);
     let known = entry.as_ref().map(|entry| &entry.key);
-    let verified = server.verify(&response, known, &shared.dummy, asked_for, binding);
+    let verified = server.verify(&response, known, &shared.decoy_key, requested, binding);
     let (Ok(proof), Some(entry)) = (verified, entry) else {
         let refuse = Refuse::new(
             RefuseCode::AUTHENTICATION,
@@ -132,14 +103,14 @@ pub(crate) async fn authenticate(
             "check the key, the host id, and that the key is enrolled on that host (`labshd key \
              list`)",
         );
-        sleep_until(answer_at).await;
+        sleep_until(refuse_at).await;
         send_refusal(reader.get_mut(), &refuse).await;
         return Err(Failure::Authentication(response.name));
     };
 
     match admit(shared, &entry, peer).await {
-        Ok((user, changes_user, place)) => {
-            Ok(Client { proof, entry, user, changes_user, reader, peer, local, place })
+        Ok((user, changes_user, slot)) => {
+            Ok(Client { proof, entry, user, changes_user, reader, peer, local, slot })
         }
         Err(refuse) => {
             send_refusal(reader.get_mut(), &refuse).await;
@@ -147,6 +118,54 @@ pub(crate) async fn authenticate(
             Err(Failure::Refused { key, host: entry.key.host_id().to_string(), refuse })
         }
     }
+}
+
+/// Performs the TLS handshake, which carries the challenge, or sends the challenge without TLS.
+async fn challenge(
+    shared: &Shared,
+    socket: Socket,
+    mode: Mode,
+    server: &handshake::Server,
+    deadline: Instant,
+) -> Result<Challenged, Failure> {
+    match mode {
+        Mode::Tls => {
+            let challenge = server.challenge();
+            let accepted = timeout_at(deadline, accept_tls(shared, socket, &challenge)).await;
+            // Without TLS there is no way to send the client a refusal.
+            let accepted = accepted.map_err(|_| Failure::Deadline)??;
+            let reader = FrameReader::new(Carrier::Tls(Box::new(accepted.stream)));
+            let (requested, binding) = (Some(accepted.name), accepted.binding);
+            Ok(Challenged { reader, requested, binding })
+        }
+        Mode::Plain => {
+            let mut reader = FrameReader::new(Carrier::Plain(socket));
+            framing::write(reader.get_mut(), &[server.challenge()]).await?;
+            Ok(Challenged { reader, requested: None, binding: ChannelBinding::PLAIN })
+        }
+    }
+}
+
+/// Refuses a client that sent no valid response, and returns the failure to log.
+async fn refuse_early(reader: &mut FrameReader<Carrier>, mode: Mode, failure: Failure) -> Failure {
+    let refuse = match &failure {
+        Failure::Deadline => Refuse::new(
+            RefuseCode::DEADLINE,
+            "the deadline for authentication has passed",
+            "try again; where the network is slow, raise authentication_deadline in labshd.toml",
+        ),
+        Failure::Protocol(error) => {
+            let first_byte = reader.get_ref().socket().first_bytes().first();
+            if mode == Mode::Plain && first_byte == Some(&FIRST_BYTE) {
+                return Failure::TlsClient;
+            }
+            let remedy = "use a client of this version";
+            Refuse::new(RefuseCode::PROTOCOL, error.to_string(), remedy)
+        }
+        _ => return failure,
+    };
+    send_refusal(reader.get_mut(), &refuse).await;
+    failure
 }
 
 async fn accept_tls(
@@ -169,17 +188,17 @@ async fn accept_tls(
     }
 }
 
-/// The one frame that is due before authentication. A plain client may send one ping in front of
-/// it, so that a port that expects TLS notices the mistake.
+/// Reads the response, the only frame that authentication needs. A plain client may send one ping
+/// first: on a TLS port it shows that the client does not speak TLS.
 async fn read_response(
     reader: &mut FrameReader<Carrier>,
     mode: Mode,
     server: &handshake::Server,
 ) -> Result<labsh_proto::message::Response, Failure> {
-    let mut frame = read_early(reader).await?;
+    let mut frame = read_frame(reader).await?;
     if mode == Mode::Plain && frame.kind == Kind::Ping {
         Ping::from_frame(&frame)?;
-        frame = read_early(reader).await?;
+        frame = read_frame(reader).await?;
     }
     server.read(&frame).map_err(|failure| match failure {
         ServerFailure::Protocol(error) => Failure::Protocol(error),
@@ -187,7 +206,7 @@ async fn read_response(
     })
 }
 
-async fn read_early(reader: &mut FrameReader<Carrier>) -> Result<Frame, Failure> {
+async fn read_frame(reader: &mut FrameReader<Carrier>) -> Result<Frame, Failure> {
     match reader.next(limits::MAX_BODY_BEFORE_AUTHENTICATION).await {
         Ok(frame) => frame.ok_or(Failure::Closed),
         Err(ReadError::Io(error)) => Err(Failure::Io(error)),
@@ -196,12 +215,12 @@ async fn read_early(reader: &mut FrameReader<Carrier>) -> Result<Frame, Failure>
     }
 }
 
-/// Everything about a client that is not its proof: source, expiry, user, room.
+/// Applies the rules for a client with a valid proof: source, expiry, user, limit on sessions.
 async fn admit(
     shared: &Arc<Shared>,
     entry: &Entry,
     peer: Option<SocketAddr>,
-) -> Result<(User, bool, SessionPlace), Refuse> {
+) -> Result<(User, bool, SessionSlot), Refuse> {
     entry.permits(peer.map(|peer| peer.ip()), SystemTime::now()).map_err(|reason| {
         Refuse::new(RefuseCode::NOT_PERMITTED, reason.to_string(), reason.remedy())
     })?;
@@ -209,28 +228,28 @@ async fn admit(
     if shared.draining.is_cancelled() {
         return Err(shared::stopping());
     }
-    let place = shared.enter().ok_or_else(|| {
+    let slot = shared.reserve_session().ok_or_else(|| {
         Refuse::new(
             RefuseCode::BUSY,
-            "labshd has as many connections as it may",
+            "labshd has reached its limit on connections",
             "try again later, or raise max_connections in labshd.toml",
         )
     })?;
-    Ok((user, changes_user, place))
+    Ok((user, changes_user, slot))
 }
 
-/// As whom the commands of an entry run, and whether that is somebody else than labshd.
+/// Returns the user that an entry's commands run as, and whether labshd must change to it.
 async fn user(shared: &Arc<Shared>, entry: &Entry) -> Result<(User, bool), Refuse> {
-    // As an ordinary user labshd has only itself to offer.
+    // As an ordinary user labshd runs all commands as itself.
     let name = entry.user.clone().filter(|_| nix::unistd::geteuid().is_root());
     let changes_user = name.is_some();
-    if let Some(user) = shared.recent_users.find(name.as_deref()) {
+    if let Some(user) = shared.user_cache.find(name.as_deref()) {
         return Ok((user, changes_user));
     }
-    // The user database may ask the network.
+    // The user database may be on the network.
     let looked_up = tokio::task::spawn_blocking({
         let shared = shared.clone();
-        move || shared.recent_users.ask(name)
+        move || shared.user_cache.look_up(name)
     });
     match timeout(shared.config().authentication_deadline, looked_up).await {
         Ok(Ok(Ok(user))) => Ok((user, changes_user)),
@@ -245,19 +264,23 @@ async fn user(shared: &Arc<Shared>, entry: &Entry) -> Result<(User, bool), Refus
         }
         Ok(Err(error)) => Err(Refuse::new(RefuseCode::INTERNAL, error.to_string(), "try again")),
         Err(_) => {
-            let reason = "that host's user database does not answer";
-            Err(Refuse::new(RefuseCode::INTERNAL, reason, "try again, or tell its administrator"))
+            let reason = "that host's user database does not respond";
+            Err(Refuse::new(
+                RefuseCode::INTERNAL,
+                reason,
+                "try again, or report it to that host's administrator",
+            ))
         }
     }
 }
 
-/// Best effort: the peer may be gone, and the log has the reason anyway.
+/// Sends a refusal, if the peer is still there to receive it.
 async fn send_refusal(
     carrier: &mut (impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin),
     refuse: &Refuse,
 ) {
     let _ = timeout(
-        LINGER,
+        REFUSAL_TIMEOUT,
         framing::send_last(carrier, &refuse.before_authentication().frame(ChannelId::CONNECTION)),
     )
     .await;

@@ -1,5 +1,5 @@
-//! The secret behind the identities that unknown names are shown; it lasts, so that they do not
-//! give themselves away by changing.
+//! The secret from which the TLS identities for unknown names are derived. It is stored in a file:
+//! if those identities changed at a restart, clients could tell unknown names from known ones.
 
 use std::io;
 use std::path::Path;
@@ -12,15 +12,15 @@ use zeroize::Zeroizing;
 
 use crate::private_file::{self, Holds};
 
-/// Hidden, so that it is never taken for an entry.
+/// The name of its file in `keys.d`, hidden so that it is not read as an entry.
 const FILE: &str = ".dummy";
 
-/// The secret kept in this directory, made if there is none. Where it can be neither read nor made,
-/// one that lasts as long as this process, and a warning.
+/// Loads the secret from a directory, or creates it. If neither is possible, logs a warning and
+/// uses a secret that lasts as long as this process.
 ///
 /// # Errors
 ///
-/// The operating system gives no random bytes.
+/// When the operating system provides no random bytes.
 pub(crate) fn load_or_create(dir: &Path) -> io::Result<Secret> {
     if let Ok(secret) = load(dir) {
         return Ok(secret);
@@ -30,19 +30,19 @@ pub(crate) fn load_or_create(dir: &Path) -> io::Result<Secret> {
         tracing::warn!(
             directory = %dir.display(),
             problem,
-            "unknown names will be shown other identities after a restart, and can be told from \
-             known ones by that; \
-             let labshd write to the directory once, or remove what is in the way"
+            "the identities of unknown names will change at a restart, so clients can tell \
+             unknown names from known ones; let labshd write to the directory once, or remove the \
+             file in the way"
         );
         of_this_process()
     })
 }
 
-/// A secret that lasts as long as this process.
+/// Returns a secret that lasts as long as this process.
 ///
 /// # Errors
 ///
-/// The operating system gives no random bytes.
+/// When the operating system provides no random bytes.
 pub(crate) fn of_this_process() -> io::Result<Secret> {
     static SECRET: OnceLock<Secret> = OnceLock::new();
     match SECRET.get() {
@@ -58,7 +58,7 @@ fn load(dir: &Path) -> Result<Secret, String> {
     let text =
         private_file::read(&dir.join(FILE), Holds::Secret).map_err(|wrong| wrong.to_string())?;
     parse(text.trim())
-        .ok_or_else(|| format!("{FILE} does not hold 64 hexadecimal digits (remove it)"))
+        .ok_or_else(|| format!("{FILE} does not contain 64 hexadecimal digits (remove it)"))
 }
 
 fn create(dir: &Path, secret: Secret) -> Result<Secret, String> {
@@ -69,10 +69,9 @@ fn create(dir: &Path, secret: Secret) -> Result<Secret, String> {
     text.push('\n');
     match private_file::create(&dir.join(FILE), &text) {
         Ok(()) => Ok(secret),
-        // It is another process's, made in this moment; or what could not be read before, and says
-        // so again.
+        // Another process has just created it, or it could not be read before, and fails again.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => load(dir),
-        Err(error) => Err(format!("{FILE} cannot be made: {error}")),
+        Err(error) => Err(format!("{FILE} cannot be created: {error}")),
     }
 }
 
@@ -101,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_the_same_after_a_restart() {
+    fn the_secret_is_the_same_after_a_restart() {
         let dir = tempfile::tempdir().unwrap();
         let first = load_or_create(dir.path()).unwrap();
         assert_eq!(load_or_create(dir.path()).unwrap(), first);
@@ -111,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn where_it_cannot_be_kept_it_lasts_as_long_as_the_process() {
+    fn a_secret_that_cannot_be_stored_lasts_as_long_as_the_process() {
         let missing = Path::new("/nonexistent/keys.d");
         assert_eq!(load_or_create(missing).unwrap(), load_or_create(missing).unwrap());
         let dir = tempfile::tempdir().unwrap();

@@ -21,13 +21,13 @@ use crate::private_file;
 pub struct Keyring {
     entries: Vec<Arc<Entry>>,
     by_name: HashMap<Name, Arc<Entry>>,
-    dummy: Secret,
+    decoy_secret: Secret,
 }
 
 impl Keyring {
     /// Reads `NAME.toml`, one entry a file, from a directory that only its owner, root or this
     /// user, can change; a directory that is not there holds no keys. Other files and hidden ones
-    /// are left alone, but for the dummy secret, which is made if it is not there.
+    /// are left alone, but for the decoy secret, which is created if it does not exist.
     pub fn load(dir: &Path, runs_as: &RunsAs) -> Result<Self, Diagnostics> {
         // Whether users exist is asked when they connect: the user database may be slower to start
         // than labshd.
@@ -37,19 +37,19 @@ impl Keyring {
         }
         // Without a directory nobody can enter, and there is nothing that unknown names could be
         // told from.
-        let dummy = if dir.exists() {
+        let decoy_secret = if dir.exists() {
             decoy_identity::load_or_create(dir)
         } else {
             decoy_identity::of_this_process()
         };
-        let dummy = dummy.map_err(|error| {
+        let decoy_secret = decoy_secret.map_err(|error| {
             let problem = format!("no secret can be made for unknown names: {error}");
             Problem::new(problem, "see why the operating system gives no random bytes")
                 .at(dir, None)
         })?;
         let by_name =
             found.entries.iter().map(|entry| (entry.key.name(), Arc::clone(entry))).collect();
-        Ok(Self { entries: found.entries, by_name, dummy })
+        Ok(Self { entries: found.entries, by_name, decoy_secret })
     }
 
     /// A single key without rules, from no file: for a server inside another program.
@@ -63,7 +63,7 @@ impl Keyring {
             file: PathBuf::new(),
         });
         let by_name = HashMap::from([(name, Arc::clone(&entry))]);
-        Self { entries: vec![entry], by_name, dummy: Secret::new(random::bytes()) }
+        Self { entries: vec![entry], by_name, decoy_secret: Secret::new(random::bytes()) }
     }
 
     /// The entry that a client means by this name.
@@ -76,10 +76,10 @@ impl Keyring {
         self.entries.iter()
     }
 
-    /// What unknown names are answered with ([`labsh_proto::key::dummy_tls_seed`],
-    /// `HostKey::dummy`).
-    pub fn dummy(&self) -> &Secret {
-        &self.dummy
+    /// Returns the secret of the identities for unknown names
+    /// ([`labsh_proto::key::dummy_tls_seed`], `HostKey::dummy`).
+    pub fn decoy_secret(&self) -> &Secret {
+        &self.decoy_secret
     }
 }
 
@@ -175,7 +175,7 @@ mod tests {
         }
         assert_eq!(keyring.find(&Name([0; 16])), None);
         let again = Keyring::load(dir.path(), &me()).unwrap();
-        assert_eq!(again.dummy(), keyring.dummy());
+        assert_eq!(again.decoy_secret(), keyring.decoy_secret());
         assert!(again.entries().eq(keyring.entries()));
     }
 

@@ -1,4 +1,4 @@
-//! Where connections come in: binding, accepting, and what happens when descriptors run out.
+//! Binds addresses and accepts connections, also when descriptors run out.
 
 use std::fmt;
 use std::fs::{self, File, Metadata, OpenOptions, Permissions};
@@ -15,8 +15,9 @@ use labsh_transport::socket::Socket;
 use nix::libc;
 use socket2::{Domain, Protocol, Type};
 use tokio::net::{TcpListener, UnixListener};
+use tokio::time::timeout;
 
-use crate::admission::{Admission, Place};
+use crate::admission::{Admission, PendingSlot};
 use crate::authenticate::authenticate;
 use crate::config::Config;
 use crate::listen_address::ListenAddress;
@@ -24,12 +25,12 @@ use crate::logs::Escaped;
 use crate::session;
 use crate::shared::Shared;
 
-/// After a failed accept that is not the peer's fault: long enough not to spin, short enough not to
-/// be felt.
-const BREATH: Duration = Duration::from_millis(20);
+/// Delay after a failed accept(2) that is not the peer's fault. It keeps the loop from spinning,
+/// and is too short to be noticed.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(20);
 
-/// For one that was put out to close its socket.
-const MOMENT: Duration = Duration::from_millis(1);
+/// Delay for an evicted connection to close its socket.
+const EVICTION_DELAY: Duration = Duration::from_millis(1);
 
 /// A bound address.
 #[derive(Debug)]
@@ -42,32 +43,33 @@ pub(crate) struct Listener {
 #[derive(Debug)]
 enum ListeningSocket {
     Tcp(TcpListener),
-    /// With the file to remove, if it is ours: first, as whoever finds nobody listening on it may
-    /// take its place.
-    Unix(#[expect(dead_code, reason = "kept for its drop")] Option<UnixFile>, UnixListener),
+    /// The socket file comes first, so that it is removed before the listener closes: another
+    /// labshd may replace a file that no process listens on. A socket of the service manager has no
+    /// file here.
+    Unix(#[expect(dead_code, reason = "dropped to remove it")] Option<UnixFile>, UnixListener),
 }
 
-/// The file of a unix socket; removed with its listener.
+/// The file of a unix socket, removed when it is dropped.
 #[derive(Debug)]
 struct UnixFile {
     path: PathBuf,
-    /// Device and inode, by which it is told from what somebody else may have put in its place.
+    /// Device and inode, to recognize a file that has replaced it.
     identity: (u64, u64),
 }
 
 impl UnixFile {
-    /// The file of a socket that was just bound, opened to everyone: the key decides who gets in,
-    /// as on a TCP port.
+    /// Opens the file of a socket that was just bound and permits every user to connect: the key
+    /// controls access, as on a TCP port.
     fn new(path: &Path) -> io::Result<Self> {
         let flags = libc::O_PATH | libc::O_NOFOLLOW;
         let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
         let metadata = file.metadata()?;
         if !metadata.file_type().is_socket() {
-            return Err(io::Error::other("somebody has put something else in its place"));
+            return Err(io::Error::other("another file has replaced it"));
         }
-        // Not by its path, where there may be a link by now.
-        let held = format!("/proc/self/fd/{}", file.as_raw_fd());
-        fs::set_permissions(held, Permissions::from_mode(0o666))?;
+        // Through the descriptor, as a symbolic link may have replaced the file at its path.
+        let opened = format!("/proc/self/fd/{}", file.as_raw_fd());
+        fs::set_permissions(opened, Permissions::from_mode(0o666))?;
         Ok(Self { path: path.to_owned(), identity: identity(&metadata) })
     }
 }
@@ -91,7 +93,7 @@ impl fmt::Display for Listener {
     }
 }
 
-/// Binds an address; a name may stand for several.
+/// Binds an address. A host name may resolve to several.
 pub(crate) async fn bind(
     address: &ListenAddress,
     config: &Config,
@@ -100,17 +102,17 @@ pub(crate) async fn bind(
     let explain = |error: io::Error| {
         let remedy = match error.kind() {
             io::ErrorKind::AddrInUse if matches!(address, ListenAddress::Unix { .. }) => {
-                "another program listens there, or that file is no socket; stop it, remove it or \
-                 choose another path"
+                "another program listens there, or the file is not a socket; stop the program, \
+                 remove the file or choose another path"
             }
             io::ErrorKind::AddrInUse => {
                 "another program listens there; stop it or choose another port"
             }
-            io::ErrorKind::NotFound => "make the directory, or choose another path",
+            io::ErrorKind::NotFound => "create the directory, or choose another path",
             io::ErrorKind::PermissionDenied => {
-                "choose a port from 1024 on, or a directory that you may write to"
+                "choose a port from 1024 on, or a directory that you can write to"
             }
-            io::ErrorKind::AddrNotAvailable => "that address is not this machine's",
+            io::ErrorKind::AddrNotAvailable => "this machine does not have that address",
             _ => "see `listen` in labshd.toml",
         };
         anyhow::anyhow!("cannot listen on {address}: {error}; {remedy}")
@@ -122,7 +124,7 @@ pub(crate) async fn bind(
         ListenAddress::Tcp { host, port, mode } => {
             let addresses: Vec<SocketAddr> =
                 tokio::net::lookup_host((host.as_str(), *port)).await.map_err(explain)?.collect();
-            // What a name resolves to is known only now.
+            // The configuration is checked without resolving names.
             let exposed =
                 addresses.iter().find(|address| !address.ip().to_canonical().is_loopback());
             if let (Mode::Plain, false, Some(exposed)) =
@@ -144,17 +146,17 @@ pub(crate) async fn bind(
 
 fn bind_tcp(address: SocketAddr, mode: Mode, backlog: u32) -> io::Result<Listener> {
     let socket = match tcp_socket(address) {
-        // A kernel without IPv6 still has an "every address".
+        // Without IPv6 in the kernel, "every address" means every IPv4 address.
         Err(error)
             if error.raw_os_error() == Some(libc::EAFNOSUPPORT)
                 && address.ip().is_unspecified() =>
         {
-            let every = SocketAddr::from((std::net::Ipv4Addr::UNSPECIFIED, address.port()));
-            return bind_tcp(every, mode, backlog);
+            let any_v4 = SocketAddr::from((std::net::Ipv4Addr::UNSPECIFIED, address.port()));
+            return bind_tcp(any_v4, mode, backlog);
         }
         socket => socket?,
     };
-    // A restart must not wait for the old connections' TIME_WAIT.
+    // Lets a restarted labshd bind while old connections are in TIME_WAIT.
     socket.set_reuse_address(true)?;
     if address.ip().is_unspecified() && address.is_ipv6() {
         socket.set_only_v6(false)?;
@@ -183,15 +185,14 @@ fn bind_unix(path: &Path, backlog: u32) -> io::Result<Listener> {
     Ok(Listener { socket: ListeningSocket::Unix(Some(file), listener), mode: Mode::Plain, address })
 }
 
-/// A socket file that nobody listens on is left over from a crash; anything else is not ours to
-/// remove.
+/// Removes a socket file that no process listens on, as a crash leaves it. Other files stay.
 fn remove_stale(path: &Path) -> io::Result<()> {
     let is_socket = path.symlink_metadata().is_ok_and(|metadata| metadata.file_type().is_socket());
     if !is_socket {
         return Ok(());
     }
     let probe = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    // A listener with a full queue would keep us waiting.
+    // A blocking connect would wait for a listener with a full backlog.
     probe.set_nonblocking(true)?;
     match probe.connect(&socket2::SockAddr::unix(path)?) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
@@ -199,15 +200,15 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Sockets that the service manager has opened (sd_listen_fds(3)). Those named `plain` are plain
-/// mode, as all unix sockets are.
+/// Takes the sockets that the service manager passes (sd_listen_fds(3)). Unix sockets and those
+/// named `plain` use plain mode.
 pub(crate) fn from_service_manager(config: &Config) -> anyhow::Result<Vec<Listener>> {
     let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
-    let mut handed = listenfd::ListenFd::from_env();
+    let mut passed = listenfd::ListenFd::from_env();
     let names: Vec<&str> = names.split(':').collect();
     let mut listeners = Vec::new();
-    for index in 0..handed.len() {
-        let Some(descriptor) = handed.take_raw_fd(index)? else { continue };
+    for index in 0..passed.len() {
+        let Some(descriptor) = passed.take_raw_fd(index)? else { continue };
         let socket = adopt(descriptor);
         socket.set_nonblocking(true)?;
         let named_plain = names.get(index).is_some_and(|name| *name == "plain");
@@ -222,12 +223,11 @@ pub(crate) fn from_service_manager(config: &Config) -> anyhow::Result<Vec<Listen
         } else {
             let listener = TcpListener::from_std(socket.into())?;
             let address = listener.local_addr()?;
-            let local = address.ip().to_canonical().is_loopback();
+            let loopback = address.ip().to_canonical().is_loopback();
             anyhow::ensure!(
-                mode == Mode::Tls || local || config.allow_plain_on_network,
+                mode == Mode::Tls || loopback || config.allow_plain_on_network,
                 "the socket named plain is on {address}, which other machines can reach; give it \
-                 another name, or set \
-                 allow_plain_on_network = true"
+                 another name, or set allow_plain_on_network = true"
             );
             (ListeningSocket::Tcp(listener), address.to_string())
         };
@@ -238,39 +238,39 @@ pub(crate) fn from_service_manager(config: &Config) -> anyhow::Result<Vec<Listen
 
 #[allow(unsafe_code)]
 fn adopt(descriptor: libc::c_int) -> socket2::Socket {
-    // SAFETY: the service manager handed this descriptor over and listenfd gives each out once, so
-    // nobody else owns it.
+    // SAFETY: the service manager passed this descriptor to this process, and listenfd returns each
+    // one once, so it has no other owner.
     socket2::Socket::from(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
-/// A descriptor held back, to be given up when there are none left: then one waiting connection can
-/// be taken and closed, instead of staying in the queue and waking the loop for ever.
-struct Reserve {
+/// A descriptor in reserve. Closing it when no other is free lets labshd accept one connection and
+/// close it, instead of leaving it in the backlog, where it would wake the loop for ever.
+struct ReserveDescriptor {
     file: Option<File>,
-    /// Whether the log has its loss.
-    told: bool,
+    /// Whether the log has an entry that it could not be opened again.
+    loss_logged: bool,
 }
 
-impl Reserve {
+impl ReserveDescriptor {
     fn new() -> Self {
-        Self { file: File::open("/dev/null").ok(), told: false }
+        Self { file: File::open("/dev/null").ok(), loss_logged: false }
     }
 
-    fn give_up(&mut self) {
+    fn close(&mut self) {
         self.file = None;
     }
 
-    fn take_back(&mut self) {
+    fn reopen(&mut self) {
         if self.file.is_none()
             && let Ok(file) = File::open("/dev/null")
         {
-            *self = Self { file: Some(file), told: false };
+            *self = Self { file: Some(file), loss_logged: false };
         }
     }
 }
 
 impl Listener {
-    /// The address that was bound, for a port that the system chose.
+    /// Returns the bound TCP address; its port is the one that the system chose for port 0.
     pub(crate) fn local_address(&self) -> Option<SocketAddr> {
         match &self.socket {
             ListeningSocket::Tcp(listener) => listener.local_addr().ok(),
@@ -282,7 +282,7 @@ impl Listener {
         match &self.socket {
             ListeningSocket::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
-                // A connection that takes no options is gone already; that is no reason to pause.
+                // Setting socket options fails if the connection has closed, which needs no delay.
                 Socket::tcp(stream, peer, dead_peer_after)
                     .map_err(|_| io::ErrorKind::ConnectionAborted.into())
             }
@@ -290,47 +290,51 @@ impl Listener {
         }
     }
 
-    /// When there are no descriptors left: takes who waits with the one held back, if one who has
-    /// proven nothing can be put out for it; otherwise turns it away.
-    async fn accept_in_need(
+    /// Accepts a connection with the reserve descriptor, when no other is free. It keeps the
+    /// connection if an unauthenticated one can be evicted for it, and closes it otherwise.
+    async fn accept_with_reserve(
         &self,
-        reserve: &mut Reserve,
+        reserve: &mut ReserveDescriptor,
         admission: &Admission,
         dead_peer_after: Duration,
         error: &io::Error,
     ) -> io::Result<Option<Socket>> {
-        reserve.give_up();
-        let accepted = match tokio::time::timeout(BREATH, self.accept(dead_peer_after)).await {
-            // Nobody waits, so nobody need go: accept(2) wants a descriptor before it looks.
+        reserve.close();
+        let accepted = timeout(ACCEPT_RETRY_DELAY, self.accept(dead_peer_after)).await;
+        let accepted = match accepted {
+            // The backlog is empty: accept(2) fails for want of a descriptor before it checks.
             Err(_) => Ok(None),
-            Ok(Ok(socket)) if admission.make_room() => {
-                tokio::time::sleep(MOMENT).await;
+            Ok(Ok(socket)) if admission.evict_one() => {
+                tokio::time::sleep(EVICTION_DELAY).await;
                 Ok(Some(socket))
             }
             Ok(Ok(_)) => {
-                tracing::warn!(address = %self, %error, "no descriptors left: one connection \
-                    turned away");
+                tracing::warn!(
+                    address = %self, %error,
+                    "no descriptors left: one connection turned away"
+                );
                 Ok(None)
             }
-            // Somebody else was quicker to take what was given up, and has it until one is free
-            // again.
+            // Another thread has taken the descriptor, so accepting waits until one is free.
             Ok(Err(error)) if out_of_descriptors(&error) => {
-                if !std::mem::replace(&mut reserve.told, true) {
-                    tracing::warn!(address = %self, %error, "no descriptors left: connections \
-                        wait");
+                if !std::mem::replace(&mut reserve.loss_logged, true) {
+                    tracing::warn!(
+                        address = %self, %error,
+                        "no descriptors left: connections wait"
+                    );
                 }
-                tokio::time::sleep(BREATH).await;
+                tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
                 Ok(None)
             }
             Ok(Err(error)) => Err(error),
         };
-        reserve.take_back();
+        reserve.reopen();
         accepted
     }
 
-    /// Accepts until the server drains.
+    /// Accepts connections until the server drains.
     pub(crate) async fn serve(self, shared: Arc<Shared>) {
-        let mut reserve = Reserve::new();
+        let mut reserve = ReserveDescriptor::new();
         loop {
             let dead_peer_after = shared.config().dead_peer_after;
             let accepted = tokio::select! {
@@ -340,26 +344,32 @@ impl Listener {
             };
             let accepted = match accepted {
                 Err(error) if out_of_descriptors(&error) => {
-                    self.accept_in_need(&mut reserve, &shared.admission, dead_peer_after, &error)
-                        .await
+                    self.accept_with_reserve(
+                        &mut reserve,
+                        &shared.admission,
+                        dead_peer_after,
+                        &error,
+                    )
+                    .await
                 }
                 accepted => {
-                    reserve.take_back();
+                    reserve.reopen();
                     accepted.map(Some)
                 }
             };
             match accepted {
                 Ok(None) => {}
                 Ok(Some(socket)) => {
-                    // Counted here, so that accepting cannot run ahead of putting out.
-                    let place = shared.admission.enter(socket.peer_address().map(|peer| peer.ip()));
-                    let task = connection(shared.clone(), socket, self.mode, place);
+                    // Counted before the task starts, so that the limit holds at any rate of
+                    // accepts.
+                    let slot = shared.admission.enter(socket.peer_address().map(|peer| peer.ip()));
+                    let task = connection(shared.clone(), socket, self.mode, slot);
                     tokio::spawn(shared.connections.track_future(task));
                 }
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
                     tracing::warn!(address = %self, %error, "accept failed");
-                    tokio::time::sleep(BREATH).await;
+                    tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
                 }
             }
         }
@@ -370,18 +380,18 @@ fn out_of_descriptors(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
 }
 
-/// One connection from its first byte to its last.
-async fn connection(shared: Arc<Shared>, socket: Socket, mode: Mode, place: Place) {
+/// Serves one connection: authentication, then its session.
+async fn connection(shared: Arc<Shared>, socket: Socket, mode: Mode, slot: PendingSlot) {
     let peer = socket.peer_address();
     let from = peer.map_or("unix socket".to_owned(), |peer| peer.to_string());
     let outcome = tokio::select! {
         outcome = Box::pin(authenticate(&shared, socket, mode)) => outcome,
-        () = place.evicted() => {
-            return tracing::warn!(%from, "unauthenticated connection put out to make room");
+        () = slot.evicted() => {
+            return tracing::warn!(%from, "unauthenticated connection evicted to make room");
         }
         () = shared.draining.cancelled() => return,
     };
-    drop(place);
+    drop(slot);
     match outcome {
         Ok(client) => {
             let (key, host) =

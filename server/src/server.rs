@@ -1,4 +1,4 @@
-//! A running server: what a daemon, a test or `labsh try` starts, reloads and stops.
+//! A running server: starts, reloads and stops the listeners and sessions.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::listener::{self, Listener};
 use crate::shared::{Settings, Shared};
 use crate::spawner::{Spawner, SpawnerProcess};
 
-/// A server that listens. Dropping it does not stop it; call [`Server::stop`].
+/// A listening server. Dropping it does not stop it; [`Server::stop`] does.
 #[derive(Debug)]
 pub struct Server {
     shared: Arc<Shared>,
@@ -21,8 +21,13 @@ pub struct Server {
 }
 
 impl Server {
-    /// Binds all addresses of the configuration, and takes those that the service manager hands
-    /// over, before any connection is served: where one cannot be bound, nothing is started.
+    /// Binds all configured addresses, unless the service manager passes sockets, and starts to
+    /// accept connections.
+    ///
+    /// # Errors
+    ///
+    /// When an address cannot be bound, none is configured, or TLS or the spawner cannot be set up.
+    /// No connection is accepted then.
     pub async fn start(
         config: Config,
         keyring: Keyring,
@@ -37,27 +42,28 @@ impl Server {
         }
         anyhow::ensure!(
             !listeners.is_empty(),
-            "nowhere to listen: `listen` is empty and the service manager hands over no socket"
+            "nothing to listen on: `listen` is empty and the service manager passes no socket"
         );
-        let spawner = Spawner::attach(spawner).context("cannot talk to the spawner")?;
+        let spawner = Spawner::attach(spawner).context("cannot connect to the spawner")?;
         let settings = Settings { config: Arc::new(config), keyring: Arc::new(keyring) };
-        let shared = Shared::new(settings, spawner).context("cannot set TLS up")?;
+        let shared = Shared::new(settings, spawner).context("cannot set up TLS")?;
         let addresses = listeners.iter().filter_map(Listener::local_address).collect();
         for listener in listeners {
             tracing::info!(address = %listener, "listening");
-            // Waited for at the end like a connection: a unix socket's file goes with its listener.
+            // Tracked like a connection, so that `stop` waits until the file of a unix socket is
+            // removed.
             tokio::spawn(shared.connections.track_future(listener.serve(shared.clone())));
         }
         Ok(Self { shared, addresses })
     }
 
-    /// The TCP addresses that are bound, in the order of the configuration.
+    /// Returns the bound TCP addresses, in the order of the configuration.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
 
-    /// Takes new settings over. Sessions whose key was removed or changed end; addresses stay as
-    /// they are bound.
+    /// Replaces configuration and keys. Sessions whose key was removed or changed end. The bound
+    /// addresses do not change.
     pub fn reload(&self, config: Config, keyring: Keyring) {
         self.shared.admission.set_limit(config.max_unauthenticated);
         self.shared
@@ -65,36 +71,38 @@ impl Server {
             .send_replace(Settings { config: Arc::new(config), keyring: Arc::new(keyring) });
     }
 
-    /// What is listened on according to the settings in force; a change of it takes a restart.
+    /// Returns `listen` of the current configuration, of which a change takes a restart.
     pub fn configured_addresses(&self) -> Vec<ListenAddress> {
         self.shared.config().listen.clone()
     }
 
-    /// Resolves when nothing can be run any more.
+    /// Waits until the spawner is lost, after which no command can run.
     pub async fn spawner_lost(&self) {
         self.shared.spawner.lost().await;
     }
 
-    /// Takes nothing new, lets running commands end within `drain_timeout`, then ends them. Returns
-    /// when all is over. Cancelling `hurry` by resolving it cuts the wait short.
+    /// Accepts no new command, waits up to `drain_timeout` for running ones, and then ends them.
+    /// Returns once all commands and connections have ended. When `hurry` resolves, the wait ends
+    /// early.
     pub async fn stop(self, hurry: impl Future<Output = ()>) {
         let shared = &self.shared;
         shared.draining.cancel();
         shared.jobs.close();
         shared.connections.close();
-        let patience = shared.config().drain_timeout;
+        let drain_timeout = shared.config().drain_timeout;
         tokio::select! {
-            done = timeout(patience, shared.jobs.wait()) => {
-                if done.is_err() {
+            drained = timeout(drain_timeout, shared.jobs.wait()) => {
+                if drained.is_err() {
                     tracing::warn!(commands = shared.jobs.len(), "commands still run: ending them");
                 }
             }
-            () = hurry => tracing::warn!(commands = shared.jobs.len(), "asked again: ending \
-                commands"),
+            () = hurry => {
+                tracing::warn!(commands = shared.jobs.len(), "asked again: ending commands");
+            }
         }
         shared.stopping.cancel();
         shared.jobs.wait().await;
-        // Sessions say goodbye under deadlines of their own.
+        // Each session has a timeout of its own for its goodbye.
         shared.connections.wait().await;
     }
 }

@@ -1,19 +1,25 @@
-//! One authenticated connection: joins its frames to the jobs they ask for.
+//! One authenticated connection: passes its frames to its commands, until either side ends it.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use labsh_proto::auth::ServerSays;
 use labsh_proto::channel::{Channels, Event, Role};
+use labsh_proto::error::ProtocolError;
 use labsh_proto::flow::Growth;
-use labsh_proto::frame::ChannelId;
+use labsh_proto::frame::{ChannelId, Frame};
 use labsh_proto::limits;
 use labsh_proto::message::{Features, Goodbye, Open, Refuse, RefuseCode, Resize};
-use labsh_transport::framing::{self, ReadError};
+use labsh_transport::carrier::Carrier;
+use labsh_transport::framing::{self, FrameReader, ReadError};
 use labsh_transport::multiplexer::Multiplexer;
+use labsh_transport::socket::Watch;
+use tokio::io::ReadHalf;
 use tokio::sync::{mpsc, watch};
 use tokio::task::coop::consume_budget;
+use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -24,57 +30,75 @@ use crate::job::Job;
 use crate::request::Origin;
 use crate::shared::Shared;
 
-/// How often the kernel is asked whether the peer still acknowledges; more often where it counts as
-/// gone sooner.
-const WATCH_EVERY: Duration = Duration::from_secs(15);
+/// Longest interval between checks that the client still acknowledges data; a short
+/// `dead_peer_after` shortens it.
+const MAX_LIVENESS_CHECK_INTERVAL: Duration = Duration::from_secs(15);
 
-/// What clients are told about who answers.
+/// The version that the welcome announces.
 const VERSION: &str = concat!("labshd ", env!("CARGO_PKG_VERSION"));
 const _: () = assert!(VERSION.len() <= limits::MAX_VERSION);
 
-/// For the last frames to leave and the peer to close.
-const LINGER: Duration = Duration::from_secs(5);
+/// Timeout for the last frames to be sent and the client to close the connection.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Signals of one command that may wait for the spawner; more than these are dropped.
-const SIGNALS: usize = 32;
+/// Limit on signals of one command that wait for the spawner; further ones are dropped.
+const MAX_QUEUED_SIGNALS: usize = 32;
 
-/// Why a session ends.
+/// Why a session ended.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum End {
-    #[error("the client closed it")]
+pub(crate) enum SessionEnd {
+    #[error("the client closed the connection")]
     Closed,
     #[error("the connection failed: {0}")]
-    Io(std::io::Error),
+    Io(io::Error),
     #[error("the client broke the protocol: {0}")]
-    Protocol(labsh_proto::error::ProtocolError),
-    #[error("the client vanished")]
-    Vanished,
+    Protocol(ProtocolError),
+    #[error("the client stopped responding")]
+    Unresponsive,
     #[error("its key was removed or changed")]
     KeyRemoved,
     #[error("labshd is stopping")]
     Stopping,
 }
 
+impl From<ReadError> for SessionEnd {
+    fn from(error: ReadError) -> Self {
+        match error {
+            // How a killed client ends: in the middle of a frame, or without a TLS close_notify.
+            ReadError::Protocol(ProtocolError::Truncated { .. }) => Self::Closed,
+            ReadError::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => Self::Closed,
+            ReadError::Protocol(error) => Self::Protocol(error),
+            ReadError::Io(error) => Self::Io(error),
+        }
+    }
+}
+
 struct Session {
     shared: Arc<Shared>,
     multiplexer: Arc<Multiplexer>,
     origin: Arc<Origin>,
-    jobs: HashMap<ChannelId, Handle>,
-    /// Those of this session; the server's own table holds them too.
-    running: TaskTracker,
-    gone: CancellationToken,
+    reader: FrameReader<ReadHalf<Carrier>>,
+    /// The task that writes frames to the client.
+    writer: JoinHandle<io::Result<()>>,
+    /// The client's silence, for a TCP connection.
+    liveness: Option<Watch>,
+    jobs: HashMap<ChannelId, JobHandle>,
+    /// The tasks of this session's commands; the server's tracker holds them too.
+    job_tasks: TaskTracker,
+    /// Cancelled at the end of the session.
+    ended: CancellationToken,
 }
 
-/// What a session keeps of a job.
-struct Handle {
+/// The session's side of a job.
+struct JobHandle {
     signals: mpsc::Sender<u8>,
     size: watch::Sender<Option<Resize>>,
     client_gone: CancellationToken,
 }
 
-/// Serves a client until either end has had enough.
-pub(crate) async fn run(shared: Arc<Shared>, client: Client) -> End {
-    let Client { proof, entry, user, changes_user, reader, peer, local, place: _place } = client;
+/// Serves a client until its session ends, and returns why it ended.
+pub(crate) async fn run(shared: Arc<Shared>, client: Client) -> SessionEnd {
+    let Client { proof, entry, user, changes_user, reader, peer, local, slot: _slot } = client;
     let channels = shared.config().max_channels;
     let (features, version) = (Features::SUPPORTED, Some(VERSION.into()));
     let welcome =
@@ -83,14 +107,9 @@ pub(crate) async fn run(shared: Arc<Shared>, client: Client) -> End {
     let (terminals, explains) = (in_effect(Features::TERMINAL), in_effect(Features::EXPLAIN));
     let growth = Growth::new(shared.growth.clone());
     let multiplexer = Arc::new(Multiplexer::new(Channels::new(Role::Server, channels, growth)));
-    let watch = reader.get_ref().socket().watch().ok().flatten();
-    let mut settings = shared.settings.subscribe();
-    // The key may have been removed between its proof and now.
-    settings.mark_changed();
-    let dead_after = shared.config().dead_peer_after;
-    let (mut reader, mut writer) = reader.split();
-
-    let mut writing = tokio::spawn({
+    let liveness = reader.get_ref().socket().watch().ok().flatten();
+    let (reader, mut writer) = reader.split();
+    let writer = tokio::spawn({
         let multiplexer = multiplexer.clone();
         async move {
             let outcome = multiplexer.write_frames(Some(welcome), &mut writer).await;
@@ -101,101 +120,71 @@ pub(crate) async fn run(shared: Arc<Shared>, client: Client) -> End {
         }
     });
     let mut session = Session {
-        shared: shared.clone(),
-        multiplexer: multiplexer.clone(),
+        shared,
+        multiplexer,
         origin: Arc::new(Origin { user, changes_user, entry, peer, local, terminals, explains }),
+        reader,
+        writer,
+        liveness,
         jobs: HashMap::new(),
-        running: TaskTracker::new(),
-        gone: CancellationToken::new(),
+        job_tasks: TaskTracker::new(),
+        ended: CancellationToken::new(),
     };
-    let mut ticks = interval(WATCH_EVERY.min(dead_after / 3));
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-
-    let end = loop {
-        tokio::select! {
-            frame = reader.next(limits::MAX_BODY) => match frame {
-                Ok(Some(frame)) => {
-                    match multiplexer.receive(frame) {
-                        // Whether it closes its end or not.
-                        Ok(Event::Goodbye(_)) => break End::Closed,
-                        Ok(event) => session.handle(event),
-                        Err(error) => break End::Protocol(error),
-                    }
-                    if !reader.has_next() {
-                        multiplexer.wake();
-                    }
-                    // A read brings thousands of small frames, and the runtime counts reads.
-                    consume_budget().await;
-                }
-                Ok(None) => break End::Closed,
-                // TLS calls an end without its own goodbye an error; it is how a killed client
-                // ends.
-                Err(ReadError::Io(error)) if error.kind() == std::io::ErrorKind::UnexpectedEof =>
-                    break End::Closed,
-                Err(ReadError::Io(error)) => break End::Io(error),
-                Err(ReadError::Protocol(labsh_proto::error::ProtocolError::Truncated { .. })) =>
-                    break End::Closed,
-                Err(ReadError::Protocol(error)) => break End::Protocol(error),
-            },
-            outcome = &mut writing => match outcome {
-                Ok(Err(error)) => break End::Io(error),
-                _ => break End::Closed,
-            },
-            changed = settings.changed() => {
-                if changed.is_ok() && !session.key_still_holds() {
-                    break End::KeyRemoved;
-                }
-            }
-            _ = ticks.tick() => {
-                if watch.as_ref().and_then(|watch| watch.silence())
-                    .is_some_and(|silence| silence >= dead_after) {
-                    break End::Vanished;
-                }
-            }
-            () = session.idle_while_draining() => break End::Stopping,
-        }
-    };
-
-    session.gone.cancel();
-    multiplexer.with(|channels| match &end {
-        End::Protocol(error) => {
-            let remedy = "use a client of this version";
-            channels.refuse_connection(&Refuse::new(
-                RefuseCode::PROTOCOL,
-                error.to_string(),
-                remedy,
-            ));
-        }
-        // At once: what its commands still have to say is not for that key any more.
-        End::KeyRemoved => {
-            let remedy = "ask that host's administrator";
-            channels.refuse_connection(&Refuse::new(
-                RefuseCode::NOT_PERMITTED,
-                end.to_string(),
-                remedy,
-            ));
-        }
-        End::Stopping => channels.goodbye(&Goodbye::new(end.to_string())),
-        End::Closed | End::Io(_) | End::Vanished => {}
-    });
-    multiplexer.finish();
-    // Both at once: a peer that sends before it reads would otherwise wait for us as we wait for
-    // it.
-    let last_words = async {
-        if !writing.is_finished() {
-            let _ = (&mut writing).await;
-        }
-    };
-    let _ =
-        timeout(LINGER, async { tokio::join!(last_words, framing::drain(reader.get_mut())) }).await;
-    writing.abort();
-    multiplexer.lose();
+    let end = session.serve().await;
+    session.close(&end).await;
     end
 }
 
 impl Session {
-    fn handle(&mut self, event: Event) {
-        match event {
+    /// Handles frames and the events that end a session.
+    async fn serve(&mut self) -> SessionEnd {
+        let mut settings = self.shared.settings.subscribe();
+        // The key may have been removed since the client proved that it holds it.
+        settings.mark_changed();
+        let dead_after = self.shared.config().dead_peer_after;
+        let mut ticks = interval(MAX_LIVENESS_CHECK_INTERVAL.min(dead_after / 3));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                frame = self.reader.next(limits::MAX_BODY) => {
+                    let frame = match frame {
+                        Ok(Some(frame)) => frame,
+                        Ok(None) => return SessionEnd::Closed,
+                        Err(error) => return error.into(),
+                    };
+                    if let Err(end) = self.receive(frame) {
+                        return end;
+                    }
+                    if !self.reader.has_next() {
+                        self.multiplexer.wake();
+                    }
+                    // One read can return thousands of small frames, and tokio's cooperative budget
+                    // counts reads only.
+                    consume_budget().await;
+                }
+                outcome = &mut self.writer => return writer_end(outcome),
+                changed = settings.changed() => {
+                    if changed.is_ok() && !self.is_key_valid() {
+                        return SessionEnd::KeyRemoved;
+                    }
+                }
+                _ = ticks.tick() => {
+                    let silence = self.liveness.as_ref().and_then(Watch::silence);
+                    if silence.is_some_and(|silence| silence >= dead_after) {
+                        return SessionEnd::Unresponsive;
+                    }
+                }
+                () = idle_while_draining(&self.shared, &self.job_tasks) => {
+                    return SessionEnd::Stopping;
+                }
+            }
+        }
+    }
+
+    fn receive(&mut self, frame: Frame) -> Result<(), SessionEnd> {
+        match self.multiplexer.receive(frame).map_err(SessionEnd::Protocol)? {
+            // A goodbye ends the session, whether or not the client closes the connection.
+            Event::Goodbye(_) => return Err(SessionEnd::Closed),
             Event::Opened(id, open) => self.open(id, open, Job::run),
             Event::Asked(id, open) => self.open(id, open, explain::run),
             Event::Closed(id) => {
@@ -205,7 +194,7 @@ impl Session {
             }
             Event::Signal(id, signal) => {
                 if let Some(job) = self.jobs.get(&id) {
-                    // A flood of signals tells the command nothing that the first few did not.
+                    // The queue is full only during a flood, of which the command has enough.
                     let _ = job.signals.try_send(signal.number);
                 }
             }
@@ -216,16 +205,17 @@ impl Session {
             }
             _ => {}
         }
+        Ok(())
     }
 
-    /// Does with it what is wanted of it, until that is done or the client has gone.
-    fn open<Done>(&mut self, id: ChannelId, open: Open, wanted: impl FnOnce(Job) -> Done)
+    /// Starts a job, or an explanation, for `open` and tracks it until it ends.
+    fn open<Run>(&mut self, id: ChannelId, open: Open, run: impl FnOnce(Job) -> Run)
     where
-        Done: Future<Output = ()> + Send + 'static,
+        Run: Future<Output = ()> + Send + 'static,
     {
-        let (signals, receiver) = mpsc::channel(SIGNALS);
+        let (signals, receiver) = mpsc::channel(MAX_QUEUED_SIGNALS);
         let (size, sizes) = watch::channel(None);
-        let client_gone = self.gone.child_token();
+        let client_gone = self.ended.child_token();
         let job = Job {
             shared: self.shared.clone(),
             multiplexer: self.multiplexer.clone(),
@@ -236,19 +226,63 @@ impl Session {
             sizes,
             client_gone: client_gone.clone(),
         };
-        self.jobs.insert(id, Handle { signals, size, client_gone });
-        tokio::spawn(self.shared.jobs.track_future(self.running.track_future(wanted(job))));
+        self.jobs.insert(id, JobHandle { signals, size, client_gone });
+        tokio::spawn(self.shared.jobs.track_future(self.job_tasks.track_future(run(job))));
     }
 
-    fn key_still_holds(&self) -> bool {
+    fn is_key_valid(&self) -> bool {
         let entry = &self.origin.entry;
         self.shared.keyring().find(&entry.key.name()).is_some_and(|now| now == *entry)
     }
 
-    /// Resolves when the server drains and nothing runs here any more.
-    async fn idle_while_draining(&self) {
-        self.shared.draining.cancelled().await;
-        self.running.close();
-        self.running.wait().await;
+    /// Announces the end to the commands and to the client, and closes the connection.
+    async fn close(mut self, end: &SessionEnd) {
+        self.ended.cancel();
+        self.multiplexer.with(|channels| match end {
+            SessionEnd::Protocol(error) => {
+                let remedy = "use a client of this version";
+                channels.refuse_connection(&Refuse::new(
+                    RefuseCode::PROTOCOL,
+                    error.to_string(),
+                    remedy,
+                ));
+            }
+            // Takes effect at once: unsent output is not for the removed key.
+            SessionEnd::KeyRemoved => {
+                let remedy = "ask that host's administrator";
+                channels.refuse_connection(&Refuse::new(
+                    RefuseCode::NOT_PERMITTED,
+                    end.to_string(),
+                    remedy,
+                ));
+            }
+            SessionEnd::Stopping => channels.goodbye(&Goodbye::new(end.to_string())),
+            SessionEnd::Closed | SessionEnd::Io(_) | SessionEnd::Unresponsive => {}
+        });
+        self.multiplexer.finish();
+        let written = async {
+            if !self.writer.is_finished() {
+                let _ = (&mut self.writer).await;
+            }
+        };
+        // Both at the same time: a client that sends before it reads would otherwise deadlock.
+        let drained = framing::drain(self.reader.get_mut());
+        let _ = timeout(CLOSE_TIMEOUT, async { tokio::join!(written, drained) }).await;
+        self.writer.abort();
+        self.multiplexer.lose();
     }
+}
+
+fn writer_end(outcome: Result<io::Result<()>, JoinError>) -> SessionEnd {
+    match outcome {
+        Ok(Err(error)) => SessionEnd::Io(error),
+        _ => SessionEnd::Closed,
+    }
+}
+
+/// Waits until the server drains and no command of the session runs.
+async fn idle_while_draining(shared: &Shared, job_tasks: &TaskTracker) {
+    shared.draining.cancelled().await;
+    job_tasks.close();
+    job_tasks.wait().await;
 }

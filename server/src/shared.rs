@@ -1,4 +1,4 @@
-//! What all connections of one server share: configuration, keys, the spawner, and who is there.
+//! The state that all connections of one server share: configuration, keys, spawner, limits.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,13 +15,13 @@ use tokio_util::task::TaskTracker;
 use crate::admission::Admission;
 use crate::config::Config;
 use crate::keyring::Keyring;
-use crate::recent_users::RecentUsers;
 use crate::spawner::Spawner;
+use crate::user_cache::UserCache;
 
-/// What all stdin windows of the process may grow by, in bytes.
-const PROCESS_GROWTH: u64 = 512 << 20;
+/// Limit on the growth of all stdin windows of the process together, in bytes.
+const MAX_WINDOW_GROWTH: u64 = 512 << 20;
 
-/// Configuration and keys as they were last read without a mistake.
+/// The configuration and keys that were last loaded without an error.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     pub(crate) config: Arc<Config>,
@@ -36,36 +36,36 @@ pub(crate) struct Shared {
     pub(crate) growth: Budget,
     pub(crate) admission: Admission,
     pub(crate) acceptor: Acceptor,
-    /// Stands in for the key of a pair that is not enrolled.
-    pub(crate) dummy: HostKey,
-    pub(crate) recent_users: RecentUsers,
+    /// The key that responses for unknown names are verified against.
+    pub(crate) decoy_key: HostKey,
+    pub(crate) user_cache: UserCache,
     pub(crate) sessions: AtomicUsize,
-    /// Commands belong here from birth, not to the connection that asked for them.
+    /// The tasks of all commands, which may outlive their connection.
     pub(crate) jobs: TaskTracker,
     pub(crate) connections: TaskTracker,
-    /// No new commands; connections end as soon as they carry none.
+    /// Cancelled when labshd accepts no new command. A session ends once it has no command.
     pub(crate) draining: CancellationToken,
-    /// Commands end now.
+    /// Cancelled when labshd ends the commands that still run.
     pub(crate) stopping: CancellationToken,
 }
 
 impl Shared {
     pub(crate) fn new(settings: Settings, spawner: Spawner) -> Result<Arc<Self>, TlsError> {
         let (settings, watched) = watch::channel(settings);
-        let (admission, dummy) = {
+        let (admission, decoy_key) = {
             let current = watched.borrow();
-            let dummy = HostKey::dummy(current.keyring.dummy().clone());
-            (Admission::new(current.config.max_unauthenticated), dummy)
+            let decoy_key = HostKey::dummy(current.keyring.decoy_secret().clone());
+            (Admission::new(current.config.max_unauthenticated), decoy_key)
         };
         Ok(Arc::new(Self {
-            acceptor: Acceptor::new(Keys(watched))?,
+            acceptor: Acceptor::new(TlsIdentities(watched))?,
             settings,
             spawner,
             instance: InstanceId(random::bytes()),
-            growth: Budget::new(PROCESS_GROWTH),
+            growth: Budget::new(MAX_WINDOW_GROWTH),
             admission,
-            dummy,
-            recent_users: RecentUsers::default(),
+            decoy_key,
+            user_cache: UserCache::default(),
             sessions: AtomicUsize::new(0),
             jobs: TaskTracker::new(),
             connections: TaskTracker::new(),
@@ -82,41 +82,40 @@ impl Shared {
         self.settings.borrow().keyring.clone()
     }
 
-    /// Counts a session, unless there are as many as there may be.
-    pub(crate) fn enter(self: &Arc<Self>) -> Option<SessionPlace> {
+    /// Reserves a slot for a session; `None` if `max_connections` is reached.
+    pub(crate) fn reserve_session(self: &Arc<Self>) -> Option<SessionSlot> {
         let limit = self.config().max_connections as usize;
         let before = self.sessions.fetch_add(1, Ordering::Relaxed);
-        let place = SessionPlace(self.clone());
-        (before < limit).then_some(place)
+        let slot = SessionSlot(self.clone());
+        (before < limit).then_some(slot)
     }
 }
 
-/// What is answered once labshd takes nothing new.
+/// Returns the refusal for requests that arrive while labshd stops.
 pub(crate) fn stopping() -> Refuse {
     Refuse::new(RefuseCode::STOPPING, "labshd is stopping", "try again in a moment")
 }
 
-/// One session's place; dropping it gives the place back.
+/// A session's share of `max_connections`, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct SessionPlace(Arc<Shared>);
+pub(crate) struct SessionSlot(Arc<Shared>);
 
-impl Drop for SessionPlace {
+impl Drop for SessionSlot {
     fn drop(&mut self) {
         self.0.sessions.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// The TLS identities of the keys as they are now; for an unknown name, one that costs the same to
-/// derive.
+/// The TLS identities of the current keys. Unknown names get one that takes as long to derive.
 #[derive(Debug)]
-struct Keys(watch::Receiver<Settings>);
+struct TlsIdentities(watch::Receiver<Settings>);
 
-impl Identities for Keys {
+impl Identities for TlsIdentities {
     fn tls_seed(&self, name: Name) -> Secret {
         let keyring = self.0.borrow().keyring.clone();
         match keyring.find(&name) {
             Some(entry) => entry.key.tls_seed(),
-            None => dummy_tls_seed(keyring.dummy(), name),
+            None => dummy_tls_seed(keyring.decoy_secret(), name),
         }
     }
 }
