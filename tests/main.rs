@@ -45,6 +45,7 @@ mod streams;
 mod subsystems;
 mod support;
 mod terminals;
+mod transcripts;
 mod versions;
 mod wireshark;
 mod wrong_port;
