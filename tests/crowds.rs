@@ -102,7 +102,7 @@ fn who_holds_most_makes_room_for_others() {
     get_in(&labshd);
     assert_eq!(
         labshd.log().count("evicted to make room from=127.1.0.8"),
-        labshd.log().count("put out")
+        labshd.log().count("evicted")
     );
     modest.send(&[0xff; 12]);
     assert_eq!(modest.refusal().code, RefuseCode::PROTOCOL);
@@ -171,7 +171,7 @@ fn use_all_descriptors_up(descriptors: usize) {
     let labshd = poor_labshd(descriptors);
     let mut sessions = Vec::new();
     let full = || labshd.log().count("no descriptors left") > 0;
-    // Nobody can be put out: the newcomer that is one too many is turned away, waits, or is told so
+    // Nobody can be evicted: the newcomer that is one too many is turned away, waits, or is told so
     // once it has proven who it is and nothing is left to look its user up with.
     let mut told = false;
     while !told && !full() {

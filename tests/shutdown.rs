@@ -180,7 +180,10 @@ fn a_file_in_the_place_of_a_unix_socket_is_kept_and_named() {
     let labshd = Command::new(LABSHD).arg("--config").arg(&config).output().unwrap();
     let said = text(&labshd.stderr);
     assert_eq!(labshd.status.code(), Some(1), "{said}");
-    assert!(said.contains(&file.display().to_string()) && said.contains("is no socket"), "{said}");
+    assert!(
+        said.contains(&file.display().to_string()) && said.contains("is not a socket"),
+        "{said}"
+    );
     assert_eq!(fs::read_to_string(&file).unwrap(), "data");
 }
 
