@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Subcommand;
-use labsh_client::agent::{self, Kept, Lender, Place, PlaceError};
+use labsh_client::agent::{self, AgentClient, PooledSession, SocketError, SocketPath};
 use labsh_client::terminal_text::escape;
 
 use crate::console::{note, print};
@@ -30,25 +30,25 @@ pub(crate) enum AgentAction {
 
 /// Does it, and returns the exit status that `labsh agent --help` documents.
 pub(crate) fn execute(action: AgentAction) -> anyhow::Result<ExitCode> {
-    let place = Place::of_user();
+    let socket = SocketPath::of_user();
     if matches!(action, AgentAction::Serve) {
-        return agent::serve(&place).map(|()| ExitCode::SUCCESS);
+        return agent::serve(&socket).map(|()| ExitCode::SUCCESS);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let mut lender = match Lender::meet(&place).await {
-            Ok(lender) => lender,
+        let mut agent = match AgentClient::connect(&socket).await {
+            Ok(agent) => agent,
             Err(error) => {
                 let asked = matches!(action, AgentAction::Status);
                 match error {
                     // Nobody is there.
-                    PlaceError::System { .. } if asked => {
+                    SocketError::System { .. } if asked => {
                         note(
                             "no agent runs; one starts with the next command that keeps its \
                             connection (--keep 5m)",
                         );
                     }
-                    PlaceError::System { .. } => {}
+                    SocketError::System { .. } => {}
                     error => note(&format!("no agent can run: {error}")),
                 }
                 return Ok(if asked { ExitCode::from(NOT_RUNNING) } else { ExitCode::SUCCESS });
@@ -57,24 +57,24 @@ pub(crate) fn execute(action: AgentAction) -> anyhow::Result<ExitCode> {
         let silent = "the agent does not answer; `labsh run` works without it";
         match action {
             AgentAction::List => {
-                let (_, sessions) = lender.list().await.context(silent)?;
+                let (_, sessions) = agent.list().await.context(silent)?;
                 print(table(&sessions).as_bytes())?;
             }
             AgentAction::Status => {
-                let (pid, sessions) = lender.list().await.context(silent)?;
+                let (pid, sessions) = agent.list().await.context(silent)?;
                 let connections = if sessions.len() == 1 { "connection" } else { "connections" };
                 print(format!("process {pid}, {} {connections}\n", sessions.len()).as_bytes())?;
             }
-            AgentAction::Stop => lender.stop().await.context(silent)?,
+            AgentAction::Stop => agent.stop().await.context(silent)?,
             AgentAction::Serve => {}
         }
         Ok(ExitCode::SUCCESS)
     })
 }
 
-fn table(sessions: &[Kept]) -> String {
+fn table(sessions: &[PooledSession]) -> String {
     let mut text = String::new();
-    for Kept { address, host_id, key, age, idle } in sessions {
+    for PooledSession { address, host_id, key, age, idle } in sessions {
         let since = humantime::format_duration(Duration::from_secs(*age));
         let idle = idle.map_or("in use".to_owned(), |idle| {
             format!("idle for {}", humantime::format_duration(Duration::from_secs(idle)))

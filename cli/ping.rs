@@ -36,7 +36,7 @@ pub(crate) struct PingOptions {
 pub(crate) fn execute(options: PingOptions) -> anyhow::Result<ExitCode> {
     let (connection, _) = connection(&options.target, &options.connection, None)?;
     // What is measured includes connecting.
-    let connection = ConnectOptions { keeper: None, ..connection };
+    let connection = ConnectOptions { agent: None, ..connection };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let code = runtime.block_on(ask(&connection, options.count));
     // A thread may wait for an answer about the host's name long after the time for connecting is

@@ -188,10 +188,8 @@ fn a_mistake_is_named_with_its_file_and_line_and_a_group_with_its_neighbour() {
         assert_eq!(refused.lines().count(), 1, "{refused}");
     }
     fs::write(&file, "[hosts.\"lab[01-02]\"]\naddress = \"{hots}.example\"\n").unwrap();
-    let expected = format!(
-        "{}:2: \"{{hots}}.example\": of what stands in braces, only {{host}}",
-        file.display()
-    );
+    let expected =
+        format!("{}:2: \"{{hots}}.example\": {{host}} is the only placeholder", file.display());
     assert!(refusal(path, &["hosts"]).contains(&expected));
     fs::write(&file, "").unwrap();
     assert!(

@@ -134,7 +134,7 @@ fn clustershells_groups_are_read_and_its_programs_are_not_run() {
     let output = labsh(path, &["hosts", "@slurm:long"]);
     let told = text(&output.stderr);
     assert_eq!(output.status.code(), Some(125));
-    assert!(told.contains("groups.conf:4: the groups of slurm are told by a program"), "{told}");
+    assert!(told.contains("groups.conf:4: a program prints the groups of slurm"), "{told}");
     assert!(!path.join("config/clustershell/trace").exists());
 }
 

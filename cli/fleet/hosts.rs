@@ -55,7 +55,7 @@ pub(crate) fn without(
 
 pub(crate) fn evaluate(expression: &str, inventory: &Inventory) -> anyhow::Result<NodeSet> {
     NodeSet::parse(expression, &WithLast(inventory)).map_err(|error| {
-        match inventory.culprit(&error) {
+        match inventory.error_origin(&error) {
             Some(origin) => anyhow::anyhow!("{origin}: {error}; correct that line"),
             None => error.into(),
         }
@@ -105,7 +105,7 @@ fn host(name: &str, config: &Config, overrides: &ConnectionOverrides) -> anyhow:
     let resolved = config.resolve(&target, overrides)?;
     let user = resolved.route.user.clone();
     // Thousands of hosts are more than an agent keeps.
-    let connection = ConnectOptions { keeper: None, ..connect_options(resolved)? };
+    let connection = ConnectOptions { agent: None, ..connect_options(resolved)? };
     Ok(Host { name: name.to_owned(), connection, user })
 }
 

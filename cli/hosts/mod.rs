@@ -11,7 +11,7 @@ use labsh_client::Address;
 use labsh_client::config::inventory::Inventory;
 use labsh_client::config::overrides::ConnectionOverrides;
 use labsh_client::config::target::Target;
-use labsh_client::config::{Config, Layer, Place, Route};
+use labsh_client::config::{Config, Layer, Route, Source};
 use labsh_client::keys::key_store::KeyName;
 use labsh_client::terminal_text::{escape, escape_json};
 use labsh_diagnostics::{Diagnostic, Origin};
@@ -232,7 +232,7 @@ impl Facts {
             for (variable, value) in &layer.variables {
                 variables
                     .entry(variable.clone())
-                    .or_insert_with(|| (value.clone(), place(&layer.place)));
+                    .or_insert_with(|| (value.clone(), source(&layer.source)));
             }
         }
         let origins = [
@@ -326,15 +326,15 @@ fn parts(address: &Address) -> (String, Option<u16>) {
 /// The place of a value: that of the first layer that has one.
 fn origin(layers: &[Layer], says: fn(&ConnectionOverrides) -> bool) -> String {
     let layer = layers.iter().find(|layer| says(&layer.overrides));
-    layer.map_or_else(|| "default".to_owned(), |layer| place(&layer.place))
+    layer.map_or_else(|| "default".to_owned(), |layer| source(&layer.source))
 }
 
-fn place(place: &Place) -> String {
-    match place {
-        Place::Flag => "option".to_owned(),
-        Place::Target => "target".to_owned(),
-        Place::Environment => "environment".to_owned(),
-        Place::File(origin) => origin.to_string(),
+fn source(source: &Source) -> String {
+    match source {
+        Source::Flag => "option".to_owned(),
+        Source::Target => "target".to_owned(),
+        Source::Environment => "environment".to_owned(),
+        Source::File(origin) => origin.to_string(),
     }
 }
 

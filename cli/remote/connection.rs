@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use labsh_client::ConnectOptions;
-use labsh_client::agent::{self, Keeper, Place};
+use labsh_client::agent::{self, AgentOptions, SocketPath};
 use labsh_client::config::overrides::ConnectionOverrides;
 use labsh_client::config::target::Target;
 use labsh_client::config::{Config, DEFAULT_KEEP, Resolved};
@@ -32,19 +32,21 @@ pub(crate) fn connect_options(resolved: Resolved) -> anyhow::Result<ConnectOptio
     let Resolved { route, key } = resolved;
     // The agent has another working directory.
     let file = path::absolute(&key).context("cannot determine the current directory")?;
-    let keeper = match route.keep {
+    let agent = match route.keep {
         Some(Duration::ZERO) => None,
-        Some(keep) => Some(Keeper { place: Place::of_user(), key: file, keep, starts: true }),
+        Some(keep) => {
+            Some(AgentOptions { socket: SocketPath::of_user(), key: file, keep, start: true })
+        }
         // Without a setting the agent is used only in a login session, which bounds the life of the
         // user's processes.
-        None => Place::of_login().map(|place| {
-            let starts = !agent::in_a_service();
-            Keeper { place, key: file, keep: DEFAULT_KEEP, starts }
+        None => SocketPath::of_login().map(|socket| {
+            let start = !agent::in_a_service();
+            AgentOptions { socket, key: file, keep: DEFAULT_KEEP, start }
         }),
     };
     Ok(ConnectOptions {
-        keeper,
-        intake: None,
+        agent,
+        read_limiter: None,
         address: route.address,
         key: key_file::load(&key)?.for_host(&route.host_id),
         mode: if route.plain { Mode::Plain } else { Mode::Tls },

@@ -18,7 +18,7 @@ use labsh_transport::socket::{AddressFamily, Socket};
 use labsh_transport::{random, tls};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::agent::Keeper;
+use crate::agent::AgentOptions;
 use crate::error::ConnectError;
 use crate::liveness::DEAD_PEER_TIMEOUT;
 
@@ -63,30 +63,10 @@ pub struct ConnectOptions {
     pub family: AddressFamily,
     /// Shares memory with other connections; `None` is no limit. Use it only if each output is read
     /// without waiting for another: a connection keeps its turn until all of its output is read.
-    pub intake: Option<Intake>,
+    pub read_limiter: Option<ReadLimiter>,
     /// The agent that lends an open session and keeps one for later; `None` always makes a new
     /// connection.
-    pub keeper: Option<Keeper>,
-}
-
-/// Limits how many connections read large amounts of output at the same time.
-///
-/// One connection may buffer some 256 KiB; a thousand must not do so at once. The others leave
-/// their data in the kernel, where flow control holds back the hosts.
-#[derive(Debug, Clone)]
-pub struct Intake(Arc<Semaphore>);
-
-impl Intake {
-    /// Allows this many connections to read at the same time.
-    pub fn new(connections: usize) -> Self {
-        Self(Arc::new(Semaphore::new(connections)))
-    }
-
-    /// Waits for a permit to read; permits are granted in order.
-    pub(crate) async fn acquire(&self) -> Option<SemaphorePermit<'_>> {
-        // It is never closed.
-        self.0.acquire().await.ok()
-    }
+    pub agent: Option<AgentOptions>,
 }
 
 impl ConnectOptions {
@@ -102,9 +82,29 @@ impl ConnectOptions {
             mode,
             timeout: Duration::from_secs(10),
             family: AddressFamily::Any,
-            intake: None,
-            keeper: None,
+            read_limiter: None,
+            agent: None,
         }
+    }
+}
+
+/// Limits how many connections read large amounts of output at the same time.
+///
+/// One connection may buffer some 256 KiB; a thousand must not do so at once. The others leave
+/// their data in the kernel, where flow control holds back the hosts.
+#[derive(Debug, Clone)]
+pub struct ReadLimiter(Arc<Semaphore>);
+
+impl ReadLimiter {
+    /// Allows this many connections to read at the same time.
+    pub fn new(connections: usize) -> Self {
+        Self(Arc::new(Semaphore::new(connections)))
+    }
+
+    /// Waits for a permit to read; permits are granted in order.
+    pub(crate) async fn acquire(&self) -> Option<SemaphorePermit<'_>> {
+        // The semaphore is never closed.
+        self.0.acquire().await.ok()
     }
 }
 

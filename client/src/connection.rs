@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
 use crate::agent::LentSession;
-use crate::connect::{Answered, ConnectOptions, Intake, ServerInfo};
+use crate::connect::{Answered, ConnectOptions, ReadLimiter, ServerInfo};
 use crate::error::{CommandError, ConnectError};
 use crate::progress::{Commands, Progress};
 use crate::read_loop::{Authentication, ReadLoop, Welcome};
@@ -53,7 +53,7 @@ impl Connection {
         let Answered { reader, response, handshake } = answered;
         let (outcome, welcome) = watch::channel(None);
         let (options, sent) = (options.clone(), Instant::now());
-        let limiter = options.intake.clone();
+        let limiter = options.read_limiter.clone();
         let authentication = Authentication { options, handshake, sent, deadline, outcome };
         let channels = channels(limits::MAX_CHANNELS_BEFORE_WELCOME);
         Self::start(reader, channels, welcome, limiter, Some((response, authentication)))
@@ -72,7 +72,7 @@ impl Connection {
         reader: FrameReader<Carrier>,
         channels: Channels,
         welcome: watch::Receiver<Welcome>,
-        limiter: Option<Intake>,
+        limiter: Option<ReadLimiter>,
         authentication: Option<(Frame, Authentication)>,
     ) -> Self {
         let (response, authentication) = authentication.unzip();

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::task::coop::consume_budget;
 use tokio::time::{Duration, Instant, timeout_at};
 
-use crate::connect::{self, ConnectOptions, Intake, ServerInfo};
+use crate::connect::{self, ConnectOptions, ReadLimiter, ServerInfo};
 use crate::error::{CommandError, ConnectError};
 use crate::liveness::{DEAD_PEER_TIMEOUT, DeadPeerDetector, Verdict};
 use crate::progress::{Commands, Progress};
@@ -43,7 +43,7 @@ pub(crate) struct ReadLoop {
     pub(crate) commands: Arc<Commands>,
     /// Shares memory between the connections of a fan-out; without one, this connection always
     /// reads as much as has arrived.
-    pub(crate) limiter: Option<Intake>,
+    pub(crate) limiter: Option<ReadLimiter>,
 }
 
 impl ReadLoop {

@@ -1,4 +1,4 @@
-//! The client's side of the agent: borrowing a session, having one kept, starting the agent.
+//! The client's side of the agent: borrowing a session, asking to keep one, starting the agent.
 
 use std::io::Write;
 use std::process::{Child, Command, Stdio};
@@ -14,9 +14,9 @@ use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::agent::options::Keeper;
-use crate::agent::socket_path::{self, Place, PlaceError};
-use crate::agent::wire::{self, AgentRequest, AgentResponse, KeepRequest, Kept, PoolKey};
+use crate::agent::options::AgentOptions;
+use crate::agent::socket_path::{self, SocketError, SocketPath};
+use crate::agent::wire::{self, AgentRequest, AgentResponse, KeepRequest, PoolKey, PooledSession};
 use crate::connect::{Address, ConnectOptions, ServerInfo};
 
 /// How long a connection waits for the agent. After that it connects by itself.
@@ -29,7 +29,7 @@ const CONTROL_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) enum Borrowed {
     /// An authenticated session.
     Session(LentSession),
-    /// No session. Once this client has connected by itself, it can have one kept.
+    /// No session. Once this client has connected by itself, it can ask the agent to keep one.
     None(PendingKeep),
 }
 
@@ -55,29 +55,26 @@ pub(crate) struct PendingKeep {
 
 /// Asks the agent for a session; `None` if these options cannot use one.
 pub(crate) async fn borrow(options: &ConnectOptions) -> Option<Borrowed> {
-    let keeper = options.keeper.as_ref()?;
+    let agent_options = options.agent.as_ref()?;
     let pool_key = pool_key(options)?;
-    let (agent, lent) = match ask(keeper, &pool_key).await {
+    let agent = match ask(agent_options, &pool_key).await {
         Some((stream, AgentResponse::Lent { highest, channels, features, version })) => {
+            let reader = FrameReader::new(Carrier::Plain(Socket::unix(stream)));
+            let highest = ChannelId(highest);
             let server = ServerInfo { features: Features(features), version };
-            (None, Some((stream, highest, channels, server)))
+            return Some(Borrowed::Session(LentSession { reader, highest, channels, server }));
         }
-        Some((stream, AgentResponse::Nothing)) => (Some(stream), None),
-        _ => (None, None),
+        Some((stream, AgentResponse::Nothing)) => Some(stream),
+        _ => None,
     };
-    if let Some((stream, highest, channels, server)) = lent {
-        let reader = FrameReader::new(Carrier::Plain(Socket::unix(stream)));
-        let highest = ChannelId(highest);
-        return Some(Borrowed::Session(LentSession { reader, highest, channels, server }));
-    }
     let request = KeepRequest {
         pool_key,
         host_id: options.key.host_id().to_string(),
-        key: keeper.key.clone(),
+        key: agent_options.key.clone(),
         connect_timeout: options.timeout,
-        keep: keeper.keep,
+        keep: agent_options.keep,
     };
-    Some(Borrowed::None(PendingKeep { request, agent, start: keeper.starts }))
+    Some(Borrowed::None(PendingKeep { request, agent, start: agent_options.start }))
 }
 
 fn pool_key(options: &ConnectOptions) -> Option<PoolKey> {
@@ -95,10 +92,10 @@ fn pool_key(options: &ConnectOptions) -> Option<PoolKey> {
     })
 }
 
-async fn ask(keeper: &Keeper, pool_key: &PoolKey) -> Option<(UnixStream, AgentResponse)> {
-    let request = AgentRequest::Lend { pool_key: pool_key.clone(), keep: keeper.keep };
+async fn ask(options: &AgentOptions, pool_key: &PoolKey) -> Option<(UnixStream, AgentResponse)> {
+    let request = AgentRequest::Lend { pool_key: pool_key.clone(), keep: options.keep };
     let exchange = async {
-        let mut stream = keeper.place.connect().await.ok()?;
+        let mut stream = options.socket.connect().await.ok()?;
         wire::write(&mut stream, &request).await.ok()?;
         let response = wire::read(&mut stream).await.ok()?;
         Some((stream, response))
@@ -158,16 +155,16 @@ fn start(first: &AgentRequest, sent: oneshot::Sender<()>) {
 
 /// A connection to the agent, for questions about the agent itself.
 #[derive(Debug)]
-pub struct Lender(UnixStream);
+pub struct AgentClient(UnixStream);
 
-impl Lender {
+impl AgentClient {
     /// Connects to the agent, if one runs.
-    pub async fn meet(place: &Place) -> Result<Self, PlaceError> {
-        place.connect().await.map(Self)
+    pub async fn connect(socket: &SocketPath) -> Result<Self, SocketError> {
+        socket.connect().await.map(Self)
     }
 
     /// Returns the agent's process id and its sessions.
-    pub async fn list(&mut self) -> std::io::Result<(u32, Vec<Kept>)> {
+    pub async fn list(&mut self) -> std::io::Result<(u32, Vec<PooledSession>)> {
         match self.request(&AgentRequest::List).await? {
             AgentResponse::List { pid, sessions } => Ok((pid, sessions)),
             _ => Err(std::io::ErrorKind::InvalidData.into()),

@@ -17,11 +17,11 @@ mod serve;
 mod socket_path;
 mod wire;
 
-pub use client::Lender;
-pub use options::Keeper;
+pub use client::AgentClient;
+pub use options::AgentOptions;
 pub use serve::serve;
-pub use socket_path::{Place, PlaceError, in_a_service};
-pub use wire::Kept;
+pub use socket_path::{SocketError, SocketPath, in_a_service};
+pub use wire::PooledSession;
 
 pub(crate) use client::{Borrowed, LentSession, borrow};
 

@@ -1,4 +1,4 @@
-//! The agent's sessions: opened once, kept while idle, lent to one client at a time.
+//! The agent's sessions: each is opened once and lent to one client at a time.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -18,7 +18,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::relay::{self, Upstream};
-use crate::agent::wire::{self, AgentResponse, KeepRequest, Kept, PoolKey};
+use crate::agent::wire::{self, AgentResponse, KeepRequest, PoolKey, PooledSession};
 use crate::connect::{self, Address, ConnectOptions};
 use crate::keys::key_file;
 use crate::liveness::DEAD_PEER_TIMEOUT;
@@ -47,7 +47,7 @@ const MAX_REUSE_CHANNEL: ChannelId = ChannelId(1 << 31);
 #[derive(Debug, Default)]
 pub(super) struct Pool {
     table: Mutex<Table>,
-    /// Cancelled once no session is to be lent or kept any more.
+    /// Cancelled once the agent is to lend and keep no more sessions.
     pub stopping: CancellationToken,
 }
 
@@ -90,9 +90,9 @@ impl Pool {
         self.lock().entries.is_empty()
     }
 
-    pub(super) fn list(&self) -> Vec<Kept> {
+    pub(super) fn list(&self) -> Vec<PooledSession> {
         let now = now();
-        let list_entry = |Entry { request, opened, last_used, state, .. }: &Entry| Kept {
+        let list_entry = |Entry { request, opened, last_used, state, .. }: &Entry| PooledSession {
             address: request.address().to_string(),
             host_id: request.host_id.clone(),
             key: request.key.clone(),

@@ -16,7 +16,7 @@ use tokio::time::{interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::pool::Pool;
-use crate::agent::socket_path::{Held, Place};
+use crate::agent::socket_path::{SocketLock, SocketPath};
 use crate::agent::wire::{self, AgentRequest, AgentResponse};
 
 /// How long a client may take to send a request. Between two requests it makes a connection of its
@@ -42,7 +42,7 @@ const MAX_FIRST_REQUEST_BYTES: u64 = 64 << 10;
 ///
 /// The agent becomes a process of its own, and the caller's process exits at once. Call this while
 /// there is one thread, and it owns no descriptor above 2.
-pub fn serve(place: &Place) -> anyhow::Result<()> {
+pub fn serve(socket: &SocketPath) -> anyhow::Result<()> {
     // A pipeline that started the agent may wait until every holder of its pipes has closed them.
     close_inherited().context("cannot close inherited descriptors")?;
     // A session of its own (setsid(2)) receives no signals of a terminal, and a process in `/` does
@@ -60,7 +60,7 @@ pub fn serve(place: &Place) -> anyhow::Result<()> {
         .read_to_end(&mut first)
         .context("cannot read the first request")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(run(place, &first))?;
+    runtime.block_on(run(socket, &first))?;
     runtime.shutdown_background();
     Ok(())
 }
@@ -73,9 +73,9 @@ fn close_inherited() -> nix::Result<()> {
     Errno::result(result).map(drop)
 }
 
-async fn run(place: &Place, first: &[u8]) -> anyhow::Result<()> {
+async fn run(socket: &SocketPath, first: &[u8]) -> anyhow::Result<()> {
     // If another agent runs already, that one serves.
-    let Some((listener, lock)) = place.listen()? else { return Ok(()) };
+    let Some((listener, lock)) = socket.listen()? else { return Ok(()) };
     let agent = Arc::new(Agent::default());
     if let Ok(AgentRequest::Keep(request)) = wire::read(&mut &first[..]).await {
         agent.pool.keep(request);
@@ -112,7 +112,7 @@ async fn run(place: &Place, first: &[u8]) -> anyhow::Result<()> {
 }
 
 /// Accepts a client; waits for ever if the agent no longer listens.
-async fn accept(listening: Option<&(UnixListener, Held)>) -> std::io::Result<UnixStream> {
+async fn accept(listening: Option<&(UnixListener, SocketLock)>) -> std::io::Result<UnixStream> {
     match listening {
         Some((listener, _)) => listener.accept().await.map(|(client, _)| client),
         None => std::future::pending().await,

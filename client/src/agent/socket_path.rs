@@ -12,7 +12,7 @@ use tokio::net::{UnixListener, UnixStream};
 
 /// Why the agent's socket cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum PlaceError {
+pub enum SocketError {
     /// Another user could write to the directory, or it is not a directory.
     #[error(
         "{} must be a directory of this user with mode 0700, not a link; remove it, or set \
@@ -53,11 +53,11 @@ fn names_a_service(groups: &str) -> bool {
 
 /// The path of a user's agent's socket.
 #[derive(Debug, Clone)]
-pub struct Place {
+pub struct SocketPath {
     directory: PathBuf,
 }
 
-impl Place {
+impl SocketPath {
     /// Returns the path in `$XDG_RUNTIME_DIR/labsh`. A login session has this variable; cron(8), a
     /// service or a container does not. A directory of another user's, as su(1) can leave it in the
     /// environment, is ignored.
@@ -83,7 +83,7 @@ impl Place {
     }
 
     /// Checks that no other user can create files in the directory.
-    fn check_directory(&self) -> Result<(), PlaceError> {
+    fn check_directory(&self) -> Result<(), SocketError> {
         let directory = &self.directory;
         let metadata = fs::symlink_metadata(directory).map_err(system(directory))?;
         let is_private =
@@ -91,25 +91,25 @@ impl Place {
         if metadata.is_dir() && is_private {
             Ok(())
         } else {
-            Err(PlaceError::Unsafe(directory.clone()))
+            Err(SocketError::Unsafe(directory.clone()))
         }
     }
 
     /// Connects to the agent.
-    pub(super) async fn connect(&self) -> Result<UnixStream, PlaceError> {
+    pub(super) async fn connect(&self) -> Result<UnixStream, SocketError> {
         self.check_directory()?;
         let path = self.socket();
         let stream = UnixStream::connect(&path).await.map_err(system(&path))?;
         let owner = stream.peer_cred().map_err(system(&path))?.uid();
         if owner != Uid::effective().as_raw() {
-            return Err(PlaceError::Stranger { path, owner });
+            return Err(SocketError::Stranger { path, owner });
         }
         Ok(stream)
     }
 
     /// Listens on the socket, or returns `None` if another agent does. A socket that a killed agent
     /// left behind is replaced.
-    pub(super) fn listen(&self) -> Result<Option<(UnixListener, Held)>, PlaceError> {
+    pub(super) fn listen(&self) -> Result<Option<(UnixListener, SocketLock)>, SocketError> {
         match DirBuilder::new().mode(0o700).create(&self.directory) {
             Err(cause) if cause.kind() != io::ErrorKind::AlreadyExists => {
                 return Err(system(&self.directory)(cause));
@@ -139,19 +139,19 @@ impl Place {
         }
         let listener = UnixListener::bind(&path).map_err(system(&path))?;
         fs::set_permissions(&path, Permissions::from_mode(0o600)).map_err(system(&path))?;
-        Ok(Some((listener, Held { socket: path, lock_path, lock })))
+        Ok(Some((listener, SocketLock { socket: path, lock_path, lock })))
     }
 }
 
 /// Holds the lock. Dropping it removes the socket, and then releases the lock.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct SocketLock {
     socket: PathBuf,
     lock_path: PathBuf,
     lock: Flock<File>,
 }
 
-impl Held {
+impl SocketLock {
     /// Whether the lock file in the directory is still the one that is locked. The directory may
     /// have been removed at the end of a login session, and created again by another agent.
     pub(super) fn is_current(&self) -> bool {
@@ -162,7 +162,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for SocketLock {
     fn drop(&mut self) {
         if self.is_current() {
             let _ = fs::remove_file(&self.socket);
@@ -170,9 +170,9 @@ impl Drop for Held {
     }
 }
 
-fn system(path: &Path) -> impl Fn(io::Error) -> PlaceError + use<> {
+fn system(path: &Path) -> impl Fn(io::Error) -> SocketError + use<> {
     let path = path.to_owned();
-    move |cause| PlaceError::System { path: path.clone(), cause }
+    move |cause| SocketError::System { path: path.clone(), cause }
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 /// with a path of PATH_MAX bytes.
 const MAX_MESSAGE_BYTES: u32 = 1 << 20;
 
-/// What a session must have in common with a connection to stand in for it.
+/// What a pooled session must have in common with the connection that it replaces.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct PoolKey {
     /// The host's name or address.
@@ -40,7 +40,7 @@ pub(super) struct KeepRequest {
     /// The path of the key file, which the agent reads itself.
     pub key: PathBuf,
     pub connect_timeout: Duration,
-    /// How long the session is kept without use.
+    /// How long the agent keeps the session without use.
     pub keep: Duration,
 }
 
@@ -76,14 +76,14 @@ pub(super) enum AgentResponse {
     /// There is no such session.
     Nothing,
     /// The agent's process id and its sessions.
-    List { pid: u32, sessions: Vec<Kept> },
+    List { pid: u32, sessions: Vec<PooledSession> },
     /// The agent takes no more requests.
     Stopping,
 }
 
 /// A session of the agent's, as it is listed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Kept {
+pub struct PooledSession {
     /// The host's address.
     pub address: String,
     /// The host id that the key is enrolled for.

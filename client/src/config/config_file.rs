@@ -38,12 +38,12 @@ pub struct ConfigFile {
     hosts: BTreeMap<(Option<String>, Host), Table>,
 }
 
-/// What one table says.
+/// One table of the file.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Table {
-    /// The line it begins in, from 1.
+    /// The line that it begins in, from 1.
     pub line: usize,
-    /// What it says.
+    /// Its settings.
     pub overrides: ConnectionOverrides,
 }
 
@@ -86,17 +86,17 @@ impl ConfigFile {
         Ok(Self { defaults, hosts })
     }
 
-    /// The table for a host, or for a user there.
+    /// Returns the table for a host, or for a user on it.
     pub fn table(&self, user: Option<&str>, host: &Host) -> Option<&Table> {
         self.hosts.get(&(user.map(str::to_owned), host.clone()))
     }
 
-    /// What holds where no table says otherwise.
+    /// Returns the settings for hosts whose tables do not override them.
     pub fn defaults(&self) -> &Table {
         &self.defaults
     }
 
-    /// The hosts that have tables.
+    /// Returns the hosts that have tables.
     pub fn hosts(&self) -> impl Iterator<Item = &Host> {
         self.hosts.keys().map(|(_, host)| host)
     }
@@ -150,10 +150,10 @@ struct Entry {
 
 impl From<Entry> for ConnectionOverrides {
     fn from(entry: Entry) -> Self {
-        let (address, behind_it) = entry.address.map(|target| (target.host, target.port)).unzip();
+        let (address, port) = entry.address.map(|target| (target.host, target.port)).unzip();
         Self {
             address,
-            port: entry.port.map(NonZeroU16::get).or(behind_it.flatten()),
+            port: entry.port.map(NonZeroU16::get).or(port.flatten()),
             host_id: entry.host_id,
             key: entry.key,
             plain: entry.plain,
@@ -174,7 +174,7 @@ impl FromStr for HostName {
     fn from_str(text: &str) -> Result<Self, String> {
         if let Some(c) = text.chars().find(|c| "*?{},".contains(*c)) {
             return Err(format!(
-                "{text:?} holds {c:?}, but tables are for one host each, by its exact name"
+                "{text:?} contains {c:?}, but a table is for one host, by its exact name"
             ));
         }
         let (user, host) = match text.rsplit_once('@') {
@@ -184,7 +184,7 @@ impl FromStr for HostName {
             _ => (None, text),
         };
         let target: Target =
-            host.parse().map_err(|error| format!("{text:?} is no host: {error}"))?;
+            host.parse().map_err(|error| format!("{text:?} is not a host: {error}"))?;
         match target.port {
             Some(port) => {
                 Err(format!("{text:?} names a port; write it inside the table: port = {port}"))
@@ -206,7 +206,7 @@ fn host_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<HostId>,
     let text = String::deserialize(deserializer)?;
     HostId::new(&text)
         .map(Some)
-        .map_err(|error| D::Error::custom(format!("{text:?} is no host id: {error}")))
+        .map_err(|error| D::Error::custom(format!("{text:?} is not a host id: {error}")))
 }
 
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
@@ -231,14 +231,13 @@ mod tests {
         text.parse::<Target>().unwrap().host
     }
 
-    /// What a file says in the end: the table for that user there, the host's own, the defaults.
+    /// Merges the settings of a file: the table of the user, the table of the host, the defaults.
     fn overrides(file: &ConfigFile, user: Option<&str>, host: &Host) -> ConnectionOverrides {
         let users = user.and_then(|user| file.table(Some(user), host));
         let tables = [users, file.table(None, host), Some(file.defaults())];
-        tables
-            .into_iter()
-            .flatten()
-            .fold(ConnectionOverrides::default(), |said, table| said.or(table.overrides.clone()))
+        tables.into_iter().flatten().fold(ConnectionOverrides::default(), |merged, table| {
+            merged.or(table.overrides.clone())
+        })
     }
 
     #[test]
@@ -280,9 +279,9 @@ mod tests {
             (Some("carol"), "lab08", "carol", 1),
             (Some("bob"), "lab08", "alice", 1),
         ] {
-            let said = overrides(&file, user, &host(name));
+            let merged = overrides(&file, user, &host(name));
             assert_eq!(
-                (said.key, said.port),
+                (merged.key, merged.port),
                 (Some(key.parse().unwrap()), Some(port)),
                 "{user:?} {name}"
             );
@@ -317,7 +316,7 @@ mod tests {
             ("[hosts.\"bob@[::1]\"]\n[hosts.\"bob@::1\"]\n", 2, "has a table in line 1 already"),
             ("[hosts.lab07]\nplain = \"yes\"\n", 2, "boolean"),
             ("[hosts.lab07]\naddress = \"me@lab07\"\n", 2, "key's entry on the host"),
-            ("[hosts.lab07]\nhost_id = \"\"\n", 2, "is no host id"),
+            ("[hosts.lab07]\nhost_id = \"\"\n", 2, "is not a host id"),
             ("[hosts.lab07]\nconnect_timeout = \"1s\"\n", 2, "unknown field"),
             ("[defaults]\nport = \n", 2, ""),
         ] {

@@ -1,7 +1,8 @@
-//! Settings: of flags, environment and configuration files, which wins, and what follows for one
-//! connection.
+//! The settings for a connection, merged from flags, environment variables, configuration files and
+//! the inventory.
 
 pub mod config_file;
+mod host_table;
 pub mod inventory;
 pub mod overrides;
 pub mod target;
@@ -28,31 +29,31 @@ use crate::connect::Address;
 use crate::keys::key_file::KeyFileError;
 use crate::keys::key_store::KeyStore;
 
-/// How long connecting and authentication may take unless something else is said.
+/// The default time limit for connecting and authentication.
 pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a connection is kept where nothing was said of it and a login session is there.
+/// How long the agent keeps a connection by default in a login session.
 pub const DEFAULT_KEEP: Duration = Duration::from_secs(300);
 
-const FILE: &str = "config.toml";
+const CONFIG_FILE: &str = "config.toml";
 const SYSTEM_DIRECTORY: &str = "/etc/labsh";
 
-/// Why nothing can be concluded from what was said.
+/// Why there are no settings for a connection.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// A configuration file is there but cannot be read.
+    /// A configuration file exists but cannot be read.
     #[error("cannot read the configuration {}: {cause}; check the file and its permissions",
         path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         cause: io::Error,
     },
-    /// A configuration file, or one of the inventory, holds an error.
+    /// A configuration file, or one of the inventory, is invalid.
     #[error(transparent)]
     File(#[from] Diagnostic),
-    /// An environment variable says something that cannot be.
+    /// An environment variable is invalid.
     #[error("the environment variable {name} is {value:?}: {reason}; correct or unset it")]
     Environment {
         /// The variable.
@@ -62,48 +63,48 @@ pub enum ConfigError {
         /// What is wrong with it.
         reason: String,
     },
-    /// The port was said twice, and not the same.
-    #[error("the target names port {target}, --port says {flag}; say it once")]
+    /// The target and a flag name different ports.
+    #[error("the target names port {target}, --port names {flag}; name the port once")]
     TwoPorts {
         /// The target's.
         target: u16,
         /// The flag's.
         flag: u16,
     },
-    /// A unix socket was given a port.
+    /// A unix socket has no port.
     #[error("{path} is a unix socket and has no port; leave the port out", path = path.display())]
     SocketPort {
         /// The socket.
         path: PathBuf,
     },
-    /// There is no key to use, or too many.
+    /// There is no key to use, or several.
     #[error(transparent)]
     Key(#[from] KeyFileError),
 }
 
-/// How to get to a host, and how to know it.
+/// How to connect to a host, and how to recognize it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
-    /// Where to connect to.
+    /// The address.
     pub address: Address,
-    /// Under which name the key was enrolled there.
+    /// The host id that the key is enrolled for.
     pub host_id: HostId,
-    /// Whether to go without TLS: on a unix socket by nature, over TCP only when that was said.
+    /// Whether to use plain mode: always on a unix socket, over TCP only if a setting says so.
     pub plain: bool,
-    /// How long connecting and authentication may take.
+    /// The time limit for connecting and authentication.
     pub connect_timeout: Duration,
-    /// Which of the host's addresses are tried.
+    /// Which of the host's addresses to try.
     pub family: AddressFamily,
-    /// How long the connection is kept for the next command; 0: it is not; `None`: nothing was
-    /// said.
+    /// How long the agent keeps the connection for the next command; 0 is not at all, and `None` is
+    /// not set.
     pub keep: Option<Duration>,
-    /// The user as whom commands are expected to run there; a host refuses them for anybody else.
+    /// The user that commands are expected to run as; the host refuses to run them as another.
     pub user: Option<String>,
 }
 
-/// The place that something was said in.
+/// The source of a setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum Source {
     /// A flag.
     Flag,
     /// The target itself.
@@ -114,32 +115,32 @@ pub enum Place {
     File(Origin),
 }
 
-/// What one place says of a target.
+/// The settings for a target from one source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layer {
-    /// Where it is said.
-    pub place: Place,
-    /// What is said of connections.
+    /// The source.
+    pub source: Source,
+    /// The settings for connections.
     pub overrides: ConnectionOverrides,
-    /// What else is said of the host.
+    /// Other variables of the host.
     pub variables: BTreeMap<String, String>,
 }
 
-/// Everything that is needed for one connection.
+/// What one connection needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resolved {
-    /// How to get there.
+    /// How to connect to the host.
     pub route: Route,
     /// The key's file, not read yet.
     pub key: PathBuf,
 }
 
-/// Everything but the flags: the environment, the configuration files, the inventory and the store
-/// of keys.
+/// All sources of settings except flags: the environment, the configuration files, the inventory
+/// and the key store.
 #[derive(Debug, Clone)]
 pub struct Config {
     environment: ConnectionOverrides,
-    /// The first wins.
+    /// In descending order of precedence.
     files: Vec<(Arc<Path>, ConfigFile)>,
     inventory: Inventory,
     store: KeyStore,
@@ -150,7 +151,7 @@ impl Config {
     /// `/etc/labsh`; files may be missing.
     pub fn load() -> Result<Self, ConfigError> {
         let own = Xdg::new().map_err(|_| KeyFileError::NoHome)?.config_dir().join("labsh");
-        let files = [&own.join(FILE), &Path::new(SYSTEM_DIRECTORY).join(FILE)];
+        let files = [&own.join(CONFIG_FILE), &Path::new(SYSTEM_DIRECTORY).join(CONFIG_FILE)];
         let config = Self::from_sources(
             |name| std::env::var_os(name),
             &files.map(PathBuf::as_path),
@@ -159,9 +160,9 @@ impl Config {
         Ok(config.with_inventory(Inventory::load(&own, Path::new(SYSTEM_DIRECTORY))?))
     }
 
-    /// Reads `LABSH_*` and this file alone, which must be there; none at all if the path is empty.
-    /// There is no inventory then: a tool that brings a configuration along means that and nothing
-    /// else.
+    /// Reads `LABSH_*` and only this file, which must exist; no file at all if the path is empty.
+    ///
+    /// There is no inventory: a tool that has a configuration of its own expects nothing besides.
     pub fn load_only(file: &Path) -> Result<Self, ConfigError> {
         let mut config = Self::from_sources(|name| std::env::var_os(name), &[], KeyStore::open()?)?;
         if !file.as_os_str().is_empty() {
@@ -171,7 +172,8 @@ impl Config {
         Ok(config)
     }
 
-    /// Reads another environment, other files (the first wins) and another store.
+    /// Reads the given environment and files, in descending order of precedence, and uses the given
+    /// store.
     pub fn from_sources(
         environment: impl Fn(&str) -> Option<OsString>,
         files: &[&Path],
@@ -187,38 +189,39 @@ impl Config {
         })
     }
 
-    /// The same with what is known of hosts and groups.
+    /// Adds an inventory of hosts and groups.
     #[must_use]
     pub fn with_inventory(mut self, mut inventory: Inventory) -> Self {
         let tables = self.files.iter().flat_map(|(_, file)| file.hosts());
-        // A socket is another way to a host, and not one more.
-        inventory
-            .know(tables.filter(|host| matches!(host, Host::Name(_))).map(ToString::to_string));
+        // A socket is another way to connect to a host, not one more host.
+        inventory.add_hosts(
+            tables.filter(|host| matches!(host, Host::Name(_))).map(ToString::to_string),
+        );
         self.inventory = inventory;
         self
     }
 
-    /// What is known of hosts and groups.
+    /// Returns the inventory of hosts and groups.
     pub fn inventory(&self) -> &Inventory {
         &self.inventory
     }
 
-    /// The user's keys.
+    /// Returns the user's key store.
     pub fn store(&self) -> &KeyStore {
         &self.store
     }
 
-    /// Under which name this target is known to its keys.
+    /// Returns the host id that keys are enrolled for on this target.
     pub fn host_id(
         &self,
         target: &Target,
         flags: &ConnectionOverrides,
     ) -> Result<HostId, ConfigError> {
-        let said = self.overrides(target, flags)?.host_id;
-        Ok(said.unwrap_or_else(|| target.default_host_id().clone()))
+        let host_id = self.overrides(target, flags)?.host_id;
+        Ok(host_id.unwrap_or_else(|| target.default_host_id().clone()))
     }
 
-    /// What follows for a connection to this target.
+    /// Returns the settings for a connection to this target.
     pub fn resolve(
         &self,
         target: &Target,
@@ -229,7 +232,7 @@ impl Config {
         Ok(Resolved { route: route(target, flags, overrides)?, key: key? })
     }
 
-    /// The same, but for the key: there need not be one yet.
+    /// Returns the same settings without the key, which need not exist.
     pub fn route(
         &self,
         target: &Target,
@@ -238,9 +241,9 @@ impl Config {
         route(target, flags, self.overrides(target, flags)?)
     }
 
-    /// What is said of a target, the place that counts most first: flags, the target's own port,
-    /// the environment, tables of configuration files for this very host, the inventory, and the
-    /// defaults of configuration files.
+    /// Returns the settings for a target by source, in descending order of precedence: flags, the
+    /// target's own port, the environment, tables of configuration files for this host, the
+    /// inventory, and the defaults of configuration files.
     pub fn layers(
         &self,
         target: &Target,
@@ -250,35 +253,32 @@ impl Config {
             return Err(diagnostic.into());
         }
         let entries = self.inventory.entries(&target.host)?;
-        // The inventory may name the user whose table applies.
+        // The inventory may name the user whose table in a configuration file counts.
         let user = flags
             .user
             .as_ref()
             .or_else(|| entries.iter().find_map(|entry| entry.overrides.user.as_ref()));
-        let said = |place, overrides| Layer { place, overrides, variables: BTreeMap::new() };
-        let table = |(path, table): (&Arc<Path>, &Table)| {
-            said(
-                Place::File(Origin { path: path.clone(), line: Some(table.line) }),
-                table.overrides.clone(),
-            )
+        let layer = |source, overrides| Layer { source, overrides, variables: BTreeMap::new() };
+        let from_table = |path: &Arc<Path>, table: &Table| {
+            let origin = Origin { path: path.clone(), line: Some(table.line) };
+            layer(Source::File(origin), table.overrides.clone())
         };
+        let from_target =
+            ConnectionOverrides { port: target.port, ..ConnectionOverrides::default() };
         let mut layers = vec![
-            said(Place::Flag, flags.clone()),
-            said(
-                Place::Target,
-                ConnectionOverrides { port: target.port, ..ConnectionOverrides::default() },
-            ),
-            said(Place::Environment, self.environment.clone()),
+            layer(Source::Flag, flags.clone()),
+            layer(Source::Target, from_target),
+            layer(Source::Environment, self.environment.clone()),
         ];
         for (path, file) in &self.files {
             let users = user.and_then(|user| file.table(Some(user), &target.host));
             let tables = users.into_iter().chain(file.table(None, &target.host));
-            layers.extend(tables.map(|found| table((path, found))));
+            layers.extend(tables.map(|table| from_table(path, table)));
         }
         layers.extend(entries.into_iter().map(|TableEntry { origin, overrides, variables }| {
-            Layer { place: Place::File(origin), overrides, variables }
+            Layer { source: Source::File(origin), overrides, variables }
         }));
-        layers.extend(self.files.iter().map(|(path, file)| table((path, file.defaults()))));
+        layers.extend(self.files.iter().map(|(path, file)| from_table(path, file.defaults())));
         Ok(layers)
     }
 
@@ -290,11 +290,11 @@ impl Config {
         let layers = self.layers(target, flags)?;
         Ok(layers
             .into_iter()
-            .fold(ConnectionOverrides::default(), |said, layer| said.or(layer.overrides)))
+            .fold(ConnectionOverrides::default(), |merged, layer| merged.or(layer.overrides)))
     }
 }
 
-/// What follows from everything that was said.
+/// Returns the route that follows from all settings.
 fn route(
     target: &Target,
     flags: &ConnectionOverrides,
@@ -306,8 +306,8 @@ fn route(
         return Err(ConfigError::TwoPorts { target, flag });
     }
     let address = match overrides.address.unwrap_or_else(|| target.host.clone()) {
-        // A port that is only configured was not meant for a socket; one that was typed is a
-        // mistake.
+        // A configured port may be meant for other hosts; one that was typed was meant for this
+        // socket, and that is an error.
         Host::Unix(path) if flags.port.or(target.port).is_some() => {
             return Err(ConfigError::SocketPort { path });
         }
@@ -340,12 +340,16 @@ fn read(path: &Path) -> Result<Option<(Arc<Path>, ConfigFile)>, ConfigError> {
 fn from_environment(
     lookup: impl Fn(&str) -> Option<OsString>,
 ) -> Result<ConnectionOverrides, ConfigError> {
-    // In a command that labshd runs, LABSH_HOST_ID names the machine it runs on, and not the one to
-    // go on to from there.
-    let by_labshd = lookup("LABSH_COMMAND_ID").is_some();
+    // In a command that labshd runs, LABSH_HOST_ID names the host that it runs on, and not the next
+    // host that it connects to.
+    let is_in_command = lookup("LABSH_COMMAND_ID").is_some();
     Ok(ConnectionOverrides {
         key: variable(&lookup, "LABSH_KEY", str::parse)?,
-        host_id: if by_labshd { None } else { variable(&lookup, "LABSH_HOST_ID", HostId::new)? },
+        host_id: if is_in_command {
+            None
+        } else {
+            variable(&lookup, "LABSH_HOST_ID", HostId::new)?
+        },
         port: variable(&lookup, "LABSH_PORT", parse_port)?,
         connect_timeout: variable(&lookup, "LABSH_CONNECT_TIMEOUT", parse_duration)?,
         keep: variable(&lookup, "LABSH_KEEP", parse_keep)?,
@@ -353,7 +357,7 @@ fn from_environment(
     })
 }
 
-/// A variable's value; an empty one says nothing.
+/// Reads an environment variable; an empty one is not set.
 fn variable<T, E: ToString>(
     lookup: impl Fn(&str) -> Option<OsString>,
     name: &'static str,
@@ -368,250 +372,4 @@ fn variable<T, E: ToString>(
 }
 
 #[cfg(test)]
-mod tests {
-    use labsh_proto::key::KeyId;
-    use tempfile::TempDir;
-
-    use super::*;
-
-    struct World {
-        directory: TempDir,
-        environment: Vec<(&'static str, &'static str)>,
-    }
-
-    impl World {
-        fn new(own: &str, system: &str, environment: &[(&'static str, &'static str)]) -> Self {
-            let directory = TempDir::new().unwrap();
-            fs::write(directory.path().join("own"), own).unwrap();
-            fs::write(directory.path().join("system"), system).unwrap();
-            let world = Self { directory, environment: environment.to_vec() };
-            world.store().create(&KeyId::new("alice").unwrap()).unwrap();
-            world
-        }
-
-        fn store(&self) -> KeyStore {
-            KeyStore::at(self.directory.path().join("keys"))
-        }
-
-        fn config(&self) -> Result<Config, ConfigError> {
-            let find = |name: &str| self.environment.iter().find(|(known, _)| *known == name);
-            let path = |name| self.directory.path().join(name);
-            Config::from_sources(
-                |name| find(name).map(|(_, value)| OsString::from(value)),
-                &[&path("own"), &path("missing"), &path("system")],
-                self.store(),
-            )
-        }
-
-        fn resolve(
-            &self,
-            target: &str,
-            flags: &ConnectionOverrides,
-        ) -> Result<Resolved, ConfigError> {
-            self.config()?.resolve(&target.parse().unwrap(), flags)
-        }
-    }
-
-    fn tcp(host: &str, port: u16) -> Address {
-        Address::Tcp { host: host.to_owned(), port }
-    }
-
-    #[test]
-    fn with_nothing_said_a_name_and_the_only_key_are_enough() {
-        let world = World::new("", "", &[]);
-        let resolved = world.resolve("Lab07", &ConnectionOverrides::default()).unwrap();
-        assert_eq!(resolved.route.address, tcp("lab07", 5274));
-        assert_eq!(resolved.route.host_id.as_str(), "lab07");
-        assert!(resolved.key.ends_with("keys/alice.key"));
-        assert!(!resolved.route.plain);
-        assert_eq!(resolved.route.connect_timeout, Duration::from_secs(10));
-    }
-
-    #[test]
-    fn flags_win_over_the_environment_over_the_users_file_over_the_systems() {
-        let mut world = World::new(
-            "[defaults]\nport = 3\n",
-            "[defaults]\nport = 4\nconnect_timeout = \"4s\"\n[hosts.lab07]\naddress = \
-             \"10.0.0.7\"\n",
-            &[("LABSH_PORT", "2"), ("LABSH_HOST_ID", "Shared"), ("LABSH_KEY", "")],
-        );
-        let flags = ConnectionOverrides { port: Some(1), ..ConnectionOverrides::default() };
-        assert_eq!(world.resolve("lab07", &flags).unwrap().route.address, tcp("10.0.0.7", 1));
-        assert_eq!(
-            world.resolve("lab07:9", &ConnectionOverrides::default()).unwrap().route.address,
-            tcp("10.0.0.7", 9)
-        );
-        let resolved = world.resolve("lab07", &ConnectionOverrides::default()).unwrap();
-        assert_eq!(resolved.route.address, tcp("10.0.0.7", 2));
-        assert_eq!(resolved.route.host_id.as_str(), "shared");
-        assert_eq!(resolved.route.connect_timeout, Duration::from_secs(4));
-        world.environment.clear();
-        assert_eq!(
-            world.resolve("lab07", &ConnectionOverrides::default()).unwrap().route.address,
-            tcp("10.0.0.7", 3)
-        );
-        fs::write(world.directory.path().join("own"), "").unwrap();
-        assert_eq!(
-            world.resolve("lab07", &ConnectionOverrides::default()).unwrap().route.address,
-            tcp("10.0.0.7", 4)
-        );
-    }
-
-    #[test]
-    fn the_configuration_wins_over_the_inventory_and_both_over_defaults_in_any_file() {
-        let world = World::new(
-            "[defaults]\nport = 1\nkey = \"own\"\n[hosts.lab07]\nhost_id = \"seven\"\n",
-            "[defaults]\nconnect_timeout = \"4s\"\n[hosts.lab08]\nport = \
-             4\n[hosts.\"bob@lab09\"]\nkey = \"bob\"\n",
-            &[],
-        );
-        let hosts = "[hosts.\"lab[01-40]\"]\naddress = \"{host}.example\"\nport = 3\nhost_id = \
-            \"room\"\n\
-                     [hosts.lab09]\nuser = \"bob\"\nvariables = { a = 1 }\n";
-        fs::write(world.directory.path().join("hosts.toml"), hosts).unwrap();
-        let inventory = Inventory::load(world.directory.path(), Path::new("/nowhere")).unwrap();
-        let config = world.config().unwrap().with_inventory(inventory);
-        let route = |target: &str| {
-            config.route(&target.parse().unwrap(), &ConnectionOverrides::default()).unwrap()
-        };
-        let seven = route("lab07");
-        assert_eq!((seven.address, seven.host_id.as_str()), (tcp("lab07.example", 3), "seven"));
-        assert_eq!(seven.connect_timeout, Duration::from_secs(4));
-        let eight = route("lab08");
-        assert_eq!((eight.address, eight.host_id.as_str()), (tcp("lab08.example", 4), "room"));
-        assert_eq!(route("lab07:9").address, tcp("lab07.example", 9));
-        assert_eq!(route("elsewhere").address, tcp("elsewhere", 1));
-
-        // The table for the user that the inventory names applies.
-        let nine: Target = "lab09".parse().unwrap();
-        assert_eq!(route("lab09").user.as_deref(), Some("bob"));
-        let bob = config.overrides(&nine, &ConnectionOverrides::default()).unwrap();
-        assert_eq!(bob.key, Some("bob".parse().unwrap()));
-        let carol =
-            ConnectionOverrides { user: Some("carol".into()), ..ConnectionOverrides::default() };
-        assert_eq!(config.route(&nine, &carol).unwrap().user.as_deref(), Some("carol"));
-        assert_eq!(config.overrides(&nine, &carol).unwrap().key, Some("own".parse().unwrap()));
-
-        let layers = config.layers(&nine, &ConnectionOverrides::default()).unwrap();
-        let said = |say: &dyn Fn(&Layer) -> bool| match &layers
-            .iter()
-            .find(|layer| say(layer))
-            .unwrap()
-            .place
-        {
-            Place::File(origin) => {
-                format!(
-                    "{}:{}",
-                    origin.path.file_name().unwrap().to_string_lossy(),
-                    origin.line.unwrap()
-                )
-            }
-            place => format!("{place:?}"),
-        };
-        assert_eq!(said(&|layer| layer.overrides.key.is_some()), "system:5");
-        assert_eq!(said(&|layer| layer.overrides.port.is_some()), "hosts.toml:3");
-        assert_eq!(said(&|layer| layer.overrides.user.is_some()), "hosts.toml:6");
-        assert_eq!(said(&|layer| layer.overrides.connect_timeout.is_some()), "system:1");
-        assert_eq!(said(&|layer| layer.variables.contains_key("a")), "hosts.toml:7");
-    }
-
-    #[test]
-    fn the_host_that_labsh_itself_runs_on_is_not_taken_for_the_next_one() {
-        let variables = [
-            ("LABSH_HOST_ID", "gateway"),
-            ("LABSH_COMMAND_ID", "00112233445566778899aabbccddeeff"),
-        ];
-        let world = World::new("", "", &variables);
-        let resolved = world.resolve("lab07", &ConnectionOverrides::default()).unwrap();
-        assert_eq!(resolved.route.host_id.as_str(), "lab07");
-    }
-
-    #[test]
-    fn plain_mode_is_used_over_tcp_only_when_that_is_said() {
-        let world = World::new(
-            "[hosts.bare]\nplain = true\n[hosts.here]\naddress = \"unix:/run/s\"\n",
-            "",
-            &[],
-        );
-        let plain =
-            |target, flags: &ConnectionOverrides| world.resolve(target, flags).unwrap().route.plain;
-        assert!(!plain("lab07", &ConnectionOverrides::default()));
-        assert!(plain(
-            "lab07",
-            &ConnectionOverrides { plain: Some(true), ..ConnectionOverrides::default() }
-        ));
-        assert!(plain("bare", &ConnectionOverrides::default()));
-        assert!(plain("unix:/run/s", &ConnectionOverrides::default()));
-        assert!(plain("here", &ConnectionOverrides::default()));
-        assert_eq!(
-            world.resolve("here", &ConnectionOverrides::default()).unwrap().route.host_id.as_str(),
-            "here"
-        );
-        assert_eq!(
-            world
-                .resolve("unix:/run/s", &ConnectionOverrides::default())
-                .unwrap()
-                .route
-                .host_id
-                .as_str(),
-            "localhost"
-        );
-    }
-
-    #[test]
-    fn a_port_that_cannot_be_meant_is_refused() {
-        let world = World::new(
-            "[hosts.here]\naddress = \"unix:/run/s\"\nport = 5\n",
-            "",
-            &[("LABSH_PORT", "2")],
-        );
-        let flags = ConnectionOverrides { port: Some(1), ..ConnectionOverrides::default() };
-        assert!(matches!(
-            world.resolve("lab07:2", &flags),
-            Err(ConfigError::TwoPorts { target: 2, flag: 1 })
-        ));
-        assert!(world.resolve("lab07:1", &flags).is_ok());
-        for (target, flags) in
-            [("unix:/s", &flags), ("here", &flags), ("here:1", &ConnectionOverrides::default())]
-        {
-            assert!(
-                matches!(world.resolve(target, flags), Err(ConfigError::SocketPort { .. })),
-                "{target}"
-            );
-        }
-        assert!(world.resolve("here", &ConnectionOverrides::default()).is_ok());
-    }
-
-    #[test]
-    fn without_a_key_or_with_too_many_the_message_says_what_to_do() {
-        let world = World::new("", "", &[]);
-        world.store().create(&KeyId::new("bob").unwrap()).unwrap();
-        let text = world.resolve("lab07", &ConnectionOverrides::default()).unwrap_err().to_string();
-        assert!(text.contains("alice, bob") && text.contains("--key"), "{text}");
-        let flags = ConnectionOverrides {
-            key: Some("bob".parse().unwrap()),
-            ..ConnectionOverrides::default()
-        };
-        assert!(world.resolve("lab07", &flags).unwrap().key.ends_with("bob.key"));
-        for key in ["alice", "bob"] {
-            world.store().delete(&KeyId::new(key).unwrap()).unwrap();
-        }
-        let text = world.resolve("lab07", &ConnectionOverrides::default()).unwrap_err().to_string();
-        assert!(text.contains("labsh key new"), "{text}");
-    }
-
-    #[test]
-    fn mistakes_name_the_file_and_the_line_or_the_variable() {
-        let text = World::new("", "\nprot = 1\n", &[]).config().unwrap_err().to_string();
-        assert!(text.contains("/system:2: unknown field `prot`"), "{text}");
-        for (name, value) in
-            [("LABSH_PORT", "ssh"), ("LABSH_CONNECT_TIMEOUT", "10"), ("LABSH_KEY", "a b")]
-        {
-            let text = World::new("", "", &[(name, value)]).config().unwrap_err().to_string();
-            assert!(
-                text.contains(name) && text.contains(value) && text.contains("unset it"),
-                "{text}"
-            );
-        }
-    }
-}
+mod tests;

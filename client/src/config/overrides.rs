@@ -28,7 +28,7 @@ pub struct ConnectionOverrides {
     pub user: Option<String>,
     /// Which of the host's addresses to try.
     pub family: Option<AddressFamily>,
-    /// How long the connection is kept for the next command; 0 is not at all.
+    /// How long the agent keeps the connection for the next command; 0 is not at all.
     pub keep: Option<Duration>,
 }
 
@@ -74,7 +74,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, BadDuration> {
     }
 }
 
-/// Reads how long a connection is kept: a duration, or `off` for 0.
+/// Reads how long the agent is to keep a connection: a duration, or `off` for 0.
 pub fn parse_keep(text: &str) -> Result<Duration, BadDuration> {
     if text == "off" { Ok(Duration::ZERO) } else { parse_duration(text) }
 }

@@ -19,7 +19,7 @@ pub use check::{Answer, check};
 
 use crate::child::{Child, ExitStatus, Stdio};
 use crate::command::CommandOptions;
-use crate::connect::{ConnectOptions, Intake};
+use crate::connect::{ConnectOptions, ReadLimiter};
 use crate::error::{CommandError, ConnectError};
 use streams::StreamDriver;
 
@@ -183,9 +183,9 @@ pub async fn run(
     events: mpsc::Sender<Event>,
     stop: watch::Receiver<StopLevel>,
 ) {
-    let limiter = Intake::new(MAX_READING_HOSTS);
+    let limiter = ReadLimiter::new(MAX_READING_HOSTS);
     for host in &mut hosts {
-        host.connection.intake = Some(limiter.clone());
+        host.connection.read_limiter = Some(limiter.clone());
     }
     let FanoutCommand { program, options, stdin } = command;
     let stdio = if stdin.is_some() { Stdio::Piped } else { Stdio::Null };
