@@ -14,6 +14,9 @@ use tokio::signal::unix::{SignalKind, signal};
 /// The exit status of everything that was refused or failed before a command ran.
 pub(crate) const REFUSED: u8 = 125;
 
+/// The exit status when the connection failed, or the outcome is not known.
+pub(crate) const CONNECTION_FAILED: u8 = 255;
+
 /// The exit status when the reader of stdout has gone: a shell's for SIGPIPE, which Rust's programs
 /// ignore.
 pub(crate) const READER_GONE: u8 = 141;

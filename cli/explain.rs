@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::console::{REFUSED, print};
+use crate::console::{CONNECTION_FAILED, REFUSED, print};
 use crate::flags::{ConnectionFlags, FormFlags, form, variable};
 use crate::fleet::hosts as fleet_hosts;
 use crate::fleet::report::anonymous;
@@ -29,10 +29,7 @@ use crate::remote::outcome;
 use crate::remote::words::RemoteQuestion;
 
 /// To so many hosts connections are being opened at once.
-const AT_ONCE: usize = 64;
-
-/// The exit status where a host could not be asked.
-const CONNECTION: u8 = 255;
+const MAX_CONCURRENT_CONNECTS: usize = 64;
 
 /// The closing part of `labsh explain --help`.
 pub(crate) const AFTER_HELP: &str = "\
@@ -103,7 +100,7 @@ async fn ask_all(
     program: &Program,
     options: &ExplainOptions,
 ) -> Vec<(Host, Answer)> {
-    let places = Arc::new(Semaphore::new(AT_ONCE));
+    let places = Arc::new(Semaphore::new(MAX_CONCURRENT_CONNECTS));
     let mut asking = JoinSet::new();
     for (index, host) in hosts.into_iter().enumerate() {
         let (places, program, options) = (places.clone(), program.clone(), options.clone());
@@ -141,7 +138,7 @@ fn status(answer: &Answer) -> u8 {
         Ok(_) => 0,
         Err(error) => match End::of(error.clone()) {
             End::Refused(_) => REFUSED,
-            _ => CONNECTION,
+            _ => CONNECTION_FAILED,
         },
     }
 }

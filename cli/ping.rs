@@ -8,12 +8,9 @@ use labsh_client::config::target::Target;
 use labsh_client::terminal_text::escape;
 use labsh_client::{CommandError, ConnectError, ConnectOptions, Session};
 
-use crate::console::{note, print};
+use crate::console::{CONNECTION_FAILED, REFUSED, note, print};
 use crate::flags::ConnectionFlags;
 use crate::remote::connection::connection;
-
-const REFUSED: u8 = 125;
-const CONNECTION: u8 = 255;
 
 /// Measure how long a host takes to answer
 #[derive(Debug, Clone, Args)]
@@ -52,7 +49,7 @@ async fn ask(connection: &ConnectOptions, count: u32) -> anyhow::Result<ExitCode
         Err(error) => {
             note(&format!("{error}; {}", error.remedy()));
             let refused = matches!(error, ConnectError::Refused { .. });
-            return Ok(ExitCode::from(if refused { REFUSED } else { CONNECTION }));
+            return Ok(ExitCode::from(if refused { REFUSED } else { CONNECTION_FAILED }));
         }
     };
     let (key, address) = (&connection.key, &connection.address);
@@ -68,7 +65,7 @@ async fn ask(connection: &ConnectOptions, count: u32) -> anyhow::Result<ExitCode
             }
             Err(error @ (CommandError::Lost(_) | CommandError::Connect(_))) => {
                 note(&error.to_string());
-                return Ok(ExitCode::from(CONNECTION));
+                return Ok(ExitCode::from(CONNECTION_FAILED));
             }
             Err(error) => return Err(error.into()),
         }

@@ -11,7 +11,7 @@ use labsh_copy::Counts;
 use crate::fleet::screen::{CLEAR, bottom_line, columns, cut};
 
 /// Over so long the rate is taken: a moment's stop does not show, a slower link soon does.
-const MEMORY: Duration = Duration::from_secs(5);
+const RATE_WINDOW: Duration = Duration::from_secs(5);
 
 /// Our stderr, shared by the threads that copy.
 pub(super) struct Display {
@@ -51,7 +51,7 @@ impl Display {
         let mut state = self.lock();
         let now = Instant::now();
         state.moments.push((now, counts.moved));
-        let old = state.moments.iter().take_while(|(when, _)| now - *when > MEMORY).count();
+        let old = state.moments.iter().take_while(|(when, _)| now - *when > RATE_WINDOW).count();
         // One moment from before, so that there is always something to compare with.
         state.moments.drain(..old.saturating_sub(1));
         let (since, before) = state.moments[0];

@@ -41,7 +41,7 @@ use crate::remote::words::Targets;
 use crate::signals::{EndSignal, EndSignals};
 
 /// How long threads that were told to let go may take to tidy up.
-const TIDYING: Duration = Duration::from_secs(10);
+const CLEANUP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why a far side ends by itself, most likely.
 const NO_COPY: &str = "; what runs there does not speak labsh's copy protocol: restart labshd if \
@@ -50,7 +50,7 @@ const NO_COPY: &str = "; what runs there does not speak labsh's copy protocol: r
 
 /// What a far side says on its stderr is shown up to this length, in bytes; it says something there
 /// only when it fails.
-const SAID: u64 = 1024;
+const MAX_REMOTE_STDERR: u64 = 1024;
 
 /// Copies, and returns the exit status that `labsh cp --help` documents.
 pub(crate) fn execute(options: CopyOptions) -> anyhow::Result<ExitCode> {
@@ -290,7 +290,7 @@ impl Driver for Copying {
 /// What a command wrote to stderr, as one line.
 async fn said(mut stderr: ChildStderr) -> String {
     let mut text = Vec::new();
-    let _ = (&mut stderr).take(SAID).read_to_end(&mut text).await;
+    let _ = (&mut stderr).take(MAX_REMOTE_STDERR).read_to_end(&mut text).await;
     // The rest is read and forgotten, so that nobody waits for us.
     let _ = tokio::io::copy(&mut stderr, &mut tokio::io::sink()).await;
     String::from_utf8_lossy(&text).trim_end().replace('\n', "; ")
@@ -349,7 +349,7 @@ async fn drive(
     }
     run.await.context("the copying has failed")?;
     // Each has let go by now, but may still be removing what is not whole.
-    let _ = tokio::time::timeout(TIDYING, all_gone.recv()).await;
+    let _ = tokio::time::timeout(CLEANUP_TIMEOUT, all_gone.recv()).await;
     Ok((reports, ended_by))
 }
 

@@ -1,4 +1,4 @@
-//! Which hosts a subcommand works on, and what is needed to connect to each.
+//! Chooses the hosts that a subcommand works on, and resolves how to connect to each.
 
 use std::collections::BTreeMap;
 
@@ -21,11 +21,11 @@ use crate::remote::words::Targets;
 /// How many addresses with several names are reported one by one.
 const MAX_REPORTED_ADDRESSES: usize = 3;
 
-/// The hosts of an expression, without those of others.
+/// Returns the hosts of an expression, without the excluded ones.
 ///
 /// # Errors
 ///
-/// Where an expression is none, or nothing is left.
+/// When an expression is malformed, or no host is left.
 pub(crate) fn select(
     expression: &str,
     excluded: &[String],
@@ -34,7 +34,7 @@ pub(crate) fn select(
     without(evaluate(expression, inventory)?, expression, excluded, inventory)
 }
 
-/// A set, which is called by this name, without others; an error where nothing is left.
+/// Removes the excluded hosts from a set. `name` is the expression that errors show.
 pub(crate) fn without(
     mut set: NodeSet,
     name: &str,
@@ -45,7 +45,7 @@ pub(crate) fn without(
         set = set.difference(&evaluate(excluded, inventory).context("--exclude")?);
     }
     if set.is_empty() && name.starts_with("@last") {
-        anyhow::bail!("{name:?} is no host at all; `labsh last` shows what became of the last run");
+        anyhow::bail!("{name:?} is no host at all; `labsh last` shows the outcome of the last run");
     }
     if set.is_empty() {
         anyhow::bail!("{name:?} is no host at all; see `labsh hosts` for those that are known");
@@ -104,7 +104,7 @@ fn host(name: &str, config: &Config, overrides: &ConnectionOverrides) -> anyhow:
     let target: Target = name.parse().with_context(|| format!("{name:?}"))?;
     let resolved = config.resolve(&target, overrides)?;
     let user = resolved.route.user.clone();
-    // Thousands of hosts are more than an agent keeps.
+    // The agent keeps fewer connections than a run may have hosts.
     let connection = ConnectOptions { agent: None, ..connect_options(resolved)? };
     Ok(Host { name: name.to_owned(), connection, user })
 }
@@ -130,8 +130,7 @@ pub(crate) fn warn_of_shared_addresses(hosts: &[Host], consequence: &str) {
 /// Raises the soft limit of open files to the hard one: each connection is a descriptor, and a
 /// thousand hosts are more than the usual soft limit.
 pub(crate) fn allow_descriptors() {
-    // Where the system refuses that, the connections beyond the limit fail with an error of their
-    // own.
+    // If the system refuses that, connections beyond the limit fail with errors of their own.
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
         let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }

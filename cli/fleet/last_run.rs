@@ -1,5 +1,4 @@
-//! The last run on many hosts: what became of each, kept for `labsh last` and for targets such as
-//! `@last:failed`.
+//! Records the last run on many hosts, for `labsh last` and for targets such as `@last:failed`.
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder};
@@ -17,42 +16,42 @@ use serde::{Deserialize, Serialize};
 use crate::console::note;
 use crate::fleet::report::{self, HostReport, State};
 
-/// What may stand behind `@last:`, apart from `failed`, which is everything but `ok`.
+/// The outcomes that may follow `@last:`, besides `failed`, which is every outcome but `ok`.
 const OUTCOMES: [&str; 8] =
     ["ok", "exited", "signaled", "timed-out", "not-begun", "refused", "unreachable", "lost"];
 
-/// A run of many hosts. One host alone leaves it as it is: whoever looks into one that failed wants
-/// to retry the rest.
+/// A run on many hosts. A run on a single host does not replace it: after looking into one failed
+/// host, users still want to retry the rest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Last {
-    /// When it was over, as RFC 3339 has it.
+    /// When the run ended (RFC 3339).
     pub(crate) when: String,
-    /// The command, as a person would type it.
+    /// The command, in shell syntax.
     pub(crate) command: String,
     /// The closing lines of the run.
     pub(crate) summary: Vec<String>,
-    /// Each host's end: `outcome`, and what belongs to it.
+    /// Each host's outcome, by name.
     pub(crate) hosts: BTreeMap<String, Outcome>,
 }
 
-/// One host's end.
+/// One host's outcome.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Outcome {
-    /// One of a few words.
+    /// One of [`OUTCOMES`].
     pub(crate) outcome: String,
-    /// The rest, for programs.
+    /// Further fields, for programs.
     #[serde(flatten)]
     pub(crate) more: serde_json::Map<String, serde_json::Value>,
 }
 
 impl Last {
-    /// Replaces the run that is kept: a reader sees the old one or this one, nobody else sees any.
+    /// Replaces the recorded run atomically, in a file that only this user can read.
     pub(crate) fn save(&self) -> anyhow::Result<()> {
         let path = path()?;
         let directory = path.parent().context("there is no place for it")?;
         let written =
             DirBuilder::new().recursive(true).mode(0o700).create(directory).and_then(|()| {
-                // Made with mode 0600.
+                // NamedTempFile creates it with mode 0600.
                 let mut file = tempfile::NamedTempFile::new_in(directory)?;
                 serde_json::to_writer(&mut file, self)?;
                 file.write_all(b"\n")?;
@@ -61,7 +60,7 @@ impl Last {
         written.with_context(|| format!("cannot write {}", path.display()))
     }
 
-    /// Reads the run that is kept.
+    /// Reads the recorded run.
     pub(crate) fn load() -> anyhow::Result<Self> {
         let path = path()?;
         let text = match fs::read_to_string(&path) {
@@ -76,7 +75,7 @@ impl Last {
         })
     }
 
-    /// The hosts with this outcome, a line each; all of them for no word at all.
+    /// Returns the hosts with this outcome, one a line; all hosts without an outcome.
     fn hosts(&self, word: Option<&str>) -> Result<String, String> {
         if let Some(word) = word.filter(|word| *word != "failed" && !OUTCOMES.contains(word)) {
             return Err(format!(
@@ -95,8 +94,7 @@ impl Last {
     }
 }
 
-/// Groups, and the hosts of the last run among them: `@last`, `@last:failed`, `@last:unreachable`
-/// and so on.
+/// Adds groups of the last run to other groups: `@last`, `@last:failed`, `@last:unreachable` …
 pub(crate) struct WithLast<'a, G>(pub(crate) &'a G);
 
 impl<G: Groups> Groups for WithLast<'_, G> {
@@ -122,7 +120,7 @@ impl<G: Groups> Groups for WithLast<'_, G> {
     }
 }
 
-/// Keeps this run for the next one, which may have its hosts for a target.
+/// Records this run as the last one. A failure is reported and does not change the exit status.
 pub(crate) fn keep_as_last(
     hosts: &[HostReport],
     program: &Program,

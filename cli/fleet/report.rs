@@ -1,4 +1,4 @@
-//! What became of the hosts of a run: each one's end in a word, and all of them in a few lines.
+//! The outcome of each host of a run, in a word, and of all hosts, in a few lines.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,13 +14,13 @@ use crate::remote::outcome;
 #[derive(Debug, Clone)]
 pub(crate) struct HostReport {
     pub(crate) name: String,
-    /// Where it is, as it stands in errors.
+    /// Its address, as it appears in errors.
     pub(crate) address: String,
     pub(crate) state: State,
 }
 
 impl HostReport {
-    /// A host whose turn has not come yet.
+    /// Returns the report of a host whose turn has not come.
     pub(crate) fn waiting(host: &Host) -> Self {
         Self {
             name: host.name.clone(),
@@ -32,15 +32,15 @@ impl HostReport {
 
 #[derive(Debug, Clone)]
 pub(crate) enum State {
-    /// Its turn has not come yet.
+    /// The turn of the host has not come.
     Waiting,
-    /// It is being connected to, or its command runs.
+    /// The connection is being opened, or the command runs.
     Running(std::time::Instant),
-    /// It is over, after so long.
+    /// The host has finished, after this time.
     Over(End, Duration),
 }
 
-/// Ends that count as the same, from the least worrying to the most.
+/// Outcomes by severity, from success to the worst. Equal ones are reported together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
     Ok,
@@ -69,7 +69,7 @@ impl Kind {
         }
     }
 
-    /// The exit status of a run in which this is the worst end.
+    /// Returns the exit status of a run in which this is the worst outcome.
     pub(crate) fn exit_status(self) -> u8 {
         match self {
             Kind::Ok => 0,
@@ -79,7 +79,7 @@ impl Kind {
         }
     }
 
-    /// For programs: one of a few words.
+    /// Returns the word of the outcome in JSON.
     pub(crate) fn word(self) -> &'static str {
         match self {
             Kind::Ok => "ok",
@@ -107,7 +107,7 @@ impl Kind {
     }
 }
 
-/// Why an end is what it is, and what to do next; nothing where the number says it all.
+/// Returns the cause of a failure and what to do next; none if the exit status says it all.
 pub(crate) fn reason(end: &End, program: &Program) -> Option<String> {
     match end {
         End::Ended(_) | End::NotBegun => None,
@@ -117,7 +117,7 @@ pub(crate) fn reason(end: &End, program: &Program) -> Option<String> {
     }
 }
 
-/// One host's end.
+/// Returns the fields of one host's outcome in JSON.
 pub(crate) fn json_of_end(end: &End, program: &Program, took: Duration) -> Map<String, Value> {
     let mut fields = Map::new();
     fields.insert("outcome".to_owned(), Kind::of(end).word().into());
@@ -135,9 +135,8 @@ pub(crate) fn json_of_end(end: &End, program: &Program, took: Duration) -> Map<S
     fields
 }
 
-/// The exit status of a run, by the worst class of end: 255 where a host could not be reached or
-/// was lost, 125 where one refused or was not begun, 1 where a command did not succeed, 0 where all
-/// did.
+/// Returns the exit status of a run: 255 if a host was unreachable or lost, else 125 if one refused
+/// or was not begun, else 1 if a command failed, else 0.
 pub(crate) fn exit_status(hosts: &[HostReport]) -> u8 {
     hosts
         .iter()
@@ -149,7 +148,7 @@ pub(crate) fn exit_status(hosts: &[HostReport]) -> u8 {
         .unwrap_or(0)
 }
 
-/// The highest status of any host, each as `labsh run` would give it for that host alone.
+/// Returns the highest exit status of any host, each as `labsh run` gives it for that host alone.
 pub(crate) fn highest_status(hosts: &[HostReport]) -> u8 {
     let of = |host: &HostReport| match &host.state {
         State::Over(End::Ended(status), _) => outcome::status_of(status),
@@ -162,25 +161,25 @@ pub(crate) fn highest_status(hosts: &[HostReport]) -> u8 {
     hosts.iter().map(of).max().unwrap_or(0)
 }
 
-/// Hosts by how they failed and why, each with the reason in its own words.
+/// Failed hosts, grouped by outcome and cause.
 #[derive(Debug, Default)]
 pub(crate) struct Failures<'a>(BTreeMap<Failure, Vec<Failed<'a>>>);
 
-/// How, and why in words that are the same for all.
+/// The outcome, and the cause without names and addresses, so that it is equal for many hosts.
 type Failure = (Kind, Option<String>);
 
-/// A host, and why in its own words.
+/// The name of a host, and the cause in full.
 type Failed<'a> = (&'a str, Option<String>);
 
 impl<'a> Failures<'a> {
     pub(crate) fn add(&mut self, name: &'a str, address: &str, end: &End, program: &Program) {
         let why = reason(end, program);
-        // The same reason on many hosts differs by their names and addresses only.
+        // The same cause on many hosts differs only by their names and addresses.
         let alike = why.as_ref().map(|why| anonymous(&anonymous(why, address), name));
         self.0.entry((Kind::of(end), alike)).or_default().push((name, why));
     }
 
-    /// A line for each way of failing, which has the name that `text` gives it.
+    /// Returns a line for each group; `text` names its outcome.
     pub(crate) fn lines(self, text: impl Fn(Kind) -> String) -> Vec<String> {
         let line = |((kind, alike), mut hosts): (Failure, Vec<Failed<'_>>)| {
             let (count, why) = match &mut hosts[..] {
@@ -195,13 +194,14 @@ impl<'a> Failures<'a> {
     }
 }
 
-/// How times are spread, in parentheses; nothing for a single one.
+/// Returns the median, the 95th percentile and the slowest time, in parentheses; an empty text for
+/// fewer than two.
 pub(crate) fn spread(times: &mut [(Duration, &str)]) -> String {
     times.sort();
     let Some((slowest, name)) = times.last().filter(|_| times.len() > 1) else {
         return String::new();
     };
-    // At least so many of a hundred took no longer.
+    // The nearest-rank method: at least `percent` of a hundred took no longer.
     let at = |percent: usize| seconds(times[(times.len() * percent).div_ceil(100) - 1].0);
     format!(
         " (half within {}, 95 % within {}, slowest {name}: {})",
@@ -211,12 +211,13 @@ pub(crate) fn spread(times: &mut [(Duration, &str)]) -> String {
     )
 }
 
-/// The closing lines: how many succeeded and how long it took, then a line for each way of failing.
+/// Returns the closing lines of a run: how many hosts succeeded and the time it took, then a line
+/// for each kind of failure.
 pub(crate) fn summary(hosts: &[HostReport], program: &Program, took: Duration) -> Vec<String> {
     summary_of(hosts, program, took, Kind::text)
 }
 
-/// The same, with words of its own for each way of failing.
+/// Returns the closing lines of a run; `text` names each kind of failure.
 pub(crate) fn summary_of(
     hosts: &[HostReport],
     program: &Program,
@@ -243,7 +244,7 @@ pub(crate) fn summary_of(
     lines
 }
 
-/// A reason without the name of whom it speaks, where that stands as a word of its own.
+/// Replaces the name of a host in a text by HOST, where it is a word of its own.
 pub(crate) fn anonymous(text: &str, name: &str) -> String {
     let part_of_name = |c: char| c.is_alphanumeric() || c == '-' || c == '_';
     let (mut out, mut rest) = (String::new(), text);
@@ -257,7 +258,7 @@ pub(crate) fn anonymous(text: &str, name: &str) -> String {
     out + rest
 }
 
-/// A time as a person would say it.
+/// Formats a time with a precision that suits its size.
 pub(crate) fn seconds(time: Duration) -> String {
     let seconds = time.as_secs_f64();
     match seconds {
@@ -274,14 +275,14 @@ mod tests {
 
     #[test]
     fn ninety_five_of_a_hundred_are_no_fewer() {
-        let told = |count: u64| {
+        let spread_of = |count: u64| {
             let mut times: Vec<_> =
                 (1..=count).map(|time| (Duration::from_secs(time), "h")).collect();
             spread(&mut times)
         };
-        assert_eq!(told(1), "");
-        assert_eq!(told(2), " (half within 1.0 s, 95 % within 2.0 s, slowest h: 2.0 s)");
-        assert_eq!(told(3), " (half within 2.0 s, 95 % within 3.0 s, slowest h: 3.0 s)");
-        assert_eq!(told(40), " (half within 20 s, 95 % within 38 s, slowest h: 40 s)");
+        assert_eq!(spread_of(1), "");
+        assert_eq!(spread_of(2), " (half within 1.0 s, 95 % within 2.0 s, slowest h: 2.0 s)");
+        assert_eq!(spread_of(3), " (half within 2.0 s, 95 % within 3.0 s, slowest h: 3.0 s)");
+        assert_eq!(spread_of(40), " (half within 20 s, 95 % within 38 s, slowest h: 40 s)");
     }
 }

@@ -1,5 +1,4 @@
-//! Our stdout and stderr, and the line at the bottom of a terminal that shows how far the run has
-//! come.
+//! Writes to stdout and stderr, and draws the progress line at the bottom of the terminal.
 
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::os::fd::AsFd;
@@ -13,25 +12,25 @@ use unicode_width::UnicodeWidthChar;
 
 use crate::fleet::report::{HostReport, Kind, State, seconds};
 
-/// How often the progress line is drawn again where nothing happens.
+/// How often the progress line is drawn again while nothing happens.
 pub(crate) const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
-/// The progress line is drawn no more often than this.
-const REDRAW: Duration = Duration::from_millis(100);
+/// The minimum time between two drawings of the progress line.
+const MIN_REDRAW_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Removes the line at the bottom, of which a window made narrower may have made several.
+/// Clears the progress line, which a narrower window may have broken into several rows.
 pub(crate) const CLEAR: &str = "\r\x1b[J";
 
-/// What draws a text as the line at the bottom. The cursor goes back to its beginning: where a
-/// window made narrower breaks the line, the cursor stays there, so that all of it can be removed.
-/// Meanwhile the terminal does not begin new lines by itself (DECAWM): the window may have become
-/// narrower on the way there.
+/// Returns the control sequences that draw a text as the progress line. The cursor returns to its
+/// first column: if a narrower window breaks the line, the cursor stays at its start, so that all
+/// rows can be cleared. Automatic line wrap (DECAWM) is off meanwhile, because the window may
+/// already be narrower.
 pub(crate) fn bottom_line(text: String) -> String {
     format!("{CLEAR}\x1b[?7l{text}\x1b[?7h\r")
 }
 
 fn is_pipe(stream: impl AsFd) -> bool {
-    // What cannot be asked about is no pipe.
+    // A descriptor that fstat(2) refuses is no pipe.
     fstat(stream)
         .is_ok_and(|stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFIFO)
 }
@@ -40,7 +39,7 @@ pub(crate) struct Screen {
     stdout: BufWriter<io::Stdout>,
     stdout_is_terminal: bool,
     stderr_is_terminal: bool,
-    /// Whether what goes to stdout is coloured.
+    /// Whether stdout is coloured.
     pub(crate) colour: bool,
     progress: bool,
     shown: bool,
@@ -48,9 +47,8 @@ pub(crate) struct Screen {
 }
 
 impl Screen {
-    /// The progress line is for a terminal on stderr only, and only if it is wanted. Where stdout
-    /// is a pipe, whoever reads it may well write to the same terminal (`| head`, `| less`), in the
-    /// middle of that line.
+    /// Opens stdout and stderr. The progress line needs a terminal on stderr. It is not drawn if
+    /// stdout is a pipe, because its reader (`head`, `less`) may write to the same terminal.
     pub(crate) fn new(progress: bool) -> Self {
         let (stdout, stderr) = (io::stdout().is_terminal(), io::stderr().is_terminal());
         Self {
@@ -64,8 +62,8 @@ impl Screen {
         }
     }
 
-    /// Writes to one of the two; tells whether that is a terminal, which must not be steered by
-    /// what hosts say.
+    /// Writes to one of the two streams. `write` gets whether that is a terminal, on which output
+    /// of hosts must be escaped.
     pub(crate) fn write(
         &mut self,
         stream: Stream,
@@ -77,25 +75,25 @@ impl Screen {
         if stream != Stream::Stderr {
             return write(&mut self.stdout, self.stdout_is_terminal);
         }
-        // What was written before it should be seen before it.
+        // Keeps the order of both streams on a common terminal.
         self.stdout.flush()?;
         let mut stderr = BufWriter::new(io::stderr());
-        // A closed stderr leaves nobody to tell.
+        // A closed stderr cannot be reported anywhere.
         let _ = write(&mut stderr, self.stderr_is_terminal).and_then(|()| stderr.flush());
         Ok(())
     }
 
-    /// Says a line of our own on stderr.
+    /// Writes a line of labsh's own to stderr.
     pub(crate) fn note(&mut self, text: &str) -> io::Result<()> {
         self.write(Stream::Stderr, |out, _| writeln!(out, "labsh: {}", escape(text)))
     }
 
-    /// Lets everything be seen that was written, and the progress line below it.
+    /// Flushes stdout and draws the progress line of the run.
     pub(crate) fn settle(&mut self, hosts: &[HostReport]) -> io::Result<()> {
         self.settle_on(|| progress(hosts))
     }
 
-    /// The same with a progress line of the caller's, already safe for a terminal.
+    /// Flushes stdout and draws a progress line, which the caller has escaped.
     pub(crate) fn settle_on(&mut self, progress: impl FnOnce() -> String) -> io::Result<()> {
         self.stdout.flush()?;
         if self.progress && (!self.shown || self.due()) {
@@ -110,13 +108,12 @@ impl Screen {
         Ok(())
     }
 
-    /// Whether the progress line was last drawn long enough ago to be drawn in the middle of a
-    /// flood.
+    /// Whether the progress line may be drawn again while output keeps coming.
     pub(crate) fn due(&self) -> bool {
-        self.progress && self.drawn.is_none_or(|drawn| drawn.elapsed() >= REDRAW)
+        self.progress && self.drawn.is_none_or(|drawn| drawn.elapsed() >= MIN_REDRAW_INTERVAL)
     }
 
-    /// Removes the progress line for good.
+    /// Removes the progress line and draws no other.
     pub(crate) fn finish(&mut self) -> io::Result<()> {
         self.clear();
         self.progress = false;
@@ -132,12 +129,12 @@ impl Screen {
     }
 }
 
-/// Whether colours are wanted on a terminal: its user has not said NO_COLOR.
+/// Whether a terminal may be coloured: NO_COLOR is not set (https://no-color.org).
 pub(crate) fn colours() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-/// How far it has come: `37/40 done, 1 failed, 2 running, lab07 for 12 s`.
+/// Returns the progress line: `37/40 done, 1 failed, 2 running, lab07 for 12 s`.
 fn progress(hosts: &[HostReport]) -> String {
     let (mut done, mut failed, mut running) = (0, 0, 0);
     let mut slowest: Option<(Instant, &str)> = None;
@@ -166,18 +163,18 @@ fn progress(hosts: &[HostReport]) -> String {
     text
 }
 
-/// Who has not ended yet, folded.
+/// Returns the hosts that are still running.
 pub(crate) fn still_running(hosts: &[HostReport]) -> NodeSet {
     let running = hosts.iter().filter(|host| matches!(host.state, State::Running(_)));
     running.map(|host| host.name.as_str()).collect()
 }
 
-/// How wide the terminal on stderr is.
+/// Returns the width of the terminal on stderr, in columns.
 pub(crate) fn columns() -> usize {
     terminal_size::terminal_size_of(io::stderr()).map_or(80, |(width, _)| width.0.max(20).into())
 }
 
-/// As much of a text as fits.
+/// Cuts a text to a width in columns.
 pub(crate) fn cut(text: &str, columns: usize) -> String {
     let mut width = 0;
     text.chars()

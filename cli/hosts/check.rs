@@ -24,7 +24,7 @@ use crate::fleet::screen::{PROGRESS_INTERVAL, Screen};
 use crate::hosts::{Which, shown};
 
 /// Answers on their way to stdout.
-const ANSWERS: usize = 64;
+const MAX_PENDING_ANSWERS: usize = 64;
 
 /// What could not be written to, where something could not be written.
 const STDOUT: &str = "cannot write to standard output";
@@ -63,7 +63,7 @@ pub(crate) fn execute(options: CheckOptions) -> anyhow::Result<ExitCode> {
 }
 
 async fn ask(hosts: &[Host], options: &CheckOptions) -> anyhow::Result<u8> {
-    let (sender, mut answers) = mpsc::channel(ANSWERS);
+    let (sender, mut answers) = mpsc::channel(MAX_PENDING_ANSWERS);
     let asking = tokio::spawn(check(hosts.to_vec(), options.connecting as usize, sender));
     let mut report = Report::new(hosts, options.json);
     loop {

@@ -53,13 +53,13 @@ pub(crate) struct LessonOptions {
 }
 
 /// Most that a lesson reads at once; more would show nothing more.
-const MOST_READ: usize = 1 << 20;
+const MAX_READ_SIZE: usize = 1 << 20;
 
 /// Most that a small message may have.
-const MOST_SMALL: usize = 4096;
+const MAX_MESSAGE_SIZE: usize = 4096;
 
 /// Longer than any line that one would project; a lesson's server takes it with one read.
-const LONGEST_COMMAND: usize = 1000;
+const MAX_COMMAND_LENGTH: usize = 1000;
 
 /// A parser of one of these words, which completions offer.
 fn one_of<T, const N: usize>(words: [&'static str; N]) -> impl TypedValueParser<Value = T>
@@ -72,7 +72,7 @@ where
 fn read_size(text: &str) -> Result<NonZeroUsize, String> {
     bounded(
         text,
-        MOST_READ,
+        MAX_READ_SIZE,
         "a read of 0 bytes returns 0, which looks like the end of the connection",
     )
 }
@@ -80,7 +80,7 @@ fn read_size(text: &str) -> Result<NonZeroUsize, String> {
 fn message_size(text: &str) -> Result<NonZeroUsize, String> {
     bounded(
         text,
-        MOST_SMALL,
+        MAX_MESSAGE_SIZE,
         "an empty message puts nothing on the wire; `labsh lesson loop` shows that one",
     )
 }
@@ -101,9 +101,9 @@ fn command_line(text: &str) -> Result<String, String> {
             "it is empty; write a command that prints something, such as 'seq 5000'".to_owned()
         );
     }
-    if text.contains('\n') || text.len() > LONGEST_COMMAND {
+    if text.contains('\n') || text.len() > MAX_COMMAND_LENGTH {
         return Err(format!(
-            "it is not one line of at most {LONGEST_COMMAND} bytes; put it into a script"
+            "it is not one line of at most {MAX_COMMAND_LENGTH} bytes; put it into a script"
         ));
     }
     Ok(text.to_owned())

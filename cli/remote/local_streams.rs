@@ -18,10 +18,10 @@ use tokio::task::yield_now;
 use crate::remote::own_terminal::OwnTerminal;
 
 /// The most that is read from stdin at once, in bytes.
-const CHUNK: usize = 64 << 10;
+const MAX_READ: usize = 64 << 10;
 
 /// The most that is written to a terminal at once, in bytes.
-const AT_ONCE: usize = 8 << 10;
+const MAX_TERMINAL_WRITE: usize = 8 << 10;
 
 /// One of the two outputs.
 pub(crate) trait Output: Send + 'static {
@@ -157,7 +157,7 @@ async fn show(
 ) -> io::Result<()> {
     let mut next = Some(first);
     while let Some(bytes) = next {
-        for piece in bytes.chunks(AT_ONCE) {
+        for piece in bytes.chunks(MAX_TERMINAL_WRITE) {
             let mut rest = piece;
             while !rest.is_empty() {
                 let written = activity.during_wait(terminal.write(rest)).await?;
@@ -183,7 +183,7 @@ pub(crate) fn read_in(mut to: ChildStdin) -> io::Result<oneshot::Receiver<io::Er
         let stdin = io::stdin();
         let mut buffer = BytesMut::new();
         loop {
-            buffer.resize(CHUNK, 0);
+            buffer.resize(MAX_READ, 0);
             match nix::unistd::read(stdin.as_fd(), &mut buffer) {
                 Ok(0) => return,
                 Ok(count) => {

@@ -11,14 +11,13 @@ use labsh_client::{CommandError, ConnectError, ExitStatus};
 use labsh_proto::message::{BadCommand, Program, Refuse, RefuseCode};
 use serde_json::{Map, Value, json};
 
-use crate::console::{REFUSED, note};
+use crate::console::{CONNECTION_FAILED, REFUSED, note};
 use crate::flags::CommandOptions;
 
 const TIMED_OUT: u8 = 124;
 const NOT_EXECUTABLE: u8 = 126;
 const NOT_FOUND: u8 = 127;
-const SIGNAL: u8 = 128;
-const CONNECTION: u8 = 255;
+const SIGNAL_BASE: u8 = 128;
 
 /// Everything that is known about a command's end.
 #[derive(Debug)]
@@ -49,8 +48,10 @@ impl Outcome {
             Outcome::Ended(status) => status_of(status),
             Outcome::Failed(error) => exit_status(error),
             // An escape is 255, as with ssh.
-            Outcome::NotWritten { .. } | Outcome::NotRead { .. } | Outcome::Escaped => CONNECTION,
-            Outcome::Left { signal } => SIGNAL + signal,
+            Outcome::NotWritten { .. } | Outcome::NotRead { .. } | Outcome::Escaped => {
+                CONNECTION_FAILED
+            }
+            Outcome::Left { signal } => SIGNAL_BASE + signal,
         }
     }
 
@@ -60,7 +61,7 @@ impl Outcome {
             Outcome::Ended(status) if status.signal().is_some() => "signaled",
             Outcome::Ended(_) => "exited",
             Outcome::Failed(CommandError::Incomplete { .. }) => "incomplete",
-            Outcome::Failed(error) if exit_status(error) == CONNECTION => "connection",
+            Outcome::Failed(error) if exit_status(error) == CONNECTION_FAILED => "connection",
             Outcome::Failed(_) => "refused",
             Outcome::NotWritten { .. } => "not-written",
             Outcome::NotRead { .. } => "not-read",
@@ -180,7 +181,7 @@ pub(crate) fn status_of(status: &ExitStatus) -> u8 {
     match (status.code(), status.signal()) {
         _ if status.timed_out() => TIMED_OUT,
         (Some(code), _) => code,
-        (_, signal) => SIGNAL.saturating_add(signal.unwrap_or(0)),
+        (_, signal) => SIGNAL_BASE.saturating_add(signal.unwrap_or(0)),
     }
 }
 
@@ -196,7 +197,7 @@ pub(crate) fn exit_status(error: &CommandError) -> u8 {
         CommandError::Connect(_)
         | CommandError::Lost(_)
         | CommandError::Input(_)
-        | CommandError::Incomplete { .. } => CONNECTION,
+        | CommandError::Incomplete { .. } => CONNECTION_FAILED,
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::io::unix::AsyncFd;
 
 /// The major number of those devices that are another terminal for each who opens them: tty(4),
 /// console(4), and the ptmx of pts(4), which makes a new one each time.
-const ALTERNATE: u64 = 5;
+const TTYAUX_MAJOR: u64 = 5;
 
 /// Reads and writes wait in the runtime, so that a key and its echo are not handed from thread to
 /// thread on their way.
@@ -36,7 +36,7 @@ impl OwnTerminal {
             return None;
         }
         let kind = fstat(given.as_fd()).ok()?.st_rdev;
-        if major(kind) == ALTERNATE {
+        if major(kind) == TTYAUX_MAJOR {
             return None;
         }
         // The link leads to the terminal itself, whatever its name is or is no more

@@ -29,7 +29,7 @@ use crate::run::options::ManyOptions;
 /// The context of an error when stdout cannot be written.
 const STDOUT: &str = "cannot write to standard output";
 
-/// What is done with what the hosts write.
+/// What happens to the output of the hosts.
 pub(super) enum OutputForm {
     Lines(Lines),
     Gather(Gather),
@@ -73,23 +73,23 @@ impl OutputForm {
     }
 }
 
-/// What the run has come to, and where it is shown.
+/// The state of a run, and where it is shown.
 pub(super) struct RunDisplay {
     pub(super) screen: Screen,
     pub(super) form: OutputForm,
     pub(super) hosts: Vec<HostReport>,
     pub(super) program: Program,
-    /// Whether the summary is for programs.
+    /// Whether the summary is JSON.
     pub(super) json: bool,
     pub(super) began: Instant,
-    /// Whether it becomes the last run.
+    /// Whether it is recorded as the last run.
     pub(super) keep: bool,
-    /// Why the output is not complete, if it is not.
+    /// Why the output is incomplete, if it is.
     pub(super) unwritten: Option<anyhow::Error>,
 }
 
 impl RunDisplay {
-    /// Takes events until there are no more. What cannot be written ends the run.
+    /// Handles events until the run ends. An error in writing stops the run.
     pub(super) fn follow(
         mut self,
         runtime: &Handle,
@@ -123,7 +123,7 @@ impl RunDisplay {
         }
     }
 
-    /// Output that is not complete must not go on as if it were: the run is left.
+    /// Notes an error in writing and stops the run: incomplete output must not look complete.
     fn note_unwritten(&mut self, written: anyhow::Result<()>, stop: &watch::Sender<StopLevel>) {
         if let Err(error) = written {
             self.unwritten.get_or_insert(error);
@@ -180,7 +180,7 @@ impl RunDisplay {
         ))
     }
 
-    /// Shows what had to wait for the last host, and the summary.
+    /// Shows the output that waits for the last host, and the summary.
     pub(super) fn finish(&mut self, status_fd: Option<RawFd>) -> anyhow::Result<()> {
         let took = self.began.elapsed();
         let summary = json::summary(&self.hosts, &self.program, took);
@@ -224,7 +224,7 @@ impl RunDisplay {
     }
 }
 
-/// The command as a person would type it.
+/// Returns the command in shell syntax.
 pub(super) fn typed(program: &Program) -> String {
     let word = |word: &Vec<u8>| shell_word(&String::from_utf8_lossy(word)).into_owned();
     match program {

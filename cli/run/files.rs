@@ -1,4 +1,4 @@
-//! A file for each host and stream, byte for byte what was written there.
+//! Writes the output of each host to two files, byte for byte.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -15,8 +15,8 @@ pub(super) struct Files {
 }
 
 impl Files {
-    /// Makes the directory, and an empty stdout file for each host, so that one that wrote nothing
-    /// is seen as well.
+    /// Creates the directory and an empty stdout file for each host, so that a host without output
+    /// has a file as well.
     pub(super) fn new(directory: &Path, names: &[String]) -> anyhow::Result<Self> {
         let shown = directory.display();
         fs::create_dir_all(directory).with_context(|| {
@@ -48,7 +48,7 @@ impl Files {
 
     pub(super) fn output(&self, host: usize, stream: Stream, bytes: &Bytes) -> anyhow::Result<()> {
         let path = self.path(host, stream);
-        // Opened each time: a thousand hosts have more files than a process may hold open.
+        // Opened for each piece: a thousand hosts have more files than a process may hold open.
         File::options()
             .append(true)
             .create(true)
@@ -64,7 +64,7 @@ impl Files {
     }
 }
 
-/// A leftover of an earlier run would look like this run's.
+/// Removes the file of an earlier run.
 fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -72,7 +72,7 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// A host's name as a file's name: no slash, no leading dot.
+/// Returns a host's name as the name of a file: without slashes and leading dots.
 fn file_name(name: &str) -> String {
     let name: String =
         name.chars().map(|c| if c == '/' || c.is_control() { '_' } else { c }).collect();

@@ -1,4 +1,4 @@
-//! Hosts with the same output, together: kept once, however many hosts wrote it.
+//! Gathers the output of hosts and shows equal outputs once. Equal pieces are stored once.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -13,21 +13,21 @@ use labsh_proto::message::Stream;
 use crate::fleet::report::{HostReport, Kind, State};
 use crate::fleet::screen::Screen;
 
-/// Output is kept in pieces of this size, in bytes; equal pieces are kept once.
-const PIECE: usize = 16 << 10;
+/// The size of a piece of output, in bytes.
+const PIECE_SIZE: usize = 16 << 10;
 
-/// The most that is kept, in bytes of different pieces, and the most of one output, which is put
-/// together to be shown: a host that never stops writing must not fill the memory.
-const MOST: usize = 1 << 30;
+/// The maximum size of all different pieces, and of one output that is shown, in bytes. It bounds
+/// the memory that a host without end of output can take.
+const MAX_GATHERED: usize = 1 << 30;
 
-/// A difference is looked for this long; then a longer one, which is right as well, has to do.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// The maximum time for computing a difference; after it, a longer but correct one is used.
+const DIFF_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// All pieces that there are, and what each host has written of them.
+/// All different pieces, and the pieces of each host's output.
 pub(super) struct Gather {
     pieces: HashMap<Arc<[u8]>, ()>,
     hosts: Vec<[Text; 2]>,
-    /// In pieces.
+    /// By index into the pieces.
     most: usize,
 }
 
@@ -52,12 +52,12 @@ impl Text {
 impl Gather {
     pub(super) fn new(hosts: usize) -> Self {
         let hosts = (0..hosts).map(|_| Default::default()).collect();
-        Self { pieces: HashMap::new(), hosts, most: MOST / PIECE }
+        Self { pieces: HashMap::new(), hosts, most: MAX_GATHERED / PIECE_SIZE }
     }
 
     /// # Errors
     ///
-    /// Where the outputs are more than may be kept.
+    /// When the outputs exceed the limit.
     pub(super) fn output(
         &mut self,
         host: usize,
@@ -67,10 +67,10 @@ impl Gather {
         let text = &mut self.hosts[host][usize::from(stream == Stream::Stderr)];
         let mut bytes = &bytes[..];
         while !bytes.is_empty() {
-            let (now, later) = bytes.split_at(bytes.len().min(PIECE - text.rest.len()));
+            let (now, later) = bytes.split_at(bytes.len().min(PIECE_SIZE - text.rest.len()));
             text.rest.extend_from_slice(now);
             bytes = later;
-            if text.rest.len() == PIECE {
+            if text.rest.len() == PIECE_SIZE {
                 let known =
                     self.pieces.get_key_value(&text.rest[..]).map(|(piece, ())| piece.clone());
                 let piece = known.unwrap_or_else(|| {
@@ -91,7 +91,7 @@ impl Gather {
         Ok(())
     }
 
-    /// The groups, the largest first.
+    /// Returns the groups of hosts with equal output, the largest first.
     fn groups(&self, reports: &[HostReport]) -> Vec<(&[Text; 2], Option<Kind>, NodeSet)> {
         let mut groups: BTreeMap<(Option<Kind>, &[Text; 2]), Vec<&str>> = BTreeMap::new();
         for (texts, report) in self.hosts.iter().zip(reports) {
@@ -110,7 +110,7 @@ impl Gather {
         groups
     }
 
-    /// Every group with its hosts above it, and their number.
+    /// Shows each group: its hosts and their number, then the output.
     pub(super) fn show(&self, screen: &mut Screen, reports: &[HostReport]) -> io::Result<()> {
         for (texts, kind, set) in self.groups(reports) {
             heading(screen, &set, kind)?;
@@ -120,7 +120,7 @@ impl Gather {
         Ok(())
     }
 
-    /// The largest group, and how each of the others differs from it.
+    /// Shows the largest group, and the differences of each other group from it.
     pub(super) fn show_differences(
         &self,
         screen: &mut Screen,
@@ -138,7 +138,7 @@ impl Gather {
             let theirs = texts[0].bytes();
             let theirs = String::from_utf8_lossy(&theirs);
             let difference =
-                similar::TextDiff::configure().timeout(PATIENCE).diff_lines(&*common, &*theirs);
+                similar::TextDiff::configure().timeout(DIFF_TIMEOUT).diff_lines(&*common, &*theirs);
             let text =
                 difference.unified_diff().context_radius(2).missing_newline_hint(false).to_string();
             body(screen, Stream::Stdout, text.as_bytes())?;
@@ -158,8 +158,8 @@ fn heading(screen: &mut Screen, set: &NodeSet, kind: Option<Kind>) -> io::Result
     })
 }
 
-/// What they wrote to stderr, with a heading of its own: the two streams may go to different
-/// places.
+/// Shows what the hosts wrote to stderr, with a heading, because the two streams may go to
+/// different places.
 fn errors(screen: &mut Screen, set: &NodeSet, text: &Text) -> io::Result<()> {
     if text.is_empty() {
         return Ok(());
@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     fn neither_many_different_outputs_nor_a_long_one_of_equal_pieces_fills_the_memory() {
-        let piece = |byte: u8| Bytes::from(vec![byte; PIECE]);
+        let piece = |byte: u8| Bytes::from(vec![byte; PIECE_SIZE]);
         let gathered = |pieces: [(usize, u8); 3]| {
             let mut gather = Gather { most: 2, ..Gather::new(2) };
             pieces.map(|(host, byte)| gather.output(host, Stream::Stdout, &piece(byte)).is_ok())

@@ -1,4 +1,4 @@
-//! For programs: a line of JSON for each event, or one for the whole run.
+//! Prints JSON: a line for each event, or one for the whole run.
 
 use std::io;
 use std::time::Duration;
@@ -16,10 +16,10 @@ pub(super) fn started(screen: &mut Screen, host: &str) -> io::Result<()> {
     line(screen, &json!({ "event": "started", "host": host }))
 }
 
-/// A line for each piece of output and each end.
+/// A line for each piece of output and each end of a host.
 pub(super) struct Events {
-    /// Of each host's stdout and stderr, a character that has not come whole yet: at most three
-    /// bytes.
+    /// For each host's stdout and stderr, the incomplete character at the end of the last piece: at
+    /// most three bytes.
     rest: Vec<[Vec<u8>; 2]>,
 }
 
@@ -28,8 +28,8 @@ impl Events {
         Self { rest: (0..hosts).map(|_| Default::default()).collect() }
     }
 
-    /// `index` is the host's place in the list. Output that is no text is given as a list of bytes,
-    /// under another name.
+    /// Prints a piece of output. `index` is the index of the host. Output that is not UTF-8 becomes
+    /// a list of bytes in a field of another name.
     pub(super) fn output(
         &mut self,
         screen: &mut Screen,
@@ -40,7 +40,7 @@ impl Events {
         let rest = &mut self.rest[index][usize::from(stream == Stream::Stderr)];
         let mut piece = std::mem::take(rest);
         piece.extend_from_slice(bytes);
-        // Where the connection cuts has no meaning: it must not make bytes of a text.
+        // A character may arrive in two pieces; it must not be printed as bytes.
         if let Err(error) = str::from_utf8(&piece)
             && error.error_len().is_none()
         {
@@ -82,7 +82,7 @@ fn output(screen: &mut Screen, host: &str, stream: Stream, bytes: &[u8]) -> io::
     line(screen, &Value::Object(fields))
 }
 
-/// The whole run: counts, folded sets, and each host's end.
+/// Returns the summary of a run: counts, folded sets, and the outcome of each host.
 pub(crate) fn summary(hosts: &[HostReport], program: &Program, took: Duration) -> Value {
     let mut sets: std::collections::BTreeMap<&str, Vec<&str>> = std::collections::BTreeMap::new();
     let mut each = Map::new();

@@ -1,4 +1,4 @@
-//! Line by line, each behind the name of its host: whole lines, never mixed inside one.
+//! Prints output line by line after the name of its host; lines are never mixed.
 
 use std::io;
 
@@ -9,18 +9,18 @@ use unicode_width::UnicodeWidthStr;
 
 use crate::fleet::screen::Screen;
 
-/// A line that is longer than this is shown in pieces, in bytes.
-const LONGEST: usize = 64 << 10;
+/// The maximum length of a line in bytes; a longer one is printed in pieces.
+const MAX_LINE: usize = 64 << 10;
 
-/// The colours of the names, as SGR parameters; red is for errors.
+/// The colours of the names, as SGR parameters; red is left to errors.
 const COLOURS: [&str; 5] = ["36", "32", "33", "35", "34"];
 
 pub(super) struct Lines {
     names: Vec<String>,
     width: usize,
-    /// Whether the names are coloured on a terminal.
+    /// Whether names are coloured on a terminal.
     colour: bool,
-    /// What has come of the line that is not whole yet, for stdout and stderr.
+    /// The incomplete last line of each host's stdout and stderr.
     rest: Vec<[BytesMut; 2]>,
 }
 
@@ -43,8 +43,9 @@ impl Lines {
         loop {
             let rest = &mut self.rest[host][which];
             // A line without end must not fill the memory.
-            let end = rest.iter().take(LONGEST).position(|byte| *byte == b'\n').map(|at| at + 1);
-            let Some(end) = end.or((rest.len() > LONGEST).then(|| whole(&rest[..LONGEST]))) else {
+            let end = rest.iter().take(MAX_LINE).position(|byte| *byte == b'\n').map(|at| at + 1);
+            let Some(end) = end.or((rest.len() > MAX_LINE).then(|| whole(&rest[..MAX_LINE])))
+            else {
                 break;
             };
             let line = rest.split_to(end);
@@ -53,7 +54,7 @@ impl Lines {
         Ok(())
     }
 
-    /// What a host has written behind its last line's end.
+    /// Prints the incomplete last lines of a host.
     pub(super) fn over(&mut self, screen: &mut Screen, host: usize) -> io::Result<()> {
         for (at, stream) in [Stream::Stdout, Stream::Stderr].into_iter().enumerate() {
             let line = self.rest[host][at].split();
@@ -82,7 +83,7 @@ impl Lines {
                 write!(out, "{name}:{:blanks$} ", "")?;
             }
             if terminal {
-                // Two hundred hosts share this terminal: none of them may steer it.
+                // The terminal is shared by all hosts, so their control sequences are escaped.
                 out.write_all(escape_line(line).as_bytes())?;
             } else {
                 out.write_all(line)?;
@@ -92,7 +93,7 @@ impl Lines {
     }
 }
 
-/// How much of a piece are whole characters; all of it where it is no text.
+/// Returns how many bytes of a piece are complete characters; all bytes if it is not UTF-8.
 fn whole(piece: &[u8]) -> usize {
     match str::from_utf8(piece) {
         Err(error) if error.error_len().is_none() => error.valid_up_to(),

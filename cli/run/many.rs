@@ -28,13 +28,13 @@ use crate::run::display::{OutputForm, RunDisplay, raise, typed};
 use crate::run::options::ManyOptions;
 use crate::signals::{EndSignal, EndSignals};
 
-/// Events on their way to the screen; each may hold 64 KiB of output.
+/// The maximum number of events that wait for the screen; each may hold 64 KiB of output.
 const MAX_PENDING_EVENTS: usize = 64;
 
-/// The exit status where the output could not be written.
+/// The exit status when output could not be written.
 const NOT_WRITTEN: u8 = 255;
 
-/// Runs it everywhere and returns the exit status that `labsh run --help` documents.
+/// Runs the command on all hosts and returns the exit status that `labsh run --help` documents.
 pub(crate) fn execute(
     targets: &Targets,
     connection: &ConnectionFlags,
@@ -42,7 +42,7 @@ pub(crate) fn execute(
     command: &CommandOptions,
     options: &ManyOptions,
 ) -> anyhow::Result<ExitCode> {
-    // Read once: a file that names a thousand hosts takes a while.
+    // Loaded once: an inventory of a thousand hosts takes time to read.
     let config = Config::load()?;
     let names = names(targets, config.inventory(), &options.exclude, options.pick)?;
     let overrides = ConnectionOverrides { user: command.user.clone(), ..connection.overrides() };
@@ -55,7 +55,7 @@ pub(crate) fn execute(
     let reports = hosts.iter().map(HostReport::waiting).collect();
     let form = OutputForm::new(&texts, command, options)?;
     allow_descriptors();
-    // A terminal is for people: what they type is not meant for two hundred machines.
+    // Keys typed at a terminal are not meant for every host.
     let reads = !command.no_stdin && !io::stdin().is_terminal();
     let stdin = reads.then(|| Broadcast::new(io::stdin())).transpose();
     let fanout_command = FanoutCommand {
@@ -163,7 +163,7 @@ async fn drive(
             (StopLevel::None | StopLevel::Interrupt, EndSignal::Terminate) => {
                 raise(&stop_sender, StopLevel::Terminate);
             }
-            // Only a stdout that takes nothing can hold labsh then.
+            // Only a blocked write to stdout can still hold labsh.
             (StopLevel::Disconnect, _) => std::process::exit(signal.exit_status().into()),
             _ => raise(&stop_sender, StopLevel::Disconnect),
         }

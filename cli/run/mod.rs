@@ -16,7 +16,7 @@ use crate::remote::outcome;
 use crate::remote::words::Targets;
 use crate::run::options::RunOptions;
 
-/// Runs it and returns the exit status that `labsh run --help` documents.
+/// Runs the command and returns the exit status that `labsh run --help` documents.
 pub(super) fn execute(mut options: RunOptions) -> anyhow::Result<ExitCode> {
     let program = options.program();
     outcome::check_status_fd(&options.command)?;

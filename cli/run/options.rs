@@ -38,35 +38,35 @@ pub(crate) fn after_help() -> String {
 /// Run a command on a host
 #[derive(Debug, Clone, Args)]
 pub(crate) struct RunOptions {
-    /// How to get there.
+    /// How to reach the host.
     #[command(flatten)]
     pub connection: ConnectionFlags,
-    /// How it is run.
+    /// How the command runs.
     #[command(flatten)]
     pub command: CommandOptions,
     /// Give the command a terminal, as `labsh shell` does; twice: even if stdin here is none
     #[arg(short = 't', long, action = ArgAction::Count, conflicts_with = "no_stdin")]
     #[arg(help_heading = "Terminal")]
     pub tty: u8,
-    /// How it is joined to ours.
+    /// How its terminal is joined to the local one.
     #[command(flatten)]
     pub terminal: TerminalFlags,
-    /// What many hosts have a use for.
+    /// Options for many hosts.
     #[command(flatten)]
     pub many: ManyOptions,
-    /// Where, and what.
+    /// Where to run what.
     #[command(flatten)]
     pub remote: RemoteCommand,
 }
 
 impl RunOptions {
-    /// What is to be run.
+    /// Returns the command to run.
     pub(crate) fn program(&self) -> Program {
         form(&self.remote.words, self.command.form)
     }
 }
 
-/// How many hosts are gone about, and how their output is shown.
+/// How many hosts run at once, and how their output is shown.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Many hosts")]
 pub(crate) struct ManyOptions {
@@ -89,21 +89,21 @@ pub(crate) struct ManyOptions {
     /// none
     #[arg(long, value_name = "DIR", group = "shape")]
     pub out: Option<PathBuf>,
-    /// At most so many hosts at work at once
+    /// At most this many hosts at work at once
     #[arg(long, value_name = "N", default_value_t = 512,
         value_parser = clap::value_parser!(u32).range(1..))]
     pub parallel: u32,
-    /// At most so many connections being opened at once
+    /// At most this many connections being opened at once
     #[arg(long, value_name = "N", default_value_t = 64,
         value_parser = clap::value_parser!(u32).range(1..))]
     pub connecting: u32,
-    /// Try a connection so many times more; a command is never started twice
+    /// Try a connection this many times more; a command is never started twice
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub retries: u32,
     /// Begin no more hosts once one has failed
     #[arg(long)]
     pub fail_fast: bool,
-    /// So many hosts at once, and no more once one has failed
+    /// This many hosts at once, and no more once one has failed
     #[arg(long, value_name = "N", conflicts_with = "parallel",
         value_parser = clap::value_parser!(u32).range(1..))]
     pub rolling: Option<u32>,
@@ -116,8 +116,8 @@ pub(crate) struct ManyOptions {
 }
 
 impl ManyOptions {
-    /// Whether one host by its plain name is to be gone about as if it were a set, because
-    /// something here asks for what only that can do. The rest holds for one host by itself.
+    /// Whether an option needs the mechanism for many hosts even for a single host. The other
+    /// options hold for one host as well.
     pub(crate) fn concern_one(&self) -> bool {
         let chosen = !self.exclude.is_empty() || self.pick.is_some();
         let shaped = self.gather || self.diff || self.quiet || self.out.is_some();

@@ -34,22 +34,22 @@ pub(crate) fn after_help() -> String {
 #[derive(Debug, Clone, Args)]
 #[command(mut_arg("no_stdin", |arg| arg.hide(true)))]
 pub(super) struct ShellOptions {
-    /// How to get there.
+    /// How to reach the host.
     #[command(flatten)]
     pub connection: ConnectionFlags,
-    /// How it is run.
+    /// How the command runs.
     #[command(flatten)]
     pub command: CommandOptions,
-    /// How its terminal is joined to ours.
+    /// How its terminal is joined to the local one.
     #[command(flatten)]
     pub terminal: TerminalFlags,
-    /// Where, and what.
+    /// Where to run what.
     #[command(flatten)]
     pub remote: RemoteShell,
 }
 
 impl ShellOptions {
-    /// What is to be run.
+    /// Returns the command to run.
     pub(super) fn program(&self) -> Program {
         if self.remote.words.is_empty() {
             return Program::LoginShell;

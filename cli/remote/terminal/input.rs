@@ -17,11 +17,11 @@ use crate::remote::own_terminal::OwnTerminal;
 use crate::remote::terminal::escapes::{Escapes, Request};
 
 /// The most that is read at once, in bytes.
-const CHUNK: usize = 16 << 10;
+const MAX_READ: usize = 16 << 10;
 
 /// How many reads may wait for the command before no more is read, and so no escape seen: a quarter
 /// of a MiB of typing ahead, as a terminal gives at most 4 KiB at once.
-const WAITING: usize = 64;
+const MAX_PENDING_READS: usize = 64;
 
 /// Our stdin while it is the command's. Nothing more is read once this is dropped: what is typed
 /// then is for whoever has the terminal next.
@@ -58,7 +58,7 @@ pub(crate) fn read_keys(
     escapes: Escapes,
 ) -> io::Result<(Input, oneshot::Receiver<io::Error>)> {
     let (ask, requests) = mpsc::unbounded_channel();
-    let (pass, passed) = mpsc::channel(WAITING);
+    let (pass, passed) = mpsc::channel(MAX_PENDING_READS);
     let (fail, failed) = oneshot::channel();
     tokio::spawn(pass_on(passed, to));
     let mut sorting = Sorting { escapes, ask };
@@ -123,7 +123,7 @@ async fn read_terminal(
     sorting: &mut Sorting,
     pass: &mpsc::Sender<Typed>,
 ) -> io::Error {
-    let mut buffer = vec![0; CHUNK];
+    let mut buffer = vec![0; MAX_READ];
     loop {
         match terminal.read(&mut buffer).await {
             // A raw terminal has no end of file; it has gone.
@@ -148,7 +148,7 @@ fn read_blocking(
     // Asked now: one that has gone no longer looks like one. It is one where we may not open it
     // anew.
     let is_terminal = stdin.is_terminal();
-    let mut buffer = vec![0; CHUNK];
+    let mut buffer = vec![0; MAX_READ];
     loop {
         let mut ready =
             [stdin.as_fd(), stopped.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
