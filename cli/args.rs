@@ -45,14 +45,14 @@ First steps:
 #[command(name = "labsh", bin_name = "labsh", version, after_help = CONFIGURATION,
     max_term_width = 100)]
 pub(crate) struct CommandLine {
-    /// What to do.
+    /// The subcommand.
     #[command(subcommand)]
     pub(crate) action: Action,
 }
 
-/// The subcommands. Only the one that was called defines its options, for defining all of them cost
-/// a tenth of a short command. What it says of itself then stands at its options, here again for
-/// the list of all.
+/// The subcommands. Only the called one defines its options: defining all of them took a tenth of
+/// the time of a short command. The description of a subcommand is therefore both here, for the
+/// list, and at its options.
 #[derive(Debug, Subcommand)]
 #[command(defer = true)]
 pub(crate) enum Action {
@@ -110,15 +110,15 @@ pub(crate) enum Action {
 
 /// Carries out the command line of labsh and returns its exit status.
 pub(crate) fn main() -> ExitCode {
-    // ssh's command line is not read the way that others are.
+    // `labsh rsh` has ssh's command line, which clap cannot parse.
     if std::env::args_os().nth(1).is_some_and(|word| word == "rsh") {
         return rsh::main(std::env::args_os().skip(2));
     }
     let line = match parse(std::env::args_os()) {
         Ok(line) => line,
         Err(error) => {
-            // `--help` and `--version` come here as well. A closed stdout or stderr cannot be
-            // reported anywhere.
+            // `--help` and `--version` also end here. A closed stdout or stderr cannot be reported
+            // anywhere.
             let _ = error.print();
             return if error.use_stderr() { ExitCode::from(REFUSED) } else { ExitCode::SUCCESS };
         }
@@ -126,7 +126,7 @@ pub(crate) fn main() -> ExitCode {
     execute(line.action).unwrap_or_else(|error| {
         let error_kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
         if error_kind == Some(io::ErrorKind::BrokenPipe) {
-            // `… | head` has read enough, and the user of a shell expects silence.
+            // The reader, as in `… | head`, has enough; a shell's user expects silence.
             return ExitCode::from(READER_GONE);
         }
         note(&format!("{error:#}"));
@@ -153,7 +153,7 @@ fn execute(action: Action) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Reads a command line. An error shows the usage of the subcommand that it is about.
+/// Parses a command line. An error shows the usage of its subcommand.
 fn parse(words: impl IntoIterator<Item = OsString>) -> Result<CommandLine, clap::Error> {
     let matches = CommandLine::command().try_get_matches_from(words)?;
     CommandLine::from_arg_matches(&matches).map_err(|error| {

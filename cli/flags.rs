@@ -1,5 +1,5 @@
 //! The flags that several subcommands share: how a host is reached, how a command runs, and how its
-//! terminal is joined to ours.
+//! terminal is joined to the local one.
 
 use std::ffi::OsString;
 use std::os::fd::RawFd;
@@ -28,7 +28,7 @@ Exit status:
   These numbers can be the command's own as well: stderr says which it was,
   and --status-fd and --json say it to programs.";
 
-/// Options that say how to get to a host.
+/// Flags for the connection to a host.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Connection")]
 pub(crate) struct ConnectionFlags {
@@ -55,7 +55,7 @@ pub(crate) struct ConnectionFlags {
 }
 
 impl ConnectionFlags {
-    /// What the flags say; the rest of [`ConnectionOverrides`] is not theirs.
+    /// Returns the settings that the flags override.
     pub(crate) fn overrides(&self) -> ConnectionOverrides {
         ConnectionOverrides {
             port: self.port,
@@ -69,11 +69,11 @@ impl ConnectionFlags {
     }
 }
 
-/// Options that say how a command is run, wherever that is.
+/// Options for running a command.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Command")]
 pub(crate) struct CommandOptions {
-    /// Which form the words have.
+    /// The form of the command's words.
     #[command(flatten)]
     pub form: FormFlags,
     /// End the command after this time (30s, 5m); the host does it, even if labsh has gone
@@ -103,7 +103,7 @@ pub(crate) struct CommandOptions {
     /// Say on stderr what is being done, on one host
     #[arg(short, long)]
     pub verbose: bool,
-    /// Variables that it is to have where the host lets them in, and to do without where not.
+    /// Variables that the host may refuse; the command then runs without them.
     #[arg(skip)]
     pub env_where_allowed: Vec<Variable>,
     /// Refuse to run as anybody else; chooses a key that is configured for that user
@@ -124,7 +124,7 @@ impl CommandOptions {
     }
 }
 
-/// Options that say outright what form the words of a command have.
+/// Flags for the form of a command's words.
 #[derive(Debug, Clone, Copy, Default, Args)]
 #[command(next_help_heading = "Command")]
 pub(crate) struct FormFlags {
@@ -136,8 +136,8 @@ pub(crate) struct FormFlags {
     pub argv: bool,
 }
 
-/// What the words of a command line mean: one word is for the shell, several are exact, unless
-/// flags say otherwise.
+/// Returns the program for the words of a command line: one word is a line for the shell, several
+/// are exact words, unless flags override that.
 pub(crate) fn form(words: &[OsString], flags: FormFlags) -> Program {
     let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
     if flags.shell || (words.len() == 1 && !flags.argv) {
@@ -168,7 +168,7 @@ pub(crate) enum JsonForm {
     Summary,
 }
 
-/// Options that say how a terminal over there is joined to the one here.
+/// Flags for a terminal on the host and the local one.
 #[derive(Debug, Clone, Copy, Default, Args)]
 #[command(next_help_heading = "Terminal")]
 pub(crate) struct TerminalFlags {
@@ -181,7 +181,7 @@ pub(crate) struct TerminalFlags {
     pub force_tty: bool,
 }
 
-/// The character that begins an escape, if any does.
+/// The escape character, if any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct EscapeCharacter(pub Option<u8>);
 
@@ -194,7 +194,7 @@ impl Default for EscapeCharacter {
 impl FromStr for EscapeCharacter {
     type Err = String;
 
-    /// A character of ASCII, `^X` for a control character, or `none`.
+    /// Parses an ASCII character, `^X` for a control character, or `none`.
     fn from_str(text: &str) -> Result<Self, String> {
         match text.as_bytes() {
             b"none" => Ok(Self(None)),

@@ -1,5 +1,5 @@
-//! What is shown while files are copied: lines about what goes wrong, and below them on a terminal
-//! how far it has come.
+//! Shows the progress of a copy: messages, and below them on a terminal a line with the amount and
+//! the rate.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,10 +10,10 @@ use labsh_copy::Counts;
 
 use crate::fleet::screen::{CLEAR, bottom_line, columns, cut};
 
-/// Over so long the rate is taken: a moment's stop does not show, a slower link soon does.
+/// The time over which the rate is averaged: a short stall does not show, a slower link soon does.
 const RATE_WINDOW: Duration = Duration::from_secs(5);
 
-/// Our stderr, shared by the threads that copy.
+/// Writes to stderr, which the copying threads share.
 pub(super) struct Display {
     progress: bool,
     state: Mutex<State>,
@@ -21,7 +21,7 @@ pub(super) struct Display {
 
 struct State {
     shown: bool,
-    /// Moments of the last seconds, and how many bytes had been moved by then.
+    /// Samples of the last seconds: the time, and the bytes moved by then.
     moments: Vec<(Instant, u64)>,
 }
 
@@ -35,15 +35,15 @@ impl Display {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Says a line.
+    /// Writes a message.
     pub(super) fn note(&self, text: &str) {
         let mut state = self.lock();
         let clear = if std::mem::take(&mut state.shown) { CLEAR } else { "" };
-        // With stderr closed there is nobody to tell.
+        // A closed stderr cannot be reported anywhere.
         let _ = io::stderr().write_all(format!("{clear}labsh: {}\n", escape(text)).as_bytes());
     }
 
-    /// Draws the line at the bottom anew.
+    /// Draws the progress line.
     pub(super) fn draw(&self, counts: Counts, done: usize, hosts: usize) {
         if !self.progress {
             return;
@@ -52,7 +52,7 @@ impl Display {
         let now = Instant::now();
         state.moments.push((now, counts.moved));
         let old = state.moments.iter().take_while(|(when, _)| now - *when > RATE_WINDOW).count();
-        // One moment from before, so that there is always something to compare with.
+        // One older sample is kept, so that the rate has a start.
         state.moments.drain(..old.saturating_sub(1));
         let (since, before) = state.moments[0];
         let rate =
@@ -63,7 +63,7 @@ impl Display {
         state.shown = true;
     }
 
-    /// Removes it.
+    /// Clears the progress line.
     pub(super) fn clear(&self) {
         if std::mem::take(&mut self.lock().shown) {
             let _ = io::stderr().write_all(CLEAR.as_bytes());
@@ -102,7 +102,7 @@ fn time(seconds: u64) -> String {
     }
 }
 
-/// A number of bytes as people say it: three digits, and a power of 1024.
+/// Formats a number of bytes with three digits and a power of 1024.
 pub(super) fn bytes(count: u64) -> String {
     let mut unit = 0;
     let mut value = count as f64;

@@ -1,4 +1,4 @@
-//! `labsh cp`: files and directories, to one host or many, or from them.
+//! `labsh cp`: copies files and directories to hosts, or from them.
 
 mod display;
 pub(super) mod options;
@@ -40,16 +40,16 @@ use crate::remote::connection::connection;
 use crate::remote::words::Targets;
 use crate::signals::{EndSignal, EndSignals};
 
-/// How long threads that were told to let go may take to tidy up.
+/// How long the threads may take to remove incomplete files after they were stopped.
 const CLEANUP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Why a far side ends by itself, most likely.
+/// The most likely cause when the remote side ends at once.
 const NO_COPY: &str = "; what runs there does not speak labsh's copy protocol: restart labshd if \
     its program was replaced, and \
                        check subsystems.labsh-copy in its configuration";
 
-/// What a far side says on its stderr is shown up to this length, in bytes; it says something there
-/// only when it fails.
+/// The maximum length of the remote side's stderr that is shown, in bytes; it writes there only
+/// when it fails.
 const MAX_REMOTE_STDERR: u64 = 1024;
 
 /// Copies, and returns the exit status that `labsh cp --help` documents.
@@ -76,7 +76,7 @@ fn hosts(targets: &Targets, options: &CopyOptions) -> anyhow::Result<Vec<Host>> 
         if !options.many.exclude.is_empty() {
             bail!("--exclude is for sets of hosts, and this is one host");
         }
-        // As for a command on one host, a connection that was kept will do.
+        // A single host may use a connection that the agent keeps.
         let (connection, user) = connection(target, &options.connection, None)?;
         return Ok(vec![Host { name: target.to_string(), connection, user }]);
     }
@@ -87,14 +87,14 @@ fn hosts(targets: &Targets, options: &CopyOptions) -> anyhow::Result<Vec<Host>> 
     Ok(hosts)
 }
 
-/// What the threads that copy share.
+/// The state that the copying threads share.
 struct Room {
     job: Job,
     options: SendOptions,
-    /// By the hosts' places in the list.
+    /// By the index of the host.
     names: Vec<String>,
     progress: Vec<Progress>,
-    /// Where each host's files go, if they come here and there are many hosts.
+    /// The directory for each host's files, when files are copied from several hosts.
     folders: Option<PathBuf>,
     display: Display,
 }
@@ -111,7 +111,7 @@ impl Room {
             (Direction::Get { to, .. }, Targets::Set(_)) => Some(to.clone()),
             _ => None,
         };
-        // What cannot be written is better known before anybody is asked.
+        // Checked before connecting, so that a destination that cannot be written fails early.
         if let Some(folder) = &folders {
             if !folder.is_dir() {
                 fs::create_dir(folder)
@@ -133,7 +133,7 @@ impl Room {
         })
     }
 
-    /// Says a line about one host, whose name is left out where it is the only one.
+    /// Writes a message about one host; its name is left out if it is the only one.
     fn note(&self, host: usize, text: &str) {
         match &self.names[..] {
             [_] => self.display.note(text),
@@ -142,7 +142,7 @@ impl Room {
     }
 
     fn tell(&self, host: usize, trouble: &Trouble) {
-        // What follows from an earlier trouble has no text.
+        // A problem that follows from an earlier one has no text.
         if trouble.text.is_empty() {
             return;
         }
@@ -152,8 +152,8 @@ impl Room {
         self.note(host, &format!("{shown}: {}", trouble.text));
     }
 
-    /// Says why a host's part could not begin. The far side names its path without saying whose it
-    /// is.
+    /// Reports why the copy to a host could not begin. The remote side names its path without the
+    /// host.
     fn refused(&self, host: usize, text: &str) {
         match &self.job.direction {
             Direction::Put { to, .. }
@@ -168,7 +168,7 @@ impl Room {
         }
     }
 
-    /// One host's part, on a thread of its own.
+    /// Copies the files of one host; runs on a thread of its own.
     fn copy(&self, host: usize, from: FromCommand, to: ToCommand) -> Result<(), Error> {
         let tell = |trouble: Trouble| self.tell(host, &trouble);
         let watch = Watch { progress: &self.progress[host], tell: &tell };
@@ -191,7 +191,7 @@ impl Room {
     fn counts(&self) -> Counts {
         let mut sum = Counts { listed: true, ..Counts::default() };
         for counts in self.progress.iter().map(Progress::counts) {
-            // The other side says how large its files are.
+            // The sizes come from the other side, so the sum must not overflow.
             sum.announced = sum.announced.saturating_add(counts.announced);
             sum.moved = sum.moved.saturating_add(counts.moved);
             sum.carried += counts.carried;
@@ -204,17 +204,17 @@ impl Room {
     }
 }
 
-/// A path that can only be a directory.
+/// Appends a slash, so that the path can only be a directory.
 fn with_slash(path: &Path) -> Vec<u8> {
     [OsStr::as_bytes(path.as_os_str()), b"/"].concat()
 }
 
-/// Holds the conversation with each far side.
+/// Runs the copy protocol with each host.
 #[derive(Debug)]
 struct Copying {
     room: Arc<Room>,
     runtime: Handle,
-    /// Each thread has one, so that it is known when all have gone.
+    /// Each thread holds a sender, so that the receiver resolves when all threads have ended.
     alive: mpsc::Sender<()>,
 }
 
@@ -232,8 +232,8 @@ impl Driver for Copying {
         let (room, alive) = (self.room.clone(), self.alive.clone());
         let thread = thread::Builder::new().name("copy".into()).spawn(move || {
             let outcome = room.copy(host, from, to);
-            // Before anybody is told: whoever waits for the threads must not miss what is tidied up
-            // here.
+            // Dropped before the outcome is sent: a task that waits for the threads must not miss
+            // their clean-up.
             drop(alive);
             let _ = tell.send(outcome);
         });
@@ -246,7 +246,7 @@ impl Driver for Copying {
                 text = &mut said, if heard.is_none() => heard = Some(text),
             }
         };
-        // Who breaks the rules is not waited for.
+        // After a protocol error the remote side is not waited for.
         if let Ok(Err(error @ Error::Protocol(_))) = outcome {
             return Err(lost(error.to_string()));
         }
@@ -255,7 +255,7 @@ impl Driver for Copying {
             None => said.await,
         };
         let status = child.exited().await;
-        // What has failed here is not for the far side to call a success.
+        // A local failure must not end as the success of the remote side.
         let failure =
             |status: ExitStatus| if status.success() { status.with_code(1) } else { status };
         match outcome {
@@ -267,7 +267,7 @@ impl Driver for Copying {
                 status.map(failure)
             }
             Ok(Err(Error::Link(error))) => match status {
-                // It knows best why it has gone, and failed it has.
+                // The remote side knows best why it ended.
                 Ok(status) if !status.success() && !said.is_empty() => {
                     self.room.note(host, &said);
                     Ok(status)
@@ -287,16 +287,16 @@ impl Driver for Copying {
     }
 }
 
-/// What a command wrote to stderr, as one line.
+/// Returns the stderr of a command as one line.
 async fn said(mut stderr: ChildStderr) -> String {
     let mut text = Vec::new();
     let _ = (&mut stderr).take(MAX_REMOTE_STDERR).read_to_end(&mut text).await;
-    // The rest is read and forgotten, so that nobody waits for us.
+    // The rest is read and dropped, so that the command is not blocked.
     let _ = tokio::io::copy(&mut stderr, &mut tokio::io::sink()).await;
     String::from_utf8_lossy(&text).trim_end().replace('\n', "; ")
 }
 
-/// Copies on all hosts; with the reports, the signal by which the user ended it.
+/// Copies on all hosts. Returns the reports, and the signal by which the user ended the run.
 async fn drive(
     hosts: Vec<Host>,
     room: Arc<Room>,
@@ -348,12 +348,12 @@ async fn drive(
         stop_sender.send_replace(StopLevel::Disconnect);
     }
     run.await.context("the copying has failed")?;
-    // Each has let go by now, but may still be removing what is not whole.
+    // All threads have been stopped by now, but may still be removing incomplete files.
     let _ = tokio::time::timeout(CLEANUP_TIMEOUT, all_gone.recv()).await;
     Ok((reports, ended_by))
 }
 
-/// Says what it has come to, on one host or on many, to its end or until its user left.
+/// Reports the result on one host or many, also if the user left.
 fn finish(
     room: &Room,
     reports: &[HostReport],

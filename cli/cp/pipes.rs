@@ -1,4 +1,4 @@
-//! A command's streams for code that waits in a thread of its own.
+//! Blocking access to a command's streams, for the copying threads.
 
 use std::io::{self, Read, Write};
 
@@ -8,13 +8,13 @@ use tokio::io::AsyncReadExt;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-/// Tells threads to let go: by being dropped.
+/// Stops the copying threads when it is dropped.
 pub(super) struct Hold {
     /// Nothing is ever sent.
     _gone: watch::Sender<()>,
 }
 
-/// What a thread looks at while it waits.
+/// Observes [`Hold`] while a thread waits.
 #[derive(Clone)]
 pub(super) struct Held(watch::Receiver<()>);
 
@@ -26,7 +26,7 @@ impl Hold {
 }
 
 impl Held {
-    /// Waits for what is to come, or for the order to let go.
+    /// Waits for an operation, or for the order to stop.
     fn wait<T>(
         &mut self,
         runtime: &Handle,
@@ -43,7 +43,7 @@ impl Held {
     }
 }
 
-/// What the command writes.
+/// Reads the command's stdout.
 pub(super) struct FromCommand {
     pub(super) runtime: Handle,
     pub(super) stdout: ChildStdout,
@@ -56,7 +56,7 @@ impl Read for FromCommand {
     }
 }
 
-/// What the command reads. Dropping it is the command's end of input.
+/// Writes the command's stdin; dropping it is the end of input.
 pub(super) struct ToCommand {
     pub(super) runtime: Handle,
     pub(super) stdin: ChildStdin,

@@ -1,4 +1,4 @@
-//! What is copied where: the words of the command line, each a path here or one on other hosts.
+//! Parses the words of `labsh cp`: local paths, and paths on hosts.
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
@@ -13,27 +13,27 @@ use labsh_copy::{Name, Source};
 
 use crate::remote::words::Targets;
 
-/// What is to be done.
+/// A copy to carry out.
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) targets: Targets,
-    /// The hosts as they were typed.
+    /// The hosts as the user typed them.
     pub(super) target: String,
     pub(super) direction: Direction,
-    /// What each source is called where it arrives, in their order.
+    /// The name of each source at its destination, in order.
     pub(super) names: Vec<Name>,
 }
 
-/// Which way.
+/// The direction.
 #[derive(Debug)]
 pub(super) enum Direction {
-    /// From here to there.
+    /// From the local machine to hosts.
     Put { sources: Vec<Source>, to: Vec<u8> },
-    /// From there to here.
+    /// From hosts to the local machine.
     Get { from: Vec<Vec<u8>>, to: PathBuf },
 }
 
-/// One word of the command line.
+/// A word of the command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Place {
     Here(OsString),
@@ -64,14 +64,13 @@ impl Job {
         Ok(job)
     }
 
-    /// Something that comes from over there, by the path that it has here below the destination: as
-    /// it was typed.
+    /// Returns the remote path, as the user typed it, of a file below the local destination.
     pub(super) fn there(&self, path: &[u8]) -> Option<String> {
         let Direction::Get { from, .. } = &self.direction else { return None };
         let mut steps = path.splitn(2, |byte| *byte == b'/');
         let (name, below) = (steps.next()?, steps.next());
         let typed = match &from[..] {
-            // It may have another name here.
+            // It may have another name locally.
             [typed] => typed,
             _ => &from[self.names.iter().position(|known| known.as_bytes() == name)?],
         };
@@ -143,8 +142,8 @@ fn targets(target: &str) -> anyhow::Result<Targets> {
     Targets::from_str(target).with_context(|| format!("{target:?}"))
 }
 
-/// A word is a path over there if a colon stands in it before any slash, brackets aside; `./a:b` is
-/// a path here.
+/// Parses a word: it is a remote path if it has a colon before any slash, outside brackets. `./a:b`
+/// is a local path.
 fn place(word: &OsStr) -> anyhow::Result<Place> {
     let bytes = word.as_bytes();
     let colon = match bytes.strip_prefix(b"unix:/") {
@@ -152,7 +151,7 @@ fn place(word: &OsStr) -> anyhow::Result<Place> {
             Some(at) => Some(at + b"unix:/".len()),
             None => bail!("{}: a path is missing; write unix:/SOCKET:PATH", word.display()),
         },
-        // The path of a file with hosts, ^rooms/hosts, ends at the colon.
+        // In ^rooms/hosts:PATH, a file with hosts, the colon follows a slash.
         None if bytes.starts_with(b"^") => bytes.iter().position(|byte| *byte == b':'),
         None => colon(bytes),
     };
@@ -171,7 +170,7 @@ fn place(word: &OsStr) -> anyhow::Result<Place> {
         }
         return Ok(Place::Here(word.to_owned()));
     };
-    // @last:failed and the groups of named sources have a colon of their own.
+    // @last:failed and the groups of named sources contain a colon themselves.
     if bytes.starts_with(b"@") {
         at = self::colon(&bytes[at + 1..]).map_or(at, |second| at + 1 + second);
     }
@@ -181,7 +180,7 @@ fn place(word: &OsStr) -> anyhow::Result<Place> {
     Ok(Place::There { target, path: path.to_vec() })
 }
 
-/// Refuses what nobody means who knows that a path is exact, and says how to write it all the same.
+/// Rejects paths that are probably a mistake, since a path is exact, and says how to write them.
 fn not_meant(target: &str, path: &[u8]) -> anyhow::Result<()> {
     let shown = String::from_utf8_lossy(path);
     if let Some(rest) = shown.strip_prefix("~/").or((shown == "~").then_some("")) {
@@ -203,15 +202,15 @@ fn not_meant(target: &str, path: &[u8]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether it looks like a set of hosts whose last bracket was forgotten: no slash, and a colon
-/// behind that bracket.
+/// Whether a word looks like a set of hosts without its last bracket: no slash, and a colon after
+/// the bracket.
 fn open_bracket(bytes: &[u8]) -> bool {
     let first = bytes.split(|byte| *byte == b'/').next().unwrap_or_default();
     let opened = first.iter().rposition(|byte| *byte == b'[').map(|at| &first[at..]);
     opened.is_some_and(|rest| rest.contains(&b':') && !rest.contains(&b']'))
 }
 
-/// Where the first colon stands that is neither in brackets nor behind a slash.
+/// Returns the position of the first colon outside brackets and before any slash.
 fn colon(bytes: &[u8]) -> Option<usize> {
     let mut depth = 0_usize;
     for (index, byte) in bytes.iter().enumerate() {

@@ -1,6 +1,6 @@
-//! This program's own stdin, stdout and stderr, joined to a command's: blocking threads, because
-//! the descriptors are inherited and must never be made non-blocking for those who share them. What
-//! is shown on a terminal needs none.
+//! Joins the local stdin, stdout and stderr to a command's streams. Threads do the blocking reads
+//! and writes: the descriptors are inherited, and making them non-blocking would affect other
+//! processes that share them. Output to a terminal needs no thread.
 
 use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -17,13 +17,13 @@ use tokio::task::yield_now;
 
 use crate::remote::own_terminal::OwnTerminal;
 
-/// The most that is read from stdin at once, in bytes.
+/// The maximum size of a read from stdin, in bytes.
 const MAX_READ: usize = 64 << 10;
 
-/// The most that is written to a terminal at once, in bytes.
+/// The maximum size of a write to a terminal, in bytes.
 const MAX_TERMINAL_WRITE: usize = 8 << 10;
 
-/// One of the two outputs.
+/// An output stream of a command.
 pub(crate) trait Output: Send + 'static {
     fn next(&mut self) -> impl Future<Output = io::Result<Option<Bytes>>> + Send;
     fn consumed(&self, bytes: usize);
@@ -49,12 +49,12 @@ impl Output for ChildStderr {
     }
 }
 
-/// What the outputs are at: whether it is the command's side or ours that keeps them from ending.
+/// Counts writes in progress, to tell whether the command or the local reader delays the end.
 #[derive(Debug, Default)]
 pub(crate) struct Activity {
-    /// In write(2), and not to be stopped.
+    /// Writes in write(2), which cannot be cancelled.
     writing: AtomicUsize,
-    /// Waiting for a terminal to take more.
+    /// Writes that wait until a terminal accepts more.
     waiting: AtomicUsize,
     pieces: AtomicUsize,
     abandoned: AtomicBool,
@@ -62,8 +62,8 @@ pub(crate) struct Activity {
 
 impl Activity {
     fn during<T>(&self, write: impl FnOnce() -> T) -> T {
-        // In one order with `abandoned`: either this write sees that, or whoever sets that sees
-        // this write.
+        // SeqCst orders this with `abandoned`: either this write observes the flag, or the task
+        // that sets it observes this write.
         self.writing.fetch_add(1, Ordering::SeqCst);
         let result = write();
         self.writing.fetch_sub(1, Ordering::SeqCst);
@@ -79,8 +79,7 @@ impl Activity {
         result
     }
 
-    /// Resolves when for so long nothing has come, and nothing that came has waited for its reader
-    /// here.
+    /// Resolves once no output has arrived for this long and none waits for its local reader.
     pub(crate) async fn quiet(&self, time: Duration) {
         loop {
             let before = self.pieces.load(Ordering::Relaxed);
@@ -94,9 +93,8 @@ impl Activity {
         }
     }
 
-    /// The user leaves: nothing more is written, so that nothing on the screen follows what labsh
-    /// says last. A terminal that takes nothing is waited for two seconds at most, anything else
-    /// not at all.
+    /// Stops all writing, so that labsh's last message is the last line on the screen. Waits at
+    /// most two seconds for a write to a terminal, and not at all for other writes.
     pub(crate) async fn abandon(&self) {
         self.abandoned.store(true, Ordering::SeqCst);
         for _ in 0..200 {
@@ -112,15 +110,15 @@ impl Activity {
     }
 }
 
-/// Copies a command's output to a descriptor of ours until its end. An error is ours, not the
-/// command's; it closes the pipe over there. (A lost connection shows as the end; the child knows
-/// better.)
+/// Copies an output stream of a command to a local descriptor until its end. An error concerns the
+/// local descriptor, and closes the pipe on the host. A lost connection shows as the end; the child
+/// reports it.
 pub(crate) async fn write_out(
     mut from: impl Output,
     to: impl AsFd + Send + 'static,
     activity: Arc<Activity>,
 ) -> io::Result<()> {
-    // Many commands say nothing on one of the two: no thread for those.
+    // Many commands write to only one of the two streams; the other needs no thread.
     let Ok(Some(first)) = from.next().await else { return Ok(()) };
     if let Some(terminal) = OwnTerminal::to_write(&to) {
         return show(first, from, &terminal, &activity).await;
@@ -147,8 +145,7 @@ pub(crate) async fn write_out(
     outcome.await.unwrap_or(Ok(()))
 }
 
-/// The same where it is a terminal, in this task. It ends between two writes once it is no longer
-/// polled.
+/// Copies an output stream to a terminal within this task. Cancelled, it stops between two writes.
 async fn show(
     first: Bytes,
     mut from: impl Output,
@@ -163,8 +160,7 @@ async fn show(
                 let written = activity.during_wait(terminal.write(rest)).await?;
                 rest = &rest[written..];
             }
-            // A console draws while it is written to, and keys and signals must not wait for all of
-            // it.
+            // A console draws during the write; keys and signals must not wait for all of it.
             yield_now().await;
         }
         from.consumed(bytes.len());
@@ -173,9 +169,9 @@ async fn show(
     Ok(())
 }
 
-/// Copies our stdin to a command's until its end, or until the command no longer reads. The thread
-/// may stay in read(2) for ever; it ends with the process. Resolves only with an error: then the
-/// command must not take what it got for the whole, so it sees no end either.
+/// Copies local stdin to a command until its end, or until the command stops reading. The thread
+/// may block in read(2) until the process ends. The receiver resolves only with an error: the
+/// command then sees no end of input, because it has not got all of it.
 pub(crate) fn read_in(mut to: ChildStdin) -> io::Result<oneshot::Receiver<io::Error>> {
     let runtime = Handle::current();
     let (fail, failed) = oneshot::channel();
@@ -208,7 +204,7 @@ fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8], activity: &Activity) -> io::R
         match nix::unistd::write(to, bytes) {
             Ok(count) => bytes = &bytes[count..],
             Err(nix::errno::Errno::EINTR) => {}
-            // Someone who shares the descriptor made it non-blocking.
+            // Another process that shares the descriptor made it non-blocking.
             Err(nix::errno::Errno::EAGAIN) => wait(to, nix::poll::PollFlags::POLLOUT),
             Err(error) => return Err(error.into()),
         }
@@ -218,6 +214,6 @@ fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8], activity: &Activity) -> io::R
 
 fn wait(descriptor: BorrowedFd<'_>, events: nix::poll::PollFlags) {
     let mut descriptors = [nix::poll::PollFd::new(descriptor, events)];
-    // An interrupted wait only means that the caller tries again.
+    // The caller tries again, so an interrupted wait needs no handling.
     let _ = nix::poll::poll(&mut descriptors, nix::poll::PollTimeout::NONE);
 }

@@ -1,4 +1,4 @@
-//! How it ended: as an exit status for shells, a line for people, and JSON for programs.
+//! The outcome of a command: an exit status for shells, a line for people, JSON for programs.
 
 use std::io::{self, Write};
 use std::os::fd::{BorrowedFd, RawFd};
@@ -19,35 +19,36 @@ const NOT_EXECUTABLE: u8 = 126;
 const NOT_FOUND: u8 = 127;
 const SIGNAL_BASE: u8 = 128;
 
-/// Everything that is known about a command's end.
+/// The outcome of a command.
 #[derive(Debug)]
 pub(crate) enum Outcome {
-    /// It ran, and every byte arrived.
+    /// It ran, and its output is complete.
     Ended(ExitStatus),
-    /// It did not run, or what became of it is not known.
+    /// It did not run, or its outcome is unknown.
     Failed(CommandError),
-    /// It ran, but its output could not be written here.
+    /// It ran, but its output could not be written locally.
     NotWritten { stream: &'static str, error: std::io::Error },
-    /// Our stdin could not be read to its end, so the command must not finish.
+    /// Local stdin could not be read to its end, so the command must not see an end of input.
     NotRead { error: std::io::Error },
-    /// The user has left, by a signal to labsh.
+    /// The user left by a signal to labsh.
     Left { signal: u8 },
-    /// The user has left, by an escape typed in the terminal.
+    /// The user left by an escape typed in the terminal.
     Escaped,
 }
 
 impl Outcome {
-    /// Without them, neither could the user be heard nor a terminal be restored.
+    /// Returns the outcome when signal handlers cannot be installed: without them the terminal
+    /// could not be restored.
     pub(crate) fn no_signals(error: &std::io::Error) -> Self {
         Self::Failed(CommandError::Lost(format!("signals cannot be watched: {error}")))
     }
 
-    /// What a shell is told.
+    /// Returns the exit status of labsh.
     pub(crate) fn exit_status(&self) -> u8 {
         match self {
             Outcome::Ended(status) => status_of(status),
             Outcome::Failed(error) => exit_status(error),
-            // An escape is 255, as with ssh.
+            // Leaving by an escape gives 255, as with ssh.
             Outcome::NotWritten { .. } | Outcome::NotRead { .. } | Outcome::Escaped => {
                 CONNECTION_FAILED
             }
@@ -69,7 +70,7 @@ impl Outcome {
         }
     }
 
-    /// What is wrong and what to do next; nothing where all is as it should be.
+    /// Returns the error and what to do next; none if the command ended normally.
     pub(crate) fn text(&self, program: &Program, quiet_pipe: bool) -> Option<String> {
         const SIGPIPE: u8 = 13;
         match self {
@@ -77,7 +78,7 @@ impl Outcome {
                 Some("the command was ended by the host: its time was up (--timeout)".into())
             }
             Outcome::Ended(status) => match status.signal()? {
-                // Whoever closed our stdout knows why the writer ended.
+                // A closed stdout explains the signal.
                 SIGPIPE if quiet_pipe => None,
                 signal => {
                     let core = if status.core_dumped() { ", core dumped" } else { "" };
@@ -100,7 +101,7 @@ impl Outcome {
         }
     }
 
-    /// Tells it everywhere it was asked for, and returns the exit status.
+    /// Reports the outcome on stderr, and as JSON where requested. Returns the exit status.
     pub(crate) fn report(
         self,
         options: &CommandOptions,
@@ -176,7 +177,7 @@ fn refuse(error: &CommandError) -> Option<&Refuse> {
     }
 }
 
-/// What a shell would say of a command that ended like this.
+/// Returns the exit status by a shell's convention: the code, or 128 plus the signal.
 pub(crate) fn status_of(status: &ExitStatus) -> u8 {
     match (status.code(), status.signal()) {
         _ if status.timed_out() => TIMED_OUT,
@@ -185,7 +186,7 @@ pub(crate) fn status_of(status: &ExitStatus) -> u8 {
     }
 }
 
-/// What a shell is told of a command that did not run, or of which it is not known what became.
+/// Returns the exit status for a command that did not run, or whose outcome is unknown.
 pub(crate) fn exit_status(error: &CommandError) -> u8 {
     match error {
         CommandError::Refused(refuse) if refuse.code == RefuseCode::NOT_FOUND => NOT_FOUND,
@@ -251,7 +252,7 @@ fn looks_like_shell(program: &Program) -> bool {
         || words.first().is_some_and(|word| word.contains(&b' ') || BUILTINS.contains(&&word[..]))
 }
 
-/// Commands that only a shell has: no program of that name is found.
+/// Commands that exist only as builtins of a shell.
 const BUILTINS: [&[u8]; 12] = [
     b"alias", b"cd", b"eval", b"exec", b"exit", b"export", b"set", b"source", b"trap", b"ulimit",
     b"umask", b"unset",
@@ -262,11 +263,10 @@ pub(crate) fn signal_name(signal: u8) -> String {
         .map_or_else(|_| "unknown".into(), |signal| signal.as_str().to_owned())
 }
 
-/// Whether a descriptor can be written to, so that a wrong number is noticed before anything is
-/// started.
+/// Checks that the descriptor of `--status-fd` is open for writing, before anything is started.
 pub(crate) fn check_status_fd(options: &CommandOptions) -> anyhow::Result<()> {
     let Some(number) = options.status_fd else { return Ok(()) };
-    // The link's own mode says for what the descriptor is open.
+    // The mode of the link is the mode in which the descriptor is open (proc_pid_fd(5)).
     let link = Path::new(&format!("/proc/self/fd/{number}")).symlink_metadata();
     if link.is_ok_and(|link| link.mode() & 0o200 != 0) {
         return Ok(());
@@ -277,12 +277,12 @@ pub(crate) fn check_status_fd(options: &CommandOptions) -> anyhow::Result<()> {
     )
 }
 
-/// Writes a line to a descriptor that the user named.
+/// Writes a line to the descriptor of `--status-fd`.
 #[allow(unsafe_code)]
 pub(crate) fn write_status(number: RawFd, line: &str) {
-    // SAFETY: the user named this descriptor for us to write to, and `check_status_fd` found it
-    // open at the start; the borrow lasts for the write alone and nothing is closed. Were it closed
-    // meanwhile, the write would fail.
+    // SAFETY: the user passed this descriptor for labsh to write to, and `check_status_fd` found it
+    // open. The borrow lasts only for the write, and nothing closes it. If another owner had closed
+    // it, the write would fail.
     let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
     if let Err(error) = nix::unistd::write(descriptor, line.as_bytes()) {
         note(&format!("cannot write to descriptor {number}: {}", io::Error::from(error)));

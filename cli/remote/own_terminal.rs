@@ -1,5 +1,5 @@
-//! A terminal of ours, opened anew: non-blocking for us, and for nobody who shares the descriptor
-//! that we were given.
+//! The local terminal, opened again: non-blocking for labsh, but not for the processes that share
+//! the inherited descriptor.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Read, Write};
@@ -11,22 +11,22 @@ use nix::libc::{O_NOCTTY, O_NONBLOCK};
 use nix::sys::stat::{fstat, major};
 use tokio::io::unix::AsyncFd;
 
-/// The major number of those devices that are another terminal for each who opens them: tty(4),
-/// console(4), and the ptmx of pts(4), which makes a new one each time.
+/// The major number of devices that open another terminal each time: tty(4), console(4), and the
+/// ptmx of pts(4).
 const TTYAUX_MAJOR: u64 = 5;
 
-/// Reads and writes wait in the runtime, so that a key and its echo are not handed from thread to
-/// thread on their way.
+/// A terminal that is read and written in the runtime, so that a key and its echo need no switch
+/// between threads.
 pub(crate) struct OwnTerminal(AsyncFd<File>);
 
 impl OwnTerminal {
-    /// For reading what is typed. None where this is no terminal, or not ours to open: then a
-    /// thread has to wait.
+    /// Opens a terminal for reading. Returns none if the descriptor is no terminal or cannot be
+    /// opened again; a thread then has to read it.
     pub(crate) fn to_read(given: impl AsFd) -> Option<Self> {
         Self::open(given, OpenOptions::new().read(true))
     }
 
-    /// For showing what comes. None as above.
+    /// Opens a terminal for writing. Returns none in the same cases.
     pub(crate) fn to_write(given: impl AsFd) -> Option<Self> {
         Self::open(given, OpenOptions::new().write(true))
     }
@@ -39,36 +39,35 @@ impl OwnTerminal {
         if major(kind) == TTYAUX_MAJOR {
             return None;
         }
-        // The link leads to the terminal itself, whatever its name is or is no more
-        // (proc_pid_fd(5)).
+        // The link leads to the terminal itself, even if its name has changed (proc_pid_fd(5)).
         let path = format!("/proc/self/fd/{}", given.as_fd().as_raw_fd());
         let file = options.custom_flags(O_NONBLOCK | O_NOCTTY).open(path).ok()?;
-        // SAFETY: the descriptor is the File's, which is the AsyncFd's own from here on: nobody
-        // else closes or replaces it.
+        // SAFETY: the File owns the descriptor, and the AsyncFd owns the File from here on, so it
+        // cannot be closed or replaced meanwhile.
         #[allow(unsafe_code)]
         let terminal = unsafe { AsyncFd::register(file) };
         terminal.ok().map(Self)
     }
 
-    /// As read(2), but waits, whatever VMIN and VTIME are; so 0 means that the terminal has gone.
-    /// Dropped half-way, it has read nothing.
+    /// Waits for input and reads it (read(2)), whatever VMIN and VTIME are; 0 bytes mean that the
+    /// terminal has gone. Cancel safe.
     pub(crate) async fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             let mut ready = self.0.readable().await?;
             let closed = ready.ready().is_read_closed();
             match ready.try_io(|terminal| terminal.get_ref().read(buffer)) {
                 Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-                // With VMIN at 0 that is what a read finds where nothing was typed (termios(3)).
+                // With VMIN at 0, read(2) returns 0 when no input is there (termios(3)).
                 Ok(Ok(0)) if !closed => ready.clear_ready(),
                 Ok(result) => return result,
-                // Closed, it counts as readable for good: to wait would be to spin.
+                // A closed terminal is always readable; waiting for it would spin.
                 Err(_would_block) if closed => return Ok(0),
                 Err(_would_block) => {}
             }
         }
     }
 
-    /// As write(2), but waits. Dropped half-way, it has written nothing.
+    /// Waits until the terminal accepts bytes and writes them (write(2)). Cancel safe.
     pub(crate) async fn write(&self, bytes: &[u8]) -> io::Result<usize> {
         loop {
             let mut ready = self.0.writable().await?;
@@ -91,7 +90,7 @@ mod tests {
 
     use super::*;
 
-    /// A master and its slave, raw.
+    /// Opens a pseudoterminal: its master, and its slave in raw mode.
     fn terminal() -> (File, File) {
         let ends = openpty(None, None).expect("a terminal");
         let mut modes = tcgetattr(&ends.slave).expect("its modes");

@@ -1,4 +1,4 @@
-//! Targets and the words behind them, as the command line has them.
+//! Parses targets and the words of a command from the command line.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -10,24 +10,22 @@ use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches};
 use labsh_client::config::target::{BadTarget, Target};
 use labsh_client::terminal_text::escape;
 
-/// A target and the words behind it.
-///
-/// Both are one positional argument for the parser: that way the first word ends the options, so
-/// that nothing behind the target is ever taken for labsh's own.
+/// A target and the words of a command. Both are one positional argument of the parser, so that the
+/// first word ends the options: a word after the target is never taken for an option of labsh.
 #[derive(Debug, Clone)]
 pub(crate) struct RemoteCommand {
-    /// Where.
+    /// The target.
     pub target: Targets,
-    /// What: at least one word.
+    /// The words of the command: at least one.
     pub words: Vec<OsString>,
 }
 
-/// One host, or a set of them.
+/// The hosts of a command: a single host, or a set.
 #[derive(Debug, Clone)]
 pub(crate) enum Targets {
-    /// One, whose streams are joined to ours as they are.
+    /// A single host, whose streams are joined directly to the local ones.
     One(Target),
-    /// As many as the expression gives, be it one.
+    /// The hosts of an expression, even if that is only one.
     Set(String),
 }
 
@@ -36,7 +34,7 @@ impl FromStr for Targets {
 
     fn from_str(text: &str) -> Result<Self, BadTarget> {
         let brackets = text.contains('[') && !text.starts_with('[');
-        // A bracket that nothing opens belongs to no name: the set's own error says so best.
+        // A lone bracket belongs to no name; the error of the set explains it best.
         let lone_bracket = text.contains(']') && !text.contains('[');
         let wildcard = text.contains(['*', '?']) && !text.starts_with("unix:");
         let set = text.starts_with('@')
@@ -52,7 +50,7 @@ impl FromStr for Targets {
 }
 
 impl fmt::Display for Targets {
-    /// As it was written.
+    /// Writes the targets as the user typed them.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Targets::One(target) => target.fmt(formatter),
@@ -61,20 +59,20 @@ impl fmt::Display for Targets {
     }
 }
 
-/// What is asked about rather than run; parsed as [`RemoteCommand`].
+/// The target and the words of a command to explain; parsed like [`RemoteCommand`].
 #[derive(Debug, Clone)]
 pub(crate) struct RemoteQuestion(pub RemoteCommand);
 
-/// A target and, if there are any, the words behind it; parsed as [`RemoteCommand`].
+/// A target and an optional command; parsed like [`RemoteCommand`].
 #[derive(Debug, Clone)]
 pub(crate) struct RemoteShell {
-    /// Where.
+    /// The target.
     pub target: Target,
-    /// What, instead of a login shell.
+    /// The words of the command; empty for a login shell.
     pub words: Vec<OsString>,
 }
 
-/// The one positional argument of all of them.
+/// Defines the positional argument that holds target and command.
 fn target_and_command(help: &'static str) -> Arg {
     Arg::new("words")
         .value_names(["TARGET", "COMMAND"])
@@ -87,12 +85,12 @@ fn target_and_command(help: &'static str) -> Arg {
         .trailing_var_arg(true)
 }
 
-/// Takes them apart again.
+/// Splits the positional argument into target and words.
 fn target_and_words<T: FromStr<Err = BadTarget>>(
     matches: &ArgMatches,
 ) -> Result<(T, Vec<OsString>), clap::Error> {
     let mut words = matches.get_many::<OsString>("words").unwrap_or_default().cloned();
-    // A byte that is no text becomes U+FFFD, which a target refuses.
+    // Bytes that are not UTF-8 become U+FFFD, which a target rejects.
     let text = words.next().unwrap_or_default().to_string_lossy().into_owned();
     let target = text.parse().map_err(|error| {
         let message = format!("invalid value '{}' for '<TARGET>': {error}", escape(&text));
@@ -105,7 +103,7 @@ fn target_and_words<T: FromStr<Err = BadTarget>>(
     Ok((target, words))
 }
 
-/// What clap asks of a type that is read by its `of`.
+/// Implements clap's traits by the type's function `of`.
 macro_rules! positional {
     ($name:ident, $help:expr) => {
         impl Args for $name {

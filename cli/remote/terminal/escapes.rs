@@ -1,24 +1,23 @@
-//! What of the typed bytes is for labsh and not for the command: the escapes behind the start of a
-//! line, as in ssh.
+//! Finds escapes in typed bytes: requests to labsh at the start of a line, as in ssh.
 
 use crate::flags::EscapeCharacter;
 
-/// Ctrl-Z as a terminal sends it.
+/// The byte that a terminal sends for Ctrl-Z.
 const CONTROL_Z: u8 = 0x1a;
 
-/// Something typed that is for labsh.
+/// A request to labsh, typed as an escape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Request {
     /// Leave the session.
     Leave,
-    /// Suspend labsh itself.
+    /// Suspend labsh.
     Suspend,
-    /// List the escapes.
+    /// Show the list of escapes.
     Help,
 }
 
-/// Sorts typed bytes. It never holds back more than one, the escape character at the start of a
-/// line.
+/// Separates typed bytes from escapes. It holds back at most one byte: the escape character at the
+/// start of a line.
 #[derive(Debug)]
 pub(crate) struct Escapes {
     character: Option<u8>,
@@ -32,8 +31,8 @@ impl Escapes {
         Self { character, line_starts: true, held: false, left: false }
     }
 
-    /// Takes bytes as they were typed: adds those that are the command's to `passed`, and calls
-    /// `ask` with each request. What comes behind a request to leave is nobody's.
+    /// Takes typed bytes: appends those for the command to `passed`, and calls `ask` for each
+    /// request. Bytes after a request to leave are dropped.
     pub(crate) fn sort(
         &mut self,
         typed: &[u8],
@@ -55,7 +54,8 @@ impl Escapes {
                         ask(Request::Leave);
                         continue;
                     }
-                    // A line still starts behind these two: the command has not seen them.
+                    // The command has not seen these two bytes, so the line still starts after
+                    // them.
                     CONTROL_Z => {
                         ask(Request::Suspend);
                         continue;
@@ -64,7 +64,7 @@ impl Escapes {
                         ask(Request::Help);
                         continue;
                     }
-                    // Twice is once.
+                    // A doubled escape character is typed as one.
                     _ if Some(byte) == self.character => {}
                     _ => passed.extend(self.character),
                 }
@@ -74,12 +74,12 @@ impl Escapes {
         }
     }
 
-    /// What is still held when nothing more will be typed.
+    /// Returns the byte that is held back at the end of input.
     pub(crate) fn rest(&mut self) -> Option<u8> {
         std::mem::take(&mut self.held).then_some(self.character).flatten()
     }
 
-    /// What the user is shown when asking for help.
+    /// Returns the text that lists the escapes.
     pub(crate) fn help(&self) -> String {
         let Some(c) = self.character.map(shown) else { return String::new() };
         format!(
@@ -92,7 +92,7 @@ impl Escapes {
     }
 }
 
-/// A character of ASCII as people write it.
+/// Formats an ASCII character as people write it.
 fn shown(character: u8) -> String {
     match character {
         0..0x20 => format!("^{}", char::from(character + b'@')),
@@ -105,7 +105,7 @@ fn shown(character: u8) -> String {
 mod tests {
     use super::*;
 
-    /// What passes and what is asked for, when the bytes come in pieces of this size.
+    /// Returns the passed bytes and the requests if the bytes arrive in pieces of this size.
     fn sorted(character: EscapeCharacter, typed: &[u8], piece: usize) -> (Vec<u8>, Vec<Request>) {
         let mut escapes = Escapes::new(character);
         let (mut passed, mut asked) = (Vec::new(), Vec::new());

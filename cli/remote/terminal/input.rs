@@ -1,6 +1,5 @@
-//! What is typed, on its way to a terminal over there: read where it comes, by a task at a terminal
-//! of ours and otherwise by a thread, and passed on by another task, which waits for room, so that
-//! an escape is seen even where the command reads nothing.
+//! Passes keys to a terminal on the host. One task or thread reads them, another sends them and
+//! waits for flow control, so that an escape is recognised even while the command reads nothing.
 
 use std::io::{self, IsTerminal, PipeReader, PipeWriter};
 use std::os::fd::AsFd;
@@ -16,21 +15,21 @@ use tokio::task::AbortHandle;
 use crate::remote::own_terminal::OwnTerminal;
 use crate::remote::terminal::escapes::{Escapes, Request};
 
-/// The most that is read at once, in bytes.
+/// The maximum size of a read, in bytes.
 const MAX_READ: usize = 16 << 10;
 
-/// How many reads may wait for the command before no more is read, and so no escape seen: a quarter
-/// of a MiB of typing ahead, as a terminal gives at most 4 KiB at once.
+/// The maximum number of reads that wait for the command; beyond it nothing is read, and no escape
+/// is recognised. A terminal returns at most 4 KiB at once, so this is 256 KiB of keys.
 const MAX_PENDING_READS: usize = 64;
 
-/// Our stdin while it is the command's. Nothing more is read once this is dropped: what is typed
-/// then is for whoever has the terminal next.
+/// Reads local stdin for the command. Dropped, it reads no more, and the next reader of the
+/// terminal gets further keys.
 pub(crate) struct Input {
     pub(crate) requests: mpsc::UnboundedReceiver<Request>,
     _reading: Reading,
 }
 
-/// Who reads; dropped, it reads no more.
+/// The reader, a task or a thread; dropped, it stops.
 enum Reading {
     Task(AbortHandle),
     Thread(#[expect(dead_code, reason = "its end is what the thread waits for")] PipeWriter),
@@ -44,15 +43,15 @@ impl Drop for Reading {
     }
 }
 
-/// What there is to pass on.
+/// A message from the reader to the sender.
 enum Typed {
     Keys(Bytes),
     End,
 }
 
-/// Passes what is typed on to the command and sorts out the escapes. The receiver hears if reading
-/// fails. The command sees an end only where stdin has one: not where reading fails, nor where the
-/// user leaves.
+/// Starts to pass keys to the command and to recognise escapes. The receiver resolves if reading
+/// fails. The command sees an end of input only if stdin ends, not if reading fails or the user
+/// leaves.
 pub(crate) fn read_keys(
     to: ChildStdin,
     escapes: Escapes,
@@ -83,13 +82,13 @@ pub(crate) fn read_keys(
     Ok((Input { requests, _reading: reading }, failed))
 }
 
-/// Hands it to the command as fast as that takes it.
+/// Sends keys to the command as fast as it accepts them.
 async fn pass_on(mut passed: mpsc::Receiver<Typed>, mut to: ChildStdin) {
     loop {
         match passed.recv().await {
             Some(Typed::Keys(keys)) => {
                 if to.send(keys).await.is_err() {
-                    // The command reads no more; escapes still count.
+                    // The command stopped reading; escapes still work.
                     return;
                 }
             }
@@ -105,19 +104,18 @@ struct Sorting {
 }
 
 impl Sorting {
-    /// What of it is for the command.
+    /// Separates the escapes and queues the rest for the command.
     fn sort(&mut self, typed: &[u8]) -> Option<Typed> {
         let mut keys = Vec::with_capacity(typed.len() + 1);
         self.escapes.sort(typed, &mut keys, |request| {
-            // Nobody listens any more once the session is over.
+            // The receiver has gone once the session is over.
             let _ = self.ask.send(request);
         });
         (!keys.is_empty()).then(|| Typed::Keys(keys.into()))
     }
 }
 
-/// Until it fails. Where nobody takes what is passed on any more, the session is over, and escapes
-/// still count.
+/// Reads a terminal until it fails. When the queue has closed the session is over.
 async fn read_terminal(
     terminal: &OwnTerminal,
     sorting: &mut Sorting,
@@ -126,7 +124,7 @@ async fn read_terminal(
     let mut buffer = vec![0; MAX_READ];
     loop {
         match terminal.read(&mut buffer).await {
-            // A raw terminal has no end of file; it has gone.
+            // A raw terminal has no end of file, so an empty read means that it has gone.
             Ok(0) => return Errno::EIO.into(),
             Ok(count) => {
                 if let Some(keys) = sorting.sort(&buffer[..count]) {
@@ -138,15 +136,15 @@ async fn read_terminal(
     }
 }
 
-/// Until it fails or ends, or nobody wants it any more.
+/// Reads a descriptor in a thread until it fails, ends, or the reader is dropped.
 fn read_blocking(
     stopped: &PipeReader,
     sorting: &mut Sorting,
     pass: &mpsc::Sender<Typed>,
 ) -> Option<io::Error> {
     let stdin = io::stdin();
-    // Asked now: one that has gone no longer looks like one. It is one where we may not open it
-    // anew.
+    // Checked before reading, because a terminal that has gone no longer looks like one. Here it is
+    // a terminal that could not be opened again.
     let is_terminal = stdin.is_terminal();
     let mut buffer = vec![0; MAX_READ];
     loop {
@@ -157,7 +155,7 @@ fn read_blocking(
             return None;
         }
         match polled.and_then(|_| nix::unistd::read(stdin.as_fd(), &mut buffer)) {
-            // A raw terminal has no end of file; it has gone.
+            // A raw terminal has no end of file, so an empty read means that it has gone.
             Ok(0) if is_terminal => return Some(Errno::EIO.into()),
             Ok(0) => {
                 if let Some(held) = sorting.escapes.rest() {

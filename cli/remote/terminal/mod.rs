@@ -1,8 +1,8 @@
-//! One command in a terminal over there: our terminal raw and joined to it, its size, our signals,
-//! the escapes.
+//! Runs one command in a terminal on the host: the local terminal in raw mode, its size, signals,
+//! and escapes.
 //!
-//! What the command writes goes to our terminal as it is: whoever asks for a terminal wants it to
-//! be obeyed.
+//! The command's output goes to the local terminal without escaping, as with ssh: control sequences
+//! are meant to be obeyed.
 
 pub(crate) mod escapes;
 mod input;
@@ -28,22 +28,21 @@ use crate::remote::terminal::escapes::{Escapes, Request};
 use crate::remote::terminal::input::{Input, read_keys};
 use crate::remote::terminal::raw_mode::RawMode;
 
-/// How the person here and the terminal there are joined.
+/// How the local user and the terminal on the host are joined.
 #[derive(Debug, Clone)]
 pub(crate) struct Interaction {
-    /// What begins an escape. Where our stdin is no terminal nothing does: it may carry any bytes.
+    /// The escape character. It has no effect if stdin is no terminal, because stdin may then carry
+    /// any byte.
     pub(crate) escape: EscapeCharacter,
-    /// The host's name for the line that tells of the end, as ssh has one; without it there is
-    /// none.
+    /// The name of the host for the closing line, as ssh prints one; none to print no line.
     pub(crate) host: Option<String>,
 }
 
-/// Runs the command in a terminal of its own over there, to its end.
+/// Runs the command in a terminal of its own, to its end.
 ///
-/// If our stdin is a terminal, it is raw for as long as the command runs; on every way out its
-/// modes are what they were before. If not, what it carries is what is typed over there. Whether a
-/// terminal is wanted at all is the caller's business. Our locale goes along, unless the host's
-/// configuration does not let it in. The outcome is not reported.
+/// If stdin is a terminal, it is in raw mode while the command runs, and restored on every way out.
+/// Otherwise stdin is typed into the terminal on the host. The local locale is passed on unless the
+/// host refuses it. Does not report the outcome.
 pub(crate) async fn run(
     session: &Session,
     program: &Program,
@@ -59,7 +58,7 @@ pub(crate) async fn run(
     let escapes =
         Escapes::new(if is_terminal { interaction.escape } else { EscapeCharacter(None) });
     let help = escapes.help();
-    // First whoever restores the modes when a signal comes, then the modes.
+    // Signal handlers first, so that a signal after the change of modes restores them.
     let signals = match Signals::new(is_terminal) {
         Ok(signals) => signals,
         Err(error) => return Outcome::no_signals(&error).into(),
@@ -74,14 +73,14 @@ pub(crate) async fn run(
         Err(error) => return Outcome::NotRead { error }.into(),
     };
     let mut here = Person { signals, raw, input, size, help };
-    // It may have changed while nobody watched.
+    // The size may have changed before the handler for it was installed.
     here.tell_size(&child);
     let end = follow(child, unreadable, options.no_wait_eof, &mut here).await;
 
     let ended = matches!(&end.outcome, Outcome::Ended(status) if status.code().is_some()
         && !status.timed_out());
     if here.raw.is_some() && !ended && io::stderr().is_terminal() {
-        // What labsh has to say begins on a line of its own.
+        // labsh's messages start on a line of their own.
         let _ = io::stderr().write_all(b"\r\n");
     }
     drop(here);
@@ -102,12 +101,12 @@ async fn start(
     optional_env::open(&command, [locale(), options.env_where_allowed.clone()].concat()).await
 }
 
-/// The value of TERM; `dumb` promises nothing, for those who have none that can be passed on.
+/// Returns the value of TERM, or `dumb`, which promises no capability.
 fn terminal_name() -> String {
     std::env::var("TERM").ok().filter(|name| !name.is_empty()).unwrap_or_else(|| "dumb".to_owned())
 }
 
-/// The variables that say in which language and characters people are spoken to here (locale(7)).
+/// Returns the variables of the locale (locale(7)).
 fn locale() -> Vec<Variable> {
     let passes = |name: &[u8]| name == b"LANG" || name.starts_with(b"LC_");
     std::env::vars_os()
@@ -116,12 +115,12 @@ fn locale() -> Vec<Variable> {
         .collect()
 }
 
-/// Who sits here, at a terminal or not.
+/// The local user of a terminal on the host.
 struct Person {
     signals: Signals,
     raw: Option<RawMode>,
     input: Option<Input>,
-    /// As it was last told.
+    /// The size that the host knows.
     size: Resize,
     help: String,
 }
@@ -135,7 +134,7 @@ impl Person {
         }
     }
 
-    /// Stops this process until it is continued, with the terminal as the shell expects it.
+    /// Stops this process until it is continued; the terminal has the shell's modes meanwhile.
     fn suspend(&mut self, child: &Child) {
         if let Some(raw) = &self.raw {
             raw.leave();
@@ -146,7 +145,7 @@ impl Person {
 
     fn resume(&mut self, child: &Child) {
         if let Some(raw) = &self.raw {
-            // Without a terminal any more there is nothing to be made raw; reading it says so.
+            // If the terminal has gone, the next read reports it.
             let _ = raw.enter_again();
         }
         self.tell_size(child);
@@ -168,8 +167,7 @@ impl LocalUser for Person {
         let left = |signal| Some(Outcome::Left { signal });
         let signals = &mut self.signals;
         tokio::select! {
-            // Keys send none of these: raw, they are bytes for the command. Whoever sends one means
-            // labsh.
+            // In raw mode keys send no signals, so each of these is meant for labsh.
             _ = signals.hangup.recv() => return left(1),
             _ = signals.interrupt.recv() => return left(2),
             _ = signals.quit.recv() => return left(3),
@@ -179,8 +177,8 @@ impl LocalUser for Person {
             _ = received(&mut signals.stop) => self.suspend(child),
             request = Self::request(&mut self.input) => match request {
                 Request::Leave => return Some(Outcome::Escaped),
-                // As the key would at a terminal that is not raw: to all of our job. It comes back
-                // as a signal.
+                // Like the suspend key at a terminal in cooked mode: for the whole job. It comes
+                // back as SIGTSTP.
                 Request::Suspend => suspend::ask_job(),
                 Request::Help => self.notify(&self.help),
             },
@@ -192,8 +190,8 @@ impl LocalUser for Person {
         if self.raw.is_none() {
             return note(text);
         }
-        // In a raw terminal a line end alone does not return to the first column. When stderr is
-        // closed there is nobody to tell.
+        // In raw mode a line feed does not return to the first column. A closed stderr cannot be
+        // reported anywhere.
         let mut said = "\r\nlabsh: ".to_owned();
         for line in text.lines() {
             said += &format!("{}\r\n", escape(line));
@@ -209,7 +207,7 @@ struct Signals {
     terminate: Signal,
     window_change: Signal,
     continuation: Signal,
-    /// Only where there are modes to restore; otherwise a stop is nobody's business.
+    /// Only if there are modes to restore; otherwise the default action of SIGTSTP suffices.
     stop: Option<Signal>,
 }
 

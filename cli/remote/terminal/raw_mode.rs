@@ -1,5 +1,4 @@
-//! The modes of our own terminal: raw while it belongs to the command, as they were on every way
-//! out.
+//! Puts the local terminal into raw mode and restores its modes on every way out.
 
 use std::fs::File;
 use std::io;
@@ -12,24 +11,22 @@ use nix::sys::termios::{
 };
 use nix::unistd::{getpgrp, tcgetpgrp};
 
-/// A terminal that is raw until this is dropped: every byte typed goes through as it is, and every
-/// byte shown.
+/// A terminal in raw mode until this is dropped: every byte passes unchanged in both directions.
 ///
-/// A panic restores it as well, before its message is written. Only the modes that raw mode changes
-/// are ever put back, so what others did to the rest meanwhile stays.
+/// A panic restores the modes as well, before its message is written. Only the modes that raw mode
+/// changes are restored, so changes by other processes to the rest are kept.
 #[derive(Debug)]
 pub(crate) struct RawMode(Arc<Mutex<State>>);
 
 #[derive(Debug)]
 struct State {
     terminal: File,
-    /// The modes from before; absent while they are in effect.
+    /// The modes before raw mode; none while they are in effect.
     saved: Option<Termios>,
 }
 
 impl RawMode {
-    /// Makes this terminal raw. The descriptor is used through a duplicate, and never made
-    /// non-blocking.
+    /// Puts the terminal into raw mode, through a duplicate of the descriptor that stays blocking.
     pub(crate) fn enter(terminal: impl AsFd) -> io::Result<Self> {
         let terminal = File::from(terminal.as_fd().try_clone_to_owned()?);
         let mut state = State { terminal, saved: None };
@@ -39,13 +36,13 @@ impl RawMode {
         Ok(Self(state))
     }
 
-    /// Makes it raw again after [`Self::leave`], or after a shell has put in its own modes while
+    /// Enters raw mode again after [`Self::leave`], or after a shell has set its own modes while
     /// this process was stopped.
     pub(crate) fn enter_again(&self) -> io::Result<()> {
         lock(&self.0).enter()
     }
 
-    /// Restores the modes from before.
+    /// Restores the modes before raw mode.
     pub(crate) fn leave(&self) {
         lock(&self.0).leave();
     }
@@ -58,7 +55,7 @@ impl Drop for RawMode {
 }
 
 fn lock<T>(state: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What was half done when someone panicked is safe to do again.
+    // A poisoned lock is usable: setting modes twice does no harm.
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -76,11 +73,11 @@ impl State {
 
     fn leave(&mut self) {
         let Some(saved) = self.saved.take() else { return };
-        // Where a shell has taken the terminal back, the modes are its own now.
+        // If a shell has taken the terminal back, the modes are its own.
         if tcgetpgrp(&self.terminal).is_ok_and(|foreground| foreground != getpgrp()) {
             return;
         }
-        // A terminal that has gone has no modes.
+        // A terminal that has gone has no modes to restore.
         let Ok(mut modes) = termios::tcgetattr(&self.terminal) else { return };
         put_back(&mut modes, &saved);
         let _ = set(&self.terminal, &modes);
@@ -108,12 +105,11 @@ fn local_flags() -> LocalFlags {
         | LocalFlags::IEXTEN
 }
 
-/// What decides when a read returns: the first byte, at once.
+/// VMIN and VTIME: a read returns with the first byte, at once.
 const READING: [(SpecialCharacterIndices, u8); 2] =
     [(SpecialCharacterIndices::VMIN, 1), (SpecialCharacterIndices::VTIME, 0)];
 
-/// The modes with those of termios(3) off that change, hold back or act on what passes. How the
-/// line itself is driven (its speed, its character size) is left alone.
+/// Returns the modes of termios(3) for raw mode. Speed and character size stay as they are.
 fn made_raw(modes: &Termios) -> Termios {
     let mut raw = modes.clone();
     raw.input_flags.remove(input_flags());
@@ -125,7 +121,7 @@ fn made_raw(modes: &Termios) -> Termios {
     raw
 }
 
-/// Undoes [`made_raw`] in modes that others may have changed meanwhile.
+/// Reverts [`made_raw`] in modes that other processes may have changed meanwhile.
 fn put_back(modes: &mut Termios, saved: &Termios) {
     modes.input_flags = (modes.input_flags - input_flags()) | saved.input_flags & input_flags();
     modes.output_flags =
@@ -136,9 +132,8 @@ fn put_back(modes: &mut Termios, saved: &Termios) {
     }
 }
 
-/// Sets modes at once: waiting for output to drain could mean waiting for ever for a terminal that
-/// nobody reads. A process of the background is stopped here by SIGTTOU, and goes on once it is in
-/// the foreground.
+/// Sets modes at once (TCSANOW): draining the output could wait for ever for a terminal that is not
+/// read. A background process is stopped here by SIGTTOU, and continues in the foreground.
 fn set(terminal: &File, modes: &Termios) -> io::Result<()> {
     loop {
         match termios::tcsetattr(terminal, SetArg::TCSANOW, modes) {
@@ -148,7 +143,7 @@ fn set(terminal: &File, modes: &Termios) -> io::Result<()> {
     }
 }
 
-/// Terminals that a panic is to restore.
+/// The terminals that a panic restores.
 static AT_PANIC: Mutex<Vec<Weak<Mutex<State>>>> = Mutex::new(Vec::new());
 
 fn restore_at_panic(state: Weak<Mutex<State>>) {
@@ -157,8 +152,8 @@ fn restore_at_panic(state: Weak<Mutex<State>>) {
         let previous = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
             for state in lock(&AT_PANIC).iter().filter_map(Weak::upgrade) {
-                // Whoever has it locked may be the one that panics; then its guard restores, when
-                // the stack unwinds.
+                // The thread that holds the lock may be the one that panics; its guard then
+                // restores the modes while the stack unwinds.
                 if let Ok(mut state) = state.try_lock() {
                     state.leave();
                 }
@@ -243,7 +238,7 @@ mod tests {
         let (_master, slave) = terminal();
         let raw = RawMode::enter(&slave).unwrap();
         let inside = modes(&slave);
-        // What a shell does when its job was stopped, and the user with stty.
+        // As a shell does when its job stopped, and a user with stty.
         let mut shells = modes(&slave);
         shells.local_flags |= LocalFlags::ICANON | LocalFlags::ISIG;
         set(&File::from(slave.try_clone().unwrap()), &shells).unwrap();
@@ -260,7 +255,7 @@ mod tests {
         let raw = RawMode::enter(&slave).unwrap();
         let panicked = std::thread::spawn(|| panic!("what a defect would do")).join();
         assert!(panicked.is_err());
-        // Nothing was dropped yet.
+        // The panic hook restored it; nothing was dropped yet.
         assert_eq!(modes(&slave), before);
         drop(raw);
         assert_eq!(modes(&slave), before);

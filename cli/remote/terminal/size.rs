@@ -1,4 +1,4 @@
-//! How large our terminal is.
+//! The size of the local terminal.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -8,8 +8,8 @@ use nix::libc;
 
 nix::ioctl_read_bad!(window_size, libc::TIOCGWINSZ, libc::winsize);
 
-/// The size of the terminal that we are at; without one, what LINES and COLUMNS say, and 24 lines
-/// of 80 characters without those.
+/// Returns the size of the local terminal; without one, LINES and COLUMNS, or 24 lines of 80
+/// columns.
 pub(crate) fn ours() -> Resize {
     let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
     let terminals = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()];
@@ -22,12 +22,12 @@ pub(crate) fn ours() -> Resize {
     })
 }
 
-/// The size of this terminal, if it is one; see ioctl_tty(2).
+/// Returns the size of a terminal (ioctl_tty(2)); none for other descriptors.
 #[allow(unsafe_code)]
 fn of(terminal: BorrowedFd<'_>) -> Option<Resize> {
     let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
-    // SAFETY: TIOCGWINSZ writes one winsize where the pointer points, which is one that outlives
-    // the call, and the descriptor is borrowed for longer than the call.
+    // SAFETY: TIOCGWINSZ writes one winsize to the pointer, which is valid for the call, as is the
+    // borrowed descriptor.
     unsafe { window_size(terminal.as_raw_fd(), &mut size) }.ok()?;
     Some(Resize {
         columns: size.ws_col,
