@@ -38,7 +38,7 @@ PROSE = [
     r"one that lies",
 ]
 
-# As a word of an identifier: `wish` is found in `wish_at_least` and in `StopWish`.
+# As a word of a name in code: `wish` is found in `wish_at_least` and in `StopWish`.
 NAMES = [
     "wish", "wishes", "tidings", "kept", "mistake", "mistakes", "trouble", "crew", "companion",
     "intake", "breath", "moment", "patience", "told", "heed", "nobody", "somebody",
@@ -68,12 +68,19 @@ def words_of(identifier):
         yield from (word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", part))
 
 
+def code_of(name, line):
+    """A line without its comment and without what is between double quotes."""
+    comments = {".rs": "//", ".js": "//", ".lua": "--", ".css": "/*"}
+    comment = comments.get(pathlib.Path(name).suffix, "#")
+    return re.sub(r'"(?:\\.|[^"\\])*"?', '""', line.split(comment)[0])
+
+
 def found_in(name, text, names, prose):
     for number, line in enumerate(text.splitlines(), 1):
         for match in prose.finditer(line):
             yield number, line, match.group(0)
         if not name.endswith(".md"):
-            for identifier in re.findall(r"\b[A-Za-z_]\w*\b", line):
+            for identifier in re.findall(r"\b[A-Za-z_]\w*\b", code_of(name, line)):
                 for word in words_of(identifier):
                     if word in names:
                         yield number, line, identifier
