@@ -164,13 +164,14 @@ fn transcripts_show_what_the_programs_print() {
     println!("{} transcripts, and {} that are not run", transcripts.len(), not_run.len());
     assert!(transcripts.len() >= 10 && not_run.len() <= 4);
     let lab = Lab::start();
-    for transcript in transcripts {
-        let printed = lab.replay(transcript);
-        assert!(
-            shows(&transcript.lines, &printed),
-            "a document shows\n{}\nand this was printed:\n{}",
-            transcript.lines.join("\n"),
-            printed.join("\n")
-        );
-    }
+    let differing: Vec<String> = transcripts
+        .into_iter()
+        .map(|transcript| (transcript, lab.replay(transcript)))
+        .filter(|(transcript, printed)| !shows(&transcript.lines, printed))
+        .map(|(transcript, printed)| {
+            let (shown, printed) = (transcript.lines.join("\n"), printed.join("\n"));
+            format!("a document shows\n{shown}\nand this was printed:\n{printed}\n")
+        })
+        .collect();
+    assert!(differing.is_empty(), "{}", differing.join("\n"));
 }

@@ -5,6 +5,7 @@
 pub mod agent;
 pub mod browser;
 pub mod fleet;
+pub mod help;
 pub mod markdown;
 pub mod screen;
 pub mod tools;
