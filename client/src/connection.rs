@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use labsh_proto::channel::{Channels, OpenError, Role};
-use labsh_proto::flow::{Budget, Growth};
+use labsh_proto::flow::{Budget, ConnectionBudget};
 use labsh_proto::frame::{ChannelId, Frame};
 use labsh_proto::limits;
 use labsh_proto::message::{Features, Goodbye, Open, Refuse, RefuseCode};
@@ -63,7 +63,7 @@ impl Connection {
     pub(crate) fn lent(session: LentSession) -> Self {
         let LentSession { reader, highest, channels: slots, server } = session;
         let mut channels = channels(slots);
-        channels.resume_behind(highest);
+        channels.resume_after(highest);
         let (_, welcome) = watch::channel(Some(Ok(server)));
         Self::start(reader, channels, welcome, None, None)
     }
@@ -146,7 +146,7 @@ impl Connection {
                  key",
             )));
         }
-        self.channel(|channels| channels.ask(open)).await
+        self.channel(|channels| channels.request_explanation(open)).await
     }
 
     async fn channel(
@@ -217,7 +217,7 @@ impl Drop for Connection {
 }
 
 fn channels(limit: u32) -> Channels {
-    Channels::new(Role::Client, limit, Growth::new(Budget::new(WINDOW_GROWTH_BUDGET)))
+    Channels::new(Role::Client, limit, ConnectionBudget::new(Budget::new(WINDOW_GROWTH_BUDGET)))
 }
 
 /// Writes `first`, then frames as the channels produce them.

@@ -72,7 +72,7 @@ impl ReadLoop {
             Ok(welcome) => {
                 self.multiplexer.set_slots(welcome.channels);
                 if sent.elapsed() < LOW_LATENCY_ROUND_TRIP {
-                    self.multiplexer.with(Channels::set_near);
+                    self.multiplexer.with(Channels::set_low_latency);
                 }
                 let server = ServerInfo { features: welcome.features, version: welcome.version };
                 outcome.send_replace(Some(Ok(server)));

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use labsh_proto::channel::{Channels, Event, Read, Role};
 use labsh_proto::explanation::Explained;
-use labsh_proto::flow::{Budget, Growth};
+use labsh_proto::flow::{Budget, ConnectionBudget};
 use labsh_proto::frame::{ChannelId, Decoder};
 use labsh_proto::limits::MAX_BODY;
 use labsh_proto::message::{
@@ -19,7 +19,7 @@ const STREAMS: [Stream; 3] = [Stream::Stdin, Stream::Stdout, Stream::Stderr];
 /// Each frame stands behind one control byte, so that a mutation of the actions leaves the frames
 /// whole. A frame that breaks the protocol ends the run, as it would end the connection.
 pub fn converse(role: Role, data: &[u8]) {
-    let mut channels = Channels::new(role, 3, Growth::new(Budget::new(1 << 22)));
+    let mut channels = Channels::new(role, 3, ConnectionBudget::new(Budget::new(1 << 22)));
     let mut decoder = Decoder::default();
     let mut rest = data;
     while let Some((action, behind)) = rest.split_first() {
@@ -33,7 +33,7 @@ pub fn converse(role: Role, data: &[u8]) {
                 channels.refuse(id, &Refuse::new(RefuseCode::BAD_COMMAND, "bad", ""));
             }
             Ok(Event::Opened(id, _)) => channels.started(id, 1),
-            Ok(Event::Asked(id, _)) => channels.explained(id, &Explained::default()),
+            Ok(Event::ExplainRequested(id, _)) => channels.explained(id, &Explained::default()),
             Ok(_) => {}
             Err(error) => {
                 // What is said about it must be sayable.
@@ -57,15 +57,18 @@ fn act(channels: &mut Channels, role: Role, action: u8) {
             }
         }
         (1, _) => {
-            if let Ok(room) = channels.room(id, stream) {
+            if let Ok(room) = channels.write_capacity(id, stream) {
                 assert!(channels.write(id, stream, Bytes::from(vec![0; room])).is_ok());
             }
         }
         (2, _) => channels.finish(id, stream),
         (3, _) => channels.stop(id, stream),
         (4, Role::Client) => {
-            let _ =
-                if action & 8 == 0 { channels.open(&command()) } else { channels.ask(&command()) };
+            let _ = if action & 8 == 0 {
+                channels.open(&command())
+            } else {
+                channels.request_explanation(&command())
+            };
         }
         (4, Role::Server) => channels.ended(id, Status::Exited(0)),
         (5, Role::Client) => channels.close(id),

@@ -1,28 +1,33 @@
-//! Flow control of one stream: how far its sender may go, and when its receiver lets it go further.
+//! Flow control of one stream: how far its sender may send, and when its receiver raises that
+//! limit.
 //!
-//! All positions are absolute, counted in bytes from the stream's start (PROTOCOL.md, "Flow
-//! control").
+//! All positions are absolute, counted in bytes from the start of the stream, as in QUIC (RFC 9000,
+//! section 4.1). PROTOCOL.md, "Flow control", has the rules.
 
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::limits;
 
-/// The widest window that a receiver grows for one stream, in bytes: 640 MB/s at 100 ms of round
-/// trip.
-const WIDEST: u64 = 64 << 20;
+/// The largest window that a receiver grows for one stream, in bytes: the bandwidth-delay product
+/// of 640 MiB/s and a round-trip time of 100 ms.
+const MAX_STREAM_WINDOW: u64 = 64 << 20;
 
-/// How wide a window stays while it shares a short link, in bytes: all that is under way of a
-/// stream is ahead of the answers on other channels.
-const SHARED: u64 = 256 << 10;
+/// The window of a stream beside an interactive channel on a short link, in bytes: the
+/// bandwidth-delay product of 1 Gbit/s and a round-trip time of 2 ms.
+///
+/// All data in flight is delivered before the answers on other channels (head-of-line blocking). On
+/// faster links so small a window costs throughput, which is why no stream has it all the time.
+const LOW_LATENCY_WINDOW: u64 = 256 << 10;
 
-/// So many bytes of its own after it was told to share, a stream counts as alone again.
-const ALONE_AFTER: u64 = 64 << 20;
+/// For how long a stream keeps [`LOW_LATENCY_WINDOW`] after the last sign of an interactive
+/// channel, in bytes of its own data.
+const LOW_LATENCY_SPAN: u64 = 64 << 20;
 
-/// What one connection may spend on windows wider than the first, in bytes.
-const CONNECTION_GROWTH: u64 = 128 << 20;
+/// The most that the windows of one connection may grow together, in bytes.
+const MAX_CONNECTION_GROWTH: u64 = 128 << 20;
 
-/// The sender's half.
+/// The sender's half of a stream's flow control.
 #[derive(Debug)]
 pub struct SendWindow {
     sent: u64,
@@ -31,40 +36,40 @@ pub struct SendWindow {
 }
 
 impl SendWindow {
-    /// Nothing sent yet, up to `first_limit` allowed.
+    /// Creates the window of a new stream, which may send up to `first_limit`.
     pub fn new(first_limit: u64) -> Self {
         Self { sent: 0, consumed: 0, limit: first_limit }
     }
 
-    /// Bytes that may be sent now.
+    /// Returns the number of bytes that may be sent now.
     pub fn available(&self) -> u64 {
         self.limit - self.sent
     }
 
-    /// Bytes sent so far.
+    /// Returns the number of bytes sent so far.
     pub fn sent(&self) -> u64 {
         self.sent
     }
 
-    /// Up to here the peer has handed the bytes on.
+    /// Returns the position up to which the peer has passed the bytes on.
     pub fn consumed(&self) -> u64 {
         self.consumed
     }
 
-    /// The position that must not be passed.
+    /// Returns the position up to which the sender may send.
     pub fn limit(&self) -> u64 {
         self.limit
     }
 
-    /// Counts bytes as sent; returns the position behind them. Never more than [`Self::available`].
+    /// Counts bytes as sent, at most [`Self::available`]; returns the position after them.
     pub fn advance(&mut self, bytes: u64) -> u64 {
         debug_assert!(bytes <= self.available());
         self.sent += bytes;
         self.sent
     }
 
-    /// Takes a credit; the error names the rule that it breaks.
-    pub fn raise(&mut self, consumed: u64, limit: u64) -> Result<(), &'static str> {
+    /// Applies a `credit` of the peer; an error is the rule that it breaks.
+    pub fn apply_credit(&mut self, consumed: u64, limit: u64) -> Result<(), &'static str> {
         if consumed < self.consumed {
             return Err("the consumed position decreases");
         }
@@ -83,12 +88,12 @@ impl SendWindow {
     }
 }
 
-/// A supply of bytes that windows grow from; shared, because memory is.
+/// A number of bytes that windows may grow by together. Clones share it, as windows share memory.
 #[derive(Debug, Clone)]
 pub struct Budget(Arc<AtomicU64>);
 
 impl Budget {
-    /// A supply of so many bytes.
+    /// Creates a budget of this many bytes.
     pub fn new(bytes: u64) -> Self {
         Self(Arc::new(AtomicU64::new(bytes)))
     }
@@ -104,17 +109,17 @@ impl Budget {
     }
 }
 
-/// What the windows of one connection grow from: its own supply and the process's.
+/// What the windows of one connection may grow by: a budget of its own, within the process's.
 #[derive(Debug, Clone)]
-pub struct Growth {
+pub struct ConnectionBudget {
     connection: Budget,
     process: Budget,
 }
 
-impl Growth {
-    /// A fresh supply for a connection beside the process's.
+impl ConnectionBudget {
+    /// Creates the budget of a new connection, 128 MiB, within the process's.
     pub fn new(process: Budget) -> Self {
-        Self { connection: Budget::new(CONNECTION_GROWTH), process }
+        Self { connection: Budget::new(MAX_CONNECTION_GROWTH), process }
     }
 
     fn take(&self, bytes: u64) -> bool {
@@ -129,109 +134,116 @@ impl Growth {
     }
 }
 
-/// The receiver's half. What it grew goes back to the supply when it is dropped.
+/// The receiver's half of a stream's flow control. Dropping it returns its growth to the budget.
 #[derive(Debug)]
 pub struct ReceiveWindow {
     received: u64,
     consumed: u64,
     limit: u64,
     window: u64,
-    widest: u64,
-    shared_until: u64,
+    max_window: u64,
+    /// Up to this consumed position the window is limited to [`LOW_LATENCY_WINDOW`].
+    low_latency_until: u64,
     grown: u64,
-    sender_waits: bool,
-    growth: Growth,
+    /// Whether the last frame used up the limit, so that its sender waits for credit.
+    sender_limited: bool,
+    budget: ConnectionBudget,
 }
 
 impl ReceiveWindow {
-    /// Nothing received yet, up to `first_limit` allowed.
-    pub fn new(first_limit: u64, growth: Growth) -> Self {
+    /// Creates the window of a new stream, which may send up to `first_limit`.
+    pub fn new(first_limit: u64, budget: ConnectionBudget) -> Self {
         Self {
             received: 0,
             consumed: 0,
             limit: first_limit,
             window: first_limit,
-            widest: WIDEST,
-            shared_until: 0,
+            max_window: MAX_STREAM_WINDOW,
+            low_latency_until: 0,
             grown: 0,
-            sender_waits: false,
-            growth,
+            sender_limited: false,
+            budget,
         }
     }
 
-    /// The same, but it stays as wide as it is: where what is under way delays what comes behind
-    /// it.
-    pub fn fixed(first_limit: u64, growth: Growth) -> Self {
-        let mut window = Self::new(first_limit, growth);
-        window.widest = first_limit;
+    /// Creates a window that never grows, for a stream whose data in flight delays interactive data
+    /// of the same stream.
+    pub fn fixed(first_limit: u64, budget: ConnectionBudget) -> Self {
+        let mut window = Self::new(first_limit, budget);
+        window.max_window = first_limit;
         window
     }
 
-    /// Bytes received so far.
+    /// Returns the number of bytes received so far.
     pub fn received(&self) -> u64 {
         self.received
     }
 
-    /// Whether everything that was received has been handed on for good.
+    /// Returns whether all received bytes were passed on to their destination.
     pub fn all_consumed(&self) -> bool {
         self.consumed == self.received
     }
 
-    /// Counts arrived bytes; `limited` is the frame's flag: its sender now waits for credit. Past
-    /// the limit, the error is the position they would have reached.
+    /// Counts received bytes; `limited` is the frame's flag LIMITED, which says that the sender now
+    /// waits for credit. Past the limit, the error is the position that the bytes reach.
     pub fn receive(&mut self, bytes: u64, limited: bool) -> Result<(), u64> {
         let position = self.received + bytes;
         if position > self.limit {
             return Err(position);
         }
         self.received = position;
-        self.sender_waits = limited;
+        self.sender_limited = limited;
         Ok(())
     }
 
-    /// Stays at 256 KiB for the next 64 MiB: for where somebody on another channel waits for
-    /// answers, and the link is too short to need more.
-    pub fn share(&mut self) {
-        self.shared_until = self.consumed + ALONE_AFTER;
+    /// Prefers the latency of other channels to the throughput of this stream: limits the window to
+    /// 256 KiB for the next 64 MiB.
+    pub fn prefer_latency(&mut self) {
+        self.low_latency_until = self.consumed + LOW_LATENCY_SPAN;
     }
 
-    /// The limit announced last.
+    /// Returns the limit that was announced last.
     pub fn limit(&self) -> u64 {
         self.limit
     }
 
-    /// Counts bytes as handed on for good; true when the sender should hear of it.
+    /// Counts bytes as passed on to their destination; returns whether a `credit` should be sent:
+    /// when the new limit is a quarter of the window past the old one.
     ///
-    /// Where our reader has handed on everything and the sender still waits for credit, it is the
-    /// link that is longer than the window: the window doubles.
+    /// Doubles the window if the reader has consumed everything while the sender waits for credit:
+    /// then the round-trip time limits the stream, and not the reader.
     pub fn consume(&mut self, bytes: u64) -> bool {
         self.consumed = (self.consumed + bytes).min(self.received);
-        if self.sender_waits && self.all_consumed() {
-            self.sender_waits = false;
-            self.widen();
+        if self.sender_limited && self.all_consumed() {
+            self.sender_limited = false;
+            self.grow();
         }
-        self.limit_due() - self.limit >= self.width() / 4
+        self.next_limit() - self.limit >= self.effective_window() / 4
     }
 
-    /// The positions to announce: how far consumed, how far the sender may go.
+    /// Raises the limit and returns the positions to announce: consumed, and the limit.
     pub fn announce(&mut self) -> (u64, u64) {
-        self.limit = self.limit_due();
+        self.limit = self.next_limit();
         (self.consumed, self.limit)
     }
 
-    fn limit_due(&self) -> u64 {
-        self.limit.max(self.consumed + self.width())
+    fn next_limit(&self) -> u64 {
+        self.limit.max(self.consumed + self.effective_window())
     }
 
-    fn width(&self) -> u64 {
-        if self.consumed < self.shared_until { self.window.min(SHARED) } else { self.window }
+    fn effective_window(&self) -> u64 {
+        if self.consumed < self.low_latency_until {
+            self.window.min(LOW_LATENCY_WINDOW)
+        } else {
+            self.window
+        }
     }
 
-    fn widen(&mut self) {
+    fn grow(&mut self) {
         let more = self.window;
-        if self.width() == self.window
-            && self.window + more <= self.widest
-            && self.growth.take(more)
+        if self.effective_window() == self.window
+            && self.window + more <= self.max_window
+            && self.budget.take(more)
         {
             self.window += more;
             self.grown += more;
@@ -241,8 +253,8 @@ impl ReceiveWindow {
 
 impl Drop for ReceiveWindow {
     fn drop(&mut self) {
-        self.growth.connection.give_back(self.grown);
-        self.growth.process.give_back(self.grown);
+        self.budget.connection.give_back(self.grown);
+        self.budget.process.give_back(self.grown);
     }
 }
 
@@ -251,11 +263,11 @@ mod tests {
     use super::*;
 
     fn window(first: u64) -> ReceiveWindow {
-        ReceiveWindow::new(first, Growth::new(Budget::new(1 << 30)))
+        ReceiveWindow::new(first, ConnectionBudget::new(Budget::new(1 << 30)))
     }
 
     #[test]
-    fn credit_comes_in_quarters() {
+    fn a_credit_is_due_after_a_quarter_of_the_window() {
         let mut window = window(1024);
         window.receive(300, false).unwrap();
         assert!(!window.consume(255));
@@ -265,8 +277,8 @@ mod tests {
     }
 
     #[test]
-    fn a_fixed_window_stays_as_it_is_however_long_the_link() {
-        let mut window = ReceiveWindow::fixed(1024, Growth::new(Budget::new(1 << 30)));
+    fn a_fixed_window_does_not_grow_on_a_long_link() {
+        let mut window = ReceiveWindow::fixed(1024, ConnectionBudget::new(Budget::new(1 << 30)));
         for sent in 1..=8 {
             window.receive(1024, true).unwrap();
             assert!(window.consume(1024));
@@ -283,40 +295,40 @@ mod tests {
     }
 
     #[test]
-    fn a_long_link_widens_the_window_and_a_slow_reader_does_not() {
+    fn the_window_grows_for_a_long_link_and_not_for_a_slow_reader() {
         let mut window = window(1 << 20);
-        // The link delivers a whole window, the reader hands all of it on while the sender waits.
+        // The link delivers a whole window, and the reader consumes it while the sender waits.
         window.receive(1 << 20, true).unwrap();
         assert!(window.consume(1 << 20));
         assert_eq!(window.announce(), (1 << 20, 3 << 20));
-        // The same, but the reader leaves some: the reader is what is slow.
+        // The same, but the reader leaves a byte: now the reader is slow.
         window.receive(2 << 20, true).unwrap();
         window.consume((2 << 20) - 1);
         assert_eq!(window.announce().1, (3 << 20) - 1 + (2 << 20));
     }
 
     #[test]
-    fn a_shared_window_is_narrow_and_widens_again_once_alone() {
+    fn a_low_latency_window_is_small_for_a_span_of_bytes() {
         let mut window = window(1 << 20);
-        window.share();
-        // What was allowed stays allowed; nothing more is until the reader has come near it.
+        window.prefer_latency();
+        // A limit never decreases: no credit is due until the reader comes close to the old one.
         window.receive(512 << 10, false).unwrap();
         assert!(!window.consume(512 << 10));
         window.receive(512 << 10, true).unwrap();
         assert!(window.consume(512 << 10));
-        assert_eq!(window.announce(), (1 << 20, (1 << 20) + SHARED));
-        while window.consumed < ALONE_AFTER {
-            window.receive(SHARED, false).unwrap();
-            window.consume(SHARED);
+        assert_eq!(window.announce(), (1 << 20, (1 << 20) + LOW_LATENCY_WINDOW));
+        while window.consumed < LOW_LATENCY_SPAN {
+            window.receive(LOW_LATENCY_WINDOW, false).unwrap();
+            window.consume(LOW_LATENCY_WINDOW);
             window.announce();
         }
         assert_eq!(window.limit() - window.consumed, 1 << 20);
     }
 
     #[test]
-    fn windows_stop_growing_where_the_supply_ends_and_give_it_back() {
+    fn windows_grow_within_the_budget_and_return_it() {
         let process = Budget::new(100);
-        let mut first = ReceiveWindow::new(64, Growth::new(process.clone()));
+        let mut first = ReceiveWindow::new(64, ConnectionBudget::new(process.clone()));
         for _ in 0..3 {
             let (_, limit) = first.announce();
             first.receive(limit - first.received(), true).unwrap();
@@ -328,14 +340,14 @@ mod tests {
     }
 
     #[test]
-    fn impossible_credits_are_refused() {
+    fn invalid_credits_are_refused() {
         let mut window = SendWindow::new(100);
         window.advance(50);
-        assert!(window.raise(51, 200).is_err());
-        assert!(window.raise(50, 99).is_err());
-        assert!(window.raise(50, u64::MAX).is_err());
-        window.raise(50, 200).unwrap();
-        assert!(window.raise(49, 200).is_err());
+        assert!(window.apply_credit(51, 200).is_err());
+        assert!(window.apply_credit(50, 99).is_err());
+        assert!(window.apply_credit(50, u64::MAX).is_err());
+        window.apply_credit(50, 200).unwrap();
+        assert!(window.apply_credit(49, 200).is_err());
         assert_eq!(window.available(), 150);
     }
 }

@@ -1,8 +1,8 @@
-//! What waits to be sent: which frame goes next, and how much may wait.
+//! The frames that are queued for sending: which one is next, and how much may be queued.
 //!
-//! One lane a channel, in order within; lanes take turns. While they compete, a turn is 16 KiB, so
-//! that a flood on one channel does not delay a short answer on another (PROTOCOL.md, "Order and
-//! fairness").
+//! Each channel has a queue of its own, and the queues are served in turns (round robin). While
+//! several have frames, a turn is 16 KiB of data, so that a flood on one channel does not delay a
+//! short answer on another (PROTOCOL.md, "Order and fairness").
 
 use alloc::collections::{BTreeMap, VecDeque};
 
@@ -12,17 +12,20 @@ use crate::frame::{ChannelId, Frame, Kind};
 use crate::limits;
 use crate::message::Stream;
 
-/// Data that may wait in one lane, in bytes.
-const LANE_BACKLOG: usize = 256 << 10;
+/// The most data that is queued on one channel, in bytes.
+const MAX_CHANNEL_BACKLOG: usize = 256 << 10;
 
-/// Data that may wait in all lanes of a connection before each gets only [`SCANT_BACKLOG`], in
-/// bytes.
-const CONNECTION_BACKLOG: usize = 1 << 20;
-const SCANT_BACKLOG: usize = limits::TURN_BODY;
+/// The amount of data queued on a connection from which each channel is limited to
+/// [`REDUCED_CHANNEL_BACKLOG`], in bytes.
+const MAX_CONNECTION_BACKLOG: usize = 1 << 20;
 
-/// Short writes that wait are joined up to this many bytes, so that a byte costs little more than a
-/// byte.
-const SMALL: usize = 4 << 10;
+/// The most data that is queued on one channel of a connection with much queued data, in bytes: one
+/// turn.
+const REDUCED_CHANNEL_BACKLOG: usize = limits::TURN_BODY;
+
+/// The length up to which short writes in a queue are joined into one frame, in bytes: a frame for
+/// each byte would cost a header for each.
+const MAX_JOINED_WRITE: usize = 4 << 10;
 
 #[derive(Debug)]
 enum Item {
@@ -30,112 +33,120 @@ enum Item {
     Data { stream: Stream, bytes: Bytes, end: u64 },
 }
 
+/// The frames of one channel, in the order in which they leave.
 #[derive(Debug, Default)]
-struct Lane {
+struct ChannelQueue {
     items: VecDeque<Item>,
-    /// How many items at the front are an `open` that still waits, or would have overtaken it.
+    /// How many items at the front are frames of an `open`, or priority frames inserted after it.
     opening: usize,
-    /// Whether a frame has left: with an `open` still waiting, the peer knows of the channel.
+    /// Whether a frame was sent: then the peer knows the channel, even if its `open` is incomplete.
     begun: bool,
     data: usize,
 }
 
-/// A data frame that was taken out, and the position in its stream behind its last byte.
+/// The stream of a data frame that was taken from a queue, and the position after its last byte.
 pub(crate) struct DataEnd {
     pub(crate) stream: Stream,
     pub(crate) position: u64,
 }
 
+/// The queues of all channels.
 #[derive(Debug, Default)]
 pub(crate) struct Outgoing {
-    lanes: BTreeMap<ChannelId, Lane>,
+    queues: BTreeMap<ChannelId, ChannelQueue>,
     turns: VecDeque<ChannelId>,
     data: usize,
 }
 
 impl Outgoing {
-    /// Bytes of data that the channel may add now.
-    pub(crate) fn room(&self, channel: ChannelId) -> usize {
-        let waiting = self.lanes.get(&channel).map_or(0, |lane| lane.data);
-        let backlog = if self.data < CONNECTION_BACKLOG { LANE_BACKLOG } else { SCANT_BACKLOG };
-        backlog.saturating_sub(waiting)
+    /// Returns how many bytes of data may be queued on the channel now.
+    pub(crate) fn capacity(&self, channel: ChannelId) -> usize {
+        let queued = self.queues.get(&channel).map_or(0, |queue| queue.data);
+        let backlog = if self.data < MAX_CONNECTION_BACKLOG {
+            MAX_CHANNEL_BACKLOG
+        } else {
+            REDUCED_CHANNEL_BACKLOG
+        };
+        backlog.saturating_sub(queued)
     }
 
-    /// Whether the channel's `open` is still on its way, so that nothing may overtake on it.
+    /// Returns whether frames of the channel's `open` are still queued, which nothing may overtake.
     pub(crate) fn is_opening(&self, channel: ChannelId) -> bool {
-        self.lanes.get(&channel).is_some_and(|lane| lane.opening > 0)
+        self.queues.get(&channel).is_some_and(|queue| queue.opening > 0)
     }
 
+    /// Queues a control frame.
     pub(crate) fn push(&mut self, frame: Frame) {
         let channel = frame.channel;
         let opening = usize::from(frame.kind == Kind::Open);
-        let lane = self.lane(channel);
-        lane.opening += opening;
-        lane.items.push_back(Item::Control(frame));
+        let queue = self.queue(channel);
+        queue.opening += opening;
+        queue.items.push_back(Item::Control(frame));
     }
 
-    /// Queues a frame that overtakes data directly behind an `open` that still waits, and behind
-    /// its like.
-    pub(crate) fn push_behind_open(&mut self, frame: Frame) {
-        let lane = self.lane(frame.channel);
-        lane.items.insert(lane.opening, Item::Control(frame));
-        lane.opening += 1;
+    /// Queues a priority frame directly after an `open` that is still queued, and after earlier
+    /// priority frames.
+    pub(crate) fn push_after_open(&mut self, frame: Frame) {
+        let queue = self.queue(frame.channel);
+        queue.items.insert(queue.opening, Item::Control(frame));
+        queue.opening += 1;
     }
 
+    /// Queues data that ends at the position `end` of its stream.
     pub(crate) fn push_data(&mut self, channel: ChannelId, stream: Stream, bytes: Bytes, end: u64) {
         self.data += bytes.len();
-        let lane = self.lane(channel);
-        lane.data += bytes.len();
-        match lane.items.pop_back() {
-            Some(Item::Data { stream: last, bytes: waiting, .. })
-                if last == stream && waiting.len() + bytes.len() <= SMALL =>
+        let queue = self.queue(channel);
+        queue.data += bytes.len();
+        match queue.items.pop_back() {
+            Some(Item::Data { stream: last, bytes: queued, .. })
+                if last == stream && queued.len() + bytes.len() <= MAX_JOINED_WRITE =>
             {
                 let mut joined =
-                    waiting.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+                    queued.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
                 joined.extend_from_slice(&bytes);
-                lane.items.push_back(Item::Data { stream, bytes: joined.freeze(), end });
+                queue.items.push_back(Item::Data { stream, bytes: joined.freeze(), end });
             }
             other => {
-                lane.items.extend(other);
-                lane.items.push_back(Item::Data { stream, bytes, end });
+                queue.items.extend(other);
+                queue.items.push_back(Item::Data { stream, bytes, end });
             }
         }
     }
 
-    /// Forgets what waits on a channel. True where that was its whole `open`: the peer will never
-    /// hear of it.
-    pub(crate) fn drop_lane(&mut self, channel: ChannelId) -> bool {
-        let Some(lane) = self.lanes.remove(&channel) else { return false };
-        self.data -= lane.data;
+    /// Discards everything that is queued on a channel. Returns whether that includes its whole
+    /// `open`, so that the peer does not know the channel.
+    pub(crate) fn discard(&mut self, channel: ChannelId) -> bool {
+        let Some(queue) = self.queues.remove(&channel) else { return false };
+        self.data -= queue.data;
         self.turns.retain(|turn| *turn != channel);
-        lane.opening > 0 && !lane.begun
+        queue.opening > 0 && !queue.begun
     }
 
-    /// The next frame of whose turn it is.
+    /// Takes the next frame, from the queue whose turn it is.
     pub(crate) fn next(&mut self) -> Option<(Frame, Option<DataEnd>)> {
         let channel = self.turns.pop_front()?;
         let compete = !self.turns.is_empty();
-        let lane = self.lanes.get_mut(&channel)?;
-        lane.begun = true;
-        let taken = match lane.items.pop_front()? {
+        let queue = self.queues.get_mut(&channel)?;
+        queue.begun = true;
+        let taken = match queue.items.pop_front()? {
             Item::Control(frame) => {
-                lane.opening = lane.opening.saturating_sub(1);
+                queue.opening = queue.opening.saturating_sub(1);
                 (frame, None)
             }
             Item::Data { stream, mut bytes, end } => {
-                let most = if compete { limits::TURN_BODY } else { limits::BULK_BODY };
-                let body = bytes.split_to(bytes.len().min(most));
+                let max_body = if compete { limits::TURN_BODY } else { limits::BULK_BODY };
+                let body = bytes.split_to(bytes.len().min(max_body));
                 let position = end - bytes.len() as u64;
                 self.data -= body.len();
-                lane.data -= body.len();
+                queue.data -= body.len();
                 if !bytes.is_empty() {
-                    lane.items.push_front(Item::Data { stream, bytes, end });
+                    queue.items.push_front(Item::Data { stream, bytes, end });
                 }
                 (Frame::new(stream.kind(), channel, body), Some(DataEnd { stream, position }))
             }
         };
-        if lane.items.is_empty() {
-            self.lanes.remove(&channel);
+        if queue.items.is_empty() {
+            self.queues.remove(&channel);
         } else {
             self.turns.push_back(channel);
         }
@@ -146,10 +157,10 @@ impl Outgoing {
         self.turns.is_empty()
     }
 
-    fn lane(&mut self, channel: ChannelId) -> &mut Lane {
-        self.lanes.entry(channel).or_insert_with(|| {
+    fn queue(&mut self, channel: ChannelId) -> &mut ChannelQueue {
+        self.queues.entry(channel).or_insert_with(|| {
             self.turns.push_back(channel);
-            Lane::default()
+            ChannelQueue::default()
         })
     }
 }
@@ -183,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn positions_follow_the_pieces() {
+    fn each_frame_has_the_position_after_its_data() {
         let mut outgoing = Outgoing::default();
         outgoing.push_data(FLOOD, Stream::Stdout, Bytes::from(alloc::vec![0; 100_000]), 100_000);
         let (first, end) = outgoing.next().unwrap();
@@ -194,28 +205,31 @@ mod tests {
     }
 
     #[test]
-    fn short_writes_are_joined() {
+    fn short_writes_are_joined_into_one_frame() {
         let mut outgoing = Outgoing::default();
         for position in 1..=10_000 {
             outgoing.push_data(FLOOD, Stream::Stdout, Bytes::from_static(b"x"), position);
         }
-        assert!(outgoing.lanes[&FLOOD].items.len() < 5);
+        assert!(outgoing.queues[&FLOOD].items.len() < 5);
         let (frame, end) = outgoing.next().unwrap();
         assert_eq!(end.unwrap().position, frame.body.len() as u64);
     }
 
     #[test]
-    fn what_may_wait_is_bounded() {
+    fn queued_data_is_bounded() {
         let mut outgoing = Outgoing::default();
         for id in 1..=100 {
-            let room = outgoing.room(ChannelId(id));
+            let capacity = outgoing.capacity(ChannelId(id));
             outgoing.push_data(
                 ChannelId(id),
                 Stream::Stdout,
-                Bytes::from(alloc::vec![0; room]),
-                room as u64,
+                Bytes::from(alloc::vec![0; capacity]),
+                capacity as u64,
             );
         }
-        assert!(outgoing.data <= CONNECTION_BACKLOG + LANE_BACKLOG + 100 * SCANT_BACKLOG);
+        assert!(
+            outgoing.data
+                <= MAX_CONNECTION_BACKLOG + MAX_CHANNEL_BACKLOG + 100 * REDUCED_CHANNEL_BACKLOG
+        );
     }
 }

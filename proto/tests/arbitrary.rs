@@ -4,7 +4,7 @@ use bytes::Bytes;
 use labsh_proto::channel::{Channels, Role};
 use labsh_proto::error::ProtocolError;
 use labsh_proto::explanation::Explained;
-use labsh_proto::flow::{Budget, Growth};
+use labsh_proto::flow::{Budget, ConnectionBudget};
 use labsh_proto::frame::{ChannelId, Decoder, Frame, Kind};
 use labsh_proto::key::{HostKey, Key};
 use labsh_proto::limits::MAX_BODY;
@@ -125,7 +125,7 @@ fn check_every_body(frame: &Frame) {
 
 /// Feeds frames and uses the streams in between, as a session would; goes on after errors.
 fn exercise(role: Role, frames: Vec<Frame>) {
-    let mut channels = Channels::new(role, 2, Growth::new(Budget::new(1 << 20)));
+    let mut channels = Channels::new(role, 2, ConnectionBudget::new(Budget::new(1 << 20)));
     if role == Role::Client {
         for word in ["a", "b"] {
             let program = Program::Argv(vec![word.into()]);
@@ -140,7 +140,11 @@ fn exercise(role: Role, frames: Vec<Frame>) {
                 user: None,
                 terminal: None,
             };
-            let opened = if word == "a" { channels.open(&open) } else { channels.ask(&open) };
+            let opened = if word == "a" {
+                channels.open(&open)
+            } else {
+                channels.request_explanation(&open)
+            };
             opened.expect("a free slot");
         }
     }
@@ -154,7 +158,7 @@ fn exercise(role: Role, frames: Vec<Frame>) {
             if let labsh_proto::channel::Read::Bytes(bytes) = channels.read(id, stream) {
                 channels.consume(id, stream, bytes.len());
             }
-            if let Ok(room) = channels.room(id, stream) {
+            if let Ok(room) = channels.write_capacity(id, stream) {
                 let _ = channels.write(id, stream, Bytes::from(vec![0; room]));
             }
         }

@@ -18,7 +18,7 @@ mod tools;
 use bytes::Bytes;
 use labsh_proto::auth::{ChannelBinding, Mode, ServerSays};
 use labsh_proto::channel::{Channels, Event, Read, Role};
-use labsh_proto::flow::{Budget, Growth};
+use labsh_proto::flow::{Budget, ConnectionBudget};
 use labsh_proto::frame::{ChannelId, Decoder, Frame};
 use labsh_proto::handshake::Server;
 use labsh_proto::key::{HostId, HostKey, Key, KeyId, Secret};
@@ -95,7 +95,7 @@ fn serve(socket: UnixStream) {
 }
 
 fn run(link: &mut Link) {
-    let mut channels = Channels::new(Role::Server, 2, Growth::new(Budget::new(0)));
+    let mut channels = Channels::new(Role::Server, 2, ConnectionBudget::new(Budget::new(0)));
     let mut command = None;
     while link.fill() {
         while let Some(frame) = link.decoder.next_frame(MAX_BODY).expect("a good frame") {
@@ -169,19 +169,19 @@ impl Running {
         while !self.stdin_over && self.waiting.is_empty() {
             match channels.read(id, Stream::Stdin) {
                 Read::Bytes(bytes) => self.waiting = bytes,
-                Read::End | Read::Gone => self.stdin_over = true,
+                Read::End | Read::Closed => self.stdin_over = true,
                 Read::Pending => return false,
             }
         }
         if !self.waiting.is_empty() {
-            let room = channels.room(id, Stream::Stdout).expect("a client that reads");
+            let room = channels.write_capacity(id, Stream::Stdout).expect("a client that reads");
             let bytes = self.waiting.split_to(room.min(self.waiting.len()));
             channels.consume(id, Stream::Stdin, bytes.len());
             channels.write(id, Stream::Stdout, bytes).expect("there was room");
             return false;
         }
         for (stream, left) in [Stream::Stdout, Stream::Stderr].into_iter().zip(&mut self.left) {
-            match channels.room(id, stream) {
+            match channels.write_capacity(id, stream) {
                 Ok(room) => {
                     let length = room.min(*left);
                     channels

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use labsh_proto::channel::{Channels, Completeness, Event, OpenError, Read, Role};
 use labsh_proto::error::ProtocolError;
 use labsh_proto::explanation::Explained;
-use labsh_proto::flow::{Budget, Growth};
+use labsh_proto::flow::{Budget, ConnectionBudget};
 use labsh_proto::frame::{ChannelId, FLAG_EXPLAIN, FLAG_MORE, Frame, Kind};
 use labsh_proto::limits;
 use labsh_proto::message::{
@@ -16,7 +16,7 @@ const ONE: ChannelId = ChannelId(1);
 const TWO: ChannelId = ChannelId(2);
 
 fn channels(role: Role, limit: u32) -> Channels {
-    Channels::new(role, limit, Growth::new(Budget::new(1 << 30)))
+    Channels::new(role, limit, ConnectionBudget::new(Budget::new(1 << 30)))
 }
 
 fn command(words: &[&str]) -> Open {
@@ -302,7 +302,7 @@ fn a_near_stream_stays_narrow_beside_a_channel_that_says_something_short() {
     let beside = |near: bool, length: usize| {
         let mut client = client();
         if near {
-            client.set_near();
+            client.set_low_latency();
         }
         client.open(&command(&["true"])).expect("a free slot");
         while client.next_frame().is_some() {}
@@ -323,7 +323,7 @@ fn a_near_stream_stays_narrow_beside_a_channel_that_says_something_short() {
 fn a_stream_beside_silent_or_bulky_channels_is_as_wide_as_alone() {
     const MIB: usize = 1 << 20;
     let mut client = waiting_client();
-    client.set_near();
+    client.set_low_latency();
     assert_eq!(client.open(&command(&["true"])), Ok(TWO));
     for (id, pid) in [(TWO, 8), (ONE, 7)] {
         client.receive(Started { pid }.frame(id)).expect("it was opened");
@@ -513,7 +513,7 @@ fn a_refusal_of_the_connection_leaves_at_once_and_alone() {
 
 #[test]
 fn unfinished_opens_are_bounded_together() {
-    let mut server = Channels::new(Role::Server, 100, Growth::new(Budget::new(0)));
+    let mut server = Channels::new(Role::Server, 100, ConnectionBudget::new(Budget::new(0)));
     let part = Bytes::from(vec![0; limits::MAX_BODY as usize]);
     let mut send = |channel| {
         let frame =
@@ -538,14 +538,14 @@ fn unfinished_opens_are_bounded_together() {
 fn a_command_that_was_asked_about_is_never_started() {
     let mut server = channels(Role::Server, 2);
     let frame = Frame { flags: FLAG_EXPLAIN, ..open_frame(ONE) };
-    assert!(matches!(server.receive(frame), Ok(Event::Asked(ONE, _))));
+    assert!(matches!(server.receive(frame), Ok(Event::ExplainRequested(ONE, _))));
     let explained = Explained { user: "alice".into(), ..Explained::default() };
     server.explained(ONE, &explained);
     let answer = server.next_frame().expect("an answer");
 
     let asked = || {
         let mut client = channels(Role::Client, 2);
-        assert_eq!(client.ask(&command(&["true"])), Ok(ONE));
+        assert_eq!(client.request_explanation(&command(&["true"])), Ok(ONE));
         assert_eq!(client.next_frame().map(|frame| frame.flags), Some(FLAG_EXPLAIN));
         client
     };
@@ -579,6 +579,6 @@ fn the_last_frame_of_an_open_says_whether_it_asks() {
         let mut server = channels(Role::Server, 2);
         assert_eq!(server.receive(part(first, whole.body.slice(..9))), Ok(Event::None));
         let event = server.receive(part(last, whole.body.slice(9..))).expect("a command");
-        assert_eq!(matches!(event, Event::Asked(..)), asks);
+        assert_eq!(matches!(event, Event::ExplainRequested(..)), asks);
     }
 }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use labsh_proto::auth::{ChannelBinding, Mode, ServerSays};
 use labsh_proto::channel::{Channels, Completeness, Event, Read, Role};
-use labsh_proto::flow::{Budget, Growth};
+use labsh_proto::flow::{Budget, ConnectionBudget};
 use labsh_proto::frame::{ChannelId, Decoder, Frame};
 use labsh_proto::handshake::{Client, Server};
 use labsh_proto::key::{HostId, HostKey, Key, KeyId, Secret};
@@ -84,7 +84,7 @@ impl Session {
 }
 
 fn channels(role: Role) -> Channels {
-    Channels::new(role, 64, Growth::new(Budget::new(0)))
+    Channels::new(role, 64, ConnectionBudget::new(Budget::new(0)))
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use labsh_proto::auth::ServerSays;
 use labsh_proto::channel::{Channels, Event, Role};
 use labsh_proto::error::ProtocolError;
-use labsh_proto::flow::Growth;
+use labsh_proto::flow::ConnectionBudget;
 use labsh_proto::frame::{ChannelId, Frame};
 use labsh_proto::limits;
 use labsh_proto::message::{Features, Goodbye, Open, Refuse, RefuseCode, Resize};
@@ -105,7 +105,7 @@ pub(crate) async fn run(shared: Arc<Shared>, client: Client) -> SessionEnd {
         proof.welcome(ServerSays { instance: shared.instance, features, channels, version });
     let in_effect = |feature| proof.features().contains(feature) && features.contains(feature);
     let (terminals, explains) = (in_effect(Features::TERMINAL), in_effect(Features::EXPLAIN));
-    let growth = Growth::new(shared.growth.clone());
+    let growth = ConnectionBudget::new(shared.growth.clone());
     let multiplexer = Arc::new(Multiplexer::new(Channels::new(Role::Server, channels, growth)));
     let liveness = reader.get_ref().socket().watch().ok().flatten();
     let (reader, mut writer) = reader.split();
@@ -186,7 +186,7 @@ impl Session {
             // A goodbye ends the session, whether or not the client closes the connection.
             Event::Goodbye(_) => return Err(SessionEnd::Closed),
             Event::Opened(id, open) => self.open(id, open, Job::run),
-            Event::Asked(id, open) => self.open(id, open, explain::run),
+            Event::ExplainRequested(id, open) => self.open(id, open, explain::run),
             Event::Closed(id) => {
                 if let Some(job) = self.jobs.remove(&id) {
                     job.client_gone.cancel();

@@ -173,7 +173,7 @@ impl Multiplexer {
         match state.channels.read(id, stream) {
             Read::Bytes(bytes) => Poll::Ready(Ok(Some(bytes))),
             Read::End => Poll::Ready(Ok(None)),
-            Read::Gone => Poll::Ready(Err(Lost)),
+            Read::Closed => Poll::Ready(Err(Lost)),
             Read::Pending if state.lost => Poll::Ready(Err(Lost)),
             Read::Pending => {
                 state.waiting.insert((id, stream), context.waker().clone());
@@ -198,9 +198,9 @@ impl Multiplexer {
         if state.lost {
             return Poll::Ready(Err(Lost));
         }
-        match state.channels.room(id, stream) {
+        match state.channels.write_capacity(id, stream) {
             Err(NoReader::Stopped) => Poll::Ready(Ok(Room::NoReader)),
-            Err(NoReader::Gone) => Poll::Ready(Err(Lost)),
+            Err(NoReader::Closed) => Poll::Ready(Err(Lost)),
             Ok(0) => {
                 state.waiting.insert((id, stream), context.waker().clone());
                 Poll::Pending
@@ -218,7 +218,7 @@ impl Multiplexer {
     pub async fn no_reader(&self, id: ChannelId, stream: Stream) {
         poll_fn(|context| {
             let mut state = self.lock();
-            if state.lost || state.channels.room(id, stream).is_err() {
+            if state.lost || state.channels.write_capacity(id, stream).is_err() {
                 return Poll::Ready(());
             }
             state.waiting.insert((id, stream), context.waker().clone());

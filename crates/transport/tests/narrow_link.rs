@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use labsh_proto::channel::{Channels, Completeness, Event, Role};
-use labsh_proto::flow::{Budget, Growth};
+use labsh_proto::flow::{Budget, ConnectionBudget};
 use labsh_proto::frame::ChannelId;
 use labsh_proto::limits;
 use labsh_proto::message::{CommandId, Open, Program, Status, Stream, Until, Usage};
@@ -19,7 +19,7 @@ const PIPE: usize = 8;
 
 /// One end: its channels, and the events that its reading loop meets.
 fn end(role: Role, link: DuplexStream) -> (Arc<Multiplexer>, mpsc::UnboundedReceiver<Event>) {
-    let growth = Growth::new(Budget::new(1 << 20));
+    let growth = ConnectionBudget::new(Budget::new(1 << 20));
     let multiplexer = Arc::new(Multiplexer::new(Channels::new(role, 4, growth)));
     let (mut reader, mut writer) = FrameReader::new(link).split();
     let writing = multiplexer.clone();

@@ -1,9 +1,8 @@
-//! The channels of one authenticated connection, for both roles: what each frame means and what to
-//! send next.
+//! The channels of one authenticated connection, for both roles.
 //!
-//! Frames go in by [`Channels::receive`] and come out by [`Channels::next_frame`]; in between, the
-//! callers read and write streams. Nothing here waits: where something is not possible yet, the
-//! answer says so, and an [`Event`] tells when to ask again.
+//! [`Channels::receive`] applies the peer's frames, and [`Channels::next_frame`] returns those to
+//! send; in between, the caller reads and writes streams. Nothing here waits: the result says if an
+//! operation is not possible yet, and an [`Event`] says when to try again.
 
 mod receive;
 mod state;
@@ -14,7 +13,7 @@ use bytes::Bytes;
 
 use self::state::{Channel, Outbound, Phase};
 use crate::explanation::Explained;
-use crate::flow::Growth;
+use crate::flow::ConnectionBudget;
 use crate::frame::{ChannelId, FLAG_EXPLAIN, FLAG_LIMITED, FLAG_MORE, Frame, Kind};
 use crate::limits;
 use crate::message::{
@@ -23,7 +22,7 @@ use crate::message::{
 };
 use crate::outgoing::Outgoing;
 
-/// Which end of the connection this is.
+/// The end of the connection that this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// Opens channels and sends stdin.
@@ -32,88 +31,88 @@ pub enum Role {
     Server,
 }
 
-/// What a frame has changed.
+/// The effect of a received frame.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event {
-    /// Nothing that a caller must know.
+    /// Nothing that the caller must act on.
     None,
-    /// Server: run this.
+    /// Server: the client wants this command to run.
     Opened(ChannelId, Open),
-    /// Server: say what would become of this, and start nothing.
-    Asked(ChannelId, Open),
-    /// Client: what would become of it.
+    /// Server: the client wants to know how this command would run; start nothing.
+    ExplainRequested(ChannelId, Open),
+    /// Client: how the command would run.
     Explained(ChannelId, Explained),
-    /// Client: it runs.
+    /// Client: the command is running.
     Started(ChannelId, Started),
-    /// Client: it was refused, nothing was started.
+    /// Client: the command was refused; nothing was started.
     Refused(ChannelId, Refuse),
-    /// Client: the command itself is over.
+    /// Client: the command has ended; its streams may still be open.
     Ended(ChannelId, Status),
-    /// Client: everything is over; the totals were compared.
+    /// Client: the command and its streams are over, with the result of comparing their lengths.
     Exited(ChannelId, Exit, Completeness),
-    /// A stream has bytes to read, or its end.
+    /// A stream has data to read, or has ended.
     Readable(ChannelId, Stream),
-    /// A stream may be written to again, or its reader has gone.
+    /// A stream may be written to again, or has no reader any more.
     Writable(ChannelId, Stream),
     /// Server: a signal for the command.
     Signal(ChannelId, Signal),
     /// Server: the terminal's new size.
     Resize(ChannelId, Resize),
-    /// Server: the client has given the slot back; what still runs there has lost its client.
+    /// Server: the client has closed the channel; a command that still runs has lost its client.
     Closed(ChannelId),
     /// The answer to a ping.
     Pong(u64),
-    /// Client: the server ends the connection for this reason.
+    /// Client: the server refuses the connection.
     ConnectionRefused(Refuse),
-    /// The peer sends nothing more.
+    /// The peer sends nothing after this.
     Goodbye(Goodbye),
 }
 
-/// Whether every byte that the server sent has arrived.
+/// Whether the client received every byte that the server sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Completeness {
-    /// Every one.
+    /// Every byte was received.
     Complete,
-    /// Some are missing, or there are too many.
+    /// The numbers of bytes sent and received differ.
     Mismatch {
-        /// Where.
+        /// The stream.
         stream: Stream,
-        /// How many arrived.
+        /// The number of bytes received.
         received: u64,
-        /// How many the server says it sent.
+        /// The number of bytes sent, according to the server.
         sent: u64,
     },
 }
 
-/// What a reader finds.
+/// The result of reading from a stream.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Read {
-    /// The next bytes; report them with [`Channels::consume`] once they are handed on for good.
+    /// The next bytes; call [`Channels::consume`] once they are passed on to their destination.
     Bytes(Bytes),
-    /// The stream is over.
+    /// The end of the stream.
     End,
-    /// Nothing yet: wait for [`Event::Readable`].
+    /// No data yet: wait for [`Event::Readable`].
     Pending,
-    /// The channel was closed before its stream had ended: what is missing will never come.
-    Gone,
+    /// The channel was closed before the end of the stream; its remaining data is lost.
+    Closed,
 }
 
-/// Why a stream cannot be written to: its writer can stop.
+/// Why a stream cannot be written to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NoReader {
-    /// Its reader has gone, or its end was said.
+    /// Its reader has stopped reading, or its end was sent.
     Stopped,
-    /// The whole channel was closed.
-    Gone,
+    /// The channel was closed.
+    Closed,
 }
 
 /// Why a channel cannot be opened.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
-    /// All slots are taken; one is freed by [`Channels::close`].
+    /// All slots are taken; [`Channels::close`] frees one.
     #[error("all {0} channels of the connection are in use")]
     NoSlot(u32),
-    /// All 2^32 - 1 ids of this connection were used.
+    /// All 2^32 − 1 ids of this connection were used.
     #[error("this connection has no channel ids left; open another")]
     NoId,
     /// The command cannot be sent.
@@ -121,17 +120,17 @@ pub enum OpenError {
     Command(#[from] BadCommand),
 }
 
-/// The last words of a connection.
+/// The last frame of a connection.
 #[derive(Debug)]
-enum Ending {
-    /// It goes on.
-    None,
-    /// They wait until everything else has left.
-    Behind(Frame),
-    /// They leave next.
-    AtOnce(Frame),
-    /// They have left.
-    Said,
+enum Closing {
+    /// The connection is not closing.
+    No,
+    /// The frame is sent after everything that is queued.
+    AfterQueued(Frame),
+    /// The frame is sent next, and what is queued is not sent.
+    Now(Frame),
+    /// The frame was sent.
+    Done,
 }
 
 /// All channels of a connection.
@@ -141,78 +140,79 @@ pub struct Channels {
     channels: BTreeMap<ChannelId, Channel>,
     highest: ChannelId,
     limit: u32,
-    growth: Growth,
-    near: bool,
-    /// How many short frames of any channel said something.
-    words: u64,
+    budget: ConnectionBudget,
+    /// Whether the round-trip time is so short that streams give up window size for the latency of
+    /// interactive channels.
+    low_latency: bool,
+    /// The number of interactive frames received on all channels.
+    interactive_frames: u64,
     outgoing: Outgoing,
     ping: Option<u64>,
     pong: Option<u64>,
     credits: VecDeque<(ChannelId, Stream)>,
-    overtaking: VecDeque<Frame>,
-    ending: Ending,
+    /// Frames that overtake queued data: signals and sizes of terminals.
+    priority: VecDeque<Frame>,
+    closing: Closing,
 }
 
 impl Channels {
-    /// The channels of a connection that was just authenticated; `limit` counts those that are not
-    /// closed yet.
-    pub fn new(role: Role, limit: u32, growth: Growth) -> Self {
+    /// Creates the channels of a newly authenticated connection, at most `limit` at the same time.
+    pub fn new(role: Role, limit: u32, budget: ConnectionBudget) -> Self {
         Self {
             role,
             channels: BTreeMap::new(),
             highest: ChannelId::CONNECTION,
             limit,
-            growth,
-            near: false,
-            words: 0,
+            budget,
+            low_latency: false,
+            interactive_frames: 0,
             outgoing: Outgoing::default(),
             ping: None,
             pong: None,
             credits: VecDeque::new(),
-            overtaking: VecDeque::new(),
-            ending: Ending::None,
+            priority: VecDeque::new(),
+            closing: Closing::No,
         }
     }
 
-    /// Client: the limit that `welcome` announced.
+    /// Client: sets the number of channels that `welcome` permits.
     pub fn set_limit(&mut self, limit: u32) {
         self.limit = limit;
     }
 
-    /// The round trip is so short that no stream needs a wide window: from now on they stay narrow
-    /// beside a channel that says something short, because there somebody may be waiting for the
-    /// next answer.
-    pub fn set_near(&mut self) {
-        self.near = true;
+    /// Prefers latency to throughput from now on: while a channel is interactive, the windows of
+    /// all other streams stay small, as data in flight delays its answers (head-of-line blocking).
+    /// For connections with a short round-trip time, whose bandwidth-delay product is small.
+    pub fn set_low_latency(&mut self) {
+        self.low_latency = true;
     }
 
-    /// Client: goes on where another client of this connection left off; what still comes for its
-    /// channels is discarded.
-    pub fn resume_behind(&mut self, highest: ChannelId) {
+    /// Client: takes over a connection on which another client has used the ids up to `highest`;
+    /// frames for its channels are discarded.
+    pub fn resume_after(&mut self, highest: ChannelId) {
         self.highest = self.highest.max(highest);
     }
 
-    /// How many slots are taken.
+    /// Returns the number of slots taken.
     pub fn len(&self) -> usize {
         self.channels.len()
     }
 
-    /// Whether no slot is taken.
+    /// Returns whether no slot is taken.
     pub fn is_empty(&self) -> bool {
         self.channels.is_empty()
     }
 
-    // ---- Streams
-    // ---------------------------------------------------------------------------------------------
+    // ---- Streams ----
 
-    /// The next bytes of a stream that the peer sends.
+    /// Reads from a stream that the peer sends.
     pub fn read(&mut self, id: ChannelId, stream: Stream) -> Read {
         let Some(inbound) = self.channels.get_mut(&id).and_then(|channel| channel.inbound(stream))
         else {
-            return Read::Gone;
+            return Read::Closed;
         };
         if inbound.pieces.is_empty() {
-            inbound.settle();
+            inbound.flush_small();
         }
         match inbound.pieces.pop_front() {
             Some(bytes) => Read::Bytes(bytes),
@@ -221,47 +221,50 @@ impl Channels {
         }
     }
 
-    /// Reports bytes as handed on for good, so that the peer may send more.
+    /// Counts bytes as passed on to their destination, so that the peer may send more.
     pub fn consume(&mut self, id: ChannelId, stream: Stream, bytes: usize) {
         let Some(channel) = self.channels.get_mut(&id) else { return };
-        let others = self.words - channel.words;
+        let elsewhere = self.interactive_frames - channel.interactive_frames;
         let Some(inbound) = channel.inbound(stream) else { return };
-        if self.near && core::mem::replace(&mut inbound.others, others) != others {
-            inbound.window.share();
+        if self.low_latency
+            && core::mem::replace(&mut inbound.interactive_elsewhere, elsewhere) != elsewhere
+        {
+            inbound.window.prefer_latency();
         }
-        let due = inbound.window.consume(bytes as u64);
-        if due && !inbound.ended && !inbound.stopped && !self.credits.contains(&(id, stream)) {
+        let credit_due = inbound.window.consume(bytes as u64);
+        let wanted = !inbound.ended && !inbound.stopped;
+        if credit_due && wanted && !self.credits.contains(&(id, stream)) {
             self.credits.push_back((id, stream));
         }
     }
 
-    /// Whether everything that came on any stream has been handed on for good.
+    /// Returns whether all data received on any stream was passed on to its destination.
     pub fn all_consumed(&self) -> bool {
         self.channels.values().all(Channel::all_consumed)
     }
 
-    /// Nobody reads this stream any more: the peer is told once, what comes is discarded.
+    /// Stops reading a stream: sends one `stop`, and discards the data that still arrives.
     pub fn stop(&mut self, id: ChannelId, stream: Stream) {
         let Some(channel) = self.channels.get_mut(&id) else { return };
         let over = channel.phase == Phase::Over;
         let Some(inbound) = channel.inbound(stream) else { return };
-        let tell = !inbound.ended && !inbound.stopped && !over;
-        inbound.discard();
-        if tell {
+        let needed = !inbound.ended && !inbound.stopped && !over;
+        inbound.stop();
+        if needed {
             self.outgoing.push(Stop { stream }.frame(id));
         }
     }
 
-    /// How many bytes may be written to a stream now; 0: wait for [`Event::Writable`] or for a
-    /// frame of this channel to leave.
-    pub fn room(&mut self, id: ChannelId, stream: Stream) -> Result<usize, NoReader> {
-        let backlog = self.outgoing.room(id);
+    /// Returns how many bytes may be written to a stream now. If 0, wait for [`Event::Writable`] or
+    /// until [`Self::next_frame`] has returned a frame of this channel.
+    pub fn write_capacity(&mut self, id: ChannelId, stream: Stream) -> Result<usize, NoReader> {
+        let capacity = self.outgoing.capacity(id);
         let outbound = self.writable(id, stream)?;
-        Ok(backlog.min(usize::try_from(outbound.window.available()).unwrap_or(usize::MAX)))
+        Ok(capacity.min(usize::try_from(outbound.window.available()).unwrap_or(usize::MAX)))
     }
 
-    /// Writes to a stream, at most [`Self::room`] bytes; longer ones are a programming error and
-    /// are cut.
+    /// Writes at most [`Self::write_capacity`] bytes to a stream. Bytes past the peer's limit are a
+    /// programming error and are discarded.
     pub fn write(
         &mut self,
         id: ChannelId,
@@ -277,7 +280,7 @@ impl Channels {
         Ok(())
     }
 
-    /// Ends a stream behind what was written to it.
+    /// Ends a stream after the data that was written to it.
     pub fn finish(&mut self, id: ChannelId, stream: Stream) {
         if let Ok(outbound) = self.writable(id, stream) {
             outbound.ended = true;
@@ -286,7 +289,7 @@ impl Channels {
     }
 
     fn writable(&mut self, id: ChannelId, stream: Stream) -> Result<&mut Outbound, NoReader> {
-        let channel = self.channels.get_mut(&id).ok_or(NoReader::Gone)?;
+        let channel = self.channels.get_mut(&id).ok_or(NoReader::Closed)?;
         if channel.phase == Phase::Over {
             return Err(NoReader::Stopped);
         }
@@ -294,19 +297,18 @@ impl Channels {
         if outbound.stopped || outbound.ended { Err(NoReader::Stopped) } else { Ok(outbound) }
     }
 
-    // ---- What a client says
-    // -------------------------------------------------------------------------------------
+    // ---- Messages of a client ----
 
     /// Opens a channel and queues its `open`.
     pub fn open(&mut self, open: &Open) -> Result<ChannelId, OpenError> {
         self.send_open(open, 0)
     }
 
-    /// Opens a channel and asks what would become of the command; only where [`Features::EXPLAIN`]
-    /// is in effect.
+    /// Opens a channel to ask how the command would run, without starting it. Requires
+    /// [`Features::EXPLAIN`].
     ///
     /// [`Features::EXPLAIN`]: crate::message::Features::EXPLAIN
-    pub fn ask(&mut self, open: &Open) -> Result<ChannelId, OpenError> {
+    pub fn request_explanation(&mut self, open: &Open) -> Result<ChannelId, OpenError> {
         self.send_open(open, FLAG_EXPLAIN)
     }
 
@@ -317,11 +319,11 @@ impl Channels {
         let id = ChannelId(self.highest.0.checked_add(1).ok_or(OpenError::NoId)?);
         let mut rest = open.encode()?;
         self.highest = id;
-        let phase = if last_flags & FLAG_EXPLAIN == 0 { Phase::Opened } else { Phase::Asked };
-        self.words += 1;
-        let mut channel = Channel::new(self.role, phase, &self.growth, self.words);
+        let phase = if last_flags & FLAG_EXPLAIN == 0 { Phase::Opened } else { Phase::Explaining };
+        self.interactive_frames += 1;
+        let mut channel = Channel::new(self.role, phase, &self.budget, self.interactive_frames);
         if open.terminal.is_some() {
-            channel.give_terminal(&self.growth);
+            channel.use_terminal_windows(&self.budget);
         }
         self.channels.insert(id, channel);
         loop {
@@ -337,85 +339,85 @@ impl Channels {
         }
     }
 
-    /// Sends a signal to a command; overtakes its data.
+    /// Sends a signal to a command, ahead of queued data.
     pub fn signal(&mut self, id: ChannelId, signal: Signal) {
-        self.overtake(signal.frame(id));
+        self.push_priority(signal.frame(id));
     }
 
-    /// Tells a terminal's new size; overtakes data.
+    /// Sends the new size of a terminal, ahead of queued data.
     pub fn resize(&mut self, id: ChannelId, size: Resize) {
-        self.overtake(size.frame(id));
+        self.push_priority(size.frame(id));
     }
 
-    fn overtake(&mut self, frame: Frame) {
+    /// Queues a frame ahead of all data, but not ahead of the `open` of its channel.
+    fn push_priority(&mut self, frame: Frame) {
         if !self.channels.contains_key(&frame.channel) {
             return;
         }
         if self.outgoing.is_opening(frame.channel) {
-            self.outgoing.push_behind_open(frame);
+            self.outgoing.push_after_open(frame);
         } else {
-            self.overtaking.push_back(frame);
+            self.priority.push_back(frame);
         }
     }
 
-    /// Gives the slot back. A command that still runs there loses its client, and what waits to be
-    /// sent to it is dropped: otherwise the `open` of another channel could leave before this
-    /// `close`, and find no slot.
+    /// Closes a channel and frees its slot. A command that still runs loses its client. Queued
+    /// frames of the channel are discarded: otherwise the `open` of another channel could be sent
+    /// before this `close`, and find no free slot.
     pub fn close(&mut self, id: ChannelId) {
         if self.channels.remove(&id).is_some() && !self.forget(id) {
             self.outgoing.push(Frame::new(Kind::Close, id, Bytes::new()));
         }
     }
 
-    /// Drops what waits to be sent on a channel that is gone; true where the peer never heard of
-    /// it.
+    /// Discards the queued frames of a closed channel. Returns whether the peer does not know the
+    /// channel.
     fn forget(&mut self, id: ChannelId) -> bool {
         self.credits.retain(|(channel, _)| *channel != id);
-        self.outgoing.drop_lane(id)
+        self.outgoing.discard(id)
     }
 
-    // ---- What a server says
-    // -------------------------------------------------------------------------------------
+    // ---- Messages of a server ----
 
-    /// The command runs.
+    /// Sends that the command is running.
     pub fn started(&mut self, id: ChannelId, pid: u32) {
-        self.say(id, Phase::Started, |_| Started { pid }.frame(id));
+        self.send(id, Phase::Started, |_| Started { pid }.frame(id));
     }
 
-    /// Nothing was started.
+    /// Refuses the command: nothing was started.
     pub fn refuse(&mut self, id: ChannelId, refuse: &Refuse) {
-        self.say(id, Phase::Over, |_| refuse.frame(id));
+        self.send(id, Phase::Over, |_| refuse.frame(id));
     }
 
-    /// What would become of the command. Nothing was started.
+    /// Sends how the command would run: nothing was started.
     pub fn explained(&mut self, id: ChannelId, explained: &Explained) {
-        self.say(id, Phase::Over, |_| explained.frame(id));
+        self.send(id, Phase::Over, |_| explained.frame(id));
     }
 
-    /// The command itself is over.
+    /// Sends that the command has ended.
     pub fn ended(&mut self, id: ChannelId, status: Status) {
-        self.say(id, Phase::Ended, |_| Ended { status }.frame(id));
+        self.send(id, Phase::Ended, |_| Ended { status }.frame(id));
     }
 
-    /// Everything is over; the byte totals are what was written here.
+    /// Sends that the command and its streams are over, with the number of bytes written to each.
     pub fn exit(&mut self, id: ChannelId, status: Status, timed_out: bool, usage: Usage) {
-        self.say(id, Phase::Over, |channel| {
+        self.send(id, Phase::Over, |channel| {
             let (stdout, stderr) = (channel.sent(Stream::Stdout), channel.sent(Stream::Stderr));
             Exit { status, timed_out, stdout, stderr, usage }.frame(id)
         });
     }
 
-    /// The connection ends for this reason, at once: what waits to be sent never leaves.
+    /// Refuses the connection at once: queued frames are not sent.
     pub fn refuse_connection(&mut self, refuse: &Refuse) {
-        self.ending = Ending::AtOnce(refuse.frame(ChannelId::CONNECTION));
+        self.closing = Closing::Now(refuse.frame(ChannelId::CONNECTION));
     }
 
-    /// The connection ends as intended, once everything that waits has left.
+    /// Ends the connection after all queued frames.
     pub fn goodbye(&mut self, goodbye: &Goodbye) {
-        self.ending = Ending::Behind(goodbye.frame(ChannelId::CONNECTION));
+        self.closing = Closing::AfterQueued(goodbye.frame(ChannelId::CONNECTION));
     }
 
-    fn say(&mut self, id: ChannelId, phase: Phase, frame: impl FnOnce(&mut Channel) -> Frame) {
+    fn send(&mut self, id: ChannelId, phase: Phase, frame: impl FnOnce(&mut Channel) -> Frame) {
         if let Some(channel) = self.channels.get_mut(&id) {
             let frame = frame(channel);
             channel.phase = phase;
@@ -423,19 +425,18 @@ impl Channels {
         }
     }
 
-    // ---- What goes out
-    // ---------------------------------------------------------------------------------------------
+    // ---- Frames to send ----
 
-    /// Asks whether the peer is there.
+    /// Sends a `ping`.
     pub fn ping(&mut self, token: u64) {
         self.ping = Some(token);
     }
 
-    /// The next frame to send: pong, ping, credits, signals and sizes first, then the channels in
-    /// turn.
+    /// Returns the next frame to send: `pong`, `ping`, credits, signals and sizes first, then the
+    /// frames of the channels in turns.
     pub fn next_frame(&mut self) -> Option<Frame> {
-        if matches!(self.ending, Ending::AtOnce(_) | Ending::Said) {
-            return self.last_words();
+        if matches!(self.closing, Closing::Now(_) | Closing::Done) {
+            return self.closing_frame();
         }
         if let Some(token) = self.pong.take() {
             return Some(Pong { token }.frame(ChannelId::CONNECTION));
@@ -444,7 +445,7 @@ impl Channels {
             return Some(Ping { token }.frame(ChannelId::CONNECTION));
         }
         while let Some((id, stream)) = self.credits.pop_front() {
-            // Announced only now, so that what was consumed in the meantime is in it.
+            // Computed only now, to include what was consumed since the credit was queued.
             if let Some(inbound) =
                 self.channels.get_mut(&id).and_then(|channel| channel.inbound(stream))
             {
@@ -452,10 +453,10 @@ impl Channels {
                 return Some(Credit { stream, consumed, limit }.frame(id));
             }
         }
-        if let Some(frame) = self.overtaking.pop_front() {
+        if let Some(frame) = self.priority.pop_front() {
             return Some(frame);
         }
-        let Some((mut frame, data)) = self.outgoing.next() else { return self.last_words() };
+        let Some((mut frame, data)) = self.outgoing.next() else { return self.closing_frame() };
         if let Some(end) = data {
             let channel = self.channels.get_mut(&frame.channel);
             let outbound = channel.and_then(|channel| channel.outbound(end.stream));
@@ -466,28 +467,28 @@ impl Channels {
         Some(frame)
     }
 
-    fn last_words(&mut self) -> Option<Frame> {
-        match core::mem::replace(&mut self.ending, Ending::Said) {
-            Ending::Behind(frame) | Ending::AtOnce(frame) => Some(frame),
-            Ending::Said => None,
-            Ending::None => {
-                self.ending = Ending::None;
+    fn closing_frame(&mut self) -> Option<Frame> {
+        match core::mem::replace(&mut self.closing, Closing::Done) {
+            Closing::AfterQueued(frame) | Closing::Now(frame) => Some(frame),
+            Closing::Done => None,
+            Closing::No => {
+                self.closing = Closing::No;
                 None
             }
         }
     }
 
-    /// Whether [`Self::next_frame`] would find something.
+    /// Returns whether [`Self::next_frame`] has a frame.
     pub fn has_frame(&self) -> bool {
-        match self.ending {
-            Ending::None => {}
-            Ending::Behind(_) | Ending::AtOnce(_) => return true,
-            Ending::Said => return false,
+        match self.closing {
+            Closing::No => {}
+            Closing::AfterQueued(_) | Closing::Now(_) => return true,
+            Closing::Done => return false,
         }
         self.pong.is_some()
             || self.ping.is_some()
             || !self.credits.is_empty()
-            || !self.overtaking.is_empty()
+            || !self.priority.is_empty()
             || !self.outgoing.is_empty()
     }
 }

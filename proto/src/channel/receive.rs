@@ -1,4 +1,4 @@
-//! What comes in: what each frame of the peer means for its channel, and which are violations.
+//! Received frames: the effect of each on its channel, and which violate the protocol.
 
 use alloc::collections::BTreeMap;
 
@@ -15,11 +15,12 @@ use crate::message::{
     Started, Stop, Stream,
 };
 
-/// Frames of bulk data are longer, but for the last of a read from a pipe, in bytes of their body.
-const SHORT: usize = 4 << 10;
+/// The body from which a data frame counts as bulk data, in bytes; a shorter one is interactive
+/// unless it is the rest of a bulk read.
+const MIN_BULK_BODY: usize = 4 << 10;
 
 impl Channels {
-    /// Takes one frame from the peer. An error ends the connection.
+    /// Applies one frame from the peer. An error ends the connection.
     pub fn receive(&mut self, frame: Frame) -> Result<Event, ProtocolError> {
         let ours = match self.role {
             Role::Client => Sender::Client,
@@ -28,7 +29,7 @@ impl Channels {
         if frame.kind.sender() == ours {
             return Err(ProtocolError::WrongDirection(frame.kind));
         }
-        self.hear(&frame);
+        self.count_interactive(&frame);
         match frame.kind {
             Kind::Challenge | Kind::Response | Kind::Welcome => {
                 Err(ProtocolError::Unexpected { kind: frame.kind, reason: "the handshake is over" })
@@ -53,17 +54,18 @@ impl Channels {
         }
     }
 
-    /// Counts what somebody says on a channel who may be waiting for an answer: what is short, and
-    /// not the rest of bulk data.
-    fn hear(&mut self, frame: &Frame) {
+    /// Counts short frames: a channel that receives them is interactive, and the latency of its
+    /// next answer matters. A short frame after a long one is the rest of a bulk read and does not
+    /// count.
+    fn count_interactive(&mut self, frame: &Frame) {
         if frame.kind == Kind::Credit {
             return;
         }
         let Some(channel) = self.channels.get_mut(&frame.channel) else { return };
-        let short = frame.body.len() < SHORT;
+        let short = frame.body.len() < MIN_BULK_BODY;
         if short && !channel.bulk {
-            self.words += 1;
-            channel.words += 1;
+            self.interactive_frames += 1;
+            channel.interactive_frames += 1;
         }
         channel.bulk = !short;
     }
@@ -84,8 +86,9 @@ impl Channels {
                 return Err(ProtocolError::TooManyChannels(self.limit));
             };
             self.highest = id;
-            self.words += 1;
-            self.channels.insert(id, Channel::new(self.role, phase, &self.growth, self.words));
+            self.interactive_frames += 1;
+            let channel = Channel::new(self.role, phase, &self.budget, self.interactive_frames);
+            self.channels.insert(id, channel);
         }
         let unfinished: usize = self.channels.values().map(Channel::assembled).sum();
         let reused = ProtocolError::ChannelReused { channel: id, highest: self.highest };
@@ -117,15 +120,16 @@ impl Channels {
         if frame.flags & FLAG_MORE != 0 {
             return Ok(Event::None);
         }
-        let asks = frame.flags & FLAG_EXPLAIN != 0;
-        let next = if asks { Phase::Asked } else { Phase::Opened };
+        let explain = frame.flags & FLAG_EXPLAIN != 0;
+        let next = if explain { Phase::Explaining } else { Phase::Opened };
         match core::mem::replace(&mut channel.phase, next) {
             Phase::Assembling(parts) => {
                 let open = Open::decode(&parts)?;
                 if open.terminal.is_some() {
-                    channel.give_terminal(&self.growth);
+                    channel.use_terminal_windows(&self.budget);
                 }
-                Ok(if asks { Event::Asked(id, open) } else { Event::Opened(id, open) })
+                let event = if explain { Event::ExplainRequested } else { Event::Opened };
+                Ok(event(id, open))
             }
             Phase::Rejecting(refuse) => {
                 self.refuse(id, &refuse);
@@ -141,7 +145,7 @@ impl Channels {
             return Err(ProtocolError::Empty(kind));
         }
         let Some(channel) = live(&mut self.channels, id, kind)? else { return Ok(Event::None) };
-        output_is_due(self.role, channel, kind)?;
+        check_output_permitted(self.role, channel, kind)?;
         let Some(inbound) = channel.inbound(stream) else {
             return Err(ProtocolError::WrongDirection(kind));
         };
@@ -166,97 +170,20 @@ impl Channels {
         }
         let Some(channel) = live(&mut self.channels, id, kind)? else { return Ok(Event::None) };
         match kind {
-            Kind::Started => {
-                let started = Started::from_frame(&frame)?;
-                match channel.phase {
-                    Phase::Opened => channel.phase = Phase::Started,
-                    Phase::Asked => {
-                        return Err(ProtocolError::Unexpected {
-                            kind,
-                            reason: Kind::Explained.expected(),
-                        });
-                    }
-                    _ => {
-                        return Err(ProtocolError::Unexpected {
-                            kind,
-                            reason: "the command has already started",
-                        });
-                    }
-                }
-                Ok(Event::Started(id, started))
-            }
-            Kind::Refuse => {
-                let refuse = Refuse::from_frame(&frame)?;
-                if !matches!(channel.phase, Phase::Opened | Phase::Asked) {
-                    return Err(ProtocolError::Unexpected {
-                        kind,
-                        reason: "the command has already started",
-                    });
-                }
-                channel.end();
-                Ok(Event::Refused(id, refuse))
-            }
-            Kind::Explained => {
-                let explained = Explained::from_frame(&frame)?;
-                if channel.phase != Phase::Asked {
-                    return Err(ProtocolError::Unexpected {
-                        kind,
-                        reason: "no explanation was requested",
-                    });
-                }
-                channel.end();
-                Ok(Event::Explained(id, explained))
-            }
-            Kind::Ended => {
-                let ended = Ended::from_frame(&frame)?;
-                if channel.phase != Phase::Started {
-                    return Err(ProtocolError::Unexpected {
-                        kind,
-                        reason: "it is sent once, after `started`",
-                    });
-                }
-                channel.phase = Phase::Ended;
-                Ok(Event::Ended(id, ended.status))
-            }
+            Kind::Started => receive_started(channel, &frame),
+            Kind::Refuse => receive_refuse(channel, &frame),
+            Kind::Explained => receive_explained(channel, &frame),
+            Kind::Ended => receive_ended(channel, &frame),
             Kind::Exit => receive_exit(channel, &frame),
-            Kind::Eof => {
-                let Eof { stream } = Eof::from_frame(&frame)?;
-                output_is_due(self.role, channel, kind)?;
-                let Some(inbound) = channel.inbound(stream) else {
-                    return Err(ProtocolError::WrongDirection(kind));
-                };
-                if inbound.ended {
-                    return Err(ProtocolError::AfterEnd { kind, channel: id, stream });
-                }
-                inbound.ended = true;
-                Ok(Event::Readable(id, stream))
-            }
-            Kind::Stop => {
-                let Stop { stream } = Stop::from_frame(&frame)?;
-                let Some(outbound) = channel.outbound(stream) else {
-                    return Err(ProtocolError::WrongDirection(kind));
-                };
-                outbound.stopped = true;
-                Ok(Event::Writable(id, stream))
-            }
-            Kind::Credit => {
-                let Credit { stream, consumed, limit } = Credit::from_frame(&frame)?;
-                let Some(outbound) = channel.outbound(stream) else {
-                    return Err(ProtocolError::WrongDirection(kind));
-                };
-                outbound.window.raise(consumed, limit).map_err(|detail| ProtocolError::Credit {
-                    channel: id,
-                    stream,
-                    detail,
-                })?;
-                Ok(Event::Writable(id, stream))
-            }
+            Kind::Eof => receive_eof(self.role, channel, &frame),
+            Kind::Stop => receive_stop(channel, &frame),
+            Kind::Credit => receive_credit(channel, &frame),
             Kind::Signal => Ok(Event::Signal(id, Signal::from_frame(&frame)?)),
             Kind::Resize => Ok(Event::Resize(id, Resize::from_frame(&frame)?)),
-            _ => Err(ProtocolError::Unexpected {
-                kind,
-                reason: "expected a message about a command",
-            }),
+            _ => {
+                let reason = "expected a message about a command";
+                Err(ProtocolError::Unexpected { kind, reason })
+            }
         }
     }
 
@@ -273,7 +200,7 @@ impl Channels {
     }
 }
 
-/// The channel, unless it is closed or over: frames for such a one are discarded.
+/// Returns the channel, or `None` if it is closed or over, so that its frames are discarded.
 fn live(
     channels: &mut BTreeMap<ChannelId, Channel>,
     id: ChannelId,
@@ -288,18 +215,98 @@ fn live(
     }
 }
 
-/// A client takes no output before `started`: a `refuse`, which says that nothing was started,
-/// could still come.
-fn output_is_due(role: Role, channel: &Channel, kind: Kind) -> Result<(), ProtocolError> {
-    if role == Role::Client && matches!(channel.phase, Phase::Opened | Phase::Asked) {
+/// Rejects output at a client before `started`: a `refuse` may still follow, which says that
+/// nothing was started.
+fn check_output_permitted(role: Role, channel: &Channel, kind: Kind) -> Result<(), ProtocolError> {
+    if role == Role::Client && matches!(channel.phase, Phase::Opened | Phase::Explaining) {
         return Err(ProtocolError::Unexpected { kind, reason: Kind::Started.expected() });
     }
     Ok(())
 }
 
+fn receive_started(channel: &mut Channel, frame: &Frame) -> Result<Event, ProtocolError> {
+    let started = Started::from_frame(frame)?;
+    let reason = match channel.phase {
+        Phase::Opened => {
+            channel.phase = Phase::Started;
+            return Ok(Event::Started(frame.channel, started));
+        }
+        Phase::Explaining => Kind::Explained.expected(),
+        _ => "the command has already started",
+    };
+    Err(ProtocolError::Unexpected { kind: frame.kind, reason })
+}
+
+fn receive_refuse(channel: &mut Channel, frame: &Frame) -> Result<Event, ProtocolError> {
+    let refuse = Refuse::from_frame(frame)?;
+    if !matches!(channel.phase, Phase::Opened | Phase::Explaining) {
+        let reason = "the command has already started";
+        return Err(ProtocolError::Unexpected { kind: frame.kind, reason });
+    }
+    channel.end_without_output();
+    Ok(Event::Refused(frame.channel, refuse))
+}
+
+fn receive_explained(channel: &mut Channel, frame: &Frame) -> Result<Event, ProtocolError> {
+    let explained = Explained::from_frame(frame)?;
+    if channel.phase != Phase::Explaining {
+        let reason = "no explanation was requested";
+        return Err(ProtocolError::Unexpected { kind: frame.kind, reason });
+    }
+    channel.end_without_output();
+    Ok(Event::Explained(frame.channel, explained))
+}
+
+fn receive_ended(channel: &mut Channel, frame: &Frame) -> Result<Event, ProtocolError> {
+    let Ended { status } = Ended::from_frame(frame)?;
+    if channel.phase != Phase::Started {
+        let reason = "it is sent once, after `started`";
+        return Err(ProtocolError::Unexpected { kind: frame.kind, reason });
+    }
+    channel.phase = Phase::Ended;
+    Ok(Event::Ended(frame.channel, status))
+}
+
+fn receive_eof(role: Role, channel: &mut Channel, frame: &Frame) -> Result<Event, ProtocolError> {
+    let (kind, id) = (frame.kind, frame.channel);
+    let Eof { stream } = Eof::from_frame(frame)?;
+    check_output_permitted(role, channel, kind)?;
+    let Some(inbound) = channel.inbound(stream) else {
+        return Err(ProtocolError::WrongDirection(kind));
+    };
+    if inbound.ended {
+        return Err(ProtocolError::AfterEnd { kind, channel: id, stream });
+    }
+    inbound.ended = true;
+    Ok(Event::Readable(id, stream))
+}
+
+fn receive_stop(channel: &mut Channel, frame: &Frame) -> Result<Event, ProtocolError> {
+    let Stop { stream } = Stop::from_frame(frame)?;
+    let Some(outbound) = channel.outbound(stream) else {
+        return Err(ProtocolError::WrongDirection(frame.kind));
+    };
+    outbound.stopped = true;
+    Ok(Event::Writable(frame.channel, stream))
+}
+
+fn receive_credit(channel: &mut Channel, frame: &Frame) -> Result<Event, ProtocolError> {
+    let Credit { stream, consumed, limit } = Credit::from_frame(frame)?;
+    let Some(outbound) = channel.outbound(stream) else {
+        return Err(ProtocolError::WrongDirection(frame.kind));
+    };
+    let id = frame.channel;
+    outbound.window.apply_credit(consumed, limit).map_err(|detail| ProtocolError::Credit {
+        channel: id,
+        stream,
+        detail,
+    })?;
+    Ok(Event::Writable(id, stream))
+}
+
 fn receive_exit(channel: &mut Channel, frame: &Frame) -> Result<Event, ProtocolError> {
     let exit = Exit::from_frame(frame)?;
-    if matches!(channel.phase, Phase::Opened | Phase::Asked) {
+    if matches!(channel.phase, Phase::Opened | Phase::Explaining) {
         return Err(ProtocolError::Unexpected {
             kind: frame.kind,
             reason: Kind::Started.expected(),

@@ -1,24 +1,26 @@
-//! What is remembered of one channel: its phase, and how far each of its streams has come.
+//! The state of one channel: its phase, and the windows and queued data of its streams.
 
 use alloc::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 
 use super::Role;
-use crate::flow::{Growth, ReceiveWindow, SendWindow};
+use crate::flow::{ConnectionBudget, ReceiveWindow, SendWindow};
 use crate::limits;
 use crate::message::{Refuse, Stream};
 
-/// Pieces shorter than this are copied together while they wait for their reader: each holds the
-/// whole buffer that it was read into, and a peer could make each the only one of its buffer that
-/// is kept.
-const SMALL_PIECE: usize = 32 << 10;
+/// The length from which a piece is queued for its reader without a copy, in bytes.
+///
+/// A piece keeps the whole buffer alive that it was read into, and a peer can arrange that it is
+/// the only piece left in that buffer. So shorter ones are copied together.
+const MIN_ZERO_COPY_PIECE: usize = 32 << 10;
 
+/// A stream that the peer sends.
 #[derive(Debug)]
 pub(super) struct Inbound {
     pub(super) window: ReceiveWindow,
-    /// What the other channels had said when bytes were last handed on.
-    pub(super) others: u64,
+    /// The number of interactive frames on all other channels when bytes were last consumed.
+    pub(super) interactive_elsewhere: u64,
     pub(super) pieces: VecDeque<Bytes>,
     pub(super) small: BytesMut,
     pub(super) ended: bool,
@@ -26,28 +28,32 @@ pub(super) struct Inbound {
 }
 
 impl Inbound {
+    /// Queues data for the reader.
     pub(super) fn push(&mut self, body: Bytes) {
-        if body.len() < SMALL_PIECE {
+        if body.len() < MIN_ZERO_COPY_PIECE {
             self.small.extend_from_slice(&body);
             return;
         }
-        self.settle();
+        self.flush_small();
         self.pieces.push_back(body);
     }
 
-    pub(super) fn settle(&mut self) {
+    /// Makes the short pieces that were copied together one piece of the queue.
+    pub(super) fn flush_small(&mut self) {
         if !self.small.is_empty() {
             self.pieces.push_back(self.small.split().freeze());
         }
     }
 
-    pub(super) fn discard(&mut self) {
+    /// Discards what is queued, and everything that is still received.
+    pub(super) fn stop(&mut self) {
         self.stopped = true;
         self.pieces.clear();
         self.small = BytesMut::new();
     }
 }
 
+/// A stream that this end sends.
 #[derive(Debug)]
 pub(super) struct Outbound {
     pub(super) window: SendWindow,
@@ -55,42 +61,51 @@ pub(super) struct Outbound {
     pub(super) stopped: bool,
 }
 
+/// A stream in either direction.
 #[derive(Debug)]
 pub(super) enum Half {
     Inbound(Inbound),
     Outbound(Outbound),
 }
 
+/// How far a channel has come (PROTOCOL.md, "Channels").
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// Server: more frames of `open` are to come.
+    /// Server: receiving the frames of its `open`.
     Assembling(BytesMut),
-    /// Server: as before, but it will be refused with this.
+    /// Server: receiving the frames of an `open` that will be refused.
     Rejecting(Refuse),
-    /// Opened; the client does not know yet what became of it.
+    /// Opened: the command has not started yet.
     Opened,
-    /// Asked about: nothing will be started.
-    Asked,
-    /// Runs.
+    /// Opened to have its command explained: nothing is started.
+    Explaining,
+    /// The command is running.
     Started,
-    /// The command itself is over, its streams are not.
+    /// The command has ended; its streams may still be open.
     Ended,
-    /// Refused or exited; only the slot is left.
+    /// Refused, explained or exited: the channel only holds its slot.
     Over,
 }
 
+/// One channel.
 #[derive(Debug)]
 pub(super) struct Channel {
     pub(super) phase: Phase,
-    /// How many of the connection's short frames were its own.
-    pub(super) words: u64,
-    /// Whether the last frame that came was too long for a word.
+    /// The number of interactive frames received on this channel.
+    pub(super) interactive_frames: u64,
+    /// Whether the last frame received was too long to be interactive.
     pub(super) bulk: bool,
     streams: [Half; 3],
 }
 
 impl Channel {
-    pub(super) fn new(role: Role, phase: Phase, growth: &Growth, said: u64) -> Self {
+    /// Creates a channel; `interactive_frames` counts those of the whole connection so far.
+    pub(super) fn new(
+        role: Role,
+        phase: Phase,
+        budget: &ConnectionBudget,
+        interactive_frames: u64,
+    ) -> Self {
         let half = |stream| {
             let first_limit = match stream {
                 Stream::Stdin => limits::FIRST_STDIN_LIMIT,
@@ -98,8 +113,8 @@ impl Channel {
             };
             if (stream == Stream::Stdin) == (role == Role::Server) {
                 Half::Inbound(Inbound {
-                    window: ReceiveWindow::new(first_limit, growth.clone()),
-                    others: said,
+                    window: ReceiveWindow::new(first_limit, budget.clone()),
+                    interactive_elsewhere: interactive_frames,
                     pieces: VecDeque::new(),
                     small: BytesMut::new(),
                     ended: false,
@@ -115,35 +130,38 @@ impl Channel {
         };
         Self {
             phase,
-            words: 0,
+            interactive_frames: 0,
             bulk: false,
             streams: [half(Stream::Stdin), half(Stream::Stdout), half(Stream::Stderr)],
         }
     }
 
-    /// Its command is given a terminal: what is under way of its output stays little, so that the
-    /// answer to a key is never far behind it. Before anything is sent on it.
-    pub(super) fn give_terminal(&mut self, growth: &Growth) {
+    /// Sets the output windows of a command with a terminal: small and fixed, as all output in
+    /// flight is delivered before the echo of a key. Call it before anything is sent on the
+    /// channel.
+    pub(super) fn use_terminal_windows(&mut self, budget: &ConnectionBudget) {
         let limit = limits::FIRST_TERMINAL_LIMIT;
         for stream in [Stream::Stdout, Stream::Stderr] {
             match &mut self.streams[stream as usize] {
                 Half::Inbound(inbound) => {
-                    inbound.window = ReceiveWindow::fixed(limit, growth.clone())
+                    inbound.window = ReceiveWindow::fixed(limit, budget.clone())
                 }
                 Half::Outbound(outbound) => outbound.window = SendWindow::new(limit),
             }
         }
     }
 
-    /// Refused or answered: no output comes.
-    pub(super) fn end(&mut self) {
+    /// Ends a channel whose command was refused or explained, and both its output streams.
+    pub(super) fn end_without_output(&mut self) {
         self.phase = Phase::Over;
         for stream in [Stream::Stdout, Stream::Stderr] {
-            self.inbound(stream).into_iter().for_each(|inbound| inbound.ended = true);
+            if let Some(inbound) = self.inbound(stream) {
+                inbound.ended = true;
+            }
         }
     }
 
-    /// Bytes of an `open` that is not complete yet.
+    /// Returns the number of bytes received of an incomplete `open`.
     pub(super) fn assembled(&self) -> usize {
         match &self.phase {
             Phase::Assembling(parts) => parts.len(),
@@ -151,6 +169,7 @@ impl Channel {
         }
     }
 
+    /// Returns the stream if the peer sends it.
     pub(super) fn inbound(&mut self, stream: Stream) -> Option<&mut Inbound> {
         match &mut self.streams[stream as usize] {
             Half::Inbound(inbound) => Some(inbound),
@@ -158,7 +177,7 @@ impl Channel {
         }
     }
 
-    /// Whether nothing that came waits for its reader.
+    /// Returns whether all received data was passed on to its destination.
     pub(super) fn all_consumed(&self) -> bool {
         self.streams.iter().all(|half| match half {
             Half::Inbound(inbound) => inbound.stopped || inbound.window.all_consumed(),
@@ -166,6 +185,7 @@ impl Channel {
         })
     }
 
+    /// Returns the stream if this end sends it.
     pub(super) fn outbound(&mut self, stream: Stream) -> Option<&mut Outbound> {
         match &mut self.streams[stream as usize] {
             Half::Outbound(outbound) => Some(outbound),
@@ -173,6 +193,7 @@ impl Channel {
         }
     }
 
+    /// Returns the number of bytes sent on a stream.
     pub(super) fn sent(&mut self, stream: Stream) -> u64 {
         self.outbound(stream).map_or(0, |outbound| outbound.window.sent())
     }

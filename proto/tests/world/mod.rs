@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{Bytes, BytesMut};
 use labsh_proto::channel::{Channels, Completeness, Event, OpenError, Read, Role};
-use labsh_proto::flow::{Budget, Growth};
+use labsh_proto::flow::{Budget, ConnectionBudget};
 use labsh_proto::frame::{ChannelId, Decoder, FLAG_LIMITED, Kind};
 use labsh_proto::limits;
 use labsh_proto::message::{Body, CommandId, Credit, Open, Program, Status, Stream, Until, Usage};
@@ -61,7 +61,7 @@ struct End {
 impl End {
     fn new(role: Role, slots: u32, supply: u64) -> Self {
         Self {
-            channels: Channels::new(role, slots, Growth::new(Budget::new(supply))),
+            channels: Channels::new(role, slots, ConnectionBudget::new(Budget::new(supply))),
             decoder: Decoder::default(),
             arriving: BytesMut::new(),
             may_write: BTreeSet::new(),
@@ -105,8 +105,8 @@ impl World {
 
     /// Both ends know that the link is short.
     pub(crate) fn bring_near(&mut self) {
-        self.client.channels.set_near();
-        self.server.channels.set_near();
+        self.client.channels.set_low_latency();
+        self.server.channels.set_low_latency();
     }
 
     /// One thing that could happen next; does nothing where it could not.
@@ -202,7 +202,7 @@ impl World {
             return;
         }
         let left = self.running[job].job.lengths[stream as usize] - written;
-        let room = end.channels.room(key.0, stream);
+        let room = end.channels.write_capacity(key.0, stream);
         if left > 0 && room == Ok(0) {
             end.may_write.remove(&key);
             return;
@@ -243,7 +243,7 @@ impl World {
                 end.may_read.remove(&key);
                 return;
             }
-            Read::End | Read::Gone => self.running[job].streams[stream as usize].read_over = true,
+            Read::End | Read::Closed => self.running[job].streams[stream as usize].read_over = true,
             Read::Bytes(bytes) => {
                 assert!(
                     bytes == self.expected(key, read, bytes.len()),
