@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 
 use crate::support::help::{Help, HelpOption, help, name_and_value};
 use crate::support::markdown::{self, Block};
-use crate::support::{LABSH, LABSH_RSH, LABSHD, text};
+use crate::support::{LABSH, LABSH_RSH, LABSHD, text, tools};
 
 /// The README and the folder of the guide, in both languages.
 const LANGUAGES: [(&str, &str); 2] =
@@ -65,7 +65,7 @@ pub fn documents(readme: &str, folder: &str) -> Vec<(String, String)> {
 }
 
 fn check(file: &Path) -> Output {
-    Command::new(LABSHD).arg("check").arg("--config").arg(file).output().unwrap()
+    tools::program(LABSHD).arg("check").arg("--config").arg(file).output().unwrap()
 }
 
 /// What `labshd check` prints about settings, without the lines that name files.
@@ -117,7 +117,7 @@ fn the_packaged_client_configuration_is_understood() {
         .collect();
     for config in [&packaged, &on] {
         fs::write(dir.path().join("labsh/config.toml"), config).unwrap();
-        let mut labsh = Command::new(LABSH);
+        let mut labsh = tools::program(LABSH);
         labsh.env("XDG_CONFIG_HOME", dir.path()).args(["run", "lab07", "true"]);
         let stderr = text(&labsh.output().unwrap().stderr);
         assert!(stderr.contains("there is no key"), "{stderr}\n{config}");
@@ -456,16 +456,13 @@ fn the_library_chapter_has_the_example() {
 fn the_lesson_plans_commands_succeed() {
     let count = |document: &str| {
         let dir = tempfile::tempdir().unwrap();
-        let path = format!(
-            "{}:{}",
-            Path::new(LABSH).parent().unwrap().display(),
-            std::env::var("PATH").unwrap()
-        );
+        let programs = Path::new(LABSH).parent().unwrap().display();
+        let path = format!("{programs}:{}", tools::search_path().display());
         let document = read(document);
         let commands: Vec<&str> =
             document.lines().filter(|line| line.starts_with("labsh lesson")).collect();
         for command in &commands {
-            let mut shell = Command::new("sh");
+            let mut shell = tools::program("sh");
             shell.args(["-c", command]).current_dir(dir.path()).env("PATH", &path);
             let output = shell.output().unwrap();
             assert!(

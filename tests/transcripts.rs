@@ -4,13 +4,13 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use tempfile::TempDir;
 
 use crate::documents::documents;
 use crate::support::markdown::{self, Block};
-use crate::support::{LABSH, LABSHD, Labshd, am_root, feed, labsh_in, run, text};
+use crate::support::{LABSH, LABSHD, Labshd, am_root, feed, labsh_in, run, text, tools};
 
 /// The kernel of the machine on which the transcripts were recorded.
 const RECORDED_KERNEL: &str = "6.18.44-fc-v509";
@@ -47,7 +47,7 @@ impl Lab {
         let mut enroll = labsh_in(labshd.path());
         run(enroll.args(["key", "enroll", "alice@desk", "--host", "@lab-a", "--out", &enrolment]));
         for file in fs::read_dir(&enrolment).unwrap() {
-            let mut add = Command::new(LABSHD);
+            let mut add = tools::program(LABSHD);
             add.args(["--config", &labshd.file("labshd.toml"), "key", "add"]);
             if am_root() {
                 add.args(["--user", "root"]);
@@ -74,16 +74,15 @@ impl Lab {
             .map(|(index, command)| format!("(s=$?; echo COMMAND {index}; exit $s)\n{command}\n"))
             .collect();
         let programs = Path::new(LABSH).parent().unwrap().display();
-        let mut shell = Command::new("sh");
+        let mut shell = tools::program("sh");
         shell.args(["-c", &format!("exec 2>&1\n{script}")]).current_dir(self.dir.path());
-        shell.env("PATH", format!("{programs}:{}", std::env::var("PATH").unwrap()));
+        shell.env("PATH", format!("{programs}:{}", tools::search_path().display()));
         shell.env("XDG_CONFIG_HOME", self.labshd.file("config"));
         shell.env("XDG_STATE_HOME", self.labshd.file("state"));
-        shell.env("LABSH_KEEP", "off").env("LC_ALL", "C.UTF-8").env("COLUMNS", "80");
-        shell.env_remove("LABSH_KEY").stdin(Stdio::null());
+        shell.env("LABSH_KEEP", "off").env("COLUMNS", "80").stdin(Stdio::null());
         let output = text(&shell.output().unwrap().stdout);
         let mut commands = block.lines.iter().filter(|line| line.starts_with("$ "));
-        let kernel = text(&run(Command::new("uname").arg("-r")).stdout);
+        let kernel = text(&run(tools::program("uname").arg("-r")).stdout);
         output
             .lines()
             .map(|line| match line.starts_with("COMMAND ") {

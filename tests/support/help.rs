@@ -1,9 +1,8 @@
 //! Reads `--help`: which options and subcommands there are, their values, defaults and variables.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::process::Command;
 
-use super::text;
+use super::{text, tools};
 
 /// What `--help` prints about a subcommand.
 pub struct Help {
@@ -24,7 +23,7 @@ pub struct HelpOption {
 
 /// Asks a program for the help of a subcommand.
 pub fn help(program: &str, subcommand: &[&str]) -> Help {
-    let output = Command::new(program).args(subcommand).arg("--help").output().unwrap();
+    let output = tools::program(program).args(subcommand).arg("--help").output().unwrap();
     let text = text(&output.stdout);
     let mut options: BTreeMap<String, HelpOption> = BTreeMap::new();
     let mut current: Vec<String> = Vec::new();
