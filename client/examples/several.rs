@@ -1,10 +1,10 @@
-//! Several commands at once on one session, from the library:
+//! Runs several commands at once on one session of the library:
 //!
 //! ```sh
 //! cargo run -p labsh-client --example several -- lab07
 //! ```
 //!
-//! The key, the port and everything else come from where `labsh run` takes them.
+//! The key, the port and all other settings are those of `labsh run`.
 
 use labsh_client::config::Config;
 use labsh_client::overrides::ConnectionOverrides;
@@ -19,13 +19,13 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let key = key_file::load(&resolved.key)?.for_host(&resolved.route.host_id);
     let session = Session::connect(&ConnectOptions::new(resolved.route.address, key)).await?;
 
-    // Whole outputs, side by side on one connection.
+    // Two commands at the same time on one connection, each with its whole output.
     let (load, mut disks) = (session.shell("cat /proc/loadavg"), session.command("df"));
     let (load, disks) = tokio::join!(load.output(), disks.arg("-h").arg("/").output());
     print!("{}", String::from_utf8_lossy(&load?.stdout));
     print!("{}", String::from_utf8_lossy(&disks?.stdout));
 
-    // A command that is spoken to while it runs.
+    // A command that is sent its input while it runs.
     let mut sort = session.command("sort").stdin(Stdio::Piped).spawn().await?;
     if let Some(mut stdin) = sort.stdin.take() {
         stdin.write_all(b"pear\napple\n").await?;
@@ -33,7 +33,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let sorted = sort.wait_with_output().await?;
     print!("{}", String::from_utf8_lossy(&sorted.stdout));
 
-    // Its status says what happened; a false exit code is no error, a lost byte is.
+    // An exit code other than 0 is not an error, but a lost byte is one.
     let status = session.command("false").status().await?;
     println!("false exits with {:?}", status.code());
     Ok(())

@@ -1,4 +1,4 @@
-//! A client for labshd: run commands on other machines, with an API like `tokio::process::Command`.
+//! A client for labshd: runs commands on other machines, with an API like `tokio::process::Command`.
 //!
 //! ```no_run
 //! use labsh_client::{Address, ConnectOptions, Session};
@@ -17,8 +17,8 @@
 //! # }
 //! ```
 //!
-//! One session carries many commands at once; dropping a [`Child`] before it has ended ends its
-//! command.
+//! Any number of commands run on one session at the same time. A [`Child`] that is dropped before
+//! its command ends makes the host end the command.
 
 pub mod agent;
 pub mod config;
@@ -40,8 +40,8 @@ pub use child::{
     Child, ChildStderr, ChildStdin, ChildStdout, ExitStatus, Output, SIGINT, SIGTERM, Stdio,
 };
 pub use command::{Command, CommandOptions};
-pub use config::{config_file, inventory, overrides, target};
-pub use connect::{Address, ConnectOptions};
+pub use config::{inventory, overrides, target};
+pub use connect::{Address, ConnectOptions, ReadLimiter};
 pub use error::{BadSignal, CommandError, ConnectError};
 pub use keys::{key_file, key_store};
 pub use labsh_proto as proto;

@@ -33,18 +33,18 @@ use crate::keys::key_store::{KeyName, key_in_file};
 /// key = "bob"
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct ConfigFile {
+pub(super) struct ConfigFile {
     defaults: Table,
     hosts: BTreeMap<(Option<String>, Host), Table>,
 }
 
 /// One table of the file.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Table {
+pub(super) struct Table {
     /// The line that it begins in, from 1.
-    pub line: usize,
+    pub(super) line: usize,
     /// Its settings.
-    pub overrides: ConnectionOverrides,
+    pub(super) overrides: ConnectionOverrides,
 }
 
 impl ConfigFile {
@@ -53,7 +53,7 @@ impl ConfigFile {
     /// # Errors
     ///
     /// The first error that is found, with its line.
-    pub fn parse(text: &str, path: &Path) -> Result<Self, Diagnostic> {
+    pub(super) fn parse(text: &str, path: &Path) -> Result<Self, Diagnostic> {
         let lines = LineIndex::new(text);
         let error_at = |line: usize, reason: String| Diagnostic {
             origin: Origin { path: path.into(), line: Some(line) },
@@ -87,17 +87,17 @@ impl ConfigFile {
     }
 
     /// Returns the table for a host, or for a user on it.
-    pub fn table(&self, user: Option<&str>, host: &Host) -> Option<&Table> {
+    pub(super) fn table(&self, user: Option<&str>, host: &Host) -> Option<&Table> {
         self.hosts.get(&(user.map(str::to_owned), host.clone()))
     }
 
     /// Returns the settings for hosts whose tables do not override them.
-    pub fn defaults(&self) -> &Table {
+    pub(super) fn defaults(&self) -> &Table {
         &self.defaults
     }
 
     /// Returns the hosts that have tables.
-    pub fn hosts(&self) -> impl Iterator<Item = &Host> {
+    pub(super) fn hosts(&self) -> impl Iterator<Item = &Host> {
         self.hosts.keys().map(|(_, host)| host)
     }
 }

@@ -37,13 +37,13 @@ pub struct Inventory {
 
 /// What a table sets for one of its hosts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TableEntry {
+pub(super) struct TableEntry {
     /// The table's file and line.
-    pub origin: Origin,
+    pub(super) origin: Origin,
     /// The settings for connections.
-    pub overrides: ConnectionOverrides,
+    pub(super) overrides: ConnectionOverrides,
     /// Other variables of the host.
-    pub variables: BTreeMap<String, String>,
+    pub(super) variables: BTreeMap<String, String>,
 }
 
 impl Inventory {
@@ -52,7 +52,7 @@ impl Inventory {
     /// # Errors
     ///
     /// The first error that is found, with its line.
-    pub fn load(own: &Path, system: &Path) -> Result<Self, Diagnostic> {
+    pub(super) fn load(own: &Path, system: &Path) -> Result<Self, Diagnostic> {
         let (mut files, mut external) = (Vec::new(), Vec::new());
         for directory in [own, system] {
             let file = hosts_toml::read(&directory.join(HOSTS_FILE))?;
@@ -122,7 +122,7 @@ impl Inventory {
     }
 
     /// Adds hosts that have no table in the inventory.
-    pub fn add_hosts(&mut self, hosts: impl IntoIterator<Item = String>) {
+    pub(super) fn add_hosts(&mut self, hosts: impl IntoIterator<Item = String>) {
         self.other_hosts.extend(hosts);
     }
 
@@ -136,7 +136,7 @@ impl Inventory {
     ///
     /// A setting is invalid, or two tables of one file contradict each other and are for equally
     /// many hosts.
-    pub fn entries(&self, host: &Host) -> Result<Vec<TableEntry>, Diagnostic> {
+    pub(super) fn entries(&self, host: &Host) -> Result<Vec<TableEntry>, Diagnostic> {
         let name = host.to_string();
         let mut decided: HashMap<String, (String, &HostTable)> = HashMap::new();
         let mut entries = Vec::new();

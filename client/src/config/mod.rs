@@ -1,7 +1,7 @@
 //! The settings for a connection, merged from flags, environment variables, configuration files and
 //! the inventory.
 
-pub mod config_file;
+mod config_file;
 mod host_table;
 pub mod inventory;
 pub mod overrides;
@@ -30,7 +30,7 @@ use crate::keys::key_file::KeyFileError;
 use crate::keys::key_store::KeyStore;
 
 /// The default time limit for connecting and authentication.
-pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long the agent keeps a connection by default in a login session.
 pub const DEFAULT_KEEP: Duration = Duration::from_secs(300);
@@ -190,8 +190,7 @@ impl Config {
     }
 
     /// Adds an inventory of hosts and groups.
-    #[must_use]
-    pub fn with_inventory(mut self, mut inventory: Inventory) -> Self {
+    fn with_inventory(mut self, mut inventory: Inventory) -> Self {
         let tables = self.files.iter().flat_map(|(_, file)| file.hosts());
         // A socket is another way to connect to a host, not one more host.
         inventory.add_hosts(

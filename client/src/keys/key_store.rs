@@ -40,7 +40,7 @@ impl FromStr for KeyName {
 /// # Errors
 ///
 /// A message that says what is wrong, and how to write the name.
-pub fn key_in_file(text: &str) -> Result<KeyName, String> {
+pub(crate) fn key_in_file(text: &str) -> Result<KeyName, String> {
     match text.parse().map_err(|error| format!("{text:?} is not a key: {error}"))? {
         // labsh runs in any directory, so a relative path in a configuration has no meaning.
         KeyName::Path(path) if path.is_relative() => {
