@@ -194,13 +194,13 @@ impl Child {
 
     /// Waits until the command itself exits. Other processes may still hold its streams open.
     pub async fn ended(&self) -> Result<Status, CommandError> {
-        let over = |progress: &Progress| {
+        let has_ended = |progress: &Progress| {
             matches!(
                 progress,
                 Progress::Ended { .. } | Progress::Exited { .. } | Progress::Refused(_)
             )
         };
-        match self.wait_for(over).await? {
+        match self.wait_for(has_ended).await? {
             Progress::Ended { status, .. } => Ok(status),
             Progress::Exited { exit, .. } => Ok(exit.status),
             Progress::Refused(refuse) => Err(CommandError::Refused(refuse)),
@@ -213,7 +213,8 @@ impl Child {
     /// Closes stdin, then waits until the command and its output streams end, and checks that the
     /// output is complete.
     ///
-    /// A command whose piped output is not read waits at some point, and then this never returns.
+    /// If piped output is not read, the command blocks once its window is full, and this never
+    /// returns.
     pub async fn wait(&mut self) -> Result<ExitStatus, CommandError> {
         drop(self.stdin.take());
         self.exited().await
@@ -221,10 +222,10 @@ impl Child {
 
     /// Waits as [`Self::wait`] does, but leaves stdin open.
     pub async fn exited(&self) -> Result<ExitStatus, CommandError> {
-        let over = |progress: &Progress| {
+        let has_exited = |progress: &Progress| {
             matches!(progress, Progress::Exited { .. } | Progress::Refused(_))
         };
-        match self.wait_for(over).await? {
+        match self.wait_for(has_exited).await? {
             Progress::Exited { exit, completeness: Completeness::Complete, .. } => {
                 Ok(ExitStatus(exit))
             }
@@ -307,6 +308,7 @@ async fn collect(end: Option<ReadEnd>) -> Vec<u8> {
 struct ReadEnd {
     channel: Arc<Channel>,
     stream: Stream,
+    /// The part of the last piece that `AsyncRead` has not returned yet.
     rest: Bytes,
     ended: bool,
 }

@@ -140,8 +140,8 @@ impl Connection {
         if !self.server().await?.features.contains(Features::EXPLAIN) {
             return Err(CommandError::Refused(Refuse::new(
                 RefuseCode::UNSUPPORTED,
-                "this labshd does not say that it can explain commands: it may be older than this \
-                 labsh",
+                "this labshd does not announce that it can explain commands; it may be older than \
+                 this labsh",
                 "update labshd on that host; `labsh run` with `true` shows whether it accepts the \
                  key",
             )));

@@ -1,4 +1,4 @@
-//! A client for labshd: runs commands on other machines, with an API like `tokio::process::Command`.
+//! A client for labshd: runs commands on hosts, with an API like `tokio::process::Command`.
 //!
 //! ```no_run
 //! use labsh_client::{Address, ConnectOptions, Session};

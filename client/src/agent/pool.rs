@@ -34,7 +34,7 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 const MAX_SILENCE: Duration = Duration::from_secs(15);
 
 /// An older session is not lent again. The host decides about a client when it authenticates it
-/// (account, groups, source address, expiry), and has to decide anew this often.
+/// (account, groups, source address, expiry), and has to decide again this often.
 const MAX_SESSION_AGE: Duration = Duration::from_secs(3600);
 
 /// How long a host or a client may take to read a few bytes.
@@ -121,7 +121,8 @@ impl Pool {
         }
         // The session that was used last is lent first, so that superfluous ones expire.
         let mut table = self.lock();
-        let entry = table.entries.values_mut().filter(is_usable).max_by_key(|e| e.last_used);
+        let entry =
+            table.entries.values_mut().filter(is_usable).max_by_key(|entry| entry.last_used);
         let Some(entry) = entry else { return Err(client) };
         entry.request.keep = keep;
         match std::mem::replace(&mut entry.state, State::Lent) {
@@ -159,8 +160,8 @@ impl Pool {
     }
 }
 
-/// The entry of a session, for the session's task. It is removed when the task ends, in whatever
-/// way.
+/// The entry of a session, owned by the session's task. Dropping it removes the entry, however the
+/// task ends.
 #[derive(Debug)]
 struct EntryGuard {
     pool: Arc<Pool>,

@@ -162,7 +162,7 @@ impl Config {
 
     /// Reads `LABSH_*` and only this file, which must exist; no file at all if the path is empty.
     ///
-    /// There is no inventory: a tool that has a configuration of its own expects nothing besides.
+    /// The inventory is empty: a tool that has its own configuration expects nothing else.
     pub fn load_only(file: &Path) -> Result<Self, ConfigError> {
         let mut config = Self::from_sources(|name| std::env::var_os(name), &[], KeyStore::open()?)?;
         if !file.as_os_str().is_empty() {

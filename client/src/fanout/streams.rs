@@ -109,7 +109,8 @@ async fn feed(stdin: Option<(ChildStdin, Broadcast)>) -> io::Result<()> {
         };
         let Some(bytes) = bytes else { break };
         position += bytes.len() as u64;
-        // A command that stops reading is no failure; a lost connection is one of its own.
+        // That the command stops reading is not an error; `Child::exited` reports a lost
+        // connection.
         if stdin.send(bytes).await.is_err() {
             return Ok(());
         }
