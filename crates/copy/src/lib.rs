@@ -6,7 +6,7 @@
 //! What a peer says about names is believed as far as [`Name`] and [`Below`] go: single components,
 //! none of which leads upwards, each opened without following links.
 
-mod folder;
+mod confined_dir;
 mod name;
 mod partial;
 mod receive;

@@ -11,7 +11,7 @@ use nix::sys::stat::{SFlag, fstat};
 use nix::unistd::geteuid;
 use sha2::{Digest as _, Sha256};
 
-use crate::folder::{self, Place};
+use crate::confined_dir::{self, Place};
 use crate::wire::{CHUNK, Digest, Time};
 
 /// What the name of a file on its way ends with; it begins with a dot.
@@ -174,7 +174,7 @@ impl Partial {
 
     /// It is whole: it gets its rights, its time, and the name that it was meant for.
     pub(crate) fn finish(mut self, to: &Place, mode: u16, modified: Time) -> io::Result<()> {
-        folder::dress(&self.file, mode, modified)?;
+        confined_dir::dress(&self.file, mode, modified)?;
         self.place.rename(to)?;
         self.stays = true;
         Ok(())

@@ -12,7 +12,7 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::{FileStat, SFlag};
 use sha2::{Digest as _, Sha256};
 
-use crate::folder::{self, Folder, Place};
+use crate::confined_dir::{self, Folder, Place};
 use crate::name::{Below, Name};
 use crate::partial::{self, Partial};
 use crate::stream::{Reader, Writer};
@@ -535,7 +535,7 @@ fn made_the_same(
     modified: Time,
     digest: Option<Digest>,
 ) -> io::Result<bool> {
-    let in_time = folder::modified(found) == modified;
+    let in_time = confined_dir::modified(found) == modified;
     let same = match digest {
         None => in_time,
         Some(digest) => has_digest(place, digest)?,
