@@ -197,7 +197,7 @@ fn what_cannot_be_copied_is_named_with_its_host_and_the_rest_goes_on() {
     let out = room.copy(&["taken", "missing", "good", &room.there("h01", "there")]);
     assert_eq!(out.status.code(), Some(1));
     let said = lines(&out);
-    assert!(said.contains("labsh: taken: a directory stands in its place\n"), "{said}");
+    assert!(said.contains("labsh: taken: a directory is in its place\n"), "{said}");
     assert!(said.contains("labsh: missing: No such file or directory\n"), "{said}");
     assert!(said.contains("labsh: 1 copied (1 B), 2 failed, in "), "{said}");
     assert_eq!(fs::read(room.path("there/good")).unwrap(), b"y");
@@ -308,7 +308,7 @@ fn of_one_host_a_path_over_there_is_told_with_its_host() {
     // What is here is told as it is here.
     fs::create_dir_all(room.path("taken/good/full")).unwrap();
     let told = lines(&room.copy(&[&room.there("h01", "good"), "taken"]));
-    assert!(told.contains("labsh: good: a directory stands in its place\n"), "{told}");
+    assert!(told.contains("labsh: good: a directory is in its place\n"), "{told}");
 }
 
 #[test]

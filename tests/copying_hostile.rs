@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Output, Stdio};
 
 use labsh_copy::wire::{Entry, Kind as What, Message, Time, VERSION};
-use labsh_copy::{Below, Name};
+use labsh_copy::{Name, RelativePath};
 use labsh_proto::frame::Kind;
 use labsh_proto::message::{Eof, Exit, Refuse, RefuseCode, Status, Stream, Usage};
 
@@ -19,7 +19,7 @@ use crate::support::{labsh_in, text};
 const THEN: Time = Time { seconds: 1, nanoseconds: 0 };
 
 fn entry(id: u32, source: u32, below: &str, kind: What) -> Message {
-    let below = Below::new(below.as_bytes()).unwrap();
+    let below = RelativePath::new(below.as_bytes()).unwrap();
     Message::Entry(Entry { id, source, below, mode: 0o644, modified: THEN, kind })
 }
 
@@ -110,7 +110,7 @@ fn what_breaks_the_rules_is_left_and_nothing_of_it_stays() {
         (path(b"a/../../x"), "leads out"),
         (mode(0o4755), "more than permissions"),
         (encoded(&[entry(0, 1, "", What::File { size: 0, digest: None })]), "not named"),
-        (encoded(&[file(0, "", 1), begin(0, 1), Message::Data(vec![0; 2])]), "more comes"),
+        (encoded(&[file(0, "", 1), begin(0, 1), Message::Data(vec![0; 2])]), "more data arrives"),
         (
             encoded(&[
                 file(0, "", 2),
@@ -118,17 +118,20 @@ fn what_breaks_the_rules_is_left_and_nothing_of_it_stays() {
                 Message::Data(vec![0]),
                 Message::Finish { digest: [0; 32] },
             ]),
-            "less comes",
+            "less data arrives",
         ),
         (
             encoded(&[Message::Put {
                 destination: b"/".to_vec(),
                 names: vec![Name::new(b"x").unwrap()],
             }]),
-            "rules",
+            "violated the copy protocol",
         ),
         (vec![0xff; 100], "too long"),
-        (encoded(&(0..1100).map(|id| file(id, "", 1)).collect::<Vec<_>>()), "too much at once"),
+        (
+            encoded(&(0..1100).map(|id| file(id, "", 1)).collect::<Vec<_>>()),
+            "too many entries at once",
+        ),
     ] {
         let output = told(&victim, said, Ends::Never);
         let errors = text(&output.stderr);
@@ -158,7 +161,7 @@ fn a_link_that_was_just_sent_leads_nowhere() {
     );
     let errors = text(&output.stderr);
     assert!(
-        errors.contains("named/out: a symbolic link stands") && errors.contains("named/out/y: "),
+        errors.contains("named/out: a symbolic link is") && errors.contains("named/out/y: "),
         "{errors}"
     );
     assert_eq!(names(victim.dir.path()), ["config", "destination"]);
@@ -176,7 +179,7 @@ fn a_wrong_digest_is_no_copy_and_a_text_cannot_steer_the_terminal() {
         Message::Finish { digest: [0; 32] },
         Message::Remark {
             source: 0,
-            below: Below::new(nasty.as_bytes()).unwrap(),
+            below: RelativePath::new(nasty.as_bytes()).unwrap(),
             failure: true,
             text: nasty.into(),
         },

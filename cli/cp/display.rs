@@ -50,13 +50,13 @@ impl Display {
         }
         let mut state = self.lock();
         let now = Instant::now();
-        state.moments.push((now, counts.moved));
+        state.moments.push((now, counts.processed_bytes));
         let old = state.moments.iter().take_while(|(when, _)| now - *when > RATE_WINDOW).count();
         // One older sample is kept, so that the rate has a start.
         state.moments.drain(..old.saturating_sub(1));
         let (since, before) = state.moments[0];
-        let rate =
-            (counts.moved.saturating_sub(before)) as f64 / (now - since).as_secs_f64().max(0.001);
+        let rate = (counts.processed_bytes.saturating_sub(before)) as f64
+            / (now - since).as_secs_f64().max(0.001);
         let text = line(counts, rate, done, hosts);
         let line = bottom_line(cut(&text, columns().saturating_sub(1)));
         let _ = io::stderr().write_all(line.as_bytes());
@@ -74,16 +74,17 @@ impl Display {
 /// `37 %  1.2 of 3.4 GiB  110 MiB/s  20 s left  3/40 hosts done`.
 fn line(counts: Counts, rate: f64, done: usize, hosts: usize) -> String {
     let mut text = String::new();
-    if counts.listed && counts.announced > 0 {
-        text += &format!("{} %  ", counts.moved.saturating_mul(100) / counts.announced);
+    if counts.listed && counts.announced_bytes > 0 {
+        text +=
+            &format!("{} %  ", counts.processed_bytes.saturating_mul(100) / counts.announced_bytes);
     }
-    text += &format!("{} of {}", bytes(counts.moved), bytes(counts.announced));
+    text += &format!("{} of {}", bytes(counts.processed_bytes), bytes(counts.announced_bytes));
     if !counts.listed {
         text += " so far";
     }
     text += &format!("  {}/s", bytes(rate as u64));
     if counts.listed && rate >= 1.0 {
-        let left = counts.announced.saturating_sub(counts.moved) as f64 / rate;
+        let left = counts.announced_bytes.saturating_sub(counts.processed_bytes) as f64 / rate;
         text += &format!("  {} left", time(left as u64));
     }
     let files = counts.copied + counts.unchanged + counts.failed;
@@ -146,8 +147,8 @@ mod tests {
     #[test]
     fn an_end_is_foretold_only_where_it_is_known() {
         let counts = Counts {
-            announced: 4 << 30,
-            moved: 1 << 30,
+            announced_bytes: 4 << 30,
+            processed_bytes: 1 << 30,
             listed: true,
             copied: 2,
             ..Counts::default()

@@ -20,7 +20,7 @@ use labsh_client::fanout::{self, Driver, Event, Host, Limits, StopLevel};
 use labsh_client::terminal_text::shell_word;
 use labsh_client::{Child, ChildStderr, CommandError, ExitStatus};
 use labsh_copy::{
-    Counts, Destination, Error, Progress, SUBSYSTEM, SendOptions, Side, Trouble, Watch,
+    CopyReport, Counts, Destination, Error, Observer, Progress, SUBSYSTEM, SendOptions, Side,
 };
 use labsh_proto::message::Program;
 use tokio::io::AsyncReadExt;
@@ -141,15 +141,16 @@ impl Room {
         }
     }
 
-    fn tell(&self, host: usize, trouble: &Trouble) {
-        // A problem that follows from an earlier one has no text.
-        if trouble.text.is_empty() {
+    /// Prints a failure or remark about one file.
+    fn report(&self, host: usize, report: &CopyReport) {
+        // A failure that follows from an earlier one has no text.
+        if report.text.is_empty() {
             return;
         }
-        let one = self.names.len() == 1 && trouble.side == Side::Source;
-        let there = if one { self.job.there(&trouble.path) } else { None };
-        let shown = there.unwrap_or_else(|| String::from_utf8_lossy(&trouble.path).into_owned());
-        self.note(host, &format!("{shown}: {}", trouble.text));
+        let one = self.names.len() == 1 && report.side == Side::Source;
+        let there = if one { self.job.there(&report.path) } else { None };
+        let shown = there.unwrap_or_else(|| String::from_utf8_lossy(&report.path).into_owned());
+        self.note(host, &format!("{shown}: {}", report.text));
     }
 
     /// Reports why the copy to a host could not begin. The remote side names its path without the
@@ -170,12 +171,12 @@ impl Room {
 
     /// Copies the files of one host; runs on a thread of its own.
     fn copy(&self, host: usize, from: FromCommand, to: ToCommand) -> Result<(), Error> {
-        let tell = |trouble: Trouble| self.tell(host, &trouble);
-        let watch = Watch { progress: &self.progress[host], tell: &tell };
+        let on_report = |report: CopyReport| self.report(host, &report);
+        let observer = Observer { progress: &self.progress[host], on_report: &on_report };
         let names = self.job.names.clone();
         match &self.job.direction {
             Direction::Put { sources, to: path } => {
-                labsh_copy::put(from, to, path, names, sources, self.options, watch)
+                labsh_copy::put(from, to, path, names, sources, self.options, observer)
             }
             Direction::Get { from: paths, to: path } => {
                 let path = match &self.folders {
@@ -183,7 +184,7 @@ impl Room {
                     None => path.as_os_str().as_bytes().to_vec(),
                 };
                 let destination = Destination::resolve(&path, names)?;
-                labsh_copy::get(from, to, paths.clone(), destination, self.options, watch)
+                labsh_copy::get(from, to, paths.clone(), destination, self.options, observer)
             }
         }
     }
@@ -192,9 +193,9 @@ impl Room {
         let mut sum = Counts { listed: true, ..Counts::default() };
         for counts in self.progress.iter().map(Progress::counts) {
             // The sizes come from the other side, so the sum must not overflow.
-            sum.announced = sum.announced.saturating_add(counts.announced);
-            sum.moved = sum.moved.saturating_add(counts.moved);
-            sum.carried += counts.carried;
+            sum.announced_bytes = sum.announced_bytes.saturating_add(counts.announced_bytes);
+            sum.processed_bytes = sum.processed_bytes.saturating_add(counts.processed_bytes);
+            sum.transferred_bytes += counts.transferred_bytes;
             sum.listed &= counts.listed;
             sum.copied += counts.copied;
             sum.unchanged += counts.unchanged;
@@ -266,7 +267,7 @@ impl Driver for Copying {
                 self.room.refused(host, &text);
                 status.map(failure)
             }
-            Ok(Err(Error::Link(error))) => match status {
+            Ok(Err(Error::Disconnected(error))) => match status {
                 // The remote side knows best why it ended.
                 Ok(status) if !status.success() && !said.is_empty() => {
                     self.room.note(host, &said);
@@ -391,7 +392,8 @@ fn finish(
 
 /// `3 copied (1.2 MiB), 5 unchanged, 1 failed`.
 fn counted(counts: Counts) -> String {
-    let mut text = format!("{} copied ({})", counts.copied, display::bytes(counts.carried));
+    let mut text =
+        format!("{} copied ({})", counts.copied, display::bytes(counts.transferred_bytes));
     for (count, what) in [(counts.unchanged, "unchanged"), (counts.failed, "failed")] {
         if count > 0 {
             text += &format!(", {count} {what}");

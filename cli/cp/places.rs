@@ -103,7 +103,7 @@ fn put(from: &[Place], target: &str, path: &[u8]) -> anyhow::Result<Job> {
             Name::new(name.as_bytes())
                 .map_err(|_| anyhow::anyhow!("{}: name something inside it", path.display()))?,
         );
-        sources.push(Source { path, shown: word.as_bytes().to_vec() });
+        sources.push(Source { path, display_name: word.as_bytes().to_vec() });
     }
     let direction = Direction::Put { sources, to: path.to_vec() };
     Ok(Job { targets: targets(target)?, target: target.to_owned(), direction, names })

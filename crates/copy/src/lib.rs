@@ -1,12 +1,12 @@
-//! Files and directories through a pair of pipes: the transfer protocol (docs/COPY.md), and both of
-//! its sides.
+//! Copies files and directories over a pair of pipes: both sides of the protocol in docs/COPY.md.
 //!
-//! One side sends ([`send`]), the other receives ([`receive`]); either may be the one that a person
-//! sits at. Both are synchronous, over any [`Read`](std::io::Read) and [`Write`](std::io::Write).
-//! What a peer says about names is believed as far as [`Name`] and [`Below`] go: single components,
-//! none of which leads upwards, each opened without following links.
+//! One side sends ([`send`]), the other receives ([`receive`]); either can be the client. Both are
+//! synchronous, over any [`Read`](std::io::Read) and [`Write`](std::io::Write). Names from a peer
+//! are restricted to [`Name`] and [`RelativePath`]: no component leads upwards, and each is opened
+//! without following links.
 
 mod confined_dir;
+mod destination;
 mod name;
 mod partial;
 mod receive;
@@ -19,94 +19,94 @@ pub mod wire;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-pub use name::{BadName, Below, Name};
-pub use receive::{Destination, receive};
+pub use destination::Destination;
+pub use name::{BadName, Name, RelativePath};
+pub use receive::receive;
 pub use send::{SendOptions, Source, send};
 pub use serve::{get, put, serve};
 
 /// The subsystem by whose name a client asks labshd for the remote side of a copy.
 pub const SUBSYSTEM: &str = "labsh-copy";
 
-/// How many things may be announced without having been settled: what bounds the memory of both
-/// sides.
-pub const WINDOW: usize = 1024;
+/// How many announced entries may be unsettled, which bounds the memory of both sides.
+pub const MAX_PENDING_ENTRIES: usize = 1024;
 
-/// Why a transfer came to nothing, or to an end before its time.
+/// Why a transfer could not begin or was not completed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The other side is gone, or cannot be reached any more.
-    #[error("the transfer was cut: {0}")]
-    Link(#[from] io::Error),
-    /// The other side said something that it must not say.
-    #[error("the other side broke the rules of copying: {0}")]
+    /// The connection to the other side ended or failed.
+    #[error("the connection was lost: {0}")]
+    Disconnected(#[from] io::Error),
+    /// The other side violated the protocol.
+    #[error("the other side violated the copy protocol: {0}")]
     Protocol(&'static str),
     /// One side could not begin.
     #[error("{0}")]
     Refused(String),
 }
 
-/// Where something has its cause.
+/// A side of a transfer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
-    /// Where it is read.
+    /// The side that reads the files.
     Source,
-    /// Where it is to be.
+    /// The side that writes the files.
     Destination,
 }
 
-/// Something that a person should know about one file or directory.
+/// A failure or remark about one file or directory, for the user.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Trouble {
-    /// On which side.
+pub struct CopyReport {
+    /// The side with the cause.
     pub side: Side,
-    /// Which: for a sender as the person named it, for a receiver by the name that it has there;
-    /// below that as the file system does; any bytes.
+    /// The path. It begins with [`Source::display_name`] on the sending side, and with the name at
+    /// the destination on the receiving side. It can hold any bytes.
     pub path: Vec<u8>,
-    /// What about it.
+    /// The failure or remark.
     pub text: String,
-    /// Whether it was therefore not copied; otherwise it is a remark.
+    /// Whether the file was not copied; otherwise this is a remark.
     pub failure: bool,
 }
 
-/// How far a transfer has come; may be read while it goes on.
+/// The progress of a transfer, which can be read while the transfer runs.
 #[derive(Debug, Default)]
 pub struct Progress {
-    announced: AtomicU64,
-    moved: AtomicU64,
-    carried: AtomicU64,
+    announced_bytes: AtomicU64,
+    processed_bytes: AtomicU64,
+    transferred_bytes: AtomicU64,
     listed: AtomicBool,
     copied: AtomicU64,
     unchanged: AtomicU64,
     failed: AtomicU64,
 }
 
-/// What [`Progress`] says at one moment.
+/// A snapshot of [`Progress`].
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Counts {
-    /// Bytes in all files that are known of so far.
-    pub announced: u64,
-    /// Bytes of these that are done with: copied, found unchanged, or given up.
-    pub moved: u64,
-    /// Bytes of contents that went from one side to the other.
-    pub carried: u64,
-    /// Whether all files are known of.
+    /// Bytes in all files that have been announced.
+    pub announced_bytes: u64,
+    /// Bytes of announced files that were copied, found unchanged, or given up.
+    pub processed_bytes: u64,
+    /// Bytes of contents that were sent from one side to the other.
+    pub transferred_bytes: u64,
+    /// Whether all files have been announced.
     pub listed: bool,
-    /// Files, links and directories that were made or changed.
+    /// Files and links that were created or replaced.
     pub copied: u64,
-    /// Those that were there already, as they should be.
+    /// Files and links that were the same already.
     pub unchanged: u64,
-    /// Those that are not as they should be.
+    /// Files, links and directories that could not be copied.
     pub failed: u64,
 }
 
 impl Progress {
-    /// As it stands.
+    /// Returns the current counts.
     pub fn counts(&self) -> Counts {
         let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
         Counts {
-            announced: of(&self.announced),
-            moved: of(&self.moved),
-            carried: of(&self.carried),
+            announced_bytes: of(&self.announced_bytes),
+            processed_bytes: of(&self.processed_bytes),
+            transferred_bytes: of(&self.transferred_bytes),
             listed: self.listed.load(Ordering::Relaxed),
             copied: of(&self.copied),
             unchanged: of(&self.unchanged),
@@ -115,30 +115,31 @@ impl Progress {
     }
 }
 
-/// Who wants to know how a transfer goes.
+/// Receives the progress and the reports of a transfer.
 #[derive(Clone, Copy)]
-pub struct Watch<'a> {
-    /// Kept up to date.
+pub struct Observer<'a> {
+    /// Updated while the transfer runs.
     pub progress: &'a Progress,
-    /// Called for each trouble as it shows itself.
-    pub tell: &'a (dyn Fn(Trouble) + Sync),
+    /// Called for each failure and remark as it occurs.
+    pub on_report: &'a (dyn Fn(CopyReport) + Sync),
 }
 
-impl Watch<'_> {
+impl Observer<'_> {
     fn add(count: &AtomicU64, by: u64) {
         count.fetch_add(by, Ordering::Relaxed);
     }
 
-    fn trouble(&self, side: Side, path: Vec<u8>, text: impl Into<String>, failure: bool) {
+    /// Reports a failure, which is counted, or a remark.
+    fn report(&self, side: Side, path: Vec<u8>, text: impl Into<String>, failure: bool) {
         if failure {
             Self::add(&self.progress.failed, 1);
         }
-        (self.tell)(Trouble { side, path, text: text.into(), failure });
+        (self.on_report)(CopyReport { side, path, text: text.into(), failure });
     }
 }
 
-/// What an error of the operating system says, without its number.
-fn said(error: &io::Error) -> String {
+/// Returns the text of a system error without its number.
+fn os_error_text(error: &io::Error) -> String {
     let text = error.to_string();
     match text.rsplit_once(" (os error ") {
         Some((text, _)) => text.to_owned(),

@@ -1,58 +1,59 @@
-//! Names that a peer may say: one component each, and paths of such components.
+//! Names from a peer: single components, and relative paths that do not lead upwards.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-/// The longest name that Linux has, in bytes (NAME_MAX).
-const NAME: usize = 255;
+/// The longest name on Linux, in bytes (NAME_MAX).
+const MAX_NAME_BYTES: usize = 255;
 
-/// The longest path that Linux takes, in bytes (PATH_MAX without the NUL at its end).
-const PATH: usize = 4095;
+/// The longest path on Linux, in bytes (PATH_MAX without the terminating NUL).
+pub(crate) const MAX_PATH_BYTES: usize = 4095;
 
-/// Why bytes are no name of something inside a directory.
+/// Why bytes are not a name or relative path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BadName {
-    /// Nothing, or a component that is nothing: an absolute path, two slashes, a slash at the end.
+    /// A component is empty, as in an absolute path, after a doubled slash, or at the end.
     #[error("a name is empty")]
     Empty,
-    /// `.` or `..`.
-    #[error("a name leads elsewhere")]
+    /// A component is `.` or `..`.
+    #[error("a name is . or ..")]
     Dots,
-    /// A slash in a single name.
+    /// A single name holds a slash.
     #[error("a name holds a slash")]
     Slash,
-    /// A NUL, which ends every path.
+    /// A NUL, which no path can hold.
     #[error("a name holds a NUL")]
     Nul,
-    /// More than Linux takes.
+    /// The name or path is longer than Linux allows.
     #[error("a name is too long")]
     Long,
 }
 
-/// The name of something inside a directory: any bytes but NUL and `/`, and neither `.` nor `..`.
+/// The name of an entry of a directory: any bytes but NUL and `/`, and neither `.` nor `..`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Name(Vec<u8>);
 
 impl Name {
-    /// Takes bytes for a name.
+    /// Checks and copies the bytes of a name.
     pub fn new(bytes: &[u8]) -> Result<Self, BadName> {
         check(bytes).map(|()| Self(bytes.to_vec()))
     }
 
-    /// Its bytes.
+    /// Returns the bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 }
 
-/// A path that leads downwards only; empty for the place where it starts.
+/// A path without `.` and `..` components, a `below` in docs/COPY.md; empty for the starting point
+/// itself.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub struct Below(Vec<u8>);
+pub struct RelativePath(Vec<u8>);
 
-impl Below {
-    /// Takes bytes for such a path.
+impl RelativePath {
+    /// Checks and copies the bytes of a path.
     pub fn new(bytes: &[u8]) -> Result<Self, BadName> {
-        if bytes.len() > PATH {
+        if bytes.len() > MAX_PATH_BYTES {
             return Err(BadName::Long);
         }
         if !bytes.is_empty() {
@@ -61,12 +62,12 @@ impl Below {
         Ok(Self(bytes.to_vec()))
     }
 
-    /// Its bytes.
+    /// Returns the bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// One step further down.
+    /// Appends a component.
     pub fn join(&self, name: &[u8]) -> Result<Self, BadName> {
         check(name)?;
         let mut path = self.0.clone();
@@ -74,10 +75,10 @@ impl Below {
             path.push(b'/');
         }
         path.extend_from_slice(name);
-        if path.len() > PATH { Err(BadName::Long) } else { Ok(Self(path)) }
+        if path.len() > MAX_PATH_BYTES { Err(BadName::Long) } else { Ok(Self(path)) }
     }
 
-    /// The same below a name.
+    /// Returns the path below a name.
     pub(crate) fn under(&self, name: &Name) -> Self {
         let mut path = name.0.clone();
         if !self.0.is_empty() {
@@ -87,7 +88,7 @@ impl Below {
         Self(path)
     }
 
-    /// The way to the directory that it is in, and its name there; nothing for the empty path.
+    /// Splits the path into its parent and its last component; `None` for the empty path.
     pub(crate) fn split(&self) -> Option<(&[u8], &OsStr)> {
         let (parent, name) = match self.0.iter().rposition(|byte| *byte == b'/') {
             Some(at) => (&self.0[..at], &self.0[at + 1..]),
@@ -97,13 +98,14 @@ impl Below {
     }
 }
 
+/// Checks a single component.
 fn check(name: &[u8]) -> Result<(), BadName> {
     match name {
         b"" => Err(BadName::Empty),
         b"." | b".." => Err(BadName::Dots),
         _ if name.contains(&b'/') => Err(BadName::Slash),
         _ if name.contains(&0) => Err(BadName::Nul),
-        _ if name.len() > NAME => Err(BadName::Long),
+        _ if name.len() > MAX_NAME_BYTES => Err(BadName::Long),
         _ => Ok(()),
     }
 }
@@ -113,11 +115,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_leads_downwards_is_taken() {
-        for good in [&b""[..], b"a", b"a/b", b"...", b"a\nb", b"\xff/\xfe", b" ", b"-rf"] {
-            assert_eq!(Below::new(good).unwrap().as_bytes(), good);
+    fn paths_that_lead_upwards_are_refused() {
+        for valid in [&b""[..], b"a", b"a/b", b"...", b"a\nb", b"\xff/\xfe", b" ", b"-rf"] {
+            assert_eq!(RelativePath::new(valid).unwrap().as_bytes(), valid);
         }
-        for bad in [
+        for invalid in [
             &b"/"[..],
             b"/etc",
             b"a/",
@@ -130,21 +132,24 @@ mod tests {
             b"a/./b",
             b"a\0",
         ] {
-            assert!(Below::new(bad).is_err(), "{bad:?}");
+            assert!(RelativePath::new(invalid).is_err(), "{invalid:?}");
         }
-        assert_eq!(Below::new(&[b'a'; 256]), Err(BadName::Long));
-        assert!(Below::new(&[b'a'; 255]).is_ok());
-        assert_eq!(Below::new(b"a/".repeat(2048).trim_ascii_end()), Err(BadName::Long));
+        assert_eq!(RelativePath::new(&[b'a'; 256]), Err(BadName::Long));
+        assert!(RelativePath::new(&[b'a'; 255]).is_ok());
+        assert_eq!(RelativePath::new(b"a/".repeat(2048).trim_ascii_end()), Err(BadName::Long));
         assert_eq!(Name::new(b"a/b"), Err(BadName::Slash));
     }
 
     #[test]
-    fn paths_are_put_together_and_taken_apart() {
-        let path = Below::new(b"b/c").unwrap().under(&Name::new(b"a").unwrap());
+    fn paths_can_be_joined_and_split() {
+        let path = RelativePath::new(b"b/c").unwrap().under(&Name::new(b"a").unwrap());
         assert_eq!(path.as_bytes(), b"a/b/c");
         assert_eq!(path.split(), Some((&b"a/b"[..], OsStr::new("c"))));
-        assert_eq!(Below::default().join(b"x").unwrap().split(), Some((&b""[..], OsStr::new("x"))));
-        assert_eq!(Below::default().split(), None);
+        assert_eq!(
+            RelativePath::default().join(b"x").unwrap().split(),
+            Some((&b""[..], OsStr::new("x")))
+        );
+        assert_eq!(RelativePath::default().split(), None);
         assert!(path.join(b"..").is_err());
     }
 }

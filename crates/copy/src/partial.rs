@@ -1,5 +1,5 @@
-//! A file on its way: beside its place under a name of its own, and under its final name only when
-//! it is whole.
+//! Partial files: contents are written under a temporary name in the destination directory, and
+//! renamed when they are complete.
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -11,48 +11,50 @@ use nix::sys::stat::{SFlag, fstat};
 use nix::unistd::geteuid;
 use sha2::{Digest as _, Sha256};
 
-use crate::confined_dir::{self, Place};
-use crate::wire::{CHUNK, Digest, Time};
+use crate::confined_dir::{self, DirEntry};
+use crate::wire::{Digest, MAX_DATA_BYTES, Time};
 
-/// What the name of a file on its way ends with; it begins with a dot.
+/// The end of a partial file's name, which begins with a dot.
 const SUFFIX: &[u8] = b".labsh-part";
 
-/// A file that was cut off below this size is not worth keeping, in bytes.
-const WORTH_KEEPING: u64 = 1 << 20;
+/// The smallest partial file that a later transfer can resume, in bytes.
+const MIN_RESUMABLE_BYTES: u64 = 1 << 20;
 
-/// How long another copy of the same file is waited for.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long to wait for another copy of the same file to release its lock.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Whether this is the name of a file on its way: such are not copied themselves.
+/// Returns whether this is the name of a partial file. Such files are not copied.
 pub(crate) fn is_partial(name: &[u8]) -> bool {
     name.starts_with(b".") && name.ends_with(SUFFIX)
 }
 
-/// Such a file, open and locked. Dropped, it is removed, unless it is worth keeping and
-/// [`Partial::keep`] was called.
+/// A partial file, open and locked.
+///
+/// Dropping it removes the file, except one of an earlier transfer that has not changed, and a
+/// large one after [`PartialFile::keep_for_resuming`].
 #[derive(Debug)]
-pub(crate) struct Partial {
-    place: Place,
+pub(crate) struct PartialFile {
+    entry: DirEntry,
     file: File,
     hash: Sha256,
     length: u64,
-    /// How long it was when it was opened.
-    found: i64,
-    /// Whether it is to be there when this is dropped.
-    stays: bool,
+    /// The size of the file when it was opened.
+    initial_size: i64,
+    /// Whether dropping this keeps the file.
+    keep: bool,
 }
 
-impl Partial {
-    /// What is left of an earlier attempt, read through; nothing where there is none, or none to be
-    /// trusted.
-    pub(crate) fn left_over(of: &Place, longest: u64) -> io::Result<Option<Self>> {
-        let place = part_of(of);
-        match place.look()? {
-            Some(found) if found.st_size > 0 && found.st_size as u64 <= longest => {}
+impl PartialFile {
+    /// Opens and reads the partial file of an earlier transfer. Returns `None` if there is none, if
+    /// it is longer than `max_length`, or if it cannot be used.
+    pub(crate) fn open_existing(of: &DirEntry, max_length: u64) -> io::Result<Option<Self>> {
+        let entry = partial_entry(of);
+        match entry.stat()? {
+            Some(found) if found.st_size > 0 && found.st_size as u64 <= max_length => {}
             _ => return Ok(None),
         }
-        let Ok(mut partial) = Self::open(place, OFlag::O_RDWR) else { return Ok(None) };
-        let mut chunk = vec![0; CHUNK];
+        let Ok(mut partial) = Self::open(entry, OFlag::O_RDWR) else { return Ok(None) };
+        let mut chunk = vec![0; MAX_DATA_BYTES];
         loop {
             match partial.file.read(&mut chunk) {
                 Ok(0) => break,
@@ -64,43 +66,49 @@ impl Partial {
                 Err(error) => return Err(error),
             }
         }
-        // Until more has come, it is what it was.
-        partial.stays = true;
+        // It has not changed yet.
+        partial.keep = true;
         Ok(Some(partial))
     }
 
-    /// A new one.
-    pub(crate) fn create(of: &Place) -> io::Result<Self> {
-        let place = part_of(of);
-        let mut partial = match Self::open(place.clone(), OFlag::O_RDWR | OFlag::O_CREAT) {
-            // Something else of that name, which is nobody's file: it makes room.
+    /// Creates the partial file of `of`, or empties an existing one.
+    pub(crate) fn create(of: &DirEntry) -> io::Result<Self> {
+        let entry = partial_entry(of);
+        let mut partial = match Self::open(entry.clone(), OFlag::O_RDWR | OFlag::O_CREAT) {
+            // A file of another kind or owner has the name, which is reserved for partial files.
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-                place.remove()?;
-                Self::open(place, OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL)?
+                entry.remove()?;
+                Self::open(entry, OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL)?
             }
             opened => opened?,
         };
-        // An empty one is left alone: ext4 takes one that was truncated for one that is being
-        // replaced, and has its blocks written at once, which more than doubles the time for a
+        // An empty file is not truncated: ext4 writes the blocks of a truncated file at once,
+        // because it could be replacing another file, and that more than doubles the time for a
         // small file (auto_da_alloc in ext4(5)).
-        if partial.found > 0 {
-            partial.start_again()?;
+        if partial.initial_size > 0 {
+            partial.truncate()?;
         }
         Ok(partial)
     }
 
-    fn open(place: Place, flags: OFlag) -> io::Result<Self> {
-        let other = || io::Error::from(io::ErrorKind::InvalidInput);
-        let file = match place.file(flags) {
-            // A link.
-            Err(error) if error.raw_os_error() == Some(nix::libc::ELOOP) => return Err(other()),
+    /// Opens and locks a file.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::InvalidInput`] for a file that cannot be a partial file of this user, and
+    /// [`io::ErrorKind::ResourceBusy`] for one that another copy is writing.
+    fn open(entry: DirEntry, flags: OFlag) -> io::Result<Self> {
+        let unusable = || io::Error::from(io::ErrorKind::InvalidInput);
+        let file = match entry.open(flags) {
+            // A symbolic link.
+            Err(error) if error.raw_os_error() == Some(nix::libc::ELOOP) => return Err(unusable()),
             file => file?,
         };
         let opened = fstat(&file)?;
         let regular = SFlag::from_bits_truncate(opened.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG;
-        // Written by somebody else, or known under another name as well: not one of ours.
+        // Another user could have written the file, or could reach it by another name.
         if !regular || opened.st_nlink > 1 || opened.st_uid != geteuid().as_raw() {
-            return Err(other());
+            return Err(unusable());
         }
         let busy = || {
             io::Error::new(
@@ -108,54 +116,55 @@ impl Partial {
                 "another copy is writing this file right now",
             )
         };
-        let begun = Instant::now();
-        // One that was interrupted a moment ago may still be tidying up.
+        let started = Instant::now();
+        // A copy that was interrupted just before may still be cleaning up.
         while let Err(error) = file.try_lock() {
             match error {
-                TryLockError::WouldBlock if begun.elapsed() < PATIENCE => {
-                    thread::sleep(PATIENCE / 20)
+                TryLockError::WouldBlock if started.elapsed() < LOCK_TIMEOUT => {
+                    thread::sleep(LOCK_TIMEOUT / 20)
                 }
                 TryLockError::WouldBlock => return Err(busy()),
                 TryLockError::Error(error) => return Err(error),
             }
         }
-        // Between opening and locking, its last writer may have given it its final name.
-        match place.look()? {
+        // Between opening and locking, another copy may have renamed the file to its final name.
+        match entry.stat()? {
             Some(found) if (found.st_dev, found.st_ino) == (opened.st_dev, opened.st_ino) => {}
             _ => return Err(busy()),
         }
         Ok(Self {
-            place,
+            entry,
             file,
             hash: Sha256::new(),
             length: 0,
-            found: opened.st_size,
-            stays: false,
+            initial_size: opened.st_size,
+            keep: false,
         })
     }
 
+    /// Returns how many bytes have been read or written.
     pub(crate) fn length(&self) -> u64 {
         self.length
     }
 
-    /// Of what is there.
+    /// Returns the digest of these bytes.
     pub(crate) fn digest(&self) -> Digest {
         self.hash.clone().finalize().into()
     }
 
-    /// Empties it.
-    pub(crate) fn start_again(&mut self) -> io::Result<()> {
-        self.stays = false;
+    /// Empties the file.
+    fn truncate(&mut self) -> io::Result<()> {
+        self.keep = false;
         self.file.set_len(0)?;
         self.file.seek(SeekFrom::Start(0))?;
         (self.hash, self.length) = (Sha256::new(), 0);
         Ok(())
     }
 
+    /// Appends bytes.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.stays = false;
-        // A disk's image is mostly zeros, and as a file of as many blocks it could fill the disk
-        // here.
+        self.keep = false;
+        // Zeros become a hole: a disk image, which is mostly zeros, could otherwise fill the disk.
         if bytes.iter().all(|byte| *byte == 0) {
             self.file.set_len(self.length + bytes.len() as u64)?;
             self.file.seek(SeekFrom::End(0))?;
@@ -167,46 +176,48 @@ impl Partial {
         Ok(())
     }
 
-    /// It was cut off, and will perhaps be continued.
-    pub(crate) fn keep(&mut self) {
-        self.stays = self.length >= WORTH_KEEPING;
+    /// Keeps the file for the next transfer, if it is large enough.
+    pub(crate) fn keep_for_resuming(&mut self) {
+        self.keep = self.length >= MIN_RESUMABLE_BYTES;
     }
 
-    /// It is whole: it gets its rights, its time, and the name that it was meant for.
-    pub(crate) fn finish(mut self, to: &Place, mode: u16, modified: Time) -> io::Result<()> {
-        confined_dir::dress(&self.file, mode, modified)?;
-        self.place.rename(to)?;
-        self.stays = true;
+    /// Sets mode and time of the complete file, and renames it to its final name.
+    pub(crate) fn finish(mut self, to: &DirEntry, mode: u16, modified: Time) -> io::Result<()> {
+        confined_dir::set_metadata(&self.file, mode, modified)?;
+        self.entry.rename(to)?;
+        self.keep = true;
         Ok(())
     }
 }
 
-impl Drop for Partial {
+impl Drop for PartialFile {
     fn drop(&mut self) {
-        if !self.stays {
-            // Where it cannot be removed, the next attempt takes it up.
-            let _ = self.place.remove();
+        if !self.keep {
+            // If this fails, the next transfer reuses the file.
+            let _ = self.entry.remove();
         }
     }
 }
 
-/// `.NAME.labsh-part`, or with a digest in the place of a name that is too long for that.
-fn part_of(place: &Place) -> Place {
-    let name = place.name_bytes();
-    let mut part = b".".to_vec();
+/// Returns the partial file of a file: `.NAME.labsh-part`, with a digest instead of a NAME that is
+/// too long.
+fn partial_entry(of: &DirEntry) -> DirEntry {
+    let name = of.name_bytes();
+    let mut partial = b".".to_vec();
     if name.len() + 1 + SUFFIX.len() <= 255 {
-        part.extend_from_slice(name);
+        partial.extend_from_slice(name);
     } else {
-        let digest = Sha256::digest(name);
-        digest.iter().for_each(|byte| part.extend_from_slice(format!("{byte:02x}").as_bytes()));
+        for byte in Sha256::digest(name) {
+            partial.extend_from_slice(format!("{byte:02x}").as_bytes());
+        }
     }
-    part.extend_from_slice(SUFFIX);
-    place.beside(part)
+    partial.extend_from_slice(SUFFIX);
+    of.sibling(partial)
 }
 
-/// The digest of a file's contents from where it stands, and how many bytes these were.
+/// Returns the digest and the number of the remaining bytes of a file.
 pub(crate) fn digest_of(file: &mut impl Read) -> io::Result<(Digest, u64)> {
-    let (mut hash, mut length, mut chunk) = (Sha256::new(), 0, vec![0; CHUNK]);
+    let (mut hash, mut length, mut chunk) = (Sha256::new(), 0, vec![0; MAX_DATA_BYTES]);
     loop {
         match file.read(&mut chunk) {
             Ok(0) => return Ok((hash.finalize().into(), length)),

@@ -1,4 +1,4 @@
-//! The sending side: announces what there is, ahead of the answers, and sends what is wanted.
+//! The sending side: announces files ahead of the answers, and sends the contents that are wanted.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{File, OpenOptions};
@@ -13,61 +13,88 @@ use std::time::Duration;
 use nix::fcntl::OFlag;
 use sha2::{Digest as _, Sha256};
 
-use crate::name::Below;
+use crate::name::RelativePath;
 use crate::partial::digest_of;
 use crate::stream::{Reader, Writer};
 use crate::walk::{Found, Step, Walk, modified};
-use crate::wire::{CHUNK, Digest, Entry, Kind, Message};
-use crate::{Error, Side, WINDOW, Watch, said};
+use crate::wire::{Digest, Entry, Kind, MAX_DATA_BYTES, Message};
+use crate::{CopyReport, Error, MAX_PENDING_ENTRIES, Observer, Side, os_error_text};
 
-/// How long the last words of a receiver that reads no more are waited for.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long to wait for the refusal of a receiver that has closed the connection.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Something that was named to be sent, a directory with all that is in it.
+/// A file or directory to send.
 #[derive(Debug, Clone)]
 pub struct Source {
-    /// Where it is; a link there is followed, links below it are sent as links.
+    /// The path. If it is a link, the link is followed; links in a directory are sent as links.
     pub path: PathBuf,
-    /// What it is called in [`crate::Trouble`].
-    pub shown: Vec<u8>,
+    /// The name of the source in a [`CopyReport`].
+    pub display_name: Vec<u8>,
 }
 
-/// How it is sent.
+/// Options of sending.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SendOptions {
-    /// Whether files of the same size and time are compared by their digests as well.
+    /// Whether files of the same size are compared by digest instead of by time.
     pub checksum: bool,
 }
 
-/// What has been announced and not been settled.
-struct Open {
+/// An announced entry that is not settled.
+struct Announced {
     source: u32,
-    below: Below,
-    what: What,
+    below: RelativePath,
+    kind: AnnouncedKind,
 }
 
-enum What {
-    /// Where it can be read, and its size.
+enum AnnouncedKind {
+    /// The path and the announced size.
     File(PathBuf, u64),
     Link,
-    /// Not counted.
+    /// A directory, or leaving one; neither is counted.
     Directory,
+}
+
+/// A file whose contents the receiver wants.
+struct Wanted {
+    id: u32,
+    /// How many bytes the receiver has.
+    offset: u64,
+    /// The digest of these bytes.
+    digest: Digest,
+}
+
+/// Why a file's contents were not sent completely.
+enum SendError {
+    Connection(Error),
+    /// An error of the file; the transfer goes on. Empty if the receiver has reported it.
+    File(String),
+}
+
+impl From<Error> for SendError {
+    fn from(error: Error) -> Self {
+        Self::Connection(error)
+    }
+}
+
+/// Converts an error of the file.
+fn file_error(error: io::Error) -> SendError {
+    SendError::File(os_error_text(&error))
 }
 
 struct Sender<'a, W: Write> {
     sources: &'a [Source],
     options: SendOptions,
-    watch: Watch<'a>,
+    observer: Observer<'a>,
     to: Writer<W>,
     answers: mpsc::Receiver<Result<Message, Error>>,
-    next: u32,
-    open: BTreeMap<u32, Open>,
-    wanted: VecDeque<(u32, u64, Digest)>,
+    next_id: u32,
+    unsettled: BTreeMap<u32, Announced>,
+    wanted: VecDeque<Wanted>,
     chunk: Vec<u8>,
 }
 
-/// Sends until everything is settled, and then lets go of `to`. A thread of its own reads `from` to
-/// its end, which may come later.
+/// Sends until every entry is settled, and then drops `to`. Another thread reads `from` to its end,
+/// possibly after this function has returned.
 ///
 /// # Errors
 ///
@@ -77,11 +104,11 @@ pub fn send<R: Read + Send + 'static, W: Write>(
     to: Writer<W>,
     sources: &[Source],
     options: SendOptions,
-    watch: Watch<'_>,
+    observer: Observer<'_>,
 ) -> Result<(), Error> {
-    // Each open entry is answered at most twice, so that an honest receiver never waits for us to
-    // look.
-    let (answer, answers) = mpsc::sync_channel(2 * WINDOW);
+    // Each unsettled entry is answered at most twice, so the thread never blocks on a receiver that
+    // follows the protocol.
+    let (answer, answers) = mpsc::sync_channel(2 * MAX_PENDING_ENTRIES);
     thread::Builder::new().name("answers".into()).spawn(move || {
         loop {
             let next = match from.read() {
@@ -95,21 +122,22 @@ pub fn send<R: Read + Send + 'static, W: Write>(
             }
         }
     })?;
-    let (open, wanted) = (BTreeMap::new(), VecDeque::new());
     let mut sender = Sender {
         sources,
         options,
-        watch,
+        observer,
         to,
         answers,
-        next: 0,
-        open,
-        wanted,
-        chunk: vec![0; CHUNK],
+        next_id: 0,
+        unsettled: BTreeMap::new(),
+        wanted: VecDeque::new(),
+        chunk: vec![0; MAX_DATA_BYTES],
     };
     match sender.run() {
-        // Whoever could not begin has said why before it closed its ears.
-        Err(Error::Link(error)) => Err(sender.refusal().unwrap_or(Error::Link(error))),
+        // A receiver that could not begin has sent the reason before it closed the connection.
+        Err(Error::Disconnected(error)) => {
+            Err(sender.refusal().unwrap_or(Error::Disconnected(error)))
+        }
         outcome => outcome,
     }
 }
@@ -119,43 +147,44 @@ impl<W: Write> Sender<'_, W> {
         let mut walk = Walk::new(self.sources);
         let mut listed = false;
         loop {
-            self.look_at_answers()?;
-            if !listed && self.open.len() < WINDOW {
+            self.read_answers()?;
+            if !listed && self.unsettled.len() < MAX_PENDING_ENTRIES {
                 match walk.next() {
-                    Some(step) => self.step(step)?,
+                    Some(step) => self.announce(step)?,
                     None => {
                         listed = true;
                         self.to.put(&Message::Listed)?;
-                        self.watch.progress.listed.store(true, Ordering::Relaxed);
+                        self.observer.progress.listed.store(true, Ordering::Relaxed);
                     }
                 }
-            } else if let Some((id, offset, digest)) = self.wanted.pop_front() {
-                self.file(id, offset, digest)?;
-            } else if listed && self.open.is_empty() {
+            } else if let Some(wanted) = self.wanted.pop_front() {
+                self.send_file(&wanted)?;
+            } else if listed && self.unsettled.is_empty() {
                 return Ok(self.to.flush()?);
             } else {
                 self.to.flush()?;
                 let answer = self.answers.recv();
-                self.answer(answer.unwrap_or_else(|_| Err(gone()))?)?;
+                self.on_answer(answer.unwrap_or_else(|_| Err(disconnected()))?)?;
             }
         }
     }
 
-    fn look_at_answers(&mut self) -> Result<(), Error> {
+    /// Handles the answers that have arrived.
+    fn read_answers(&mut self) -> Result<(), Error> {
         loop {
             match self.answers.try_recv() {
-                Ok(answer) => self.answer(answer?)?,
-                // A receiver that has nothing more to answer may have gone.
+                Ok(answer) => self.on_answer(answer?)?,
+                // The receiver may close its side after the last answer.
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => return Ok(()),
             }
         }
     }
 
-    /// What is still to be heard from a receiver that has gone, if it is why.
+    /// Returns the refusal that a receiver sent before it closed the connection.
     fn refusal(&mut self) -> Option<Error> {
-        // An honest one has no more than this to say.
-        for _ in 0..=2 * WINDOW {
-            match self.answers.recv_timeout(LAST_WORDS) {
+        // More answers than this would violate the protocol.
+        for _ in 0..=2 * MAX_PENDING_ENTRIES {
+            match self.answers.recv_timeout(REFUSAL_TIMEOUT) {
                 Ok(Ok(Message::Refused { text })) => return Some(Error::Refused(text)),
                 Ok(Ok(_)) => {}
                 Ok(Err(_)) | Err(_) => break,
@@ -164,22 +193,25 @@ impl<W: Write> Sender<'_, W> {
         None
     }
 
-    fn number(&mut self) -> Result<u32, Error> {
-        let id = self.next;
+    /// Returns the id of the next entry or leave.
+    fn take_id(&mut self) -> Result<u32, Error> {
+        let id = self.next_id;
         let next = id.checked_add(1);
-        self.next =
+        self.next_id =
             next.ok_or_else(|| Error::Refused("there are more than 4,294,967,295 files".into()))?;
         Ok(id)
     }
 
-    fn step(&mut self, step: Step) -> Result<(), Error> {
+    /// Announces the next step of the walk.
+    fn announce(&mut self, step: Step) -> Result<(), Error> {
         let Found { source, below, path, mode, modified, mut kind } = match step {
             Step::Found(found) => found,
             Step::Leave => {
-                let id = self.number()?;
-                // What is said of it names the directory already.
-                self.open
-                    .insert(id, Open { source: 0, below: Below::default(), what: What::Directory });
+                let id = self.take_id()?;
+                // A report about the directory comes from its entry, which has the path.
+                let (source, below) = (0, RelativePath::default());
+                let kind = AnnouncedKind::Directory;
+                self.unsettled.insert(id, Announced { source, below, kind });
                 return Ok(self.to.put(&Message::Leave { id })?);
             }
             Step::Remark { source, below, failure, text } => {
@@ -188,197 +220,218 @@ impl<W: Write> Sender<'_, W> {
         };
         if let (Kind::File { size, digest }, true) = (&mut kind, self.options.checksum) {
             match open(&path, &below).and_then(|mut file| digest_of(&mut file)) {
-                // It may have grown since.
+                // The file may have grown since its size was read.
                 Ok((found, length)) => (*digest, *size) = (Some(found), length),
-                Err(error) => return self.remark(source, below, true, said(&error)),
+                Err(error) => return self.remark(source, below, true, os_error_text(&error)),
             }
         }
-        let id = self.number()?;
-        let what = match &kind {
+        let id = self.take_id()?;
+        let announced = match &kind {
             Kind::File { size, .. } => {
-                Watch::add(&self.watch.progress.announced, *size);
-                What::File(path, *size)
+                Observer::add(&self.observer.progress.announced_bytes, *size);
+                AnnouncedKind::File(path, *size)
             }
-            Kind::Link { .. } => What::Link,
-            Kind::Directory => What::Directory,
+            Kind::Link { .. } => AnnouncedKind::Link,
+            Kind::Directory => AnnouncedKind::Directory,
         };
-        self.open.insert(id, Open { source, below: below.clone(), what });
+        self.unsettled.insert(id, Announced { source, below: below.clone(), kind: announced });
         Ok(self.to.put(&Message::Entry(Entry { id, source, below, mode, modified, kind }))?)
     }
 
+    /// Reports something about a file that is not announced, here and to the receiver.
     fn remark(
         &mut self,
         source: u32,
-        below: Below,
+        below: RelativePath,
         failure: bool,
         text: String,
     ) -> Result<(), Error> {
-        self.watch.trouble(Side::Source, self.shown(source, &below), text.clone(), failure);
+        self.observer.report(
+            Side::Source,
+            self.display_path(source, &below),
+            text.clone(),
+            failure,
+        );
         Ok(self.to.put(&Message::Remark { source, below, failure, text })?)
     }
 
-    fn shown(&self, source: u32, below: &Below) -> Vec<u8> {
-        let mut shown = self
+    /// Returns the path for a report.
+    fn display_path(&self, source: u32, below: &RelativePath) -> Vec<u8> {
+        let mut path = self
             .sources
             .get(source as usize)
-            .map(|source| source.shown.clone())
+            .map(|source| source.display_name.clone())
             .unwrap_or_default();
         if !below.as_bytes().is_empty() {
-            if !shown.ends_with(b"/") {
-                shown.push(b'/');
+            if !path.ends_with(b"/") {
+                path.push(b'/');
             }
-            shown.extend_from_slice(below.as_bytes());
+            path.extend_from_slice(below.as_bytes());
         }
-        shown
+        path
     }
 
-    fn answer(&mut self, answer: Message) -> Result<(), Error> {
-        let unknown = Error::Protocol("it answers for something that was not announced");
-        let progress = self.watch.progress;
+    fn on_answer(&mut self, answer: Message) -> Result<(), Error> {
+        let unknown = Error::Protocol("it answers for an entry that was not announced");
+        let progress = self.observer.progress;
         match answer {
-            Message::Want { id, offset, digest } => match self.open.get(&id) {
-                // Once each, so that no receiver fills the memory.
-                Some(Open { what: What::File(..), .. }) if self.wanted.len() < WINDOW => {
-                    self.wanted.push_back((id, offset, digest));
+            Message::Want { id, offset, digest } => match self.unsettled.get(&id) {
+                // The bound holds even if a receiver wants a file twice.
+                Some(Announced { kind: AnnouncedKind::File(..), .. })
+                    if self.wanted.len() < MAX_PENDING_ENTRIES =>
+                {
+                    self.wanted.push_back(Wanted { id, offset, digest });
                 }
                 _ => return Err(unknown),
             },
             Message::Done { id, unchanged } => {
-                let open = self.open.remove(&id).ok_or(unknown)?;
-                match open.what {
-                    What::Directory => return Ok(()),
-                    What::File(_, size) if unchanged => Watch::add(&progress.moved, size),
-                    What::File(..) | What::Link => {}
+                let announced = self.unsettled.remove(&id).ok_or(unknown)?;
+                match announced.kind {
+                    AnnouncedKind::Directory => return Ok(()),
+                    AnnouncedKind::File(_, size) if unchanged => {
+                        Observer::add(&progress.processed_bytes, size)
+                    }
+                    AnnouncedKind::File(..) | AnnouncedKind::Link => {}
                 }
-                Watch::add(if unchanged { &progress.unchanged } else { &progress.copied }, 1);
+                Observer::add(if unchanged { &progress.unchanged } else { &progress.copied }, 1);
             }
             Message::Failed { id, text } => {
-                let open = self.open.remove(&id).ok_or(unknown)?;
+                let announced = self.unsettled.remove(&id).ok_or(unknown)?;
                 if text.is_empty() {
-                    Watch::add(&progress.failed, 1);
+                    Observer::add(&progress.failed, 1);
                 } else {
-                    self.watch.trouble(
-                        Side::Destination,
-                        self.shown(open.source, &open.below),
-                        text,
-                        true,
-                    );
+                    let path = self.display_path(announced.source, &announced.below);
+                    self.observer.report(Side::Destination, path, text, true);
                 }
             }
             Message::Refused { text } => return Err(Error::Refused(text)),
-            _ => return Err(Error::Protocol("it says what only a sender says")),
+            _ => return Err(Error::Protocol("unexpected message: only a sender sends it")),
         }
         Ok(())
     }
 
-    /// Sends a file's contents, or says why it cannot.
-    fn file(&mut self, id: u32, offset: u64, digest: Digest) -> Result<(), Error> {
-        let Some(Open { what: What::File(path, size), below, .. }) = self.open.get(&id) else {
-            return Err(Error::Protocol("it wants what it has given up"));
+    /// Sends the contents of a file, or the reason why they cannot be read.
+    fn send_file(&mut self, wanted: &Wanted) -> Result<(), Error> {
+        let id = wanted.id;
+        let Some(Announced { kind: AnnouncedKind::File(path, size), below, .. }) =
+            self.unsettled.get(&id)
+        else {
+            return Err(Error::Protocol("it wants a file that it has given up"));
         };
-        let (opened, announced) = (open(path, below), *size);
+        let (opened, announced_size) = (open(path, below), *size);
         let sent = match opened {
-            Ok(file) => self.contents(id, file, offset, digest, announced)?,
-            Err(error) => Err(said(&error)),
+            Ok(file) => self.send_contents(wanted, file, announced_size),
+            Err(error) => Err(file_error(error)),
         };
-        match sent {
-            Ok(()) => Ok(()),
-            Err(text) => {
-                // What the receiver has told is not told again.
-                let text = if self.open.contains_key(&id) { text } else { String::new() };
-                if let Some(open) = self.open.get(&id).filter(|_| !text.is_empty()) {
-                    (self.watch.tell)(crate::Trouble {
-                        side: Side::Source,
-                        path: self.shown(open.source, &open.below),
-                        text: text.clone(),
-                        failure: true,
-                    });
-                }
-                Ok(self.to.put(&Message::Abort { id, text })?)
-            }
+        let text = match sent {
+            Ok(()) => return Ok(()),
+            Err(SendError::Connection(error)) => return Err(error),
+            Err(SendError::File(text)) => text,
+        };
+        // A failure that the receiver has reported already is not reported again.
+        let announced = self.unsettled.get(&id);
+        let text = if announced.is_some() { text } else { String::new() };
+        if let Some(announced) = announced.filter(|_| !text.is_empty()) {
+            // Not counted here: the receiver answers with a failure.
+            (self.observer.on_report)(CopyReport {
+                side: Side::Source,
+                path: self.display_path(announced.source, &announced.below),
+                text: text.clone(),
+                failure: true,
+            });
         }
+        Ok(self.to.put(&Message::Abort { id, text })?)
     }
 
-    /// The outer error is the link's, the inner one the file's.
-    fn contents(
+    fn send_contents(
         &mut self,
-        id: u32,
+        wanted: &Wanted,
         mut file: File,
-        offset: u64,
-        digest: Digest,
-        announced: u64,
-    ) -> Result<Result<(), String>, Error> {
-        macro_rules! or_give_up {
-            ($result:expr) => {
-                match $result {
-                    Ok(value) => value,
-                    Err(error) => return Ok(Err(said(&error))),
-                }
-            };
-        }
-        let before = or_give_up!(file.metadata());
+        announced_size: u64,
+    ) -> Result<(), SendError> {
+        let id = wanted.id;
+        let progress = self.observer.progress;
+        let before = file.metadata().map_err(file_error)?;
         let size = before.len();
-        if size > announced {
-            Watch::add(&self.watch.progress.announced, size - announced);
+        if size > announced_size {
+            Observer::add(&progress.announced_bytes, size - announced_size);
         } else {
-            Watch::add(&self.watch.progress.moved, announced - size);
+            Observer::add(&progress.processed_bytes, announced_size - size);
         }
-        let mut hash = Sha256::new();
-        let mut position = 0;
-        if offset > 0 && offset <= size {
-            let mut beginning = (&mut file).take(offset);
-            while position < offset {
-                let read = or_give_up!(read(&mut beginning, &mut self.chunk));
-                if read == 0 {
-                    break;
-                }
-                hash.update(&self.chunk[..read]);
-                position += read as u64;
-            }
-            let found: Digest = hash.clone().finalize().into();
-            if position != offset || found != digest {
-                // Another file's beginning, or that of an earlier state of this one.
-                or_give_up!(file.seek(SeekFrom::Start(0)));
-                (hash, position) = (Sha256::new(), 0);
-            }
-        }
-        Watch::add(&self.watch.progress.moved, position);
-        self.to.put(&Message::Begin { id, offset: position, size, modified: modified(&before) })?;
+        let (mut hash, mut position) =
+            self.skip_received(wanted, &mut file, size).map_err(file_error)?;
+        Observer::add(&progress.processed_bytes, position);
+        let begin = Message::Begin { id, offset: position, size, modified: modified(&before) };
+        self.put(&begin)?;
         while position < size {
-            let most = self.chunk.len().min((size - position).try_into().unwrap_or(usize::MAX));
-            let read = or_give_up!(read(&mut file, &mut self.chunk[..most]));
-            if read == 0 {
-                return Ok(Err("it became shorter while it was read; copy it again".into()));
+            let max = self.chunk.len().min((size - position).try_into().unwrap_or(usize::MAX));
+            let count = read(&mut file, &mut self.chunk[..max]).map_err(file_error)?;
+            if count == 0 {
+                let text = "it became shorter while it was read; copy it again";
+                return Err(SendError::File(text.into()));
             }
-            hash.update(&self.chunk[..read]);
-            position += read as u64;
-            self.to.put_data(&self.chunk[..read])?;
-            Watch::add(&self.watch.progress.moved, read as u64);
-            Watch::add(&self.watch.progress.carried, read as u64);
-            self.look_at_answers()?;
-            if !self.open.contains_key(&id) {
-                Watch::add(&self.watch.progress.moved, size - position);
-                return Ok(Err(String::new()));
+            hash.update(&self.chunk[..count]);
+            position += count as u64;
+            self.to.put_data(&self.chunk[..count]).map_err(Error::from)?;
+            Observer::add(&progress.processed_bytes, count as u64);
+            Observer::add(&progress.transferred_bytes, count as u64);
+            self.read_answers()?;
+            if !self.unsettled.contains_key(&id) {
+                Observer::add(&progress.processed_bytes, size - position);
+                return Err(SendError::File(String::new()));
             }
         }
-        let after = or_give_up!(file.metadata());
+        let after = file.metadata().map_err(file_error)?;
         if after.len() > size {
-            if let Some(open) = self.open.get(&id) {
-                let (source, below) = (open.source, open.below.clone());
+            if let Some(announced) = self.unsettled.get(&id) {
+                let (source, below) = (announced.source, announced.below.clone());
                 let text = "it grew while it was read; the copy ends where the file ended at first"
                     .to_owned();
                 self.remark(source, below, false, text)?;
             }
         } else if modified(&after) != modified(&before) {
-            return Ok(Err("it changed while it was read; copy it again".into()));
+            return Err(SendError::File("it changed while it was read; copy it again".into()));
         }
-        self.to.put(&Message::Finish { digest: hash.finalize().into() })?;
-        Ok(Ok(()))
+        self.put(&Message::Finish { digest: hash.finalize().into() })
+    }
+
+    /// Reads the bytes that the receiver already has, if they are the beginning of this file.
+    /// Returns the state of the digest and the position in the file.
+    fn skip_received(
+        &mut self,
+        wanted: &Wanted,
+        file: &mut File,
+        size: u64,
+    ) -> io::Result<(Sha256, u64)> {
+        let mut hash = Sha256::new();
+        let mut position = 0;
+        if wanted.offset > 0 && wanted.offset <= size {
+            let mut beginning = (&mut *file).take(wanted.offset);
+            while position < wanted.offset {
+                let count = read(&mut beginning, &mut self.chunk)?;
+                if count == 0 {
+                    break;
+                }
+                hash.update(&self.chunk[..count]);
+                position += count as u64;
+            }
+            let found: Digest = hash.clone().finalize().into();
+            if position != wanted.offset || found != wanted.digest {
+                // The receiver has the beginning of another file, or of an older version.
+                file.seek(SeekFrom::Start(0))?;
+                (hash, position) = (Sha256::new(), 0);
+            }
+        }
+        Ok((hash, position))
+    }
+
+    fn put(&mut self, message: &Message) -> Result<(), SendError> {
+        Ok(self.to.put(message).map_err(Error::from)?)
     }
 }
 
-/// Opens a file and nothing else: it may have become something else since it was found.
-fn open(path: &Path, below: &Below) -> io::Result<File> {
+/// Opens a regular file. Since it was found, a file of another kind may have replaced it.
+fn open(path: &Path, below: &RelativePath) -> io::Result<File> {
     let mut flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     if !below.as_bytes().is_empty() {
         flags |= OFlag::O_NOFOLLOW;
@@ -387,10 +440,11 @@ fn open(path: &Path, below: &Below) -> io::Result<File> {
     if file.metadata()?.is_file() {
         Ok(file)
     } else {
-        Err(io::Error::other("it is no file any more"))
+        Err(io::Error::other("it is not a regular file any more"))
     }
 }
 
+/// Reads, and retries if a signal interrupts.
 fn read(from: &mut impl Read, chunk: &mut [u8]) -> io::Result<usize> {
     loop {
         match from.read(chunk) {
@@ -400,6 +454,6 @@ fn read(from: &mut impl Read, chunk: &mut [u8]) -> io::Result<usize> {
     }
 }
 
-fn gone() -> Error {
-    Error::Link(io::ErrorKind::UnexpectedEof.into())
+fn disconnected() -> Error {
+    Error::Disconnected(io::ErrorKind::UnexpectedEof.into())
 }

@@ -1,11 +1,11 @@
-//! Messages on their way: taken from a stream of bytes, and put on one.
+//! Reads messages from a stream of bytes, and writes them to one.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 
 use crate::Error;
-use crate::wire::{BODY, CHUNK, HEADER, Message};
+use crate::wire::{HEADER_BYTES, MAX_BODY_BYTES, MAX_DATA_BYTES, Message, kind};
 
-/// Takes messages from a stream.
+/// Reads messages from a stream.
 #[derive(Debug)]
 pub struct Reader<R> {
     from: BufReader<R>,
@@ -13,31 +13,32 @@ pub struct Reader<R> {
 }
 
 impl<R: Read> Reader<R> {
-    /// Over a stream.
+    /// Returns a reader of a stream.
     pub fn new(from: R) -> Self {
-        Self { from: BufReader::with_capacity(CHUNK, from), body: Vec::new() }
+        Self { from: BufReader::with_capacity(MAX_DATA_BYTES, from), body: Vec::new() }
     }
 
-    /// The next message; nothing at the end of the stream.
+    /// Reads the next message; `None` at the end of the stream.
     ///
     /// # Errors
     ///
-    /// [`Error::Link`] for a stream that fails, or ends inside a message, and [`Error::Protocol`].
+    /// [`Error::Disconnected`] for a stream that fails or ends inside a message, and
+    /// [`Error::Protocol`].
     pub fn read(&mut self) -> Result<Option<Message>, Error> {
         loop {
             match self.from.fill_buf() {
                 Ok([]) => return Ok(None),
                 Ok(_) => break,
-                // As `read_exact` below has it.
+                // `read_exact` below handles this error itself.
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        let mut header = [0; HEADER];
+        let mut header = [0; HEADER_BYTES];
         self.from.read_exact(&mut header)?;
         let [a, b, c, d, kind] = header;
         let length = u32::from_be_bytes([a, b, c, d]) as usize;
-        if length > BODY {
+        if length > MAX_BODY_BYTES {
             return Err(Error::Protocol("a message is too long"));
         }
         self.body.resize(length, 0);
@@ -45,43 +46,43 @@ impl<R: Read> Reader<R> {
         Message::decode(kind, &self.body).map(Some)
     }
 
-    /// Whether the next call would have to wait for the stream.
+    /// Returns whether the next call has to wait for the stream.
     pub fn is_drained(&self) -> bool {
         self.from.buffer().is_empty()
     }
 }
 
-/// Puts messages on a stream, many at once.
+/// Writes messages to a stream, several at once.
 #[derive(Debug)]
 pub struct Writer<W> {
     to: W,
-    waiting: Vec<u8>,
+    buffer: Vec<u8>,
 }
 
 impl<W: Write> Writer<W> {
-    /// Over a stream.
+    /// Returns a writer to a stream.
     pub fn new(to: W) -> Self {
-        Self { to, waiting: Vec::with_capacity(CHUNK + HEADER) }
+        Self { to, buffer: Vec::with_capacity(MAX_DATA_BYTES + HEADER_BYTES) }
     }
 
-    /// Writes one, sooner or later.
+    /// Buffers a message; writes the buffer when it is full.
     pub fn put(&mut self, message: &Message) -> io::Result<()> {
-        message.encode(&mut self.waiting);
-        if self.waiting.len() >= CHUNK { self.flush() } else { Ok(()) }
+        message.encode(&mut self.buffer);
+        if self.buffer.len() >= MAX_DATA_BYTES { self.flush() } else { Ok(()) }
     }
 
-    /// Writes a piece of a file, likewise.
+    /// Buffers a data message without copying its bytes into a [`Message`].
     pub(crate) fn put_data(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.waiting.extend_from_slice(&(bytes.len() as u32).to_be_bytes());
-        self.waiting.push(19);
-        self.waiting.extend_from_slice(bytes);
-        if self.waiting.len() >= CHUNK { self.flush() } else { Ok(()) }
+        self.buffer.extend_from_slice(&(bytes.len() as u32).to_be_bytes());
+        self.buffer.push(kind::DATA);
+        self.buffer.extend_from_slice(bytes);
+        if self.buffer.len() >= MAX_DATA_BYTES { self.flush() } else { Ok(()) }
     }
 
-    /// Writes all that waits.
+    /// Writes the buffer.
     pub fn flush(&mut self) -> io::Result<()> {
-        self.to.write_all(&self.waiting)?;
-        self.waiting.clear();
+        self.to.write_all(&self.buffer)?;
+        self.buffer.clear();
         self.to.flush()
     }
 }

@@ -1,5 +1,5 @@
-//! What there is to send: files and directories in the order in which they are announced, a
-//! directory before its contents.
+//! Walks the sources: files and directories in the order in which they are announced, a directory
+//! before its entries.
 
 use std::ffi::OsStr;
 use std::fs::{self, Metadata, ReadDir};
@@ -8,51 +8,58 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use crate::name::Below;
+use crate::name::RelativePath;
+use crate::os_error_text;
 use crate::partial::is_partial;
-use crate::said;
 use crate::send::Source;
 use crate::wire::{Kind, Time};
 
-/// The next thing.
+/// A step of the walk.
 pub(crate) enum Step {
-    /// Something to announce.
+    /// A file, directory or link to announce.
     Found(Found),
-    /// The directory that was announced last, and has not been left, holds no more.
+    /// The last directory that was entered and not left has no further entries.
     Leave,
-    /// Something that cannot be sent, or is not to be.
-    Remark { source: u32, below: Below, failure: bool, text: String },
+    /// Something that is not sent.
+    Remark { source: u32, below: RelativePath, failure: bool, text: String },
 }
 
-/// Something that can be sent.
+/// A file, directory or link that can be sent.
 pub(crate) struct Found {
     pub(crate) source: u32,
-    pub(crate) below: Below,
+    pub(crate) below: RelativePath,
     pub(crate) path: PathBuf,
     pub(crate) mode: u16,
     pub(crate) modified: Time,
     pub(crate) kind: Kind,
 }
 
-/// Goes through the sources, one after the other. Holds open the directories that it is in.
+/// Walks the sources one after the other. The directories around the current entry are open.
 pub(crate) struct Walk<'a> {
     sources: std::iter::Enumerate<std::slice::Iter<'a, Source>>,
-    inside: Vec<(u32, Below, PathBuf, ReadDir)>,
+    open_dirs: Vec<OpenDir>,
+}
+
+struct OpenDir {
+    source: u32,
+    below: RelativePath,
+    path: PathBuf,
+    entries: ReadDir,
 }
 
 impl<'a> Walk<'a> {
     pub(crate) fn new(sources: &'a [Source]) -> Self {
-        Self { sources: sources.iter().enumerate(), inside: Vec::new() }
+        Self { sources: sources.iter().enumerate(), open_dirs: Vec::new() }
     }
 
-    /// The next step; nothing at the end.
+    /// Returns the next step; `None` at the end.
     pub(crate) fn next(&mut self) -> Option<Step> {
-        let Some((source, below, path, entries)) = self.inside.last_mut() else {
+        let Some(OpenDir { source, below, path, entries }) = self.open_dirs.last_mut() else {
             let (index, source) = self.sources.next()?;
-            // What was named is meant itself, also by way of a link.
-            return Some(self.look(
+            // A link that the user has named is followed.
+            return Some(self.visit(
                 index as u32,
-                Below::default(),
+                RelativePath::default(),
                 source.path.clone(),
                 fs::metadata(&source.path),
             ));
@@ -60,12 +67,11 @@ impl<'a> Walk<'a> {
         let (source, below) = (*source, below.clone());
         let entry = match entries.next() {
             None => {
-                self.inside.pop();
+                self.open_dirs.pop();
                 return Some(Step::Leave);
             }
             Some(Err(error)) => {
-                // The rest of the directory is not known.
-                let text = format!("it cannot be read to its end: {}", said(&error));
+                let text = format!("it cannot be read completely: {}", os_error_text(&error));
                 return Some(Step::Remark { source, below, failure: true, text });
             }
             Some(Ok(entry)) => entry,
@@ -73,38 +79,45 @@ impl<'a> Walk<'a> {
         let name = entry.file_name();
         let path = path.join(&name);
         match below.join(name.as_bytes()) {
-            Ok(inner) if is_partial(name.as_bytes()) => Some(remark(
-                source,
-                inner,
-                false,
-                "left out: the beginning of a file that is being copied here",
-            )),
-            Ok(inner) => Some(self.look(source, inner, path.clone(), fs::symlink_metadata(&path))),
-            Err(bad) => Some(remark(source, below, true, format!("{} in it: {bad}", shown(&name)))),
+            Ok(inner) if is_partial(name.as_bytes()) => {
+                Some(remark(source, inner, false, "skipped: the partial file of another copy"))
+            }
+            Ok(inner) => Some(self.visit(source, inner, path.clone(), fs::symlink_metadata(&path))),
+            Err(bad) => {
+                let text = format!("its entry {} is not copied: {bad}", shortened(&name));
+                Some(remark(source, below, true, text))
+            }
         }
     }
 
-    fn look(
+    /// Returns the step for a path, and enters it if it is a directory.
+    fn visit(
         &mut self,
         source: u32,
-        below: Below,
+        below: RelativePath,
         path: PathBuf,
         metadata: io::Result<Metadata>,
     ) -> Step {
-        let described = metadata.and_then(|metadata| Ok((kind(&path, &metadata)?, metadata)));
-        let (kind, metadata) = match described {
+        let kind_and_metadata =
+            metadata.and_then(|metadata| Ok((kind(&path, &metadata)?, metadata)));
+        let (kind, metadata) = match kind_and_metadata {
             Ok((Ok(kind), metadata)) => (kind, metadata),
-            // What was named outright is missed; what was found on the way is only told.
-            Ok((Err(what), _)) => {
+            // It is a failure only if the user has named this file.
+            Ok((Err(unsupported), _)) => {
                 let named = below.as_bytes().is_empty();
-                return remark(source, below, named, format!("left out: it is {what}"));
+                return remark(source, below, named, format!("skipped: it is {unsupported}"));
             }
-            Err(error) => return remark(source, below, true, said(&error)),
+            Err(error) => return remark(source, below, true, os_error_text(&error)),
         };
         if let Kind::Directory = kind {
             match fs::read_dir(&path) {
-                Ok(entries) => self.inside.push((source, below.clone(), path.clone(), entries)),
-                Err(error) => return remark(source, below, true, said(&error)),
+                Ok(entries) => self.open_dirs.push(OpenDir {
+                    source,
+                    below: below.clone(),
+                    path: path.clone(),
+                    entries,
+                }),
+                Err(error) => return remark(source, below, true, os_error_text(&error)),
             }
         }
         let mode = (metadata.mode() & 0o777) as u16;
@@ -112,15 +125,16 @@ impl<'a> Walk<'a> {
     }
 }
 
-fn remark(source: u32, below: Below, failure: bool, text: impl Into<String>) -> Step {
+fn remark(source: u32, below: RelativePath, failure: bool, text: impl Into<String>) -> Step {
     Step::Remark { source, below, failure, text: text.into() }
 }
 
-fn shown(name: &OsStr) -> String {
+/// Returns the first characters of a name, for a report.
+fn shortened(name: &OsStr) -> String {
     name.to_string_lossy().chars().take(64).collect()
 }
 
-/// What it is, or what it is that is not copied.
+/// Returns the kind of a file, or the name of a kind that is not copied.
 fn kind(path: &Path, metadata: &Metadata) -> io::Result<Result<Kind, &'static str>> {
     let kind = metadata.file_type();
     Ok(Ok(if kind.is_file() {
@@ -138,7 +152,7 @@ fn kind(path: &Path, metadata: &Metadata) -> io::Result<Result<Kind, &'static st
     }))
 }
 
-/// When something was modified.
+/// Returns the modification time.
 pub(crate) fn modified(metadata: &Metadata) -> Time {
     Time { seconds: metadata.mtime(), nanoseconds: metadata.mtime_nsec() as u32 }
 }

@@ -1,169 +1,190 @@
-//! Messages as bytes: a header of five bytes (length of the body, kind), then the fields,
-//! big-endian, each list and text behind its length. docs/COPY.md is the normative text.
+//! Encodes and decodes the messages of docs/COPY.md, which is normative.
+//!
+//! A message is a header of five bytes (the length of the body, the kind) and the fields, in
+//! big-endian order; a list or text follows its length.
 
 use crate::Error;
-use crate::name::{Below, Name};
+use crate::name::{MAX_PATH_BYTES, Name, RelativePath};
 
 /// The version of this protocol.
 pub const VERSION: u16 = 1;
 
-/// What the first message of each side begins with.
+/// The beginning of each side's first message.
 pub const MAGIC: &[u8; 10] = b"labsh-copy";
 
-/// The most file contents that one message carries, in bytes.
-pub const CHUNK: usize = 128 << 10;
+/// The largest body of a data message, in bytes.
+pub const MAX_DATA_BYTES: usize = 128 << 10;
 
-/// The most that the body of another message has, in bytes; what names the files of a transfer may
-/// have it all.
-pub const BODY: usize = 1 << 20;
+/// The largest body of any message, in bytes. Only a request, which has all names, can be that
+/// large.
+pub const MAX_BODY_BYTES: usize = 1 << 20;
 
-/// The longest text for people, in bytes.
-const TEXT: usize = 1024;
+/// The longest text, in bytes.
+const MAX_TEXT_BYTES: usize = 1024;
 
-/// The header: the body's length, and the kind.
-pub(crate) const HEADER: usize = 5;
+/// The size of the header: the body's length and the kind.
+pub(crate) const HEADER_BYTES: usize = 5;
+
+/// The kinds of messages, as in docs/COPY.md.
+pub(crate) mod kind {
+    pub(crate) const HELLO: u8 = 1;
+    pub(crate) const PUT: u8 = 2;
+    pub(crate) const GET: u8 = 3;
+    pub(crate) const REFUSED: u8 = 4;
+    pub(crate) const ENTRY: u8 = 16;
+    pub(crate) const LEAVE: u8 = 17;
+    pub(crate) const BEGIN: u8 = 18;
+    pub(crate) const DATA: u8 = 19;
+    pub(crate) const FINISH: u8 = 20;
+    pub(crate) const ABORT: u8 = 21;
+    pub(crate) const REMARK: u8 = 22;
+    pub(crate) const LISTED: u8 = 23;
+    pub(crate) const WANT: u8 = 32;
+    pub(crate) const DONE: u8 = 33;
+    pub(crate) const FAILED: u8 = 34;
+}
 
 /// A digest of contents: SHA-256 (FIPS 180-4).
 pub type Digest = [u8; 32];
 
-/// A time as the file system has it: seconds since 1970, and nanoseconds beyond them.
+/// A file system's time: seconds since 1970, and nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Time {
-    /// Whole seconds; negative before 1970.
+    /// Seconds; negative before 1970.
     pub seconds: i64,
     /// From 0 to 999,999,999.
     pub nanoseconds: u32,
 }
 
-/// What something is.
+/// The kind of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
     /// A regular file.
     File {
-        /// In bytes.
+        /// The size in bytes.
         size: u64,
-        /// Of its contents, where these are to be compared even if size and time are the same.
+        /// The digest of the contents, if files are compared by digest.
         digest: Option<Digest>,
     },
-    /// A directory; what is in it follows, then [`Message::Leave`].
+    /// A directory. Its entries follow, then [`Message::Leave`].
     Directory,
     /// A symbolic link.
     Link {
-        /// Where it points; any bytes but NUL, not empty.
+        /// The target: any bytes but NUL, not empty.
         target: Vec<u8>,
     },
 }
 
-/// Something that is to be on the other side.
+/// An announcement of a file, directory or link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Its number; they count up from 0.
+    /// The id; ids count up from 0.
     pub id: u32,
-    /// Which of the files and directories that were named at the beginning it belongs to.
+    /// The index of the source, among those named in the request, that the entry belongs to.
     pub source: u32,
-    /// Where in that it is.
-    pub below: Below,
-    /// Permissions: the lowest nine bits of st_mode (inode(7)); no others travel.
+    /// The path in that source.
+    pub below: RelativePath,
+    /// The permissions: the lowest nine bits of st_mode (inode(7)).
     pub mode: u16,
-    /// When it was last modified.
+    /// The modification time.
     pub modified: Time,
-    /// What it is.
+    /// The kind, with what depends on it.
     pub kind: Kind,
 }
 
-/// All that is ever said.
+/// A message of the protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
-    /// The first from each side.
+    /// The first message of each side.
     Hello {
-        /// [`VERSION`].
+        /// The version of the protocol, [`VERSION`].
         version: u16,
     },
-    /// The client will send.
+    /// The client requests to send.
     Put {
-        /// Where to, as the user wrote it; relative to where the other side starts.
+        /// The destination as the user wrote it, relative to the other side's working directory.
         destination: Vec<u8>,
-        /// The names of what is sent, in the order of [`Entry::source`].
+        /// The names of the sources, in the order of [`Entry::source`].
         names: Vec<Name>,
     },
-    /// The client wants to receive.
+    /// The client requests to receive.
     Get {
-        /// Whether each file's digest is to be sent with it.
+        /// Whether entries of files have a digest.
         checksum: bool,
-        /// What, as the user wrote it; their order is that of [`Entry::source`].
+        /// The sources as the user wrote them, in the order of [`Entry::source`].
         paths: Vec<Vec<u8>>,
     },
-    /// This side cannot begin. The last message.
+    /// This side cannot begin. This is its last message.
     Refused {
-        /// Why, and what to do.
+        /// The reason, and what to do.
         text: String,
     },
-    /// Announces something.
+    /// Announces a file, directory or link.
     Entry(Entry),
-    /// A directory's contents have all been announced.
+    /// All entries of the current directory have been announced.
     Leave {
-        /// A number of its own, in the same row.
+        /// An id of its own, in the same sequence as those of entries.
         id: u32,
     },
-    /// A file's contents follow.
+    /// The contents of a file follow.
     Begin {
-        /// Of the oldest wanted file that has not begun.
+        /// The id of the oldest wanted file that has not begun.
         id: u32,
-        /// Where they start: what was offered in [`Message::Want`], or 0.
+        /// The start of the contents: the offset in [`Message::Want`], or 0.
         offset: u64,
-        /// The whole file's size, as it is now.
+        /// The current size of the whole file.
         size: u64,
-        /// When it was last modified, as it is now.
+        /// The current modification time.
         modified: Time,
     },
-    /// A piece of it; at most [`CHUNK`] bytes, at least one.
+    /// Contents: 1 to [`MAX_DATA_BYTES`] bytes.
     Data(Vec<u8>),
-    /// All of it was sent.
+    /// The contents are complete.
     Finish {
-        /// Of the whole file, also of what was there already.
+        /// The digest of the whole file, including the bytes before the offset.
         digest: Digest,
     },
-    /// It cannot be read, or not to its end; what has come of it is worth nothing.
+    /// The file cannot be read completely; the contents so far are discarded.
     Abort {
-        /// The file that has begun, or otherwise the oldest wanted.
+        /// The file that has begun, or else the oldest wanted file.
         id: u32,
-        /// Why; empty where the receiver has said it itself.
+        /// The reason; empty if the receiver has reported it.
         text: String,
     },
-    /// Something about what is not announced, or not as it was found.
+    /// A remark about a file that is not announced, or that was announced and has changed.
     Remark {
         /// As in [`Entry`].
         source: u32,
         /// As in [`Entry`].
-        below: Below,
-        /// Whether it is therefore missing on the other side.
+        below: RelativePath,
+        /// Whether the file is not copied.
         failure: bool,
-        /// What about it.
+        /// The remark.
         text: String,
     },
-    /// Everything has been announced.
+    /// All entries have been announced.
     Listed,
-    /// The contents of a file are wanted. The files are sent in the order of these.
+    /// Requests the contents of a file. Files are sent in the order of these messages.
     Want {
-        /// Which.
+        /// The id of its entry.
         id: u32,
-        /// So many bytes of it are there already, it seems.
+        /// How many bytes the receiver has of an earlier transfer.
         offset: u64,
-        /// The digest of these.
+        /// The digest of these bytes.
         digest: Digest,
     },
-    /// Something is now as it should be.
+    /// The entry was copied or is unchanged.
     Done {
-        /// Which.
+        /// The id of the entry or leave.
         id: u32,
-        /// Whether it had been like that.
+        /// Whether it was unchanged.
         unchanged: bool,
     },
-    /// Something is not as it should be, and will not be.
+    /// The entry cannot be copied.
     Failed {
-        /// Which.
+        /// The id of the entry or leave.
         id: u32,
-        /// Why; empty where it follows from what was said before.
+        /// The reason; empty if an earlier failure is the cause.
         text: String,
     },
 }
@@ -172,171 +193,168 @@ impl Message {
     /// Appends header and body.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let start = out.len();
-        out.extend_from_slice(&[0; HEADER]);
-        let kind = self.put_body(out);
-        // Only what names the files of a transfer can be longer than BODY, and that is looked at
-        // before: `fits`.
-        let length = (out.len() - start - HEADER) as u32;
+        out.extend_from_slice(&[0; HEADER_BYTES]);
+        out[start + 4] = self.kind();
+        self.put_body(out);
+        // Only a request can be longer than MAX_BODY_BYTES; the client checks it with `fits`.
+        let length = (out.len() - start - HEADER_BYTES) as u32;
         out[start..start + 4].copy_from_slice(&length.to_be_bytes());
-        out[start + 4] = kind;
     }
 
-    /// Whether the other side takes it: its body has at most [`BODY`] bytes.
+    /// Returns whether the body has at most [`MAX_BODY_BYTES`] bytes.
     pub(crate) fn fits(&self) -> bool {
         let mut body = Vec::new();
         self.put_body(&mut body);
-        body.len() <= BODY
+        body.len() <= MAX_BODY_BYTES
     }
 
-    fn put_body(&self, out: &mut Vec<u8>) -> u8 {
+    fn kind(&self) -> u8 {
+        match self {
+            Message::Hello { .. } => kind::HELLO,
+            Message::Put { .. } => kind::PUT,
+            Message::Get { .. } => kind::GET,
+            Message::Refused { .. } => kind::REFUSED,
+            Message::Entry(_) => kind::ENTRY,
+            Message::Leave { .. } => kind::LEAVE,
+            Message::Begin { .. } => kind::BEGIN,
+            Message::Data(_) => kind::DATA,
+            Message::Finish { .. } => kind::FINISH,
+            Message::Abort { .. } => kind::ABORT,
+            Message::Remark { .. } => kind::REMARK,
+            Message::Listed => kind::LISTED,
+            Message::Want { .. } => kind::WANT,
+            Message::Done { .. } => kind::DONE,
+            Message::Failed { .. } => kind::FAILED,
+        }
+    }
+
+    fn put_body(&self, out: &mut Vec<u8>) {
         match self {
             Message::Hello { version } => {
                 out.extend_from_slice(MAGIC);
                 out.extend_from_slice(&version.to_be_bytes());
-                1
             }
             Message::Put { destination, names } => {
                 put_bytes(out, destination);
                 put_u32(out, names.len() as u32);
                 names.iter().for_each(|name| put_bytes(out, name.as_bytes()));
-                2
             }
             Message::Get { checksum, paths } => {
                 out.push(u8::from(*checksum));
                 put_u32(out, paths.len() as u32);
                 paths.iter().for_each(|path| put_bytes(out, path));
-                3
             }
-            Message::Refused { text } => {
-                put_text(out, text);
-                4
-            }
-            Message::Entry(entry) => {
-                put_u32(out, entry.id);
-                put_u32(out, entry.source);
-                put_bytes(out, entry.below.as_bytes());
-                out.extend_from_slice(&entry.mode.to_be_bytes());
-                put_time(out, entry.modified);
-                match &entry.kind {
-                    Kind::File { size, digest } => {
-                        out.push(if digest.is_some() { 1 } else { 0 });
-                        put_u64(out, *size);
-                        out.extend_from_slice(digest.as_ref().map_or(&[], |digest| &digest[..]));
-                    }
-                    Kind::Directory => out.push(2),
-                    Kind::Link { target } => {
-                        out.push(3);
-                        put_bytes(out, target);
-                    }
-                }
-                16
-            }
-            Message::Leave { id } => {
-                put_u32(out, *id);
-                17
-            }
+            Message::Refused { text } => put_text(out, text),
+            Message::Entry(entry) => put_entry(out, entry),
+            Message::Leave { id } => put_u32(out, *id),
             Message::Begin { id, offset, size, modified } => {
                 put_u32(out, *id);
                 put_u64(out, *offset);
                 put_u64(out, *size);
                 put_time(out, *modified);
-                18
             }
-            Message::Data(bytes) => {
-                out.extend_from_slice(bytes);
-                19
-            }
-            Message::Finish { digest } => {
-                out.extend_from_slice(digest);
-                20
-            }
-            Message::Abort { id, text } => {
-                put_u32(out, *id);
-                put_text(out, text);
-                21
-            }
+            Message::Data(bytes) => out.extend_from_slice(bytes),
+            Message::Finish { digest } => out.extend_from_slice(digest),
             Message::Remark { source, below, failure, text } => {
                 put_u32(out, *source);
                 put_bytes(out, below.as_bytes());
                 out.push(u8::from(*failure));
                 put_text(out, text);
-                22
             }
-            Message::Listed => 23,
+            Message::Listed => {}
             Message::Want { id, offset, digest } => {
                 put_u32(out, *id);
                 put_u64(out, *offset);
                 out.extend_from_slice(digest);
-                32
             }
             Message::Done { id, unchanged } => {
                 put_u32(out, *id);
                 out.push(u8::from(*unchanged));
-                33
             }
-            Message::Failed { id, text } => {
+            Message::Abort { id, text } | Message::Failed { id, text } => {
                 put_u32(out, *id);
                 put_text(out, text);
-                34
             }
         }
     }
 
-    /// Reads a body of this kind, to its last byte.
+    /// Decodes a body of this kind, which must have no bytes left over.
     ///
     /// # Errors
     ///
-    /// [`Error::Protocol`] for everything that [`Message::encode`] does not write.
+    /// [`Error::Protocol`] for bytes that [`Message::encode`] does not write.
     pub fn decode(kind: u8, body: &[u8]) -> Result<Self, Error> {
         let mut fields = Fields(body);
         let message = match kind {
-            1 if fields.take(MAGIC.len())? == MAGIC => Message::Hello { version: fields.u16()? },
-            2 => {
+            kind::HELLO if fields.take(MAGIC.len())? == MAGIC => {
+                Message::Hello { version: fields.u16()? }
+            }
+            kind::PUT => {
                 let destination = fields.path()?;
                 let names = (0..fields.u32()?).map(|_| fields.name()).collect::<Result<_, _>>()?;
                 Message::Put { destination, names }
             }
-            3 => {
+            kind::GET => {
                 let checksum = fields.flag()?;
                 let paths = (0..fields.u32()?).map(|_| fields.path()).collect::<Result<_, _>>()?;
                 Message::Get { checksum, paths }
             }
-            4 => Message::Refused { text: fields.text()? },
-            16 => Message::Entry(fields.entry()?),
-            17 => Message::Leave { id: fields.u32()? },
-            18 => Message::Begin {
+            kind::REFUSED => Message::Refused { text: fields.text()? },
+            kind::ENTRY => Message::Entry(fields.entry()?),
+            kind::LEAVE => Message::Leave { id: fields.u32()? },
+            kind::BEGIN => Message::Begin {
                 id: fields.u32()?,
                 offset: fields.u64()?,
                 size: fields.u64()?,
                 modified: fields.time()?,
             },
-            19 => match fields.take(body.len())? {
-                [] => return Err(Error::Protocol("a piece of a file is empty")),
-                bytes if bytes.len() > CHUNK => {
-                    return Err(Error::Protocol("a piece of a file is too long"));
+            kind::DATA => match fields.take(body.len())? {
+                [] => return Err(Error::Protocol("a data message is empty")),
+                bytes if bytes.len() > MAX_DATA_BYTES => {
+                    return Err(Error::Protocol("a data message is too long"));
                 }
                 bytes => Message::Data(bytes.to_vec()),
             },
-            20 => Message::Finish { digest: fields.digest()? },
-            21 => Message::Abort { id: fields.u32()?, text: fields.text()? },
-            22 => Message::Remark {
+            kind::FINISH => Message::Finish { digest: fields.digest()? },
+            kind::ABORT => Message::Abort { id: fields.u32()?, text: fields.text()? },
+            kind::REMARK => Message::Remark {
                 source: fields.u32()?,
                 below: fields.below()?,
                 failure: fields.flag()?,
                 text: fields.text()?,
             },
-            23 => Message::Listed,
-            32 => {
+            kind::LISTED => Message::Listed,
+            kind::WANT => {
                 Message::Want { id: fields.u32()?, offset: fields.u64()?, digest: fields.digest()? }
             }
-            33 => Message::Done { id: fields.u32()?, unchanged: fields.flag()? },
-            34 => Message::Failed { id: fields.u32()?, text: fields.text()? },
-            1 => return Err(Error::Protocol("it does not speak this protocol")),
-            _ => return Err(Error::Protocol("a message is of no known kind")),
+            kind::DONE => Message::Done { id: fields.u32()?, unchanged: fields.flag()? },
+            kind::FAILED => Message::Failed { id: fields.u32()?, text: fields.text()? },
+            kind::HELLO => return Err(Error::Protocol("it does not speak the copy protocol")),
+            _ => return Err(Error::Protocol("the kind of a message is unknown")),
         };
         match fields.0 {
             [] => Ok(message),
             _ => Err(Error::Protocol("a message is longer than its fields")),
+        }
+    }
+}
+
+fn put_entry(out: &mut Vec<u8>, entry: &Entry) {
+    put_u32(out, entry.id);
+    put_u32(out, entry.source);
+    put_bytes(out, entry.below.as_bytes());
+    out.extend_from_slice(&entry.mode.to_be_bytes());
+    put_time(out, entry.modified);
+    match &entry.kind {
+        Kind::File { size, digest } => {
+            out.push(u8::from(digest.is_some()));
+            put_u64(out, *size);
+            out.extend_from_slice(digest.as_ref().map_or(&[], |digest| &digest[..]));
+        }
+        Kind::Directory => out.push(2),
+        Kind::Link { target } => {
+            out.push(3);
+            put_bytes(out, target);
         }
     }
 }
@@ -354,7 +372,7 @@ fn put_time(out: &mut Vec<u8>, time: Time) {
     put_u32(out, time.nanoseconds);
 }
 
-/// At most 65,535 bytes; no path or name has more than 4,096.
+/// Writes at most 65,535 bytes, which exceeds every name and path.
 fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     let bytes = &bytes[..bytes.len().min(u16::MAX.into())];
     out.extend_from_slice(&(bytes.len() as u16).to_be_bytes());
@@ -362,10 +380,10 @@ fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
 }
 
 fn put_text(out: &mut Vec<u8>, text: &str) {
-    put_bytes(out, &text.as_bytes()[..text.floor_char_boundary(TEXT)]);
+    put_bytes(out, &text.as_bytes()[..text.floor_char_boundary(MAX_TEXT_BYTES)]);
 }
 
-/// What has not been read of a body.
+/// The fields of a body that have not been read.
 struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
@@ -419,11 +437,11 @@ impl<'a> Fields<'a> {
         self.take(length.into())
     }
 
-    /// A path for the operating system: no NUL.
+    /// Reads a path of the operating system, which has no NUL.
     fn path(&mut self) -> Result<Vec<u8>, Error> {
         let bytes = self.bytes()?;
-        if bytes.contains(&0) || bytes.len() > 4095 {
-            Err(Error::Protocol("a path is none"))
+        if bytes.contains(&0) || bytes.len() > MAX_PATH_BYTES {
+            Err(Error::Protocol("a path is invalid"))
         } else {
             Ok(bytes.to_vec())
         }
@@ -431,7 +449,7 @@ impl<'a> Fields<'a> {
 
     fn text(&mut self) -> Result<String, Error> {
         let bytes = self.bytes()?;
-        if bytes.len() > TEXT {
+        if bytes.len() > MAX_TEXT_BYTES {
             return Err(Error::Protocol("a text is too long"));
         }
         Ok(String::from_utf8_lossy(bytes).into_owned())
@@ -439,19 +457,19 @@ impl<'a> Fields<'a> {
 
     fn name(&mut self) -> Result<Name, Error> {
         Name::new(self.bytes()?)
-            .map_err(|_| Error::Protocol("a name leads out of the directory, or is none"))
+            .map_err(|_| Error::Protocol("a name leads out of the directory, or is invalid"))
     }
 
-    fn below(&mut self) -> Result<Below, Error> {
-        Below::new(self.bytes()?)
-            .map_err(|_| Error::Protocol("a path leads out of the directory, or is none"))
+    fn below(&mut self) -> Result<RelativePath, Error> {
+        RelativePath::new(self.bytes()?)
+            .map_err(|_| Error::Protocol("a path leads out of the directory, or is invalid"))
     }
 
     fn entry(&mut self) -> Result<Entry, Error> {
         let (id, source, below) = (self.u32()?, self.u32()?, self.below()?);
         let (mode, modified) = (self.u16()?, self.time()?);
         if mode > 0o777 {
-            return Err(Error::Protocol("a mode has more than permissions"));
+            return Err(Error::Protocol("a mode holds more than permissions"));
         }
         let kind = match self.array()? {
             [0] => Kind::File { size: self.u64()?, digest: None },
@@ -459,11 +477,11 @@ impl<'a> Fields<'a> {
             [2] => Kind::Directory,
             [3] => match self.path()? {
                 target if target.is_empty() => {
-                    return Err(Error::Protocol("a link points nowhere"));
+                    return Err(Error::Protocol("a link has no target"));
                 }
                 target => Kind::Link { target },
             },
-            _ => return Err(Error::Protocol("an entry is of no known kind")),
+            _ => return Err(Error::Protocol("the kind of an entry is unknown")),
         };
         Ok(Entry { id, source, below, mode, modified, kind })
     }

@@ -1,5 +1,5 @@
-//! Both sides joined by a pair of pipes: what arrives, what is left alone, and what a lying side
-//! cannot do.
+//! Tests both sides, joined by a pair of pipes: what is copied, what is left unchanged, and what a
+//! dishonest side cannot do.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -12,40 +12,44 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
 use labsh_copy::stream::{Reader, Writer};
 use labsh_copy::wire::{Digest, Entry, Kind, Message, Time, VERSION};
 use labsh_copy::{
-    Below, Counts, Destination, Error, Name, Progress, SendOptions, Source, Trouble, Watch, get,
-    put, receive, serve,
+    CopyReport, Counts, Destination, Error, Name, Observer, Progress, RelativePath, SendOptions,
+    Source, get, put, receive, serve,
 };
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-/// What one side came to.
+/// The result of a transfer.
 #[derive(Debug)]
-struct Told {
+struct Transfer {
     outcome: Result<(), Error>,
     counts: Counts,
-    troubles: Vec<Trouble>,
-    /// What the serving side said of itself.
+    reports: Vec<CopyReport>,
+    /// The result of the serving side.
     served: Result<bool, Error>,
 }
 
-impl Told {
-    fn good(self) -> Counts {
+impl Transfer {
+    /// Asserts that both sides succeeded, and returns the counts.
+    fn succeeded(self) -> Counts {
         assert!(
-            self.outcome.is_ok() && self.troubles.is_empty() && matches!(self.served, Ok(true)),
+            self.outcome.is_ok() && self.reports.is_empty() && matches!(self.served, Ok(true)),
             "{self:?}"
         );
         self.counts
     }
 }
 
-/// Runs a client's part against [`serve`].
-fn between(client: impl FnOnce(UnixStream, UnixStream, Watch<'_>) -> Result<(), Error>) -> Told {
+/// Runs a client against [`serve`].
+fn against_server(
+    client: impl FnOnce(UnixStream, UnixStream, Observer<'_>) -> Result<(), Error>,
+) -> Transfer {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let server = thread::spawn(move || {
         let end = theirs.try_clone().unwrap();
@@ -53,59 +57,64 @@ fn between(client: impl FnOnce(UnixStream, UnixStream, Watch<'_>) -> Result<(), 
         let _ = end.shutdown(std::net::Shutdown::Write);
         served
     });
-    let (progress, troubles) = (Progress::default(), Mutex::new(Vec::new()));
-    let tell = |trouble| troubles.lock().unwrap().push(trouble);
+    let (progress, reports) = (Progress::default(), Mutex::new(Vec::new()));
+    let on_report = |report| reports.lock().unwrap().push(report);
     let end = ours.try_clone().unwrap();
-    let outcome =
-        client(ours.try_clone().unwrap(), ours, Watch { progress: &progress, tell: &tell });
+    let outcome = client(
+        ours.try_clone().unwrap(),
+        ours,
+        Observer { progress: &progress, on_report: &on_report },
+    );
     end.shutdown(std::net::Shutdown::Write).unwrap();
     let served = server.join().unwrap();
-    Told { outcome, counts: progress.counts(), troubles: troubles.into_inner().unwrap(), served }
+    Transfer { outcome, counts: progress.counts(), reports: reports.into_inner().unwrap(), served }
 }
 
 fn name(path: &Path) -> Name {
     Name::new(path.file_name().unwrap().as_bytes()).unwrap()
 }
 
-fn push_with(paths: &[&Path], to: &Path, options: SendOptions) -> Told {
+fn push_with(paths: &[&Path], to: &Path, options: SendOptions) -> Transfer {
     let names = paths.iter().map(|path| name(path)).collect();
     let source = |path: &&Path| Source {
         path: path.to_path_buf(),
-        shown: path.as_os_str().as_bytes().to_vec(),
+        display_name: path.as_os_str().as_bytes().to_vec(),
     };
     let sources: Vec<Source> = paths.iter().map(source).collect();
-    between(|from, into, watch| {
-        put(from, into, to.as_os_str().as_bytes(), names, &sources, options, watch)
+    against_server(|from, into, observer| {
+        put(from, into, to.as_os_str().as_bytes(), names, &sources, options, observer)
     })
 }
 
-fn push(paths: &[&Path], to: &Path) -> Told {
+fn push(paths: &[&Path], to: &Path) -> Transfer {
     push_with(paths, to, SendOptions::default())
 }
 
-fn pull(paths: &[&Path], to: &Path) -> Told {
+fn pull(paths: &[&Path], to: &Path) -> Transfer {
     let names = paths.iter().map(|path| name(path)).collect();
-    let asked = paths.iter().map(|path| path.as_os_str().as_bytes().to_vec()).collect();
+    let requested = paths.iter().map(|path| path.as_os_str().as_bytes().to_vec()).collect();
     let destination = Destination::resolve(to.as_os_str().as_bytes(), names).unwrap();
-    between(|from, into, watch| get(from, into, asked, destination, SendOptions::default(), watch))
+    against_server(|from, into, observer| {
+        get(from, into, requested, destination, SendOptions::default(), observer)
+    })
 }
 
-/// Everything below a directory: what it is, its rights, its time and its contents.
+/// Returns every file below a directory: mode, time and contents.
 fn tree(top: &Path) -> BTreeMap<PathBuf, (u32, i64, i64, Vec<u8>)> {
     let mut found = BTreeMap::new();
     let mut left = vec![top.to_path_buf()];
     while let Some(path) = left.pop() {
-        let about = fs::symlink_metadata(&path).unwrap();
-        let contents = if about.is_symlink() {
+        let metadata = fs::symlink_metadata(&path).unwrap();
+        let contents = if metadata.is_symlink() {
             fs::read_link(&path).unwrap().as_os_str().as_bytes().to_vec()
-        } else if about.is_dir() {
+        } else if metadata.is_dir() {
             left.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
             Vec::new()
         } else {
             fs::read(&path).unwrap()
         };
         let below = path.strip_prefix(top).unwrap().to_path_buf();
-        found.insert(below, (about.mode(), about.mtime(), about.mtime_nsec(), contents));
+        found.insert(below, (metadata.mode(), metadata.mtime(), metadata.mtime_nsec(), contents));
     }
     found
 }
@@ -115,7 +124,7 @@ fn set_time(path: &Path, seconds: u64) {
     File::open(path).unwrap().set_modified(time).unwrap();
 }
 
-/// One of everything that can be copied.
+/// Returns a directory with a file of every kind that can be copied.
 fn assorted() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     let top = dir.path().join("top");
@@ -149,38 +158,38 @@ fn assorted() -> TempDir {
 }
 
 #[test]
-fn a_tree_arrives_as_it_is_both_ways_and_is_left_alone_after_that() {
+fn a_tree_is_copied_in_both_directions_and_is_unchanged_the_second_time() {
     let from = assorted();
     let top = from.path().join("top");
     for copy in [push, pull] {
         let to = tempfile::tempdir().unwrap();
-        let counts = copy(&[&top], to.path()).good();
+        let counts = copy(&[&top], to.path()).succeeded();
         assert_eq!((counts.copied, counts.unchanged, counts.failed), (10, 0, 0));
-        assert_eq!((counts.announced, counts.listed), (counts.moved, true));
+        assert_eq!((counts.announced_bytes, counts.listed), (counts.processed_bytes, true));
         assert_eq!(tree(&top), tree(&to.path().join("top")));
         let before = fs::metadata(to.path().join("top/small")).unwrap().ino();
-        let counts = copy(&[&top], to.path()).good();
+        let counts = copy(&[&top], to.path()).succeeded();
         assert_eq!((counts.copied, counts.unchanged), (0, 10));
-        assert_eq!(counts.announced, counts.moved);
+        assert_eq!(counts.announced_bytes, counts.processed_bytes);
         assert_eq!(fs::metadata(to.path().join("top/small")).unwrap().ino(), before);
-        // Under another name, where nothing has it.
-        copy(&[&top], &to.path().join("renamed")).good();
+        // Under another name that does not exist.
+        copy(&[&top], &to.path().join("renamed")).succeeded();
         assert_eq!(tree(&top), tree(&to.path().join("renamed")));
     }
 }
 
 #[test]
-fn zeros_take_no_room_on_the_disk() {
+fn zeros_become_holes() {
     let from = tempfile::tempdir().unwrap();
-    let (image, nothing) = (from.path().join("image"), from.path().join("nothing"));
+    let (image, zeros) = (from.path().join("image"), from.path().join("zeros"));
     let mut contents = vec![0; 8 << 20];
     contents[3_000_000] = 1;
     fs::write(&image, contents).unwrap();
-    fs::write(&nothing, vec![0; 100_000]).unwrap();
+    fs::write(&zeros, vec![0; 100_000]).unwrap();
     for copy in [push, pull] {
         let to = tempfile::tempdir().unwrap();
-        copy(&[&image, &nothing], to.path()).good();
-        for name in ["image", "nothing"] {
+        copy(&[&image, &zeros], to.path()).succeeded();
+        for name in ["image", "zeros"] {
             assert!(tree(&from.path().join(name)) == tree(&to.path().join(name)), "{name}");
         }
         let blocks = fs::metadata(to.path().join("image")).unwrap().blocks();
@@ -189,47 +198,53 @@ fn zeros_take_no_room_on_the_disk() {
 }
 
 #[test]
-fn what_has_changed_is_replaced_and_a_digest_sees_more_than_size_and_time() {
+fn a_changed_file_is_replaced_and_a_digest_detects_more_than_size_and_time() {
     let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let file = from.path().join("file");
     fs::write(&file, "one").unwrap();
     set_time(&file, 1);
-    push(&[&file], to.path()).good();
+    push(&[&file], to.path()).succeeded();
     fs::write(&file, "two").unwrap();
     set_time(&file, 1);
-    assert_eq!(push(&[&file], to.path()).good().unchanged, 1);
+    assert_eq!(push(&[&file], to.path()).succeeded().unchanged, 1);
     assert_eq!(fs::read(to.path().join("file")).unwrap(), b"one");
-    assert_eq!(push_with(&[&file], to.path(), SendOptions { checksum: true }).good().copied, 1);
+    assert_eq!(
+        push_with(&[&file], to.path(), SendOptions { checksum: true }).succeeded().copied,
+        1
+    );
     assert_eq!(fs::read(to.path().join("file")).unwrap(), b"two");
-    // Only the time and the rights: they follow, the contents stay where they are.
+    // Only time and mode have changed: they are set, and the contents are not replaced.
     set_time(&file, 7);
     fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
     let before = fs::metadata(to.path().join("file")).unwrap().ino();
-    assert_eq!(push_with(&[&file], to.path(), SendOptions { checksum: true }).good().unchanged, 1);
+    assert_eq!(
+        push_with(&[&file], to.path(), SendOptions { checksum: true }).succeeded().unchanged,
+        1
+    );
     let after = fs::metadata(to.path().join("file")).unwrap();
     assert_eq!((after.ino(), after.mtime(), after.mode() & 0o7777), (before, 7, 0o640));
     set_time(&file, 8);
-    assert_eq!(push(&[&file], to.path()).good().copied, 1);
+    assert_eq!(push(&[&file], to.path()).succeeded().copied, 1);
 }
 
 #[test]
-fn set_user_id_bits_never_arrive() {
+fn set_user_id_bits_are_not_copied() {
     let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let file = from.path().join("file");
     fs::write(&file, "x").unwrap();
     fs::set_permissions(&file, fs::Permissions::from_mode(0o6755)).unwrap();
-    push(&[&file], to.path()).good();
-    let there = to.path().join("file");
-    let mode = || fs::metadata(&there).unwrap().mode() & 0o7777;
+    push(&[&file], to.path()).succeeded();
+    let copied = to.path().join("file");
+    let mode = || fs::metadata(&copied).unwrap().mode() & 0o7777;
     assert_eq!(mode(), 0o755);
-    // Nor do they stay.
-    fs::set_permissions(&there, fs::Permissions::from_mode(0o4755)).unwrap();
-    push(&[&file], to.path()).good();
+    // And they are cleared on an unchanged file.
+    fs::set_permissions(&copied, fs::Permissions::from_mode(0o4755)).unwrap();
+    push(&[&file], to.path()).succeeded();
     assert_eq!(mode(), 0o755);
 }
 
 #[test]
-fn many_small_files_need_no_answer_each() {
+fn thousands_of_small_files_are_copied() {
     let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let top = from.path().join("top");
     for directory in 0..40 {
@@ -240,12 +255,12 @@ fn many_small_files_need_no_answer_each() {
         }
         set_time(&inside, directory);
     }
-    assert_eq!(pull(&[&top], to.path()).good().copied, 4000);
+    assert_eq!(pull(&[&top], to.path()).succeeded().copied, 4000);
     assert_eq!(tree(&top), tree(&to.path().join("top")));
 }
 
 #[test]
-fn what_cannot_be_copied_is_named_and_the_rest_goes_on() {
+fn a_file_that_cannot_be_copied_is_reported_and_the_others_are_copied() {
     let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let top = from.path().join("top");
     fs::create_dir_all(top.join("sub/under")).unwrap();
@@ -253,32 +268,34 @@ fn what_cannot_be_copied_is_named_and_the_rest_goes_on() {
         fs::write(top.join(file), file).unwrap();
     }
     nix::unistd::mkfifo(&top.join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-    // In the way over there: a file for a directory, a directory for a file.
+    // The destination has a file in the place of a directory, and a directory in that of a file.
     fs::create_dir_all(to.path().join("top/taken/full")).unwrap();
     fs::write(to.path().join("top/sub"), "in the way").unwrap();
     let missing = from.path().join("missing");
     for copy in [push, pull] {
-        let told = copy(&[&missing, &top], to.path());
-        assert!(told.outcome.is_ok() && matches!(told.served, Ok(false)), "{told:?}");
-        let named = |end: &str| {
-            let is = |trouble: &&Trouble| trouble.path.ends_with(end.as_bytes());
-            told.troubles.iter().find(is).unwrap_or_else(|| panic!("{end} in {told:?}")).clone()
+        let transfer = copy(&[&missing, &top], to.path());
+        assert!(transfer.outcome.is_ok() && matches!(transfer.served, Ok(false)), "{transfer:?}");
+        let report = |end: &str| {
+            let matches = |report: &&CopyReport| report.path.ends_with(end.as_bytes());
+            let report = transfer.reports.iter().find(matches);
+            report.unwrap_or_else(|| panic!("{end} in {transfer:?}")).clone()
         };
-        assert!(named("missing").text.contains("No such file"));
-        assert!(named("top/taken").text.contains("a directory stands"));
-        assert!(named("top/sub").text.contains("something else stands"));
-        assert!(named("top/pipe").text.contains("a named pipe") && !named("top/pipe").failure);
-        // What would have been in `sub` is counted, not named: missing, taken, sub, b, under, c.
-        assert_eq!(told.troubles.len(), 4, "{told:?}");
+        assert!(report("missing").text.contains("No such file"));
+        assert!(report("top/taken").text.contains("a directory is in its place"));
+        assert!(report("top/sub").text.contains("something else is in the place"));
+        assert!(report("top/pipe").text.contains("a named pipe") && !report("top/pipe").failure);
+        // The entries of `sub` (b, under, c) are counted as failures, but not reported.
+        assert_eq!(transfer.reports.len(), 4, "{transfer:?}");
         assert_eq!(fs::read(to.path().join("top/a")).unwrap(), b"a");
-        // Named outright, it is missed.
-        let told = copy(&[&top.join("pipe")], to.path());
-        assert!(told.troubles[0].failure && matches!(told.served, Ok(false)), "{told:?}");
+        // A pipe that the user has named is a failure.
+        let transfer = copy(&[&top.join("pipe")], to.path());
+        let failed = transfer.reports[0].failure && matches!(transfer.served, Ok(false));
+        assert!(failed, "{transfer:?}");
     }
 }
 
 #[test]
-fn links_that_stand_in_the_way_are_not_followed() {
+fn links_in_the_destination_are_not_followed() {
     let (from, to, elsewhere) =
         (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let top = from.path().join("top");
@@ -289,12 +306,12 @@ fn links_that_stand_in_the_way_are_not_followed() {
     fs::create_dir(to.path().join("top")).unwrap();
     symlink(elsewhere.path(), to.path().join("top/sub")).unwrap();
     symlink(elsewhere.path().join("file"), to.path().join("top/file")).unwrap();
-    // Also where a partial file would be.
+    // One has the name of the partial file.
     symlink(elsewhere.path().join("file"), to.path().join("top/.file.labsh-part")).unwrap();
-    let told = push(&[&top], to.path());
+    let transfer = push(&[&top], to.path());
     assert!(
-        told.troubles.iter().any(|trouble| trouble.text.contains("links are not followed")),
-        "{told:?}"
+        transfer.reports.iter().any(|report| report.text.contains("links are not followed")),
+        "{transfer:?}"
     );
     assert_eq!(fs::read(elsewhere.path().join("file")).unwrap(), b"old");
     assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 1);
@@ -303,8 +320,9 @@ fn links_that_stand_in_the_way_are_not_followed() {
     assert_eq!(fs::read(file).unwrap(), b"new");
 }
 
-/// A receiver in a directory of its own, told these messages by a sender that then hangs up.
-fn told_by(sent: &[u8]) -> (Result<(), Error>, TempDir) {
+/// Runs a receiver, in a directory of its own, with a sender that sends these bytes and closes the
+/// connection.
+fn receive_bytes(sent: &[u8]) -> (Result<(), Error>, TempDir) {
     let dir = tempfile::tempdir().unwrap();
     let inside = dir.path().join("inside");
     fs::create_dir(&inside).unwrap();
@@ -312,31 +330,33 @@ fn told_by(sent: &[u8]) -> (Result<(), Error>, TempDir) {
         Destination::resolve(inside.as_os_str().as_bytes(), vec![Name::new(b"named").unwrap()])
             .unwrap();
     let progress = Progress::default();
-    let watch = Watch { progress: &progress, tell: &|_| {} };
+    let observer = Observer { progress: &progress, on_report: &|_| {} };
     let outcome = receive(
         &mut Reader::new(Cursor::new(sent.to_vec())),
         Writer::new(std::io::sink()),
         destination,
-        watch,
+        observer,
     );
     (outcome, dir)
 }
 
 fn encoded(messages: &[Message]) -> Vec<u8> {
     let mut bytes = Vec::new();
-    messages.iter().for_each(|message| message.encode(&mut bytes));
+    for message in messages {
+        message.encode(&mut bytes);
+    }
     bytes
 }
 
-const THEN: Time = Time { seconds: 1, nanoseconds: 0 };
+const MODIFIED: Time = Time { seconds: 1, nanoseconds: 0 };
 
 fn entry(id: u32, below: &[u8], kind: Kind) -> Message {
     Message::Entry(Entry {
         id,
         source: 0,
-        below: Below::new(below).unwrap(),
+        below: RelativePath::new(below).unwrap(),
         mode: 0o644,
-        modified: THEN,
+        modified: MODIFIED,
         kind,
     })
 }
@@ -346,7 +366,7 @@ fn file(id: u32, below: &[u8], size: u64) -> Message {
 }
 
 fn begin(id: u32, size: u64) -> Message {
-    Message::Begin { id, offset: 0, size, modified: THEN }
+    Message::Begin { id, offset: 0, size, modified: MODIFIED }
 }
 
 const EMPTY: Digest = [
@@ -355,8 +375,8 @@ const EMPTY: Digest = [
 ];
 
 #[test]
-fn a_sender_that_lies_writes_nothing_elsewhere_and_leaves_nothing_half_done() {
-    let broken: Vec<(&str, Vec<u8>)> = vec![
+fn a_dishonest_sender_writes_nothing_outside_and_leaves_no_partial_file() {
+    let violations: Vec<(&str, Vec<u8>)> = vec![
         (
             "more than announced",
             encoded(&[file(0, b"", 1), begin(0, 1), Message::Data(vec![0; 2])]),
@@ -371,36 +391,36 @@ fn a_sender_that_lies_writes_nothing_elsewhere_and_leaves_nothing_half_done() {
             ]),
         ),
         (
-            "something not named",
+            "source that was not named",
             encoded(&[Message::Remark {
                 source: 1,
-                below: Below::default(),
+                below: RelativePath::default(),
                 failure: false,
                 text: String::new(),
             }]),
         ),
-        ("not wanted", encoded(&[begin(0, 2)])),
+        ("file that was not wanted", encoded(&[begin(0, 2)])),
         (
-            "in the middle",
+            "offset that was not requested",
             encoded(&[
                 file(0, b"", 9),
-                Message::Begin { id: 0, offset: 5, size: 9, modified: THEN },
+                Message::Begin { id: 0, offset: 5, size: 9, modified: MODIFIED },
             ]),
         ),
-        ("out of order", encoded(&[file(1, b"", 0)])),
-        ("twice", encoded(&[file(0, b"", 0), file(0, b"", 0)])),
-        ("behind the end", encoded(&[file(0, b"", 0), Message::Listed, file(1, b"", 0)])),
-        ("leaves nothing", encoded(&[Message::Leave { id: 0 }])),
-        ("ends inside", encoded(&[entry(0, b"", Kind::Directory), Message::Listed])),
-        ("answers", encoded(&[Message::Done { id: 0, unchanged: true }])),
+        ("id out of order", encoded(&[file(1, b"", 0)])),
+        ("id twice", encoded(&[file(0, b"", 0), file(0, b"", 0)])),
+        ("entry after the end", encoded(&[file(0, b"", 0), Message::Listed, file(1, b"", 0)])),
+        ("leave without a directory", encoded(&[Message::Leave { id: 0 }])),
+        ("end inside a directory", encoded(&[entry(0, b"", Kind::Directory), Message::Listed])),
+        ("message of a receiver", encoded(&[Message::Done { id: 0, unchanged: true }])),
     ];
-    for (what, sent) in broken {
-        let (outcome, dir) = told_by(&sent);
+    for (what, sent) in violations {
+        let (outcome, dir) = receive_bytes(&sent);
         assert!(matches!(outcome, Err(Error::Protocol(_))), "{what}: {outcome:?}");
         assert!(tree(dir.path()).values().all(|found| found.3.is_empty()), "{what}");
         assert!(fs::read_dir(dir.path()).unwrap().count() == 1, "{what}");
     }
-    // What no encoder writes: the second name ends the first's place.
+    // Paths that the encoder refuses replace a valid path of the same length.
     for path in [&b"../x"[..], b"/tmp/x", b"a/../../x", b"a//b", b"a\0b", b"."] {
         let mut bytes = encoded(&[file(0, &vec![b'a'; path.len()], 0)]);
         let at = bytes
@@ -408,10 +428,10 @@ fn a_sender_that_lies_writes_nothing_elsewhere_and_leaves_nothing_half_done() {
             .position(|window| window.iter().all(|byte| *byte == b'a'))
             .unwrap();
         bytes[at..at + path.len()].copy_from_slice(path);
-        assert!(matches!(told_by(&bytes).0, Err(Error::Protocol(_))), "{path:?}");
+        assert!(matches!(receive_bytes(&bytes).0, Err(Error::Protocol(_))), "{path:?}");
     }
-    // A link, and then something through it.
-    let (outcome, dir) = told_by(&encoded(&[
+    // A link, and then entries through it.
+    let (outcome, dir) = receive_bytes(&encoded(&[
         entry(0, b"", Kind::Directory),
         entry(1, b"out", Kind::Link { target: b"..".to_vec() }),
         entry(2, b"out", Kind::Directory),
@@ -424,13 +444,13 @@ fn a_sender_that_lies_writes_nothing_elsewhere_and_leaves_nothing_half_done() {
         Message::Listed,
     ]));
     assert!(outcome.is_ok(), "{outcome:?}");
-    let there: Vec<PathBuf> = tree(dir.path()).into_keys().collect();
-    assert_eq!(there, ["", "inside", "inside/named", "inside/named/out"].map(PathBuf::from));
+    let paths: Vec<PathBuf> = tree(dir.path()).into_keys().collect();
+    assert_eq!(paths, ["", "inside", "inside/named", "inside/named/out"].map(PathBuf::from));
 }
 
 #[test]
-fn a_wrong_digest_is_no_copy() {
-    let (outcome, dir) = told_by(&encoded(&[
+fn a_file_with_a_wrong_digest_is_discarded() {
+    let (outcome, dir) = receive_bytes(&encoded(&[
         file(0, b"", 1),
         Message::Listed,
         begin(0, 1),
@@ -442,72 +462,59 @@ fn a_wrong_digest_is_no_copy() {
 }
 
 #[test]
-fn a_large_file_that_is_cut_off_is_continued_if_its_beginning_is_still_right() {
+fn a_large_file_is_resumed_if_its_partial_file_has_not_changed() {
     let contents: Vec<u8> =
         (0..5_000_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let file_here = from.path().join("file");
-    fs::write(&file_here, &contents).unwrap();
-    for (changed, fresh) in [(false, 5_000_000 - 2_000_000), (true, 5_000_000)] {
+    let source_file = from.path().join("file");
+    fs::write(&source_file, &contents).unwrap();
+    for (changed, expected) in [(false, 5_000_000 - 2_000_000), (true, 5_000_000)] {
         let mut sent = encoded(&[Message::Hello { version: VERSION }]);
-        let put = Message::Put {
+        let request = Message::Put {
             destination: to.path().as_os_str().as_bytes().to_vec(),
             names: vec![Name::new(b"file").unwrap()],
         };
-        put.encode(&mut sent);
+        request.encode(&mut sent);
         file(0, b"", 5_000_000).encode(&mut sent);
         begin(0, 5_000_000).encode(&mut sent);
-        contents[..2_000_000]
-            .chunks(100_000)
-            .for_each(|piece| Message::Data(piece.to_vec()).encode(&mut sent));
-        assert!(matches!(serve(Cursor::new(sent), std::io::sink()), Err(Error::Link(_))));
-        let part = to.path().join(".file.labsh-part");
-        assert_eq!(fs::metadata(&part).unwrap().len(), 2_000_000);
+        for piece in contents[..2_000_000].chunks(100_000) {
+            Message::Data(piece.to_vec()).encode(&mut sent);
+        }
+        assert!(matches!(serve(Cursor::new(sent), std::io::sink()), Err(Error::Disconnected(_))));
+        let partial = to.path().join(".file.labsh-part");
+        assert_eq!(fs::metadata(&partial).unwrap().len(), 2_000_000);
         assert!(!to.path().join("file").exists());
         if changed {
-            let mut part = File::options().write(true).open(&part).unwrap();
-            part.write_all(b"something else").unwrap();
+            let mut partial = File::options().write(true).open(&partial).unwrap();
+            partial.write_all(b"something else").unwrap();
         }
-        let sent_now = Counted::default();
-        let source = Source { path: file_here.clone(), shown: b"file".to_vec() };
-        let told = between(|from, into, watch| {
+        let sent = AtomicU64::new(0);
+        let source = Source { path: source_file.clone(), display_name: b"file".to_vec() };
+        let transfer = against_server(|from, into, observer| {
             let names = vec![Name::new(b"file").unwrap()];
-            let into = Counting { to: into, count: &sent_now };
-            put_over(from, into, to.path(), names, &[source], watch)
+            let into = Counting { to: into, count: &sent };
+            let to = to.path().as_os_str().as_bytes();
+            put(from, into, to, names, &[source], SendOptions::default(), observer)
         });
-        told.good();
-        let sent = sent_now.0.load(std::sync::atomic::Ordering::Relaxed);
-        assert!((fresh..fresh + 20_000).contains(&sent), "{sent} bytes were sent");
+        transfer.succeeded();
+        let sent = sent.into_inner();
+        assert!((expected..expected + 20_000).contains(&sent), "{sent} bytes were sent");
         assert_eq!(fs::read(to.path().join("file")).unwrap(), contents);
-        assert!(!part.exists());
+        assert!(!partial.exists());
         fs::remove_file(to.path().join("file")).unwrap();
     }
 }
 
-fn put_over(
-    from: UnixStream,
-    into: Counting<'_>,
-    to: &Path,
-    names: Vec<Name>,
-    sources: &[Source],
-    watch: Watch<'_>,
-) -> Result<(), Error> {
-    put(from, into, to.as_os_str().as_bytes(), names, sources, SendOptions::default(), watch)
-}
-
-#[derive(Default)]
-struct Counted(std::sync::atomic::AtomicU64);
-
-/// Counts what is written.
+/// Counts the bytes that are written.
 struct Counting<'a> {
     to: UnixStream,
-    count: &'a Counted,
+    count: &'a AtomicU64,
 }
 
 impl Write for Counting<'_> {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         let written = self.to.write(bytes)?;
-        self.count.0.fetch_add(written as u64, std::sync::atomic::Ordering::Relaxed);
+        self.count.fetch_add(written as u64, Ordering::Relaxed);
         Ok(written)
     }
 
@@ -517,42 +524,42 @@ impl Write for Counting<'_> {
 }
 
 #[test]
-fn a_file_that_two_copies_write_at_once_is_whole_or_refused() {
+fn a_file_that_another_copy_is_writing_is_refused() {
     let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let file = from.path().join("file");
     fs::write(&file, vec![1; 300_000]).unwrap();
     let part = to.path().join(".file.labsh-part");
     let held = File::create(&part).unwrap();
     held.lock().unwrap();
-    let told = push(&[&file], to.path());
-    assert!(told.troubles[0].text.contains("another copy"), "{told:?}");
+    let transfer = push(&[&file], to.path());
+    assert!(transfer.reports[0].text.contains("another copy"), "{transfer:?}");
     assert!(part.exists() && !to.path().join("file").exists());
     drop(held);
-    push(&[&file], to.path()).good();
+    push(&[&file], to.path()).succeeded();
     assert!(!part.exists());
 }
 
 #[test]
-fn a_directory_that_is_missing_is_told_with_its_path() {
+fn a_missing_parent_directory_is_reported_with_its_path() {
     let from = tempfile::tempdir().unwrap();
     let file = from.path().join("file");
     fs::write(&file, "x").unwrap();
-    let told = push(&[&file], &from.path().join("no/such"));
+    let transfer = push(&[&file], &from.path().join("no/such"));
     assert!(
-        matches!(&told.outcome, Err(Error::Refused(text)) if text.contains("no/such")),
-        "{told:?}"
+        matches!(&transfer.outcome, Err(Error::Refused(text)) if text.contains("no/such")),
+        "{transfer:?}"
     );
-    // With a slash it is a directory to be made; so it is where several things are to go.
-    push(&[&file], &from.path().join("made/")).good();
+    // A path with a slash at the end is created as a directory.
+    push(&[&file], &from.path().join("made/")).succeeded();
     assert_eq!(fs::read(from.path().join("made/file")).unwrap(), b"x");
 }
 
 #[test]
-fn more_names_than_one_request_holds_are_refused_here_and_not_over_there() {
+fn more_names_than_fit_into_a_request_are_refused_before_it_is_sent() {
     let names =
         (0..20_000).map(|number| Name::new(format!("{number:0>60}").as_bytes()).unwrap()).collect();
     let progress = Progress::default();
-    let watch = Watch { progress: &progress, tell: &|_| {} };
+    let observer = Observer { progress: &progress, on_report: &|_| {} };
     let mut sent = Vec::new();
     let outcome = labsh_copy::put(
         Cursor::new(Vec::new()),
@@ -561,7 +568,7 @@ fn more_names_than_one_request_holds_are_refused_here_and_not_over_there() {
         names,
         &[],
         SendOptions::default(),
-        watch,
+        observer,
     );
     assert!(matches!(&outcome, Err(Error::Refused(text)) if text.contains("1 MiB")), "{outcome:?}");
     assert!(sent.is_empty(), "{} bytes were sent", sent.len());
@@ -592,24 +599,26 @@ fn messages() -> impl Strategy<Value = Message> {
 
 proptest! {
     #[test]
-    fn every_message_reads_back(message in messages()) {
+    fn every_message_is_the_same_after_encoding_and_decoding(message in messages()) {
         let bytes = encoded(std::slice::from_ref(&message));
         prop_assert_eq!(Reader::new(Cursor::new(bytes)).read().unwrap(), Some(message));
     }
 
     #[test]
-    fn no_order_of_messages_gets_out(sent in proptest::collection::vec(messages(), 0..12)) {
-        let (_, dir) = told_by(&encoded(&sent));
+    fn no_sequence_of_messages_writes_outside_the_destination(
+        sent in proptest::collection::vec(messages(), 0..12)
+    ) {
+        let (_, dir) = receive_bytes(&encoded(&sent));
         prop_assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-        let there = fs::read_dir(dir.path().join("inside")).unwrap()
+        let names = fs::read_dir(dir.path().join("inside")).unwrap()
             .map(|entry| entry.unwrap().file_name());
-        for name in there {
+        for name in names {
             prop_assert_eq!(name, "named");
         }
     }
 
     #[test]
-    fn mangled_bytes_are_an_error_and_no_more(
+    fn corrupt_bytes_write_nothing_outside_the_destination(
         sent in proptest::collection::vec(messages(), 1..8),
         at in any::<prop::sample::Index>(),
         bits in 1..=255_u8,
@@ -617,18 +626,18 @@ proptest! {
         let mut bytes = encoded(&sent);
         let at = at.index(bytes.len());
         bytes[at] ^= bits;
-        let (_, dir) = told_by(&bytes);
+        let (_, dir) = receive_bytes(&bytes);
         prop_assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-        // And to a sender.
-        let source = Source { path: dir.path().join("inside"), shown: Vec::new() };
+        // The same bytes for a sender.
+        let source = Source { path: dir.path().join("inside"), display_name: Vec::new() };
         let progress = Progress::default();
-        let watch = Watch { progress: &progress, tell: &|_| {} };
+        let observer = Observer { progress: &progress, on_report: &|_| {} };
         let _ = labsh_copy::send(
             Reader::new(Cursor::new(bytes)),
             Writer::new(std::io::sink()),
             &[source],
             SendOptions::default(),
-            watch,
+            observer,
         );
     }
 }
@@ -643,7 +652,7 @@ fn example(side: char) -> Vec<u8> {
             ours = marked == side;
         }
         if ours {
-            // What is said about them stands behind two blanks.
+            // Two spaces separate the bytes from the explanation.
             let digits = line[1..].trim_start().split("  ").next().unwrap();
             let digits: Vec<u8> = digits.bytes().filter(|byte| *byte != b' ').collect();
             bytes.extend(
@@ -657,7 +666,7 @@ fn example(side: char) -> Vec<u8> {
 }
 
 #[test]
-fn the_example_in_the_document_is_what_is_said() {
+fn the_example_in_the_document_is_what_both_sides_send() {
     let (ours, theirs) = (example('>'), example('<'));
     let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let file = from.path().join("hi");
@@ -665,29 +674,37 @@ fn the_example_in_the_document_is_what_is_said() {
     fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
     let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
     File::open(&file).unwrap().set_modified(time).unwrap();
-    // The client, given the other side's answers, each when it is due: behind its greeting a want
-    // of 49 bytes, and a done.
-    let (here, mut there) = UnixStream::pair().unwrap();
+    // The client against the answers of the example, each sent when it is due: hello, a want of 49
+    // bytes, and a done.
+    let (client, mut server_end) = UnixStream::pair().unwrap();
     let (expected, answers) = (ours.clone(), theirs.clone());
     let server = thread::spawn(move || {
-        let (greeting, rest) = answers.split_at(answers.len() - 10 - 49);
+        let (hello, rest) = answers.split_at(answers.len() - 10 - 49);
         let (want, done) = rest.split_at(49);
         let listed = 5 + expected.windows(5).position(|window| window == [0, 0, 0, 0, 23]).unwrap();
-        let mut said = vec![0; expected.len()];
-        there.write_all(greeting).unwrap();
-        there.read_exact(&mut said[..listed]).unwrap();
-        there.write_all(want).unwrap();
-        there.read_exact(&mut said[listed..]).unwrap();
-        there.write_all(done).unwrap();
-        assert_eq!(said, expected);
+        let mut received = vec![0; expected.len()];
+        server_end.write_all(hello).unwrap();
+        server_end.read_exact(&mut received[..listed]).unwrap();
+        server_end.write_all(want).unwrap();
+        server_end.read_exact(&mut received[listed..]).unwrap();
+        server_end.write_all(done).unwrap();
+        assert_eq!(received, expected);
     });
-    let source = Source { path: file, shown: Vec::new() };
+    let source = Source { path: file, display_name: Vec::new() };
     let (progress, names) = (Progress::default(), vec![Name::new(b"hi").unwrap()]);
-    let watch = Watch { progress: &progress, tell: &|_| {} };
-    put(here.try_clone().unwrap(), here, b"", names, &[source], SendOptions::default(), watch)
-        .unwrap();
+    let observer = Observer { progress: &progress, on_report: &|_| {} };
+    put(
+        client.try_clone().unwrap(),
+        client,
+        b"",
+        names,
+        &[source],
+        SendOptions::default(),
+        observer,
+    )
+    .unwrap();
     server.join().unwrap();
-    // The receiver, given the client's words; the home directory of the example is another here.
+    // The receiver with the client's messages of the example, in a directory of its own.
     let inside = to.path().join("inside");
     fs::create_dir(&inside).unwrap();
     let mut input = Reader::new(Cursor::new(ours));
@@ -700,7 +717,7 @@ fn the_example_in_the_document_is_what_is_said() {
         &mut input,
         Writer::new(&mut answers),
         destination,
-        Watch { progress: &progress, tell: &|_| {} },
+        Observer { progress: &progress, on_report: &|_| {} },
     )
     .unwrap();
     assert_eq!(answers, theirs);
