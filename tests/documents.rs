@@ -21,7 +21,7 @@ const OTHER_PROGRAMS: &str = "--release --bin --example --workspace --path --loc
      --delete --partial --keep-order --ssh --copy --rcopy --hostfile --topology --outdir --errdir \
      --dest";
 
-/// Every subcommand whose options the documents may name; those of the first group they all name.
+/// The subcommands with options of their own, all of which the guide names.
 const SUBCOMMANDS: [(&str, &[&str]); 15] = [
     (LABSH, &["run"]),
     (LABSH, &["shell"]),
@@ -44,7 +44,7 @@ fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-pub fn read(name: &str) -> String {
+fn read(name: &str) -> String {
     fs::read_to_string(root().join(name)).unwrap()
 }
 
