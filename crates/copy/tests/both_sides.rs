@@ -355,7 +355,8 @@ fn entry(id: u32, below: &[u8], kind: Kind) -> Message {
         id,
         source: 0,
         below: RelativePath::new(below).unwrap(),
-        mode: 0o644,
+        // Only root looks into a directory that may not be searched.
+        mode: if matches!(kind, Kind::Directory) { 0o755 } else { 0o644 },
         modified: MODIFIED,
         kind,
     })
