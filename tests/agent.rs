@@ -22,7 +22,7 @@ fn the_second_command_opens_no_connection() {
     let kept = Kept::warm();
     for number in 0..5 {
         let output = kept.through_the_agent(|| {
-            kept.output(&[&format!("echo {number}; echo err >&2; exit {number}")])
+            kept.output(&sh(&format!("echo {number}; echo err >&2; exit {number}")))
         });
         assert_eq!(text(&output.stdout), format!("{number}\n"));
         assert_eq!(text(&output.stderr), "err\n");
@@ -96,7 +96,7 @@ fn the_second_command_costs_one_round_trip() {
 fn everything_arrives_whole_and_input_too() {
     let kept = Kept::warm();
     let output =
-        kept.through_the_agent(|| kept.output(&["seq 1 3000000 & seq 1 2000000 >&2; wait"]));
+        kept.through_the_agent(|| kept.output(&sh("seq 1 3000000 & seq 1 2000000 >&2; wait")));
     assert!(output.status.success());
     let lines = |bytes: &[u8]| bytes.iter().filter(|byte| **byte == b'\n').count();
     assert_eq!((lines(&output.stdout), lines(&output.stderr)), (3_000_000, 2_000_000));
@@ -142,9 +142,9 @@ fn a_terminal_has_its_sizes_and_signals() {
 fn a_signal_reaches_the_command() {
     let kept = Kept::warm();
     let mut client =
-        Running::start(&mut kept.run(&[
+        Running::start(&mut kept.run(&sh(
             "trap 'echo got; exit 7' INT; echo ready; while :; do read x; sleep 0.05; done",
-        ]));
+        )));
     assert_eq!(client.line(), "ready");
     client.signal(2);
     assert_eq!(client.line(), "got");
@@ -162,7 +162,7 @@ fn a_reader_that_leaves_ends_the_writer() {
 
 /// A command that does not end by itself, and its process id.
 fn sleeper(kept: &Kept) -> (Running, i32) {
-    let mut client = Running::start(&mut kept.run(&["echo $$; exec sleep 1000"]));
+    let mut client = Running::start(&mut kept.run(&sh("echo $$; exec sleep 1000")));
     let pid = client.pid_line();
     (client, pid)
 }
@@ -181,13 +181,13 @@ fn a_client_that_is_killed_takes_its_command_along() {
 fn a_client_that_is_stopped_keeps_its_command_and_holds_up_nobody() {
     let kept = Kept::warm();
     let client = kept.through_the_agent(|| {
-        let mut client = Running::start(&mut kept.run(&["seq 1 2000000; echo end"]));
+        let mut client = Running::start(&mut kept.run(&sh("seq 1 2000000; echo end")));
         assert_eq!(client.line(), "1");
         client.signal(19);
         client
     });
     for _ in 0..3 {
-        assert_eq!(text(&kept.output(&["echo other"]).stdout), "other\n");
+        assert_eq!(text(&kept.output(&sh("echo other")).stdout), "other\n");
     }
     client.signal(18);
     let output = client.finish();
@@ -362,7 +362,7 @@ fn whatever_a_client_does_with_a_connection_the_next_one_is_served() {
         let (mut stream, highest) = borrow(&kept);
         stream.write_all(&wrong(highest)).unwrap();
         drop(stream);
-        assert_eq!(text(&kept.output(&["echo still"]).stdout), "still\n");
+        assert_eq!(text(&kept.output(&sh("echo still")).stdout), "still\n");
     }
 }
 
@@ -374,6 +374,6 @@ fn garbage_from_a_local_client_harms_nobody() {
         let mut stream = UnixStream::connect(kept.socket()).unwrap();
         stream.write_all(garbage).unwrap();
     }
-    assert_eq!(text(&kept.output(&["echo still"]).stdout), "still\n");
+    assert_eq!(text(&kept.output(&sh("echo still")).stdout), "still\n");
     assert_eq!(kept.pid(), agent);
 }

@@ -4,7 +4,7 @@ use std::fs::{self, Permissions};
 use std::io::{Read, Write};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::UnixStream;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use crate::support::agent::Kept;
 use crate::support::*;
@@ -54,7 +54,7 @@ fn it_ends_when_it_is_told_to_and_another_one_follows() {
     let kept = Kept::warm();
     let agent = kept.pid().unwrap();
     let mut client = kept.through_the_agent(|| {
-        let mut client = kept.run(&["echo ready; read line; echo $line"]);
+        let mut client = kept.run(&sh("echo ready; read line; echo $line"));
         let mut client = Running::adopt(client.stdin(Stdio::piped()));
         assert_eq!(client.line(), "ready");
         client
@@ -130,9 +130,9 @@ fn commands_do_without_one_that_does_not_answer() {
     let kept = Kept::warm();
     let agent = kept.pid().unwrap();
     kill(agent, 19);
-    assert_eq!(text(&kept.output(&["echo by itself"]).stdout), "by itself\n");
+    assert_eq!(text(&kept.output(&sh("echo by itself")).stdout), "by itself\n");
     kill(agent, 18);
-    let output = kept.through_the_agent(|| kept.output(&["echo again"]));
+    let output = kept.through_the_agent(|| kept.output(&sh("echo again")));
     assert_eq!(text(&output.stdout), "again\n");
     assert_eq!(kept.pid(), Some(agent));
 }
@@ -159,7 +159,7 @@ fn running_out_of_descriptors_neither_ends_it_nor_has_it_spin() {
         (0..60).map(|_| UnixStream::connect(kept.socket()).unwrap()).collect();
     let before = processor_time(agent);
     for _ in 0..3 {
-        assert_eq!(text(&kept.output(&["echo all the same"]).stdout), "all the same\n");
+        assert_eq!(text(&kept.output(&sh("echo all the same")).stdout), "all the same\n");
     }
     drop(idlers);
     kept.through_the_agent(|| assert!(kept.output(&["true"]).status.success()));
@@ -228,7 +228,7 @@ with socket.socket(socket.AF_UNIX) as agent:
         print(b'')
 ";
     let ask = |user: u32| {
-        let mut python = Command::new(&python);
+        let mut python = program(&python);
         text(&run(python.args(["-c", script]).arg(kept.socket()).arg(user.to_string())).stdout)
     };
     assert_eq!(ask(SOMEBODY_ELSE), "b''\n");
@@ -238,7 +238,7 @@ with socket.socket(socket.AF_UNIX) as agent:
 #[test]
 fn another_network_is_another_host() {
     let kept = Kept::warm();
-    let mut elsewhere = Command::new("unshare");
+    let mut elsewhere = program("unshare");
     elsewhere.args(["--net", "true"]);
     if !am_root() || !elsewhere.status().is_ok_and(|status| status.success()) {
         return;

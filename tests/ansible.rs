@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::recipes::{has_openssh, recipe};
 use crate::support::fleet::Fleet;
-use crate::support::{am_root, run, text, tools};
+use crate::support::{am_root, program, run, text, tools};
 
 const PLUGIN: &str = "ansible_connection=labsh ansible_pipelining=true";
 const SSH: &str =
@@ -85,7 +85,7 @@ fn a_playbook_runs(variables: &str, statuses: &str) {
     fs::write(scratch.join("motd.j2"), "This is {{ inventory_hostname }}.\n").unwrap();
     fs::write(scratch.join("script.sh"), "#!/bin/sh\necho \"$1\"\n").unwrap();
     fs::write(scratch.join("page"), "page one").unwrap();
-    run(Command::new("tar").current_dir(&scratch).args(["-cf", "pages.tar", "page"]));
+    run(program("tar").current_dir(&scratch).args(["-cf", "pages.tar", "page"]));
     let digest = Sha256::digest(&every_byte).iter().fold(String::new(), |mut text, byte| {
         write!(text, "{byte:02x}").unwrap();
         text

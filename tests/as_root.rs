@@ -2,12 +2,13 @@
 //! labshd itself.
 
 use std::fs;
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 
 use nix::libc;
 
 use crate::support::{
-    LABSHD, Labshd, am_root, feed, in_shell, labsh_in, pipe_through, run, said, text, tools,
+    LABSHD, Labshd, am_root, feed, in_shell, labsh_in, pipe_through, program, run, said, text,
+    tools,
 };
 
 /// A line of passwd(5).
@@ -23,7 +24,7 @@ fn account(fits: impl Fn(&str, &str) -> bool) -> Option<Account> {
     fs::read_to_string("/etc/passwd").unwrap().lines().find_map(|line| {
         let fields: Vec<&str> = line.split(':').collect();
         let [name, _, uid, gid, _, home, shell] = fields[..] else { return None };
-        let shadow = Command::new("getent").args(["shadow", name]).output().unwrap();
+        let shadow = program("getent").args(["shadow", name]).output().unwrap();
         let password = text(&shadow.stdout).split(':').nth(1).unwrap_or_default().to_owned();
         (uid != "0" && fits(shell, &password)).then(|| Account {
             name: name.to_owned(),
@@ -51,7 +52,7 @@ fn run_on(labshd: &Labshd, user: &str, words: &[&str]) -> Output {
     run(labsh_in(labshd.path()).args(["key", "new", "other"]));
     let line =
         run(labsh_in(labshd.path()).args(["key", "enroll", "other", "--host", "127.0.0.1"])).stdout;
-    let mut add = Command::new(LABSHD);
+    let mut add = program(LABSHD);
     add.arg("--config").arg(labshd.path().join("labshd.toml")).args(["key", "add", "--user", user]);
     feed(&mut add, &line);
     labshd.reload();
@@ -78,7 +79,7 @@ fn nobody_else_can_be_named() {
 
 fn assert_not_added(labshd: &Labshd, user: &str, reason: &str) {
     let line = run(labshd.labsh().args(["key", "enroll", "test", "--host", "other"])).stdout;
-    let mut add = Command::new(LABSHD);
+    let mut add = program(LABSHD);
     add.arg("--config").arg(labshd.path().join("labshd.toml")).args(["key", "add", "--user", user]);
     let output = pipe_through(&mut add, &line);
     assert_eq!(output.status.code(), Some(1), "{}", text(&output.stdout));

@@ -6,9 +6,11 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 
-use crate::support::{LABSHD, Labshd, am_root, enroll, in_shell, labsh_in, run, text, tools};
+use crate::support::{
+    LABSHD, Labshd, am_root, enroll, in_shell, labsh_in, program, run, temp_dir, text, tools,
+};
 
 /// Asserts that a command line was refused, for these reasons and without a word on stdout.
 fn assert_refused(output: &Output, status: i32, reasons: &[&str]) {
@@ -25,7 +27,7 @@ fn assert_refused(output: &Output, status: i32, reasons: &[&str]) {
 
 /// A directory with a client's files and one key.
 fn client() -> (tempfile::TempDir, PathBuf) {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = temp_dir();
     run(labsh_in(dir.path()).args(["key", "new", "alice"]));
     let key = dir.path().join("config/labsh/keys/alice.key");
     (dir, key)
@@ -68,7 +70,7 @@ fn what_is_left_out_or_too_many_is_said_for_the_very_subcommand() {
 
 #[test]
 fn without_a_key_the_remedy_is_named() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = temp_dir();
     assert_refused(
         &labsh(dir.path(), &["run", "lab07", "true"]),
         125,
@@ -114,7 +116,7 @@ fn a_link_to_somebody_elses_key_is_refused() {
     symlink(&theirs, &key).unwrap();
     run(labsh_in(dir.path()).args(["key", "show"]));
     let reason = if am_root() {
-        run(Command::new("chown").arg("1").arg(&theirs));
+        run(program("chown").arg("1").arg(&theirs));
         "belongs to user 1"
     } else {
         // Only root can give a file away; a file of root's that others can read is no key either.
@@ -179,7 +181,7 @@ fn a_name_that_nobody_resolves_does_not_hold_ping_up() {
     else {
         return;
     };
-    let mut elsewhere = Command::new("unshare");
+    let mut elsewhere = program("unshare");
     elsewhere.args(["--net", "--mount", "true"]);
     if !am_root() || !elsewhere.status().is_ok_and(|status| status.success()) {
         return;
@@ -240,7 +242,7 @@ fn keys_are_listed_shown_enrolled_and_revoked_and_never_printed() {
 fn check_prints_what_labshd_would_do() {
     let labshd = Labshd::with("max_connections = 77");
     let check = || {
-        let mut command = Command::new(LABSHD);
+        let mut command = program(LABSHD);
         command
             .arg("--config")
             .arg(labshd.path().join("labshd.toml"))
@@ -264,11 +266,11 @@ fn check_prints_what_labshd_would_do() {
 
 #[test]
 fn labshd_does_not_start_with_mistakes_or_on_a_port_that_is_taken() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = temp_dir();
     let config = dir.path().join("labshd.toml");
     let start = |text: String| {
         fs::write(&config, text).unwrap();
-        Command::new(LABSHD).arg("--config").arg(&config).stdin(Stdio::null()).output().unwrap()
+        program(LABSHD).arg("--config").arg(&config).stdin(Stdio::null()).output().unwrap()
     };
     let mistake = format!("{}:2: backlog", config.display());
     assert_refused(&start("\nbacklog = 'many'\n".into()), 1, &[&mistake]);
@@ -279,13 +281,13 @@ fn labshd_does_not_start_with_mistakes_or_on_a_port_that_is_taken() {
     let in_use = start(format!("listen = ['{taken}']"));
     assert_refused(&in_use, 1, &[&taken.to_string(), "in use", "choose another port"]);
     drop(holder);
-    let mut wrong = Command::new(LABSHD);
+    let mut wrong = program(LABSHD);
     assert_refused(&wrong.arg("--no-such-option").output().unwrap(), 2, &["--help"]);
 }
 
 #[test]
 fn completions_and_manuals_are_printed() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = temp_dir();
     for (shell, part) in
         [("bash", "complete -F"), ("zsh", "#compdef labsh"), ("fish", "complete -c labsh")]
     {
@@ -313,7 +315,7 @@ fn completions_and_manuals_are_printed() {
 
 #[test]
 fn try_needs_nothing_set_up() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = temp_dir();
     let output = labsh(dir.path(), &["try", "echo here; echo there >&2; exit 3"]);
     assert_eq!(output.status.code(), Some(3));
     assert_eq!((text(&output.stdout), text(&output.stderr)), ("here\n".into(), "there\n".into()));

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crate::recipes::{has_openssh, recipe};
 use crate::support::fleet::{Fleet, sorted_lines};
-use crate::support::{feed, run, text, tools};
+use crate::support::{feed, program, run, text, tools};
 
 fn clush() -> Option<PathBuf> {
     tools::need("clush", "apt-get install clustershell")
@@ -71,7 +71,7 @@ fn clush_hands_stdin_to_every_host_and_collects_large_outputs() {
         &mut fleet.shell(&clush, "clush -S -b -w lab[01-08] 'wc -c; seq 100000 | cksum'"),
         &[b'x'; 300_000],
     );
-    let sum = run(std::process::Command::new("sh").args(["-c", "seq 100000 | cksum"]));
+    let sum = run(program("sh").args(["-c", "seq 100000 | cksum"]));
     let expected = format!("lab[01-08] (8)\n---------------\n300000\n{}", text(&sum.stdout));
     assert!(text(&output.stdout).contains(&expected), "{}", text(&output.stdout));
     let output = run(&mut fleet.shell(

@@ -11,7 +11,7 @@ use socket2::{Domain, Socket, Type};
 
 use crate::support::screen::Screen;
 use crate::support::{
-    HOST, LABSHD, Labshd, Running, eventually, feed, is_alive, pipe_through, run, text,
+    HOST, LABSHD, Labshd, Running, eventually, feed, is_alive, pipe_through, program, run, text,
 };
 
 /// Hosts h01, h02 and h03, each at an address of its own, and `dead`, which refuses connections.
@@ -291,7 +291,7 @@ fn of_one_host_a_path_over_there_is_told_with_its_host() {
     fs::create_dir(room.path("tree")).unwrap();
     fs::write(room.path("tree/pipe-to-be"), "").unwrap();
     fs::write(room.path("good"), "y").unwrap();
-    run(std::process::Command::new("mkfifo").arg(room.path("tree/pipe")));
+    run(program("mkfifo").arg(room.path("tree/pipe")));
     let (missing, tree) = (room.there("h01", "missing"), room.there("h01", "tree/"));
     for (words, said) in [
         (&[&*missing, "here"][..], format!("labsh: {missing}: No such file or directory\n")),

@@ -3,7 +3,6 @@
 
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
-use std::process::Command;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
@@ -14,7 +13,7 @@ use labsh_proto::message::{Ping, RefuseCode, Status};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::peer::{Peer, assert_well, connect_from, eof, message, open, stdin};
-use crate::support::{LABSHD, Labshd, PATIENCE, eventually, memory, processor_time, text};
+use crate::support::{LABSHD, Labshd, PATIENCE, eventually, memory, processor_time, program, text};
 
 /// As many of 10,000 as this machine's hard limit on descriptors allows: labshd gives them half of
 /// its own.
@@ -114,7 +113,7 @@ fn who_holds_most_makes_room_for_others() {
 fn poor_labshd(descriptors: usize) -> Labshd {
     Labshd::launch("authentication_deadline = '5m'", |command| {
         let arguments: Vec<_> = command.get_args().map(std::ffi::OsStr::to_owned).collect();
-        let mut shell = Command::new("sh");
+        let mut shell = program("sh");
         shell
             .args(["-c", &format!("ulimit -n {descriptors}; exec \"$0\" \"$@\""), LABSHD])
             .args(arguments);

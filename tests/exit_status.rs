@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::{Output, Stdio};
 
-use crate::support::{self, Labshd, Running, eventually, in_shell, is_alive, text};
+use crate::support::{self, Labshd, Running, eventually, in_shell, is_alive, sh, text};
 
 /// Asserts an exit status and what stderr says about it.
 fn assert_ends(output: &Output, status: i32, reasons: &[&str]) {
@@ -19,7 +19,7 @@ fn assert_ends(output: &Output, status: i32, reasons: &[&str]) {
 fn the_status_is_the_commands_own() {
     let labshd = Labshd::start();
     for code in [0, 1, 7, 99, 124, 125, 255] {
-        let output = labshd.output(&[&format!("exit {code}")]);
+        let output = labshd.output(&sh(&format!("exit {code}")));
         assert_ends(&output, code, &[]);
         assert_eq!(text(&output.stderr), "");
     }
@@ -29,7 +29,7 @@ fn the_status_is_the_commands_own() {
 fn a_signal_is_128_and_its_number_and_is_named() {
     let labshd = Labshd::start();
     for (number, name) in [(9, "SIGKILL"), (15, "SIGTERM"), (10, "SIGUSR1")] {
-        let output = labshd.output(&[&format!("kill -{number} $$")]);
+        let output = labshd.output(&sh(&format!("kill -{number} $$")));
         assert_ends(&output, 128 + number, &[name]);
     }
 }
@@ -40,9 +40,9 @@ fn a_command_whose_time_is_up_is_124() {
     let output = labshd.output_with(&["--timeout", "100ms"], &["sleep", "300"]);
     assert_ends(&output, 124, &["its time was up"]);
     let stubborn = "trap '' TERM; while :; do sleep 0.1; done";
-    let output = labshd.output_with(&["--timeout", "100ms"], &[stubborn]);
+    let output = labshd.output_with(&["--timeout", "100ms"], &sh(stubborn));
     assert_ends(&output, 124, &["its time was up"]);
-    let in_time = labshd.output_with(&["--timeout", "60s"], &["exit 3"]);
+    let in_time = labshd.output_with(&["--timeout", "60s"], &sh("exit 3"));
     assert_ends(&in_time, 3, &[]);
 }
 
@@ -51,7 +51,8 @@ fn the_host_watches_the_time_even_if_the_client_is_stopped_or_killed() {
     let labshd = Labshd::with("termination_grace = '100ms'");
     for (count, signal) in [(1, 19), (2, 9)] {
         let stubborn = "trap '' HUP; echo ready; sleep 300";
-        let mut client = Running::start(&mut labshd.run_with(&["--timeout", "300ms"], &[stubborn]));
+        let mut client =
+            Running::start(&mut labshd.run_with(&["--timeout", "300ms"], &sh(stubborn)));
         assert_eq!(client.line(), "ready");
         client.signal(signal);
         let pid = labshd.command_pid(count);
@@ -165,7 +166,7 @@ fn a_key_that_is_not_enrolled_is_255_and_named() {
 #[test]
 fn a_server_that_dies_in_the_middle_is_255() {
     let mut labshd = Labshd::start();
-    let mut client = Running::start(&mut labshd.run(&["echo ready; sleep 300"]));
+    let mut client = Running::start(&mut labshd.run(&sh("echo ready; sleep 300")));
     assert_eq!(client.line(), "ready");
     labshd.signal(9);
     labshd.wait();

@@ -13,7 +13,7 @@ use labsh_proto::message::{
 
 use crate::peer::fake_server::{Victim, start, welcome, welcome_from};
 use crate::peer::{Peer, bytes, credit, header, message};
-use crate::support::{Running, bytes_read, eventually, memory, settled, text};
+use crate::support::{Running, bytes_read, eventually, memory, program, settled, text};
 
 fn exit(stdout: u64, stderr: u64) -> Vec<u8> {
     let status = Status::Exited(0);
@@ -274,7 +274,7 @@ fn feed_endlessly(script: impl FnOnce(Peer) + Send + 'static) -> (i32, u64) {
         let _ = wait.recv();
         drop(hold);
     });
-    let mut yes = std::process::Command::new("yes").stdout(Stdio::piped()).spawn().unwrap();
+    let mut yes = program("yes").stdout(Stdio::piped()).spawn().unwrap();
     let mut labsh = victim.run(address, &["cat"]);
     let mut labsh = labsh
         .stdin(yes.stdout.take().unwrap())

@@ -4,9 +4,9 @@
 use std::fs::{self, File};
 use std::io::{Read, Write, pipe};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
-use crate::support::{Labshd, Running, in_shell, text, tools};
+use crate::support::{Labshd, Running, in_shell, program, sh, text, tools, under};
 
 const NON_BLOCKING: u32 = 0o4000;
 
@@ -25,7 +25,7 @@ fn shared_pipes_stay_as_they_are() {
     let (errors, stderr) = pipe().unwrap();
     let before = [flags(&stdin), flags(&stdout), flags(&stderr)];
     assert!(before.iter().all(|flags| flags & NON_BLOCKING == 0));
-    let mut command = labshd.run(&["cat; echo err >&2; echo end"]);
+    let mut command = labshd.run(&sh("cat; echo err >&2; echo end"));
     command.stdin(stdin.try_clone().unwrap()).stdout(stdout.try_clone().unwrap());
     let mut client = command.stderr(stderr.try_clone().unwrap()).spawn().unwrap();
     drop(command);
@@ -62,13 +62,10 @@ os.write(main, b"word\n")
 status = labsh.wait()
 print(status, during, flags())
 "#;
-    let mut command = Command::new(python);
-    let run = labshd.run(&["echo ready; read word; exit ${#word}"]);
-    command.arg("-c").arg(script).arg(run.get_program()).args(run.get_args());
-    run.get_envs().for_each(|(name, value)| {
-        value.map(|value| command.env(name, value));
-    });
-    let output = command.output().unwrap();
+    let mut command = program(python);
+    command.arg("-c").arg(script);
+    let run = labshd.run(&sh("echo ready; read word; exit ${#word}"));
+    let output = under(command, &run).output().unwrap();
     assert_eq!(text(&output.stdout), "4 0 0\n", "{}", text(&output.stderr));
 }
 
@@ -95,13 +92,10 @@ while True:
     total += len(piece)
 print(labsh.wait(), total)
 "#;
-    let run = labshd.run(&["cat; head -c 2000000 /dev/zero"]);
-    let mut command = Command::new(python);
-    command.arg("-c").arg(script).arg(run.get_program()).args(run.get_args());
-    run.get_envs().for_each(|(name, value)| {
-        value.map(|value| command.env(name, value));
-    });
-    let output = command.output().unwrap();
+    let run = labshd.run(&sh("cat; head -c 2000000 /dev/zero"));
+    let mut command = program(python);
+    command.arg("-c").arg(script);
+    let output = under(command, &run).output().unwrap();
     assert_eq!(text(&output.stdout), "0 2000001\n", "{}", text(&output.stderr));
 }
 
@@ -126,7 +120,7 @@ fn a_full_disk_is_told_and_is_255() {
     let labshd = Labshd::start();
     let full = || OwnedFd::from(File::options().write(true).open("/dev/full").unwrap());
     let client = labshd
-        .run(&["echo lost; exit 0"])
+        .run(&sh("echo lost; exit 0"))
         .stdin(Stdio::null())
         .stdout(full())
         .stderr(Stdio::piped())
@@ -137,7 +131,7 @@ fn a_full_disk_is_told_and_is_255() {
     assert!(stderr.contains("standard output") && stderr.contains("No space left"), "{stderr}");
 
     let client =
-        labshd.run(&["echo kept; echo lost >&2"]).stdin(Stdio::null()).stderr(full()).output();
+        labshd.run(&sh("echo kept; echo lost >&2")).stdin(Stdio::null()).stderr(full()).output();
     let output = client.unwrap();
     assert_eq!((output.status.code(), text(&output.stdout)), (Some(255), "kept\n".into()));
     // It ends a command that would write for ever.
@@ -150,7 +144,7 @@ fn a_full_disk_is_told_and_is_255() {
 fn closed_descriptors_are_like_dev_null() {
     let labshd = Labshd::start();
     let through =
-        |script: &str, line: &str| in_shell(script, &labshd.run(&[line])).output().unwrap();
+        |script: &str, line: &str| in_shell(script, &labshd.run(&sh(line))).output().unwrap();
     let stdin = through("\"$@\" <&-", "cat; exit 5");
     assert_eq!((stdin.status.code(), text(&stdin.stderr)), (Some(5), String::new()));
     let stdout = through("\"$@\" >&-", "echo out; echo err >&2; exit 6");
@@ -167,7 +161,7 @@ fn one_open_file_may_be_everything_at_once() {
     let file = labshd.file("both");
     let script = format!("\"$@\" >{file} 2>&1; echo $?");
     let output =
-        in_shell(&script, &labshd.run(&["echo out; echo err >&2; echo out"])).output().unwrap();
+        in_shell(&script, &labshd.run(&sh("echo out; echo err >&2; echo out"))).output().unwrap();
     assert_eq!(text(&output.stdout), "0\n");
     let mut lines: Vec<String> =
         fs::read_to_string(file).unwrap().lines().map(str::to_owned).collect();
@@ -178,7 +172,7 @@ fn one_open_file_may_be_everything_at_once() {
 #[test]
 fn labsh_hands_nothing_of_its_own_to_the_command() {
     let labshd = Labshd::launch("", |_| {});
-    let mut client = Running::start(&mut labshd.run(&["echo $$; exec sleep 300"]));
+    let mut client = Running::start(&mut labshd.run(&sh("echo $$; exec sleep 300")));
     let pid = client.pid_line();
     for number in 0..3 {
         let link = fs::read_link(format!("/proc/{pid}/fd/{number}")).unwrap();

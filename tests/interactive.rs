@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use crate::support::screen::Screen;
 use crate::support::{
-    Labshd, Running, children, in_shell, kill, own_account, pipe_through, text, tools,
+    Labshd, Running, children, in_shell, kill, own_account, pipe_through, sh, text, tools,
 };
 
 /// A shell over there that asks with something of its own, whatever the user's shell is.
@@ -374,8 +374,8 @@ fn without_a_terminal_here_there_is_none_over_there_unless_forced() {
     assert!(shown.contains("33 99\r\n") && shown.contains("vt100\r\n"), "{shown:?}");
 
     // Who has neither is given what is safe to assume.
-    let mut command = labshd.run_with(&["-tt"], &["stty size; echo $TERM"]);
-    command.env_remove("COLUMNS").env_remove("LINES").env_remove("TERM");
+    let mut command = labshd.run_with(&["-tt"], &sh("stty size; echo $TERM"));
+    command.env_remove("TERM");
     let mut session_of_its_own = in_shell("exec setsid -w \"$@\" 2>errors", &command);
     session_of_its_own.current_dir(labshd.path());
     let output = session_of_its_own.stdin(Stdio::null()).output().unwrap();
@@ -386,7 +386,7 @@ fn without_a_terminal_here_there_is_none_over_there_unless_forced() {
 fn every_byte_passes_through_a_terminal_that_changes_none() {
     let labshd = Labshd::start();
     let script = "stty raw -echo; echo ready; head -c 512 | od -An -v -tu1 -w512";
-    let mut command = labshd.run_with(&["-tt"], &[script]);
+    let mut command = labshd.run_with(&["-tt"], &sh(script));
     let mut client = Running::adopt(command.stdin(Stdio::piped()));
     assert_eq!(client.line(), "ready");
     // Escapes are for terminals: what a pipe carries is all the command's.

@@ -5,21 +5,23 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 
 use crate::support::fleet::sorted_lines;
-use crate::support::{HOST, LABSHD, Labshd, am_root, labsh_in, own_account, run, text};
+use crate::support::{
+    HOST, LABSHD, Labshd, am_root, labsh_in, own_account, program, run, temp_dir, text, tools,
+};
 
 /// What labshd says of itself.
 const VERSION: &str = concat!("labshd ", env!("CARGO_PKG_VERSION"));
 
 /// A configuration directory with these two files.
 fn world(config: &str, hosts: &str) -> TempDir {
-    let directory = tempfile::Builder::new().prefix("labsh-inventory-").tempdir().unwrap();
+    let directory = temp_dir();
     let files = directory.path().join("config/labsh");
     fs::create_dir_all(&files).unwrap();
     fs::write(files.join("config.toml"), config).unwrap();
@@ -28,11 +30,7 @@ fn world(config: &str, hosts: &str) -> TempDir {
 }
 
 fn labsh(path: &Path, words: &[&str]) -> Output {
-    let mut command = labsh_in(path);
-    for variable in ["LABSH_PORT", "LABSH_HOST_ID", "LABSH_CONNECT_TIMEOUT"] {
-        command.env_remove(variable);
-    }
-    command.args(words).output().unwrap()
+    labsh_in(path).args(words).output().unwrap()
 }
 
 fn stdout(path: &Path, words: &[&str]) -> String {
@@ -385,8 +383,8 @@ fn a_set_is_enrolled_with_a_file_for_each_host_and_the_line_that_takes_them_ther
     assert_eq!(note.lines().count(), 1, "{note}");
     let line = &note[note.find("for file in ").unwrap()..];
     let line = line.replace("--user USER", if am_root() { "--user root" } else { "" });
-    let places = format!("{bin}:{}", std::env::var("PATH").unwrap());
-    run(Command::new("sh").args(["-c", &line]).env("PATH", places));
+    let search_path = tools::search_path_after(&[Path::new(&bin)]);
+    run(program("sh").args(["-c", &line]).env("PATH", search_path));
     assert_eq!(fs::read_dir(&out).unwrap().count(), 0, "what has arrived is deleted");
     labshd.reload();
     let answers = stdout(path, &["run", "--key", "test", set, "echo here"]);

@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 
 use sha2::{Digest, Sha256};
 
-use crate::support::{HOST, LABSH, Labshd, text};
+use crate::support::{HOST, LABSH, Labshd, own_files, program, sh, text, under};
 
 const GIB: u64 = 1 << 30;
 const QUARTER: u64 = 256 << 20;
@@ -37,7 +37,7 @@ fn digest(mut from: impl Read) -> (String, u64) {
 
 fn of_numbers(bytes: u64) -> (String, u64) {
     let mut command =
-        Command::new("sh").arg("-c").arg(numbers(bytes)).stdout(Stdio::piped()).spawn().unwrap();
+        program("sh").arg("-c").arg(numbers(bytes)).stdout(Stdio::piped()).spawn().unwrap();
     let digest = digest(command.stdout.take().unwrap());
     command.wait().unwrap();
     digest
@@ -64,7 +64,7 @@ fn digests(mut command: Command, status: &str) -> [(String, u64); 2] {
 /// `labsh run` with its account of the totals in a file, over TLS or in plain mode.
 fn counted(labshd: &Labshd, plain: bool, line: &str) -> (Command, String) {
     let status = labshd.file("status");
-    let mut command = Command::new("bash");
+    let mut command = program("bash");
     command.args([
         "-c",
         &format!("exec \"$@\" 7>{status}"),
@@ -74,15 +74,12 @@ fn counted(labshd: &Labshd, plain: bool, line: &str) -> (Command, String) {
         "--status-fd",
         "7",
     ]);
-    command
-        .env("XDG_CONFIG_HOME", labshd.path().join("config"))
-        .env_remove("LABSH_KEY")
-        .env("LABSH_KEEP", "off");
+    own_files(&mut command, labshd.path());
     match plain {
         true => command.arg("--plain").arg(labshd.plain.to_string()),
         false => command.arg(labshd.target()),
     };
-    command.arg(line);
+    command.args(sh(line));
     (command, status)
 }
 
@@ -134,15 +131,9 @@ fn a_room_that_writes_much_at_once_costs_its_client_little_memory() {
     let mut run = labshd.labsh();
     run.args(["run", "--gather", "m[01-96]", "head -c 4194304 /dev/zero | tr '\\0' x"]);
     // What is private and can be written (RLIMIT_DATA in getrlimit(2)).
-    let mut limited = Command::new("prlimit");
-    limited.arg(format!("--data={}", 96 << 20)).arg(run.get_program()).args(run.get_args());
-    for (name, value) in run.get_envs() {
-        match value {
-            Some(value) => limited.env(name, value),
-            None => limited.env_remove(name),
-        };
-    }
-    let output = limited.stdin(Stdio::null()).output().unwrap();
+    let mut limited = program("prlimit");
+    limited.arg(format!("--data={}", 96 << 20));
+    let output = under(limited, &run).stdin(Stdio::null()).output().unwrap();
     let said = text(&output.stderr);
     assert!(output.status.success() && said.contains("96 of 96 succeeded"), "{said}");
     let heading = output.stdout.iter().position(|byte| *byte == b'\n').unwrap();
@@ -153,7 +144,7 @@ fn a_room_that_writes_much_at_once_costs_its_client_little_memory() {
 #[test]
 fn many_tiny_writes_arrive_in_order() {
     let labshd = Labshd::start();
-    let output = labshd.output(&["i=0; while [ $i -lt 20000 ]; do echo $i; i=$((i + 1)); done"]);
+    let output = labshd.output(&sh("i=0; while [ $i -lt 20000 ]; do echo $i; i=$((i + 1)); done"));
     let expected: String = (0..20_000).map(|number| format!("{number}\n")).collect();
     assert!(text(&output.stdout) == expected, "{} bytes arrived", output.stdout.len());
 }

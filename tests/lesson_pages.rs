@@ -3,12 +3,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use serde_json::{Value, json};
 
 use crate::support::browser::{Browser, HOME, LEFT, RIGHT};
-use crate::support::{LABSH, text};
+use crate::support::{LABSH, program, temp_dir, text};
 
 const LANGUAGES: [(&str, &str); 2] = [("en", "en"), ("zh", "zh-CN")];
 
@@ -17,7 +17,7 @@ const FIGURE: &str = "#flow-1";
 
 /// `labsh lesson` with these words and `--html`.
 fn pages(words: &[&str], place: &Path) {
-    let mut labsh = Command::new(LABSH);
+    let mut labsh = program(LABSH);
     labsh.arg("lesson").args(words).arg("--html").arg(place).stdin(Stdio::null());
     let output = labsh.output().unwrap();
     assert!(output.status.success(), "{words:?}: {}{}", text(&output.stdout), text(&output.stderr));
@@ -39,7 +39,7 @@ fn set(directory: &Path) -> Vec<PathBuf> {
 #[test]
 fn pages_of_lessons_do_in_a_browser_what_they_are_for() {
     let Some(browser) = Browser::start() else { return };
-    let dir = tempfile::tempdir().unwrap();
+    let dir = temp_dir();
     for (language, lang) in LANGUAGES {
         let directory = dir.path().join(language);
         pages(&["all", "--lang", language], &directory);

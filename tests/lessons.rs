@@ -3,16 +3,13 @@
 
 use std::process::{Command, Output, Stdio};
 
-use crate::support::{LABSH, text, tools};
+use crate::support::{LABSH, program, text, tools};
 
-/// `labsh lesson` with these words, in an environment that says nothing about languages, widths and
-/// colours.
+/// `labsh lesson` with these words, in an environment that sets no language, width or colour.
 fn lesson(words: &[&str]) -> Command {
-    let mut labsh = Command::new(LABSH);
+    let mut labsh = program(LABSH);
     labsh.arg("lesson").args(words).stdin(Stdio::null());
-    for name in ["LC_ALL", "LC_MESSAGES", "LANG", "COLUMNS", "NO_COLOR"] {
-        labsh.env_remove(name);
-    }
+    labsh.env_remove("LANG");
     labsh
 }
 
@@ -190,8 +187,8 @@ fn colours_are_a_matter_of_taste() {
 
 /// Runs the words on a terminal of script(1) with these variables.
 fn on_a_terminal(words: &str, variables: &str) -> String {
-    let line = format!("stty rows 40 cols 66; env {variables} {LABSH} lesson {words}");
-    let mut script = Command::new("script");
+    let line = format!("stty rows 40 cols 66; env {variables} '{LABSH}' lesson {words}");
+    let mut script = program("script");
     let output = script.args(["-qec", &line, "/dev/null"]).stdin(Stdio::null()).output().unwrap();
     assert!(output.status.success(), "{line}: {}", text(&output.stdout));
     text(&output.stdout)

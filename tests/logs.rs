@@ -4,9 +4,9 @@ use std::fs::OpenOptions;
 use std::io::{PipeWriter, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
-use crate::support::{LABSHD, Labshd, eventually, text};
+use crate::support::{LABSHD, Labshd, eventually, program, text};
 
 const TERM: i32 = 15;
 
@@ -15,7 +15,7 @@ fn with_stderr(stderr: impl Into<Stdio>) -> Labshd {
     let mut labshd = Labshd::start();
     labshd.signal(TERM);
     assert_eq!(labshd.wait(), Some(0));
-    let mut again = Command::new(LABSHD);
+    let mut again = program(LABSHD);
     again.arg("--config").arg(labshd.path().join("labshd.toml"));
     labshd.child = again.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).spawn().unwrap();
     eventually("it listens again", || labshd.unix_path().exists());

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::{LABSHD, labsh_in, text, tools};
+use crate::support::{LABSHD, labsh_in, program, temp_dir, text, tools};
 
 fn path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
@@ -55,7 +55,7 @@ fn examples(page: &str) -> Vec<String> {
 }
 
 fn help(words: &[&str]) -> String {
-    text(&Command::new(LABSHD).args(words).arg("--help").output().unwrap().stdout)
+    text(&program(LABSHD).args(words).arg("--help").output().unwrap().stdout)
 }
 
 /// The subcommands that a help text lists.
@@ -75,7 +75,7 @@ fn options(help: &str) -> Vec<String> {
 
 /// What `labsh hosts` prints with this file in its configuration.
 fn labsh_hosts(file: &str, content: &str, words: &[&str]) -> (bool, String) {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = temp_dir();
     write(&dir.path().join("config/labsh").join(file), content);
     outcome(labsh_in(dir.path()).arg("hosts").args(words))
 }
@@ -89,13 +89,13 @@ fn known_keys(file: &str, table: &str) -> Vec<String> {
 
 /// What `labshd check` prints about a configuration, and about an entry in keys.d if there is one.
 fn labshd_check(configuration: &str, entry: Option<&str>) -> (bool, String) {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = temp_dir();
     let file = dir.path().join("labshd.toml");
     write(&file, configuration);
     if let Some(entry) = entry {
         write(&dir.path().join("keys.d/entry.toml"), entry);
     }
-    outcome(Command::new(LABSHD).arg("check").arg("--config").arg(file))
+    outcome(program(LABSHD).arg("check").arg("--config").arg(file))
 }
 
 /// The keys that labshd names in its message about an unknown key.
@@ -232,7 +232,7 @@ fn the_pages_name_this_version_and_are_well_formed() {
         assert!(fs::read_to_string(&page).unwrap().contains(&version), "{}", page.display());
         count += 1;
         let Some(groff) = &groff else { continue };
-        let checked = Command::new(groff).args(["-man", "-ww", "-z"]).arg(&page).output().unwrap();
+        let checked = program(groff).args(["-man", "-ww", "-z"]).arg(&page).output().unwrap();
         assert!(checked.stderr.is_empty() && checked.status.success(), "{}", text(&checked.stderr));
     }
     assert_eq!(count, 4);

@@ -4,13 +4,13 @@
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
 use socket2::{Domain, Socket, Type};
 
 use crate::many_hosts::{Room, json};
 use crate::support::screen::Screen;
-use crate::support::{HOST, Running, in_shell, pipe_through, run, text};
+use crate::support::{HOST, Running, in_shell, pipe_through, program, run, text};
 
 /// Asserts that nothing was begun: one line that says this, and 125.
 fn assert_refused(output: &Output, said: &str) {
@@ -142,16 +142,15 @@ impl Small {
     /// None where it cannot be mounted, as by an ordinary user or in a container.
     fn mount(path: &str) -> Option<Self> {
         fs::create_dir(path).unwrap();
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=128k", "labsh-test", path])
-            .output();
+        let mounted =
+            program("mount").args(["-t", "tmpfs", "-o", "size=128k", "labsh-test", path]).output();
         mounted.is_ok_and(|output| output.status.success()).then(|| Self(path.to_owned()))
     }
 }
 
 impl Drop for Small {
     fn drop(&mut self) {
-        let _ = Command::new("umount").arg(&self.0).output();
+        let _ = program("umount").arg(&self.0).output();
     }
 }
 
@@ -165,7 +164,7 @@ fn a_disk_that_fills_ends_the_run_and_says_where() {
     let output = room.output(&["--out", &disk.0, "h[01-03]", "seq 100000"]);
     assert_incomplete(&room, &output, "No space left on device");
     // What there is stands in the files, from the beginning on.
-    let whole = run(Command::new("seq").arg("100000")).stdout;
+    let whole = run(program("seq").arg("100000")).stdout;
     for host in ["h01", "h02", "h03"] {
         assert!(
             whole

@@ -2,10 +2,10 @@
 
 use std::process::Command;
 
-use crate::support::{HOST, Labshd, pipe_through, text, tools};
+use crate::support::{HOST, Labshd, pipe_through, program, text, tools};
 
 fn python(labshd: &Labshd, words: &[&str]) -> Option<Command> {
-    let mut command = Command::new(tools::python()?);
+    let mut command = program(tools::python()?);
     command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python/labsh_client.py"));
     command.arg("--key-file").arg(labshd.path().join("config/labsh/keys/test.key"));
     command.args(words);

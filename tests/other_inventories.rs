@@ -8,11 +8,11 @@ use std::process::Output;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::{labsh_in, run, text};
+use crate::support::{labsh_in, run, temp_dir, text};
 
 /// A home directory with these files, by their paths in it; labsh has a key there.
 fn home(files: &[(&str, &str)]) -> TempDir {
-    let home = tempfile::Builder::new().prefix("labsh-others-").tempdir().unwrap();
+    let home = temp_dir();
     for (name, content) in files {
         let file = home.path().join(name);
         fs::create_dir_all(file.parent().unwrap()).unwrap();
@@ -23,12 +23,7 @@ fn home(files: &[(&str, &str)]) -> TempDir {
 }
 
 fn labsh(home: &Path, words: &[&str]) -> Output {
-    let mut command = labsh_in(home);
-    for variable in ["LABSH_PORT", "LABSH_HOST_ID", "LABSH_CONNECT_TIMEOUT", "CLUSTERSHELL_CFGDIR"]
-    {
-        command.env_remove(variable);
-    }
-    command.env("HOME", home).args(words).output().unwrap()
+    labsh_in(home).env("HOME", home).args(words).output().unwrap()
 }
 
 fn stdout(home: &Path, words: &[&str]) -> String {

@@ -7,7 +7,9 @@ use std::process::{Command, Output, Stdio};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
-use crate::support::{LABSH, Labshd, eventually, kill, run, text, tools};
+use crate::support::{
+    LABSH, Labshd, eventually, kill, own_files, program, run, temp_dir, text, tools,
+};
 
 /// Where Debian has it, and labshd looks for it.
 const SFTP_SERVER: &str = "/usr/lib/openssh/sftp-server";
@@ -26,7 +28,7 @@ impl Kitchen {
             labshd.tls.port()
         );
         fs::write(labshd.file("config/labsh/config.toml"), config).unwrap();
-        let dir = tempfile::Builder::new().prefix("labsh-recipe-").tempdir().unwrap();
+        let dir = temp_dir();
         for part in ["here", "srv", "home"] {
             fs::create_dir(dir.path().join(part)).unwrap();
         }
@@ -44,24 +46,19 @@ impl Kitchen {
     /// A shell's line, in which `/srv` is this kitchen's.
     fn shell(&self, script: &str) -> Command {
         let srv = self.dir.path().join("srv").display().to_string();
-        let mut command = Command::new("sh");
+        let mut command = program("sh");
         command.arg("-e").arg("-c").arg(script.replace("/srv", &srv));
         self.furnish(&mut command);
         command
     }
 
-    /// The environment of somebody who has installed labsh: nothing of who runs the tests shows
-    /// through.
+    /// The environment of a user who has installed labsh.
     fn furnish(&self, command: &mut Command) {
-        let programs = Path::new(LABSH).parent().unwrap().display().to_string();
-        let path = format!("{programs}:{}", std::env::var("PATH").unwrap());
+        let path = tools::search_path_after(&[Path::new(LABSH).parent().unwrap()]);
         command.current_dir(self.dir.path().join("here"));
         command.env("PATH", path).env("HOME", self.dir.path().join("home"));
-        command
-            .env("XDG_CONFIG_HOME", self.labshd.file("config"))
-            .env_remove("LABSH_KEY")
-            .env("LABSH_KEEP", "off");
-        command.env("GIT_CONFIG_NOSYSTEM", "1").env("LC_ALL", "C.UTF-8");
+        own_files(command, self.labshd.path());
+        command.env("GIT_CONFIG_NOSYSTEM", "1");
         for role in ["AUTHOR", "COMMITTER"] {
             command.env(format!("GIT_{role}_NAME"), "A Student");
             command.env(format!("GIT_{role}_EMAIL"), "student@example.org");
@@ -265,8 +262,7 @@ struct Unmount(PathBuf);
 
 impl Drop for Unmount {
     fn drop(&mut self) {
-        let _ =
-            Command::new("fusermount3").args(["-uzq"]).arg(&self.0).stderr(Stdio::null()).status();
+        let _ = program("fusermount3").args(["-uzq"]).arg(&self.0).stderr(Stdio::null()).status();
     }
 }
 

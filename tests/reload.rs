@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
 
-use crate::support::{LABSHD, Labshd, Running, enroll, eventually, is_alive, labsh_in, run, text};
+use crate::support::{
+    LABSHD, Labshd, Running, enroll, eventually, is_alive, labsh_in, program, run, sh, text,
+};
 
 /// The exit status of a command with this key.
 fn attempt(labshd: &Labshd, key: &str) -> Option<i32> {
@@ -13,7 +14,7 @@ fn attempt(labshd: &Labshd, key: &str) -> Option<i32> {
 
 /// Takes a key off the host; a running labshd learns of it by a reload.
 fn remove(labshd: &Labshd, key: &str) {
-    let mut command = Command::new(LABSHD);
+    let mut command = program(LABSHD);
     command.arg("--config").arg(labshd.path().join("labshd.toml"));
     run(command.args(["key", "remove", key, "--host", "127.0.0.1"]));
 }
@@ -31,7 +32,7 @@ fn a_new_key_is_let_in_after_the_reload() {
 #[test]
 fn a_reload_that_changes_nothing_disturbs_nobody() {
     let labshd = Labshd::start();
-    let mut client = Running::start(&mut labshd.run(&["echo ready; sleep 0.3; echo done"]));
+    let mut client = Running::start(&mut labshd.run(&sh("echo ready; sleep 0.3; echo done")));
     assert_eq!(client.line(), "ready");
     labshd.reload();
     let output = client.finish();
@@ -45,8 +46,8 @@ fn a_removed_key_loses_its_sessions_and_their_commands() {
     enroll(labshd.path(), "second", "127.0.0.1");
     labshd.reload();
     let command = "trap '' HUP; echo $$; sleep 300";
-    let mut removed = Running::start(&mut labshd.run_with(&["--key", "second"], &[command]));
-    let mut kept = Running::start(&mut labshd.run_with(&["--key", "test"], &[command]));
+    let mut removed = Running::start(&mut labshd.run_with(&["--key", "second"], &sh(command)));
+    let mut kept = Running::start(&mut labshd.run_with(&["--key", "test"], &sh(command)));
     let (pid, kept_pid) = (removed.pid_line(), kept.pid_line());
 
     remove(&labshd, "second");
@@ -68,7 +69,7 @@ fn a_removed_key_loses_its_sessions_and_their_commands() {
 #[test]
 fn a_mistake_keeps_the_old_configuration_and_is_logged_with_its_line() {
     let labshd = Labshd::with("path = '/usr/bin:/bin'");
-    let path = || text(&labshd.output(&["echo $PATH"]).stdout);
+    let path = || text(&labshd.output(&sh("echo $PATH")).stdout);
     assert_eq!(path(), "/usr/bin:/bin\n");
     labshd.configure("path = '/bin'\nbacklog = 0\nno_such_setting = 1");
     labshd.reload();

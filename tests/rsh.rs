@@ -9,16 +9,13 @@ use sha2::{Digest, Sha256};
 
 use crate::support::{
     Background, HOST, LABSH_RSH, Labshd, Running, enroll, eventually, in_shell, is_alive, labsh_in,
-    own_account, pipe_through, run, text, tools,
+    own_account, own_files, pipe_through, program, run, temp_dir, text, tools, under,
 };
 
 /// `labsh-rsh -p PORT …`, with these words behind it, as the enrolled user runs it.
 fn rsh(labshd: &Labshd, words: &[&str]) -> Command {
-    let mut command = Command::new(LABSH_RSH);
-    command
-        .env_remove("LABSH_KEY")
-        .env("LABSH_KEEP", "off")
-        .env("XDG_CONFIG_HOME", labshd.path().join("config"));
+    let mut command = program(LABSH_RSH);
+    own_files(&mut command, labshd.path());
     command.arg("-p").arg(labshd.tls.port().to_string()).args(words);
     command
 }
@@ -51,7 +48,7 @@ fn assert_fails(output: &Output, reasons: &[&str]) {
 
 /// A client without a labshd, and its words.
 fn alone(words: &[&str]) -> Output {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = temp_dir();
     run(labsh_in(dir.path()).args(["key", "new", "alice"]));
     labsh_in(dir.path()).arg("rsh").args(words).stdin(Stdio::null()).output().unwrap()
 }
@@ -205,7 +202,7 @@ fn only_errors_are_told_and_even_they_can_be_silenced_or_sent_elsewhere() {
 fn a_background_process_is_waited_for_without_a_word() {
     let labshd = Labshd::start();
     let wait = labshd.file("wait");
-    run(Command::new("mkfifo").arg(&wait));
+    run(program("mkfifo").arg(&wait));
     let script = format!("(read -r line <{wait}; echo late) & echo early");
     let mut client = Running::start(&mut rsh(&labshd, &["-v", HOST, &script]));
     assert_eq!(client.line(), "early");
@@ -324,7 +321,7 @@ fn a_key_of_ssh_is_recognised() {
         "-----BEGIN OPENSSH PRIVATE KEY-----\nc2VjcmV0\n-----END OPENSSH PRIVATE KEY-----\n",
     )
     .unwrap();
-    run(Command::new("chmod").args(["600", &path]));
+    run(program("chmod").args(["600", &path]));
     let output = output(&labshd, &["-i", &path, HOST, "true"]);
     assert_fails(&output, &["id_ed25519", "labsh key new"]);
     assert!(!text(&output.stderr).contains("c2VjcmV0"));
@@ -332,7 +329,7 @@ fn a_key_of_ssh_is_recognised() {
 
 #[test]
 fn settings_are_printed_even_without_a_key() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = temp_dir();
     let printed = |words: &[&str]| {
         let output = run(labsh_in(dir.path()).args(["rsh", "-G"]).args(words));
         assert_eq!(text(&output.stderr), "");
@@ -552,7 +549,7 @@ print("terminal" if b"here:/dev/pts/" in seen else "none", client.wait())
 
 #[test]
 fn with_a_terminal_here_there_is_one_there_for_a_login_shell_or_where_it_is_asked_for() {
-    let Some(program) = tools::python() else { return };
+    let Some(path) = tools::python() else { return };
     let labshd = Labshd::start();
     let command = "echo here:$(tty); exit 6";
     let typed = format!("{command}\n");
@@ -565,15 +562,9 @@ fn with_a_terminal_here_there_is_one_there_for_a_login_shell_or_where_it_is_aske
         (&["-oRemoteCommand=echo here:$(tty); exit 6", HOST], "", "later", "none 6\n"),
     ] {
         let client = rsh(&labshd, words);
-        let mut python = Command::new(&program);
-        python
-            .args(["-c", IN_A_TERMINAL, typed, when])
-            .arg(client.get_program())
-            .args(client.get_args());
-        client.get_envs().for_each(|(name, value)| {
-            value.map(|value| python.env(name, value));
-        });
-        let output = python.env_remove("LABSH_KEY").output().unwrap();
+        let mut python = program(&path);
+        python.args(["-c", IN_A_TERMINAL, typed, when]);
+        let output = under(python, &client).output().unwrap();
         assert_eq!(text(&output.stdout), expected, "{words:?}: {}", text(&output.stderr));
     }
 }

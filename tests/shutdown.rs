@@ -4,7 +4,7 @@ use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixListener};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use labsh_client::CommandError;
 use labsh_proto::frame::Kind;
@@ -13,8 +13,8 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::peer::{Peer, message, open};
 use crate::support::{
-    LABSHD, Labshd, PATIENCE, Running, children, eventually, in_shell, is_alive, kill, run, stop,
-    text,
+    LABSHD, Labshd, PATIENCE, Running, children, eventually, in_shell, is_alive, kill, program,
+    run, sh, stop, temp_dir, text,
 };
 
 const TERM: i32 = 15;
@@ -23,7 +23,7 @@ const TERM: i32 = 15;
 fn a_running_command_ends_in_peace_while_nothing_new_is_taken() {
     let mut labshd = Labshd::start();
     let mut client =
-        Running::adopt(labshd.run(&["echo ready; cat; seq 1 300000"]).stdin(Stdio::piped()));
+        Running::adopt(labshd.run(&sh("echo ready; cat; seq 1 300000")).stdin(Stdio::piped()));
     assert_eq!(client.line(), "ready");
     labshd.signal(TERM);
     labshd.log().wait_for("running commands may end first");
@@ -61,7 +61,7 @@ async fn a_new_command_on_an_old_connection_is_refused_with_the_reason() {
 #[test]
 fn a_slow_reader_gets_its_output_whole_before_the_end() {
     let mut labshd = Labshd::start();
-    let mut client = Running::start(&mut labshd.run(&["echo ready; head -c 3000000 /dev/zero"]));
+    let mut client = Running::start(&mut labshd.run(&sh("echo ready; head -c 3000000 /dev/zero")));
     assert_eq!(client.line(), "ready");
     labshd.signal(TERM);
     labshd.log().wait_for("running commands may end first");
@@ -75,7 +75,7 @@ fn a_slow_reader_gets_its_output_whole_before_the_end() {
 fn who_takes_too_long_is_ended() {
     let mut labshd = Labshd::with("drain_timeout = '100ms'\ntermination_grace = '100ms'");
     let mut client =
-        Running::start(&mut labshd.run(&["trap '' TERM; echo $$; while :; do sleep 0.1; done"]));
+        Running::start(&mut labshd.run(&sh("trap '' TERM; echo $$; while :; do sleep 0.1; done")));
     let pid = client.pid_line();
     labshd.signal(TERM);
     assert_eq!(labshd.wait(), Some(0));
@@ -88,7 +88,7 @@ fn who_takes_too_long_is_ended() {
 #[test]
 fn asking_twice_hurries() {
     let mut labshd = Labshd::with("drain_timeout = '1h'");
-    let mut client = Running::start(&mut labshd.run(&["echo $$; exec sleep 300"]));
+    let mut client = Running::start(&mut labshd.run(&sh("echo $$; exec sleep 300")));
     let pid = client.pid_line();
     labshd.signal(TERM);
     labshd.log().wait_for("running commands may end first");
@@ -102,7 +102,7 @@ fn asking_twice_hurries() {
 fn a_command_that_had_to_be_killed_does_not_hold_up_the_end() {
     let mut labshd = Labshd::with("termination_grace = '50ms'\ndrain_timeout = '1h'");
     let stubborn = "trap '' TERM; while :; do sleep 0.1; done";
-    let output = labshd.output_with(&["--timeout", "50ms"], &[stubborn]);
+    let output = labshd.output_with(&["--timeout", "50ms"], &sh(stubborn));
     assert_eq!(output.status.code(), Some(124));
     labshd.signal(TERM);
     assert_eq!(labshd.wait(), Some(0));
@@ -112,7 +112,7 @@ fn a_command_that_had_to_be_killed_does_not_hold_up_the_end() {
 fn a_crash_of_labshd_leaves_no_command_running() {
     let mut labshd = Labshd::start();
     let family = "trap '' HUP TERM; echo $$; bash -c 'echo $$; exec sleep 300' & wait; sleep 300";
-    let mut client = Running::start(&mut labshd.run(&[family]));
+    let mut client = Running::start(&mut labshd.run(&sh(family)));
     let pids = [client.pid_line(), client.pid_line()];
     labshd.signal(9);
     labshd.wait();
@@ -124,7 +124,7 @@ fn a_crash_of_labshd_leaves_no_command_running() {
 fn a_crash_of_the_spawner_leaves_no_command_running_and_ends_labshd() {
     let mut labshd = Labshd::start();
     let family = "trap '' HUP TERM; echo $$; bash -c 'echo $$; exec sleep 300' & wait; sleep 300";
-    let mut client = Running::start(&mut labshd.run(&[family]));
+    let mut client = Running::start(&mut labshd.run(&sh(family)));
     let pids = [client.pid_line(), client.pid_line()];
     let [spawner] = children(labshd.pid())[..] else { panic!("labshd has one child, its spawner") };
     kill(spawner, 9);
@@ -146,7 +146,7 @@ fn a_unix_sockets_file_is_removed_at_the_end_and_taken_over_after_a_crash() {
     labshd.wait();
     assert!(labshd.unix_path().exists(), "a crash leaves it behind");
 
-    let mut again = Command::new(LABSHD);
+    let mut again = program(LABSHD);
     again.arg("--config").arg(labshd.path().join("labshd.toml"));
     labshd.child = again.stderr(Stdio::null()).spawn().unwrap();
     eventually("it listens again", || over_socket(&labshd).status.success());
@@ -160,7 +160,7 @@ fn a_unix_socket_that_is_in_use_is_not_taken_away() {
     let labshd = Labshd::start();
     let config = labshd.path().join("second.toml");
     fs::write(&config, format!("listen = ['unix:{}']\n", labshd.unix_path().display())).unwrap();
-    let second = Command::new(LABSHD).arg("--config").arg(&config).output().unwrap();
+    let second = program(LABSHD).arg("--config").arg(&config).output().unwrap();
     assert_eq!(second.status.code(), Some(1));
     assert!(
         text(&second.stderr).contains("another program listens there"),
@@ -173,11 +173,11 @@ fn a_unix_socket_that_is_in_use_is_not_taken_away() {
 
 #[test]
 fn a_file_in_the_place_of_a_unix_socket_is_kept_and_named() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = temp_dir();
     let (config, file) = (dir.path().join("labshd.toml"), dir.path().join("precious"));
     fs::write(&config, format!("listen = ['unix:{}']\n", file.display())).unwrap();
     fs::write(&file, "data").unwrap();
-    let labshd = Command::new(LABSHD).arg("--config").arg(&config).output().unwrap();
+    let labshd = program(LABSHD).arg("--config").arg(&config).output().unwrap();
     let said = text(&labshd.stderr);
     assert_eq!(labshd.status.code(), Some(1), "{said}");
     assert!(
@@ -199,7 +199,7 @@ fn a_unix_socket_in_the_place_of_labshds_own_is_left_alone() {
 
 #[test]
 fn a_unix_socket_that_somebody_holds_and_does_not_serve_does_not_hold_up_the_start() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = temp_dir();
     let path = dir.path().join("socket");
     let _busy = UnixListener::bind(&path).unwrap();
     let mut waiting = Vec::new();
@@ -212,7 +212,7 @@ fn a_unix_socket_that_somebody_holds_and_does_not_serve_does_not_hold_up_the_sta
     });
     let config = dir.path().join("labshd.toml");
     fs::write(&config, format!("listen = ['unix:{}']\n", path.display())).unwrap();
-    let output = Command::new(LABSHD).arg("--config").arg(&config).output().unwrap();
+    let output = program(LABSHD).arg("--config").arg(&config).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(
         text(&output.stderr).contains("another program listens there"),
@@ -240,7 +240,7 @@ fn a_command_that_does_not_come_to_its_start_does_not_hold_up_the_end() {
 
 #[test]
 fn the_service_manager_is_told_what_happens() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = temp_dir();
     let path = dir.path().join("notify");
     let manager = UnixDatagram::bind(&path).unwrap();
     manager.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -300,7 +300,7 @@ fn sockets_of_the_service_manager_are_served() {
 fn a_plain_socket_that_other_machines_can_reach_is_refused() {
     let labshd = Labshd::start();
     let exposed = TcpListener::bind("0.0.0.0:0").unwrap();
-    let mut command = Command::new(LABSHD);
+    let mut command = program(LABSHD);
     command.arg("--config").arg(labshd.path().join("labshd.toml"));
     let script =
         "exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=plain exec \"$@\"";

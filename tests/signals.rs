@@ -4,7 +4,7 @@ use std::io::Read;
 use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::{Background, Labshd, Running, eventually, in_shell, is_alive, text};
+use crate::support::{Background, Labshd, Running, eventually, in_shell, is_alive, sh, text};
 
 const IMPATIENT: &str = "termination_grace = '100ms'";
 
@@ -13,7 +13,7 @@ fn an_interrupt_reaches_the_command_and_is_130() {
     let labshd = Labshd::start();
     for (signal, status, name) in [(2, 130, "SIGINT"), (15, 143, "SIGTERM")] {
         let mut client =
-            Running::start(&mut labshd.run(&["echo ready; sleep 300; echo not reached"]));
+            Running::start(&mut labshd.run(&sh("echo ready; sleep 300; echo not reached")));
         assert_eq!(client.line(), "ready");
         client.signal(signal);
         let output = client.finish();
@@ -28,7 +28,7 @@ fn an_interrupt_reaches_every_process_of_the_command() {
     let labshd = Labshd::start();
     // A job of its own would not hear it; these are a pipeline in one group.
     let pipeline = "bash -c 'echo $$ >&2; exec sleep 300' | bash -c 'echo $$ >&2; exec cat'";
-    let mut client = Running::start(&mut labshd.run(&[pipeline]));
+    let mut client = Running::start(&mut labshd.run(&sh(pipeline)));
     let pids = [client.error_line(), client.error_line()].map(|line| line.parse().unwrap());
     client.signal(2);
     assert_eq!(client.finish().status.code(), Some(130));
@@ -77,7 +77,7 @@ fn a_client_that_is_killed_takes_every_process_of_its_command_along() {
                   bash -c 'trap \"\" HUP TERM; echo $$; bash -c \"echo \\$\\$; exec sleep 300\"; \
                   sleep 300' & \
                   wait; sleep 300";
-    let mut client = Running::start(&mut labshd.run(&[family]));
+    let mut client = Running::start(&mut labshd.run(&sh(family)));
     let pids: Vec<i32> = (0..4).map(|_| client.pid_line()).collect();
     assert!(pids.iter().all(|pid| is_alive(*pid)));
     client.signal(9);
@@ -92,7 +92,8 @@ fn a_command_may_clean_up_and_say_so_when_its_client_has_gone() {
     let trap =
         format!("echo cleaning up; echo really >&2; head -c 1000000 /dev/zero; : >{clean}; exit 1");
     let mut client = Running::start(
-        &mut labshd.run(&[&format!("trap '{trap}' HUP; echo ready; while :; do sleep 0.05; done")]),
+        &mut labshd
+            .run(&sh(&format!("trap '{trap}' HUP; echo ready; while :; do sleep 0.05; done"))),
     );
     assert_eq!(client.line(), "ready");
     client.signal(9);
@@ -104,7 +105,7 @@ fn a_command_may_clean_up_and_say_so_when_its_client_has_gone() {
 #[test]
 fn a_stopped_command_does_not_outlive_its_client() {
     let labshd = Labshd::with(IMPATIENT);
-    let mut client = Running::start(&mut labshd.run(&["echo $$; kill -STOP $$; sleep 300"]));
+    let mut client = Running::start(&mut labshd.run(&sh("echo $$; kill -STOP $$; sleep 300")));
     let pid = client.pid_line();
     client.signal(9);
     eventually("it is gone", || !is_alive(pid));
@@ -113,7 +114,7 @@ fn a_stopped_command_does_not_outlive_its_client() {
 #[test]
 fn what_was_put_in_the_background_stays() {
     let labshd = Labshd::with(IMPATIENT);
-    let output = labshd.output(&["sleep 300 </dev/null >/dev/null 2>&1 & echo $!"]);
+    let output = labshd.output(&sh("sleep 300 </dev/null >/dev/null 2>&1 & echo $!"));
     assert!(output.status.success());
     let left = Background(text(&output.stdout).trim().parse().unwrap());
     labshd.log().wait_for("session ended");
@@ -137,7 +138,7 @@ fn a_reader_that_has_seen_enough_ends_the_command() {
 #[test]
 fn a_process_that_holds_the_output_open_is_named_and_waited_for() {
     let labshd = Labshd::start();
-    let mut client = Running::start(&mut labshd.run(&["sleep 300 & echo $!; exit 5"]));
+    let mut client = Running::start(&mut labshd.run(&sh("sleep 300 & echo $!; exit 5")));
     let left = Background(client.pid_line());
     let told = client.error_line();
     assert!(told.contains("holds its output open") && told.contains("--no-wait-eof"), "{told}");
@@ -148,8 +149,7 @@ fn a_process_that_holds_the_output_open_is_named_and_waited_for() {
 #[test]
 fn what_it_writes_meanwhile_arrives() {
     let labshd = Labshd::start();
-    let output =
-        labshd.output(&["(read line; echo late) <<< x & (sleep 0.2; echo later) & echo early"]);
+    let output = labshd.output(&sh("(sleep 0.1; echo late; sleep 0.1; echo later) & echo early"));
     let stdout = text(&output.stdout);
     assert!(
         stdout.contains("early\n") && stdout.contains("late\n") && stdout.ends_with("later\n"),
@@ -160,7 +160,7 @@ fn what_it_writes_meanwhile_arrives() {
 #[test]
 fn a_pager_that_is_not_read_on_is_not_taken_for_a_process_left_behind() {
     let labshd = Labshd::start();
-    let client = Running::start(&mut labshd.run(&["head -c 500000 /dev/zero"]));
+    let client = Running::start(&mut labshd.run(&sh("head -c 500000 /dev/zero")));
     labshd.log().wait_for("command ended");
     // Nothing is decided by this: were the message wrongly given, it would come in this time.
     std::thread::sleep(Duration::from_millis(2500));
@@ -170,7 +170,7 @@ fn a_pager_that_is_not_read_on_is_not_taken_for_a_process_left_behind() {
 
 /// Leaves at once, whatever is left behind; the last line of stderr is its process id.
 fn leaving(labshd: &Labshd, command: &str) -> (Output, Background) {
-    let output = labshd.output_with(&["--no-wait-eof"], &[command]);
+    let output = labshd.output_with(&["--no-wait-eof"], &sh(command));
     let pid = text(&output.stderr).trim().parse().unwrap();
     (output, Background(pid))
 }
@@ -191,7 +191,7 @@ fn who_does_not_wait_leaves_with_everything_that_was_written() {
 #[test]
 fn who_does_not_wait_leaves_even_when_somebody_goes_on_writing() {
     let labshd = Labshd::start();
-    let mut client = labshd.run_with(&["--no-wait-eof"], &["yes & echo $! >&2; sleep 0.2"]);
+    let mut client = labshd.run_with(&["--no-wait-eof"], &sh("yes & echo $! >&2; sleep 0.2"));
     let mut client =
         client.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     // Slower than yes, so that its pipe is never found empty.

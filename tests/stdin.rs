@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use sha2::{Digest, Sha256};
 
-use crate::support::{Labshd, Running, eventually, in_shell, is_alive, pipe_through, text};
+use crate::support::{
+    Labshd, Running, eventually, in_shell, is_alive, pipe_through, program, sh, text,
+};
 
 /// Deterministic bytes in which every position differs from its neighbours (xorshift).
 fn noise(length: usize) -> Vec<u8> {
@@ -41,12 +43,12 @@ fn nothing_to_read_is_an_end_at_once() {
 #[test]
 fn no_stdin_leaves_it_to_others() {
     let labshd = Labshd::start();
-    let mut shell = in_shell("\"$@\"; cat", &labshd.run_with(&["-n"], &["cat; echo ended"]));
+    let mut shell = in_shell("\"$@\"; cat", &labshd.run_with(&["-n"], &sh("cat; echo ended")));
     let output = pipe_through(&mut shell, b"for others\n");
     assert_eq!(text(&output.stdout), "ended\nfor others\n");
     // A stdin that never ends does not matter either.
     let mut client =
-        Running::adopt(labshd.run_with(&["-n"], &["cat; echo ended"]).stdin(Stdio::piped()));
+        Running::adopt(labshd.run_with(&["-n"], &sh("cat; echo ended")).stdin(Stdio::piped()));
     assert_eq!(client.line(), "ended");
     assert!(client.finish().status.success());
 }
@@ -84,18 +86,18 @@ fn endless_input_ends_with_its_reader() {
 fn a_command_that_reads_nothing_is_not_held_up_by_its_input() {
     let labshd = Labshd::start();
     let input = noise(10 << 20);
-    assert_eq!(pipe_through(&mut labshd.run(&["exit 7"]), &input).status.code(), Some(7));
-    let closed = pipe_through(&mut labshd.run(&["exec <&-; echo closed"]), &input);
+    assert_eq!(pipe_through(&mut labshd.run(&sh("exit 7")), &input).status.code(), Some(7));
+    let closed = pipe_through(&mut labshd.run(&sh("exec <&-; echo closed")), &input);
     assert_eq!(text(&closed.stdout), "closed\n");
     // Nor by one that never comes.
-    let client = Running::adopt(labshd.run(&["exit 8"]).stdin(Stdio::piped()));
+    let client = Running::adopt(labshd.run(&sh("exit 8")).stdin(Stdio::piped()));
     eventually("it ends with its stdin open", || labshd.log().count("command ended") == 3);
     assert_eq!(client.finish().status.code(), Some(8));
 }
 
 /// Runs a command that hands its input on, and kills its client in the middle of that.
 fn abandon(labshd: &Labshd, command: &str) {
-    let mut client = Running::adopt(labshd.run(&[command]).stdin(Stdio::piped()));
+    let mut client = Running::adopt(labshd.run(&sh(command)).stdin(Stdio::piped()));
     client.child.stdin.as_ref().unwrap().write_all(b"the first line\nhalf of the second").unwrap();
     assert_eq!(client.line(), "the first line");
     client.signal(9);
@@ -132,7 +134,7 @@ fn input_that_cannot_be_read_is_told_and_not_taken_for_the_whole() {
     let mut labshd = Labshd::start();
     let whole = labshd.file("whole");
     let command = format!("cat && touch {whole}");
-    let output = labshd.run(&[&command]).stdin(fs::File::open("/").unwrap()).output().unwrap();
+    let output = labshd.run(&sh(&command)).stdin(fs::File::open("/").unwrap()).output().unwrap();
     assert!(
         text(&output.stderr).contains("cannot read standard input"),
         "{}",
@@ -148,12 +150,12 @@ fn input_that_cannot_be_read_is_told_and_not_taken_for_the_whole() {
 fn input_is_taken_only_as_fast_as_the_command_reads() {
     let labshd = Labshd::start();
     let go = labshd.file("go");
-    let status = Command::new("mkfifo").arg(&go).status().unwrap();
+    let status = program("mkfifo").arg(&go).status().unwrap();
     assert!(status.success());
     // The command reads nothing before it is let go; labsh must stop taking bytes long before 64
     // MiB.
     let command = format!("echo ready; read line < {go}; wc -c");
-    let mut client = Running::adopt(labshd.run(&[&command]).stdin(Stdio::piped()));
+    let mut client = Running::adopt(labshd.run(&sh(&command)).stdin(Stdio::piped()));
     assert_eq!(client.line(), "ready");
     let mut stdin = client.child.stdin.take().unwrap();
     let (tell, told) = std::sync::mpsc::channel();

@@ -1,13 +1,11 @@
 //! Programs that are asked for by a name: which there are, and what is said where there is none.
 
-use std::process::Command;
-
 use bytes::Bytes;
 use labsh_client::{CommandError, Stdio};
 use labsh_proto::message::{Refuse, RefuseCode};
 use tokio::io::AsyncReadExt;
 
-use crate::support::{LABSHD, Labshd, PATIENCE, run, text, tools};
+use crate::support::{LABSHD, Labshd, PATIENCE, program, run, text, tools};
 
 async fn output(labshd: &Labshd, name: &str) -> Result<labsh_client::Output, CommandError> {
     labshd.session().await.subsystem(name).output().await
@@ -66,7 +64,7 @@ async fn a_reload_changes_which_there_are() {
 async fn a_check_names_them() {
     let labshd =
         Labshd::with("subsystems.one = ['/bin/true', 'word']\nsubsystems.two = '/no/such/program'");
-    let mut check = Command::new(LABSHD);
+    let mut check = program(LABSHD);
     let said = text(
         &run(check.arg("--config").arg(labshd.path().join("labshd.toml")).arg("check")).stdout,
     );

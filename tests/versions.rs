@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::peer::fake_server::{Victim, welcome_from};
 use crate::peer::message;
 use crate::support::screen::Screen;
-use crate::support::{HOST, Labshd, labsh_in, text};
+use crate::support::{HOST, Labshd, labsh_in, temp_dir, text};
 
 /// A table of `hosts.toml`.
 fn table(name: &str, address: SocketAddr) -> String {
@@ -134,7 +134,7 @@ fn a_host_that_hangs_is_named_while_it_is_waited_for() {
 
 #[test]
 fn ping_shows_no_option_that_does_nothing_there() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = temp_dir();
     let help = text(&labsh_in(directory.path()).args(["ping", "--help"]).output().unwrap().stdout);
     assert!(help.contains("--connect-timeout") && !help.contains("--keep"), "{help}");
 }

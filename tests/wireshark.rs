@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 
 use bytes::BytesMut;
 use labsh_proto::frame::{Decoder, Frame, Kind, Sender};
@@ -13,7 +13,7 @@ use labsh_proto::limits;
 use crate::peer::pcap::{Capture, recut};
 use crate::peer::proxy::{Cut, Piece, Proxy, Side, joined};
 use crate::peer::{bytes, header, open_body, open_frames};
-use crate::support::{Labshd, Running, eventually, feed, text, tools};
+use crate::support::{Labshd, Running, eventually, feed, program, temp_dir, text, tools};
 
 const PORT: u16 = 5275;
 /// A port of which the dissector knows nothing, and one that nothing but Decode As gives it.
@@ -38,10 +38,10 @@ fn has(program: &str) -> bool {
 
 /// tshark over a capture, with the dissector and nothing of the user's own.
 fn tshark(capture: &Path, options: &[&str]) -> Output {
-    let home = tempfile::tempdir().unwrap();
+    let home = temp_dir();
     let mut script = std::ffi::OsString::from("lua_script:");
     script.push(root().join("integrations/wireshark/labsh.lua"));
-    let mut tshark = Command::new("tshark");
+    let mut tshark = program("tshark");
     for variable in ["HOME", "XDG_CONFIG_HOME", "WIRESHARK_CONFIG_DIR"] {
         tshark.env(variable, home.path());
     }
@@ -338,7 +338,7 @@ fn every_kind_of_message_is_decoded() {
         }
         capture.connection(port(index), PORT, &pieces);
     }
-    let dir = tempfile::tempdir().unwrap();
+    let dir = temp_dir();
     let file = dir.path().join("golden.pcap");
     capture.write(&file);
 
@@ -444,7 +444,7 @@ fn what_is_wrong_is_said() {
         let size = if pieces.iter().any(|piece| piece.1.len() > 10_000) { 9973 } else { 11 };
         capture.connection(43_000 + index as u16, PORT, &recut(&followed, size));
     }
-    let dir = tempfile::tempdir().unwrap();
+    let dir = temp_dir();
     let file = dir.path().join("mistakes.pcap");
     capture.write(&file);
 
@@ -524,7 +524,7 @@ fn no_bytes_are_too_wrong_to_be_shown() {
     // say.
     let hello = [0x16, 3, 1, 0, 5, 1, 0, 0, 1, 0];
     capture.connection(44_400, PORT, &[(Side::Client, hello.to_vec())]);
-    let dir = tempfile::tempdir().unwrap();
+    let dir = temp_dir();
     let file = dir.path().join("mangled.pcap");
     capture.write(&file);
     let names =
@@ -544,7 +544,7 @@ fn a_capture_of_the_loopback_device_shows_a_session() {
     }
     let labshd = Labshd::start();
     let file = labshd.path().join("live.pcap");
-    let mut dumpcap = Command::new("dumpcap");
+    let mut dumpcap = program("dumpcap");
     dumpcap
         .args([
             "-i",

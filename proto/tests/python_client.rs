@@ -216,8 +216,7 @@ struct Listening(PathBuf);
 
 impl Listening {
     fn new(name: &str) -> Self {
-        let directory =
-            tools::temporary_directory().join(format!("labsh-{name}-{}", process::id()));
+        let directory = tools::temp_root().join(format!("labsh-{name}-{}", process::id()));
         fs::create_dir_all(&directory).expect("a directory");
         let listener = UnixListener::bind(directory.join("socket")).expect("a socket");
         thread::spawn(move || listener.incoming().flatten().for_each(serve));

@@ -13,7 +13,7 @@ use labsh_transport::random;
 use tempfile::TempDir;
 
 use super::{Peer, message};
-use crate::support::{HOST, PATIENCE, labsh_in, run};
+use crate::support::{HOST, PATIENCE, labsh_in, run, temp_dir};
 
 /// A `labsh` with a key, and no labshd anywhere.
 pub struct Victim {
@@ -23,7 +23,7 @@ pub struct Victim {
 
 impl Victim {
     pub fn new() -> Self {
-        let dir = tempfile::Builder::new().prefix("labsh-test-").tempdir().unwrap();
+        let dir = temp_dir();
         run(labsh_in(dir.path()).args(["key", "new", "test"]));
         let line = std::fs::read_to_string(dir.path().join("config/labsh/keys/test.key")).unwrap();
         let key = Key::from_line(&line).unwrap().for_host(&HostId::new(HOST).unwrap());

@@ -9,7 +9,7 @@ use std::time::Instant;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{LABSH_RSH, Labshd, PATIENCE, eventually, text};
+use super::{LABSH_RSH, Labshd, PATIENCE, eventually, own_files, program, text};
 
 /// A labshd, and a user whose runtime directory is the test's own.
 pub struct Kept(pub Labshd);
@@ -56,8 +56,9 @@ impl Kept {
 
     /// `labsh-rsh -p PORT …`, with these words behind it.
     pub fn rsh(&self, words: &[&str]) -> Command {
-        let mut command = self.in_session(Command::new(LABSH_RSH));
-        command.env_remove("LABSH_KEY").env("XDG_CONFIG_HOME", self.0.path().join("config"));
+        let mut command = program(LABSH_RSH);
+        own_files(&mut command, self.0.path());
+        let mut command = self.in_session(command);
         command.arg("-p").arg(self.0.tls.port().to_string()).args(words);
         command
     }

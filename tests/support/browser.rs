@@ -5,13 +5,13 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{eventually, tools};
+use super::{eventually, program, temp_dir, tools};
 
 /// How long one answer of chromedriver may take; it has limits of its own, of a minute, that come
 /// before this one.
@@ -42,15 +42,11 @@ impl Browser {
         const REMEDY: &str = "apt-get install chromium chromium-driver";
         let chromium = tools::need("chromium", REMEDY)?;
         let chromedriver = tools::need("chromedriver", REMEDY)?;
-        let home = tempfile::tempdir().unwrap();
-        let mut driver = Command::new(chromedriver);
+        let home = temp_dir();
+        let mut driver = program(chromedriver);
         driver.arg("--port=0").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         for variable in ["HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "TMPDIR"] {
             driver.env(variable, home.path());
-        }
-        // The window is no window of the desktop on which somebody runs the tests.
-        for variable in ["DISPLAY", "WAYLAND_DISPLAY", "DBUS_SESSION_BUS_ADDRESS"] {
-            driver.env_remove(variable);
         }
         let mut driver = driver.spawn().unwrap();
         let mut said = BufReader::new(driver.stdout.take().unwrap());
@@ -167,11 +163,8 @@ impl Drop for Browser {
         // directory.
         let line = fs::read(format!("/proc/{}/cmdline", self.pid)).unwrap_or_default();
         if String::from_utf8_lossy(&line).contains(&*self.home.path().to_string_lossy()) {
-            let _ = Command::new("kill")
-                .arg("-9")
-                .arg(self.pid.to_string())
-                .stderr(Stdio::null())
-                .status();
+            let _ =
+                program("kill").arg("-9").arg(self.pid.to_string()).stderr(Stdio::null()).status();
         }
     }
 }

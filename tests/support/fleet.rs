@@ -10,7 +10,7 @@ use std::process::{Command, Output, Stdio};
 use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 
-use super::{LABSH, Labshd, enroll, labsh_in, run, text};
+use super::{LABSH, Labshd, enroll, labsh_in, program, run, temp_dir, text, tools};
 
 pub const HOSTS: usize = 8;
 
@@ -25,7 +25,7 @@ pub struct Fleet {
 
 impl Fleet {
     pub fn start() -> Self {
-        let home = tempfile::Builder::new().prefix("labsh-fleet-").tempdir().unwrap();
+        let home = temp_dir();
         let programs = home.path().join("bin");
         // A gateway's labsh-rsh has to find keys as well, and its HOME is that of the user
         // database.
@@ -99,16 +99,10 @@ impl Fleet {
 
     /// A line for bash, in the home directory, with labsh and the outside tool in PATH.
     pub fn shell(&self, tool: &Path, script: &str) -> Command {
-        let mut command = Command::new("bash");
-        let places = [self.path().join("bin"), tool.parent().unwrap().to_owned()];
-        let path = std::env::var_os("PATH").unwrap();
-        let places =
-            std::env::join_paths(places.into_iter().chain(std::env::split_paths(&path))).unwrap();
-        command.args(["-euc", script]).current_dir(self.path()).env("PATH", places);
-        command.env("HOME", self.path()).env("LC_ALL", "C.UTF-8").stdin(Stdio::null());
-        for variable in ["XDG_CONFIG_HOME", "LABSH_KEY", "CLUSTERSHELL_CFGDIR", "PDSH_RCMD_TYPE"] {
-            command.env_remove(variable);
-        }
+        let mut command = program("bash");
+        let path = tools::search_path_after(&[&self.path().join("bin"), tool.parent().unwrap()]);
+        command.args(["-euc", script]).current_dir(self.path()).env("PATH", path);
+        command.env("HOME", self.path()).stdin(Stdio::null());
         command
     }
 

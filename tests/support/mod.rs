@@ -25,6 +25,8 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
+pub use tools::program;
+
 /// How long anything may take before a test gives up on it. No outcome depends on it.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -105,7 +107,7 @@ impl Labshd {
 
     /// With more lines in its configuration and changes to how it is started.
     pub fn launch(more: &str, change: impl FnOnce(&mut Command)) -> Self {
-        let dir = tempfile::Builder::new().prefix("labsh-test-").tempdir().unwrap();
+        let dir = temp_dir();
         let path = dir.path();
         fs::write(path.join("labshd.toml"), configuration(path, more)).unwrap();
         run(labsh_in(path).args(["key", "new", "test"]));
@@ -116,7 +118,7 @@ impl Labshd {
             Key::from_line(&fs::read_to_string(path.join("config/labsh/keys/test.key")).unwrap())
                 .unwrap();
 
-        let mut command = Command::new(LABSHD);
+        let mut command = program(LABSHD);
         command.arg("--config").arg(path.join("labshd.toml"));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         change(&mut command);
@@ -237,26 +239,39 @@ fn configuration(path: &Path, more: &str) -> String {
     )
 }
 
+/// Has a program find labsh's files in this directory, and leave no agent behind.
+pub fn own_files(command: &mut Command, path: &Path) {
+    command.env("XDG_CONFIG_HOME", path.join("config")).env("XDG_STATE_HOME", path.join("state"));
+    command.env("LABSH_KEEP", "off");
+}
+
 /// `labsh` with its files in this directory; no agent stays behind.
 pub fn labsh_in(path: &Path) -> Command {
-    let mut command = Command::new(LABSH);
-    command
-        .env_remove("LABSH_KEY")
-        .env("LABSH_KEEP", "off")
-        .env("XDG_CONFIG_HOME", path.join("config"));
-    command.env("XDG_STATE_HOME", path.join("state"));
+    let mut command = program(LABSH);
+    own_files(&mut command, path);
     command
 }
 
 /// Enrols a key of [`labsh_in`] for a host id on the labshd whose files are in this directory.
 pub fn enroll(path: &Path, key: &str, host: &str) {
     let line = run(labsh_in(path).args(["key", "enroll", key, "--host", host])).stdout;
-    let mut add = Command::new(LABSHD);
+    let mut add = program(LABSHD);
     add.arg("--config").arg(path.join("labshd.toml")).args(["key", "add"]);
     if am_root() {
         add.args(["--user", "root"]);
     }
     feed(&mut add, &line);
+}
+
+/// The words of a command that has sh(1) run this script; a single word would be run by the user's
+/// login shell, which may be any.
+pub fn sh(script: &str) -> [&str; 3] {
+    ["sh", "-c", script]
+}
+
+/// A directory of the test's own, gone with it.
+pub fn temp_dir() -> TempDir {
+    tempfile::Builder::new().prefix("labsh-test-").tempdir_in(tools::temp_root()).unwrap()
 }
 
 pub fn am_root() -> bool {
@@ -432,15 +447,18 @@ fn line(from: &mut impl BufRead) -> String {
 
 /// A shell's command line in which `"$@"` stands for this command.
 pub fn in_shell(script: &str, command: &Command) -> Command {
-    let mut shell = Command::new("bash");
-    shell.arg("-c").arg(script).arg("bash").arg(command.get_program()).args(command.get_args());
-    for (name, value) in command.get_envs() {
-        match value {
-            Some(value) => shell.env(name, value),
-            None => shell.env_remove(name),
-        };
-    }
-    shell
+    let mut shell = program("bash");
+    shell.arg("-c").arg(script).arg("bash");
+    under(shell, command)
+}
+
+/// A program that starts this command: the command's words follow its own, and it has the command's
+/// environment.
+pub fn under(mut starter: Command, command: &Command) -> Command {
+    starter.arg(command.get_program()).args(command.get_args());
+    starter.env_clear();
+    starter.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    starter
 }
 
 /// A process that a command left behind on purpose; ended when the test is over.
@@ -453,8 +471,8 @@ impl Drop for Background {
 }
 
 /// A command's stdout as text, without its last line end; it must succeed.
-pub fn said(program: &str, words: &[&str]) -> String {
-    text(&run(Command::new(program).args(words)).stdout).trim_end().to_owned()
+pub fn said(name: &str, words: &[&str]) -> String {
+    text(&run(program(name).args(words)).stdout).trim_end().to_owned()
 }
 
 /// A field of the own user's line in passwd(5), counted from 0.

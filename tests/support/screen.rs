@@ -3,12 +3,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use super::{LABSH, Labshd, PATIENCE, text, tools};
+use super::{LABSH, Labshd, PATIENCE, program, temp_dir, text, tools};
 
 /// What the shell here asks with.
 const HERE: &str = "here>";
@@ -34,7 +34,7 @@ impl Screen {
     /// A shell in a window of 80 by 24 that knows labsh, `$T` for this labshd, `checked` and what
     /// else is said here. None where there is no tmux.
     pub fn start(labshd: &Labshd, more: &str) -> Option<Self> {
-        let program = tools::need("tmux", "apt-get install tmux")?;
+        let tmux = tools::need("tmux", "apt-get install tmux")?;
         let path = labshd.path();
         let bin = Path::new(LABSH).parent().unwrap().display();
         let rc = format!(
@@ -51,15 +51,15 @@ impl Screen {
         fs::write(path.join("tmux.conf"), conf).unwrap();
         let checked = path.join("checked");
         fs::write(&checked, CHECKED).unwrap();
-        super::run(Command::new("chmod").arg("+x").arg(&checked));
+        super::run(program("chmod").arg("+x").arg(&checked));
 
-        let dir = tempfile::Builder::new().prefix("labsh-tmux-").tempdir().unwrap();
+        let dir = temp_dir();
         let socket = dir.path().join("socket");
-        let mut tmux = Command::new(program);
+        let mut tmux = program(tmux);
         tmux.arg("-u").arg("-S").arg(&socket).arg("-f").arg(path.join("tmux.conf"));
         tmux.args(["new-session", "-d", "-x", "80", "-y", "24", "bash", "--rcfile"])
             .arg(path.join("bashrc"));
-        tmux.env_remove("TMUX").env("LC_ALL", "C.UTF-8").stdin(Stdio::null());
+        tmux.stdin(Stdio::null());
         let started = tmux.output().unwrap();
         assert!(started.status.success(), "{}", text(&started.stderr));
         let screen = Self { socket, _dir: dir };
@@ -68,7 +68,7 @@ impl Screen {
     }
 
     fn tmux(&self, words: &[&str]) -> String {
-        let output = Command::new("tmux").arg("-S").arg(&self.socket).args(words).output().unwrap();
+        let output = program("tmux").arg("-S").arg(&self.socket).args(words).output().unwrap();
         assert!(output.status.success(), "tmux {words:?}: {}", text(&output.stderr));
         text(&output.stdout)
     }
@@ -141,6 +141,6 @@ impl Screen {
 impl Drop for Screen {
     fn drop(&mut self) {
         // It may have ended already.
-        let _ = Command::new("tmux").arg("-S").arg(&self.socket).arg("kill-server").output();
+        let _ = program("tmux").arg("-S").arg(&self.socket).arg("kill-server").output();
     }
 }

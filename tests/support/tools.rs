@@ -20,9 +20,9 @@ const VENV: [&str; 2] = [
 const PASSED_ON: [&str; 5] =
     ["LD_LIBRARY_PATH", "LLVM_PROFILE_FILE", "NIX_LD", "NIX_LD_LIBRARY_PATH", "PYENV_ROOT"];
 
-/// Where no program finds a configuration, and none leaves a file. Tests of what a user has in a
-/// home directory name one.
-const NO_HOME: &str = "/nonexistent";
+/// A home directory in which no program finds a configuration or leaves a file, not even root's.
+/// Tests of what a user has in a home directory set another.
+const NO_HOME: &str = "/dev/null/home";
 
 /// A command that runs this program in the environment of all tests, which is the same for every
 /// user on every machine. A test adds what it is about.
@@ -30,8 +30,9 @@ pub fn program(path: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(path);
     command.env_clear();
     command.envs(PASSED_ON.into_iter().filter_map(|name| Some((name, env::var_os(name)?))));
-    command.env("PATH", search_path()).env("TMPDIR", temporary_directory());
-    command.env("HOME", NO_HOME).env("LANG", "C.UTF-8").env("TERM", "xterm-256color");
+    command.env("PATH", search_path()).env("TMPDIR", temp_root());
+    command.env("HOME", NO_HOME).env("SHELL", "/bin/sh");
+    command.env("LANG", "C.UTF-8").env("TERM", "xterm-256color");
     command
 }
 
@@ -49,14 +50,21 @@ pub fn search_path() -> OsString {
     env::join_paths(env::split_paths(&path).filter(can_be_searched)).unwrap()
 }
 
-/// The longest path of a directory in which the sockets of a test have room: a unix socket's path
-/// has at most 107 bytes (unix(7)).
-const MAX_TEMPORARY_DIRECTORY: usize = 50;
+/// The same with these folders in front.
+pub fn search_path_after(folders: &[&Path]) -> OsString {
+    let path = search_path();
+    let folders = folders.iter().map(|folder| folder.to_path_buf());
+    env::join_paths(folders.chain(env::split_paths(&path))).unwrap()
+}
 
-/// Where tests make their files: TMPDIR, unless sockets there would have too long a path.
-pub fn temporary_directory() -> PathBuf {
+/// How many bytes the path of a directory may have in which tests make their sockets, whose paths
+/// have at most 107 (unix(7)).
+const MAX_TEMP_ROOT_LENGTH: usize = 50;
+
+/// Where tests make their directories: in TMPDIR, unless sockets there would have too long a path.
+pub fn temp_root() -> PathBuf {
     let directory = env::temp_dir();
-    if directory.is_absolute() && directory.as_os_str().len() <= MAX_TEMPORARY_DIRECTORY {
+    if directory.is_absolute() && directory.as_os_str().len() <= MAX_TEMP_ROOT_LENGTH {
         directory
     } else {
         "/tmp".into()
