@@ -7,7 +7,7 @@ use std::process::Output;
 
 use crate::support::help::{Help, HelpOption, help, name_and_value};
 use crate::support::markdown::{self, Block};
-use crate::support::{LABSH, LABSH_RSH, LABSHD, text, tools};
+use crate::support::{LABSH, LABSH_RSH, LABSHD, program, temp_dir, text, tools};
 
 /// The README and the folder of the guide, in both languages.
 const LANGUAGES: [(&str, &str); 2] =
@@ -65,7 +65,7 @@ pub fn documents(readme: &str, folder: &str) -> Vec<(String, String)> {
 }
 
 fn check(file: &Path) -> Output {
-    tools::program(LABSHD).arg("check").arg("--config").arg(file).output().unwrap()
+    program(LABSHD).arg("check").arg("--config").arg(file).output().unwrap()
 }
 
 /// What `labshd check` prints about settings, without the lines that name files.
@@ -80,7 +80,7 @@ fn settings(output: &Output) -> Vec<String> {
 #[test]
 fn the_packaged_configuration_says_every_default() {
     // Copied, so that its mode is what an installation gives it, whatever the checkout has.
-    let dir = tempfile::tempdir().unwrap();
+    let dir = temp_dir();
     let (packaged, empty) = (dir.path().join("packaged.toml"), dir.path().join("empty.toml"));
     fs::write(&packaged, read("packaging/labshd.toml")).unwrap();
     fs::write(&empty, "").unwrap();
@@ -104,7 +104,7 @@ fn the_packaged_configuration_says_every_default() {
 
 #[test]
 fn the_packaged_client_configuration_is_understood() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = temp_dir();
     fs::create_dir(dir.path().join("labsh")).unwrap();
     let packaged = read("packaging/config.toml");
     // The example as it is, and with everything in it switched on.
@@ -117,7 +117,7 @@ fn the_packaged_client_configuration_is_understood() {
         .collect();
     for config in [&packaged, &on] {
         fs::write(dir.path().join("labsh/config.toml"), config).unwrap();
-        let mut labsh = tools::program(LABSH);
+        let mut labsh = program(LABSH);
         labsh.env("XDG_CONFIG_HOME", dir.path()).args(["run", "lab07", "true"]);
         let stderr = text(&labsh.output().unwrap().stderr);
         assert!(stderr.contains("there is no key"), "{stderr}\n{config}");
@@ -455,14 +455,13 @@ fn the_library_chapter_has_the_example() {
 #[test]
 fn the_lesson_plans_commands_succeed() {
     let count = |document: &str| {
-        let dir = tempfile::tempdir().unwrap();
-        let programs = Path::new(LABSH).parent().unwrap().display();
-        let path = format!("{programs}:{}", tools::search_path().display());
+        let dir = temp_dir();
+        let path = tools::search_path_after(&[Path::new(LABSH).parent().unwrap()]);
         let document = read(document);
         let commands: Vec<&str> =
             document.lines().filter(|line| line.starts_with("labsh lesson")).collect();
         for command in &commands {
-            let mut shell = tools::program("sh");
+            let mut shell = program("sh");
             shell.args(["-c", command]).current_dir(dir.path()).env("PATH", &path);
             let output = shell.output().unwrap();
             assert!(

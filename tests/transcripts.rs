@@ -10,7 +10,9 @@ use tempfile::TempDir;
 
 use crate::documents::documents;
 use crate::support::markdown::{self, Block};
-use crate::support::{LABSH, LABSHD, Labshd, am_root, feed, labsh_in, run, text, tools};
+use crate::support::{
+    LABSH, LABSHD, Labshd, am_root, feed, labsh_in, own_files, program, run, temp_dir, text, tools,
+};
 
 /// The kernel of the machine on which the transcripts were recorded.
 const RECORDED_KERNEL: &str = "6.18.44-fc-v509";
@@ -47,7 +49,7 @@ impl Lab {
         let mut enroll = labsh_in(labshd.path());
         run(enroll.args(["key", "enroll", "alice@desk", "--host", "@lab-a", "--out", &enrolment]));
         for file in fs::read_dir(&enrolment).unwrap() {
-            let mut add = tools::program(LABSHD);
+            let mut add = program(LABSHD);
             add.args(["--config", &labshd.file("labshd.toml"), "key", "add"]);
             if am_root() {
                 add.args(["--user", "root"]);
@@ -56,7 +58,7 @@ impl Lab {
         }
         labshd.reload();
 
-        let dir = tempfile::Builder::new().prefix("labsh-transcript-").tempdir().unwrap();
+        let dir = temp_dir();
         fs::create_dir(dir.path().join("data")).unwrap();
         fs::write(dir.path().join("notes.txt"), "notes\n").unwrap();
         for number in 0..11 {
@@ -73,16 +75,15 @@ impl Lab {
             .enumerate()
             .map(|(index, command)| format!("(s=$?; echo COMMAND {index}; exit $s)\n{command}\n"))
             .collect();
-        let programs = Path::new(LABSH).parent().unwrap().display();
-        let mut shell = tools::program("sh");
+        let mut shell = program("sh");
         shell.args(["-c", &format!("exec 2>&1\n{script}")]).current_dir(self.dir.path());
-        shell.env("PATH", format!("{programs}:{}", tools::search_path().display()));
-        shell.env("XDG_CONFIG_HOME", self.labshd.file("config"));
-        shell.env("XDG_STATE_HOME", self.labshd.file("state"));
-        shell.env("LABSH_KEEP", "off").env("COLUMNS", "80").stdin(Stdio::null());
+        own_files(&mut shell, self.labshd.path());
+        let programs = Path::new(LABSH).parent().unwrap();
+        shell.env("PATH", tools::search_path_after(&[programs])).env("COLUMNS", "80");
+        shell.stdin(Stdio::null());
         let output = text(&shell.output().unwrap().stdout);
         let mut commands = block.lines.iter().filter(|line| line.starts_with("$ "));
-        let kernel = text(&run(tools::program("uname").arg("-r")).stdout);
+        let kernel = text(&run(program("uname").arg("-r")).stdout);
         output
             .lines()
             .map(|line| match line.starts_with("COMMAND ") {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{text, tools};
+use super::{program, text};
 
 /// What `--help` prints about a subcommand.
 pub struct Help {
@@ -22,8 +22,8 @@ pub struct HelpOption {
 }
 
 /// Asks a program for the help of a subcommand.
-pub fn help(program: &str, subcommand: &[&str]) -> Help {
-    let output = tools::program(program).args(subcommand).arg("--help").output().unwrap();
+pub fn help(path: &str, subcommand: &[&str]) -> Help {
+    let output = program(path).args(subcommand).arg("--help").output().unwrap();
     let text = text(&output.stdout);
     let mut options: BTreeMap<String, HelpOption> = BTreeMap::new();
     let mut current: Vec<String> = Vec::new();
