@@ -11,7 +11,7 @@ use labsh_proto::channel::{Channels, Completeness};
 use labsh_proto::explanation::Explained;
 use labsh_proto::frame::ChannelId;
 use labsh_proto::message::{Exit, Resize, Signal, Status, Stream, Usage};
-use labsh_transport::multiplexer::{Lost, Room};
+use labsh_transport::multiplexer::{ConnectionLost, WriteCapacity};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 
@@ -314,7 +314,10 @@ struct ReadEnd {
 }
 
 impl ReadEnd {
-    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Lost>> {
+    fn poll_next(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Option<Bytes>, ConnectionLost>> {
         if self.ended {
             return Poll::Ready(Ok(None));
         }
@@ -324,7 +327,7 @@ impl ReadEnd {
         Poll::Ready(next)
     }
 
-    async fn next(&mut self) -> Result<Option<Bytes>, Lost> {
+    async fn next(&mut self) -> Result<Option<Bytes>, ConnectionLost> {
         poll_fn(|context| self.poll_next(context)).await
     }
 
@@ -341,7 +344,7 @@ impl ReadEnd {
             match ready!(self.poll_next(context)) {
                 Ok(Some(bytes)) => self.rest = bytes,
                 Ok(None) => return Poll::Ready(Ok(())),
-                Err(Lost) => return Poll::Ready(Err(self.channel.lost())),
+                Err(ConnectionLost) => return Poll::Ready(Err(self.channel.lost())),
             }
         }
         let count = self.rest.len().min(buffer.remaining());
@@ -372,7 +375,7 @@ macro_rules! read_end {
             /// Call [`Self::consumed`] once the piece is processed: only then may the server send
             /// more. Do not call this while `AsyncRead` has returned only a part of a piece.
             pub async fn next(&mut self) -> io::Result<Option<Bytes>> {
-                self.0.next().await.map_err(|Lost| self.0.channel.lost())
+                self.0.next().await.map_err(|ConnectionLost| self.0.channel.lost())
             }
 
             /// Reports that bytes from [`Self::next`] are processed.
@@ -437,11 +440,11 @@ impl ChildStdin {
     /// Waits until the command can be sent at least one byte; returns how many.
     fn poll_capacity(&self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let Channel { connection, id } = &*self.channel;
-        let room = ready!(connection.multiplexer.poll_room(context, *id, Stream::Stdin));
+        let room = ready!(connection.multiplexer.poll_write_capacity(context, *id, Stream::Stdin));
         Poll::Ready(match room {
-            Ok(Room::Bytes(bytes)) => Ok(bytes),
-            Ok(Room::NoReader) => Err(io::ErrorKind::BrokenPipe.into()),
-            Err(Lost) => Err(self.channel.lost()),
+            Ok(WriteCapacity::Bytes(bytes)) => Ok(bytes),
+            Ok(WriteCapacity::NoReader) => Err(io::ErrorKind::BrokenPipe.into()),
+            Err(ConnectionLost) => Err(self.channel.lost()),
         })
     }
 

@@ -154,7 +154,7 @@ impl Connection {
         mut opened: impl FnMut(&mut Channels) -> Result<ChannelId, OpenError>,
     ) -> Result<(ChannelId, watch::Receiver<Progress>), CommandError> {
         loop {
-            let slot = self.multiplexer.slot();
+            let slot = self.multiplexer.slot_freed();
             // The lock is held until the command is in the map. An answer cannot arrive before
             // there is a receiver for it, and a loss that is not seen here clears the map later.
             let mut commands = self.commands.lock();
@@ -227,6 +227,6 @@ async fn write_frames(
     mut writer: WriteHalf<Carrier>,
 ) {
     if multiplexer.write_frames(first, &mut writer).await.is_err() {
-        multiplexer.lose();
+        multiplexer.mark_lost();
     }
 }

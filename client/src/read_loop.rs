@@ -59,7 +59,7 @@ impl ReadLoop {
             Err(error) => CommandError::Connect(error),
         };
         self.commands.set_loss(reason);
-        self.multiplexer.lose();
+        self.multiplexer.mark_lost();
         self.commands.lock().clear();
     }
 
@@ -89,7 +89,7 @@ impl ReadLoop {
     async fn read_frames(&mut self) -> CommandError {
         let limiter = self.limiter.take();
         if limiter.is_some() {
-            self.reader.take_little();
+            self.reader.use_small_reads();
         }
         let mut detector = DeadPeerDetector::default();
         let mut permit = None;
@@ -109,19 +109,19 @@ impl ReadLoop {
             self.multiplexer.wake();
             if permit.is_some() {
                 self.multiplexer.all_consumed().await;
-                self.reader.hold_little();
+                self.reader.shrink_buffer();
                 permit = None;
             }
             // Waits for a permit only while there is more to read: a connection that waits for its
             // server holds none, and its silence is the server's own.
             while let Some(limiter) =
-                limiter.as_ref().filter(|_| self.reader.has_more() && !self.reader.has_next())
+                limiter.as_ref().filter(|_| self.reader.expects_more() && !self.reader.has_next())
             {
                 let acquired = limiter.acquire().await;
-                self.reader.take_much().await;
+                self.reader.read_burst().await;
                 permit = Some(acquired).filter(|_| self.reader.has_next());
                 if permit.is_none() {
-                    self.reader.hold_little();
+                    self.reader.shrink_buffer();
                 }
             }
         }

@@ -215,7 +215,7 @@ impl RunningJob {
             };
             match event {
                 Event::Exited(ended) => self.on_exit(ended),
-                Event::SpawnerLost => return multiplexer.lose(),
+                Event::SpawnerLost => return multiplexer.mark_lost(),
                 Event::InputClosed => self.input_open = false,
                 Event::OutputClosed => self.output_open = false,
                 Event::Signal(signal) => self.process.signal(signal.into()),

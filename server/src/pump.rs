@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use bytes::{BufMut, Bytes, BytesMut};
 use labsh_proto::frame::ChannelId;
 use labsh_proto::message::Stream;
-use labsh_transport::multiplexer::{Lost, Multiplexer, Room};
+use labsh_transport::multiplexer::{ConnectionLost, Multiplexer, WriteCapacity};
 use labsh_transport::recycle::Recycler;
 use nix::fcntl::{FcntlArg, fcntl};
 use tokio::io::{AsyncWriteExt, Interest};
@@ -63,10 +63,10 @@ pub(crate) async fn copy_output(
     loop {
         // If both the command and the client are fast, nothing below ever waits.
         consume_budget().await;
-        let room = match multiplexer.room(id, stream).await {
-            Ok(Room::Bytes(room)) => room.min(MAX_READ),
-            Ok(Room::NoReader) => return OutputEnd::ReaderStopped,
-            Err(Lost) => {
+        let room = match multiplexer.write_capacity(id, stream).await {
+            Ok(WriteCapacity::Bytes(room)) => room.min(MAX_READ),
+            Ok(WriteCapacity::NoReader) => return OutputEnd::ReaderStopped,
+            Err(ConnectionLost) => {
                 discard_output(&source, ending).await;
                 return OutputEnd::Finished;
             }
@@ -83,7 +83,7 @@ pub(crate) async fn copy_output(
                 () = ending.cancelled() => {}
             }
         }
-        spare.make_room(&mut buffer, room);
+        spare.reserve(&mut buffer, room);
         let read = if last {
             source.read_now(&mut buffer, room)
         } else {
@@ -173,7 +173,7 @@ pub(crate) async fn type_input(multiplexer: &Multiplexer, id: ChannelId, termina
                 typed
             }
             Ok(None) => return drop(terminal.type_all(&terminal.end_of_input(last_typed)).await),
-            Err(Lost) => std::future::pending().await,
+            Err(ConnectionLost) => std::future::pending().await,
         };
         if typed.is_err() {
             return multiplexer.with(|channels| channels.stop(id, Stream::Stdin));
@@ -203,7 +203,7 @@ pub(crate) async fn copy_input(multiplexer: &Multiplexer, id: ChannelId, mut pip
                 multiplexer.with(|channels| channels.consume(id, Stream::Stdin, bytes.len()));
             }
             Ok(None) => return,
-            Err(Lost) => std::future::pending().await,
+            Err(ConnectionLost) => std::future::pending().await,
         }
     }
 }

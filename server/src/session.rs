@@ -114,7 +114,7 @@ pub(crate) async fn run(shared: Arc<Shared>, client: Client) -> SessionEnd {
         async move {
             let outcome = multiplexer.write_frames(Some(welcome), &mut writer).await;
             if outcome.is_err() {
-                multiplexer.lose();
+                multiplexer.mark_lost();
             }
             outcome
         }
@@ -269,7 +269,7 @@ impl Session {
         let drained = framing::drain(self.reader.get_mut());
         let _ = timeout(CLOSE_TIMEOUT, async { tokio::join!(written, drained) }).await;
         self.writer.abort();
-        self.multiplexer.lose();
+        self.multiplexer.mark_lost();
     }
 }
 

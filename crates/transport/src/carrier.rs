@@ -1,4 +1,4 @@
-//! A connection that frames travel on: a socket as it is, or TLS over one.
+//! The connection that carries frames: a plain socket, or TLS over one.
 
 use std::io;
 use std::pin::Pin;
@@ -9,17 +9,17 @@ use tokio_rustls::TlsStream;
 
 use crate::socket::Socket;
 
-/// Plain or TLS, behind one type.
+/// A connection in plain mode or TLS mode.
 #[derive(Debug)]
 pub enum Carrier {
     /// Plain mode.
     Plain(Socket),
-    /// TLS mode, either role.
+    /// TLS mode, in either role.
     Tls(Box<TlsStream<Socket>>),
 }
 
 impl Carrier {
-    /// The socket below.
+    /// Returns the underlying socket.
     pub fn socket(&self) -> &Socket {
         match self {
             Carrier::Plain(socket) => socket,

@@ -13,16 +13,16 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, Wr
 
 use crate::recycle::Recycler;
 
-/// Room for the next read while little comes: what an idle connection costs.
-const IDLE_READ: usize = 4 << 10;
+/// The free space for the next read on an idle connection, in bytes, and so its cost in memory.
+const IDLE_READ_SIZE: usize = 4 << 10;
 
-/// Room for the next read while much comes.
-const BUSY_READ: usize = 256 << 10;
+/// The free space for the next read on a busy connection, in bytes.
+const BUSY_READ_SIZE: usize = 256 << 10;
 
-/// What is read and discarded at the end of a connection at most, in bytes.
-const DRAIN: usize = 16 << 20;
+/// The most that is read and discarded at the end of a connection, in bytes.
+const MAX_DRAINED: usize = 16 << 20;
 
-/// Why no further frame can be read.
+/// Why no more frames can be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// The connection failed.
@@ -33,26 +33,36 @@ pub enum ReadError {
     Protocol(#[from] ProtocolError),
 }
 
-/// Reads frames.
+/// The reading half of a connection, which finds the frames in its bytes.
 #[derive(Debug)]
 pub struct FrameReader<R> {
     reader: R,
     decoder: Decoder,
-    room: usize,
+    /// The free space for the next read, in bytes.
+    read_size: usize,
     received: u64,
-    spare: Recycler,
-    failed: Option<io::Error>,
-    little: bool,
+    recycler: Recycler,
+    /// An error that is reported once the data received before it has been returned.
+    pending_error: Option<io::Error>,
+    /// Whether only [`Self::read_burst`] reads more than [`IDLE_READ_SIZE`].
+    small_reads: bool,
 }
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
-    /// Reads from the start of a connection, or from where another left off with nothing buffered.
+    /// Reads from the start of a connection, or from another frame boundary.
     pub fn new(reader: R) -> Self {
-        let (decoder, spare) = (Decoder::default(), Recycler::default());
-        Self { reader, decoder, room: IDLE_READ, received: 0, spare, failed: None, little: false }
+        Self {
+            reader,
+            decoder: Decoder::default(),
+            read_size: IDLE_READ_SIZE,
+            received: 0,
+            recycler: Recycler::default(),
+            pending_error: None,
+            small_reads: false,
+        }
     }
 
-    /// The next frame; `None` where the stream ended between two frames. Cancel safe.
+    /// Waits for the next frame; `None` if the stream ended between two frames. Cancel safe.
     pub async fn next(&mut self, body_limit: u32) -> Result<Option<Frame>, ReadError> {
         loop {
             if let Some(frame) = self.decoder.next_frame(body_limit)? {
@@ -65,76 +75,82 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         }
     }
 
-    /// Whether [`Self::next`] has its answer by now, and does not wait.
+    /// Returns whether a whole frame is buffered, so that [`Self::next`] does not wait.
     pub fn has_next(&self) -> bool {
         self.decoder.has_next()
     }
 
-    /// From now on takes little by itself: much comes by [`Self::take_much`] only.
-    pub fn take_little(&mut self) {
-        self.little = true;
+    /// Makes [`Self::next`] read at most 4 KiB at a time; [`Self::read_burst`] reads more. For many
+    /// connections at once, whose buffers would fill the memory.
+    pub fn use_small_reads(&mut self) {
+        self.small_reads = true;
     }
 
-    /// Gives back what room there is beside what waits here: a part of a frame, if that.
-    pub fn hold_little(&mut self) {
+    /// Releases all memory except for the incomplete frame that is buffered.
+    pub fn shrink_buffer(&mut self) {
         let buffer = self.decoder.buffer();
-        if buffer.capacity() - buffer.len() > IDLE_READ {
+        if buffer.capacity() - buffer.len() > IDLE_READ_SIZE {
             *buffer = BytesMut::from(&buffer[..]);
         }
-        self.spare.forget();
+        self.recycler.clear();
     }
 
-    /// Whether more has probably come than was taken.
-    pub fn has_more(&self) -> bool {
-        self.room == BUSY_READ
+    /// Returns whether the socket probably has more data than the last read took.
+    pub fn expects_more(&self) -> bool {
+        self.read_size == BUSY_READ_SIZE
     }
 
-    /// Takes what has come by now, up to 256 KiB, and does not wait for more.
-    pub async fn take_much(&mut self) {
-        self.spare.make_room(self.decoder.buffer(), BUSY_READ);
-        let filled = self.fill_up().await >= BUSY_READ - IDLE_READ;
-        self.room = if filled { BUSY_READ } else { IDLE_READ };
+    /// Reads what has arrived, up to 256 KiB, without waiting.
+    pub async fn read_burst(&mut self) {
+        self.recycler.reserve(self.decoder.buffer(), BUSY_READ_SIZE);
+        let filled = self.fill_up().await >= BUSY_READ_SIZE - IDLE_READ_SIZE;
+        self.read_size = if filled { BUSY_READ_SIZE } else { IDLE_READ_SIZE };
     }
 
-    /// Reads all that is there, as far as there is room: frames that came together are handed on
-    /// together.
+    /// Waits for data and reads all that has arrived, as far as it fits, so that frames that
+    /// arrived together are handled together. Returns the number of bytes, 0 at the end of the
+    /// stream.
     async fn fill(&mut self) -> io::Result<usize> {
-        if let Some(error) = self.failed.take() {
+        if let Some(error) = self.pending_error.take() {
             return Err(error);
         }
-        let room = if self.little { IDLE_READ } else { self.room };
+        let read_size = if self.small_reads { IDLE_READ_SIZE } else { self.read_size };
         let buffer = self.decoder.buffer();
-        if buffer.is_empty() && buffer.capacity() > room {
+        if buffer.is_empty() && buffer.capacity() > read_size {
             // A burst is over: an idle connection keeps no large buffer.
             *buffer = BytesMut::new();
-            self.spare.forget();
+            self.recycler.clear();
         }
-        if buffer.capacity() - buffer.len() < IDLE_READ {
-            if self.little { buffer.reserve(room) } else { self.spare.make_room(buffer, room) }
+        if buffer.capacity() - buffer.len() < IDLE_READ_SIZE {
+            if self.small_reads {
+                buffer.reserve(read_size);
+            } else {
+                self.recycler.reserve(buffer, read_size);
+            }
         }
-        let mut sum = self.reader.read_buf(buffer).await?;
-        if sum > 0 {
-            sum += self.fill_up().await;
+        let mut count = self.reader.read_buf(buffer).await?;
+        if count > 0 {
+            count += self.fill_up().await;
         }
-        self.received += sum as u64;
-        self.room = if sum >= IDLE_READ { BUSY_READ } else { IDLE_READ };
-        Ok(sum)
+        self.received += count as u64;
+        self.read_size = if count >= IDLE_READ_SIZE { BUSY_READ_SIZE } else { IDLE_READ_SIZE };
+        Ok(count)
     }
 
-    /// Reads without waiting, as far as there is room; an end shows at the next read.
+    /// Reads without waiting, as far as it fits. The next read reports the end of the stream.
     async fn fill_up(&mut self) -> usize {
         let buffer = self.decoder.buffer();
         let before = buffer.len();
-        while buffer.capacity() - buffer.len() >= IDLE_READ {
+        while buffer.capacity() - buffer.len() >= IDLE_READ_SIZE {
             let read =
                 poll_fn(|context| Poll::Ready(pin!(self.reader.read_buf(buffer)).poll(context)))
                     .await;
             match read {
                 Poll::Ready(Ok(0)) | Poll::Pending => break,
                 Poll::Ready(Ok(_)) => {}
-                // What came before the failure comes first.
+                // The data received before the error is returned first.
                 Poll::Ready(Err(error)) => {
-                    self.failed = Some(error);
+                    self.pending_error = Some(error);
                     break;
                 }
             }
@@ -142,34 +158,47 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         buffer.len() - before
     }
 
-    /// All bytes that have come so far: any of them is a sign of life, also within a long frame.
+    /// Returns the number of bytes received so far. Each is a sign of life, even within a long
+    /// frame.
     pub fn received(&self) -> u64 {
         self.received
     }
 
-    /// The connection below.
+    /// Returns the underlying connection.
     pub fn get_ref(&self) -> &R {
         &self.reader
     }
 
-    /// The connection below, for writing to it.
+    /// Returns the underlying connection, for writing to it.
     pub fn get_mut(&mut self) -> &mut R {
         &mut self.reader
     }
 }
 
 impl<C: AsyncRead + AsyncWrite> FrameReader<C> {
-    /// Parts a connection into its halves; what was buffered stays with the reading one.
+    /// Splits a connection into its halves. Buffered data stays with the reading half.
     pub fn split(self) -> (FrameReader<ReadHalf<C>>, WriteHalf<C>) {
         let (reader, writer) = tokio::io::split(self.reader);
-        let FrameReader { decoder, room, received, spare, failed, little, .. } = self;
-        (FrameReader { reader, decoder, room, received, spare, failed, little }, writer)
+        let FrameReader {
+            decoder, read_size, received, recycler, pending_error, small_reads, ..
+        } = self;
+        let reader = FrameReader {
+            reader,
+            decoder,
+            read_size,
+            received,
+            recycler,
+            pending_error,
+            small_reads,
+        };
+        (reader, writer)
     }
 }
 
-/// Sends a last frame so that it arrives: shuts the writing half down, then reads and discards what
-/// the peer still sends, to a bound, for the caller closes next, and closing with unread input
-/// would reset the connection and destroy the frame.
+/// Sends the last frame of a connection, so that the caller can close it next: shuts down the
+/// writing half, then reads and discards what the peer still sends, at most 16 MiB. Closing a TCP
+/// socket with unread input sends a reset (RFC 1122, section 4.2.2.13), which would discard the
+/// frame.
 pub async fn send_last(
     carrier: &mut (impl AsyncRead + AsyncWrite + Unpin),
     frame: &Frame,
@@ -179,12 +208,12 @@ pub async fn send_last(
     drain(carrier).await
 }
 
-/// Reads and discards until the peer closes, at most 16 MiB.
+/// Reads and discards data until the peer closes, at most 16 MiB.
 pub async fn drain(reader: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
-    let mut scrap = vec![0; 16 << 10];
-    let mut left = DRAIN;
+    let mut buffer = vec![0; 16 << 10];
+    let mut left = MAX_DRAINED;
     while left > 0 {
-        match reader.read(&mut scrap).await? {
+        match reader.read(&mut buffer).await? {
             0 => return Ok(()),
             count => left = left.saturating_sub(count),
         }
@@ -192,12 +221,13 @@ pub async fn drain(reader: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
     Ok(())
 }
 
-/// The bytes of one frame.
+/// Returns the bytes of one frame.
 pub fn to_bytes(frame: &Frame) -> Vec<u8> {
     [&frame.header().encode()[..], &frame.body].concat()
 }
 
-/// Writes frames as few system calls as possible, without copying their bodies, and flushes.
+/// Writes frames with as few system calls as possible and without copying their bodies, and
+/// flushes.
 pub async fn write(writer: &mut (impl AsyncWrite + Unpin), frames: &[Frame]) -> io::Result<()> {
     let headers: Vec<[u8; HEADER_LENGTH]> =
         frames.iter().map(|frame| frame.header().encode()).collect();

@@ -1,5 +1,5 @@
-//! What carries labsh's frames: sockets, TLS, and the loops between them and the pure protocol.
-//! Shared by both sides.
+//! Sends and receives labsh's frames: sockets, TLS, and the loops between them and the protocol
+//! crate, for client and server.
 //!
 //! A connection is a [`carrier::Carrier`]; [`framing`] reads and writes its frames;
 //! [`multiplexer::Multiplexer`] lets many tasks use its channels.

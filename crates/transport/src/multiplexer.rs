@@ -1,5 +1,5 @@
-//! The channels of a connection, usable by many tasks at once: locking and waking around the pure
-//! protocol.
+//! Lets many tasks use the channels of one connection: locking and waking around the protocol's
+//! state.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
@@ -17,24 +17,25 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::framing;
 
-/// Frames are handed to the writer in batches of about this many bytes.
-const BATCH: usize = 256 << 10;
+/// The amount of data after which a batch of frames is written, in bytes.
+const TARGET_BATCH: usize = 256 << 10;
 
-/// The connection or the channel has gone; what was under way on it is lost.
+/// The connection was lost, or the channel was closed, with data still in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the connection was lost")]
-pub struct Lost;
+pub struct ConnectionLost;
 
-/// What a writer of a stream may do.
+/// How much a stream accepts from its writer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Room {
-    /// Write up to so many bytes, at least one.
+pub enum WriteCapacity {
+    /// Up to this many bytes, at least one.
     Bytes(usize),
-    /// Stop: nobody reads this any more.
+    /// Nothing ever again: the stream has no reader, so the writer should stop.
     NoReader,
 }
 
-/// Shared by the connection's reading loop, its writing loop and the tasks of its commands.
+/// The channels of one connection, shared by its reading loop, its writing loop and the tasks of
+/// its commands.
 #[derive(Debug)]
 pub struct Multiplexer {
     state: Mutex<State>,
@@ -45,13 +46,13 @@ pub struct Multiplexer {
 #[derive(Debug)]
 struct State {
     channels: Channels,
-    /// Tasks that wait on a stream. A stream goes one way only, so it has one waiter at most on
-    /// this side.
+    /// The tasks that wait on a stream. This end either reads or writes a stream, so that at most
+    /// one task waits on it.
     waiting: HashMap<(ChannelId, Stream), Waker>,
-    /// Tasks that have something to do once the frames that came together have all been taken.
-    due: Vec<Waker>,
-    /// The reading loop, where it waits until all that came was consumed.
-    full: Option<Waker>,
+    /// The tasks to wake once all frames that arrived together were received.
+    pending_wakes: Vec<Waker>,
+    /// The reading loop, while it waits until all received data is consumed.
+    reading_loop: Option<Waker>,
     lost: bool,
     finishing: bool,
     pings: VecDeque<oneshot::Sender<()>>,
@@ -64,26 +65,26 @@ impl State {
         }
     }
 
-    /// Remembers who waits on the stream for [`Multiplexer::wake`].
+    /// Marks the task that waits on the stream to be woken by [`Multiplexer::wake`].
     fn wake_later(&mut self, id: ChannelId, stream: Stream) {
-        self.due.extend(self.waiting.remove(&(id, stream)));
+        self.pending_wakes.extend(self.waiting.remove(&(id, stream)));
     }
 
     fn wake_all(&mut self, id: ChannelId) {
-        [Stream::Stdin, Stream::Stdout, Stream::Stderr]
-            .into_iter()
-            .for_each(|stream| self.wake(id, stream));
+        for stream in [Stream::Stdin, Stream::Stdout, Stream::Stderr] {
+            self.wake(id, stream);
+        }
     }
 }
 
 impl Multiplexer {
-    /// Around the channels of a connection that was just authenticated.
+    /// Shares the channels of a newly authenticated connection.
     pub fn new(channels: Channels) -> Self {
         let state = State {
             channels,
             waiting: HashMap::new(),
-            due: Vec::new(),
-            full: None,
+            pending_wakes: Vec::new(),
+            reading_loop: None,
             lost: false,
             finishing: false,
             pings: VecDeque::new(),
@@ -92,16 +93,19 @@ impl Multiplexer {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // A panic elsewhere leaves a state that is at worst incomplete, never unsound.
+        // A panic of another task leaves a state that is incomplete at worst, never unsound.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Does something with the channels and wakes the writer where that left frames to send.
+    /// Calls `action` with the channels, and wakes the writing loop if there are frames to send.
     pub fn with<T>(&self, action: impl FnOnce(&mut Channels) -> T) -> T {
         let mut state = self.lock();
         let result = action(&mut state.channels);
-        if state.full.is_some() && state.channels.all_consumed() {
-            state.full.take().into_iter().for_each(Waker::wake);
+        if state.reading_loop.is_some()
+            && state.channels.all_consumed()
+            && let Some(reading_loop) = state.reading_loop.take()
+        {
+            reading_loop.wake();
         }
         if state.channels.has_frame() {
             self.frames.notify_one();
@@ -109,9 +113,8 @@ impl Multiplexer {
         result
     }
 
-    /// Takes a frame from the peer. Who waited for it learns so at the next [`Self::wake`], to be
-    /// called before the next wait: of many frames that came together, each task is told once, and
-    /// finds them all.
+    /// Applies a frame from the peer. Call [`Self::wake`] before waiting for more: it wakes the
+    /// tasks concerned, each only once for all frames that arrived together.
     pub fn receive(&self, frame: Frame) -> Result<Event, ProtocolError> {
         let mut state = self.lock();
         let event = state.channels.receive(frame)?;
@@ -122,11 +125,11 @@ impl Multiplexer {
             Event::Exited(id, ..) | Event::Refused(id, _) | Event::Closed(id) => {
                 state.wake_all(*id)
             }
-            // One pong may answer several pings: they coalesce.
+            // One pong may answer several pings.
             Event::Pong(_) => {
-                for asker in state.pings.drain(..) {
-                    // Who no longer waits for the answer does not need it.
-                    let _ = asker.send(());
+                for ping in state.pings.drain(..) {
+                    // An error means that the caller no longer waits.
+                    let _ = ping.send(());
                 }
             }
             _ => {}
@@ -137,44 +140,44 @@ impl Multiplexer {
         Ok(event)
     }
 
-    /// Wakes who waited for the frames that were taken.
+    /// Wakes the tasks that waited for frames received since the last call.
     pub fn wake(&self) {
-        let due = std::mem::take(&mut self.lock().due);
-        due.into_iter().for_each(Waker::wake);
+        let wakers = std::mem::take(&mut self.lock().pending_wakes);
+        wakers.into_iter().for_each(Waker::wake);
     }
 
-    /// Gives a channel's slot back (client), and wakes who waits for one.
+    /// Client: closes a channel, and wakes the tasks that wait for a free slot.
     pub fn close(&self, id: ChannelId) {
         self.with(|channels| channels.close(id));
         self.lock().wake_all(id);
         self.slots.notify_waiters();
     }
 
-    /// The number of slots that `welcome` announced (client).
+    /// Client: sets the number of slots that `welcome` permits.
     pub fn set_slots(&self, limit: u32) {
         self.with(|channels| channels.set_limit(limit));
         self.slots.notify_waiters();
     }
 
-    /// Resolves after a slot was given back or the connection was lost. Create it before looking
-    /// for a slot.
-    pub fn slot(&self) -> tokio::sync::futures::Notified<'_> {
+    /// Waits until a slot is freed or the connection is lost. Create the future before trying to
+    /// open a channel.
+    pub fn slot_freed(&self) -> tokio::sync::futures::Notified<'_> {
         self.slots.notified()
     }
 
-    /// The next bytes of a stream; `None` at its end.
+    /// Waits for the next bytes of a stream; `None` at its end.
     pub fn poll_read(
         &self,
         context: &mut Context<'_>,
         id: ChannelId,
         stream: Stream,
-    ) -> Poll<Result<Option<Bytes>, Lost>> {
+    ) -> Poll<Result<Option<Bytes>, ConnectionLost>> {
         let mut state = self.lock();
         match state.channels.read(id, stream) {
             Read::Bytes(bytes) => Poll::Ready(Ok(Some(bytes))),
             Read::End => Poll::Ready(Ok(None)),
-            Read::Closed => Poll::Ready(Err(Lost)),
-            Read::Pending if state.lost => Poll::Ready(Err(Lost)),
+            Read::Closed => Poll::Ready(Err(ConnectionLost)),
+            Read::Pending if state.lost => Poll::Ready(Err(ConnectionLost)),
             Read::Pending => {
                 state.waiting.insert((id, stream), context.waker().clone());
                 Poll::Pending
@@ -182,39 +185,47 @@ impl Multiplexer {
         }
     }
 
-    /// As [`Self::poll_read`].
-    pub async fn read(&self, id: ChannelId, stream: Stream) -> Result<Option<Bytes>, Lost> {
+    /// Waits for the next bytes of a stream; `None` at its end.
+    pub async fn read(
+        &self,
+        id: ChannelId,
+        stream: Stream,
+    ) -> Result<Option<Bytes>, ConnectionLost> {
         poll_fn(|context| self.poll_read(context, id, stream)).await
     }
 
-    /// Waits until a stream can be written to.
-    pub fn poll_room(
+    /// Waits until a stream accepts data, or has no reader any more.
+    pub fn poll_write_capacity(
         &self,
         context: &mut Context<'_>,
         id: ChannelId,
         stream: Stream,
-    ) -> Poll<Result<Room, Lost>> {
+    ) -> Poll<Result<WriteCapacity, ConnectionLost>> {
         let mut state = self.lock();
         if state.lost {
-            return Poll::Ready(Err(Lost));
+            return Poll::Ready(Err(ConnectionLost));
         }
         match state.channels.write_capacity(id, stream) {
-            Err(NoReader::Stopped) => Poll::Ready(Ok(Room::NoReader)),
-            Err(NoReader::Closed) => Poll::Ready(Err(Lost)),
+            Err(NoReader::Stopped) => Poll::Ready(Ok(WriteCapacity::NoReader)),
+            Err(NoReader::Closed) => Poll::Ready(Err(ConnectionLost)),
             Ok(0) => {
                 state.waiting.insert((id, stream), context.waker().clone());
                 Poll::Pending
             }
-            Ok(bytes) => Poll::Ready(Ok(Room::Bytes(bytes))),
+            Ok(bytes) => Poll::Ready(Ok(WriteCapacity::Bytes(bytes))),
         }
     }
 
-    /// As [`Self::poll_room`].
-    pub async fn room(&self, id: ChannelId, stream: Stream) -> Result<Room, Lost> {
-        poll_fn(|context| self.poll_room(context, id, stream)).await
+    /// Waits until a stream accepts data, or has no reader any more.
+    pub async fn write_capacity(
+        &self,
+        id: ChannelId,
+        stream: Stream,
+    ) -> Result<WriteCapacity, ConnectionLost> {
+        poll_fn(|context| self.poll_write_capacity(context, id, stream)).await
     }
 
-    /// Resolves when nobody reads the stream any more, however much room it has.
+    /// Waits until a stream has no reader any more, or the connection is lost.
     pub async fn no_reader(&self, id: ChannelId, stream: Stream) {
         poll_fn(|context| {
             let mut state = self.lock();
@@ -227,60 +238,62 @@ impl Multiplexer {
         .await;
     }
 
-    /// Resolves once everything that came has been handed on for good, or the connection was lost.
-    /// For one reading loop.
+    /// Waits until all received data was passed on to its destination, or the connection is lost.
+    /// Only for the reading loop.
     pub async fn all_consumed(&self) {
         poll_fn(|context| {
             let mut state = self.lock();
             if state.lost || state.channels.all_consumed() {
                 return Poll::Ready(());
             }
-            state.full = Some(context.waker().clone());
+            state.reading_loop = Some(context.waker().clone());
             Poll::Pending
         })
         .await;
     }
 
-    /// Asks whether the peer is there, and resolves with its answer.
-    pub async fn ping(&self) -> Result<(), Lost> {
+    /// Sends a `ping` and waits for the `pong`.
+    pub async fn ping(&self) -> Result<(), ConnectionLost> {
         let (sender, answer) = oneshot::channel();
         {
             let mut state = self.lock();
             if state.lost {
-                return Err(Lost);
+                return Err(ConnectionLost);
             }
             state.pings.push_back(sender);
             state.channels.ping(0);
         }
         self.frames.notify_one();
-        answer.await.map_err(|_| Lost)
+        answer.await.map_err(|_| ConnectionLost)
     }
 
-    /// The connection has gone: everyone who waits on it learns so.
-    pub fn lose(&self) {
+    /// Marks the connection as lost, and wakes every task that waits on it.
+    pub fn mark_lost(&self) {
         let mut state = self.lock();
         state.lost = true;
         state.pings.clear();
-        state.due.drain(..).for_each(Waker::wake);
-        state.full.take().into_iter().for_each(Waker::wake);
+        state.pending_wakes.drain(..).for_each(Waker::wake);
+        if let Some(reading_loop) = state.reading_loop.take() {
+            reading_loop.wake();
+        }
         state.waiting.drain().for_each(|(_, waker)| waker.wake());
         self.frames.notify_one();
         self.slots.notify_waiters();
     }
 
-    /// Whether [`Self::lose`] was called.
+    /// Returns whether [`Self::mark_lost`] was called.
     pub fn is_lost(&self) -> bool {
         self.lock().lost
     }
 
-    /// Lets the writing loop end once everything queued is written.
+    /// Ends the writing loop after everything that is queued.
     pub fn finish(&self) {
         self.lock().finishing = true;
         self.frames.notify_one();
     }
 
-    /// Writes `first`, then frames as they become due, until [`Self::finish`] or [`Self::lose`] was
-    /// called; then shuts the writing half down.
+    /// Writes `first`, then queued frames until [`Self::finish`] or [`Self::mark_lost`] is called;
+    /// then shuts down the writing half.
     pub async fn write_frames(
         &self,
         first: Option<Frame>,
@@ -300,11 +313,12 @@ impl Multiplexer {
         }
     }
 
-    /// Takes the next frames, and wakes the writers of the streams that have room again.
+    /// Takes the next frames, and wakes the writers of their channels, which may now queue more.
+    /// Returns whether the writing loop should end.
     fn next_batch(&self, batch: &mut Vec<Frame>) -> bool {
         let mut state = self.lock();
         let mut size = 0;
-        while size < BATCH {
+        while size < TARGET_BATCH {
             let Some(frame) = state.channels.next_frame() else { break };
             size += frame.body.len();
             state.wake_all_writers(frame.channel);
@@ -316,7 +330,7 @@ impl Multiplexer {
 
 impl State {
     fn wake_all_writers(&mut self, id: ChannelId) {
-        // The two output streams share a lane, so room for one is room for both.
+        // The output streams of a channel share a queue, so capacity for one is capacity for both.
         if !self.waiting.is_empty() {
             self.wake_all(id);
         }

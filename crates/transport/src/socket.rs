@@ -1,4 +1,4 @@
-//! Sockets as labsh wants them: TCP and unix alike, with the options that its design relies on.
+//! TCP and unix sockets with the options that labsh relies on.
 
 use std::fmt;
 use std::io;
@@ -16,30 +16,31 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinSet;
 
-/// Unsent data that the kernel takes before it says "full": little, so that what waits can still be
-/// re-ordered.
+/// The amount of unsent data from which the kernel accepts no more (TCP_NOTSENT_LOWAT, tcp(7)), in
+/// bytes. It is small, as data in the kernel's buffer can no longer be overtaken by urgent frames.
 const NOT_SENT_LOW_WATER: u32 = 128 << 10;
 
-/// The first bytes from a peer are remembered, to tell what it speaks when it is not labsh.
-const REMEMBERED: usize = 16;
+/// How many of a peer's first bytes are kept, to name the protocol of a peer that is not labsh.
+const MAX_FIRST_BYTES: usize = 16;
 
-/// So long an address is waited for alone before the next is tried as well (RFC 8305, section 5).
-const HEAD_START: Duration = Duration::from_millis(250);
+/// The time between the starts of connection attempts to the addresses of a host (RFC 8305,
+/// section 5).
+const CONNECTION_ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
-/// Which of a host's addresses are tried.
+/// The addresses of a host that are tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum AddressFamily {
-    /// All of them.
+    /// All addresses.
     #[default]
     Any,
-    /// Those of IPv4.
+    /// IPv4 addresses.
     Inet,
-    /// Those of IPv6.
+    /// IPv6 addresses.
     Inet6,
 }
 
 impl AddressFamily {
-    fn holds(self, address: &SocketAddr) -> bool {
+    fn includes(self, address: &SocketAddr) -> bool {
         match self {
             Self::Any => true,
             Self::Inet => address.is_ipv4(),
@@ -73,14 +74,13 @@ enum Stream {
 }
 
 impl Socket {
-    /// Takes a TCP connection with this peer over and sets its options: no delay, little unsent
-    /// data, keepalive such that an idle peer that has vanished is noticed within
-    /// `dead_peer_after`.
+    /// Wraps a TCP connection and sets its options: no delay, little unsent data, and keepalive
+    /// that detects an idle peer that has vanished within `dead_peer_after`.
     pub fn tcp(stream: TcpStream, peer: SocketAddr, dead_peer_after: Duration) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         let socket = SockRef::from(&stream);
         socket.set_tcp_notsent_lowat(NOT_SENT_LOW_WATER)?;
-        // The kernel counts whole seconds, and takes no 0.
+        // The kernel counts whole seconds and rejects 0.
         let [time, interval] =
             [3, 6].map(|part| (dead_peer_after / part).max(Duration::from_secs(1)));
         let keepalive = TcpKeepalive::new().with_time(time).with_interval(interval).with_retries(4);
@@ -92,29 +92,30 @@ impl Socket {
         })
     }
 
-    /// Takes a unix connection over.
+    /// Wraps a connection over a unix socket.
     pub fn unix(stream: UnixStream) -> Self {
         Self { stream: Stream::Unix(stream), peer: None, first_bytes: Vec::new() }
     }
 
-    /// Connects to a host by name or address. Its addresses of that family are tried in their
-    /// order, each a moment behind the one before it: one that swallows everything (often IPv6)
-    /// must not keep the others from answering in time.
+    /// Connects to a host by name or address. Tries its addresses of that family in their order,
+    /// and starts the next attempt after 250 ms (RFC 8305, "Happy Eyeballs"), so that an address
+    /// that never answers, often an IPv6 one, does not use up the time of the others.
     pub async fn connect_tcp(
         host: &str,
         port: u16,
         family: AddressFamily,
         dead_peer_after: Duration,
     ) -> io::Result<Self> {
-        let found = tokio::net::lookup_host((host, port)).await?;
-        let fitting: Vec<SocketAddr> = found.filter(|address| family.holds(address)).collect();
-        if fitting.is_empty() {
+        let resolved = tokio::net::lookup_host((host, port)).await?;
+        let addresses: Vec<SocketAddr> =
+            resolved.filter(|address| family.includes(address)).collect();
+        if addresses.is_empty() {
             return Err(io::Error::new(
                 io::ErrorKind::AddrNotAvailable,
                 format!("it has no {family} address"),
             ));
         }
-        let stream = first_of(fitting).await?;
+        let stream = connect_first(addresses).await?;
         let peer = stream.peer_addr()?;
         Self::tcp(stream, peer, dead_peer_after)
     }
@@ -124,12 +125,12 @@ impl Socket {
         Ok(Self::unix(UnixStream::connect(path).await?))
     }
 
-    /// The peer's address, also once it has gone; none for a unix socket.
+    /// Returns the peer's address, even after the peer has closed; `None` for a unix socket.
     pub fn peer_address(&self) -> Option<SocketAddr> {
         self.peer
     }
 
-    /// This end's address; none for a unix socket.
+    /// Returns this end's address; `None` for a unix socket.
     pub fn local_address(&self) -> Option<SocketAddr> {
         match &self.stream {
             Stream::Tcp(stream) => stream.local_addr().ok().map(canonical),
@@ -137,12 +138,13 @@ impl Socket {
         }
     }
 
-    /// The first bytes that came from the peer, as far as they were read.
+    /// Returns the first 16 bytes received from the peer, or fewer until they were read.
     pub fn first_bytes(&self) -> &[u8] {
         &self.first_bytes
     }
 
-    /// Waits for the first byte without taking it; `None` when the peer closed without one.
+    /// Waits for the first byte without consuming it; `None` if the peer closes first, and for a
+    /// unix socket.
     pub async fn peek(&self) -> io::Result<Option<u8>> {
         let mut byte = [0];
         let count = match &self.stream {
@@ -152,8 +154,8 @@ impl Socket {
         Ok((count == 1).then_some(byte[0]))
     }
 
-    /// A handle that can ask for the peer's silence while the socket is in use elsewhere; none for
-    /// a unix socket.
+    /// Returns a handle that measures the peer's silence while the socket is in use by another
+    /// task; `None` for a unix socket.
     pub fn watch(&self) -> io::Result<Option<Watch>> {
         match &self.stream {
             Stream::Tcp(stream) => Ok(Some(Watch(stream.as_fd().try_clone_to_owned()?))),
@@ -162,12 +164,12 @@ impl Socket {
     }
 }
 
-/// The connection to the first of these addresses that takes one; the error of the last that
-/// refused where none does.
-async fn first_of(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
+/// Returns the first connection that one of the addresses accepts, or the error of the last attempt
+/// if none does.
+async fn connect_first(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
     let mut addresses = addresses.into_iter();
     let mut attempts = JoinSet::new();
-    let mut refused = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    let mut last_error = io::Error::from(io::ErrorKind::AddrNotAvailable);
     loop {
         if let Some(address) = addresses.next() {
             attempts.spawn(TcpStream::connect(address));
@@ -175,45 +177,46 @@ async fn first_of(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
         tokio::select! {
             ended = attempts.join_next() => match ended {
                 Some(Ok(Ok(stream))) => return Ok(stream),
-                Some(Ok(Err(error))) => refused = error,
-                // Not before the runtime ends.
+                Some(Ok(Err(error))) => last_error = error,
+                // The runtime is shutting down.
                 Some(Err(_)) => {}
-                None => return Err(refused),
+                None => return Err(last_error),
             },
-            () = tokio::time::sleep(HEAD_START), if addresses.len() > 0 => {}
+            () = tokio::time::sleep(CONNECTION_ATTEMPT_DELAY), if addresses.len() > 0 => {}
         }
     }
 }
 
-/// An IPv4 peer of an IPv6 socket is an IPv4 peer.
+/// Converts the IPv4-mapped address of a peer of an IPv6 socket to its IPv4 address.
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// Watches a TCP connection for a vanished peer.
+/// Measures the silence of the peer of a TCP connection, to detect one that has vanished.
 #[derive(Debug)]
 pub struct Watch(std::os::fd::OwnedFd);
 
 impl Watch {
-    /// For how long the peer has acknowledged nothing, where it owes an answer: a sign that it has
-    /// vanished. A peer that is only stopped still acknowledges. (TCP_USER_TIMEOUT would end that
-    /// one too: it counts a full receive window as silence, tcp(7).)
+    /// Returns the time since the peer's last acknowledgement if one is overdue: a sign that the
+    /// peer has vanished. The kernel of a stopped process still acknowledges. (TCP_USER_TIMEOUT
+    /// would also end the connection of a stopped process: it counts a full receive window as
+    /// silence, tcp(7).)
     pub fn silence(&self) -> Option<Duration> {
-        information(&self.0).and_then(|information| silence(&information))
+        tcp_info(&self.0).and_then(|info| silence(&info))
     }
 }
 
-/// An answer is owed once data was sent again, or two probes in a row were for nothing: those are
-/// sent where the peer's window is full, or where the kernel finds no way to it.
-fn silence(information: &libc::tcp_info) -> Option<Duration> {
-    let owes = information.tcpi_retransmits > 0 || information.tcpi_probes > 1;
-    // What was sent last is no measure: the kernel counts what it sends again, at longer and longer
-    // intervals.
-    owes.then(|| Duration::from_millis(information.tcpi_last_ack_recv.into()))
+/// Returns the time since the last acknowledgement if one is overdue: after a retransmission, or
+/// after two unanswered probes in a row. The kernel sends probes when the peer's window is full or
+/// when it has no route.
+fn silence(info: &libc::tcp_info) -> Option<Duration> {
+    let overdue = info.tcpi_retransmits > 0 || info.tcpi_probes > 1;
+    // tcpi_last_data_sent would not do: it also counts retransmissions.
+    overdue.then(|| Duration::from_millis(info.tcpi_last_ack_recv.into()))
 }
 
 #[allow(unsafe_code)]
-fn information(socket: &impl AsRawFd) -> Option<libc::tcp_info> {
+fn tcp_info(socket: &impl AsRawFd) -> Option<libc::tcp_info> {
     let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
     // SAFETY: tcp_info is plain integers, for which all zeros is a value.
     let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
@@ -242,7 +245,7 @@ impl AsyncRead for Socket {
             Stream::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
             Stream::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
         })?;
-        let missing = REMEMBERED - self.first_bytes.len();
+        let missing = MAX_FIRST_BYTES - self.first_bytes.len();
         if missing > 0 {
             let new = &buffer.filled()[before..];
             self.first_bytes.extend_from_slice(&new[..new.len().min(missing)]);
@@ -295,9 +298,9 @@ mod tests {
     use super::*;
     use tokio::io::AsyncWriteExt;
 
-    /// As the kernel tells it (Linux 6.18) half a minute after data could last arrive.
+    /// Values of Linux 6.18 half a minute after data could last arrive.
     #[allow(unsafe_code)]
-    fn told(retransmits: u8, probes: u8, unacked: u32, last_data_sent: u32) -> libc::tcp_info {
+    fn info_of(retransmits: u8, probes: u8, unacked: u32, last_data_sent: u32) -> libc::tcp_info {
         // SAFETY: tcp_info is plain integers, for which all zeros is a value.
         let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
         (info.tcpi_retransmits, info.tcpi_probes, info.tcpi_unacked) =
@@ -307,20 +310,20 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_has_vanished_is_silent_however_often_data_is_sent_again() {
+    fn a_vanished_peer_is_silent_despite_retransmissions() {
         let half_a_minute = Some(Duration::from_millis(30_600));
-        assert_eq!(silence(&told(13, 0, 1, 836)), half_a_minute, "its link is down");
-        assert_eq!(silence(&told(0, 7, 0, 104)), half_a_minute, "our link is down");
+        assert_eq!(silence(&info_of(13, 0, 1, 836)), half_a_minute, "its link is down");
+        assert_eq!(silence(&info_of(0, 7, 0, 104)), half_a_minute, "our link is down");
     }
 
     #[test]
-    fn a_peer_that_owes_nothing_is_not_silent() {
-        assert_eq!(silence(&told(0, 0, 0, 30_600)), None, "nothing was sent");
-        assert_eq!(silence(&told(0, 0, 1, 1)), None, "something was sent just now");
+    fn a_peer_without_an_overdue_acknowledgement_is_not_silent() {
+        assert_eq!(silence(&info_of(0, 0, 0, 30_600)), None, "nothing was sent");
+        assert_eq!(silence(&info_of(0, 0, 1, 1)), None, "something was sent just now");
         assert_eq!(
-            silence(&told(0, 1, 0, 30_600)),
+            silence(&info_of(0, 1, 0, 30_600)),
             None,
-            "its window is full, and it is being asked"
+            "its window is full, and one probe was sent"
         );
     }
 
@@ -346,32 +349,32 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_patience_that_can_be_configured_is_taken() {
+    async fn every_dead_peer_timeout_that_can_be_configured_is_accepted() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         for seconds in [0, 1, 5, 6, 45, 3600] {
-            let patience = Duration::from_secs(seconds);
-            Socket::connect_tcp("127.0.0.1", port, AddressFamily::Any, patience).await.unwrap();
+            let timeout = Duration::from_secs(seconds);
+            Socket::connect_tcp("127.0.0.1", port, AddressFamily::Any, timeout).await.unwrap();
         }
     }
 
     #[tokio::test]
-    async fn an_address_that_swallows_everything_does_not_hide_one_that_answers() {
-        // Where as many wait as it lets wait, a listener takes no notice of anybody else.
-        let deaf =
+    async fn an_address_that_never_answers_does_not_delay_one_that_does() {
+        // A listener whose backlog is full drops further connection attempts.
+        let full =
             socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-        deaf.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
-        deaf.listen(0).unwrap();
-        let silent = deaf.local_addr().unwrap().as_socket().unwrap();
+        full.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
+        full.listen(0).unwrap();
+        let silent = full.local_addr().unwrap().as_socket().unwrap();
         let _waiting = TcpStream::connect(silent).await.unwrap();
 
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let answers = listener.local_addr().unwrap();
         let gone =
             tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        let stream = first_of(vec![gone, silent, answers]).await.unwrap();
+        let stream = connect_first(vec![gone, silent, answers]).await.unwrap();
         assert_eq!(stream.peer_addr().unwrap(), answers);
-        let error = first_of(vec![gone]).await.unwrap_err();
+        let error = connect_first(vec![gone]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
     }
 }

@@ -1,5 +1,5 @@
-//! TLS 1.3 with raw public keys derived from labsh's own (PROTOCOL.md, "TLS mode"); the one home of
-//! the provider.
+//! TLS 1.3 with raw public keys (RFC 7250) derived from labsh's own (PROTOCOL.md, "TLS mode"). The
+//! only file that names the cryptographic provider.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -31,20 +31,20 @@ use crate::socket::Socket;
 
 const ALPN: &[u8] = b"labsh/1";
 
-/// Encrypted bytes that wait for the socket at most: a whole batch of frames, so that it takes one
-/// system call and not three.
-const UNSENT: usize = 320 << 10;
+/// The most encrypted data that waits for the socket, in bytes: a whole batch of frames, so that
+/// one system call sends it.
+const MAX_UNSENT: usize = 320 << 10;
 
 /// The first byte of every TLS connection: the type of a handshake record (RFC 8446, section 5.1).
 pub const FIRST_BYTE: u8 = 0x16;
 
-/// Everything in front of the 32 seed bytes of an Ed25519 private key in PKCS #8 (RFC 8410, section
-/// 7).
+/// The bytes before the 32 seed bytes of an Ed25519 private key in PKCS #8 (RFC 8410, section 7).
 const PKCS8_PREFIX: &[u8; 16] = &[
     0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20,
 ];
 
-/// One key exchange on both sides, so that no connection costs an extra round trip for choosing.
+/// Returns the provider with one key exchange, so that no connection needs a further round trip to
+/// negotiate it.
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(CryptoProvider {
         kx_groups: vec![kx_group::X25519MLKEM768],
@@ -56,8 +56,7 @@ fn provider() -> Arc<CryptoProvider> {
     })
 }
 
-/// The server's TLS identity for one pair of key and host: both ends can derive it, nobody else
-/// can.
+/// Derives the server's TLS identity for a pair of key and host, which only the two ends can.
 fn identity(seed: &Secret) -> Result<CertifiedKey, Error> {
     let mut pkcs8 = Zeroizing::new([0; 48]);
     pkcs8[..16].copy_from_slice(PKCS8_PREFIX);
@@ -68,7 +67,8 @@ fn identity(seed: &Secret) -> Result<CertifiedKey, Error> {
     Ok(CertifiedKey::new(vec![CertificateDer::from(public.to_vec())], key))
 }
 
-/// The name in SNI: `k` and 32 hexadecimal digits (a name of digits alone would not be a DNS name).
+/// Returns the name to send in SNI: `k` and 32 hexadecimal digits, as a name of digits alone would
+/// not be a DNS name.
 fn server_name(name: Name) -> Result<ServerName<'static>, Error> {
     ServerName::try_from(format!("k{name}")).map_err(|error| Error::General(error.to_string()))
 }
@@ -85,17 +85,16 @@ fn name_in(server_name: &str) -> Option<Name> {
     Some(Name(name))
 }
 
-// ---- The client
-// ---------------------------------------------------------------------------------------------
+// ---- Client ----
 
-/// Accepts one public key and no other.
+/// A verifier that accepts one public key.
 #[derive(Debug)]
-struct Pinned {
+struct PinnedKey {
     public: CertificateDer<'static>,
     provider: Arc<CryptoProvider>,
 }
 
-impl ServerCertVerifier for Pinned {
+impl ServerCertVerifier for PinnedKey {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -117,7 +116,7 @@ impl ServerCertVerifier for Pinned {
         _cert: &CertificateDer<'_>,
         _signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        Err(Error::General("TLS 1.2 is not spoken".into()))
+        Err(Error::General("TLS 1.2 is not supported".into()))
     }
 
     fn verify_tls13_signature(
@@ -143,23 +142,23 @@ impl ServerCertVerifier for Pinned {
     }
 }
 
-/// Why TLS did not come about on the client's side.
+/// Why the client could not establish TLS.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// The other end showed another key: not that host, or not enrolled there, or someone in
-    /// between.
-    #[error("the server could not show the key of this host")]
+    /// The server has another key: it is another host, the key is not enrolled there, or the
+    /// connection is intercepted.
+    #[error("the server could not prove that it is this host")]
     WrongServer,
-    /// The other end speaks labsh, but in plain mode.
+    /// The server is labsh in plain mode.
     #[error("the port speaks labsh's plain mode, not TLS")]
     PlainMode,
-    /// The other end speaks something else.
+    /// The server uses another protocol; the text is its first bytes.
     #[error("the port does not speak labsh: it answered {0:?}")]
     Foreign(String),
     /// The connection failed.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// Anything else that TLS objects to.
+    /// Any other error of TLS.
     #[error("TLS failed: {0}")]
     Tls(#[from] Error),
 }
@@ -171,7 +170,7 @@ pub async fn connect(
 ) -> Result<(TlsStream<Socket>, ChannelBinding), ConnectError> {
     let provider = provider();
     let public = identity(&key.tls_seed())?.cert.remove(0);
-    let verifier = Pinned { public, provider: provider.clone() };
+    let verifier = PinnedKey { public, provider: provider.clone() };
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&version::TLS13])?
         .dangerous()
@@ -182,7 +181,7 @@ pub async fn connect(
     let connector = TlsConnector::from(Arc::new(config));
     let stream = match connector.connect(server_name(key.name())?, socket).into_fallible().await {
         Ok(stream) => stream,
-        Err((error, socket)) => return Err(explain(error, socket.first_bytes())),
+        Err((error, socket)) => return Err(connect_error(error, socket.first_bytes())),
     };
     let connection = stream.get_ref().1;
     if connection.alpn_protocol() != Some(ALPN) {
@@ -194,7 +193,8 @@ pub async fn connect(
     Ok((TlsStream::Client(stream), binding))
 }
 
-fn explain(error: io::Error, first_bytes: &[u8]) -> ConnectError {
+/// Returns the cause of a failed handshake, from the error and the first bytes of the server.
+fn connect_error(error: io::Error, first_bytes: &[u8]) -> ConnectError {
     // A challenge's header is 00 00 00 20 01 00 00 00; a TLS record begins with 14 to 17.
     match first_bytes {
         [0, 0, _, _, kind, _, 0, 0, ..] if *kind == 0x01 || *kind == 0x04 => {
@@ -211,12 +211,11 @@ fn explain(error: io::Error, first_bytes: &[u8]) -> ConnectError {
     }
 }
 
-// ---- The server
-// ---------------------------------------------------------------------------------------------
+// ---- Server ----
 
-/// Where the server's TLS identities come from: for an unknown name a stand-in that costs the same.
+/// A source of the server's TLS identities. An unknown name has a dummy identity at the same cost.
 pub trait Identities: fmt::Debug + Send + Sync + 'static {
-    /// The Ed25519 seed to show to a client that asks for this name.
+    /// Returns the Ed25519 seed of the identity for a client that requests this name.
     fn tls_seed(&self, name: Name) -> Secret;
 }
 
@@ -234,7 +233,7 @@ impl<I: Identities> ResolvesServerCert for Resolver<I> {
     }
 }
 
-/// The server's side of TLS: made once, shared by all connections.
+/// Accepts TLS connections; made once, and shared by all of them.
 #[derive(Clone)]
 pub struct Acceptor(TlsAcceptor);
 
@@ -244,20 +243,20 @@ impl fmt::Debug for Acceptor {
     }
 }
 
-/// A client that TLS has let through; nothing is proven about it yet.
+/// A client after the TLS handshake, which is not authenticated yet.
 #[derive(Debug)]
 pub struct Accepted {
     /// The connection.
     pub stream: TlsStream<Socket>,
-    /// The name that the client asked for.
+    /// The name that the client requested in SNI.
     pub name: Name,
-    /// What the client's proof must cover.
+    /// The value that the client's proof must cover.
     pub binding: ChannelBinding,
 }
 
 impl Acceptor {
-    /// No tickets, no resumption, no early data; the challenge leaves with the server's own last
-    /// handshake message.
+    /// Creates an acceptor without tickets, resumption and early data. The challenge is sent with
+    /// the server's last handshake message.
     pub fn new(identities: impl Identities) -> Result<Self, Error> {
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&version::TLS13])?
@@ -270,29 +269,29 @@ impl Acceptor {
         Ok(Self(TlsAcceptor::from(Arc::new(config))))
     }
 
-    /// Takes a client through TLS, sending `challenge` as early as TLS allows.
+    /// Performs the TLS handshake and sends `challenge` as early as TLS permits.
     pub async fn accept(&self, socket: Socket, challenge: &Frame) -> io::Result<Accepted> {
         let bytes = framing::to_bytes(challenge);
         let mut stream = self
             .0
             .accept_with(socket, |connection| {
-                connection.set_buffer_limit(Some(UNSENT));
-                // Buffered until TLS may carry it; a buffer that cannot take 44 bytes shows as a
-                // missing challenge.
+                connection.set_buffer_limit(Some(MAX_UNSENT));
+                // Buffered until TLS permits it. If the buffer were too small for 44 bytes, the
+                // client would report a missing challenge.
                 let _ = connection.writer().write_all(&bytes);
             })
             .await?;
         tokio::io::AsyncWriteExt::flush(&mut stream).await?;
         let connection = stream.get_ref().1;
-        let other = |error: Error| io::Error::new(io::ErrorKind::InvalidData, error);
+        let invalid = |error: Error| io::Error::new(io::ErrorKind::InvalidData, error);
         if connection.alpn_protocol() != Some(ALPN) {
-            return Err(other(Error::NoApplicationProtocol));
+            return Err(invalid(Error::NoApplicationProtocol));
         }
         let name = connection.server_name().and_then(name_in);
-        let name = name.ok_or_else(|| other(Error::General("no server name".into())))?;
+        let name = name.ok_or_else(|| invalid(Error::General("no server name".into())))?;
         let binding = connection
             .export_keying_material([0; 32], ChannelBinding::EXPORTER_LABEL, None)
-            .map_err(other)?;
+            .map_err(invalid)?;
         Ok(Accepted { stream: TlsStream::Server(stream), name, binding: ChannelBinding(binding) })
     }
 }
@@ -302,7 +301,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_survive_the_server_name() {
+    fn a_name_is_read_back_from_the_server_name() {
         let name = Name(*b"0123456789abcdef");
         let ServerName::DnsName(text) = server_name(name).unwrap() else { panic!("a DNS name") };
         assert_eq!(name_in(text.as_ref()), Some(name));

@@ -11,13 +11,13 @@ use labsh_proto::frame::ChannelId;
 use labsh_proto::limits;
 use labsh_proto::message::{CommandId, Open, Program, Status, Stream, Until, Usage};
 use labsh_transport::framing::FrameReader;
-use labsh_transport::multiplexer::{Multiplexer, Room};
+use labsh_transport::multiplexer::{Multiplexer, WriteCapacity};
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
 
 const PIPE: usize = 8;
 
-/// One end: its channels, and the events that its reading loop meets.
+/// Starts one end; returns its channels and the events of its reading loop.
 fn end(role: Role, link: DuplexStream) -> (Arc<Multiplexer>, mpsc::UnboundedReceiver<Event>) {
     let growth = ConnectionBudget::new(Budget::new(1 << 20));
     let multiplexer = Arc::new(Multiplexer::new(Channels::new(role, 4, growth)));
@@ -28,11 +28,11 @@ fn end(role: Role, link: DuplexStream) -> (Arc<Multiplexer>, mpsc::UnboundedRece
     let reading = multiplexer.clone();
     tokio::spawn(async move {
         while let Some(frame) = reader.next(limits::MAX_BODY).await.unwrap() {
-            // Nobody listens any more once a test has seen what it wanted.
+            // An error means that the test expects no more events.
             let _ = sender.send(reading.receive(frame).unwrap());
             reading.wake();
         }
-        reading.lose();
+        reading.mark_lost();
     });
     (multiplexer, events)
 }
@@ -65,23 +65,28 @@ fn cat() -> Open {
 
 async fn send(multiplexer: &Multiplexer, id: ChannelId, stream: Stream, mut bytes: Bytes) {
     while !bytes.is_empty() {
-        let Ok(Room::Bytes(room)) = multiplexer.room(id, stream).await else { panic!("a reader") };
-        let piece = bytes.split_to(bytes.len().min(room));
+        let Ok(WriteCapacity::Bytes(capacity)) = multiplexer.write_capacity(id, stream).await
+        else {
+            panic!("a reader")
+        };
+        let piece = bytes.split_to(bytes.len().min(capacity));
         multiplexer.with(|channels| channels.write(id, stream, piece)).unwrap();
     }
     multiplexer.with(|channels| channels.finish(id, stream));
 }
 
-/// What a server does for `cat`.
+/// Runs the server's side of `cat`.
 async fn echo(multiplexer: Arc<Multiplexer>, id: ChannelId) {
     multiplexer.with(|channels| channels.started(id, 1));
     while let Some(bytes) = multiplexer.read(id, Stream::Stdin).await.unwrap() {
-        let Ok(Room::Bytes(room)) = multiplexer.room(id, Stream::Stdout).await else {
+        let Ok(WriteCapacity::Bytes(capacity)) =
+            multiplexer.write_capacity(id, Stream::Stdout).await
+        else {
             panic!("a reader")
         };
         assert!(
-            room >= bytes.len(),
-            "credit and backlog are far above what an eight-byte pipe delivers at once"
+            capacity >= bytes.len(),
+            "window and backlog are far larger than what an eight-byte pipe delivers at once"
         );
         multiplexer.with(|channels| {
             channels.consume(id, Stream::Stdin, bytes.len());
@@ -98,9 +103,9 @@ async fn echo(multiplexer: Arc<Multiplexer>, id: ChannelId) {
 
 #[tokio::test]
 async fn every_byte_comes_back() {
-    let (near, far) = tokio::io::duplex(PIPE);
-    let (client, mut client_events) = end(Role::Client, near);
-    let (server, mut server_events) = end(Role::Server, far);
+    let (client_link, server_link) = tokio::io::duplex(PIPE);
+    let (client, mut client_events) = end(Role::Client, client_link);
+    let (server, mut server_events) = end(Role::Server, server_link);
     tokio::spawn(async move {
         let Event::Opened(id, open) =
             next(&mut server_events, |event| matches!(event, Event::Opened(..))).await
@@ -109,7 +114,7 @@ async fn every_byte_comes_back() {
         };
         assert_eq!(open, cat());
         echo(server, id).await;
-        // Its reading loop goes on until the client has gone.
+        // Keep receiving events until the client has closed the connection.
         while server_events.recv().await.is_some() {}
     });
 
@@ -132,15 +137,15 @@ async fn every_byte_comes_back() {
 }
 
 #[tokio::test]
-async fn a_lost_connection_wakes_everyone_who_waits() {
-    let (near, far) = tokio::io::duplex(PIPE);
-    let (client, _events) = end(Role::Client, near);
+async fn a_lost_connection_wakes_every_waiting_task() {
+    let (client_link, server_link) = tokio::io::duplex(PIPE);
+    let (client, _events) = end(Role::Client, client_link);
     let id = client.with(|channels| channels.open(&cat())).unwrap();
     let waiting = tokio::spawn({
         let client = client.clone();
         async move { client.read(id, Stream::Stdout).await }
     });
-    drop(far);
+    drop(server_link);
     assert!(waiting.await.unwrap().is_err());
     assert!(client.ping().await.is_err());
 }

@@ -15,12 +15,12 @@ use labsh_transport::tls::{self, Acceptor, ConnectError, Identities};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 
-const PATIENCE: Duration = Duration::from_secs(45);
+const DEAD_PEER_TIMEOUT: Duration = Duration::from_secs(45);
 
 #[derive(Debug)]
-struct One(HostKey);
+struct OneKey(HostKey);
 
-impl Identities for One {
+impl Identities for OneKey {
     fn tls_seed(&self, name: Name) -> Secret {
         if self.0.name() == name {
             self.0.tls_seed()
@@ -41,17 +41,20 @@ async fn listener() -> (TcpListener, u16) {
     (listener, port)
 }
 
-/// Connects with one key to a server that holds another (or the same).
+/// Connects with the key `ours` to a server that holds `theirs`. Returns whether both ends agree on
+/// the binding and the name.
 async fn connect(ours: &HostKey, theirs: HostKey) -> Result<bool, ConnectError> {
     let (listener, port) = listener().await;
     let server = tokio::spawn(async move {
         let (stream, peer) = listener.accept().await.unwrap();
-        let socket = Socket::tcp(stream, peer, PATIENCE).unwrap();
+        let socket = Socket::tcp(stream, peer, DEAD_PEER_TIMEOUT).unwrap();
         let challenge = Server::new(Mode::Tls, Nonce([5; 32])).challenge();
-        let accepted = Acceptor::new(One(theirs)).unwrap().accept(socket, &challenge).await.ok()?;
+        let accepted =
+            Acceptor::new(OneKey(theirs)).unwrap().accept(socket, &challenge).await.ok()?;
         Some((accepted.binding, accepted.name))
     });
-    let socket = Socket::connect_tcp("127.0.0.1", port, AddressFamily::Any, PATIENCE).await?;
+    let socket =
+        Socket::connect_tcp("127.0.0.1", port, AddressFamily::Any, DEAD_PEER_TIMEOUT).await?;
     let (stream, binding) = tls::connect(socket, ours).await?;
     let mut reader = FrameReader::new(stream);
     let frame = reader.next(limits::MAX_BODY_BEFORE_AUTHENTICATION).await.unwrap().unwrap();
@@ -61,12 +64,12 @@ async fn connect(ours: &HostKey, theirs: HostKey) -> Result<bool, ConnectError> 
 }
 
 #[tokio::test]
-async fn both_ends_agree_and_the_challenge_comes_with_the_handshake() {
+async fn both_ends_agree_and_the_challenge_arrives_with_the_handshake() {
     assert!(connect(&key(1, "lab07"), key(1, "lab07")).await.unwrap());
 }
 
 #[tokio::test]
-async fn another_key_and_another_host_are_found_out_before_anything_is_said() {
+async fn a_server_with_another_key_or_host_is_rejected_in_the_handshake() {
     for theirs in [key(2, "lab07"), key(1, "lab08")] {
         let error = connect(&key(1, "lab07"), theirs).await.unwrap_err();
         assert!(matches!(error, ConnectError::WrongServer), "{error}");
@@ -74,7 +77,7 @@ async fn another_key_and_another_host_are_found_out_before_anything_is_said() {
 }
 
 #[tokio::test]
-async fn what_is_not_tls_is_named() {
+async fn a_port_that_does_not_use_tls_is_identified() {
     let challenge = framing::to_bytes(&Server::new(Mode::Plain, Nonce([5; 32])).challenge());
     for (answer, plain) in [(&challenge[..], true), (b"SSH-2.0-OpenSSH_9.2p1\r\n", false)] {
         let (listener, port) = listener().await;
@@ -84,8 +87,9 @@ async fn what_is_not_tls_is_named() {
             stream.write_all(&answer).await.unwrap();
             stream
         });
-        let socket =
-            Socket::connect_tcp("127.0.0.1", port, AddressFamily::Any, PATIENCE).await.unwrap();
+        let socket = Socket::connect_tcp("127.0.0.1", port, AddressFamily::Any, DEAD_PEER_TIMEOUT)
+            .await
+            .unwrap();
         let error = tls::connect(socket, &key(1, "lab07")).await.unwrap_err();
         match error {
             ConnectError::PlainMode => assert!(plain),
