@@ -7,7 +7,7 @@ use labsh_nodeset::{NoGroups, NodeSet};
 /// The longest name in DNS (RFC 1035, section 2.3.4).
 const MAX_DNS_NAME_BYTES: usize = 255;
 
-/// Returns the reason why a host cannot have this name.
+/// Refuses a name that a host cannot have; the error says why.
 pub(crate) fn check_host(name: &str) -> Result<(), String> {
     let address = name.split_once('%').map_or(name, |(address, _zone)| address);
     let port =
@@ -21,7 +21,7 @@ pub(crate) fn check_host(name: &str) -> Result<(), String> {
     })
 }
 
-/// Returns the reason why a group cannot have this name.
+/// Refuses a name that a group cannot have; the error says why.
 pub(crate) fn check_group(name: &str) -> Result<(), String> {
     let source = name.contains(':').then_some("the text before a colon is the name of a source");
     source.map_or_else(|| check(name), Err).map_err(|reason| {
