@@ -1,4 +1,4 @@
-//! `labsh agent`: the process that keeps connections; what it has, stopping it, and being it.
+//! `labsh agent`: lists the connections that the agent keeps, stops it, or runs it.
 
 use std::fmt::Write;
 use std::process::ExitCode;
@@ -11,10 +11,10 @@ use labsh_client::terminal_text::escape;
 
 use crate::console::{note, print};
 
-/// The exit status of `status` where no agent runs, as for services.
+/// The exit status of `status` when no agent runs, as for services (LSB).
 const NOT_RUNNING: u8 = 3;
 
-/// `labsh agent`.
+/// The subcommands of `labsh agent`.
 #[derive(Debug, Clone, Copy, Subcommand)]
 pub(crate) enum AgentAction {
     /// List the connections that are kept
@@ -23,12 +23,12 @@ pub(crate) enum AgentAction {
     Status,
     /// End it, once the commands that go through it have ended
     Stop,
-    /// Be it; labsh starts it by itself
+    /// Run the agent; labsh starts it by itself
     #[command(hide = true)]
     Serve,
 }
 
-/// Does it, and returns the exit status that `labsh agent --help` documents.
+/// Carries out a subcommand and returns the exit status that `labsh agent --help` documents.
 pub(crate) fn execute(action: AgentAction) -> anyhow::Result<ExitCode> {
     let socket = SocketPath::of_user();
     if matches!(action, AgentAction::Serve) {
@@ -41,7 +41,7 @@ pub(crate) fn execute(action: AgentAction) -> anyhow::Result<ExitCode> {
             Err(error) => {
                 let asked = matches!(action, AgentAction::Status);
                 match error {
-                    // Nobody is there.
+                    // No agent runs.
                     SocketError::System { .. } if asked => {
                         note(
                             "no agent runs; one starts with the next command that keeps its \

@@ -30,7 +30,7 @@ const CONFIGURATION: &str = "\
 Settings:
   Options win over the environment (LABSH_KEY, LABSH_HOST_ID, LABSH_PORT,
   LABSH_CONNECT_TIMEOUT, LABSH_KEEP), and that over files in
-  $XDG_CONFIG_HOME/labsh and, behind them, /etc/labsh: a host's table in
+  $XDG_CONFIG_HOME/labsh and then in /etc/labsh: a host's table in
   config.toml, then the smallest room it is in in hosts.toml, then [defaults]
   in config.toml.
 
@@ -76,7 +76,7 @@ pub(crate) enum Action {
     )]
     #[command(after_help = cp::options::after_help())]
     Cp(Box<CopyOptions>),
-    /// Ask a host what would become of a command, and why; nothing is started
+    /// Ask a host whether it would run a command, and why not; nothing is started
     #[command(override_usage = "labsh explain [OPTIONS] <TARGET> [--] <COMMAND>...",
         after_help = explain::AFTER_HELP)]
     Explain(ExplainOptions),
@@ -84,7 +84,7 @@ pub(crate) enum Action {
     Ping(PingOptions),
     /// List the hosts and groups that are known
     Hosts(Box<HostsOptions>),
-    /// Show what became of the last run on many hosts; its hosts are the targets @last,
+    /// Show the outcome of the last run on many hosts; its hosts are the targets @last,
     /// @last:failed, @last:ok, …
     Last(LastOptions),
     /// Make, show and enrol keys

@@ -1,5 +1,5 @@
-//! `labsh explain`: what would become of a command over there, and why; hosts with the same answer
-//! stand together.
+//! `labsh explain`: asks hosts whether they would run a command, and why not. Hosts with the same
+//! answer are shown together.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -28,7 +28,7 @@ use crate::fleet::report::anonymous;
 use crate::remote::outcome;
 use crate::remote::words::RemoteQuestion;
 
-/// To so many hosts connections are being opened at once.
+/// The maximum number of connections being opened at once.
 const MAX_CONCURRENT_CONNECTS: usize = 64;
 
 /// The closing part of `labsh explain --help`.
@@ -42,14 +42,14 @@ Exit status:
   125  a host would refuse it, or refuses the key
   255  a host cannot be asked";
 
-/// Ask a host what would become of a command, and why; nothing is started
+/// Ask a host whether it would run a command, and why not; nothing is started
 #[derive(Debug, Clone, Args)]
 #[command(mut_arg("keep", |arg| arg.hide(true)))]
 pub(crate) struct ExplainOptions {
-    /// How to get there.
+    /// How to reach the hosts.
     #[command(flatten)]
     pub connection: ConnectionFlags,
-    /// Which form the words have.
+    /// The form of the command's words.
     #[command(flatten)]
     pub form: FormFlags,
     /// A variable that it is to have, or with NAME alone this machine's own (repeatable)
@@ -66,16 +66,16 @@ pub(crate) struct ExplainOptions {
     /// Print one line of JSON for each host
     #[arg(long, help_heading = "Command")]
     pub json: bool,
-    /// Where, and what.
+    /// The hosts, and the command.
     #[command(flatten)]
     pub remote: RemoteQuestion,
 }
 
-/// What a host has said.
+/// The answer of a host.
 type Answer = Result<Explained, CommandError>;
 
-/// Asks everywhere at once. The status is 0 if the command would run on all hosts, 125 if one would
-/// refuse it, 255 if one cannot be asked.
+/// Asks all hosts at once. The exit status is 0 if the command would run on all of them, 125 if a
+/// host would refuse it, 255 if a host cannot be asked.
 pub(crate) fn execute(options: &ExplainOptions) -> anyhow::Result<ExitCode> {
     let config = Config::load()?;
     let RemoteQuestion(remote) = &options.remote;
@@ -94,7 +94,7 @@ pub(crate) fn execute(options: &ExplainOptions) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(answers.iter().map(|(_, answer)| status(answer)).max().unwrap_or(0)))
 }
 
-/// In the order of the hosts.
+/// Returns the answers in the order of the hosts.
 async fn ask_all(
     hosts: Vec<Host>,
     program: &Program,
@@ -186,9 +186,9 @@ fn fields(explained: &Explained) -> Value {
     })
 }
 
-/// The last moment, as RFC 3339 has it; `None` where there is no end.
+/// Formats the end of a key's validity (RFC 3339); none if it has no end.
 fn expires(explained: &Explained) -> Option<String> {
-    // A server may say anything: what no calendar holds is told as the number that it is.
+    // A server may send any number; one outside the calendar is shown as it is.
     let end = explained.expires;
     (end > 0).then(|| match end {
         ..253_402_300_800 => {
@@ -213,7 +213,7 @@ fn for_people(answers: &[(Host, Answer)], program: &Program) -> String {
                 format!("{what}: {reason}\n")
             }
         };
-        // Of many, the names and addresses are what differs.
+        // Only names and addresses differ between hosts with the same answer.
         let said = match answers.len() {
             1 => said,
             _ => {
@@ -264,7 +264,7 @@ fn would_run(host: &Host, explained: &Explained, program: &Program) -> String {
     let until =
         expires(explained).map_or_else(|| "without end".to_owned(), |end| format!("until {end}"));
     text += &format!("  usable     from {}, {until}\n", escape(&from));
-    // Those that labshd sets for each connection say nothing about the host.
+    // Variables that labshd sets for each connection tell nothing about the host.
     let own = |name: &[u8]| !name.starts_with(b"LABSH_");
     let variables = explained.environment.iter().filter(|(name, _)| own(name));
     let variables: Vec<String> =

@@ -79,7 +79,7 @@ pub(crate) struct CommandOptions {
     /// End the command after this time (30s, 5m); the host does it, even if labsh has gone
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub timeout: Option<Duration>,
-    /// Leave when the command ends, even if it left processes behind that hold its output open
+    /// Leave when the command ends, even if processes that it started hold its output open
     #[arg(long)]
     pub no_wait_eof: bool,
     /// Set a variable there, or with NAME alone pass this machine's own (repeatable)
@@ -106,7 +106,7 @@ pub(crate) struct CommandOptions {
     /// Variables that the host may refuse; the command then runs without them.
     #[arg(skip)]
     pub env_where_allowed: Vec<Variable>,
-    /// Refuse to run as anybody else; chooses a key that is configured for that user
+    /// Refuse to run as another user; chooses a key that is configured for that user
     #[arg(long, value_name = "USER", value_parser = NonEmptyStringValueParser::new())]
     pub user: Option<String>,
 }
@@ -176,7 +176,7 @@ pub(crate) struct TerminalFlags {
     /// none [default: ~]
     #[arg(short, long, value_name = "CHAR")]
     pub escape: Option<EscapeCharacter>,
-    /// Have a terminal over there even if stdin here is none
+    /// Get a terminal on the host even if local stdin is not a terminal
     #[arg(long, conflicts_with = "no_stdin")]
     pub force_tty: bool,
 }

@@ -15,7 +15,7 @@ use nix::unistd::User;
 
 const EXIT_STATUSES: &str = "\
 Exit status:
-  0  all is well; or labshd was told to stop, and has
+  0  all is well; or labshd was asked to stop, and has stopped
   1  something is wrong or went wrong; standard error says what, and what to do
   2  the command line is wrong";
 
@@ -33,7 +33,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve until told to stop; the default
+    /// Serve until asked to stop; the default
     ///
     /// SIGHUP reads configuration and keys again; a mistake in them changes nothing and is logged.
     /// SIGTERM lets running commands end first.
@@ -64,30 +64,30 @@ fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command.unwrap_or(Command::Run) {
         Command::Run => run(source()?),
         Command::Check => match check::run(&source()?, &RunsAs::current(), &user_exists) {
-            Ok(said) => say(&said),
-            Err(diagnostics) => Ok(told(diagnostics)),
+            Ok(text) => print(&text),
+            Err(diagnostics) => Ok(report(diagnostics)),
         },
         Command::Key(command) => {
             let (config, diagnostics) = source()?.read();
             if !diagnostics.is_empty() {
-                return Ok(told(Diagnostics(diagnostics)));
+                return Ok(report(Diagnostics(diagnostics)));
             }
             key(command, &config.keys_dir)
         }
-        // For whoever it runs as, labshd's files are none of its business.
+        // The files of labshd do not concern the user that this runs as.
         Command::CopyServe => copying::serve(),
     }
 }
 
 fn run(source: Source) -> anyhow::Result<ExitCode> {
-    // First of all: commands inherit what labshd has not changed yet, and its copy must hold no
+    // Before anything else: commands inherit the state of this process, and the copy must hold no
     // keys.
     let spawner = spawner::launch().context("cannot start the spawner")?;
-    // Before the log exists, so that a person who starts labshd sees all mistakes, each on a line
-    // of its own.
+    // Before the log exists, so that a person who starts labshd sees every mistake on a line of its
+    // own.
     let config = match source.load() {
         Ok((config, _)) => config,
-        Err(diagnostics) => return Ok(told(diagnostics)),
+        Err(diagnostics) => return Ok(report(diagnostics)),
     };
     let _log = logs::init(config.log_format, config.log_level)?;
     match daemon::run(source, spawner) {
@@ -101,7 +101,7 @@ fn run(source: Source) -> anyhow::Result<ExitCode> {
 
 fn key(command: KeyCommand, dir: &std::path::Path) -> anyhow::Result<ExitCode> {
     let runs_as = RunsAs::current();
-    let Outcome { said, diagnostics } = match command {
+    let Outcome { said: text, diagnostics } = match command {
         KeyCommand::Add(request) => {
             let stdin = io::stdin();
             if stdin.is_terminal() {
@@ -115,15 +115,15 @@ fn key(command: KeyCommand, dir: &std::path::Path) -> anyhow::Result<ExitCode> {
         KeyCommand::List => keys_command::list(dir, &runs_as),
         KeyCommand::Remove(request) => keys_command::remove(&request, dir, &runs_as)?,
     };
-    let code = say(&said)?;
+    let code = print(&text)?;
     if diagnostics.is_empty() {
         return Ok(code);
     }
     complain("labshd will not take up any change to its keys before this is corrected:");
-    Ok(told(Diagnostics(diagnostics)))
+    Ok(report(Diagnostics(diagnostics)))
 }
 
-/// The one place that asks whether a user exists.
+/// Whether a user exists; the only function that asks.
 fn user_exists(name: &str) -> Result<(), String> {
     match User::from_name(name) {
         Ok(Some(_)) => Ok(()),
@@ -132,22 +132,22 @@ fn user_exists(name: &str) -> Result<(), String> {
     }
 }
 
-fn say(text: &str) -> anyhow::Result<ExitCode> {
+fn print(text: &str) -> anyhow::Result<ExitCode> {
     match writeln!(io::stdout(), "{text}") {
-        // Whoever read it has seen enough.
+        // The reader has enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
         result => result?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn told(diagnostics: Diagnostics) -> ExitCode {
+fn report(diagnostics: Diagnostics) -> ExitCode {
     complain(&diagnostics.to_string());
     ExitCode::FAILURE
 }
 
 fn complain(text: &str) {
-    // With stderr gone there is nobody left to tell.
+    // A closed stderr cannot be reported anywhere.
     let _ = writeln!(io::stderr(), "{text}");
 }
 

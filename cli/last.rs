@@ -1,4 +1,4 @@
-//! `labsh last`: what became of the last run on many hosts.
+//! `labsh last`: shows the outcome of the last run on many hosts.
 
 use std::process::ExitCode;
 
@@ -8,7 +8,7 @@ use labsh_client::terminal_text::{escape, escape_json};
 use crate::console::print;
 use crate::fleet::last_run::Last;
 
-/// Show what became of the last run on many hosts; its hosts are the targets @last, @last:failed,
+/// Show the outcome of the last run on many hosts; its hosts are the targets @last, @last:failed,
 /// @last:ok, …
 #[derive(Debug, Clone, Args)]
 pub(crate) struct LastOptions {
@@ -17,7 +17,7 @@ pub(crate) struct LastOptions {
     json: bool,
 }
 
-/// Shows it.
+/// Prints the last run.
 pub(crate) fn execute(options: &LastOptions) -> anyhow::Result<ExitCode> {
     let last = Last::load()?;
     let text = if options.json {

@@ -1,4 +1,4 @@
-//! Manual pages, made from the definitions of the command line.
+//! Generates the manual pages from the definitions of the command line.
 
 use std::fs;
 use std::path::Path;
@@ -51,7 +51,7 @@ fn write_all(command: &clap::Command, directory: &Path) -> anyhow::Result<()> {
     let (name, text) = page(command.clone())?;
     let path = directory.join(name);
     fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
-    // What labsh alone calls is hidden.
+    // Subcommands that only labsh itself calls are hidden.
     let mut shown = command.get_subcommands().filter(|command| !command.is_hide_set());
     shown.try_for_each(|command| write_all(command, directory))
 }
@@ -63,9 +63,9 @@ fn page(command: clap::Command) -> anyhow::Result<(String, String)> {
     let mut text = Vec::new();
     man.render(&mut text)?;
     let mut text = String::from_utf8(text)?
-        // Tables would be filled into paragraphs otherwise; the next heading ends it.
+        // A table would be filled like a paragraph otherwise; the next heading ends it.
         .replace("\n.SH EXTRA\n", "\n.SH NOTES\n.nf\n")
-        // What is one argument for the parser is two for people.
+        // The parser has one argument for two arguments of the user.
         .replace(r"<\fITARGET COMMAND\fR>", r"<\fITARGET\fR> <\fICOMMAND\fR>...");
     text.push_str(FILES_AND_SEE_ALSO);
     Ok((man.get_filename(), text))

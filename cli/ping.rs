@@ -1,4 +1,4 @@
-//! `labsh ping`: is labshd there, does it know this key, how long does it take.
+//! `labsh ping`: measures how long a host takes to authenticate a key and to answer.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -20,24 +20,23 @@ pub(crate) struct PingOptions {
     #[arg(short, long, value_name = "COUNT", default_value_t = 4)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     pub count: u32,
-    /// How to get there.
+    /// How to reach the host.
     #[command(flatten)]
     pub connection: ConnectionFlags,
-    /// Where.
+    /// The host.
     #[arg(value_name = "TARGET", help_heading = "Arguments")]
     #[arg(help = "The host: name, name:port, [IPv6]:port or unix:/path")]
     pub target: Target,
 }
 
-/// Prints a line for connecting and one for each answer.
+/// Connects, then asks repeatedly; prints a line for each.
 pub(crate) fn execute(options: PingOptions) -> anyhow::Result<ExitCode> {
     let (connection, _) = connection(&options.target, &options.connection, None)?;
-    // What is measured includes connecting.
+    // The measurement includes connecting.
     let connection = ConnectOptions { agent: None, ..connection };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let code = runtime.block_on(ask(&connection, options.count));
-    // A thread may wait for an answer about the host's name long after the time for connecting is
-    // over.
+    // A thread may wait for the resolver long after the timeout for connecting.
     runtime.shutdown_background();
     code
 }

@@ -1,5 +1,5 @@
-//! `labsh try`: one command through a labshd inside this very process, over TLS on loopback, with a
-//! key made just now.
+//! `labsh try`: runs one command through a labshd inside this process, over TLS on loopback, with a
+//! new key.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -31,7 +31,7 @@ pub(crate) fn after_help() -> String {
 /// Run a command through a labshd of its own on this machine: nothing to set up
 #[derive(Debug, Clone, Args)]
 pub(crate) struct TryOptions {
-    /// How it is run.
+    /// How the command runs.
     #[command(flatten)]
     pub command: CommandOptions,
     /// The command: one word for your shell, or several exact words
@@ -45,13 +45,13 @@ pub(crate) struct TryOptions {
 }
 
 impl TryOptions {
-    /// What is to be run.
+    /// Returns the command to run.
     pub(crate) fn program(&self) -> Program {
         form(&self.words, self.command.form)
     }
 }
 
-/// Runs it and returns the exit status that `labsh try --help` documents.
+/// Runs the command and returns the exit status that `labsh try --help` documents.
 pub(crate) fn execute(options: TryOptions) -> anyhow::Result<ExitCode> {
     let program = options.program();
     outcome::check_status_fd(&options.command)?;

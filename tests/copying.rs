@@ -260,7 +260,7 @@ fn a_host_that_does_not_know_how_is_told_as_such() {
     let out = room.copy(&["file", "h01:"]);
     assert_eq!(out.status.code(), Some(1));
     assert!(
-        lines(&out).contains("labsh: the far side has ended without a word"),
+        lines(&out).contains("labsh: the remote side has ended without a message"),
         "{}",
         lines(&out)
     );
@@ -278,7 +278,8 @@ fn a_far_side_that_is_some_other_program_is_told_as_such() {
         assert_eq!(out.status.code(), Some(1), "{}", lines(&out));
         let said = lines(&out);
         assert!(
-            said.contains("without a word") && said.contains("restart labshd if its program was"),
+            said.contains("without a message")
+                && said.contains("restart labshd if its program was"),
             "{said}"
         );
         assert!(!said.contains("connection"), "{said}");

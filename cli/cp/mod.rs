@@ -1,9 +1,9 @@
 //! `labsh cp`: copies files and directories to hosts, or from them.
 
 mod display;
+mod operands;
 pub(super) mod options;
 mod pipes;
-mod places;
 
 use std::ffi::OsStr;
 use std::fs;
@@ -29,9 +29,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 
 use crate::cp::display::Display;
+use crate::cp::operands::{Direction, Job};
 use crate::cp::options::CopyOptions;
 use crate::cp::pipes::{FromCommand, Hold, ToCommand};
-use crate::cp::places::{Direction, Job};
 use crate::fleet::hosts as fleet_hosts;
 use crate::fleet::last_run::keep_as_last;
 use crate::fleet::report::{self, HostReport, Kind, State};
@@ -57,14 +57,14 @@ pub(crate) fn execute(options: CopyOptions) -> anyhow::Result<ExitCode> {
     let job = Job::new(&options.words)?;
     let hosts = hosts(&job.targets, &options)?;
     let many = matches!(job.targets, Targets::Set(_));
-    let room = Room::new(job, &options, &hosts)?;
+    let run = CopyRun::new(job, &options, &hosts)?;
     fleet_hosts::allow_descriptors();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let (began, room) = (Instant::now(), Arc::new(room));
-    let (reports, ended_by) = runtime.block_on(drive(hosts, room.clone(), &options))?;
+    let (began, run) = (Instant::now(), Arc::new(run));
+    let (reports, ended_by) = runtime.block_on(drive(hosts, run.clone(), &options))?;
     runtime.shutdown_background();
-    room.display.clear();
-    finish(&room, &reports, (many, ended_by.is_some()), &options, began.elapsed());
+    run.display.clear();
+    finish(&run, &reports, (many, ended_by.is_some()), &options, began.elapsed());
     Ok(ExitCode::from(match ended_by {
         Some(signal) => signal.exit_status(),
         None => report::exit_status(&reports),
@@ -88,7 +88,7 @@ fn hosts(targets: &Targets, options: &CopyOptions) -> anyhow::Result<Vec<Host>> 
 }
 
 /// The state that the copying threads share.
-struct Room {
+struct CopyRun {
     job: Job,
     options: SendOptions,
     /// By the index of the host.
@@ -99,13 +99,13 @@ struct Room {
     display: Display,
 }
 
-impl std::fmt::Debug for Room {
+impl std::fmt::Debug for CopyRun {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Room").field("job", &self.job).finish_non_exhaustive()
+        formatter.debug_struct("CopyRun").field("job", &self.job).finish_non_exhaustive()
     }
 }
 
-impl Room {
+impl CopyRun {
     fn new(job: Job, options: &CopyOptions, hosts: &[Host]) -> anyhow::Result<Self> {
         let folders = match (&job.direction, &job.targets) {
             (Direction::Get { to, .. }, Targets::Set(_)) => Some(to.clone()),
@@ -213,7 +213,7 @@ fn with_slash(path: &Path) -> Vec<u8> {
 /// Runs the copy protocol with each host.
 #[derive(Debug)]
 struct Copying {
-    room: Arc<Room>,
+    run: Arc<CopyRun>,
     runtime: Handle,
     /// Each thread holds a sender, so that the receiver resolves when all threads have ended.
     alive: mpsc::Sender<()>,
@@ -229,56 +229,56 @@ impl Driver for Copying {
         let (_hold, held) = Hold::new();
         let from = FromCommand { runtime: self.runtime.clone(), stdout, held: held.clone() };
         let to = ToCommand { runtime: self.runtime.clone(), stdin, held };
-        let (tell, outcome) = oneshot::channel();
-        let (room, alive) = (self.room.clone(), self.alive.clone());
+        let (done, outcome) = oneshot::channel();
+        let (run, alive) = (self.run.clone(), self.alive.clone());
         let thread = thread::Builder::new().name("copy".into()).spawn(move || {
-            let outcome = room.copy(host, from, to);
+            let outcome = run.copy(host, from, to);
             // Dropped before the outcome is sent: a task that waits for the threads must not miss
             // their clean-up.
             drop(alive);
-            let _ = tell.send(outcome);
+            let _ = done.send(outcome);
         });
         thread.map_err(|error| lost(format!("no thread can be started: {error}")))?;
-        let (mut outcome, mut said) = (outcome, std::pin::pin!(said(stderr)));
-        let mut heard = None;
+        let (mut outcome, mut stderr_text) = (outcome, std::pin::pin!(text_of(stderr)));
+        let mut message = None;
         let outcome = loop {
             tokio::select! {
                 outcome = &mut outcome => break outcome,
-                text = &mut said, if heard.is_none() => heard = Some(text),
+                text = &mut stderr_text, if message.is_none() => message = Some(text),
             }
         };
         // After a protocol error the remote side is not waited for.
         if let Ok(Err(error @ Error::Protocol(_))) = outcome {
             return Err(lost(error.to_string()));
         }
-        let said = match heard {
+        let message = match message {
             Some(text) => text,
-            None => said.await,
+            None => stderr_text.await,
         };
         let status = child.exited().await;
         // A local failure must not end as the success of the remote side.
         let failure =
             |status: ExitStatus| if status.success() { status.with_code(1) } else { status };
         match outcome {
-            Ok(Ok(())) if self.room.progress[host].counts().failed > 0 => status.map(failure),
+            Ok(Ok(())) if self.run.progress[host].counts().failed > 0 => status.map(failure),
             Ok(Ok(())) => status,
             Ok(Err(Error::Protocol(text))) => Err(lost(text.into())),
             Ok(Err(Error::Refused(text))) => {
-                self.room.refused(host, &text);
+                self.run.refused(host, &text);
                 status.map(failure)
             }
             Ok(Err(Error::Disconnected(error))) => match status {
                 // The remote side knows best why it ended.
-                Ok(status) if !status.success() && !said.is_empty() => {
-                    self.room.note(host, &said);
+                Ok(status) if !status.success() && !message.is_empty() => {
+                    self.run.note(host, &message);
                     Ok(status)
                 }
                 Ok(status) => {
-                    let mut text = format!("the far side has ended without a word ({error})");
+                    let mut text = format!("the remote side has ended without a message ({error})");
                     if status.signal().is_none() {
                         text += NO_COPY;
                     }
-                    self.room.note(host, &text);
+                    self.run.note(host, &text);
                     Ok(failure(status))
                 }
                 Err(error) => Err(error),
@@ -289,7 +289,7 @@ impl Driver for Copying {
 }
 
 /// Returns the stderr of a command as one line.
-async fn said(mut stderr: ChildStderr) -> String {
+async fn text_of(mut stderr: ChildStderr) -> String {
     let mut text = Vec::new();
     let _ = (&mut stderr).take(MAX_REMOTE_STDERR).read_to_end(&mut text).await;
     // The rest is read and dropped, so that the command is not blocked.
@@ -300,12 +300,12 @@ async fn said(mut stderr: ChildStderr) -> String {
 /// Copies on all hosts. Returns the reports, and the signal by which the user ended the run.
 async fn drive(
     hosts: Vec<Host>,
-    room: Arc<Room>,
+    run: Arc<CopyRun>,
     options: &CopyOptions,
 ) -> anyhow::Result<(Vec<HostReport>, Option<EndSignal>)> {
     let mut reports: Vec<HostReport> = hosts.iter().map(HostReport::waiting).collect();
     let (alive, mut all_gone) = mpsc::channel(1);
-    let driver = Copying { room: room.clone(), runtime: Handle::current(), alive };
+    let driver = Copying { run: run.clone(), runtime: Handle::current(), alive };
     let program = Program::Subsystem(SUBSYSTEM.into());
     let limits = Limits {
         connecting: options.many.connecting as usize,
@@ -316,7 +316,8 @@ async fn drive(
     let mut signals = EndSignals::new()?;
     let (events, mut incoming) = mpsc::channel(64);
     let (stop_sender, stop) = watch::channel(StopLevel::None);
-    let run = tokio::spawn(fanout::run_with_driver(hosts, program, driver, limits, events, stop));
+    let hosts_done =
+        tokio::spawn(fanout::run_with_driver(hosts, program, driver, limits, events, stop));
     let mut tick = tokio::time::interval(PROGRESS_INTERVAL);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut ended_by = None;
@@ -337,7 +338,7 @@ async fn drive(
             _ = tick.tick() => {
                 let done = reports.iter().filter(|host| matches!(host.state,
                     State::Over(..))).count();
-                room.display.draw(room.counts(), done, reports.len());
+                run.display.draw(run.counts(), done, reports.len());
                 continue;
             }
             signal = signals.recv() => signal,
@@ -348,7 +349,7 @@ async fn drive(
         ended_by = Some(signal);
         stop_sender.send_replace(StopLevel::Disconnect);
     }
-    run.await.context("the copying has failed")?;
+    hosts_done.await.context("the copying has failed")?;
     // All threads have been stopped by now, but may still be removing incomplete files.
     let _ = tokio::time::timeout(CLEANUP_TIMEOUT, all_gone.recv()).await;
     Ok((reports, ended_by))
@@ -356,23 +357,23 @@ async fn drive(
 
 /// Reports the result on one host or many, also if the user left.
 fn finish(
-    room: &Room,
+    run: &CopyRun,
     reports: &[HostReport],
     (many, left): (bool, bool),
     options: &CopyOptions,
     took: Duration,
 ) {
     let program = Program::Subsystem(SUBSYSTEM.into());
-    let counts = counted(room.counts());
+    let counts = counted(run.counts());
     if !many {
         let Some(HostReport { state: State::Over(end, _), .. }) = reports.first() else { return };
         match report::reason(end, &program) {
             Some(_) if left => {
-                room.display.note("left; a large file that had begun is continued by the next copy")
+                run.display.note("left; a large file that had begun is continued by the next copy")
             }
-            Some(reason) => room.display.note(&reason),
+            Some(reason) => run.display.note(&reason),
             None if options.quiet => {}
-            None => room.display.note(&format!("{counts}, in {}", report::seconds(took))),
+            None => run.display.note(&format!("{counts}, in {}", report::seconds(took))),
         }
         return;
     }
@@ -383,7 +384,7 @@ fn finish(
     lines[0] += &format!("; {counts}");
     let failed = report::exit_status(reports) != 0;
     for line in lines.iter().filter(|_| failed || !options.quiet) {
-        room.display.note(line);
+        run.display.note(line);
     }
     let words = options.words.iter().map(|word| shell_word(&word.to_string_lossy()).into_owned());
     let command = format!("labsh cp {}", words.collect::<Vec<_>>().join(" "));

@@ -55,7 +55,7 @@ pub(crate) struct CopyOptions {
     /// The sources, then the destination.
     #[arg(value_names = ["FROM", "TO"], required = true, num_args = 2..,
         help_heading = "Arguments")]
-    #[arg(help = "Files and directories, and behind them where they go; those over there are \
+    #[arg(help = "Files and directories, then their destination; those on hosts are \
             TARGET:PATH")]
     pub words: Vec<OsString>,
 }

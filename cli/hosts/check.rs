@@ -23,31 +23,31 @@ use crate::fleet::report::{self, Failures, Kind};
 use crate::fleet::screen::{PROGRESS_INTERVAL, Screen};
 use crate::hosts::{Which, shown};
 
-/// Answers on their way to stdout.
+/// The maximum number of answers that wait to be printed.
 const MAX_PENDING_ANSWERS: usize = 64;
 
-/// What could not be written to, where something could not be written.
+/// The context of an error when stdout cannot be written.
 const STDOUT: &str = "cannot write to standard output";
 
-/// `labsh hosts check`: its options.
+/// The options of `labsh hosts check`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct CheckOptions {
-    /// At most so many connections being opened at once
+    /// At most this many connections being opened at once
     #[arg(long, value_name = "N", default_value_t = 64,
         value_parser = clap::value_parser!(u32).range(1..))]
     connecting: u32,
     /// Print a line of JSON for each host, and no summary
     #[arg(long)]
     json: bool,
-    /// How to get there.
+    /// How to reach the hosts.
     #[command(flatten)]
     connection: ConnectionFlags,
-    /// Which.
+    /// Which hosts.
     #[command(flatten)]
     which: Which,
 }
 
-/// Connects to all of them and tells what became of it.
+/// Connects to all hosts and reports how each answered.
 pub(crate) fn execute(options: CheckOptions) -> anyhow::Result<ExitCode> {
     let config = Config::load()?;
     let names = options.which.select(config.inventory())?;
@@ -55,7 +55,8 @@ pub(crate) fn execute(options: CheckOptions) -> anyhow::Result<ExitCode> {
     let hosts = resolve(&names, &config, &flags)?;
     warn_of_shared_addresses(&hosts, "is asked once for each");
     allow_descriptors();
-    // One thread: what is measured is how long hosts take, and threads would only contend.
+    // One thread: it measures how long hosts take to answer, and threads would contend for the
+    // processor.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let status = runtime.block_on(ask(&hosts, &options))?;
     runtime.shutdown_background();
@@ -80,18 +81,18 @@ async fn ask(hosts: &[Host], options: &CheckOptions) -> anyhow::Result<u8> {
     report.close().context(STDOUT)
 }
 
-/// What the hosts have answered so far, and where it is shown.
+/// The answers so far, and where they are shown.
 struct Report<'a> {
     hosts: &'a [Host],
     json: bool,
     screen: Screen,
     began: Instant,
-    /// The widest name and the widest address, in characters.
+    /// The width of the widest name and the widest address, in characters.
     widths: (usize, usize),
-    /// Who has not answered, by their places.
+    /// The hosts that have not answered, by index.
     silent: BTreeSet<usize>,
     times: Vec<(Duration, &'a str)>,
-    /// Who said which version.
+    /// The hosts by the version that they reported.
     versions: BTreeMap<Option<String>, Vec<&'a str>>,
     failures: Failures<'a>,
     failed: usize,
@@ -119,7 +120,7 @@ impl<'a> Report<'a> {
         }
     }
 
-    /// Prints a host's line, and remembers what the summary needs.
+    /// Prints a host's line, and adds it to the summary.
     fn add(&mut self, index: usize, answer: Result<Answer, End>) -> io::Result<()> {
         let host = &self.hosts[index];
         let address = host.connection.address.to_string();
@@ -131,7 +132,7 @@ impl<'a> Report<'a> {
                 "{:names$}  {:addresses$}  {}",
                 shown(&host.name),
                 shown(&address),
-                told(&answer)
+                outcome_text(&answer)
             )
         };
         self.screen
@@ -151,7 +152,7 @@ impl<'a> Report<'a> {
         Ok(())
     }
 
-    /// Shows how far it has come.
+    /// Draws the progress line.
     fn settle(&mut self) -> io::Result<()> {
         let Self { hosts, screen, began, silent, times, failed, .. } = self;
         screen.settle_on(|| {
@@ -169,7 +170,7 @@ impl<'a> Report<'a> {
         })
     }
 
-    /// Says the summary; returns the exit status.
+    /// Prints the summary; returns the exit status.
     fn close(mut self) -> io::Result<u8> {
         self.screen.finish()?;
         if self.json {
@@ -186,8 +187,8 @@ impl<'a> Report<'a> {
     }
 }
 
-/// What became of a host, in a few words.
-fn told(answer: &Result<Answer, End>) -> String {
+/// Returns the outcome of a host in a few words.
+fn outcome_text(answer: &Result<Answer, End>) -> String {
     match answer {
         Ok(Answer { authenticated, round_trip, version }) => {
             let version = version
@@ -201,8 +202,8 @@ fn told(answer: &Result<Answer, End>) -> String {
     }
 }
 
-/// Where not all that answered are of one version: a line for each, with who they are; the most
-/// frequent first.
+/// Returns a line for each version with its hosts, the most frequent first; none if all hosts have
+/// one version.
 fn versions(versions: &BTreeMap<Option<String>, Vec<&str>>) -> Vec<String> {
     if versions.len() < 2 {
         return Vec::new();
@@ -236,7 +237,7 @@ fn json_line(host: &Host, answer: &Result<Answer, End>) -> Value {
     }
 }
 
-/// Milliseconds, to a microsecond.
+/// Formats a time in milliseconds, to a microsecond.
 fn rounded(time: Duration) -> f64 {
     time.as_micros() as f64 / 1e3
 }

@@ -1,4 +1,4 @@
-//! `labsh hosts`: which hosts and groups are known, and where each value comes from.
+//! `labsh hosts`: lists the hosts and groups that are known, and the origin of each value.
 
 mod check;
 
@@ -25,7 +25,7 @@ use crate::fleet::hosts::{evaluate, select, without};
 #[derive(Debug, Clone, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(super) struct HostsOptions {
-    /// What else than listing them.
+    /// The subcommand; none to list the hosts.
     #[command(subcommand)]
     action: Option<HostsAction>,
     /// List the groups: how many hosts each has, and which
@@ -37,12 +37,12 @@ pub(super) struct HostsOptions {
     /// Print a line of JSON for each host, or each group
     #[arg(long, conflicts_with = "origin")]
     json: bool,
-    /// Which.
+    /// Which hosts.
     #[command(flatten)]
     which: Which,
 }
 
-/// What to do with hosts.
+/// The subcommands of `labsh hosts`.
 #[derive(Debug, Clone, Subcommand)]
 enum HostsAction {
     /// Connect to all of them: which answer, how fast, which version, and why the others do not
@@ -56,7 +56,7 @@ Exit status:
   125  a host refused, and all others answered
   255  a host was unreachable, or its connection was lost";
 
-/// The hosts that are meant.
+/// The hosts that a command line selects.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Which {
     /// Leave these hosts out: a set like SET (repeatable)
@@ -81,7 +81,7 @@ impl Which {
     }
 }
 
-/// Shows them.
+/// Prints the hosts or groups.
 pub(crate) fn execute(options: HostsOptions) -> anyhow::Result<ExitCode> {
     if let Some(HostsAction::Check(options)) = options.action {
         return check::execute(options);
@@ -90,7 +90,7 @@ pub(crate) fn execute(options: HostsOptions) -> anyhow::Result<ExitCode> {
     let names = options.which.select(config.inventory())?;
     let groups = groups(config.inventory())?;
     let text = if options.groups {
-        // A set that was named leaves the groups that have hosts in it, and of each only those.
+        // With a set, only groups with hosts in it are listed, and only those hosts.
         let chosen: Vec<(String, NodeSet)> = groups
             .into_iter()
             .map(|(name, hosts)| (name, hosts.intersection(&names)))
@@ -116,7 +116,7 @@ pub(crate) fn execute(options: HostsOptions) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Every group with its hosts.
+/// Returns every group with its hosts.
 fn groups(inventory: &Inventory) -> anyhow::Result<Vec<(String, NodeSet)>> {
     let with_hosts =
         |name: String| evaluate(&format!("@{name}"), inventory).map(|hosts| (name, hosts));
@@ -168,19 +168,19 @@ fn hosts_table(hosts: &[Facts]) -> String {
     table(&rows)
 }
 
-/// As a terminal may show it.
+/// Escapes a text for a terminal.
 fn shown(text: &str) -> String {
     escape(text).to_string()
 }
 
-/// Rows with every column but the last as wide as its widest cell.
+/// Aligns rows: every column but the last is as wide as its widest cell.
 pub(crate) fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
     let width =
         |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..COLUMNS).map(width).collect();
     let line = |row: &[String; COLUMNS]| {
-        // Not by format!, which panics where a cell is very wide: a group of thousands, the value
-        // of a variable.
+        // Not with format!, which panics on a very wide cell, such as a group of thousands of
+        // hosts.
         let cells = row.iter().zip(&widths).map(|(cell, width)| {
             let blanks = width.saturating_sub(cell.chars().count());
             cell.to_owned() + &" ".repeat(blanks)
@@ -190,18 +190,18 @@ pub(crate) fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String 
     rows.iter().map(line).collect()
 }
 
-/// All that is known of one host.
+/// The settings of one host.
 struct Facts {
     name: String,
-    /// Or why nobody gets there.
+    /// The route to the host, or why there is none.
     route: Result<Route, Diagnostic>,
-    /// The key by its name, or its file; nothing where there is none to use, or too many.
+    /// The name or file of the key; none if there is no usable key, or more than one.
     key: Option<String>,
-    /// Each with the places that say so.
+    /// Each group, with the places that put the host into it.
     groups: BTreeMap<String, String>,
-    /// Each with the place that says so.
+    /// Each variable, with its place.
     variables: BTreeMap<String, (String, String)>,
-    /// Where the values of `route` and `key` come from.
+    /// The places of the values of `route` and `key`.
     origins: BTreeMap<&'static str, String>,
 }
 
@@ -248,7 +248,7 @@ impl Facts {
         Ok(Self { name, route: Ok(route), key, groups, variables, origins })
     }
 
-    /// The host's name, and below it each value and its place.
+    /// Returns the name of the host, and below it each value with its place.
     fn origins(&self) -> String {
         let mut rows: Vec<[String; 3]> = Vec::new();
         match &self.route {
@@ -266,7 +266,7 @@ impl Facts {
         format!("{}\n{}", shown(&self.name), table(&rows))
     }
 
-    /// Each value with its place.
+    /// Returns each value with its place.
     fn values(&self, route: &Route) -> impl Iterator<Item = [String; 3]> {
         let (address, port) = parts(&route.address);
         let timeout = humantime::format_duration(route.connect_timeout).to_string();
@@ -315,7 +315,7 @@ impl Facts {
     }
 }
 
-/// Address and port, or the path of a socket.
+/// Returns address and port, or the path of a socket.
 fn parts(address: &Address) -> (String, Option<u16>) {
     match address {
         Address::Tcp { host, port } => (host.clone(), Some(*port)),
@@ -323,7 +323,7 @@ fn parts(address: &Address) -> (String, Option<u16>) {
     }
 }
 
-/// The place of a value: that of the first layer that has one.
+/// Returns the place of a value: the first layer that sets it.
 fn origin(layers: &[Layer], says: fn(&ConnectionOverrides) -> bool) -> String {
     let layer = layers.iter().find(|layer| says(&layer.overrides));
     layer.map_or_else(|| "default".to_owned(), |layer| source(&layer.source))

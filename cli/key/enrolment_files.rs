@@ -1,4 +1,4 @@
-//! `labsh key enroll --out`: a file for each host of a set, ready to be taken there.
+//! `labsh key enroll --out`: writes a file for each host of a set, to be taken to that host.
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder};
@@ -18,22 +18,22 @@ use zeroize::Zeroizing;
 
 use crate::console::note;
 
-/// What is to be written for one host.
+/// The file to write for one host.
 struct Enrolment {
     name: String,
     file: PathBuf,
     key: HostKey,
 }
 
-/// Writes them, and says how to take them to their hosts.
+/// Writes the files, and prints how to take them to their hosts.
 ///
-/// Each file has mode 0600 and appears whole or not at all; the directory is made with mode 0700
-/// where it is missing.
+/// Each file has mode 0600 and is complete when it appears. A missing directory is created with
+/// mode 0700.
 ///
 /// # Errors
 ///
-/// Where files are there already and not to be replaced, or everybody may write in the directory,
-/// and nothing was written; or which could not be written.
+/// When a file exists and is not to be replaced, or every user may write to the directory: nothing
+/// is written then. When a file cannot be written: the error names it.
 pub(crate) fn write(
     config: &Config,
     id: Option<KeyId>,
@@ -53,7 +53,8 @@ pub(crate) fn write(
         .with_context(|| format!("cannot make the directory {}", directory.display()))?;
     let about = fs::metadata(directory)
         .with_context(|| format!("cannot look at {}", directory.display()))?;
-    // What they put there would be taken to the hosts as well, and let their key in.
+    // A file that another user puts there would be taken to the hosts as well, and admit that
+    // user's key.
     if about.mode() & 0o002 != 0 {
         bail!(
             "everybody may put files into {}, so nothing was written; name a directory of your \
@@ -75,7 +76,8 @@ pub(crate) fn write(
             directory.display()
         );
     }
-    // Before any line leaves: a host that `revoke` does not know of is worse than one too many.
+    // Before any line leaves: a recorded host that has no key does less harm than an enrolled host
+    // that `revoke` does not list.
     store.remember_hosts(&id, enrolments.iter().map(|enrolment| enrolment.key.host_id()))?;
     let mut failed: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     for enrolment in &enrolments {
@@ -135,7 +137,7 @@ fn plan(
 
 impl Enrolment {
     fn write(&self, directory: &Path, force: bool) -> io::Result<()> {
-        // Made with mode 0600, under a name that nobody can foresee.
+        // NamedTempFile creates it with mode 0600 and an unpredictable name.
         let mut file = NamedTempFile::new_in(directory)?;
         let line = Zeroizing::new(self.key.to_line() + "\n");
         file.write_all(line.as_bytes())?;

@@ -1,4 +1,4 @@
-//! `labsh key`: making keys, showing them, and taking them to hosts and away again.
+//! `labsh key`: makes and shows keys, enrols them for hosts, and revokes them.
 
 mod enrolment_files;
 
@@ -29,7 +29,7 @@ use crate::remote::words::Targets;
 /// In seconds since 1970.
 const YEAR_10000: u64 = 253_402_300_800;
 
-/// `labsh key`: what to do with which key.
+/// The subcommands of `labsh key`.
 #[derive(Debug, Clone, Subcommand)]
 pub(super) enum KeyAction {
     /// Make a key
@@ -57,7 +57,7 @@ pub(super) enum KeyAction {
     Revoke(RevokeOptions),
 }
 
-/// `labsh key enroll`.
+/// The options of `labsh key enroll`.
 #[derive(Debug, Clone, Args)]
 pub(super) struct EnrollOptions {
     /// The key [default: the only one]
@@ -78,7 +78,7 @@ pub(super) struct EnrollOptions {
     pub force: bool,
 }
 
-/// `labsh key revoke`.
+/// The options of `labsh key revoke`.
 #[derive(Debug, Clone, Args)]
 pub(super) struct RevokeOptions {
     /// The key [default: the only one]
@@ -95,7 +95,7 @@ pub(super) struct RevokeOptions {
     pub yes: bool,
 }
 
-/// Does one of `labsh key`'s subcommands.
+/// Carries out a subcommand of `labsh key`.
 pub(super) fn execute(action: KeyAction) -> anyhow::Result<ExitCode> {
     match action {
         KeyAction::New { id } => new(&KeyStore::open()?, id)?,
@@ -125,8 +125,7 @@ fn new(store: &KeyStore, id: Option<KeyId>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `user@machine`, as ssh-keygen comments its keys: it says where a key that turns up somewhere
-/// came from.
+/// Returns `user@machine`, like the comment of a key by ssh-keygen: it tells where a key came from.
 fn default_id() -> anyhow::Result<KeyId> {
     let user = User::from_uid(Uid::effective()).ok().flatten().map(|user| user.name);
     let machine = gethostname().ok().map(|name| name.to_string_lossy().into_owned());
@@ -137,16 +136,16 @@ fn default_id() -> anyhow::Result<KeyId> {
 
 fn sanitised(text: &str) -> Option<KeyId> {
     let allowed = |c: &char| c.is_ascii_alphanumeric() || "._@-".contains(*c);
-    let kept: String = text
+    let allowed_text: String = text
         .chars()
         .filter(allowed)
         .skip_while(|c| ".-@".contains(*c))
         .take(limits::MAX_KEY_ID)
         .collect();
-    KeyId::new(&kept).ok()
+    KeyId::new(&allowed_text).ok()
 }
 
-/// A line for each key; a file that cannot be used is a line with the reason.
+/// Returns a line for each key; for an unusable file, a line with the reason.
 fn list(store: &KeyStore) -> anyhow::Result<String> {
     let keys = store.list()?;
     let rows: Vec<[String; 3]> = keys
@@ -178,13 +177,13 @@ fn show(store: &KeyStore, id: Option<KeyId>) -> anyhow::Result<String> {
     store.load(&id)?;
     let path = store.path(&id);
     let about = fs::metadata(&path)?;
-    // Not every file system knows when a file was made; a key file is written once.
+    // Not every file system records when a file was created; a key file is written once.
     let created = about.created().or_else(|_| about.modified())?;
     let hosts = store.hosts(&id)?;
     let mut text = String::new();
     writeln!(text, "id       {id}")?;
     writeln!(text, "file     {}", escape(&path.to_string_lossy()))?;
-    writeln!(text, "created  {}", moment(created))?;
+    writeln!(text, "created  {}", rfc3339(created))?;
     match hosts.as_slice() {
         [] => writeln!(text, "hosts    none yet")?,
         hosts => writeln!(text, "hosts    {}", joined(hosts, "\n         "))?,
@@ -192,8 +191,8 @@ fn show(store: &KeyStore, id: Option<KeyId>) -> anyhow::Result<String> {
     Ok(text)
 }
 
-/// A moment as RFC 3339 has it. Files can be of times that no calendar of four digits holds.
-fn moment(time: SystemTime) -> String {
+/// Formats a time (RFC 3339). A file's time may be outside the calendar's four digits.
+fn rfc3339(time: SystemTime) -> String {
     let since_1970 =
         time.duration_since(UNIX_EPOCH).ok().filter(|since| since.as_secs() < YEAR_10000);
     match since_1970 {
@@ -261,7 +260,8 @@ fn enrolment(
     let id = id.map_or_else(|| store.only(), Ok)?;
     let key = store.load(&id)?;
     let host_key = key.for_host(&config.host_id(target, flags)?);
-    // Before the line leaves: a host that `revoke` does not know of is worse than one too many.
+    // Before the line leaves: a recorded host that has no key does less harm than an enrolled host
+    // that `revoke` does not list.
     store.remember_hosts(&id, [host_key.host_id()])?;
     Ok((id, Zeroizing::new(host_key.to_line() + "\n")))
 }
@@ -270,7 +270,7 @@ fn revoke(config: &Config, options: RevokeOptions) -> anyhow::Result<()> {
     let store = config.store();
     let id = options.id.map_or_else(|| store.only(), Ok)?;
     if options.delete && !options.yes && !io::stdin().is_terminal() {
-        bail!("nobody can be asked whether to delete the key {id}; say --yes");
+        bail!("there is no terminal to ask whether to delete the key {id}; say --yes");
     }
     let hosts = match options.host {
         Some(host) => vec![config.host_id(&host, &ConnectionOverrides::default())?],
@@ -294,7 +294,7 @@ fn revoke(config: &Config, options: RevokeOptions) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A line for each host, ready for a shell.
+/// Returns a line of shell for each host.
 fn removal(id: &KeyId, hosts: &[HostId]) -> String {
     let line = |host: &HostId| {
         let host = shell_word(host.as_str());
@@ -368,11 +368,11 @@ mod tests {
 
     #[test]
     fn a_file_of_any_time_is_shown() {
-        assert_eq!(moment(UNIX_EPOCH), "1970-01-01T00:00:00Z");
+        assert_eq!(rfc3339(UNIX_EPOCH), "1970-01-01T00:00:00Z");
         for strange in
             [UNIX_EPOCH - Duration::from_secs(1), UNIX_EPOCH + Duration::from_secs(YEAR_10000)]
         {
-            assert!(moment(strange).starts_with("at a time"), "{strange:?}");
+            assert!(rfc3339(strange).starts_with("at a time"), "{strange:?}");
         }
     }
 

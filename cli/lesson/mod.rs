@@ -1,4 +1,4 @@
-//! `labsh lesson`: lists the lessons, or gives them in the terminal and as pages.
+//! `labsh lesson`: lists the lessons, or runs them in the terminal and writes their pages.
 
 pub(crate) mod options;
 mod real_session;
@@ -13,22 +13,24 @@ use labsh_lessons::{
 
 use crate::lesson::options::LessonOptions;
 
-/// The exit status when a lesson did not show what it is about.
+/// The context of an error when stdout cannot be written.
+const STDOUT: &str = "cannot write to standard output";
+
+/// The exit status when a lesson did not show its effect.
 const NOT_SHOWN: u8 = 1;
 
-/// Lists the lessons or gives those that are named, and returns the exit status that
-/// `labsh lesson --help` documents.
+/// Lists the lessons or runs those that are named. Returns the exit status that `labsh lesson
+/// --help` documents.
 pub(crate) fn execute(options: LessonOptions) -> anyhow::Result<ExitCode> {
     let language = options.lang.unwrap_or_else(Language::of_locale);
     let format = OutputFormat::for_stdout(options.color);
     let mut stdout = io::stdout().lock();
-    let told = "cannot write to standard output";
     if options.names.is_empty() {
-        labsh_lessons::list_lessons(language, format, &mut stdout).context(told)?;
+        labsh_lessons::list_lessons(language, format, &mut stdout).context(STDOUT)?;
         return Ok(ExitCode::SUCCESS);
     }
     let lessons = labsh_lessons::select_lessons(&options.names)?;
-    // Whether it can be written is better known before a class has sat through the lessons.
+    // Checked first, so that a class does not sit through lessons whose page cannot be written.
     let place = options
         .html
         .as_deref()
@@ -44,19 +46,19 @@ pub(crate) fn execute(options: LessonOptions) -> anyhow::Result<ExitCode> {
         real_session,
     };
     let given = labsh_lessons::run_lessons(&lessons, &varied, language, format, &mut stdout)
-        .context(told)?;
-    let wish = matches!(&given[..], [LessonReport { outcome: Err(LessonError::BadOption(_)), .. }]);
-    if let Some(place) = place.filter(|_| !wish) {
+        .context(STDOUT)?;
+    let bad_option =
+        matches!(&given[..], [LessonReport { outcome: Err(LessonError::BadOption(_)), .. }]);
+    if let Some(place) = place.filter(|_| !bad_option) {
         place.write(&given, language)?;
     }
     let mut status = ExitCode::SUCCESS;
     for given in given {
         match given.outcome {
             Ok(()) => {}
-            // Of several lessons each has told already what went wrong; the only one leaves its
-            // refusal to us.
-            Err(LessonError::BadOption(wish)) if lessons.len() == 1 => {
-                return Err(anyhow::anyhow!(wish.get(language).to_owned()));
+            // Of several lessons, each has printed its own error.
+            Err(LessonError::BadOption(text)) if lessons.len() == 1 => {
+                return Err(anyhow::anyhow!(text.get(language).to_owned()));
             }
             Err(_) => status = ExitCode::from(NOT_SHOWN),
         }

@@ -1,4 +1,4 @@
-//! `labsh lesson`: which lessons, and what is varied in them.
+//! The options of `labsh lesson`.
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -52,16 +52,16 @@ pub(crate) struct LessonOptions {
     pub color: ColorChoice,
 }
 
-/// Most that a lesson reads at once; more would show nothing more.
+/// The maximum size of a read in a lesson, in bytes; a larger one would show nothing more.
 const MAX_READ_SIZE: usize = 1 << 20;
 
-/// Most that a small message may have.
+/// The maximum size of a small message, in bytes.
 const MAX_MESSAGE_SIZE: usize = 4096;
 
-/// Longer than any line that one would project; a lesson's server takes it with one read.
+/// The maximum length of a command in bytes; a lesson's server takes it with one read.
 const MAX_COMMAND_LENGTH: usize = 1000;
 
-/// A parser of one of these words, which completions offer.
+/// Returns a parser that accepts one of these words, which completions offer.
 fn one_of<T, const N: usize>(words: [&'static str; N]) -> impl TypedValueParser<Value = T>
 where
     T: FromStr<Err = String> + Clone + Send + Sync + 'static,

@@ -1,5 +1,4 @@
-//! The labshd and the labsh that the lesson `wire` watches: this program's own, in plain mode on
-//! loopback.
+//! A labshd and a labsh in plain mode on loopback, inside this program, for the lesson `wire`.
 
 use std::net::SocketAddr;
 
@@ -10,7 +9,7 @@ use labsh_client::{Address, CommandError, ConnectOptions, Session};
 use labsh_lessons::{CommandOutput, RealSession};
 use tokio::runtime::Builder;
 
-/// Starts the labshd; while this process has one thread, for its spawner is forked from it.
+/// Starts the labshd. The process must have one thread, because this forks the spawner.
 pub(crate) fn start() -> anyhow::Result<RealSession> {
     let secret = Secret::new(labsh_transport::random::bytes());
     let key = Key::new(KeyId::new("lesson")?, secret).for_host(&HostId::new("localhost")?);

@@ -78,8 +78,8 @@ impl LocalUser for Signals {
                     _ if only_leftovers || child.is_opening() => return left,
                     1 => {}
                     2 => remark(
-                        "the command was told again; once more leaves it to the host, which ends \
-                         it",
+                        "the command got the signal again; a third one makes labsh leave, and the \
+                         host ends it",
                     ),
                     _ => return left,
                 }

@@ -1,33 +1,33 @@
-//! `[user@]HOST` and `ssh://[user@]HOST[:PORT]`: who and where.
+//! Parses a destination: `[user@]HOST` or `ssh://[user@]HOST[:PORT]`.
 
 use std::ffi::OsStr;
 
 use labsh_client::config::target::{BadTarget, Target};
 
-/// Where to, and as whom.
+/// A destination.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Destination {
-    /// As whom, if that was said.
+    /// The user, if given.
     pub(crate) user: Option<String>,
-    /// Where to.
+    /// The host.
     pub(crate) target: Target,
 }
 
-/// Why a text is no destination.
+/// Why a text is not a destination.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BadDestination {
-    /// The host.
+    /// The host is invalid.
     #[error("{0:?} is no host: {1}")]
     Host(String, BadTarget),
-    /// More than a host.
+    /// The URL has a path.
     #[error("ssh://{0} holds a path; write ssh://[user@]host[:port]")]
     Path(String),
-    /// The user.
+    /// The user is invalid.
     #[error(transparent)]
     User(#[from] BadUser),
 }
 
-/// Why a text is no user's name.
+/// The text is not a valid user name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{0:?} is no user: a name is not empty, does not begin with '-' and holds neither blanks nor \
@@ -36,10 +36,10 @@ pub(crate) enum BadDestination {
 pub(crate) struct BadUser(pub(crate) String);
 
 impl Destination {
-    /// Reads a destination. Hosts may also be written as labsh's targets are: `HOST:PORT`,
-    /// `[IPv6]:PORT`, `unix:/path`.
+    /// Parses a destination. A host may have any form of a target: `HOST:PORT`, `[IPv6]:PORT`,
+    /// `unix:/path`.
     pub(crate) fn parse(text: &OsStr) -> Result<Self, BadDestination> {
-        // A byte that is no text becomes U+FFFD, which neither a target nor a user may hold.
+        // Bytes that are not UTF-8 become U+FFFD, which targets and users reject.
         let text = text.to_string_lossy();
         let bare = match text.strip_prefix("ssh://") {
             Some(rest) => match rest.split_once('/') {
@@ -60,8 +60,7 @@ impl Destination {
     }
 }
 
-/// Reads a user's name: what begins with a dash could be an option of whatever program it is handed
-/// to.
+/// Parses a user name. A leading dash is rejected: another program could take it for an option.
 pub(crate) fn user(text: &str) -> Result<String, BadUser> {
     let bad = |c: char| c.is_control() || c.is_whitespace() || c == '\u{fffd}';
     if text.is_empty() || text.starts_with('-') || text.contains(bad) {

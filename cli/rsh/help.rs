@@ -1,5 +1,4 @@
-//! `labsh rsh` for people: its part of `labsh --help`, the completions and the manual pages, from
-//! the tables of options.
+//! The help of `labsh rsh`, also for completions and manual pages, from the tables of options.
 
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches};
 
@@ -33,8 +32,8 @@ Exit status:
   128+n  signal n ended the command
   255    labsh or labshd refused or failed, before the command or during it";
 
-/// `labsh rsh` as clap is told of it, for people only: clap never reads its words, for ssh's ways
-/// are not clap's.
+/// Describes `labsh rsh` to clap, for help only: clap never parses its command line, because ssh's
+/// syntax differs.
 #[derive(Debug, Clone)]
 pub(crate) struct RshOptions;
 

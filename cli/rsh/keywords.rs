@@ -1,5 +1,5 @@
-//! `-o Key=Value`: which keywords of ssh_config(5) there are, what becomes of each, and how their
-//! values are written.
+//! Parses `-o Key=Value`: the keywords of ssh_config(5) that labsh knows, and the syntax of their
+//! values.
 
 use std::time::Duration;
 
@@ -9,17 +9,16 @@ use crate::rsh::options::{
     NO_AGENT, NO_BACKGROUND, NO_BINDING, NO_FORWARDING, NO_PROXY, NO_X11, Treatment,
 };
 
-/// What makes a value harmless that is refused or missed otherwise.
+/// Values that switch a setting off, so that it is accepted.
 const OFF: &[&str] = &["no", "none", "false"];
 
-/// Keywords, in lower case, that are honoured, missed or refused; all others are passed over, also
-/// those that ssh does not know.
+/// Keywords, in lower case, that have an effect, a warning or an error; all others are ignored,
+/// also those that ssh does not know.
 ///
-/// Passed over are, among those that tools send: batchmode (labsh never asks anything),
-/// stricthostkeychecking, userknownhostsfile and checkhostip (a host proves that it knows the key),
-/// controlmaster, controlpath and controlpersist (each command has a connection of its own),
-/// serveraliveinterval (labsh watches the connection anyway), compression, ciphers, ipqos, and
-/// everything about methods of authentication.
+/// Tools send, among the ignored ones: batchmode (labsh never asks), stricthostkeychecking,
+/// userknownhostsfile and checkhostip (a host proves that it has the key), controlmaster,
+/// controlpath and controlpersist (each command has its own connection), serveraliveinterval (labsh
+/// checks the connection anyway), compression, ciphers, ipqos, and all authentication methods.
 pub(crate) const KEYWORDS: &[(&str, Treatment)] = &[
     ("addressfamily", Honoured),
     ("connecttimeout", Honoured),
@@ -51,31 +50,31 @@ pub(crate) const KEYWORDS: &[(&str, Treatment)] = &[
     ("tunnel", Refused(NO_FORWARDING)),
 ];
 
-/// What was said with one `-o`.
+/// The setting of one `-o`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Setting {
     /// The keyword, in lower case.
     pub(crate) keyword: String,
-    /// The value as it was written, without blanks around it; never empty.
+    /// The value without surrounding blanks; never empty.
     pub(crate) value: String,
 }
 
-/// Why a setting means nothing.
+/// Why a setting is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BadSetting {
-    /// Not even a keyword.
+    /// There is no keyword.
     #[error("-o {0:?} names no setting; write -o Key=Value")]
     Keyword(String),
-    /// A keyword alone.
+    /// There is no value.
     #[error("-o {0} needs a value; write -o {0}=VALUE")]
     NoValue(String),
-    /// A quotation mark without its other half.
+    /// A quotation mark is not closed.
     #[error("-o {0}: a quotation mark is never closed")]
     Quotes(String),
 }
 
 impl Setting {
-    /// Reads `Key=Value`, `Key Value` or `Key = Value`.
+    /// Parses `Key=Value`, `Key Value` or `Key = Value`.
     pub(crate) fn parse(text: &str) -> Result<Self, BadSetting> {
         let blank = |c: char| c.is_ascii_whitespace();
         let text = text.trim_matches(blank);
@@ -92,7 +91,7 @@ impl Setting {
         Ok(Self { keyword: keyword.to_ascii_lowercase(), value: value.to_owned() })
     }
 
-    /// What becomes of it.
+    /// Returns how labsh treats the setting.
     pub(crate) fn treatment(&self) -> Treatment {
         let found = KEYWORDS.iter().find(|(keyword, _)| *keyword == self.keyword);
         match found.map_or(Treatment::Passed, |(_, treatment)| *treatment) {
@@ -103,8 +102,8 @@ impl Setting {
         }
     }
 
-    /// The value's words: blanks part them, double and single quotation marks hold them together, a
-    /// backslash takes the meaning from a quotation mark or a backslash.
+    /// Splits the value into words: blanks separate them, double and single quotation marks group,
+    /// a backslash escapes a quotation mark or a backslash.
     pub(crate) fn words(&self) -> Result<Vec<String>, BadSetting> {
         let mut words = Vec::new();
         let mut word: Option<String> = None;
@@ -118,7 +117,7 @@ impl Setting {
                 c if quote == Some(c) => quote = None,
                 '"' | '\'' if quote.is_none() => {
                     quote = Some(c);
-                    // Two quotation marks with nothing between are a word as well.
+                    // An empty pair of quotation marks is a word.
                     word.get_or_insert_default();
                 }
                 c if quote.is_none() && c.is_ascii_whitespace() => words.extend(word.take()),
@@ -132,14 +131,14 @@ impl Setting {
         Ok(words)
     }
 
-    /// The value where there is to be one word.
+    /// Returns the value if it is a single word.
     pub(crate) fn word(&self) -> Result<String, BadSetting> {
         self.words()?.into_iter().next().ok_or_else(|| BadSetting::NoValue(self.keyword.clone()))
     }
 }
 
-/// A time as ssh writes it: numbers with a unit each (s, m, h, d, w), or seconds without one.
-/// `None` where it is no time.
+/// Parses a time in ssh's syntax: numbers with a unit each (s, m, h, d, w), or seconds without one.
+/// Returns none for other texts.
 pub(crate) fn parse_time(text: &str) -> Option<Duration> {
     let mut seconds = 0u64;
     let mut rest = text;
@@ -164,7 +163,7 @@ pub(crate) fn parse_time(text: &str) -> Option<Duration> {
     Some(Duration::from_secs(seconds))
 }
 
-/// Whether a name fits a pattern in which `*` stands for any characters and `?` for one.
+/// Whether a name matches a pattern in which `*` stands for any characters and `?` for one.
 pub(crate) fn matches(pattern: &[u8], name: &[u8]) -> bool {
     match (pattern.split_first(), name.split_first()) {
         (None, rest) => rest.is_none(),

@@ -1,5 +1,4 @@
-//! `labsh rsh`, and the program `labsh-rsh`: labsh behind ssh's command line, for the tools that
-//! run ssh.
+//! `labsh rsh`, and the program `labsh-rsh`: labsh with ssh's command line, for tools that run ssh.
 
 mod destination;
 pub(crate) mod help;
@@ -29,11 +28,10 @@ use crate::remote::pipes;
 use crate::remote::terminal::{self, Interaction};
 use crate::rsh::settings::{Instead, RequestTty, Settings};
 
-/// The exit status of everything that is not the command's own end, refusals included: what ssh has
-/// for it.
+/// The exit status of every failure, refusals included, as with ssh.
 const FAILED: u8 = 255;
 
-/// Does what a command line says; `words` are those behind the program's name.
+/// Carries out a command line; `words` are those after the program's name.
 pub(crate) fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     execute(words).unwrap_or_else(|error| {
         note(&format!("{error:#}"));
@@ -47,7 +45,7 @@ fn execute(words: impl IntoIterator<Item = OsString>) -> anyhow::Result<ExitCode
     match settings.instead {
         Some(Instead::Help) => return help::print().map(|()| ExitCode::SUCCESS),
         Some(Instead::Version) => {
-            // On stderr, where ssh has it. Closed, it leaves nobody to tell.
+            // On stderr, like ssh. A closed stderr cannot be reported anywhere.
             let _ = writeln!(
                 io::stderr(),
                 "labsh_{}, for tools that run ssh",
@@ -87,7 +85,7 @@ fn execute(words: impl IntoIterator<Item = OsString>) -> anyhow::Result<ExitCode
     let resolved = config.resolve(&target, &settings.overrides)?;
     options.user.clone_from(&resolved.route.user);
     let connection = connect_options(resolved)?;
-    // One thread drives everything that waits; the streams have threads of their own.
+    // One thread suffices: blocking reads and writes have threads of their own.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let status = runtime.block_on(run_command(
         &connection,
@@ -96,12 +94,12 @@ fn execute(words: impl IntoIterator<Item = OsString>) -> anyhow::Result<ExitCode
         &options,
         interaction.as_ref(),
     ));
-    // A thread may sit in a read of our stdin for ever.
+    // A thread may block in a read of stdin until the process ends.
     runtime.shutdown_background();
     Ok(ExitCode::from(status))
 }
 
-/// Connects, runs it, says what went wrong, and returns the exit status.
+/// Connects, runs the command, reports errors, and returns the exit status.
 async fn run_command(
     connection: &ConnectOptions,
     target: &Target,
@@ -121,7 +119,7 @@ async fn run_command(
     ));
     let end = match interaction {
         Some(interaction) => terminal::run(&session, program, options, interaction).await,
-        // Tools that give ssh up send it one SIGTERM, and wait for it to go.
+        // Tools send one SIGTERM to give ssh up, and wait for it to exit.
         None => pipes::run(&session, program, options, 1).await,
     };
     let status = report(end.outcome, program, end.stdout_closed);
@@ -132,8 +130,8 @@ async fn run_command(
 fn report(outcome: Outcome, program: &Program, stdout_closed: bool) -> u8 {
     let text = outcome.text(program, stdout_closed);
     match &outcome {
-        // ssh says nothing about a signal either, and calls it 255. But 255 is what tools take for
-        // a host that cannot be reached, and try again; this one was reached.
+        // ssh does not report a signal either, and exits with 255. But tools take 255 for a host
+        // that cannot be reached, and try again; this host was reached.
         Outcome::Ended(_) => {
             text.as_deref().map(remark);
             outcome.exit_status()
@@ -145,7 +143,7 @@ fn report(outcome: Outcome, program: &Program, stdout_closed: bool) -> u8 {
     }
 }
 
-/// What is to be run: words joined with blanks are the shell's over there.
+/// Returns the program: words are joined with blanks to a line for the shell on the host.
 fn program(settings: &Settings) -> anyhow::Result<Program> {
     let words: Vec<&[u8]> = settings.command.iter().map(|word| word.as_bytes()).collect();
     let line = words.join(&b' ');
@@ -175,7 +173,7 @@ fn command_options(settings: &Settings) -> CommandOptions {
     }
 }
 
-/// Whether there is to be a terminal; asked when stdin is what the command will read.
+/// Whether the command gets a terminal; called when stdin is what the command will read.
 fn wants_terminal(settings: &Settings) -> bool {
     let is_login =
         settings.command.is_empty() && settings.remote_command.clone().flatten().is_none();
@@ -187,7 +185,8 @@ fn wants_terminal(settings: &Settings) -> bool {
         RequestTty::Yes => {
             if !stdin {
                 note(
-                    "no terminal over there, because stdin here is none; -tt has one all the same",
+                    "no terminal on the host, because local stdin is not a terminal; -tt forces \
+                     one",
                 );
             }
             stdin

@@ -1,43 +1,42 @@
-//! The options of `labsh rsh`, each with what becomes of it: parser, `--help`, manual page and
-//! completions use this table.
+//! The options of `labsh rsh` and how labsh treats each, for the parser, the help, the manual page
+//! and completions.
 
-/// What becomes of something that ssh knows.
+/// How labsh treats an option or a keyword of ssh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Treatment {
-    /// It does what it does with ssh.
+    /// It has the effect that it has with ssh.
     Honoured,
-    /// It is taken without a word and without effect: there is nothing here that it could concern,
-    /// or ssh itself goes on where it has no effect.
+    /// It is ignored: it concerns nothing in labsh, or ssh too goes on without its effect.
     Passed,
-    /// The command runs without it, which is said: with what is missing.
+    /// The command runs without it, with a warning that says what is missing.
     Missed(&'static str),
-    /// Without it the command would not do what was meant; with what to do instead.
+    /// It is an error, because the command would do something else; with an alternative.
     Refused(&'static str),
 }
 
 use Treatment::{Honoured, Missed, Passed, Refused};
 
-/// An option that is a letter.
+/// An option with one letter.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct ShortOption {
     /// The letter.
     pub(crate) letter: &'static str,
-    /// What its value is called, if it takes one.
+    /// The name of its value, if it takes one.
     pub(crate) value: Option<&'static str>,
-    /// What becomes of it.
+    /// How labsh treats it.
     pub(crate) treatment: Treatment,
-    /// For people.
+    /// Its description.
     pub(crate) help: &'static str,
 }
 
-/// An option that is a word: what labsh has and ssh has no letter for.
+/// An option with a word: one of labsh, for which ssh has no letter.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct LongOption {
     /// The word, without dashes.
     pub(crate) name: &'static str,
-    /// What its value is called, if it takes one.
+    /// The name of its value, if it takes one.
     pub(crate) value: Option<&'static str>,
-    /// For people.
+    /// Its description.
     pub(crate) help: &'static str,
 }
 
@@ -63,10 +62,9 @@ pub(crate) const NO_PROXY: &str =
     "labsh connects directly; run labsh on the host in between: labsh rsh BETWEEN labsh rsh HOST …";
 pub(crate) const NO_BINDING: &str = "the system chooses the address here; leave it out";
 pub(crate) const NO_BACKGROUND: &str = "run it in the background yourself: labsh rsh -n … &";
-const NO_MASTER: &str =
-    "there is no master connection that could be told something; each command has its own";
+const NO_MASTER: &str = "there is no master connection to control; each command has its own";
 
-/// Every letter that is understood.
+/// All options with one letter.
 pub(crate) const SHORT_OPTIONS: &[ShortOption] = &[
     flag("4", Honoured, "Connect over IPv4 only"),
     flag("6", Honoured, "Connect over IPv6 only"),
@@ -80,7 +78,7 @@ pub(crate) const SHORT_OPTIONS: &[ShortOption] = &[
     valued("F", "FILE", Honoured, "Read this labsh configuration and no other; none reads none"),
     flag("G", Honoured, "Print the settings that would be used, a line each, and connect nowhere"),
     valued("i", "KEY", Honoured, "The labsh key: its name, or the path of its file"),
-    valued("l", "USER", Honoured, "Refuse to run as anybody else; chooses a configured key"),
+    valued("l", "USER", Honoured, "Refuse to run as another user; chooses a configured key"),
     flag("n", Honoured, "Give the command nothing to read"),
     valued("o", "KEY=VALUE", Honoured, "A setting as in ssh_config(5), see below"),
     valued("p", "PORT", Honoured, "The port [default: 5274]"),
@@ -130,7 +128,7 @@ pub(crate) const SHORT_OPTIONS: &[ShortOption] = &[
     valued("w", "TUNNEL", Refused(NO_FORWARDING), "No tunnels are made"),
 ];
 
-/// Every word that is understood.
+/// All options with a word.
 pub(crate) const LONG_OPTIONS: &[LongOption] = &[
     LongOption { name: "key", value: Some("KEY"), help: "As -i" },
     LongOption {
@@ -151,7 +149,7 @@ pub(crate) const LONG_OPTIONS: &[LongOption] = &[
     LongOption {
         name: "no-wait-eof",
         value: None,
-        help: "Leave when the command ends, even if it left processes behind that hold its output \
+        help: "Leave when the command ends, even if processes that it started hold its output \
             open",
     },
     LongOption { name: "help", value: None, help: "Print help" },

@@ -1,4 +1,4 @@
-//! ssh's way of writing a command line: clustered letters, options on both sides of the host, and
+//! Parses ssh's syntax of a command line: clustered letters, options on both sides of the host, and
 //! then a command.
 
 use std::ffi::{OsStr, OsString};
@@ -6,8 +6,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use crate::rsh::options::{LONG_OPTIONS, LongOption, SHORT_OPTIONS, ShortOption};
 
-/// One thing that was said before the command, in the order in which it was said: of two values the
-/// first counts.
+/// An item before the command, in order. If an option is repeated, the first value counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Item {
     /// `-p 22`, `-p22`, or a letter of `-xaT`.
@@ -18,27 +17,27 @@ pub(crate) enum Item {
     Destination(OsString),
 }
 
-/// A command line, taken apart.
+/// A parsed command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Line {
     /// Options and destination.
     pub(crate) items: Vec<Item>,
-    /// The words behind them.
+    /// The words of the command.
     pub(crate) command: Vec<OsString>,
 }
 
-/// Why a command line cannot be taken apart.
+/// Why a command line cannot be parsed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BadLine {
-    /// No such option.
+    /// The option does not exist.
     #[error("there is no option {0}; `labsh rsh --help` shows those that there are")]
     Unknown(String),
-    /// An option at the end of the line.
+    /// An option at the end of the line lacks its value.
     #[error("the option {option} needs a value: {option} {value}")]
     NoValue {
         /// The option.
         option: String,
-        /// What its value is called.
+        /// The name of its value.
         value: &'static str,
     },
     /// `--plain=x`.
@@ -46,10 +45,10 @@ pub(crate) enum BadLine {
     Value(&'static str),
 }
 
-/// Takes a command line apart, without the program's name.
+/// Parses a command line without the program's name.
 ///
-/// Options end at the first word that is none, and at `--`. The first such word is the host. Unless
-/// a `--` stood before it, options may go on behind it; the command begins where those end.
+/// Options end at the first word that is none, and at `--`. That word is the host. Unless `--`
+/// precedes it, options may follow it; the command begins after those.
 pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Line, BadLine> {
     let mut words = words.into_iter().peekable();
     let mut items = Vec::new();
@@ -63,7 +62,7 @@ pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Line, B
     Ok(Line { items, command: words.collect() })
 }
 
-/// Takes options as far as they go; returns whether it was a `--` that ended them.
+/// Parses options as far as they go; returns whether a `--` ended them.
 fn options(
     words: &mut std::iter::Peekable<impl Iterator<Item = OsString>>,
     items: &mut Vec<Item>,
@@ -126,8 +125,8 @@ fn long_option(text: &[u8], words: &mut impl Iterator<Item = OsString>) -> Resul
 mod tests {
     use super::*;
 
-    /// The line in a form that can be compared at a glance: options as they are, `@` the
-    /// destination, `$` the command.
+    /// Returns the line in a compact form: options as they are, `@` for the destination, `$` for
+    /// the command.
     fn shown(words: &[&str]) -> String {
         let line = match parse(words.iter().map(OsString::from)) {
             Ok(line) => line,
@@ -161,16 +160,16 @@ mod tests {
             (vec!["-ttn", "h"], "t t n @h"),
             (vec!["-oProxyCommand=x", "h"], "o=ProxyCommand=x @h"),
             (vec!["-o", "Key Value", "h"], "o=Key Value @h"),
-            // What looks like an option is a value where one is due.
+            // A value may look like an option.
             (vec!["-l", "-n", "h"], "l=-n @h"),
             (vec!["-l", "--", "h"], "l=-- @h"),
-            // Options go on behind the host, up to the command.
+            // Options may follow the host, up to the command.
             (vec!["h", "-n", "cmd", "-n"], "@h n $cmd $-n"),
             (vec!["h", "-p", "22", "-q", "cmd"], "@h p=22 q $cmd"),
             (vec!["h", "-s", "sftp"], "@h s $sftp"),
             (vec!["h", "--", "-n", "cmd"], "@h $-n $cmd"),
             (vec!["h", "-n", "--", "--", "cmd"], "@h n $-- $cmd"),
-            // But not behind a host that stands behind `--`.
+            // But not if `--` precedes the host.
             (vec!["--", "h", "-n", "cmd"], "@h $-n $cmd"),
             (vec!["-s", "--", "h", "sftp"], "s @h $sftp"),
             (vec!["--", "-host", "x"], "@-host $x"),

@@ -1,4 +1,4 @@
-//! `-G`: the settings that would be used, a keyword and a value on each line, as tools read them.
+//! `-G`: prints the settings that would be used, a keyword and a value a line, as tools parse them.
 
 use labsh_client::Address;
 use labsh_client::config::Config;
@@ -8,11 +8,11 @@ use labsh_transport::socket::AddressFamily;
 use crate::console::{self, Level};
 use crate::rsh::settings::{RequestTty, Settings};
 
-/// Prints them. There need not be a key: a tool only wants to know what it is dealing with.
+/// Prints the settings. No key is needed, because a tool only inspects them.
 pub(crate) fn print(target: &Target, settings: &Settings, config: &Config) -> anyhow::Result<()> {
     let route = config.route(target, &settings.overrides)?;
     let mut lines = vec![format!("host {}", target.host)];
-    // ssh falls back on the local user's name. Here it is the key's entry on the host that decides.
+    // ssh falls back on the local user's name; here the key's entry on the host decides.
     lines.extend(route.user.as_ref().map(|user| format!("user {user}")));
     match &route.address {
         Address::Tcp { host, port } => {
@@ -60,7 +60,7 @@ pub(crate) fn print(target: &Target, settings: &Settings, config: &Config) -> an
             }
         ),
     ]);
-    // Which key it would be is known only if there is one.
+    // The key is known only if there is one.
     let key = config.resolve(target, &settings.overrides).ok();
     lines.extend(key.map(|resolved| format!("identityfile {}", resolved.key.display())));
     lines.extend(settings.send_env.iter().map(|pattern| format!("sendenv {pattern}")));

@@ -1,4 +1,4 @@
-//! Everything that a command line of `labsh rsh` says, each thing once: of two values the first
+//! Combines a command line of `labsh rsh` into settings. If an option is repeated, the first value
 //! counts, as with ssh.
 
 use std::ffi::{OsStr, OsString};
@@ -20,7 +20,7 @@ use crate::rsh::keywords::{Setting, matches, parse_time};
 use crate::rsh::options::Treatment;
 use crate::rsh::parse::{Item, Line};
 
-/// Whether there is to be a terminal.
+/// When the command gets a terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RequestTty {
     /// Never.
@@ -33,7 +33,7 @@ pub(crate) enum RequestTty {
     Force,
 }
 
-/// What is to be done rather than running something.
+/// An action instead of running a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Instead {
     /// `--help`
@@ -44,49 +44,49 @@ pub(crate) enum Instead {
     PrintSettings,
 }
 
-/// What was said.
+/// The settings of a command line.
 #[derive(Debug, Default)]
 pub(crate) struct Settings {
-    /// Where to, as it was typed.
+    /// The target, as typed.
     pub(crate) target: Option<Target>,
-    /// How to get there, and as whom.
+    /// The connection, and the user.
     pub(crate) overrides: ConnectionOverrides,
-    /// The only configuration that is to be read; an empty path is none at all.
+    /// The only configuration file to read; an empty path for none.
     pub(crate) configuration: Option<PathBuf>,
-    /// Whether there is to be a terminal.
+    /// When the command gets a terminal.
     pub(crate) request_tty: Option<RequestTty>,
     /// The escape character of a terminal session.
     pub(crate) escape: Option<EscapeCharacter>,
-    /// How much is said, and where to.
+    /// How much labsh writes about itself.
     pub(crate) level: Option<Level>,
-    /// The file that what is said goes to.
+    /// The file for what labsh writes about itself.
     pub(crate) log_file: Option<PathBuf>,
-    /// Patterns of our variables that the command is to have where its host allows them.
+    /// Patterns of local variables to pass on where the host allows them.
     pub(crate) send_env: Vec<String>,
-    /// Variables that the command is to have.
+    /// Variables to set.
     pub(crate) set_env: Vec<Variable>,
-    /// What is run where the line has no command; inside, `None` for nothing.
+    /// The command if the line has none; `Some(None)` for none.
     pub(crate) remote_command: Option<Option<String>>,
-    /// Whether stdin is left alone.
+    /// Whether stdin is not read.
     pub(crate) stdin_null: Option<bool>,
     /// Whether the words name a subsystem.
     pub(crate) subsystem: Option<bool>,
-    /// Whether processes that the command leaves behind are not waited for.
+    /// Whether labsh exits without waiting for processes that the command left behind.
     pub(crate) no_wait_eof: bool,
-    /// What is to be done rather than running something.
+    /// An action instead of running a command.
     pub(crate) instead: Option<Instead>,
-    /// What was passed over, for `-v`.
+    /// Ignored options, for `-v`.
     pub(crate) passed_over: Vec<String>,
-    /// What the command does without, in the words for it.
+    /// Warnings about options without effect.
     pub(crate) missed: Vec<String>,
     /// The words of the command.
     pub(crate) command: Vec<OsString>,
-    /// Where the host really is, as it was written.
+    /// The address of the host, as typed.
     host_name: Option<String>,
 }
 
 impl Settings {
-    /// Reads a line.
+    /// Parses a command line.
     pub(crate) fn read(line: Line) -> anyhow::Result<Self> {
         let mut settings = Self { command: line.command, ..Self::default() };
         for item in &line.items {
@@ -116,7 +116,7 @@ impl Settings {
         Ok(settings)
     }
 
-    /// What stands for the host in it is known only when the whole line has been read.
+    /// The value may contain %h and the like, which need the whole line.
     fn place_host_name(&mut self) -> anyhow::Result<()> {
         let Some((name, target)) = self.host_name.take().zip(self.target.as_ref()) else {
             return Ok(());
@@ -187,9 +187,9 @@ impl Settings {
         Ok(())
     }
 
-    /// Once, however many options ask for it.
+    /// Warns once, however many options ask for it.
     fn missed(&mut self, option: &str, what: &str) {
-        if !self.missed.iter().any(|told| told.ends_with(what)) {
+        if !self.missed.iter().any(|warning| warning.ends_with(what)) {
             self.missed.push(format!("{option}: {what}"));
         }
     }
@@ -251,7 +251,7 @@ impl Settings {
             }
             "port" => first(&mut self.overrides.port, Some(port(&word)?)),
             "remotecommand" => {
-                // The whole line, quotation marks and all, is the shell's.
+                // The whole value, with quotation marks, is a line for the shell.
                 let command = (lower(&setting.value) != "none").then(|| setting.value.clone());
                 first(&mut self.remote_command, Some(command));
             }
@@ -316,8 +316,7 @@ impl Settings {
         Ok(())
     }
 
-    /// The variables that are to be sent, with their values; those that were set are not among
-    /// them.
+    /// Returns the variables to pass on with their values, without those that are set explicitly.
     pub(crate) fn sent(
         &self,
         environment: impl Iterator<Item = (OsString, OsString)>,
@@ -336,7 +335,7 @@ impl Settings {
     }
 }
 
-/// Keeps what was said first.
+/// Sets a value unless an earlier option set it.
 fn first<T>(place: &mut Option<T>, value: Option<T>) {
     if place.is_none() {
         *place = value;
@@ -389,7 +388,7 @@ mod tests {
         let shorts = shorts.map(|option| (format!("-{}", option.letter), option.value));
         let longs = LONG_OPTIONS.iter().map(|option| (format!("--{}", option.name), option.value));
         for (option, value) in shorts.chain(longs) {
-            // No value suits all; what is wrong with this one shows that it was looked at.
+            // No value suits all of them; an error about this one shows that it is parsed.
             let words =
                 if value.is_some() { vec![option.as_str(), "?"] } else { vec![option.as_str()] };
             assert!(!refused(&words).contains("is not handled"), "{option}");

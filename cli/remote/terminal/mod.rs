@@ -72,7 +72,7 @@ pub(crate) async fn run(
         Ok(input) => input.unzip(),
         Err(error) => return Outcome::NotRead { error }.into(),
     };
-    let mut here = Person { signals, raw, input, size, help };
+    let mut here = TerminalUser { signals, raw, input, size, help };
     // The size may have changed before the handler for it was installed.
     here.tell_size(&child);
     let end = follow(child, unreadable, options.no_wait_eof, &mut here).await;
@@ -116,7 +116,7 @@ fn locale() -> Vec<Variable> {
 }
 
 /// The local user of a terminal on the host.
-struct Person {
+struct TerminalUser {
     signals: Signals,
     raw: Option<RawMode>,
     input: Option<Input>,
@@ -125,7 +125,7 @@ struct Person {
     help: String,
 }
 
-impl Person {
+impl TerminalUser {
     fn tell_size(&mut self, child: &Child) {
         let size = size::ours();
         if size != self.size {
@@ -162,7 +162,7 @@ impl Person {
     }
 }
 
-impl LocalUser for Person {
+impl LocalUser for TerminalUser {
     async fn attend(&mut self, child: &Child, _: bool) -> Option<Outcome> {
         let left = |signal| Some(Outcome::Left { signal });
         let signals = &mut self.signals;

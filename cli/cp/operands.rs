@@ -35,21 +35,21 @@ pub(super) enum Direction {
 
 /// A word of the command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Place {
-    Here(OsString),
-    There { target: String, path: Vec<u8> },
+enum Operand {
+    Local(OsString),
+    Remote { target: String, path: Vec<u8> },
 }
 
 impl Job {
     pub(super) fn new(words: &[OsString]) -> anyhow::Result<Self> {
         let places =
-            words.iter().map(|word| place(word)).collect::<anyhow::Result<Vec<Place>>>()?;
+            words.iter().map(|word| operand(word)).collect::<anyhow::Result<Vec<Operand>>>()?;
         let Some((to, from)) = places.split_last().filter(|(_, from)| !from.is_empty()) else {
             bail!("name what is to be copied, and where to: labsh cp FILE lab07:DIRECTORY/");
         };
         let job = match to {
-            Place::There { target, path } => put(from, target, path)?,
-            Place::Here(to) => get(from, to)?,
+            Operand::Remote { target, path } => put(from, target, path)?,
+            Operand::Local(to) => get(from, to)?,
         };
         let mut taken = HashSet::new();
         for name in &job.names {
@@ -80,12 +80,12 @@ impl Job {
     }
 }
 
-fn put(from: &[Place], target: &str, path: &[u8]) -> anyhow::Result<Job> {
+fn put(from: &[Operand], target: &str, path: &[u8]) -> anyhow::Result<Job> {
     let (mut sources, mut names) = (Vec::new(), Vec::new());
-    for place in from {
-        let Place::Here(word) = place else {
+    for operand in from {
+        let Operand::Local(word) = operand else {
             bail!(
-                "both sides are on other hosts; copy here first, or run it over there: labsh run \
+                "both sides are on other hosts; copy here first, or run it on the host: labsh run \
                  HOST labsh cp …"
             );
         };
@@ -109,10 +109,10 @@ fn put(from: &[Place], target: &str, path: &[u8]) -> anyhow::Result<Job> {
     Ok(Job { targets: targets(target)?, target: target.to_owned(), direction, names })
 }
 
-fn get(from: &[Place], to: &OsStr) -> anyhow::Result<Job> {
+fn get(from: &[Operand], to: &OsStr) -> anyhow::Result<Job> {
     let (mut paths, mut names, mut of) = (Vec::new(), Vec::new(), None);
-    for place in from {
-        let Place::There { target, path } = place else {
+    for operand in from {
+        let Operand::Remote { target, path } = operand else {
             bail!(
                 "both sides are here; name a host on one of them, as in lab07:DIRECTORY/, or use \
                  cp(1)"
@@ -144,7 +144,7 @@ fn targets(target: &str) -> anyhow::Result<Targets> {
 
 /// Parses a word: it is a remote path if it has a colon before any slash, outside brackets. `./a:b`
 /// is a local path.
-fn place(word: &OsStr) -> anyhow::Result<Place> {
+fn operand(word: &OsStr) -> anyhow::Result<Operand> {
     let bytes = word.as_bytes();
     let colon = match bytes.strip_prefix(b"unix:/") {
         Some(rest) => match rest.iter().position(|byte| *byte == b':') {
@@ -168,7 +168,7 @@ fn place(word: &OsStr) -> anyhow::Result<Place> {
                 "a path is empty; name a file or directory, or . for the directory that you are in"
             );
         }
-        return Ok(Place::Here(word.to_owned()));
+        return Ok(Operand::Local(word.to_owned()));
     };
     // @last:failed and the groups of named sources contain a colon themselves.
     if bytes.starts_with(b"@") {
@@ -177,7 +177,7 @@ fn place(word: &OsStr) -> anyhow::Result<Place> {
     let target = String::from_utf8_lossy(&bytes[..at]).into_owned();
     let path = &bytes[at + 1..];
     not_meant(&target, path)?;
-    Ok(Place::There { target, path: path.to_vec() })
+    Ok(Operand::Remote { target, path: path.to_vec() })
 }
 
 /// Rejects paths that are probably a mistake, since a path is exact, and says how to write them.
@@ -246,14 +246,14 @@ mod tests {
             ("@last:x/y:z", "@last", "x/y:z"),
             ("unix:/run/labshd.sock:x:y", "unix:/run/labshd.sock", "x:y"),
         ] {
-            let there = Place::There { target: target.into(), path: path.into() };
-            assert_eq!(place(OsStr::new(word)).unwrap(), there, "{word}");
+            let there = Operand::Remote { target: target.into(), path: path.into() };
+            assert_eq!(operand(OsStr::new(word)).unwrap(), there, "{word}");
         }
         for word in ["x", "./a:b", "/a:b", "a/b:c", ".", "[a:b]", "^x/y", "./lab[1:x", "a[b"] {
-            assert_eq!(place(OsStr::new(word)).unwrap(), Place::Here(word.into()), "{word}");
+            assert_eq!(operand(OsStr::new(word)).unwrap(), Operand::Local(word.into()), "{word}");
         }
         for word in ["", "unix:/run/labshd.sock", "lab[01-40:x", "lab[01-40:/srv/x"] {
-            assert!(place(OsStr::new(word)).is_err(), "{word}");
+            assert!(operand(OsStr::new(word)).is_err(), "{word}");
         }
     }
 
