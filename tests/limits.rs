@@ -115,7 +115,7 @@ fn labshd_refuses_what_a_client_sends_all_the_same() {
             "a word of the command is 131072 bytes long, the limit is 131071",
         ),
         (exactly(limits::MAX_COMMAND + 1), "longer than 1 MiB, the limit"),
-        (open_body(&[b"echo", b"a\0b"]), "a word of the command holds a NUL byte"),
+        (open_body(&[b"echo", b"a\0b"]), "a word of the command contains a NUL byte"),
         (open_body(&[]), "the command is empty"),
         (open_body(&[b""]), "the command is empty"),
     ] {

@@ -119,7 +119,7 @@ fn a_plain_server_without_the_key_is_not_given_a_command() {
 
 /// Lets the client in, but proves it with another key.
 fn welcome_with_the_proof_of(peer: &mut crate::peer::Peer, right: &HostKey, wrong: &HostKey) {
-    use labsh_proto::auth::{ChannelBinding, Mode, ServerSays, Transcript};
+    use labsh_proto::auth::{ChannelBinding, Mode, ServerParameters, Transcript};
     use labsh_proto::frame::Kind;
     use labsh_proto::message::{Body, Challenge, Features, InstanceId, Nonce, Response, Welcome};
 
@@ -128,7 +128,7 @@ fn welcome_with_the_proof_of(peer: &mut crate::peer::Peer, right: &HostKey, wron
     peer.until(Kind::Ping, 0);
     let response = Response::from_frame(&peer.next().unwrap()).unwrap();
     assert_eq!(response.name, right.name());
-    let said = ServerSays {
+    let said = ServerParameters {
         instance: InstanceId([1; 16]),
         features: Features(0),
         channels: 8,
@@ -142,7 +142,7 @@ fn welcome_with_the_proof_of(peer: &mut crate::peer::Peer, right: &HostKey, wron
         binding: ChannelBinding::PLAIN,
     };
     let proof = transcript.server_proof(wrong, &said);
-    let ServerSays { instance, features, channels, version } = said;
+    let ServerParameters { instance, features, channels, version } = said;
     let welcome = Welcome { instance, features, channels, proof, version };
     peer.send_frame(&welcome.frame(crate::peer::CONNECTION));
 }

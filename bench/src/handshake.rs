@@ -1,7 +1,7 @@
 //! Whole handshakes, both roles in one thread, and the keys behind them.
 
 use anyhow::{Context, anyhow};
-use labsh_proto::auth::{ChannelBinding, Mode, ServerSays};
+use labsh_proto::auth::{ChannelBinding, Mode, ServerParameters};
 use labsh_proto::handshake::{Client, Server};
 use labsh_proto::key::{HostId, HostKey, Key, KeyId, Secret};
 use labsh_proto::limits;
@@ -15,9 +15,9 @@ use tokio::net::UnixStream;
 const SERVER_NONCE: Nonce = Nonce([1; 32]);
 const CLIENT_NONCE: Nonce = Nonce([2; 32]);
 
-fn says() -> ServerSays {
+fn says() -> ServerParameters {
     let version = Some("labshd 0.1.0".to_owned());
-    ServerSays {
+    ServerParameters {
         instance: InstanceId([3; 16]),
         features: Features::SUPPORTED,
         channels: 256,
@@ -56,7 +56,7 @@ pub fn key_schedule(key: &Key, host: &HostId) -> (HostKey, Name, Secret) {
 /// # Errors
 ///
 /// None in practice: both hold the same key.
-pub fn plain(key: &HostKey, dummy: &HostKey) -> anyhow::Result<ServerSays> {
+pub fn plain(key: &HostKey, dummy: &HostKey) -> anyhow::Result<ServerParameters> {
     let server = Server::new(Mode::Plain, SERVER_NONCE);
     let (response, answered) =
         client(key, Mode::Plain, ChannelBinding::PLAIN).answer(&server.challenge())?;
@@ -105,7 +105,7 @@ pub async fn tls(
     acceptor: &tls::Acceptor,
     key: &HostKey,
     dummy: &HostKey,
-) -> anyhow::Result<ServerSays> {
+) -> anyhow::Result<ServerParameters> {
     let (near, far) = UnixStream::pair()?;
     let server = async {
         let server = Server::new(Mode::Tls, SERVER_NONCE);

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use labsh_proto::auth::{ChannelBinding, Mode, ServerSays};
+use labsh_proto::auth::{ChannelBinding, Mode, ServerParameters};
 use labsh_proto::frame::{ChannelId, Frame};
-use labsh_proto::handshake::{Client, ClientAnswered, ClientFailure};
+use labsh_proto::handshake::{AwaitingWelcome, Client, ClientFailure};
 use labsh_proto::key::HostKey;
 use labsh_proto::limits;
 use labsh_proto::message::{Body, Features, Nonce, Ping};
@@ -112,7 +112,7 @@ impl ReadLimiter {
 pub(crate) struct Answered {
     pub(crate) reader: FrameReader<Carrier>,
     pub(crate) response: Frame,
-    pub(crate) handshake: ClientAnswered,
+    pub(crate) handshake: AwaitingWelcome,
 }
 
 /// Connects and computes the response to the server's challenge. In TLS mode the server is
@@ -233,8 +233,8 @@ pub(crate) struct ServerInfo {
 pub(crate) async fn welcome(
     options: &ConnectOptions,
     reader: &mut FrameReader<impl tokio::io::AsyncRead + Unpin>,
-    handshake: ClientAnswered,
-) -> Result<ServerSays, ConnectError> {
+    handshake: AwaitingWelcome,
+) -> Result<ServerParameters, ConnectError> {
     let frame = match reader.next(limits::MAX_BODY_BEFORE_AUTHENTICATION).await {
         Ok(Some(frame)) => frame,
         Ok(None) => return Err(broken(options, io::ErrorKind::UnexpectedEof.into())),

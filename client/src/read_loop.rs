@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use labsh_proto::channel::{Channels, Event};
 use labsh_proto::frame::Frame;
-use labsh_proto::handshake::ClientAnswered;
+use labsh_proto::handshake::AwaitingWelcome;
 use labsh_proto::message::Refuse;
 use labsh_transport::carrier::Carrier;
 use labsh_transport::framing::{FrameReader, ReadError};
@@ -30,7 +30,7 @@ pub(crate) type Welcome = Option<Result<ServerInfo, ConnectError>>;
 /// The part of authentication that is left once this client's response is on its way.
 pub(crate) struct Authentication {
     pub(crate) options: ConnectOptions,
-    pub(crate) handshake: ClientAnswered,
+    pub(crate) handshake: AwaitingWelcome,
     pub(crate) sent: Instant,
     pub(crate) deadline: Instant,
     pub(crate) outcome: watch::Sender<Welcome>,

@@ -1,4 +1,4 @@
-//! The transcript of a handshake and the two proofs over it (PROTOCOL.md, "Authentication").
+//! The transcript of a handshake, and the two proofs over it (PROTOCOL.md, "Authentication").
 
 use alloc::string::String;
 
@@ -9,86 +9,85 @@ use zeroize::Zeroizing;
 use crate::key::{HostKey, Secret, length_prefix};
 use crate::message::{Features, InstanceId, Nonce, Proof};
 
-/// How the frames travel; part of every proof, so that none can be moved from one mode to the
-/// other.
+/// The mode of a connection. It is part of every proof, so that a proof is valid in one mode only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Mode {
-    /// Inside TLS 1.3.
+    /// Frames over TLS 1.3.
     Tls = 1,
-    /// As they are: unix sockets, loopback, teaching.
+    /// Frames directly on the socket: for unix sockets, loopback and teaching.
     Plain = 2,
 }
 
-/// What ties the proofs to this very connection: the TLS exporter's 32 bytes, or zeros in plain
-/// mode.
+/// The value that binds the proofs to one connection: 32 bytes of the TLS exporter, or zeros in
+/// plain mode (channel binding, RFC 5056).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChannelBinding(pub [u8; 32]);
 
 impl ChannelBinding {
-    /// The label under which TLS exports it (RFC 8446, section 7.5); the context is empty.
+    /// The label of the TLS exporter (RFC 8446, section 7.5); the context is empty.
     pub const EXPORTER_LABEL: &[u8] = b"EXPORTER-labsh-1";
 
-    /// In plain mode there is nothing to bind to.
+    /// The value in plain mode, where there is no secure channel to bind to.
     pub const PLAIN: Self = Self([0; 32]);
 }
 
-/// All that both ends must agree on before either believes the other.
+/// The values that both ends must agree on; the proofs cover them.
 #[derive(Debug, Clone, Copy)]
 pub struct Transcript {
-    /// TLS or plain.
+    /// The mode of the connection.
     pub mode: Mode,
-    /// The client's features.
+    /// The features of the client.
     pub features: Features,
-    /// The server's challenge.
+    /// The server's nonce, from its challenge.
     pub server_nonce: Nonce,
-    /// The client's.
+    /// The client's nonce, from its response.
     pub client_nonce: Nonce,
-    /// The TLS connection.
+    /// The binding to the TLS connection.
     pub binding: ChannelBinding,
 }
 
-/// A proof that did not verify; deliberately says nothing more.
+/// A proof that is not valid; deliberately without a cause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the proof does not match")]
 pub struct WrongProof;
 
 impl Transcript {
-    /// The client's proof.
+    /// Returns the client's proof.
     pub fn client_proof(&self, key: &HostKey) -> Proof {
         finish(self.client_mac(key))
     }
 
-    /// Compares in constant time.
+    /// Verifies the client's proof, in constant time.
     pub fn verify_client(&self, key: &HostKey, proof: &Proof) -> Result<(), WrongProof> {
         self.client_mac(key).verify_slice(&proof.0).map_err(|_| WrongProof)
     }
 
-    /// The server's proof, which also covers what else `welcome` says.
-    pub fn server_proof(&self, key: &HostKey, said: &ServerSays) -> Proof {
-        finish(self.server_mac(key, said))
+    /// Returns the server's proof, which also covers the other fields of `welcome`.
+    pub fn server_proof(&self, key: &HostKey, server: &ServerParameters) -> Proof {
+        finish(self.server_mac(key, server))
     }
 
-    /// Compares in constant time.
+    /// Verifies the server's proof, in constant time.
     pub fn verify_server(
         &self,
         key: &HostKey,
-        said: &ServerSays,
+        server: &ServerParameters,
         proof: &Proof,
     ) -> Result<(), WrongProof> {
-        self.server_mac(key, said).verify_slice(&proof.0).map_err(|_| WrongProof)
+        self.server_mac(key, server).verify_slice(&proof.0).map_err(|_| WrongProof)
     }
 
     fn client_mac(&self, key: &HostKey) -> Hmac<Sha256> {
         self.mac(&key.client_proof_key(), b"labsh/1 client", key)
     }
 
-    fn server_mac(&self, key: &HostKey, said: &ServerSays) -> Hmac<Sha256> {
+    fn server_mac(&self, key: &HostKey, server: &ServerParameters) -> Hmac<Sha256> {
         let mut mac = self.mac(&key.server_proof_key(), b"labsh/1 server", key);
-        mac.update(&said.instance.0);
-        mac.update(&said.features.0.to_be_bytes());
-        mac.update(&said.channels.to_be_bytes());
-        if let Some(version) = &said.version {
+        mac.update(&server.instance.0);
+        mac.update(&server.features.0.to_be_bytes());
+        mac.update(&server.channels.to_be_bytes());
+        if let Some(version) = &server.version {
             mac.update(&length_prefix(version));
             mac.update(version.as_bytes());
         }
@@ -114,16 +113,16 @@ impl Transcript {
     }
 }
 
-/// What `welcome` says besides its proof.
+/// The fields of `welcome` without its proof.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ServerSays {
-    /// This run of this server.
+pub struct ServerParameters {
+    /// The id of this server process.
     pub instance: InstanceId,
-    /// What the server can do.
+    /// The features of the server.
     pub features: Features,
-    /// How many channels the client may hold at once.
+    /// The number of channels that the client may hold at the same time.
     pub channels: u32,
-    /// Which version answers: 1 to [`crate::limits::MAX_VERSION`] printable ASCII characters.
+    /// Program and version: 1 to [`crate::limits::MAX_VERSION`] printable ASCII characters.
     pub version: Option<String>,
 }
 

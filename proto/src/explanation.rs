@@ -1,4 +1,4 @@
-//! The answer to an `open` that asks what would become of its command.
+//! `explained`: how a command would run, for an `open` with the flag EXPLAIN.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -8,67 +8,71 @@ use serde::{Deserialize, Serialize};
 use crate::frame::Kind;
 use crate::message::{Body, Variable};
 
-/// The most that words and variables of an [`Explained`] may be together, in bytes: the rest of its
-/// frame is for the rest.
+/// The most that the lists of an [`Explained`] may take together, in bytes; the rest of its frame
+/// is for the other fields.
 const MAX_LISTS: usize = 48 << 10;
 
-/// `explained`: what the command would find, had it been started. Nothing was.
+/// `explained`: how the command would run. Nothing was started.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Explained {
     /// The name of the file that grants this key its rights on the host.
     pub entry: String,
-    /// Networks from which the key may be used; none: from anywhere.
+    /// Networks from which the key may be used; if empty, from anywhere.
     pub from: Vec<String>,
-    /// The last second in which it may be used to connect, counted from 1970; 0: no end.
+    /// The last second in which the key may be used to connect, since 1970-01-01; 0: no expiry.
     pub expires: u64,
-    /// How many channels a connection has.
+    /// The number of channels of a connection.
     pub channels: u32,
-    /// As whom the command would run.
+    /// The user that the command would run as.
     pub user: String,
-    /// The same as a number.
+    /// That user's number.
     pub uid: u32,
-    /// The primary group, as a number.
+    /// The number of that user's primary group.
     pub gid: u32,
     /// That user's home directory.
     pub home: Vec<u8>,
-    /// Where the command would start. It can be entered.
+    /// The directory in which the command would start; the user can enter it.
     pub directory: Vec<u8>,
-    /// The file that would be executed. That user may.
+    /// The file that would be executed; the user is permitted to execute it.
     pub program: Vec<u8>,
-    /// The words that it would be given, its own name the first of them.
+    /// The arguments of the program, its name first.
     pub words: Vec<Vec<u8>>,
-    /// The variables that it would find.
+    /// The variables in its environment.
     pub environment: Vec<Variable>,
-    /// Names of the variables that a client may set; `*` stands for any characters.
+    /// Names of the variables that a client may set; `*` matches any characters.
     pub accepted: Vec<String>,
-    /// How many words and variables were left off at the end of their lists, because the frame is
-    /// full.
+    /// The number of items omitted from the ends of these lists because the frame is full.
     pub left_off: u32,
 }
 
 impl Explained {
-    /// Leaves off what does not fit into a frame: of the words first, which the client knows best,
-    /// then of the variables, the networks and the accepted names.
+    /// Omits items that do not fit into a frame: words first, which the client knows already, then
+    /// variables, networks and accepted names.
     #[must_use]
-    pub fn cut(mut self) -> Self {
-        let mut room = MAX_LISTS;
+    pub fn truncate(mut self) -> Self {
+        let mut capacity = MAX_LISTS;
         let mut left_off = 0;
-        keep(&mut self.accepted, &mut room, &mut left_off, String::len);
-        keep(&mut self.from, &mut room, &mut left_off, String::len);
-        keep(&mut self.environment, &mut room, &mut left_off, |(name, value)| {
+        truncate_list(&mut self.accepted, &mut capacity, &mut left_off, String::len);
+        truncate_list(&mut self.from, &mut capacity, &mut left_off, String::len);
+        truncate_list(&mut self.environment, &mut capacity, &mut left_off, |(name, value)| {
             name.len() + value.len() + 8
         });
-        keep(&mut self.words, &mut room, &mut left_off, Vec::len);
+        truncate_list(&mut self.words, &mut capacity, &mut left_off, Vec::len);
         self.left_off = u32::try_from(left_off).unwrap_or(u32::MAX);
         self
     }
 }
 
-fn keep<T>(items: &mut Vec<T>, room: &mut usize, left_off: &mut usize, size: impl Fn(&T) -> usize) {
+fn truncate_list<T>(
+    items: &mut Vec<T>,
+    capacity: &mut usize,
+    left_off: &mut usize,
+    size: impl Fn(&T) -> usize,
+) {
     let mut fits = |item: &T| {
-        // Each stands behind its length.
-        let left = room.checked_sub(size(item) + 8);
-        left.inspect(|left| *room = *left).is_some()
+        // A length of 8 bytes precedes each item.
+        let left = capacity.checked_sub(size(item) + 8);
+        left.inspect(|left| *capacity = *left).is_some()
     };
     let count = items.iter().map_while(|item| Some(item).filter(|item| fits(item))).count();
     *left_off += items.len() - count;
@@ -88,7 +92,7 @@ mod tests {
     use crate::limits::{MAX_BODY, MAX_COMMAND};
 
     #[test]
-    fn the_longest_command_is_explained_in_one_frame() {
+    fn the_explanation_of_the_longest_command_fits_into_one_frame() {
         let name = "x".repeat(255);
         let long = Explained {
             entry: name.clone(),
@@ -103,14 +107,15 @@ mod tests {
             ..Explained::default()
         };
         let (words, variables) = (long.words.len(), long.environment.len());
-        let cut = long.cut();
-        let frame = cut.frame(ChannelId(1));
+        let truncated = long.truncate();
+        let frame = truncated.frame(ChannelId(1));
         assert!(frame.body.len() <= MAX_BODY as usize, "{}", frame.body.len());
-        assert_eq!(Explained::from_frame(&frame), Ok(cut.clone()));
-        let kept = cut.words.len() + cut.environment.len() + cut.from.len() + cut.accepted.len();
-        assert_eq!(cut.left_off as usize, words + variables + 600 - kept);
+        assert_eq!(Explained::from_frame(&frame), Ok(truncated.clone()));
+        let Explained { words: sent_words, environment, from, accepted, left_off, .. } = truncated;
+        let sent = sent_words.len() + environment.len() + from.len() + accepted.len();
+        assert_eq!(left_off as usize, words + variables + 600 - sent);
 
         let short = Explained { words: vec![b"true".to_vec()], ..Explained::default() };
-        assert_eq!(short.clone().cut(), short);
+        assert_eq!(short.clone().truncate(), short);
     }
 }

@@ -1,9 +1,8 @@
-//! The fixed-size header in front of every message, and the decoder that finds messages in a stream
-//! of bytes.
+//! Frames: a header of fixed size and a body, and the decoder that finds them in a stream of bytes.
 //!
-//! TCP keeps the order of bytes and nothing else: what was sent in two writes may arrive in one
-//! read, and the reverse. The header says how long its message is, so reads may be of any size
-//! (PROTOCOL.md, "Frames").
+//! TCP preserves the order of bytes, but not the boundaries of writes: the data of two writes may
+//! arrive in one read, and the reverse. The header contains the length of the body, so reads may
+//! be of any size (PROTOCOL.md, "Frames").
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -11,31 +10,30 @@ use crate::error::ProtocolError;
 pub use crate::kind::{ChannelId, Kind, Sender};
 use crate::limits::HEADER_LENGTH;
 
-/// The flag of `open`: another `open` frame continues this one.
+/// Flag of `open`: another `open` frame continues this one.
 pub const FLAG_MORE: u8 = 0x01;
 
-/// The flag of `open`, on its last frame: say what would become of the command, and start nothing.
+/// Flag of the last frame of an `open`: explain how the command would run, and start nothing.
 pub const FLAG_EXPLAIN: u8 = 0x02;
 
-/// The flag of stdin, stdout and stderr: this frame uses up the credit, so credit is what the
-/// sender waits for.
+/// Flag of data frames: the last byte is at the limit, so that the sender now waits for credit.
 pub const FLAG_LIMITED: u8 = 0x01;
 
-/// A header whose every field has been checked.
+/// A header with valid fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
-    /// Bytes of body that follow.
+    /// The length of the body, in bytes.
     pub length: u32,
-    /// What the body is.
+    /// The kind of the message.
     pub kind: Kind,
-    /// Defined by kind, otherwise 0.
+    /// The flags that the kind defines; all others are 0.
     pub flags: u8,
-    /// The command it belongs to.
+    /// The channel of the command, or 0.
     pub channel: ChannelId,
 }
 
 impl Header {
-    /// The twelve bytes, in network byte order.
+    /// Encodes the header, in network byte order.
     pub fn encode(self) -> [u8; HEADER_LENGTH] {
         let mut bytes = [0; HEADER_LENGTH];
         bytes[0..4].copy_from_slice(&self.length.to_be_bytes());
@@ -45,7 +43,7 @@ impl Header {
         bytes
     }
 
-    /// Checks twelve bytes against the rules for headers and the limit on bodies in force.
+    /// Decodes and checks a header; `body_limit` is the longest body that is permitted now.
     pub fn decode(bytes: &[u8; HEADER_LENGTH], body_limit: u32) -> Result<Self, ProtocolError> {
         let [l0, l1, l2, l3, kind, flags, r0, r1, c0, c1, c2, c3] = *bytes;
         let reserved = u16::from_be_bytes([r0, r1]);
@@ -68,29 +66,29 @@ impl Header {
     }
 }
 
-/// One message: its header's fields and its body.
+/// One message: the fields of its header, and its body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
-    /// What the body is.
+    /// The kind of the message.
     pub kind: Kind,
-    /// Defined by kind, otherwise 0.
+    /// The flags that the kind defines; all others are 0.
     pub flags: u8,
-    /// The command it belongs to.
+    /// The channel of the command, or 0.
     pub channel: ChannelId,
     /// The body, at most [`MAX_BODY`](crate::limits::MAX_BODY) bytes.
     pub body: Bytes,
 }
 
 impl Frame {
-    /// A frame without flags.
+    /// Creates a frame without flags.
     pub fn new(kind: Kind, channel: ChannelId, body: impl Into<Bytes>) -> Self {
         Self { kind, flags: 0, channel, body: body.into() }
     }
 
-    /// The header that goes in front of the body.
+    /// Returns the header of this frame.
     pub fn header(&self) -> Header {
         Header {
-            // Bodies are bounded by BODY wherever frames are made.
+            // No code makes a frame with a body over MAX_BODY.
             length: self.body.len() as u32,
             kind: self.kind,
             flags: self.flags,
@@ -99,23 +97,23 @@ impl Frame {
     }
 }
 
-/// Finds frames in a stream of bytes that arrives in pieces of any size.
+/// Finds the frames in a stream of bytes, which arrives in pieces of any size.
 #[derive(Debug, Default)]
 pub struct Decoder {
     buffer: BytesMut,
 }
 
 impl Decoder {
-    /// The buffer that received bytes are appended to.
+    /// Returns the buffer to append received bytes to.
     pub fn buffer(&mut self) -> &mut BytesMut {
         &mut self.buffer
     }
 
-    /// The next whole frame, or `None` until more bytes have arrived.
+    /// Returns the next frame, or `None` if it is not complete yet. An invalid header is an error
+    /// as soon as its twelve bytes have arrived.
     ///
-    /// One frame a call, judged by the limit of that call: what a client sends behind its
-    /// `response` must not be judged by the limit before authentication. A bad header is reported
-    /// as soon as its twelve bytes are there.
+    /// The limit applies only to this frame: frames that follow a client's `response` must not be
+    /// checked against the limit before authentication.
     pub fn next_frame(&mut self, body_limit: u32) -> Result<Option<Frame>, ProtocolError> {
         let Some(bytes) = self.buffer.first_chunk::<HEADER_LENGTH>() else { return Ok(None) };
         let header = Header::decode(bytes, body_limit)?;
@@ -128,7 +126,7 @@ impl Decoder {
         Ok(Some(Frame { kind: header.kind, flags: header.flags, channel: header.channel, body }))
     }
 
-    /// Whether a whole frame is there, so that [`Self::next_frame`] has an answer.
+    /// Returns whether the next frame is complete.
     pub fn has_next(&self) -> bool {
         let announced =
             self.buffer.first_chunk::<4>().map(|length| u32::from_be_bytes(*length) as usize);
@@ -136,7 +134,7 @@ impl Decoder {
         announced.zip(body).is_some_and(|(length, body)| body >= length)
     }
 
-    /// Called when the stream has ended: an error unless it ended between two messages.
+    /// Checks that the stream, which has ended, ended between two frames.
     pub fn finish(&self) -> Result<(), ProtocolError> {
         let got = self.buffer.len();
         if got == 0 {
@@ -149,7 +147,7 @@ impl Decoder {
     }
 }
 
-/// Cuts a text that is sent to people at so many bytes, on a character boundary.
-pub(crate) fn cut(text: &str, limit: usize) -> &str {
+/// Truncates a text to at most `limit` bytes, at a character boundary.
+pub(crate) fn truncate(text: &str, limit: usize) -> &str {
     &text[..text.floor_char_boundary(limit)]
 }

@@ -1,21 +1,22 @@
-//! The handshake for both roles, one state a type: a step that is not due cannot be written down.
+//! The handshake for both roles. Each state is a type, so that a step out of order does not
+//! compile.
 
-use crate::auth::{ChannelBinding, Mode, ServerSays, Transcript, WrongProof};
+use crate::auth::{ChannelBinding, Mode, ServerParameters, Transcript, WrongProof};
 use crate::error::ProtocolError;
 use crate::frame::{ChannelId, Frame, Kind};
 use crate::key::HostKey;
 use crate::message::{Body, Challenge, Features, Name, Nonce, Refuse, Response, Welcome};
 
-/// Why the client does not get in, or does not want to.
+/// Why the handshake failed at the client.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ClientFailure {
-    /// The server refuses, and says why.
+    /// The server refuses the connection.
     #[error("refused: {}", .0.reason)]
     Refused(Refuse),
-    /// The server does not know the key: it must not be trusted with a command.
+    /// The server does not hold the key, so it must not receive a command.
     #[error("the server could not prove that it holds this key")]
     ServerProof,
-    /// The server broke the protocol.
+    /// The server violated the protocol.
     #[error(transparent)]
     Protocol(#[from] ProtocolError),
 }
@@ -23,28 +24,28 @@ pub enum ClientFailure {
 /// A client before the challenge.
 #[derive(Debug)]
 pub struct Client {
-    /// TLS or plain.
+    /// The mode of the connection.
     pub mode: Mode,
     /// The pair of key and host.
     pub key: HostKey,
-    /// Fresh from the operating system's generator.
+    /// A new value from the operating system's generator.
     pub nonce: Nonce,
-    /// What this client can do.
+    /// The features of this client.
     pub features: Features,
-    /// The TLS connection, or [`ChannelBinding::PLAIN`].
+    /// The binding to the TLS connection, or [`ChannelBinding::PLAIN`].
     pub binding: ChannelBinding,
 }
 
-/// A client that has sent its response.
+/// A client that has sent its response and expects `welcome`.
 #[derive(Debug)]
-pub struct ClientAnswered {
+pub struct AwaitingWelcome {
     key: HostKey,
     transcript: Transcript,
 }
 
 impl Client {
-    /// Takes the first frame of the connection and returns the `response` to send.
-    pub fn answer(self, frame: &Frame) -> Result<(Frame, ClientAnswered), ClientFailure> {
+    /// Handles the first frame of the connection and returns the `response` to send.
+    pub fn answer(self, frame: &Frame) -> Result<(Frame, AwaitingWelcome), ClientFailure> {
         if refuses_connection(frame) {
             return Err(ClientFailure::Refused(Refuse::from_frame(frame)?));
         }
@@ -63,13 +64,14 @@ impl Client {
             proof: transcript.client_proof(&self.key),
         };
         let frame = response.frame(ChannelId::CONNECTION);
-        Ok((frame, ClientAnswered { key: self.key, transcript }))
+        Ok((frame, AwaitingWelcome { key: self.key, transcript }))
     }
 }
 
-impl ClientAnswered {
-    /// Takes the frame after the challenge: the client is in, or learns why not.
-    pub fn finish(self, frame: &Frame) -> Result<ServerSays, ClientFailure> {
+impl AwaitingWelcome {
+    /// Handles the frame after the challenge and returns the server's parameters if it is a valid
+    /// `welcome`.
+    pub fn finish(self, frame: &Frame) -> Result<ServerParameters, ClientFailure> {
         if refuses_connection(frame) {
             return Err(ClientFailure::Refused(Refuse::from_frame(frame)?));
         }
@@ -78,38 +80,40 @@ impl ClientAnswered {
             let detail = "it has a version, which the client did not request".into();
             return Err(ProtocolError::Malformed { kind: Kind::Welcome, detail }.into());
         }
-        let said = ServerSays { instance, features, channels, version };
+        let server = ServerParameters { instance, features, channels, version };
         self.transcript
-            .verify_server(&self.key, &said, &proof)
+            .verify_server(&self.key, &server, &proof)
             .map_err(|WrongProof| ClientFailure::ServerProof)?;
-        Ok(said)
+        Ok(server)
     }
 }
 
-/// A `refuse` of one command is not due before the client is in.
+/// Returns whether the frame refuses the connection. A refusal of a command is not permitted yet.
 fn refuses_connection(frame: &Frame) -> bool {
     frame.kind == Kind::Refuse && frame.channel == ChannelId::CONNECTION
 }
 
-/// A server that is about to challenge.
+/// A server before the client's response.
 #[derive(Debug)]
 pub struct Server {
     mode: Mode,
     nonce: Nonce,
 }
 
-/// Why the server lets nobody in.
+/// Why the handshake failed at the server.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ServerFailure {
-    /// Unknown key, wrong proof, or a name other than TLS was asked for: one and the same.
+    /// The key is unknown, the proof is wrong, or the name differs from the one in TLS's SNI. The
+    /// client must not learn which.
     #[error("authentication failed")]
     Authentication,
-    /// The client broke the protocol.
+    /// The client violated the protocol.
     #[error(transparent)]
     Protocol(#[from] ProtocolError),
 }
 
-/// Proof that authentication succeeded: it can be made only here, and a session only from it.
+/// Evidence that authentication succeeded: only [`Server::verify`] makes it, and a session requires
+/// it.
 #[derive(Debug)]
 pub struct Authenticated {
     key: HostKey,
@@ -117,33 +121,33 @@ pub struct Authenticated {
 }
 
 impl Server {
-    /// Takes a nonce fresh from the operating system's generator.
+    /// Creates a server; the nonce must be a new value from the operating system's generator.
     pub fn new(mode: Mode, nonce: Nonce) -> Self {
         Self { mode, nonce }
     }
 
-    /// The first frame of the connection.
+    /// Returns the first frame of the connection.
     pub fn challenge(&self) -> Frame {
         Challenge { server_nonce: self.nonce }.frame(ChannelId::CONNECTION)
     }
 
-    /// Reads the client's first frame. It must be a `response`.
+    /// Reads the client's first frame, which must be a `response`.
     pub fn read(&self, frame: &Frame) -> Result<Response, ServerFailure> {
         Ok(Response::from_frame(frame)?)
     }
 
-    /// Checks a response. `known` is the key by that name, `dummy` is what an unknown one is
-    /// checked against, so that both take the same path; `asked_for` is the name in TLS's SNI, if
-    /// there is TLS.
+    /// Verifies a response. `known` is the key with its name; if there is none, the proof is
+    /// verified with `dummy`, so that both cases take the same time. `sni_name` is the name in
+    /// TLS's SNI, in TLS mode.
     pub fn verify(
         self,
         response: &Response,
         known: Option<&HostKey>,
         dummy: &HostKey,
-        asked_for: Option<Name>,
+        sni_name: Option<Name>,
         binding: ChannelBinding,
     ) -> Result<Authenticated, ServerFailure> {
-        let known = known.filter(|_| asked_for.is_none_or(|name| name == response.name));
+        let known = known.filter(|_| sni_name.is_none_or(|name| name == response.name));
         let key = known.unwrap_or(dummy);
         let transcript = Transcript {
             mode: self.mode,
@@ -162,23 +166,23 @@ impl Server {
 }
 
 impl Authenticated {
-    /// The pair of key and host that was proven.
+    /// Returns the pair of key and host that the client authenticated with.
     pub fn key(&self) -> &HostKey {
         &self.key
     }
 
-    /// What the client can do.
+    /// Returns the features of the client.
     pub fn features(&self) -> Features {
         self.transcript.features
     }
 
-    /// The `welcome` to send. It holds the version if there is one and the client knows of
-    /// versions.
-    pub fn welcome(&self, mut said: ServerSays) -> Frame {
-        said.version = said.version.filter(|_| self.features().contains(Features::VERSION));
-        said.features = said.features.with(Features::VERSION, said.version.is_some());
-        let proof = self.transcript.server_proof(&self.key, &said);
-        let ServerSays { instance, features, channels, version } = said;
+    /// Returns the `welcome` to send. It contains the version if there is one and the client has
+    /// announced [`Features::VERSION`].
+    pub fn welcome(&self, mut server: ServerParameters) -> Frame {
+        server.version = server.version.filter(|_| self.features().contains(Features::VERSION));
+        server.features = server.features.with(Features::VERSION, server.version.is_some());
+        let proof = self.transcript.server_proof(&self.key, &server);
+        let ServerParameters { instance, features, channels, version } = server;
         Welcome { instance, features, channels, proof, version }.frame(ChannelId::CONNECTION)
     }
 }
@@ -189,7 +193,7 @@ mod tests {
     use crate::key::{HostId, Key, KeyId, Secret};
     use crate::message::InstanceId;
 
-    const SAID: ServerSays = ServerSays {
+    const SERVER: ServerParameters = ServerParameters {
         instance: InstanceId([9; 16]),
         features: Features(0),
         channels: 10,
@@ -201,13 +205,13 @@ mod tests {
             .for_host(&HostId::new(host).unwrap())
     }
 
-    /// The same from a server that has a version to say.
-    fn said_with(version: &str) -> ServerSays {
-        ServerSays { features: Features::VERSION, version: Some(version.into()), ..SAID }
+    /// The parameters of a server with a version.
+    fn server_with(version: &str) -> ServerParameters {
+        ServerParameters { features: Features::VERSION, version: Some(version.into()), ..SERVER }
     }
 
-    /// A client and a server that have proven themselves, as far as the server knows.
-    fn proven(features: Features) -> (ClientAnswered, Authenticated) {
+    /// A client and a server after the server has verified the client.
+    fn verified(features: Features) -> (AwaitingWelcome, Authenticated) {
         let key = key(1, "lab07");
         let client = Client { features, ..client(&key) };
         attempt(client, Mode::Plain, Some(&key), ChannelBinding::PLAIN).unwrap()
@@ -228,26 +232,26 @@ mod tests {
         server_mode: Mode,
         known: Option<&HostKey>,
         binding: ChannelBinding,
-    ) -> Result<(ClientAnswered, Authenticated), ServerFailure> {
+    ) -> Result<(AwaitingWelcome, Authenticated), ServerFailure> {
         let server = Server::new(server_mode, Nonce([1; 32]));
-        let (frame, answered) = client.answer(&server.challenge()).unwrap();
+        let (frame, client) = client.answer(&server.challenge()).unwrap();
         let response = server.read(&frame).unwrap();
         let dummy = HostKey::dummy(Secret::new([0; 32]));
         server
             .verify(&response, known, &dummy, None, binding)
-            .map(|authenticated| (answered, authenticated))
+            .map(|authenticated| (client, authenticated))
     }
 
     #[test]
-    fn both_ends_believe_each_other() {
+    fn both_ends_authenticate_each_other() {
         let key = key(1, "lab07");
-        let (answered, authenticated) =
+        let (client, authenticated) =
             attempt(client(&key), Mode::Plain, Some(&key), ChannelBinding::PLAIN).unwrap();
-        assert_eq!(answered.finish(&authenticated.welcome(SAID)).unwrap(), SAID);
+        assert_eq!(client.finish(&authenticated.welcome(SERVER)).unwrap(), SERVER);
     }
 
     #[test]
-    fn wrong_key_wrong_host_wrong_mode_wrong_connection_and_unknown_fail_alike() {
+    fn a_wrong_key_host_mode_or_connection_and_an_unknown_key_fail_alike() {
         let right = key(1, "lab07");
         let attempts = [
             attempt(client(&right), Mode::Plain, Some(&key(2, "lab07")), ChannelBinding::PLAIN),
@@ -262,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_other_than_the_one_tls_was_asked_for_fails() {
+    fn a_name_that_differs_from_the_one_in_sni_fails() {
         let key = key(1, "lab07");
         let server = Server::new(Mode::Plain, Nonce([1; 32]));
         let (frame, _) = client(&key).answer(&server.challenge()).unwrap();
@@ -279,61 +283,61 @@ mod tests {
     }
 
     #[test]
-    fn even_a_right_proof_under_the_dummy_key_does_not_let_in() {
+    fn a_valid_proof_with_the_dummy_key_fails() {
         let dummy = HostKey::dummy(Secret::new([0; 32]));
         let outcome = attempt(client(&dummy), Mode::Plain, None, ChannelBinding::PLAIN);
         assert_eq!(outcome.unwrap_err(), ServerFailure::Authentication);
     }
 
     #[test]
-    fn a_changed_welcome_is_not_believed() {
+    fn a_modified_welcome_is_rejected() {
         let key = key(1, "lab07");
-        let (answered, authenticated) =
+        let (client, authenticated) =
             attempt(client(&key), Mode::Plain, Some(&key), ChannelBinding::PLAIN).unwrap();
-        let mut welcome = Welcome::from_frame(&authenticated.welcome(SAID)).unwrap();
+        let mut welcome = Welcome::from_frame(&authenticated.welcome(SERVER)).unwrap();
         welcome.features = Features(1);
         let frame = welcome.frame(ChannelId::CONNECTION);
-        assert_eq!(answered.finish(&frame).unwrap_err(), ClientFailure::ServerProof);
+        assert_eq!(client.finish(&frame).unwrap_err(), ClientFailure::ServerProof);
     }
 
     #[test]
-    fn the_version_is_told_to_whom_knows_of_versions_and_to_nobody_else() {
-        let (answered, authenticated) = proven(Features::VERSION);
-        let frame = authenticated.welcome(said_with("labshd 0.1.0"));
+    fn only_a_client_with_the_feature_receives_the_version() {
+        let (client, authenticated) = verified(Features::VERSION);
+        let frame = authenticated.welcome(server_with("labshd 0.1.0"));
         assert_eq!(frame.body.len(), 60 + 8 + 12);
-        assert_eq!(answered.finish(&frame).unwrap(), said_with("labshd 0.1.0"));
+        assert_eq!(client.finish(&frame).unwrap(), server_with("labshd 0.1.0"));
 
-        let (answered, authenticated) = proven(Features::TERMINAL);
-        let frame = authenticated.welcome(said_with("labshd 0.1.0"));
+        let (client, authenticated) = verified(Features::TERMINAL);
+        let frame = authenticated.welcome(server_with("labshd 0.1.0"));
         assert_eq!(frame.body.len(), 60);
-        assert_eq!(answered.finish(&frame).unwrap(), SAID);
+        assert_eq!(client.finish(&frame).unwrap(), SERVER);
 
-        // A server without one announces none.
-        let (answered, authenticated) = proven(Features::VERSION);
-        let said = ServerSays { features: Features::VERSION, ..SAID };
-        assert_eq!(answered.finish(&authenticated.welcome(said)).unwrap(), SAID);
+        // A server without a version clears the feature.
+        let (client, authenticated) = verified(Features::VERSION);
+        let server = ServerParameters { features: Features::VERSION, ..SERVER };
+        assert_eq!(client.finish(&authenticated.welcome(server)).unwrap(), SERVER);
     }
 
     #[test]
-    fn a_changed_version_is_not_believed() {
-        let (answered, authenticated) = proven(Features::VERSION);
+    fn a_modified_version_is_rejected() {
+        let (client, authenticated) = verified(Features::VERSION);
         let mut welcome =
-            Welcome::from_frame(&authenticated.welcome(said_with("labshd 0.1.0"))).unwrap();
+            Welcome::from_frame(&authenticated.welcome(server_with("labshd 0.1.0"))).unwrap();
         welcome.version = Some("labshd 0.1.1".into());
         let frame = welcome.frame(ChannelId::CONNECTION);
-        assert_eq!(answered.finish(&frame).unwrap_err(), ClientFailure::ServerProof);
+        assert_eq!(client.finish(&frame).unwrap_err(), ClientFailure::ServerProof);
     }
 
     #[test]
-    fn a_version_that_nobody_may_show_or_asked_for_is_a_violation() {
+    fn an_invalid_or_unrequested_version_is_a_violation() {
         let malformed = |features, version: &str| {
-            let (answered, authenticated) = proven(features);
-            let said = said_with(version);
-            let proof = authenticated.transcript.server_proof(&authenticated.key, &said);
-            let ServerSays { instance, features, channels, version } = said;
+            let (client, authenticated) = verified(features);
+            let server = server_with(version);
+            let proof = authenticated.transcript.server_proof(&authenticated.key, &server);
+            let ServerParameters { instance, features, channels, version } = server;
             let frame = Welcome { instance, features, channels, proof, version }
                 .frame(ChannelId::CONNECTION);
-            let error = answered.finish(&frame).unwrap_err();
+            let error = client.finish(&frame).unwrap_err();
             matches!(
                 error,
                 ClientFailure::Protocol(ProtocolError::Malformed { kind: Kind::Welcome, .. })
@@ -346,8 +350,8 @@ mod tests {
         }
         assert!(malformed(Features(0), "labshd 0.1.0"));
 
-        let (answered, authenticated) = proven(Features::VERSION);
-        let longest = said_with(&"~".repeat(64));
-        assert_eq!(answered.finish(&authenticated.welcome(longest.clone())).unwrap(), longest);
+        let (client, authenticated) = verified(Features::VERSION);
+        let longest = server_with(&"~".repeat(64));
+        assert_eq!(client.finish(&authenticated.welcome(longest.clone())).unwrap(), longest);
     }
 }

@@ -1,4 +1,5 @@
-//! Keys, what is derived from them for one host, and the identifiers of both (PROTOCOL.md, "Keys").
+//! Keys, the secrets derived from them for one host, and the identifiers of both (PROTOCOL.md,
+//! "Keys").
 
 use alloc::string::{String, ToString};
 use core::fmt;
@@ -12,13 +13,13 @@ use crate::message::Name;
 
 const SALT: &[u8] = b"labsh/1";
 
-/// Why a string is no identifier.
+/// Why a string is not an identifier.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadId {
-    /// Nothing there.
+    /// It is empty.
     #[error("it is empty")]
     Empty,
-    /// Longer than the limit.
+    /// It is longer than the limit.
     #[error("it is {length} bytes long, the limit is {limit}")]
     Long {
         /// Its length in bytes.
@@ -26,48 +27,49 @@ pub enum BadId {
         /// The limit in bytes.
         limit: usize,
     },
-    /// A character that has no place in it.
-    #[error("it holds {0:?}")]
+    /// It contains a character that is not permitted.
+    #[error("it contains {0:?}")]
     Character(char),
-    /// It would be taken for an option.
+    /// It could be mistaken for an option.
     #[error("it begins with '-'")]
     Dash,
 }
 
-/// The name of a key: 1 to 64 letters, digits, `.`, `_`, `@`, `-`, not beginning with `-` or `.`.
+/// The identifier of a key: 1 to 64 letters, digits, `.`, `_`, `@`, `-`, not beginning with `-` or
+/// `.`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyId(String);
 
 impl KeyId {
-    /// Checks the rules above.
+    /// Checks the text against the rules above.
     pub fn new(text: &str) -> Result<Self, BadId> {
         check(text, limits::MAX_KEY_ID, |c| c.is_ascii_alphanumeric() || "._@-".contains(c))?;
-        // It names files: no hidden ones, and never "..".
+        // The id is used as a file name, which must not be hidden or "..".
         if text.starts_with('.') {
             return Err(BadId::Character('.'));
         }
         Ok(Self(text.to_string()))
     }
 
-    /// The text.
+    /// Returns the text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// The name under which a host was enrolled: 1 to 255 bytes without blanks, control characters or
-/// upper case.
+/// The identifier of a host: 1 to 255 bytes without white space, control characters and upper-case
+/// ASCII letters.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HostId(String);
 
 impl HostId {
-    /// Turns the text to lower case (ASCII) and checks the rules above.
+    /// Checks the text against the rules above and converts ASCII letters to lower case.
     pub fn new(text: &str) -> Result<Self, BadId> {
         check(text, limits::MAX_HOST_ID, |c| !c.is_whitespace() && !c.is_control())?;
         Ok(Self(text.to_ascii_lowercase()))
     }
 
-    /// The text.
+    /// Returns the text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -98,17 +100,17 @@ impl fmt::Display for HostId {
     }
 }
 
-/// 32 secret bytes; wiped when dropped, never shown.
+/// 32 secret bytes, which are wiped when dropped and never printed.
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
 pub struct Secret([u8; 32]);
 
 impl Secret {
-    /// Takes the bytes over.
+    /// Wraps the bytes.
     pub fn new(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
-    /// The bytes, for a cryptographic function or a key's own file.
+    /// Returns the bytes, for a cryptographic function or a key's own file.
     pub fn expose(&self) -> &[u8; 32] {
         &self.0
     }
@@ -120,7 +122,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// A user's key: it stays with the client.
+/// A user's key. It never leaves the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Key {
     id: KeyId,
@@ -128,12 +130,12 @@ pub struct Key {
 }
 
 impl Key {
-    /// A key of 32 bytes from the operating system's generator.
+    /// Creates a key; the secret must be from the operating system's generator.
     pub fn new(id: KeyId, secret: Secret) -> Self {
         Self { id, secret }
     }
 
-    /// Its name.
+    /// Returns its identifier.
     pub fn id(&self) -> &KeyId {
         &self.id
     }
@@ -142,7 +144,7 @@ impl Key {
         &self.secret
     }
 
-    /// What one host keeps of this key: useless against any other host.
+    /// Derives the key for one host, which gives no access to any other host.
     pub fn for_host(&self, host_id: &HostId) -> HostKey {
         let (_, prk) = Hkdf::<Sha256>::extract(Some(SALT), self.secret.expose());
         let secret = expand(
@@ -159,14 +161,13 @@ impl Key {
     }
 }
 
-/// The 16-bit length that goes before a string wherever strings are hashed.
+/// Returns the 16-bit length that precedes a string in the input of a hash.
 pub(crate) fn length_prefix(text: &str) -> [u8; 2] {
     // Identifiers and versions are at most 255 bytes long.
     (text.len() as u16).to_be_bytes()
 }
 
-/// The key of one pair of key and host, `K_host` in PROTOCOL.md; everything else is derived from
-/// it.
+/// The key for one host, `K_host` in PROTOCOL.md, from which all other secrets are derived.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostKey {
     key_id: KeyId,
@@ -175,12 +176,12 @@ pub struct HostKey {
 }
 
 impl HostKey {
-    /// The key as it was enrolled.
+    /// Creates the key from an enrolment.
     pub fn new(key_id: KeyId, host_id: HostId, secret: Secret) -> Self {
         Self { key_id, host_id, secret }
     }
 
-    /// A stand-in for pairs that do not exist, so that they cost what a known one costs.
+    /// Creates a dummy key for unknown names, so that they take as long as known ones.
     pub fn dummy(secret: Secret) -> Self {
         Self {
             key_id: KeyId(String::from("unknown")),
@@ -189,12 +190,12 @@ impl HostKey {
         }
     }
 
-    /// The key's name.
+    /// Returns the identifier of the user's key.
     pub fn key_id(&self) -> &KeyId {
         &self.key_id
     }
 
-    /// The host's name.
+    /// Returns the identifier of the host.
     pub fn host_id(&self) -> &HostId {
         &self.host_id
     }
@@ -203,14 +204,14 @@ impl HostKey {
         &self.secret
     }
 
-    /// The pseudonym by which client and server speak of this pair.
+    /// Returns the name that identifies this pair of key and host on the wire.
     pub fn name(&self) -> Name {
         let mut name = [0; 16];
         self.derive(b"labsh/1 name", &mut name);
         Name(name)
     }
 
-    /// The Ed25519 seed of the server's TLS identity.
+    /// Returns the Ed25519 seed of the server's TLS identity.
     pub fn tls_seed(&self) -> Secret {
         self.subkey(b"labsh/1 tls seed")
     }
@@ -231,14 +232,13 @@ impl HostKey {
 
     fn derive(&self, label: &[u8], output: &mut [u8]) {
         if let Ok(hkdf) = Hkdf::<Sha256>::from_prk(self.secret.expose()) {
-            // Both lengths are constants far inside RFC 5869's bounds.
+            // It fails only for more than 255 blocks (RFC 5869, section 2.3).
             let _ = hkdf.expand(label, output);
         }
     }
 }
 
-/// The TLS seed shown to a server name that is not enrolled: another for each name, the same at
-/// each visit.
+/// Returns the TLS seed for an unknown name: different for each name, and the same each time.
 pub fn dummy_tls_seed(dummy: &Secret, name: Name) -> Secret {
     if let Ok(hkdf) = Hkdf::<Sha256>::from_prk(dummy.expose()) {
         return expand(&hkdf, &[b"labsh/1 dummy", &name.0]);
@@ -248,7 +248,7 @@ pub fn dummy_tls_seed(dummy: &Secret, name: Name) -> Secret {
 
 fn expand(prk: &Hkdf<Sha256>, info: &[&[u8]]) -> Secret {
     let mut bytes = [0; 32];
-    // 32 bytes are far inside RFC 5869's bound of 255 blocks.
+    // It fails only for more than 255 blocks (RFC 5869, section 2.3).
     let _ = prk.expand_multi_info(info, &mut bytes);
     Secret::new(bytes)
 }

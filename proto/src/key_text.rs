@@ -1,4 +1,4 @@
-//! Keys as lines of text: what stands in a key file, and what is handed to a host once
+//! Keys as lines of text: the content of a key file, and the enrolment line for a host
 //! (PROTOCOL.md, "Keys").
 
 use alloc::string::String;
@@ -11,40 +11,40 @@ use crate::key::{BadId, HostId, HostKey, Key, KeyId, Secret};
 const KEY_PREFIX: &str = "labsh-key-1";
 const HOST_PREFIX: &str = "labsh-host-1";
 
-/// Why a line is no key.
+/// Why a line is not a key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadLine {
-    /// Nothing there.
+    /// It is empty.
     #[error("it is empty")]
     Empty,
-    /// It begins with something else.
+    /// It does not begin with this word.
     #[error("it does not begin with \"{0}\"")]
     Prefix(&'static str),
-    /// A user's key where a host's line belongs.
+    /// It is a user's key, and not an enrolment line.
     #[error(
         "it is a user's key, which must never leave its owner; make a line for this host with \
          `labsh key enroll`"
     )]
     UserKey,
-    /// An enrolment line where a user's key belongs.
+    /// It is an enrolment line, and not a user's key.
     #[error(
         "it is an enrolment line, which belongs on a host (`labshd key add`), not a user's key"
     )]
     EnrolmentLine,
-    /// Fields are missing, or too many.
+    /// It has too few or too many words.
     #[error("it has {got} words, not {expected}: it is cut short or joined with something else")]
     Fields {
-        /// Words in the line.
+        /// The number of words in the line.
         got: usize,
-        /// Words that belong there.
+        /// The number of words of such a line.
         expected: usize,
     },
-    /// A name breaks the rules.
+    /// An identifier is not valid.
     #[error("the name of the {what} is not valid: {error}")]
     Id {
-        /// Of what: key or host.
+        /// What it identifies: a key or a host.
         what: &'static str,
-        /// Which rule.
+        /// Why it is not valid.
         error: BadId,
     },
     /// The secret is not 64 hexadecimal digits.
@@ -56,22 +56,22 @@ pub enum BadLine {
 }
 
 impl Key {
-    /// `labsh-key-1 KEY-ID SECRET CHECKSUM`, without a newline.
+    /// Returns `labsh-key-1 KEY-ID SECRET CHECKSUM`, without a newline.
     pub fn to_line(&self) -> String {
-        seal(alloc::format!("{KEY_PREFIX} {} {}", self.id(), hex(self.secret().expose())))
+        with_checksum(alloc::format!("{KEY_PREFIX} {} {}", self.id(), hex(self.secret().expose())))
     }
 
-    /// Reads the line back; blanks around it are ignored.
+    /// Parses such a line; white space around it is ignored.
     pub fn from_line(line: &str) -> Result<Self, BadLine> {
-        let [id, secret] = open::<2>(line, KEY_PREFIX)?;
+        let [id, secret] = fields_of::<2>(line, KEY_PREFIX)?;
         Ok(Self::new(key_id(id)?, unhex(secret)?))
     }
 }
 
 impl HostKey {
-    /// `labsh-host-1 KEY-ID HOST-ID SECRET CHECKSUM`, without a newline.
+    /// Returns `labsh-host-1 KEY-ID HOST-ID SECRET CHECKSUM`, without a newline.
     pub fn to_line(&self) -> String {
-        seal(alloc::format!(
+        with_checksum(alloc::format!(
             "{HOST_PREFIX} {} {} {}",
             self.key_id(),
             self.host_id(),
@@ -79,26 +79,26 @@ impl HostKey {
         ))
     }
 
-    /// Reads the line back; blanks around it are ignored.
+    /// Parses such a line; white space around it is ignored.
     pub fn from_line(line: &str) -> Result<Self, BadLine> {
-        let [key, host, secret] = open::<3>(line, HOST_PREFIX)?;
+        let [key, host, secret] = fields_of::<3>(line, HOST_PREFIX)?;
         let host = HostId::new(host).map_err(|error| BadLine::Id { what: "host", error })?;
         Ok(Self::new(key_id(key)?, host, unhex(secret)?))
     }
 }
 
-/// The first four bytes of the SHA-256 of everything before it: for typing errors, not against
-/// attackers.
+/// Returns the first four bytes of the text's SHA-256 digest: it detects typing errors, and does
+/// not protect against attackers.
 fn checksum(text: &str) -> String {
     hex(&Sha256::digest(text.as_bytes())[..4])
 }
 
-fn seal(text: String) -> String {
+fn with_checksum(text: String) -> String {
     let checksum = checksum(&text);
     text + " " + &checksum
 }
 
-fn open<'line, const FIELDS: usize>(
+fn fields_of<'line, const FIELDS: usize>(
     line: &'line str,
     prefix: &'static str,
 ) -> Result<[&'line str; FIELDS], BadLine> {
@@ -114,8 +114,8 @@ fn open<'line, const FIELDS: usize>(
     let wrong_count = BadLine::Fields { got: words.len(), expected: FIELDS + 2 };
     let [_, fields @ .., sum] = words.as_slice() else { return Err(wrong_count) };
     let fields: [&str; FIELDS] = fields.try_into().map_err(|_| wrong_count)?;
-    let sealed = &line[..line.len() - sum.len() - 1];
-    if checksum(sealed) != *sum {
+    let checked = &line[..line.len() - sum.len() - 1];
+    if checksum(checked) != *sum {
         return Err(BadLine::Checksum);
     }
     Ok(fields)
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_read_back() {
+    fn a_written_line_is_parsed_to_the_same_key() {
         assert_eq!(Key::from_line(&key().to_line()).unwrap(), key());
         let host = key().for_host(&HostId::new("Lab07.Example").unwrap());
         assert_eq!(host.host_id().as_str(), "lab07.example");
@@ -159,10 +159,10 @@ mod tests {
     }
 
     #[test]
-    fn every_changed_or_lost_character_is_noticed() {
+    fn every_changed_or_missing_character_is_detected() {
         let line = key().to_line();
         for at in 0..line.len() {
-            assert!(Key::from_line(&line[..at]).is_err(), "cut at {at}");
+            assert!(Key::from_line(&line[..at]).is_err(), "truncated at {at}");
             let mut changed = line.clone().into_bytes();
             changed[at] = if changed[at] == b'0' { b'1' } else { b'0' };
             let changed = String::from_utf8(changed).unwrap();
@@ -171,14 +171,14 @@ mod tests {
     }
 
     #[test]
-    fn the_two_kinds_of_line_are_told_apart() {
+    fn a_line_of_the_other_kind_is_named() {
         let host = key().for_host(&HostId::new("h").unwrap());
         assert_eq!(Key::from_line(&host.to_line()), Err(BadLine::EnrolmentLine));
         assert_eq!(HostKey::from_line(&key().to_line()), Err(BadLine::UserKey));
     }
 
     #[test]
-    fn names_that_would_harm_are_refused() {
+    fn dangerous_identifiers_are_refused() {
         for bad in ["", "-x", "a b", "a\n", "../x", ".hidden", "a/b"] {
             assert!(KeyId::new(bad).is_err(), "{bad:?}");
         }

@@ -1,15 +1,15 @@
-//! What a header can name: the kinds of messages, and a command's channel and streams.
+//! The kinds of messages, and the channels and streams that they belong to.
 
 use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Which command of a connection a frame belongs to; 0 is the connection itself.
+/// The id of a channel, which carries one command; 0 is the connection itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChannelId(pub u32);
 
 impl ChannelId {
-    /// The connection itself.
+    /// The channel of messages about the connection itself.
     pub const CONNECTION: Self = Self(0);
 }
 
@@ -19,7 +19,7 @@ impl fmt::Display for ChannelId {
     }
 }
 
-/// Who may send a kind of message.
+/// The end that may send a kind of message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sender {
     /// Only the client.
@@ -33,31 +33,31 @@ pub enum Sender {
 macro_rules! kinds {
     ($($(#[$doc:meta])* $name:ident = $code:literal, $text:literal, $sender:ident,
         $flags:literal;)*) => {
-        /// What the body of a frame is (PROTOCOL.md, "Kinds").
+        /// The kind of a message, which says how its body is encoded (PROTOCOL.md, "Kinds").
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[repr(u8)]
         pub enum Kind { $($(#[$doc])* $name = $code,)* }
 
         impl Kind {
-            /// Every kind of this version, in the order of their codes.
+            /// All kinds of this version, in the order of their codes.
             pub const ALL: &[Kind] = &[$(Kind::$name,)*];
 
-            /// The kind with this code, if this version has one.
+            /// Returns the kind with this code, if this version has one.
             pub fn from_code(code: u8) -> Option<Self> {
                 match code { $($code => Some(Kind::$name),)* _ => None }
             }
 
-            /// Its name in PROTOCOL.md.
+            /// Returns its name in PROTOCOL.md.
             pub fn name(self) -> &'static str {
                 match self { $(Kind::$name => $text,)* }
             }
 
-            /// The reason to reject another kind where only this one is permitted.
+            /// Returns the reason to reject another kind where only this one is permitted.
             pub(crate) fn expected(self) -> &'static str {
                 match self { $(Kind::$name => concat!("expected `", $text, "`"),)* }
             }
 
-            /// The only end that may send it.
+            /// Returns the end that may send it.
             pub fn sender(self) -> Sender {
                 match self { $(Kind::$name => Sender::$sender,)* }
             }
@@ -74,48 +74,49 @@ kinds! {
     Challenge = 0x01, "challenge", Server, 0;
     /// The client's answer to the challenge.
     Response = 0x02, "response", Client, 0;
-    /// The client is in.
+    /// The client is authenticated.
     Welcome = 0x03, "welcome", Server, 0;
-    /// The connection (channel 0) or one command is refused, with a reason and a remedy.
+    /// The refusal of the connection (channel 0) or of a command, with a reason and a remedy.
     Refuse = 0x04, "refuse", Server, 0;
-    /// Are you there?
+    /// A request for a sign of life.
     Ping = 0x05, "ping", Either, 0;
-    /// I am.
+    /// The answer to a ping.
     Pong = 0x06, "pong", Either, 0;
-    /// The sender will send nothing more and closes, with a reason.
+    /// The sender's last message, with a reason.
     Goodbye = 0x07, "goodbye", Either, 0;
     /// A command to run.
     Open = 0x10, "open", Client, 0x03;
-    /// The command runs.
+    /// The command is running.
     Started = 0x11, "started", Server, 0;
-    /// Bytes for the command's standard input.
+    /// Data for the command's standard input.
     Stdin = 0x12, "stdin", Client, 0x01;
-    /// Bytes from the command's standard output.
+    /// Data from the command's standard output.
     Stdout = 0x13, "stdout", Server, 0x01;
-    /// Bytes from the command's standard error.
+    /// Data from the command's standard error.
     Stderr = 0x14, "stderr", Server, 0x01;
-    /// The named stream has ended.
+    /// The end of a stream.
     Eof = 0x15, "eof", Either, 0;
-    /// Nobody reads the named stream any more.
+    /// A stream has no reader any more.
     Stop = 0x16, "stop", Either, 0;
-    /// How far the named stream was consumed, and how far it may be sent.
+    /// The position up to which a stream was consumed, and the limit up to which it may be sent.
     Credit = 0x17, "credit", Either, 0;
     /// A signal for the command's process group.
     Signal = 0x18, "signal", Client, 0;
-    /// The terminal's new size.
+    /// The new size of the command's terminal.
     Resize = 0x19, "resize", Client, 0;
-    /// The command itself is over, its streams are not yet.
+    /// The command has ended; its streams may still be open.
     Ended = 0x1a, "ended", Server, 0;
-    /// The command and its streams are over: status, byte totals, resource use.
+    /// The command and its streams are over: exit status, lengths of the streams, resource usage.
     Exit = 0x1b, "exit", Server, 0;
-    /// The client gives the channel's slot back.
+    /// The client releases the channel's slot.
     Close = 0x1c, "close", Client, 0;
-    /// What would become of a command that was asked about.
+    /// How a command would run, for an `open` with the flag EXPLAIN.
     Explained = 0x1d, "explained", Server, 0;
 }
 
 impl Kind {
-    /// Whether it concerns the connection (channel 0). `refuse` concerns either.
+    /// Returns whether this kind is allowed on the channel: some concern the connection (channel
+    /// 0), some a command, and `refuse` either.
     pub(crate) fn fits(self, channel: ChannelId) -> bool {
         match self {
             Kind::Refuse => true,
@@ -136,7 +137,7 @@ impl fmt::Display for Kind {
     }
 }
 
-/// One of a command's three streams.
+/// One of the three streams of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Stream {
     /// From the client to the command.
@@ -148,7 +149,7 @@ pub enum Stream {
 }
 
 impl Stream {
-    /// The kind of the frames that carry its bytes.
+    /// Returns the kind of its data frames.
     pub fn kind(self) -> Kind {
         match self {
             Stream::Stdin => Kind::Stdin,

@@ -1,6 +1,7 @@
-//! How control bodies become bytes; the only file that names bincode.
+//! Encodes and decodes the bodies of control messages. The only file that names bincode.
 //!
-//! Big-endian, fixed-width integers, no padding, no leftovers (PROTOCOL.md, "Bodies").
+//! Integers are big-endian and of fixed width, without padding; trailing bytes are an error
+//! (PROTOCOL.md, "Bodies").
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -18,7 +19,7 @@ fn format() -> impl bincode::config::Config {
         .with_limit::<{ limits::MAX_COMMAND }>()
 }
 
-/// Encodes a body. Fails only where the encoding would exceed [`limits::MAX_COMMAND`].
+/// Encodes a body. Fails only if the result would be longer than [`limits::MAX_COMMAND`].
 pub(crate) fn encode<T: Serialize>(body: &T) -> Result<Vec<u8>, String> {
     let bytes = bincode::serde::encode_to_vec(body, format()).map_err(|error| error.to_string())?;
     if bytes.len() > limits::MAX_COMMAND {
@@ -27,7 +28,7 @@ pub(crate) fn encode<T: Serialize>(body: &T) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// Decodes a whole body; bytes left over are an error.
+/// Decodes a whole body; trailing bytes are an error.
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     let (body, used) =
         bincode::serde::decode_from_slice(bytes, format()).map_err(|error| describe(&error))?;

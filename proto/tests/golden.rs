@@ -8,7 +8,7 @@ use std::fmt::Debug;
 use std::{fs, path::PathBuf};
 
 use bytes::Bytes;
-use labsh_proto::auth::{ChannelBinding, Mode, ServerSays, Transcript};
+use labsh_proto::auth::{ChannelBinding, Mode, ServerParameters, Transcript};
 use labsh_proto::explanation::Explained;
 use labsh_proto::frame::{ChannelId, Decoder, FLAG_EXPLAIN, FLAG_LIMITED, FLAG_MORE, Frame, Kind};
 use labsh_proto::handshake::{Client, Server};
@@ -73,8 +73,8 @@ fn transcript(mode: Mode) -> Transcript {
     Transcript { mode, features, server_nonce, client_nonce, binding }
 }
 
-fn says(features: u64, channels: u32) -> ServerSays {
-    ServerSays {
+fn says(features: u64, channels: u32) -> ServerParameters {
+    ServerParameters {
         instance: InstanceId(counting(0xe0)),
         features: Features(features),
         channels,
@@ -83,8 +83,8 @@ fn says(features: u64, channels: u32) -> ServerSays {
 }
 
 /// A server that can do all that this version can, and says which one it is.
-fn says_version() -> ServerSays {
-    ServerSays { version: Some("labshd 0.1.0".into()), ..says(0x19, 64) }
+fn says_version() -> ServerParameters {
+    ServerParameters { version: Some("labshd 0.1.0".into()), ..says(0x19, 64) }
 }
 
 /// The transcript of a client that can do as much.
@@ -164,7 +164,7 @@ fn handshake_cases() -> Vec<Case> {
     };
     let said = says(0, 64);
     let proof = plain.server_proof(&host_key(), &said);
-    let ServerSays { instance, features, channels, version } = said;
+    let ServerParameters { instance, features, channels, version } = said;
     let welcome = Welcome { instance, features, channels, proof, version };
     let with_terminals = says(Features::TERMINAL.0, 64);
     let with = Welcome { features: with_terminals.features, ..welcome.clone() };
@@ -387,7 +387,12 @@ fn the_handshake_exchanges_these_bytes() {
     exchange(knows_versions(), "response-version", says_version(), "welcome-version");
 }
 
-fn exchange(transcript: Transcript, response_file: &str, said: ServerSays, welcome_file: &str) {
+fn exchange(
+    transcript: Transcript,
+    response_file: &str,
+    said: ServerParameters,
+    welcome_file: &str,
+) {
     let frame = |name: &str| {
         let mut decoder = Decoder::default();
         decoder.buffer().extend_from_slice(&golden(name));

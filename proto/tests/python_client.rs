@@ -16,7 +16,7 @@ use std::{fs, process, thread};
 mod tools;
 
 use bytes::Bytes;
-use labsh_proto::auth::{ChannelBinding, Mode, ServerSays};
+use labsh_proto::auth::{ChannelBinding, Mode, ServerParameters};
 use labsh_proto::channel::{Channels, Event, Read, Role};
 use labsh_proto::flow::{Budget, ConnectionBudget};
 use labsh_proto::frame::{ChannelId, Decoder, Frame};
@@ -84,7 +84,7 @@ fn serve(socket: UnixStream) {
         return;
     };
     let version = Some("a small server 1.0".into());
-    let said = ServerSays {
+    let said = ServerParameters {
         instance: InstanceId([6; 16]),
         features: Features::SUPPORTED,
         channels: 2,

@@ -1,7 +1,7 @@
 //! The worked example of docs/PROTOCOL.md: its bytes are those of a real session of this code.
 
 use bytes::Bytes;
-use labsh_proto::auth::{ChannelBinding, Mode, ServerSays};
+use labsh_proto::auth::{ChannelBinding, Mode, ServerParameters};
 use labsh_proto::channel::{Channels, Completeness, Event, Read, Role};
 use labsh_proto::flow::{Budget, ConnectionBudget};
 use labsh_proto::frame::{ChannelId, Decoder, Frame};
@@ -68,7 +68,7 @@ impl Session {
             .expect("a right proof");
         let instance = InstanceId(counting(0xe0));
         let said =
-            ServerSays { instance, features, channels: 64, version: version.map(Into::into) };
+            ServerParameters { instance, features, channels: 64, version: version.map(Into::into) };
         let welcome = self.carry('S', &authenticated.welcome(said.clone()));
         assert_eq!(answered.finish(&welcome), Ok(said));
     }

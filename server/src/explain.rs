@@ -83,7 +83,7 @@ async fn explain(job: &Job) -> Result<Option<Explained>, Refuse> {
         accepted: config.accept_env.iter().map(ToString::to_string).collect(),
         left_off: 0,
     };
-    Ok(Some(explained.cut()))
+    Ok(Some(explained.truncate()))
 }
 
 async fn rehearse(job: &Job, request: SpawnRequest) -> Result<DryRunResult, Refuse> {

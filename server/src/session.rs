@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use labsh_proto::auth::ServerSays;
+use labsh_proto::auth::ServerParameters;
 use labsh_proto::channel::{Channels, Event, Role};
 use labsh_proto::error::ProtocolError;
 use labsh_proto::flow::ConnectionBudget;
@@ -102,7 +102,7 @@ pub(crate) async fn run(shared: Arc<Shared>, client: Client) -> SessionEnd {
     let channels = shared.config().max_channels;
     let (features, version) = (Features::SUPPORTED, Some(VERSION.into()));
     let welcome =
-        proof.welcome(ServerSays { instance: shared.instance, features, channels, version });
+        proof.welcome(ServerParameters { instance: shared.instance, features, channels, version });
     let in_effect = |feature| proof.features().contains(feature) && features.contains(feature);
     let (terminals, explains) = (in_effect(Features::TERMINAL), in_effect(Features::EXPLAIN));
     let growth = ConnectionBudget::new(shared.growth.clone());

@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::process::{Command, Output, Stdio};
 use std::thread::{self, JoinHandle};
 
-use labsh_proto::auth::{ChannelBinding, Mode, ServerSays};
+use labsh_proto::auth::{ChannelBinding, Mode, ServerParameters};
 use labsh_proto::frame::Kind;
 use labsh_proto::handshake::Server;
 use labsh_proto::key::{HostId, HostKey, Key, Secret};
@@ -87,7 +87,7 @@ pub fn welcome_from(peer: &mut Peer, key: &HostKey, channels: u32, version: Opti
     let proven = server.verify(&response, Some(key), &dummy, None, ChannelBinding::PLAIN).unwrap();
     let instance = InstanceId([3; 16]);
     let (features, version) = (Features::SUPPORTED, version.map(Into::into));
-    peer.send_frame(&proven.welcome(ServerSays { instance, features, channels, version }));
+    peer.send_frame(&proven.welcome(ServerParameters { instance, features, channels, version }));
 }
 
 /// Takes the client's command and says that it runs.

@@ -12,7 +12,7 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 
 use labsh_proto::auth::{ChannelBinding, Mode};
 use labsh_proto::frame::{ChannelId, Decoder, FLAG_MORE, Frame, Kind};
-use labsh_proto::handshake::{Client, ClientAnswered, ClientFailure};
+use labsh_proto::handshake::{AwaitingWelcome, Client, ClientFailure};
 use labsh_proto::key::HostKey;
 use labsh_proto::limits;
 use labsh_proto::message::{
@@ -172,7 +172,7 @@ impl<S: Read + Write + Debug> Peer<S> {
         key: &HostKey,
         mode: Mode,
         binding: ChannelBinding,
-    ) -> (Frame, ClientAnswered) {
+    ) -> (Frame, AwaitingWelcome) {
         self.respond_with(key, mode, binding, Features::SUPPORTED)
     }
 
@@ -182,7 +182,7 @@ impl<S: Read + Write + Debug> Peer<S> {
         mode: Mode,
         binding: ChannelBinding,
         features: Features,
-    ) -> (Frame, ClientAnswered) {
+    ) -> (Frame, AwaitingWelcome) {
         let nonce = Nonce(random::bytes());
         let client = Client { mode, key: key.clone(), nonce, features, binding };
         let challenge = self.next().unwrap();

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use labsh_proto::auth::{Mode, ServerSays};
+use labsh_proto::auth::{Mode, ServerParameters};
 use labsh_proto::frame::{ChannelId, Kind};
 use labsh_proto::limits;
 use labsh_proto::message::{Body, Goodbye};
@@ -280,7 +280,7 @@ async fn probe(upstream: &mut Upstream) -> ControlFlow<()> {
 
 /// Connects as any client does; `None` if that fails, or the key file holds another key than the
 /// client used.
-async fn open(request: &KeepRequest) -> Option<(Upstream, ServerSays)> {
+async fn open(request: &KeepRequest) -> Option<(Upstream, ServerParameters)> {
     let (path, host_id) = (request.key.clone(), request.host_id()?);
     let key = tokio::task::spawn_blocking(move || key_file::load(&path))
         .await

@@ -15,7 +15,7 @@ use crate::message::{
     Started, Stop, Stream,
 };
 
-/// The body from which a data frame counts as bulk data, in bytes; a shorter one is interactive
+/// The body from which a frame counts as bulk data, in bytes; a shorter one is interactive
 /// unless it is the rest of a bulk read.
 const MIN_BULK_BODY: usize = 4 << 10;
 

@@ -1,4 +1,4 @@
-//! The bodies of control messages, field by field as PROTOCOL.md's tables have them.
+//! The bodies of control messages, with the fields of PROTOCOL.md's tables.
 
 mod open;
 mod welcome;
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 pub use self::open::{BadCommand, Open, Program, Terminal, Until, Variable};
 pub use self::welcome::Welcome;
 use crate::error::ProtocolError;
-use crate::frame::{ChannelId, Frame, Kind, cut};
+use crate::frame::{ChannelId, Frame, Kind, truncate};
 pub use crate::kind::Stream;
 use crate::limits::{MAX_TEXT, MAX_TEXT_BEFORE_AUTHENTICATION};
 use crate::wire;
@@ -44,64 +44,64 @@ opaque! {
     Nonce(32);
     /// An HMAC-SHA256 over the transcript of a handshake; compare it only with [`crate::auth`].
     Proof(32);
-    /// The pseudonym of a pair of key and host.
+    /// The identifier of a pair of key and host on the wire.
     Name(16);
-    /// One run of one server; a new one after each restart.
+    /// The id of one server process; each restart has a new one.
     InstanceId(16);
-    /// A command's id, chosen by the client, so that a retry can be recognised.
+    /// The id of a command, chosen by the client, so that a retry can be recognised.
     CommandId(16);
 }
 
-/// Capabilities beyond this version's base, one bit each; unknown bits are ignored.
+/// Optional features of the protocol, one bit each; unknown bits are ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Features(pub u64);
 
 impl Features {
-    /// Commands may be given a terminal (`open.terminal`, `resize`).
+    /// Commands may have a terminal (`open.terminal`, `resize`).
     pub const TERMINAL: Self = Self(1 << 0);
     /// Commands may outlive their connection (`open.linger`).
     pub const LINGER: Self = Self(1 << 1);
-    /// A connection may take up commands of an earlier one.
+    /// A connection may attach to commands of an earlier one.
     pub const RESUME: Self = Self(1 << 2);
-    /// An `open` may ask what would become of its command (`explained`).
+    /// An `open` may ask how its command would run (`explained`).
     pub const EXPLAIN: Self = Self(1 << 3);
-    /// `welcome` says which version answers; a server announces it to clients that have.
+    /// `welcome` contains the server's version, if the client has announced this feature.
     pub const VERSION: Self = Self(1 << 4);
-    /// What this code can do beyond the base.
+    /// The features that this version supports.
     pub const SUPPORTED: Self = Self(Self::TERMINAL.0 | Self::EXPLAIN.0 | Self::VERSION.0);
 
-    /// Whether all of `other`'s bits are set.
+    /// Returns whether all bits of `other` are set.
     pub fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }
 
-    /// The same with all of `other`'s bits set, or with none of them.
+    /// Returns these features with all bits of `other` set or cleared.
     pub fn with(self, other: Self, set: bool) -> Self {
         if set { Self(self.0 | other.0) } else { Self(self.0 & !other.0) }
     }
 }
 
-/// `challenge`: the first message on every connection.
+/// `challenge`: the first message of every connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Challenge {
     /// Fresh for each connection.
     pub server_nonce: Nonce,
 }
 
-/// `response`: who the client is, and the proof.
+/// `response`: the client's identity and proof.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Response {
-    /// Which key and host this is about.
+    /// The pair of key and host.
     pub name: Name,
     /// Fresh for each connection.
     pub client_nonce: Nonce,
-    /// What the client can do.
+    /// The features of the client.
     pub features: Features,
-    /// Under the client-proof key.
+    /// The client's proof.
     pub proof: Proof,
 }
 
-/// Why something was refused. Codes that this version does not know pass through.
+/// The reason of a refusal, for programs. Codes that this version does not know are preserved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefuseCode(pub u16);
 
@@ -110,7 +110,7 @@ macro_rules! refuse_codes {
         impl RefuseCode {
             $($(#[$doc])* pub const $name: Self = Self($code);)*
 
-            /// A word for programs; "other" for codes that this version does not know.
+            /// Returns the code's name for programs, `other` for unknown codes.
             pub fn name(self) -> &'static str {
                 match self.0 { $($code => $text,)* _ => "other" }
             }
@@ -119,9 +119,10 @@ macro_rules! refuse_codes {
 }
 
 refuse_codes! {
-    /// Connection: the proof was wrong, or the key unknown; which of the two is not said.
+    /// Connection: the proof was wrong or the key is unknown; it is not stated which.
     AUTHENTICATION = 1, "authentication";
-    /// Connection: the key is known, but not from this source, no longer, or not for this user.
+    /// Connection: the key is known, but not permitted from this source, at this time, or for its
+    /// user.
     NOT_PERMITTED = 2, "not-permitted";
     /// Connection: a limit on connections or descriptors is reached.
     BUSY = 3, "busy";
@@ -131,11 +132,11 @@ refuse_codes! {
     PROTOCOL = 5, "protocol";
     /// Connection: the deadline for authentication has passed.
     DEADLINE = 6, "deadline";
-    /// Command: this connection holds as many channels as it may.
+    /// Command: all slots of this connection are taken.
     TOO_MANY_CHANNELS = 16, "too-many-channels";
-    /// Command: longer than a limit, or not a command at all.
+    /// Command: longer than a limit, or a command that cannot be executed.
     BAD_COMMAND = 17, "bad-command";
-    /// Command: an environment variable that the configuration does not allow.
+    /// Command: the server's configuration does not allow an environment variable.
     ENVIRONMENT = 18, "environment";
     /// Command: the working directory cannot be entered.
     DIRECTORY = 19, "directory";
@@ -145,17 +146,17 @@ refuse_codes! {
     NOT_EXECUTABLE = 21, "not-executable";
     /// Command: the machine lacks processes, memory or descriptors.
     RESOURCES = 22, "resources";
-    /// Command: it needs a feature that this server did not announce.
+    /// Command: it needs a feature that is not in effect.
     UNSUPPORTED = 23, "unsupported";
-    /// Command: the server failed; its log says more.
+    /// Command: the server failed; its log has details.
     INTERNAL = 24, "internal";
-    /// Command: it expects to run as another user than it would.
+    /// Command: it would run as another user than the client expects.
     USER = 25, "user";
-    /// Command: no such subsystem is configured.
+    /// Command: the server's configuration has no such subsystem.
     SUBSYSTEM = 26, "subsystem";
 }
 
-/// `refuse`: nothing was started; why, and what to do next.
+/// `refuse`: nothing was started.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refuse {
     /// For programs.
@@ -167,157 +168,157 @@ pub struct Refuse {
 }
 
 impl Refuse {
-    /// A refusal; texts over [`MAX_TEXT`] bytes are cut.
+    /// Creates a refusal; texts over [`MAX_TEXT`] bytes are truncated.
     pub fn new(code: RefuseCode, reason: impl AsRef<str>, remedy: impl AsRef<str>) -> Self {
         Self {
             code,
-            reason: cut(reason.as_ref(), MAX_TEXT).to_owned(),
-            remedy: cut(remedy.as_ref(), MAX_TEXT).to_owned(),
+            reason: truncate(reason.as_ref(), MAX_TEXT).to_owned(),
+            remedy: truncate(remedy.as_ref(), MAX_TEXT).to_owned(),
         }
     }
 
-    /// The same, short enough for a client that has not authenticated the server yet.
+    /// Returns the refusal with texts short enough for a frame before authentication.
     pub fn before_authentication(&self) -> Self {
-        let short = |text| cut(text, MAX_TEXT_BEFORE_AUTHENTICATION).to_owned();
+        let short = |text| truncate(text, MAX_TEXT_BEFORE_AUTHENTICATION).to_owned();
         Self { code: self.code, reason: short(&self.reason), remedy: short(&self.remedy) }
     }
 }
 
-/// `ping` and `pong`: the answer repeats the question's token.
+/// `ping`: a request for a sign of life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ping {
-    /// Chosen by the asker.
+    /// A token that the answer repeats.
     pub token: u64,
 }
 
-/// `goodbye`: the sender sends nothing after this.
+/// `goodbye`: the sender sends nothing after this frame.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Goodbye {
-    /// For people; empty when all is well.
+    /// For people; empty if there is no error.
     pub reason: String,
 }
 
 impl Goodbye {
-    /// A goodbye; a reason over [`MAX_TEXT`] bytes is cut.
+    /// Creates a goodbye; a reason over [`MAX_TEXT`] bytes is truncated.
     pub fn new(reason: impl AsRef<str>) -> Self {
-        Self { reason: cut(reason.as_ref(), MAX_TEXT).to_owned() }
+        Self { reason: truncate(reason.as_ref(), MAX_TEXT).to_owned() }
     }
 }
 
-/// `started`: the program runs.
+/// `started`: the command is running.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Started {
-    /// Its process id on that machine.
+    /// The process id of the command on its host.
     pub pid: u32,
 }
 
 /// `resize`: a terminal's size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resize {
-    /// Characters in a line.
+    /// Width in characters.
     pub columns: u16,
-    /// Lines.
+    /// Height in lines.
     pub rows: u16,
-    /// Pixels across, 0 where unknown.
+    /// Width in pixels; 0 if unknown.
     pub width: u16,
-    /// Pixels down, 0 where unknown.
+    /// Height in pixels; 0 if unknown.
     pub height: u16,
 }
 
-/// `eof`: the sender of this stream has sent its last byte.
+/// `eof`: the last byte of a stream was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Eof {
     /// The stream that has ended.
     pub stream: Stream,
 }
 
-/// `stop`: the receiver of this stream has gone; its sender closes its end of the pipe.
+/// `stop`: a stream has no reader any more; the end that sends it closes its end of the pipe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stop {
-    /// The stream that nobody reads.
+    /// The stream without a reader.
     pub stream: Stream,
 }
 
-/// `credit`: two positions in a stream, counted in bytes from its start; neither ever goes back.
+/// `credit`: two positions in a stream, in bytes from its start. Neither ever decreases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Credit {
-    /// The stream that the receiver speaks of.
+    /// The stream.
     pub stream: Stream,
-    /// Up to here the receiver has handed the bytes on for good.
+    /// The position up to which the receiver has passed the bytes on to their destination.
     pub consumed: u64,
-    /// Up to here the sender may send.
+    /// The position up to which the sender may send.
     pub limit: u64,
 }
 
-/// `signal`: for the command's whole process group.
+/// `signal`: a signal for the process group of the command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Signal {
     /// The signal's number on Linux (signal(7)), 1 to 31.
     pub number: u8,
 }
 
-/// How a process ended.
+/// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Status {
     /// It exited with this code.
     Exited(u8),
-    /// A signal ended it.
+    /// A signal terminated it.
     Signaled {
         /// The signal's number on Linux (signal(7)).
         signal: u8,
-        /// Whether it left a core file.
+        /// Whether it dumped core.
         core_dumped: bool,
     },
 }
 
-/// `ended`: the command itself is over; its streams may still be held open by others.
+/// `ended`: the command has ended; other processes may still hold its streams open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ended {
     /// How it ended.
     pub status: Status,
 }
 
-/// What a command used, as wait4(2) and the clock know it.
+/// The resource usage of a command (wait4(2)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Usage {
-    /// From its start to its end, in microseconds.
+    /// The time from its start to its end, in microseconds.
     pub wall: u64,
     /// Processor time in user mode, in microseconds.
     pub user: u64,
     /// Processor time in the kernel, in microseconds.
     pub system: u64,
-    /// The largest resident set, in bytes.
+    /// Its largest resident set, in bytes.
     pub peak_memory: u64,
 }
 
-/// `exit`: the last message of a command, after the last byte of both its streams.
+/// `exit`: the last message of a command, after the last byte of both output streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exit {
     /// How it ended.
     pub status: Status,
-    /// Whether the server ended it because its time was up.
+    /// Whether the server ended it because `open.timeout` had passed.
     pub timed_out: bool,
-    /// All bytes that were sent on stdout.
+    /// The number of bytes sent on stdout.
     pub stdout: u64,
-    /// All bytes that were sent on stderr.
+    /// The number of bytes sent on stderr.
     pub stderr: u64,
-    /// What it used.
+    /// Its resource usage.
     pub usage: Usage,
 }
 
-/// A control body: a type that travels encoded, behind a header of one kind.
+/// The body of a control message of one kind.
 pub trait Body: Serialize + DeserializeOwned {
-    /// The kind in the header.
+    /// The kind of the message.
     const KIND: Kind;
 
-    /// The frame that carries it.
+    /// Encodes the body into a frame.
     fn frame(&self, channel: ChannelId) -> Frame {
-        // These bodies are bounded far below the limit, so encoding cannot fail.
+        // Encoding fails only over 1 MiB, and these bodies are far smaller.
         let body = wire::encode(self).unwrap_or_default();
         Frame::new(Self::KIND, channel, body)
     }
 
-    /// Decodes and checks the body of a frame of this kind.
+    /// Decodes and checks the body of a frame, which must be of this kind.
     fn from_frame(frame: &Frame) -> Result<Self, ProtocolError> {
         let malformed = |detail| ProtocolError::Malformed { kind: frame.kind, detail };
         if frame.kind != Self::KIND {
@@ -327,12 +328,12 @@ pub trait Body: Serialize + DeserializeOwned {
             });
         }
         let body: Self = wire::decode(&frame.body).map_err(malformed)?;
-        body.bounds().map_err(|detail| malformed(detail.to_owned()))?;
+        body.check_values().map_err(|detail| malformed(detail.to_owned()))?;
         Ok(body)
     }
 
-    /// Bounds on values that the types alone do not express.
-    fn bounds(&self) -> Result<(), &'static str> {
+    /// Checks bounds on values that the types do not express.
+    fn check_values(&self) -> Result<(), &'static str> {
         Ok(())
     }
 }
@@ -346,7 +347,7 @@ bodies!(Challenge, Response, Ping, Started, Eof, Stop, Credit, Resize, Ended, Ex
 /// `pong`: the answer to a [`Ping`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pong {
-    /// The question's token.
+    /// The token of the ping.
     pub token: u64,
 }
 
@@ -355,7 +356,7 @@ bodies!(Pong);
 impl Body for Refuse {
     const KIND: Kind = Kind::Refuse;
 
-    fn bounds(&self) -> Result<(), &'static str> {
+    fn check_values(&self) -> Result<(), &'static str> {
         if self.reason.len().max(self.remedy.len()) > MAX_TEXT {
             Err("a text is longer than 2,048 bytes")
         } else {
@@ -367,7 +368,7 @@ impl Body for Refuse {
 impl Body for Goodbye {
     const KIND: Kind = Kind::Goodbye;
 
-    fn bounds(&self) -> Result<(), &'static str> {
+    fn check_values(&self) -> Result<(), &'static str> {
         if self.reason.len() > MAX_TEXT { Err("a text is longer than 2,048 bytes") } else { Ok(()) }
     }
 }
@@ -375,7 +376,7 @@ impl Body for Goodbye {
 impl Body for Signal {
     const KIND: Kind = Kind::Signal;
 
-    fn bounds(&self) -> Result<(), &'static str> {
+    fn check_values(&self) -> Result<(), &'static str> {
         if (1..=31).contains(&self.number) {
             Ok(())
         } else {

@@ -1,4 +1,4 @@
-//! `open`: the command to run, and what Linux could not execute.
+//! `open`: the command to run, and the check that Linux can execute it.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -12,26 +12,27 @@ use crate::frame::Kind;
 use crate::limits::MAX_WORD_WITH_NUL;
 use crate::wire;
 
-/// What is to be run.
+/// The program to run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Program {
-    /// These exact words, no shell; the first is looked up in PATH unless it holds a slash.
+    /// Exactly these words, without a shell; the first is looked up in PATH unless it contains a
+    /// slash.
     Argv(Vec<Vec<u8>>),
-    /// One string for the user's shell, given behind `-c`.
+    /// One string for the user's shell, passed after `-c`.
     Shell(Vec<u8>),
-    /// The user's shell as a login shell: its name begins with `-`, and it reads what to do from
-    /// its stdin.
+    /// The user's shell as a login shell, its name prefixed with `-`; it reads its commands from
+    /// stdin.
     LoginShell,
-    /// The program that the server's configuration has under this name.
+    /// The program with this name in the server's configuration.
     Subsystem(Vec<u8>),
 }
 
-/// When a command counts as over.
+/// When a command is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Until {
-    /// When it has ended and both its output streams have, as with ssh.
+    /// When it and both its output streams have ended, as with ssh.
     StreamsEnd,
-    /// When it has ended and what had been written by then is delivered.
+    /// When it has ended and all output that it had written by then is delivered.
     CommandEnds,
 }
 
@@ -52,53 +53,53 @@ pub type Variable = (Vec<u8>, Vec<u8>);
 pub struct Open {
     /// Chosen by the client.
     pub command: CommandId,
-    /// How long the command may outlive its connection, in milliseconds; 0: not at all.
+    /// Milliseconds for which the command may outlive its connection.
     pub linger: u64,
-    /// After how many milliseconds the server ends it; 0: never.
+    /// Milliseconds from its start after which the server ends it; 0: never.
     pub timeout: u64,
-    /// When it counts as over.
+    /// When it is over.
     pub until: Until,
-    /// What is run.
+    /// What to run.
     pub program: Program,
-    /// Variables on top of the clean environment; the server's configuration decides which pass.
+    /// Variables to add to the server's clean environment, if its configuration allows them.
     pub environment: Vec<Variable>,
-    /// The working directory; the user's home when absent, and what a relative one starts from.
+    /// The working directory. Absent: the user's home, from which a relative path starts, too.
     pub directory: Option<Vec<u8>>,
-    /// As whom the client expects it to run; refused where that is somebody else. Absent: whoever
-    /// it is.
+    /// The user that the client expects it to run as; the server refuses another. Absent: any user.
     pub user: Option<Vec<u8>>,
-    /// The terminal, if it is to have one.
+    /// The terminal to run it with, if any.
     pub terminal: Option<Terminal>,
 }
 
-/// Why a command cannot be put on the wire, or must not be started.
+/// Why a command cannot be sent or started.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadCommand {
-    /// No words at all, or an empty first word, shell string or name of a subsystem.
+    /// It has no words, or an empty first word, shell string or subsystem name.
     #[error("the command is empty")]
     Empty,
-    /// execve(2) cannot take it.
-    #[error("{0} holds a NUL byte, which no program can be given")]
+    /// A text contains a NUL byte, with which execve(2) would end it.
+    #[error("{0} contains a NUL byte, which cannot be passed to a program")]
     Nul(&'static str),
-    /// Longer than execve(2) takes in one piece.
+    /// A text is longer than execve(2) accepts (MAX_ARG_STRLEN).
     #[error("{what} is {length} bytes long, the limit is {} (128 KiB, as for any program on \
         Linux)", MAX_WORD_WITH_NUL - 1)]
     Word {
-        /// What it is: a word, a variable, …
+        /// The text: a word, a variable, …
         what: &'static str,
         /// Its length in bytes.
         length: usize,
     },
-    /// The name of a variable is empty or holds `=`.
-    #[error("an environment variable's name is empty or holds '='")]
+    /// The name of a variable is empty or contains `=`.
+    #[error("the name of an environment variable is empty or contains '='")]
     VariableName,
-    /// Everything together is too long.
+    /// The encoded command is too long.
     #[error("the command with its environment is longer than 1 MiB, the limit")]
     TooLong,
 }
 
 impl Open {
-    /// Checks what Linux could not execute anyway: both ends call it, so that nothing is half done.
+    /// Checks that Linux can execute the command. Both ends call it, so that a command is refused
+    /// before anything is done for it.
     pub fn check(&self) -> Result<(), BadCommand> {
         match &self.program {
             Program::Argv(words) => {
@@ -129,19 +130,22 @@ impl Open {
         if let Some(terminal) = &self.terminal {
             check_word("the terminal's name", terminal.name.as_bytes())?;
         }
-        self.user.iter().try_for_each(|user| check_word("the user's name", user))?;
-        self.directory
-            .iter()
-            .try_for_each(|directory| check_word("the working directory", directory))
+        if let Some(user) = &self.user {
+            check_word("the user's name", user)?;
+        }
+        if let Some(directory) = &self.directory {
+            check_word("the working directory", directory)?;
+        }
+        Ok(())
     }
 
-    /// The encoded body, to be cut into frames; checked first.
+    /// Checks and encodes the command, to be split into frames.
     pub fn encode(&self) -> Result<Bytes, BadCommand> {
         self.check()?;
         wire::encode(self).map(Bytes::from).map_err(|_| BadCommand::TooLong)
     }
 
-    /// Decodes what all frames of an `open` carried together. Call [`Open::check`] on it.
+    /// Decodes the joined bodies of all frames of an `open`. Call [`Open::check`] on the result.
     pub fn decode(body: &[u8]) -> Result<Self, ProtocolError> {
         wire::decode(body).map_err(|detail| ProtocolError::Malformed { kind: Kind::Open, detail })
     }

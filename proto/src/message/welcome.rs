@@ -10,18 +10,18 @@ use super::{Body, Features, InstanceId, Proof};
 use crate::frame::Kind;
 use crate::limits::MAX_VERSION;
 
-/// `welcome`: the client is in.
+/// `welcome`: the client is authenticated, and this proves that the server is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Welcome {
-    /// This run of this server.
+    /// The id of this server process.
     pub instance: InstanceId,
-    /// What the server can do.
+    /// The features of the server.
     pub features: Features,
-    /// How many channels the client may hold at once.
+    /// The number of channels that the client may hold at the same time.
     pub channels: u32,
-    /// Under the server-proof key.
+    /// The server's proof.
     pub proof: Proof,
-    /// Which program answers, such as `labshd 0.1.0`: there if, and only if, `features` holds
+    /// Program and version, such as `labshd 0.1.0`: present if and only if `features` contains
     /// [`Features::VERSION`].
     pub version: Option<String>,
 }
@@ -42,7 +42,7 @@ impl<'de> Deserialize<'de> for Welcome {
     }
 }
 
-/// Reads a [`Welcome`], whose features say whether its last field is there.
+/// Decodes a [`Welcome`], whose last field is present only if its features say so.
 struct WelcomeFields;
 
 impl WelcomeFields {
@@ -73,14 +73,14 @@ impl<'de> Visitor<'de> for WelcomeFields {
 impl Body for Welcome {
     const KIND: Kind = Kind::Welcome;
 
-    fn bounds(&self) -> Result<(), &'static str> {
-        let shown = |text: &String| {
+    fn check_values(&self) -> Result<(), &'static str> {
+        let printable = |text: &String| {
             (1..=MAX_VERSION).contains(&text.len())
                 && text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
         };
         match &self.version {
             _ if self.channels == 0 => Err("the number of channels is 0"),
-            Some(version) if !shown(version) => {
+            Some(version) if !printable(version) => {
                 Err("the version is not 1 to 64 printable ASCII characters")
             }
             _ => Ok(()),
