@@ -240,42 +240,15 @@ impl Settings {
             "hostkeyalias" => first(&mut self.overrides.host_id, Some(HostId::new(&word)?)),
             "hostname" => first(&mut self.host_name, Some(word)),
             "identityfile" => self.key(&word)?,
-            "loglevel" => {
-                let level = match lower(&word).as_str() {
-                    "quiet" => Level::Nothing,
-                    "fatal" | "error" | "info" => Level::Errors,
-                    "verbose" | "debug" | "debug1" | "debug2" | "debug3" => Level::Everything,
-                    _ => bail!("write QUIET, ERROR, INFO, VERBOSE or DEBUG"),
-                };
-                first(&mut self.level, Some(level));
-            }
+            "loglevel" => first(&mut self.level, Some(log_level(&word)?)),
             "port" => first(&mut self.overrides.port, Some(port(&word)?)),
             "remotecommand" => {
                 // The whole value, with quotation marks, is a line for the shell.
                 let command = (lower(&setting.value) != "none").then(|| setting.value.clone());
                 first(&mut self.remote_command, Some(command));
             }
-            "requesttty" => {
-                let request = match lower(&word).as_str() {
-                    "no" | "false" => RequestTty::No,
-                    "auto" => RequestTty::Auto,
-                    "yes" | "true" => RequestTty::Yes,
-                    "force" => RequestTty::Force,
-                    _ => bail!("write no, yes, force or auto"),
-                };
-                first(&mut self.request_tty, Some(request));
-            }
-            "sendenv" => {
-                for pattern in setting.words()? {
-                    match pattern.strip_prefix('-') {
-                        Some(unwanted) => {
-                            self.send_env
-                                .retain(|known| !matches(unwanted.as_bytes(), known.as_bytes()));
-                        }
-                        None => self.send_env.push(pattern),
-                    }
-                }
-            }
+            "requesttty" => first(&mut self.request_tty, Some(request_tty(&word)?)),
+            "sendenv" => self.send_env(setting.words()?),
             "sessiontype" => match lower(&word).as_str() {
                 "default" => first(&mut self.subsystem, Some(false)),
                 "subsystem" => first(&mut self.subsystem, Some(true)),
@@ -283,21 +256,36 @@ impl Settings {
                     "a connection without a command does nothing here; write default or subsystem"
                 ),
             },
-            "setenv" => {
-                for text in setting.words()? {
-                    let (name, value) = text
-                        .split_once('=')
-                        .ok_or_else(|| anyhow!("{text:?} has no =; write NAME=VALUE"))?;
-                    if !self.set_env.iter().any(|(known, _)| known == name.as_bytes()) {
-                        self.set_env.push((name.into(), value.into()));
-                    }
-                }
-            }
+            "setenv" => self.set_env(setting.words()?)?,
             "stdinnull" => {
                 first(&mut self.stdin_null, Some(lower(&word) == "yes" || lower(&word) == "true"))
             }
             "user" => first(&mut self.overrides.user, Some(destination::user(&word)?)),
             other => bail!("{other} is not handled"),
+        }
+        Ok(())
+    }
+
+    /// Adds patterns of variables to pass on; one that begins with `-` removes earlier patterns.
+    fn send_env(&mut self, patterns: Vec<String>) {
+        for pattern in patterns {
+            match pattern.strip_prefix('-') {
+                Some(removed) => {
+                    self.send_env.retain(|known| !matches(removed.as_bytes(), known.as_bytes()));
+                }
+                None => self.send_env.push(pattern),
+            }
+        }
+    }
+
+    fn set_env(&mut self, assignments: Vec<String>) -> anyhow::Result<()> {
+        for text in assignments {
+            let (name, value) = text
+                .split_once('=')
+                .ok_or_else(|| anyhow!("{text:?} has no =; write NAME=VALUE"))?;
+            if !self.set_env.iter().any(|(known, _)| known == name.as_bytes()) {
+                self.set_env.push((name.into(), value.into()));
+            }
         }
         Ok(())
     }
@@ -333,6 +321,25 @@ impl Settings {
         sent.sort();
         sent
     }
+}
+
+fn log_level(word: &str) -> anyhow::Result<Level> {
+    Ok(match lower(word).as_str() {
+        "quiet" => Level::Nothing,
+        "fatal" | "error" | "info" => Level::Errors,
+        "verbose" | "debug" | "debug1" | "debug2" | "debug3" => Level::Everything,
+        _ => bail!("write QUIET, ERROR, INFO, VERBOSE or DEBUG"),
+    })
+}
+
+fn request_tty(word: &str) -> anyhow::Result<RequestTty> {
+    Ok(match lower(word).as_str() {
+        "no" | "false" => RequestTty::No,
+        "auto" => RequestTty::Auto,
+        "yes" | "true" => RequestTty::Yes,
+        "force" => RequestTty::Force,
+        _ => bail!("write no, yes, force or auto"),
+    })
 }
 
 /// Sets a value unless an earlier option set it.
