@@ -50,6 +50,13 @@ impl Text {
         Self { english: english.into(), chinese: chinese.into() }
     }
 
+    /// Joins texts with line breaks.
+    pub(crate) fn lines(texts: impl IntoIterator<Item = Text>) -> Self {
+        let (english, chinese): (Vec<_>, Vec<_>) =
+            texts.into_iter().map(|text| (text.english, text.chinese)).unzip();
+        Self::new(english.join("\n"), chinese.join("\n"))
+    }
+
     /// Returns the text in one language.
     pub fn get(&self, language: Language) -> &str {
         match language {
@@ -79,6 +86,14 @@ impl<English: Into<String>, Chinese: Into<String>> From<(English, Chinese)> for 
         Self::new(english, chinese)
     }
 }
+
+/// Formats a text in both languages: `text!("{n} bytes", "{n} 字节")`.
+macro_rules! text {
+    ($english:literal, $chinese:literal $(,)?) => {
+        $crate::language::Text::new(format!($english), format!($chinese))
+    };
+}
+pub(crate) use text;
 
 /// Returns a number with its noun: `1 byte`, `2 bytes`.
 pub(crate) fn counted(number: usize, noun: &str) -> String {

@@ -110,6 +110,11 @@ pub(crate) fn wait_until(
     Ok(())
 }
 
+/// Returns the result of a thread that was joined; a panic becomes an error.
+pub(crate) fn joined<T>(result: thread::Result<T>) -> io::Result<T> {
+    result.map_err(|_| io::Error::other("a thread of the lesson panicked"))
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Write;

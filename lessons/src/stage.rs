@@ -87,22 +87,22 @@ impl<'a> Stage<'a> {
     }
 
     /// Begins a scene.
-    pub(crate) fn scene(&mut self, text: impl Into<Text>) -> io::Result<()> {
+    pub(crate) fn scene(&mut self, text: impl Into<Text>) -> LessonResult {
         self.add(Item::Scene(text.into()))
     }
 
     /// Explains something.
-    pub(crate) fn say(&mut self, text: impl Into<Text>) -> io::Result<()> {
+    pub(crate) fn say(&mut self, text: impl Into<Text>) -> LessonResult {
         self.add(Item::Explanation(text.into()))
     }
 
     /// Points out what to look at.
-    pub(crate) fn notice(&mut self, text: impl Into<Text>) -> io::Result<()> {
+    pub(crate) fn notice(&mut self, text: impl Into<Text>) -> LessonResult {
         self.add(Item::Notice(text.into()))
     }
 
     /// Shows bytes that were received or printed.
-    pub(crate) fn show(&mut self, caption: impl Into<Text>, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) fn show(&mut self, caption: impl Into<Text>, bytes: &[u8]) -> LessonResult {
         self.add(Item::Bytes { caption: caption.into(), bytes: bytes.to_vec() })
     }
 
@@ -111,12 +111,12 @@ impl<'a> Stage<'a> {
         &mut self,
         caption: impl Into<Text>,
         lines: impl Into<Text>,
-    ) -> io::Result<()> {
+    ) -> LessonResult {
         self.add(Item::Lines { caption: caption.into(), lines: lines.into() })
     }
 
     /// Draws the calls that a flow has recorded so far.
-    pub(crate) fn draw(&mut self, flow: &Flow) -> io::Result<()> {
+    pub(crate) fn draw(&mut self, flow: &Flow) -> LessonResult {
         self.add(Item::Picture(flow.record()))
     }
 
@@ -126,7 +126,7 @@ impl<'a> Stage<'a> {
         if !holds {
             return Err(LessonError::NotShown(text));
         }
-        Ok(self.add(Item::Fact(text))?)
+        self.add(Item::Fact(text))
     }
 
     /// Everything that was shown so far.
@@ -134,7 +134,7 @@ impl<'a> Stage<'a> {
         &self.items
     }
 
-    fn add(&mut self, item: Item) -> io::Result<()> {
+    fn add(&mut self, item: Item) -> LessonResult {
         (self.print)(&item)?;
         self.items.push(item);
         Ok(())
