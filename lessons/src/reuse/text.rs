@@ -144,12 +144,13 @@ pub(super) const KERNEL_CONNECTS: ConstText = (
 );
 
 pub(super) const SYN_DROPPED: ConstText = (
-    "the client outside stays in SYN_SENT: its SYN was dropped because the backlog is full",
+    "the client outside the queue stays in SYN_SENT: its SYN was dropped because the backlog is \
+     full",
     "队列外的客户端停在 SYN_SENT：backlog 已满，它的 SYN 被丢弃",
 );
 
 pub(super) const REJECTED_CONNECTED: ConstText =
-    ("the client outside is connected", "队列外的客户端连上了");
+    ("the client outside the queue is connected", "队列外的客户端连上了");
 
 pub(super) fn syn_repeated(repeats: u32, seconds_late: f64) -> Text {
     text!(
