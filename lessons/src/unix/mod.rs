@@ -79,9 +79,8 @@ fn datagrams(stage: &mut Stage, path: &Path) -> LessonResult {
     let mut process = shell("printf one; printf two", Stdio::null(), OwnedFd::from(client))?;
     let (first, first_writer) = receive(&inbox)?;
     let (second, second_writer) = receive(&inbox)?;
-    let succeeded = process.0.wait()?.success();
+    let (succeeded, id) = (process.0.wait()?.success(), process.0.id());
     stage.show(text::TWO_PRINTFS, &[&first[..], b"\n", &second].concat())?;
-    let id = process.0.id();
     let written = is_process(first_writer, id) && is_process(second_writer, id);
     stage.fact(succeeded && first == b"one" && second == b"two" && written, text::two_messages(id))
 }
