@@ -5,7 +5,7 @@ use crate::flow::{Record, StepKind};
 /// What is drawn as one block: one call, or several calls at the same offset that moved no byte.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Block {
-    /// The number of the first call among those of its kind, from 1.
+    /// The number of the first call on its track, from 1.
     pub(crate) number: usize,
     pub(crate) calls: usize,
     pub(crate) start: u64,

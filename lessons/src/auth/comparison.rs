@@ -33,8 +33,8 @@ pub(super) fn run(stage: &mut Stage, key: &Block) -> LessonResult {
     stage.fact(!one.0 && one == other, text::constant_time(one.1))
 }
 
-/// Compares up to the first difference, as memcmp() and == do; returns also how many bytes it compared,
-/// which an attacker learns from the time that it takes.
+/// Compares up to the first difference, as memcmp() and == do; returns also how many bytes it
+/// compared, which an attacker learns from the time that it takes.
 fn naive_equal(one: &Block, other: &Block) -> (bool, usize) {
     match one.iter().zip(other).position(|(one, other)| one != other) {
         Some(index) => (false, index + 1),

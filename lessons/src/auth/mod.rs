@@ -1,5 +1,5 @@
-//! HMAC challenge and response: how a server recognises a client, four attacks on protocols that are
-//! almost right, and what stops each of them.
+//! HMAC challenge and response: how a server recognises a client, four attacks on protocols that
+//! are almost right, and what stops each of them.
 
 mod comparison;
 mod connection;

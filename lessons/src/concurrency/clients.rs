@@ -65,8 +65,8 @@ pub(super) fn with_server(
     })
 }
 
-/// The first client is answered and then stays silent; meanwhile a second one asks. The first leaves
-/// either after or before the second has its answer.
+/// The first client is answered and then stays silent; meanwhile a second one asks. The first
+/// leaves either after or before the second has its answer.
 pub(super) fn two_clients(
     server: Server,
     second_is_answered_first: bool,

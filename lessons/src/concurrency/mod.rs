@@ -1,5 +1,5 @@
-//! Many clients at once: a sequential server, a thread for each client, an async task for each client;
-//! and the same work, timed.
+//! Many clients at once: a sequential server, a thread for each client, an async task for each
+//! client; and the same work, timed.
 
 mod clients;
 mod tasks;

@@ -55,9 +55,9 @@ pub(super) const ANSWERED_MEANWHILE: ConstText = (
 );
 
 pub(super) const OWN_THREADS: ConstText = (
-    "each was answered in a thread of its own; that of client 1 sleeps in recv and does not hold \
-     up any other",
-    "两者各在自己的线程里得到答复；服务客户端 1 的线程睡在 recv 里，不妨碍别的线程",
+    "each was answered in a thread of its own; that of client 1 sleeps in recv and does not delay \
+     client 2",
+    "两者各在自己的线程里得到答复；服务客户端 1 的线程睡在 recv 里，不妨碍客户端 2",
 );
 
 pub(super) const TASKS: ConstText =

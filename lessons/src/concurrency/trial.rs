@@ -1,4 +1,5 @@
-//! What clients and server of one trial share: the recorded flows, the work, and a journal of events.
+//! What clients and server of one trial share: the recorded flows, the work, and a journal of
+//! events.
 
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,5 +1,5 @@
-//! Many messages on one connection: why an empty one makes both sides hang, and how a program notices
-//! that the connection has ended.
+//! Many messages on one connection: why an empty one makes both sides hang, and how a program
+//! notices that the connection has ended.
 
 mod server;
 mod text;

@@ -19,7 +19,8 @@ pub(super) fn encode(frame: &Frame) -> Vec<u8> {
     [&frame.header().encode()[..], &frame.body].concat()
 }
 
-/// Sends frames and decodes them at the other end; returns how many reads that took, and the frames.
+/// Sends frames and decodes them at the other end; returns how many reads that took, and the
+/// frames.
 pub(super) fn send_and_read(
     frames: &[Frame],
     size: usize,

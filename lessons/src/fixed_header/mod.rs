@@ -29,8 +29,8 @@ pub(crate) fn run(stage: &mut Stage) -> LessonResult {
     any_read_size(stage, &command, &output)
 }
 
-/// As in many courses (struct.pack in Python): four bytes, then a description of that length, then the
-/// data.
+/// As in many courses (struct.pack in Python): four bytes, then a description of that length, then
+/// the data.
 fn four_bytes(stage: &mut Stage, command: &str, output: &[u8]) -> LessonResult {
     stage.scene(text::FOUR_BYTES)?;
     let (client, server) = pair()?;

@@ -1,4 +1,5 @@
-//! An early fix for 粘包: send the length, wait until the peer has acknowledged it, then send the data.
+//! An early fix for 粘包: send the length, wait until the peer has acknowledged it, then send the
+//! data.
 
 mod protocol;
 mod text;

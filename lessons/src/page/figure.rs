@@ -220,7 +220,7 @@ impl Figure<'_> {
         }
     }
 
-    /// Returns the ordinal of a step among those of its kind; `#` stands for the number.
+    /// Returns how a step is called by its number, for which `#` stands.
     fn ordinal(&self, kind: StepKind) -> String {
         let name = self.name(kind);
         match (self.language, kind) {
@@ -324,8 +324,8 @@ impl Figure<'_> {
         );
     }
 
-    /// Returns the number of a step among all steps, given its number among those of its kind; both
-    /// from 1.
+    /// Returns the number of a step among all steps, given its number among the steps of this kind;
+    /// both from 1.
     fn step_of(&self, kind: StepKind, number: usize) -> usize {
         let of_kind = self.record.steps.iter().enumerate().filter(|(_, step)| step.kind == kind);
         of_kind.map(|(index, _)| index + 1).nth(number - 1).unwrap_or(0)

@@ -1,5 +1,5 @@
-//! `send` and `sendall`: a full send buffer takes only a part, and a program that ignores the return
-//! value loses the rest.
+//! `send` and `sendall`: a full send buffer takes only a part, and a program that ignores the
+//! return value loses the rest.
 
 mod send_all;
 mod text;
@@ -17,7 +17,8 @@ use crate::stage::{LessonResult, Stage};
 /// How many bytes the program wants to send: far more than both buffers hold.
 const TOTAL: usize = 1 << 20;
 
-/// The requested size of each buffer, in bytes; Linux doubles it for its own bookkeeping (socket(7)).
+/// The requested size of each buffer, in bytes; Linux doubles it for its own bookkeeping
+/// (socket(7)).
 const BUFFER_SIZE: usize = 16 << 10;
 
 pub(crate) fn run(stage: &mut Stage) -> LessonResult {

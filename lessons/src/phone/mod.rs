@@ -1,4 +1,5 @@
-//! One client, one server, one exchange: the calls of a TCP conversation, compared with a phone call.
+//! One client, one server, one exchange: the calls of a TCP conversation, compared with a phone
+//! call.
 
 mod text;
 

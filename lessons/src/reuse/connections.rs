@@ -1,4 +1,5 @@
-//! The kernel's list of TCP connections: /proc/net/tcp (proc_net_tcp, in the kernel's documentation).
+//! The kernel's list of TCP connections: /proc/net/tcp (proc_net_tcp, in the kernel's
+//! documentation).
 
 use std::fs;
 use std::io;
@@ -60,8 +61,8 @@ pub(super) fn find(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<E
     Ok(None)
 }
 
-/// Parses an address: both parts are hexadecimal, and the first is the number that the processor reads
-/// from the four bytes of the address.
+/// Parses an address: both parts are hexadecimal, and the first is the number that the processor
+/// reads from the four bytes of the address.
 fn parse(text: &str) -> Option<SocketAddr> {
     let (address, port) = text.split_once(':')?;
     let address = u32::from_str_radix(address, 16).ok()?.to_ne_bytes();

@@ -1,5 +1,5 @@
-//! Why a port is in use without a server: TIME_WAIT and SO_REUSEADDR; and how many clients can wait:
-//! the backlog.
+//! Why a port is in use without a server: TIME_WAIT and SO_REUSEADDR; and how many clients can
+//! wait: the backlog.
 
 mod backlog;
 mod connections;

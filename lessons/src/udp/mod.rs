@@ -68,7 +68,7 @@ fn boundaries(stage: &mut Stage) -> LessonResult {
     stage.draw(&flow)?;
     stage.notice(text::ONE_DATAGRAM_PER_CALL)?;
     let arrived = |message: &&str| received.iter().any(|bytes| bytes == message.as_bytes());
-    stage.fact(received.len() == 3 && messages.iter().all(arrived), text::BOUNDARIES_KEPT)?;
+    stage.fact(received.len() == 3 && messages.iter().all(arrived), text::UDP_HAS_BOUNDARIES)?;
 
     stage.say(text::SAME_OVER_TCP)?;
     let (client, server) = pair()?;

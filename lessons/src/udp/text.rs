@@ -20,7 +20,7 @@ pub(super) const ONE_DATAGRAM_PER_CALL: ConstText = (
     "每次调用返回一个数据报，绝不带上别的数据报的字节，尽管缓冲区装得下全部。",
 );
 
-pub(super) const BOUNDARIES_KEPT: ConstText =
+pub(super) const UDP_HAS_BOUNDARIES: ConstText =
     ("UDP keeps the boundaries of messages: nothing sticks together", "UDP 保留消息边界：没有粘包");
 
 pub(super) const SAME_OVER_TCP: ConstText = (

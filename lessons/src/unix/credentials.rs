@@ -43,8 +43,8 @@ pub(super) fn prepare(socket: &impl AsFd) -> io::Result<()> {
     Ok(setsockopt(socket, PassCred, &true)?)
 }
 
-/// Calls recvmsg() once; returns the bytes, and who wrote them. The kernel fills in the writer, which
-/// cannot lie (SCM_CREDENTIALS, unix(7)).
+/// Calls recvmsg() once; returns the bytes, and who wrote them. The kernel fills in the writer,
+/// which cannot lie (SCM_CREDENTIALS, unix(7)).
 pub(super) fn receive(socket: &impl AsFd) -> io::Result<(Vec<u8>, Option<UnixCredentials>)> {
     let mut buffer = [0; 256];
     let mut space = cmsg_space!(UnixCredentials);

@@ -1,5 +1,5 @@
-//! AF_UNIX: sockets between two processes on one machine. The address is a file, its permissions decide
-//! who may connect, and the kernel says who the peer is.
+//! AF_UNIX: sockets between two processes on one machine. The address is a file, its permissions
+//! decide who may connect, and the kernel says who the peer is.
 
 mod credentials;
 mod permissions;

@@ -1,5 +1,5 @@
-//! A real session of labsh, message by message, through a proxy that chops its bytes up or glues them
-//! together.
+//! A real session of labsh, message by message, through a proxy that chops its bytes up or glues
+//! them together.
 
 mod meaning;
 mod proxy;

@@ -159,8 +159,8 @@ impl Direction<'_> {
         messages.push(Message { sender: self.sender, frame });
     }
 
-    /// Whether the receiver, or its command, does nothing before it has this message: if it were held
-    /// back, both ends would wait forever.
+    /// Whether the receiver, or its command, does nothing before it has this message: if it were
+    /// held back, both ends would wait forever.
     fn is_awaited(&self, kind: Kind) -> bool {
         match self.sender {
             Sender::Labsh => !matches!(kind, Kind::Open | Kind::Close),

@@ -20,8 +20,8 @@ pub(super) fn plain_mode(line: &str) -> Text {
 }
 
 pub(super) const LOG_IN: ConstText = (
-    "who is there? → from labsh, ← from labshd; kind, (channel), bytes of header + body",
-    "对方是谁？→ 来自 labsh，← 来自 labshd；类型、（通道）、消息头 + 正文的字节数",
+    "the log-in: → from labsh, ← from labshd; kind, (channel), bytes of header + body",
+    "登录：→ 来自 labsh，← 来自 labshd；类型、（通道）、消息头 + 正文的字节数",
 );
 
 pub(super) const COMMAND: ConstText = ("the command", "命令");
