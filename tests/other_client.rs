@@ -73,7 +73,7 @@ fn a_client_that_knows_nothing_of_versions_works_as_before() {
     let words = ["--features", "0", "--say-version", "--", "true"];
     let Some(mut command) = over_tcp(&labshd, HOST, &words) else { return };
     let output = pipe_through(&mut command, b"");
-    let said = "labsh_client: answered by nobody who says it\n".to_owned();
+    let said = "labsh_client: answered by an unknown version\n".to_owned();
     assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), said));
 }
 

@@ -1,4 +1,4 @@
-//! Every body from any bytes: a value with exactly this encoding, or an error.
+//! Decodes any bytes as every body: a value with exactly this encoding, or an error.
 #![no_main]
 
 use std::fmt::Debug;
@@ -17,7 +17,7 @@ fn check<B: Body + Debug>(frame: &Frame) {
     }
 }
 
-// The first byte chooses the kind.
+// The first byte selects the kind.
 fuzz_target!(|data: &[u8]| {
     let Some((choice, body)) = data.split_first() else { return };
     let kind = Kind::ALL[usize::from(*choice) % Kind::ALL.len()];

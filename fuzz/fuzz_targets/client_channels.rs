@@ -1,4 +1,4 @@
-//! A client among hostile servers.
+//! Channels of a client with a hostile server.
 #![no_main]
 
 use labsh_proto::channel::Role;

@@ -1,5 +1,5 @@
-//! Messages of a transfer of files: a stream of any bytes, and every message that is read says the
-//! same when written again.
+//! Messages of a file transfer from any bytes: each decoded message encodes to one that decodes to
+//! the same.
 #![no_main]
 
 use labsh_copy::stream::Reader;

@@ -1,4 +1,4 @@
-//! The decoder: the same frames, or the same error, however the bytes were cut.
+//! Frames from any bytes: the same frames or the same error in pieces of any size.
 #![no_main]
 
 use labsh_proto::error::ProtocolError;
@@ -6,7 +6,7 @@ use labsh_proto::frame::{Decoder, Frame};
 use labsh_proto::limits::MAX_BODY;
 use libfuzzer_sys::fuzz_target;
 
-/// All frames in the bytes, fed in pieces of these sizes over and over, up to the first error.
+/// Decodes the bytes in pieces of these sizes, repeatedly, up to the first error.
 fn decode(bytes: &[u8], sizes: &[u8]) -> (Vec<Frame>, Result<(), ProtocolError>) {
     let mut decoder = Decoder::default();
     let mut frames = Vec::new();
@@ -14,8 +14,8 @@ fn decode(bytes: &[u8], sizes: &[u8]) -> (Vec<Frame>, Result<(), ProtocolError>)
     let mut sizes = sizes.iter().cycle();
     while !rest.is_empty() {
         let size = sizes.next().map_or(usize::MAX, |size| usize::from(*size) + 1);
-        let (piece, behind) = rest.split_at(rest.len().min(size));
-        rest = behind;
+        let (piece, after) = rest.split_at(rest.len().min(size));
+        rest = after;
         decoder.buffer().extend_from_slice(piece);
         loop {
             match decoder.next_frame(MAX_BODY) {
@@ -28,7 +28,7 @@ fn decode(bytes: &[u8], sizes: &[u8]) -> (Vec<Frame>, Result<(), ProtocolError>)
     (frames, decoder.finish())
 }
 
-// The first byte says how many sizes follow it; behind them stand the bytes.
+// The first byte is the number of sizes that follow; then come the bytes.
 fuzz_target!(|data: &[u8]| {
     let Some((count, rest)) = data.split_first() else { return };
     let (sizes, bytes) = rest.split_at(rest.len().min(usize::from(*count)));

@@ -1,5 +1,4 @@
-//! Files that tell of hosts, of labsh and of other tools: each is read, or its mistake is named on
-//! one line.
+//! Inventories of labsh and of other tools from any text: each is parsed, or its error is one line.
 #![no_main]
 
 use std::path::Path;
@@ -8,7 +7,7 @@ use labsh_inventory::{ansible_ini, ansible_yaml, clustershell, hosts_toml, ssh_c
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
-    // The first byte chooses the format, so that a mutation of the text stays within it.
+    // The first byte selects the format, so that a mutation of the text stays within it.
     let Some((format, text)) = data.split_first() else { return };
     let Ok(text) = str::from_utf8(text) else { return };
     let path = Path::new("hosts");

@@ -1,4 +1,4 @@
-//! Lines of key files: what reads back is the same key, and no other text does.
+//! Lines of key files from any text: each parsed key is written and parsed to the same key.
 #![no_main]
 
 use labsh_proto::key::{HostKey, Key};

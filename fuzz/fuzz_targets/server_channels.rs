@@ -1,4 +1,4 @@
-//! A server among hostile clients.
+//! Channels of a server with a hostile client.
 #![no_main]
 
 use labsh_proto::channel::Role;

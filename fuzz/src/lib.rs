@@ -1,5 +1,4 @@
-//! A session that does everything a caller may do with channels, for the fuzz targets of both
-//! roles.
+//! A session that uses every operation of channels, for the fuzz targets of both roles.
 
 use bytes::Bytes;
 use labsh_proto::channel::{Channels, Event, Read, Role};
@@ -13,21 +12,21 @@ use labsh_proto::message::{
 
 const STREAMS: [Stream; 3] = [Stream::Stdin, Stream::Stdout, Stream::Stderr];
 
-/// Feeds frames from `data` to one end, and between two frames does what a control byte in front of
-/// each says.
+/// Passes frames from `data` to one end, and takes an action before each, which a control byte
+/// selects.
 ///
-/// Each frame stands behind one control byte, so that a mutation of the actions leaves the frames
-/// whole. A frame that breaks the protocol ends the run, as it would end the connection.
+/// One control byte precedes each frame, so that a mutation of an action leaves the frames intact.
+/// A frame that violates the protocol ends the run, as it ends the connection.
 pub fn converse(role: Role, data: &[u8]) {
     let mut channels = Channels::new(role, 3, ConnectionBudget::new(Budget::new(1 << 22)));
     let mut decoder = Decoder::default();
     let mut rest = data;
-    while let Some((action, behind)) = rest.split_first() {
+    while let Some((action, after)) = rest.split_first() {
         act(&mut channels, role, *action);
         decoder.buffer().clear();
-        decoder.buffer().extend_from_slice(behind);
+        decoder.buffer().extend_from_slice(after);
         let Ok(Some(frame)) = decoder.next_frame(MAX_BODY) else { return };
-        rest = &behind[behind.len() - decoder.buffer().len()..];
+        rest = &after[after.len() - decoder.buffer().len()..];
         match channels.receive(frame) {
             Ok(Event::Opened(id, open)) if open.check().is_err() => {
                 channels.refuse(id, &Refuse::new(RefuseCode::BAD_COMMAND, "bad", ""));
@@ -36,7 +35,7 @@ pub fn converse(role: Role, data: &[u8]) {
             Ok(Event::ExplainRequested(id, _)) => channels.explained(id, &Explained::default()),
             Ok(_) => {}
             Err(error) => {
-                // What is said about it must be sayable.
+                // Its message must not panic.
                 let _ = error.to_string();
                 return;
             }
@@ -46,7 +45,7 @@ pub fn converse(role: Role, data: &[u8]) {
     }
 }
 
-/// The low three bits choose the action, the next two a channel, the next two a stream.
+/// Takes an action: the low three bits select it, the next two a channel, the next two a stream.
 fn act(channels: &mut Channels, role: Role, action: u8) {
     let id = ChannelId(u32::from(action >> 3 & 3) + 1);
     let stream = STREAMS[usize::from(action >> 5) % 3];
@@ -57,8 +56,8 @@ fn act(channels: &mut Channels, role: Role, action: u8) {
             }
         }
         (1, _) => {
-            if let Ok(room) = channels.write_capacity(id, stream) {
-                assert!(channels.write(id, stream, Bytes::from(vec![0; room])).is_ok());
+            if let Ok(capacity) = channels.write_capacity(id, stream) {
+                assert!(channels.write(id, stream, Bytes::from(vec![0; capacity])).is_ok());
             }
         }
         (2, _) => channels.finish(id, stream),

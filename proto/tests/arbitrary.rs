@@ -1,4 +1,4 @@
-//! Whatever a peer sends, in whatever pieces: the same frames, or an error, and never a panic.
+//! Arbitrary bytes from a peer, in pieces of any size: the same frames or an error, never a panic.
 
 use bytes::Bytes;
 use labsh_proto::channel::{Channels, Role};
@@ -22,7 +22,7 @@ fn kind() -> impl Strategy<Value = Kind> {
     select(Kind::ALL)
 }
 
-/// A frame whose header is valid, around any body.
+/// A frame with a valid header and any body.
 fn frame(body: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Value = Frame> {
     (kind(), 0..4_u8, 1..5_u32, body).prop_map(|(kind, flags, channel, body)| {
         let frame =
@@ -36,7 +36,7 @@ fn frame(body: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Value = Frame> {
     })
 }
 
-/// A body that has a good chance of being taken for the real thing.
+/// A body that is likely to be valid for its kind.
 fn likely_body() -> impl Strategy<Value = Vec<u8>> {
     let stream = select(vec![Stream::Stdin, Stream::Stdout, Stream::Stderr]);
     let credit =
@@ -71,15 +71,15 @@ fn likely_body() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// All frames in the bytes, fed in pieces of these sizes, up to the first error.
+/// Decodes the bytes in pieces of these sizes, up to the first error.
 fn decode(bytes: &[u8], cuts: &[usize]) -> (Vec<Frame>, Result<(), ProtocolError>) {
     let mut decoder = Decoder::default();
     let mut frames = Vec::new();
     let mut rest = bytes;
     let mut cuts = cuts.iter().copied().chain(std::iter::repeat(usize::MAX));
     while !rest.is_empty() {
-        let (piece, behind) = rest.split_at(rest.len().min(cuts.next().unwrap_or(1)));
-        rest = behind;
+        let (piece, after) = rest.split_at(rest.len().min(cuts.next().unwrap_or(1)));
+        rest = after;
         decoder.buffer().extend_from_slice(piece);
         loop {
             match decoder.next_frame(MAX_BODY) {
@@ -94,7 +94,7 @@ fn decode(bytes: &[u8], cuts: &[usize]) -> (Vec<Frame>, Result<(), ProtocolError
 
 fn check<B: Body + PartialEq + std::fmt::Debug>(frame: &Frame) {
     if let Ok(body) = B::from_frame(frame) {
-        // There is only one way to write a value down.
+        // Every value has exactly one encoding.
         assert_eq!(body.frame(frame.channel).body, frame.body);
     }
 }
@@ -123,7 +123,8 @@ fn check_every_body(frame: &Frame) {
     }
 }
 
-/// Feeds frames and uses the streams in between, as a session would; goes on after errors.
+/// Passes frames to one end and uses its streams in between, as a session does; continues after
+/// errors.
 fn exercise(role: Role, frames: Vec<Frame>) {
     let mut channels = Channels::new(role, 2, ConnectionBudget::new(Budget::new(1 << 20)));
     if role == Role::Client {
@@ -158,12 +159,12 @@ fn exercise(role: Role, frames: Vec<Frame>) {
             if let labsh_proto::channel::Read::Bytes(bytes) = channels.read(id, stream) {
                 channels.consume(id, stream, bytes.len());
             }
-            if let Ok(room) = channels.write_capacity(id, stream) {
-                let _ = channels.write(id, stream, Bytes::from(vec![0; room]));
+            if let Ok(capacity) = channels.write_capacity(id, stream) {
+                let _ = channels.write(id, stream, Bytes::from(vec![0; capacity]));
             }
         }
-        let had = channels.has_frame();
-        assert_eq!(channels.next_frame().is_some(), had);
+        let promised = channels.has_frame();
+        assert_eq!(channels.next_frame().is_some(), promised);
     }
     while channels.next_frame().is_some() {}
     assert!(!channels.has_frame());
@@ -171,23 +172,23 @@ fn exercise(role: Role, frames: Vec<Frame>) {
 
 proptest! {
     #[test]
-    fn a_welcome_holds_a_good_version_exactly_where_its_features_say_so(
+    fn a_welcome_has_a_valid_version_if_and_only_if_its_features_say_so(
         announced in any::<bool>(),
         version in of("[ -~é\n]{0,66}"),
     ) {
         let features = Features::TERMINAL.with(Features::VERSION, announced);
         let (instance, proof) = (InstanceId([1; 16]), Proof([2; 32]));
-        let good = version.as_ref().is_none_or(|text| {
+        let valid = version.as_ref().is_none_or(|text| {
             (1..=64).contains(&text.len()) && text.chars().all(|c| c == ' ' || c.is_ascii_graphic())
         });
-        let good = good && announced == version.is_some();
+        let valid = valid && announced == version.is_some();
         let welcome = Welcome { instance, features, channels: 3, proof, version };
         let read = Welcome::from_frame(&welcome.frame(ChannelId::CONNECTION)).ok();
-        prop_assert_eq!(read, good.then_some(welcome));
+        prop_assert_eq!(read, valid.then_some(welcome));
     }
 
     #[test]
-    fn frames_come_out_whole_however_they_were_cut(
+    fn frames_are_decoded_from_pieces_of_any_size(
         frames in vec(frame(vec(any::<u8>(), 0..2_000)), 0..12),
         cuts in vec(1..3_000_usize, 0..40),
     ) {
@@ -198,7 +199,7 @@ proptest! {
     }
 
     #[test]
-    fn a_stream_that_ends_within_a_frame_says_so(
+    fn a_stream_that_ends_within_a_frame_is_an_error(
         frame in frame(vec(any::<u8>(), 0..100)), cut in any::<Index>(),
     ) {
         let bytes = [&frame.header().encode(), &frame.body[..]].concat();
@@ -209,7 +210,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_mean_the_same_however_they_were_cut(
+    fn any_bytes_decode_the_same_in_pieces_of_any_size(
         bytes in vec(prop_oneof![3 => Just(0), 1 => 0..0x20_u8, 1 => any::<u8>()], 0..400),
         cuts in vec(1..50_usize, 0..100),
     ) {

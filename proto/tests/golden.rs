@@ -1,7 +1,7 @@
-//! Golden bytes: what this version puts on the wire and into key files, checked both ways.
+//! Golden bytes of messages and key files, checked in both directions.
 //!
-//! The files were written by a program that shares no code with this one. They are never edited,
-//! only added to: a difference here is a change of the protocol.
+//! The files were written by a program that shares no code with this one. Files are added, never
+//! edited: a difference is a change of the protocol.
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -23,7 +23,7 @@ use labsh_proto::message::{
 const CONNECTION: ChannelId = ChannelId::CONNECTION;
 const ONE: ChannelId = ChannelId(1);
 
-/// Files whose bytes are no frame.
+/// Files that are not frames.
 const OTHERS: [&str; 10] = [
     "key-line",
     "host-line",
@@ -73,7 +73,7 @@ fn transcript(mode: Mode) -> Transcript {
     Transcript { mode, features, server_nonce, client_nonce, binding }
 }
 
-fn says(features: u64, channels: u32) -> ServerParameters {
+fn server(features: u64, channels: u32) -> ServerParameters {
     ServerParameters {
         instance: InstanceId(counting(0xe0)),
         features: Features(features),
@@ -82,18 +82,17 @@ fn says(features: u64, channels: u32) -> ServerParameters {
     }
 }
 
-/// A server that can do all that this version can, and says which one it is.
-fn says_version() -> ServerParameters {
-    ServerParameters { version: Some("labshd 0.1.0".into()), ..says(0x19, 64) }
+/// The parameters of a server with all features and a version.
+fn server_with_version() -> ServerParameters {
+    ServerParameters { version: Some("labshd 0.1.0".into()), ..server(0x19, 64) }
 }
 
-/// The transcript of a client that can do as much.
-fn knows_versions() -> Transcript {
+/// The transcript of a client with all features of this version.
+fn transcript_with_version() -> Transcript {
     Transcript { features: Features(0x19), ..transcript(Mode::Plain) }
 }
 
-/// One golden file, the frame it holds, and whether the frame's body reads back as the value it was
-/// made from.
+/// One golden file, its frame, and whether the frame's body decodes to the value it was made from.
 struct Case {
     name: &'static str,
     frame: Frame,
@@ -162,14 +161,14 @@ fn handshake_cases() -> Vec<Case> {
         features: plain.features,
         proof: plain.client_proof(&host_key()),
     };
-    let said = says(0, 64);
-    let proof = plain.server_proof(&host_key(), &said);
-    let ServerParameters { instance, features, channels, version } = said;
+    let parameters = server(0, 64);
+    let proof = plain.server_proof(&host_key(), &parameters);
+    let ServerParameters { instance, features, channels, version } = parameters;
     let welcome = Welcome { instance, features, channels, proof, version };
-    let with_terminals = says(Features::TERMINAL.0, 64);
+    let with_terminals = server(Features::TERMINAL.0, 64);
     let with = Welcome { features: with_terminals.features, ..welcome.clone() };
-    let knows = knows_versions();
-    let with_version = says_version();
+    let requesting = transcript_with_version();
+    let with_version = server_with_version();
     vec![
         case("challenge", CONNECTION, Challenge { server_nonce: plain.server_nonce }),
         case("response", CONNECTION, response),
@@ -183,8 +182,8 @@ fn handshake_cases() -> Vec<Case> {
             "response-version",
             CONNECTION,
             Response {
-                features: knows.features,
-                proof: knows.client_proof(&host_key()),
+                features: requesting.features,
+                proof: requesting.client_proof(&host_key()),
                 ..response
             },
         ),
@@ -193,7 +192,7 @@ fn handshake_cases() -> Vec<Case> {
             CONNECTION,
             Welcome {
                 features: with_version.features,
-                proof: knows.server_proof(&host_key(), &with_version),
+                proof: requesting.server_proof(&host_key(), &with_version),
                 version: with_version.version,
                 ..with
             },
@@ -305,14 +304,14 @@ fn cases() -> Vec<Case> {
 }
 
 #[test]
-fn frames_are_sent_as_these_bytes() {
+fn frames_are_encoded_as_the_golden_bytes() {
     for Case { name, frame, .. } in cases() {
         assert_eq!([&frame.header().encode(), &frame.body[..]].concat(), golden(name), "{name}");
     }
 }
 
 #[test]
-fn these_bytes_are_read_as_frames() {
+fn the_golden_bytes_are_decoded_as_frames() {
     for Case { name, frame, reads_back } in cases() {
         let mut decoder = Decoder::default();
         for byte in golden(name) {
@@ -346,7 +345,7 @@ fn every_kind_has_golden_bytes_and_every_file_is_checked() {
 }
 
 #[test]
-fn keys_are_written_as_these_lines_and_read_back() {
+fn keys_are_written_as_the_golden_lines_and_read_back() {
     let (key_line, host_line) = (golden("key-line"), golden("host-line"));
     assert_eq!(key().to_line().as_bytes(), key_line);
     assert_eq!(host_key().to_line().as_bytes(), host_line);
@@ -355,7 +354,7 @@ fn keys_are_written_as_these_lines_and_read_back() {
 }
 
 #[test]
-fn names_and_seeds_are_derived_as_these_bytes() {
+fn names_and_seeds_are_the_golden_bytes() {
     assert_eq!(host_key().name().0[..], golden("name"));
     assert_eq!(host_key().tls_seed().expose()[..], golden("tls-seed"));
     let dummy = dummy_tls_seed(&Secret::new(counting(0x40)), host_key().name());
@@ -365,32 +364,37 @@ fn names_and_seeds_are_derived_as_these_bytes() {
 }
 
 #[test]
-fn proofs_are_these_bytes_and_verify() {
+fn proofs_are_the_golden_bytes_and_verify() {
     let host_key = host_key();
-    for (mode, client, server, said) in [
-        (Mode::Plain, "client-proof-plain", "server-proof-plain", says(0, 64)),
-        (Mode::Tls, "client-proof-tls", "server-proof-tls", says(2, 1_024)),
+    for (mode, client, server, parameters) in [
+        (Mode::Plain, "client-proof-plain", "server-proof-plain", server(0, 64)),
+        (Mode::Tls, "client-proof-tls", "server-proof-tls", server(2, 1_024)),
     ] {
         let transcript = transcript(mode);
         let client_proof = transcript.client_proof(&host_key);
-        let server_proof = transcript.server_proof(&host_key, &said);
+        let server_proof = transcript.server_proof(&host_key, &parameters);
         assert_eq!(client_proof.0[..], golden(client));
         assert_eq!(server_proof.0[..], golden(server));
         assert!(transcript.verify_client(&host_key, &client_proof).is_ok());
-        assert!(transcript.verify_server(&host_key, &said, &server_proof).is_ok());
+        assert!(transcript.verify_server(&host_key, &parameters, &server_proof).is_ok());
     }
 }
 
 #[test]
-fn the_handshake_exchanges_these_bytes() {
-    exchange(transcript(Mode::Plain), "response", says(0, 64), "welcome");
-    exchange(knows_versions(), "response-version", says_version(), "welcome-version");
+fn the_handshake_exchanges_the_golden_bytes() {
+    exchange(transcript(Mode::Plain), "response", server(0, 64), "welcome");
+    exchange(
+        transcript_with_version(),
+        "response-version",
+        server_with_version(),
+        "welcome-version",
+    );
 }
 
 fn exchange(
     transcript: Transcript,
     response_file: &str,
-    said: ServerParameters,
+    parameters: ServerParameters,
     welcome_file: &str,
 ) {
     let frame = |name: &str| {
@@ -400,7 +404,7 @@ fn exchange(
     };
     let Transcript { mode, features, server_nonce, client_nonce, binding } = transcript;
     let client = Client { mode, key: host_key(), nonce: client_nonce, features, binding };
-    let (response, answered) = client.answer(&frame("challenge")).expect(welcome_file);
+    let (response, client) = client.answer(&frame("challenge")).expect(welcome_file);
     assert_eq!(response, frame(response_file));
 
     let server = Server::new(mode, server_nonce);
@@ -409,6 +413,6 @@ fn exchange(
     let dummy = HostKey::dummy(Secret::new([0; 32]));
     let authenticated =
         server.verify(&response, Some(&host_key()), &dummy, None, binding).expect(welcome_file);
-    assert_eq!(authenticated.welcome(said.clone()), frame(welcome_file));
-    assert_eq!(answered.finish(&frame(welcome_file)).expect(welcome_file), said);
+    assert_eq!(authenticated.welcome(parameters.clone()), frame(welcome_file));
+    assert_eq!(client.finish(&frame(welcome_file)).expect(welcome_file), parameters);
 }

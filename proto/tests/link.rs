@@ -1,7 +1,7 @@
-//! Two ends joined by a link that cuts, delays and interleaves: every byte arrives, in order,
+//! Two ends on a link that splits, delays and interleaves data: every byte arrives, in order and
 //! within its limit.
 //!
-//! Readers and writers act only when an event told them to, so a missing event shows as a deadlock.
+//! Readers and writers act only after an event, so that a missing event shows as a deadlock.
 
 mod world;
 
@@ -23,16 +23,16 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
-    fn everything_arrives_whatever_the_order_of_events(
+    fn all_data_arrives_in_any_order_of_events(
         jobs in vec(job(), 1..6),
         slots in 1..4_u32,
-        supply in prop_oneof![Just(0), Just(1 << 20), Just(u64::MAX >> 1)],
-        near in any::<bool>(),
+        budget in prop_oneof![Just(0), Just(1 << 20), Just(u64::MAX >> 1)],
+        low_latency in any::<bool>(),
         steps in vec((0..7_u8, any::<bool>(), 0..6_usize, 0..3_usize, 1..100_000_usize), 0..600),
     ) {
-        let mut world = World::new(jobs, slots, supply);
-        if near {
-            world.bring_near();
+        let mut world = World::new(jobs, slots, budget);
+        if low_latency {
+            world.set_low_latency();
         }
         for (action, at_server, job, stream, amount) in steps {
             world.step(action, at_server, job, stream, amount);

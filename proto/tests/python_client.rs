@@ -1,7 +1,7 @@
-//! The client that was written from docs/PROTOCOL.md alone, against a small server made of this
-//! crate.
+//! Runs the Python client, which was written from docs/PROTOCOL.md alone, against a small server
+//! made of this crate.
 //!
-//! The server runs no processes: the first word of the command says how it behaves.
+//! The server runs no processes: the first word of the command selects its behaviour.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -10,7 +10,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 use std::{fs, process, thread};
 
-/// How the tests of the programs treat what is missing.
+/// Finds Python, like the tests of the programs.
 #[path = "../../tests/support/tools.rs"]
 #[allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 mod tools;
@@ -39,11 +39,11 @@ struct Link {
 
 impl Link {
     fn send(&mut self, frame: &Frame) {
-        // A client that has gone is noticed when reading.
+        // The next read detects a client that has closed the connection.
         let _ = self.socket.write_all(&[&frame.header().encode(), &frame.body[..]].concat());
     }
 
-    /// Reads what is there; false when the connection has ended.
+    /// Reads what has arrived; returns false when the connection has ended.
     fn fill(&mut self) -> bool {
         let mut buffer = [0; 16_384];
         match self.socket.read(&mut buffer) {
@@ -67,7 +67,7 @@ impl Link {
     }
 }
 
-/// One connection from its challenge to its end.
+/// Serves one connection from its challenge to its end.
 fn serve(socket: UnixStream) {
     socket.set_read_timeout(Some(Duration::from_millis(1))).expect("a timeout");
     let mut link = Link { socket, decoder: Decoder::default() };
@@ -84,13 +84,13 @@ fn serve(socket: UnixStream) {
         return;
     };
     let version = Some("a small server 1.0".into());
-    let said = ServerParameters {
+    let parameters = ServerParameters {
         instance: InstanceId([6; 16]),
         features: Features::SUPPORTED,
         channels: 2,
         version,
     };
-    link.send(&authenticated.welcome(said));
+    link.send(&authenticated.welcome(parameters));
     run(&mut link);
 }
 
@@ -106,7 +106,7 @@ fn run(link: &mut Link) {
             }
         }
         if let Some(running) = &mut command
-            && running.go_on(&mut channels, link)
+            && running.advance(&mut channels, link)
         {
             command = None;
         }
@@ -163,8 +163,8 @@ fn start(channels: &mut Channels, id: ChannelId, open: &Open) -> Option<Running>
 }
 
 impl Running {
-    /// Moves what can be moved; true when the command is over.
-    fn go_on(&mut self, channels: &mut Channels, link: &mut Link) -> bool {
+    /// Copies what is possible now; returns true when the command is over.
+    fn advance(&mut self, channels: &mut Channels, link: &mut Link) -> bool {
         let id = self.id;
         while !self.stdin_over && self.waiting.is_empty() {
             match channels.read(id, Stream::Stdin) {
@@ -174,19 +174,20 @@ impl Running {
             }
         }
         if !self.waiting.is_empty() {
-            let room = channels.write_capacity(id, Stream::Stdout).expect("a client that reads");
-            let bytes = self.waiting.split_to(room.min(self.waiting.len()));
+            let capacity =
+                channels.write_capacity(id, Stream::Stdout).expect("a client that reads");
+            let bytes = self.waiting.split_to(capacity.min(self.waiting.len()));
             channels.consume(id, Stream::Stdin, bytes.len());
-            channels.write(id, Stream::Stdout, bytes).expect("there was room");
+            channels.write(id, Stream::Stdout, bytes).expect("the stream has a reader");
             return false;
         }
         for (stream, left) in [Stream::Stdout, Stream::Stderr].into_iter().zip(&mut self.left) {
             match channels.write_capacity(id, stream) {
-                Ok(room) => {
-                    let length = room.min(*left);
+                Ok(capacity) => {
+                    let length = capacity.min(*left);
                     channels
                         .write(id, stream, Bytes::from(vec![0; length]))
-                        .expect("there was room");
+                        .expect("the stream has a reader");
                     *left -= length;
                 }
                 Err(_) => *left = 0,
@@ -211,7 +212,7 @@ impl Running {
     }
 }
 
-/// A listening server, in a directory of its own that goes away with it.
+/// A listening server in a temporary directory, which is removed with it.
 struct Listening(PathBuf);
 
 impl Listening {
@@ -254,7 +255,7 @@ fn ends_with(output: &Output, status: i32, message: &str) {
 }
 
 #[test]
-fn much_input_comes_back_unchanged() {
+fn large_input_is_echoed_unchanged() {
     if tools::python().is_none() {
         return;
     }
@@ -278,7 +279,7 @@ fn much_input_comes_back_unchanged() {
 }
 
 #[test]
-fn both_outputs_arrive_whole_and_the_status_with_them() {
+fn both_outputs_and_the_status_arrive() {
     if tools::python().is_none() {
         return;
     }
@@ -288,7 +289,7 @@ fn both_outputs_arrive_whole_and_the_status_with_them() {
 }
 
 #[test]
-fn a_reader_that_goes_away_ends_the_command() {
+fn a_reader_that_stops_ends_the_command() {
     if tools::python().is_none() {
         return;
     }
@@ -317,22 +318,28 @@ fn long_commands_arrive_in_several_frames() {
 }
 
 #[test]
-fn whoever_asks_learns_the_version_and_nobody_else_stumbles_over_it() {
+fn only_a_client_with_the_feature_receives_the_version() {
     if tools::python().is_none() {
         return;
     }
     let server = Listening::new("version");
-    let said = |features: &str| {
+    let answered_by = |features: &str| {
         let words = ["--say-version", "--features", features, "--", "killed"];
         let output = server.run(&key(1), &words);
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
-    assert_eq!(said("16"), (Some(137), "labsh_client: answered by a small server 1.0\n".into()));
-    assert_eq!(said("0"), (Some(137), "labsh_client: answered by nobody who says it\n".into()));
+    assert_eq!(
+        answered_by("16"),
+        (Some(137), "labsh_client: answered by a small server 1.0\n".into())
+    );
+    assert_eq!(
+        answered_by("0"),
+        (Some(137), "labsh_client: answered by an unknown version\n".into())
+    );
 }
 
 #[test]
-fn every_other_end_has_its_status() {
+fn every_other_end_has_an_exit_status() {
     if tools::python().is_none() {
         return;
     }

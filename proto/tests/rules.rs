@@ -1,4 +1,4 @@
-//! Every rule for channels that a peer can break, and the error that names it.
+//! The rules for channels that a peer can violate, and the error for each.
 
 use bytes::Bytes;
 use labsh_proto::channel::{Channels, Completeness, Event, OpenError, Read, Role};
@@ -37,14 +37,14 @@ fn open_frame(channel: ChannelId) -> Frame {
     Frame::new(Kind::Open, channel, command(&["true"]).encode().expect("a good command"))
 }
 
-/// A server with channel 1 open.
+/// A server on which channel 1 was opened.
 fn server() -> Channels {
     let mut server = channels(Role::Server, 2);
     assert!(matches!(server.receive(open_frame(ONE)), Ok(Event::Opened(ONE, _))));
     server
 }
 
-/// A client whose channel 1 is open, and sent.
+/// A client that has sent the `open` of channel 1.
 fn waiting_client() -> Channels {
     let mut client = channels(Role::Client, 2);
     assert_eq!(client.open(&command(&["true"])), Ok(ONE));
@@ -52,7 +52,7 @@ fn waiting_client() -> Channels {
     client
 }
 
-/// A client whose command on channel 1 runs.
+/// A client whose command on channel 1 is running.
 fn client() -> Channels {
     let mut client = waiting_client();
     let started = Started { pid: 7 };
@@ -64,8 +64,8 @@ fn data(kind: Kind, length: usize) -> Frame {
     Frame::new(kind, ONE, vec![b'x'; length])
 }
 
-/// Hands on so much of channel 1's stdout, in frames of such a length, and returns the last limit
-/// that was announced.
+/// Receives and consumes `bytes` of stdout on channel 1, in frames of `length`; returns the last
+/// limit that the client announced.
 fn limit_after(client: &mut Channels, bytes: usize, length: usize) -> u64 {
     let mut limit = limits::FIRST_OUTPUT_LIMIT;
     for _ in 0..bytes / length {
@@ -73,7 +73,7 @@ fn limit_after(client: &mut Channels, bytes: usize, length: usize) -> u64 {
         assert!(matches!(client.read(ONE, Stream::Stdout), Read::Bytes(_)));
         client.consume(ONE, Stream::Stdout, length);
         while let Some(frame) = client.next_frame() {
-            limit = Credit::from_frame(&frame).expect("nothing else is due").limit;
+            limit = Credit::from_frame(&frame).expect("only credits").limit;
         }
     }
     limit
@@ -84,7 +84,7 @@ fn exit(stdout: u64) -> Exit {
 }
 
 #[test]
-fn a_channel_is_opened_once() {
+fn a_channel_id_is_used_once() {
     let reused = |channel| ProtocolError::ChannelReused { channel, highest: TWO };
     let mut server = channels(Role::Server, 2);
     server.receive(open_frame(TWO)).unwrap();
@@ -95,7 +95,7 @@ fn a_channel_is_opened_once() {
 }
 
 #[test]
-fn a_channel_that_was_never_opened_takes_nothing() {
+fn a_channel_that_was_never_opened_accepts_nothing() {
     for kind in [Kind::Stdin, Kind::Eof, Kind::Signal, Kind::Close] {
         let error = ProtocolError::NeverOpened { kind, channel: TWO };
         assert_eq!(server().receive(Frame::new(kind, TWO, &b"x"[..])), Err(error));
@@ -117,19 +117,19 @@ fn a_closed_channel_discards_everything() {
 }
 
 #[test]
-fn close_has_no_body() {
+fn a_close_has_no_body() {
     let error = server().receive(Frame::new(Kind::Close, ONE, &b"x"[..])).unwrap_err();
     assert!(matches!(error, ProtocolError::Malformed { kind: Kind::Close, .. }));
 }
 
 #[test]
-fn nothing_comes_between_the_frames_of_an_open() {
+fn no_frame_of_the_channel_may_interrupt_its_open() {
     let mut server = channels(Role::Server, 2);
     let mut first = open_frame(ONE);
     first.flags = FLAG_MORE;
     let rest = first.body.split_off(9);
     assert_eq!(server.receive(first), Ok(Event::None));
-    // Another channel may go between.
+    // Frames of other channels may.
     assert!(matches!(server.receive(open_frame(TWO)), Ok(Event::Opened(TWO, _))));
     let error =
         ProtocolError::Unexpected { kind: Kind::Stdin, reason: "expected the rest of `open`" };
@@ -138,7 +138,7 @@ fn nothing_comes_between_the_frames_of_an_open() {
 }
 
 #[test]
-fn an_open_of_exactly_the_limit_passes_and_one_byte_more_is_refused() {
+fn an_open_of_the_maximum_length_is_accepted_and_a_longer_one_refused() {
     let sized = |total: usize| {
         let empty = command(&["a", "", "", "", "", "", "", "", ""]).encode().unwrap().len();
         let mut words = vec![b"a".to_vec()];
@@ -163,7 +163,7 @@ fn an_open_of_exactly_the_limit_passes_and_one_byte_more_is_refused() {
     }
     assert_eq!(last, Event::Opened(ONE, open));
     assert!(sized(limits::MAX_COMMAND + 1).encode().is_err());
-    // A peer that sends more all the same is refused once it has sent everything.
+    // A peer that sends more is refused after its last frame.
     let mut server = channels(Role::Server, 1);
     for _ in 0..17 {
         let frame = Frame { flags: FLAG_MORE, ..Frame::new(Kind::Open, ONE, vec![0; 65_536]) };
@@ -191,14 +191,14 @@ fn too_many_channels_are_refused_and_far_too_many_are_fatal() {
 }
 
 #[test]
-fn a_slot_is_free_again_when_its_close_has_arrived() {
+fn a_close_is_sent_before_the_open_that_reuses_its_slot() {
     let mut client = channels(Role::Client, 1);
     let mut server = channels(Role::Server, 1);
     client.open(&command(&["cat"])).unwrap();
     assert_eq!(client.open(&command(&["cat"])), Err(OpenError::NoSlot(1)));
     server.receive(client.next_frame().unwrap()).unwrap();
-    // Much input waits when the client gives up. Taking turns, the next open would leave before the
-    // close.
+    // Input is still queued when the client closes the channel. If the close waited for its turn,
+    // the next open would be sent first.
     client.write(ONE, Stream::Stdin, Bytes::from(vec![0; 100_000])).unwrap();
     client.close(ONE);
     client.open(&command(&["true"])).unwrap();
@@ -208,7 +208,7 @@ fn a_slot_is_free_again_when_its_close_has_arrived() {
 }
 
 #[test]
-fn a_channel_closed_before_its_open_has_left_is_never_heard_of() {
+fn a_channel_closed_before_its_open_is_sent_stays_unknown_to_the_server() {
     let mut client = channels(Role::Client, 1);
     client.open(&command(&["true"])).unwrap();
     client.signal(ONE, Signal { number: 1 });
@@ -220,7 +220,7 @@ fn a_channel_closed_before_its_open_has_left_is_never_heard_of() {
 }
 
 #[test]
-fn what_overtakes_data_keeps_its_own_order() {
+fn priority_frames_overtake_data_and_keep_their_order() {
     let mut client = channels(Role::Client, 1);
     client.open(&command(&["cat"])).unwrap();
     client.write(ONE, Stream::Stdin, Bytes::from_static(b"x")).unwrap();
@@ -252,7 +252,7 @@ fn each_end_sends_only_its_own_messages() {
 }
 
 #[test]
-fn each_end_speaks_of_streams_in_their_direction() {
+fn each_end_names_only_streams_of_the_permitted_direction() {
     let eof = |stream| Eof { stream }.frame(ONE);
     let stop = |stream| Stop { stream }.frame(ONE);
     let credit = |stream| Credit { stream, consumed: 0, limit: 1 << 20 }.frame(ONE);
@@ -267,20 +267,20 @@ fn each_end_speaks_of_streams_in_their_direction() {
 }
 
 #[test]
-fn the_handshake_does_not_come_back() {
+fn a_second_handshake_is_rejected() {
     let challenge = Challenge { server_nonce: Nonce([0; 32]) }.frame(ChannelId::CONNECTION);
     let error = client().receive(challenge).unwrap_err();
     assert!(matches!(error, ProtocolError::Unexpected { kind: Kind::Challenge, .. }));
 }
 
 #[test]
-fn data_frames_are_never_empty() {
+fn empty_data_frames_are_rejected() {
     assert_eq!(server().receive(data(Kind::Stdin, 0)), Err(ProtocolError::Empty(Kind::Stdin)));
     assert_eq!(client().receive(data(Kind::Stdout, 0)), Err(ProtocolError::Empty(Kind::Stdout)));
 }
 
 #[test]
-fn data_stops_at_the_limit() {
+fn data_past_the_limit_is_rejected() {
     let mut server = server();
     for _ in 0..2 {
         server.receive(data(Kind::Stdin, 65_536)).unwrap();
@@ -297,11 +297,11 @@ fn data_stops_at_the_limit() {
 }
 
 #[test]
-fn a_near_stream_stays_narrow_beside_a_channel_that_says_something_short() {
+fn with_low_latency_a_window_stays_small_beside_an_interactive_channel() {
     const MIB: usize = 1 << 20;
-    let beside = |near: bool, length: usize| {
+    let limits_beside = |low_latency: bool, length: usize| {
         let mut client = client();
-        if near {
+        if low_latency {
             client.set_low_latency();
         }
         client.open(&command(&["true"])).expect("a free slot");
@@ -312,15 +312,15 @@ fn a_near_stream_stays_narrow_beside_a_channel_that_says_something_short() {
         (before, limit_after(&mut client, MIB, length))
     };
     let (mib, quarter) = (MIB as u64, 256 << 10);
-    // The frames of the stream itself may be as short.
+    // Short frames of the stream itself do not count.
     for length in [64, 64 << 10] {
-        assert_eq!(beside(true, length), (mib + quarter, 2 * mib + quarter));
-        assert_eq!(beside(false, length), (2 * mib, 3 * mib));
+        assert_eq!(limits_beside(true, length), (mib + quarter, 2 * mib + quarter));
+        assert_eq!(limits_beside(false, length), (2 * mib, 3 * mib));
     }
 }
 
 #[test]
-fn a_stream_beside_silent_or_bulky_channels_is_as_wide_as_alone() {
+fn a_window_grows_beside_idle_and_bulk_channels_as_it_does_alone() {
     const MIB: usize = 1 << 20;
     let mut client = waiting_client();
     client.set_low_latency();
@@ -329,10 +329,10 @@ fn a_stream_beside_silent_or_bulky_channels_is_as_wide_as_alone() {
         client.receive(Started { pid }.frame(id)).expect("it was opened");
     }
     while client.next_frame().is_some() {}
-    // What was said before counts once.
+    // The frames before this make the channel interactive for 64 MiB.
     limit_after(&mut client, 65 * MIB, 64 << 10);
     for _ in 0..7 {
-        // As labshd cuts what it read from a pipe at once.
+        // The frames of one read of labshd from a pipe.
         for length in [65_524, 65_524, 24] {
             client
                 .receive(Frame::new(Kind::Stdout, TWO, vec![b'x'; length]))
@@ -345,7 +345,7 @@ fn a_stream_beside_silent_or_bulky_channels_is_as_wide_as_alone() {
 }
 
 #[test]
-fn nothing_follows_the_end_of_a_stream() {
+fn nothing_may_follow_the_end_of_a_stream() {
     for frame in [data(Kind::Stdin, 1), Eof { stream: Stream::Stdin }.frame(ONE)] {
         let mut server = server();
         server.receive(Eof { stream: Stream::Stdin }.frame(ONE)).unwrap();
@@ -356,7 +356,7 @@ fn nothing_follows_the_end_of_a_stream() {
 }
 
 #[test]
-fn credit_never_goes_back_and_never_claims_too_much() {
+fn credit_must_not_decrease_or_exceed_its_bounds() {
     let mut client = client();
     client.write(ONE, Stream::Stdin, Bytes::from_static(b"0123456789")).unwrap();
     let stream = Stream::Stdin;
@@ -375,7 +375,7 @@ fn credit_never_goes_back_and_never_claims_too_much() {
 }
 
 #[test]
-fn a_command_starts_once_and_speaks_only_then() {
+fn a_command_starts_once_and_has_no_output_before() {
     let unexpected = |kind, reason| Err(ProtocolError::Unexpected { kind, reason });
     for frame in
         [data(Kind::Stdout, 1), data(Kind::Stderr, 1), Eof { stream: Stream::Stdout }.frame(ONE)]
@@ -408,7 +408,7 @@ fn a_command_starts_once_and_speaks_only_then() {
 }
 
 #[test]
-fn the_exit_tells_whether_everything_arrived() {
+fn the_exit_shows_whether_all_output_arrived() {
     let stream = Stream::Stdout;
     let mut short = client();
     short.receive(data(Kind::Stdout, 9)).unwrap();
@@ -429,7 +429,7 @@ fn the_exit_tells_whether_everything_arrived() {
 }
 
 #[test]
-fn after_the_exit_what_is_still_on_its_way_is_discarded() {
+fn frames_in_flight_after_the_exit_are_discarded() {
     let mut server = server();
     server.started(ONE, 7);
     server.exit(ONE, Status::Exited(0), false, Usage::default());
@@ -455,13 +455,13 @@ fn bodies_are_bounded() {
     );
     let refuse = Refuse { code: RefuseCode::BUSY, reason: String::new(), remedy: long.clone() };
     malformed(refuse.frame(ChannelId::CONNECTION), "a text is longer than 2,048 bytes");
-    // Senders cut, and never within a character.
+    // Senders truncate, at a character boundary.
     assert_eq!(Goodbye::new("é".repeat(2_000)).reason.len(), 2_048);
     assert_eq!(Goodbye::new(format!("x{}", "é".repeat(2_000))).reason.len(), 2_047);
 }
 
 #[test]
-fn pings_are_answered_once_with_the_latest_token() {
+fn several_pings_have_one_answer_with_the_last_token() {
     let mut server = server();
     for token in 1..=3 {
         server.receive(Ping { token }.frame(ChannelId::CONNECTION)).unwrap();
@@ -476,7 +476,7 @@ fn a_resize_reaches_the_server() {
     assert_eq!(server().receive(size.frame(ONE)), Ok(Event::Resize(ONE, size)));
 }
 
-/// A server whose command on channel 1 has said something, and has ended.
+/// A server with queued output of an ended command on channel 1.
 fn server_with_output() -> Channels {
     let mut server = server();
     server.started(ONE, 7);
@@ -490,19 +490,19 @@ fn kinds(channels: &mut Channels) -> Vec<Kind> {
 }
 
 #[test]
-fn a_goodbye_leaves_behind_everything_and_nothing_behind_it() {
+fn a_goodbye_is_sent_last() {
     let mut server = server_with_output();
     server.goodbye(&Goodbye::new("over"));
-    let said = kinds(&mut server);
-    assert_eq!(said[..2], [Kind::Started, Kind::Stdout]);
-    assert_eq!(said[said.len() - 2..], [Kind::Exit, Kind::Goodbye]);
+    let sent = kinds(&mut server);
+    assert_eq!(sent[..2], [Kind::Started, Kind::Stdout]);
+    assert_eq!(sent[sent.len() - 2..], [Kind::Exit, Kind::Goodbye]);
     server.ping(1);
     assert!(!server.has_frame());
     assert_eq!(server.next_frame(), None);
 }
 
 #[test]
-fn a_refusal_of_the_connection_leaves_at_once_and_alone() {
+fn a_refusal_of_the_connection_is_sent_at_once_and_alone() {
     let mut server = server_with_output();
     server.refuse_connection(&Refuse::new(RefuseCode::PROTOCOL, "a rule", ""));
     assert!(server.has_frame());
@@ -520,8 +520,8 @@ fn unfinished_opens_are_bounded_together() {
             Frame { flags: FLAG_MORE, ..Frame::new(Kind::Open, ChannelId(channel), part.clone()) };
         server.receive(frame).expect("no violation");
     };
-    // Fifteen parts stay below what one command may have; twenty such commands are more than all
-    // may.
+    // Fifteen parts are below the limit of one command; twenty such commands exceed the limit of
+    // all.
     for channel in 1..=20 {
         (0..15).for_each(|_| send(channel));
     }
@@ -535,7 +535,7 @@ fn unfinished_opens_are_bounded_together() {
 }
 
 #[test]
-fn a_command_that_was_asked_about_is_never_started() {
+fn a_command_that_is_explained_is_never_started() {
     let mut server = channels(Role::Server, 2);
     let frame = Frame { flags: FLAG_EXPLAIN, ..open_frame(ONE) };
     assert!(matches!(server.receive(frame), Ok(Event::ExplainRequested(ONE, _))));
@@ -543,26 +543,29 @@ fn a_command_that_was_asked_about_is_never_started() {
     server.explained(ONE, &explained);
     let answer = server.next_frame().expect("an answer");
 
-    let asked = || {
+    let explaining_client = || {
         let mut client = channels(Role::Client, 2);
         assert_eq!(client.request_explanation(&command(&["true"])), Ok(ONE));
         assert_eq!(client.next_frame().map(|frame| frame.flags), Some(FLAG_EXPLAIN));
         client
     };
-    let mut client = asked();
+    let mut client = explaining_client();
     assert_eq!(client.receive(answer.clone()), Ok(Event::Explained(ONE, explained)));
     assert_eq!(client.read(ONE, Stream::Stdout), Read::End);
-    // Over: what else comes is discarded.
+    // The channel is over: further frames are discarded.
     assert_eq!(client.receive(answer.clone()), Ok(Event::None));
     let refuse = Refuse::new(RefuseCode::NOT_FOUND, "no", "");
-    assert_eq!(asked().receive(refuse.frame(ONE)), Ok(Event::Refused(ONE, refuse)));
+    assert_eq!(explaining_client().receive(refuse.frame(ONE)), Ok(Event::Refused(ONE, refuse)));
 
     let unexpected = |kind, reason| Err(ProtocolError::Unexpected { kind, reason });
     assert_eq!(
-        asked().receive(Started { pid: 1 }.frame(ONE)),
+        explaining_client().receive(Started { pid: 1 }.frame(ONE)),
         unexpected(Kind::Started, "expected `explained`")
     );
-    assert_eq!(asked().receive(exit(0).frame(ONE)), unexpected(Kind::Exit, "expected `started`"));
+    assert_eq!(
+        explaining_client().receive(exit(0).frame(ONE)),
+        unexpected(Kind::Exit, "expected `started`")
+    );
     assert_eq!(
         waiting_client().receive(answer),
         unexpected(Kind::Explained, "no explanation was requested")
@@ -570,15 +573,15 @@ fn a_command_that_was_asked_about_is_never_started() {
 }
 
 #[test]
-fn the_last_frame_of_an_open_says_whether_it_asks() {
+fn only_the_last_frame_of_an_open_may_request_an_explanation() {
     let whole = open_frame(ONE);
     let part = |flags, body: Bytes| Frame { flags, ..Frame::new(Kind::Open, ONE, body) };
-    for (first, last, asks) in
+    for (first, last, explain) in
         [(FLAG_MORE | FLAG_EXPLAIN, 0, false), (FLAG_MORE, FLAG_EXPLAIN, true)]
     {
         let mut server = channels(Role::Server, 2);
         assert_eq!(server.receive(part(first, whole.body.slice(..9))), Ok(Event::None));
         let event = server.receive(part(last, whole.body.slice(9..))).expect("a command");
-        assert_eq!(matches!(event, Event::ExplainRequested(..)), asks);
+        assert_eq!(matches!(event, Event::ExplainRequested(..)), explain);
     }
 }

@@ -1,4 +1,4 @@
-//! The worked example of docs/PROTOCOL.md: its bytes are those of a real session of this code.
+//! Compares the worked example of docs/PROTOCOL.md with the bytes of a session of this code.
 
 use bytes::Bytes;
 use labsh_proto::auth::{ChannelBinding, Mode, ServerParameters};
@@ -16,7 +16,7 @@ use labsh_proto::message::{
 const DOCUMENT: &str = include_str!("../../docs/PROTOCOL.md");
 const ONE: ChannelId = ChannelId(1);
 
-/// The bytes of one of the document's blocks of hex, counted from 1, and who sends each.
+/// Returns the bytes of one of the document's hex blocks, counted from 1, and the sender of each.
 fn documented(block: usize) -> Vec<(char, u8)> {
     let block = DOCUMENT
         .split("```hex\n")
@@ -35,12 +35,13 @@ fn counting<const LENGTH: usize>(first: u8) -> [u8; LENGTH] {
     std::array::from_fn(|index| first + index as u8)
 }
 
-/// The session so far: each frame is sent as bytes and read from them.
+/// The bytes sent so far, with their senders.
 #[derive(Default)]
 struct Session(Vec<(char, u8)>);
 
 impl Session {
-    fn carry(&mut self, sender: char, frame: &Frame) -> Frame {
+    /// Encodes a frame, and decodes it again for the receiver.
+    fn transmit(&mut self, sender: char, frame: &Frame) -> Frame {
         let bytes = [&frame.header().encode(), &frame.body[..]].concat();
         self.0.extend(bytes.iter().map(|byte| (sender, *byte)));
         let mut decoder = Decoder::default();
@@ -59,25 +60,25 @@ impl Session {
             binding: ChannelBinding::PLAIN,
         };
         let server = Server::new(Mode::Plain, Nonce(counting(0xa0)));
-        let challenge = self.carry('S', &server.challenge());
-        let (response, answered) = client.answer(&challenge).expect("a challenge");
-        let response = server.read(&self.carry('C', &response)).expect("a response");
+        let challenge = self.transmit('S', &server.challenge());
+        let (response, client) = client.answer(&challenge).expect("a challenge");
+        let response = server.read(&self.transmit('C', &response)).expect("a response");
         let dummy = HostKey::dummy(Secret::new([0; 32]));
         let authenticated = server
             .verify(&response, Some(&key), &dummy, None, ChannelBinding::PLAIN)
             .expect("a right proof");
         let instance = InstanceId(counting(0xe0));
-        let said =
+        let parameters =
             ServerParameters { instance, features, channels: 64, version: version.map(Into::into) };
-        let welcome = self.carry('S', &authenticated.welcome(said.clone()));
-        assert_eq!(answered.finish(&welcome), Ok(said));
+        let welcome = self.transmit('S', &authenticated.welcome(parameters.clone()));
+        assert_eq!(client.finish(&welcome), Ok(parameters));
     }
 
-    /// Moves everything that one end has to send.
+    /// Transmits all frames that one end has queued; returns the events at the other.
     fn exchange(&mut self, sender: char, from: &mut Channels, to: &mut Channels) -> Vec<Event> {
         let mut events = Vec::new();
         while let Some(frame) = from.next_frame() {
-            events.push(to.receive(self.carry(sender, &frame)).expect("a good frame"));
+            events.push(to.receive(self.transmit(sender, &frame)).expect("a good frame"));
         }
         events
     }
@@ -88,7 +89,7 @@ fn channels(role: Role) -> Channels {
 }
 
 #[test]
-fn the_documented_bytes_are_those_of_a_session() {
+fn a_session_has_the_documented_bytes() {
     let mut session = Session::default();
     session.authenticate(Features(0), None);
 
@@ -125,13 +126,13 @@ fn the_documented_bytes_are_those_of_a_session() {
 
     client.close(ONE);
     assert_eq!(session.exchange('C', &mut client, &mut server), [Event::Closed(ONE)]);
-    session.carry('C', &Goodbye::new("").frame(ChannelId::CONNECTION));
+    session.transmit('C', &Goodbye::new("").frame(ChannelId::CONNECTION));
 
     assert_eq!(session.0, documented(1));
 }
 
 #[test]
-fn the_documented_bytes_of_a_version_are_those_of_a_handshake() {
+fn a_handshake_with_a_version_has_the_documented_bytes() {
     let mut session = Session::default();
     session.authenticate(Features(0x19), Some("labshd 0.1.0"));
     let challenge = 12 + 32;

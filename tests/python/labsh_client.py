@@ -277,7 +277,7 @@ def run(options):
     connection = Connection.unix(options.unix) if options.unix else Connection.tcp(*options.address)
     welcome = connection.authenticate(key, options.features)
     if options.say_version:
-        say("answered by " + (welcome.version or "nobody who says it"))
+        say("answered by " + (welcome.version or "an unknown version"))
     until = wire.COMMAND_ENDS if options.until_command_ends else wire.STREAMS_END
     body = wire.encode_open(options.words, options.shell, timeout=options.timeout, until=until)
     reason = ""

@@ -1,4 +1,4 @@
-//! A client, a server and the link between them, moved one step at a time, and what must hold at
+//! A simulation of a client, a server and the link between them, which checks its invariants at
 //! each step.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,17 +12,17 @@ use labsh_proto::message::{Body, CommandId, Credit, Open, Program, Status, Strea
 
 const STREAMS: [Stream; 3] = [Stream::Stdin, Stream::Stdout, Stream::Stderr];
 
-/// What may be on its way in one direction before the sender has to wait, in bytes.
-const LINK: usize = 200_000;
+/// How much data may be in flight in one direction, in bytes.
+const LINK_CAPACITY: usize = 200_000;
 
 type Key = (ChannelId, Stream);
 
-/// What one command reads and writes.
+/// The streams of one command.
 #[derive(Debug, Clone)]
 pub(crate) struct Job {
     /// Bytes on stdin, stdout and stderr.
     pub(crate) lengths: [usize; 3],
-    /// After how many bytes the reader of each goes away, if it does.
+    /// The number of bytes after which the reader of each stops, if it does.
     pub(crate) stop_after: [Option<usize>; 3],
 }
 
@@ -53,15 +53,16 @@ struct End {
     arriving: BytesMut,
     may_write: BTreeSet<Key>,
     may_read: BTreeSet<Key>,
-    /// Kept apart from the code under test: what the other end has allowed, and what has left.
+    /// Computed independently of the code under test: the limits set by the other end.
     allowed: BTreeMap<Key, u64>,
+    /// Computed independently of the code under test: the bytes sent.
     sent: BTreeMap<Key, u64>,
 }
 
 impl End {
-    fn new(role: Role, slots: u32, supply: u64) -> Self {
+    fn new(role: Role, slots: u32, budget: u64) -> Self {
         Self {
-            channels: Channels::new(role, slots, ConnectionBudget::new(Budget::new(supply))),
+            channels: Channels::new(role, slots, ConnectionBudget::new(Budget::new(budget))),
             decoder: Decoder::default(),
             arriving: BytesMut::new(),
             may_write: BTreeSet::new(),
@@ -83,7 +84,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(jobs: Vec<Job>, slots: u32, supply: u64) -> Self {
+    pub(crate) fn new(jobs: Vec<Job>, slots: u32, budget: u64) -> Self {
         let running = |job| Running {
             job,
             opened: false,
@@ -94,22 +95,22 @@ impl World {
             streams: [Progress::default(); 3],
         };
         Self {
-            client: End::new(Role::Client, slots, supply),
-            server: End::new(Role::Server, slots, supply),
+            client: End::new(Role::Client, slots, budget),
+            server: End::new(Role::Server, slots, budget),
             running: jobs.into_iter().map(running).collect(),
-            // A prime length, so that no cut at a round number goes unnoticed.
+            // A prime length, so that an offset error of a round number is detected.
             pattern: (0..65_521_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect(),
             moves: 0,
         }
     }
 
-    /// Both ends know that the link is short.
-    pub(crate) fn bring_near(&mut self) {
+    /// Both ends prefer latency to throughput.
+    pub(crate) fn set_low_latency(&mut self) {
         self.client.channels.set_low_latency();
         self.server.channels.set_low_latency();
     }
 
-    /// One thing that could happen next; does nothing where it could not.
+    /// Takes one action, if it is possible now.
     pub(crate) fn step(
         &mut self,
         action: u8,
@@ -130,12 +131,12 @@ impl World {
         }
     }
 
-    /// Everything that can happen, in turn, until every command is over.
+    /// Takes all possible actions in turns until every command is over.
     pub(crate) fn run_to_the_end(&mut self) {
         let mut rounds = 0;
         while self.running.iter().any(|running| !running.closed) {
             rounds += 1;
-            assert!(rounds < 20_000, "things happen for ever: {:?}", self.running);
+            assert!(rounds < 20_000, "the commands do not end: {:?}", self.running);
             let before = self.moves;
             for action in 0..7 {
                 for job in 0..self.running.len() {
@@ -144,12 +145,12 @@ impl World {
                     }
                 }
             }
-            assert!(self.moves > before, "nothing can happen any more: {:?}", self.running);
+            assert!(self.moves > before, "deadlock: {:?}", self.running);
         }
         while !self.client.arriving.is_empty() || self.client.channels.has_frame() {
             self.send(false);
-            self.deliver(false, LINK);
-            self.deliver(true, LINK);
+            self.deliver(false, LINK_CAPACITY);
+            self.deliver(true, LINK_CAPACITY);
         }
         self.send(false);
         self.deliver(true, usize::MAX);
@@ -202,20 +203,20 @@ impl World {
             return;
         }
         let left = self.running[job].job.lengths[stream as usize] - written;
-        let room = end.channels.write_capacity(key.0, stream);
-        if left > 0 && room == Ok(0) {
+        let capacity = end.channels.write_capacity(key.0, stream);
+        if left > 0 && capacity == Ok(0) {
             end.may_write.remove(&key);
             return;
         }
         self.moves += 1;
-        let Ok(room) = room else {
+        let Ok(capacity) = capacity else {
             self.running[job].streams[stream as usize].write_over = true;
             return;
         };
-        let length = left.min(room).min(amount);
+        let length = left.min(capacity).min(amount);
         let bytes = Bytes::from(self.expected(key, written, length));
         let end = if stream == Stream::Stdin { &mut self.client } else { &mut self.server };
-        end.channels.write(key.0, stream, bytes).expect("there was room");
+        end.channels.write(key.0, stream, bytes).expect("the stream has a reader");
         if length == left {
             end.channels.finish(key.0, stream);
         }
@@ -294,7 +295,7 @@ impl World {
 
     fn send(&mut self, from_server: bool) {
         let (from, to) = self.ends(from_server);
-        if to.arriving.len() > LINK {
+        if to.arriving.len() > LINK_CAPACITY {
             return;
         }
         let promised = from.channels.has_frame();
@@ -309,7 +310,10 @@ impl World {
             *sent += frame.body.len() as u64;
             let allowed = from.allowed.get(&key).copied().unwrap_or(first_limit(stream));
             assert!(*sent <= allowed, "{key:?} at {sent}, past {allowed}");
-            assert!(limited || *sent < allowed, "{key:?} waits at {allowed} without saying so");
+            assert!(
+                limited || *sent < allowed,
+                "{key:?} is at its limit {allowed} without the flag LIMITED"
+            );
         }
         for stream in STREAMS {
             from.may_write.insert((id, stream));
@@ -330,22 +334,25 @@ impl World {
         self.moves += 1;
         loop {
             let (end, _) = self.ends(to_server);
-            let frame = end.decoder.next_frame(limits::MAX_BODY).expect("good frames only");
+            let frame = end.decoder.next_frame(limits::MAX_BODY).expect("a valid frame");
             let Some(frame) = frame else { return };
             if frame.kind == Kind::Credit {
                 let Credit { stream, consumed, limit } =
                     Credit::from_frame(&frame).expect("a credit");
                 end.allowed.insert((frame.channel, stream), limit);
                 let reader = &self.running[frame.channel.0 as usize - 1].streams[stream as usize];
-                assert!(consumed <= reader.consumed as u64, "claims what was not consumed");
+                assert!(
+                    consumed <= reader.consumed as u64,
+                    "the credit claims bytes that were not consumed"
+                );
             }
             let (end, _) = self.ends(to_server);
-            let event = end.channels.receive(frame).expect("both ends keep the rules");
-            self.happened(to_server, event);
+            let event = end.channels.receive(frame).expect("no violation");
+            self.handle(to_server, event);
         }
     }
 
-    fn happened(&mut self, at_server: bool, event: Event) {
+    fn handle(&mut self, at_server: bool, event: Event) {
         let (end, _) = self.ends(at_server);
         match event {
             Event::Opened(id, _) => {
@@ -369,7 +376,7 @@ impl World {
                 end.may_write.insert((id, stream));
             }
             Event::Closed(_) | Event::None => {}
-            other => panic!("not in this world: {other:?}"),
+            other => panic!("unexpected event: {other:?}"),
         }
     }
 
