@@ -2,8 +2,8 @@
 """Checks that code and documents use the field's words.
 
 Reads comments, docstrings, help texts, messages, names of files and identifiers, and Markdown.
-CONTRIBUTING.md says what to write instead. What a word is allowed for stands in `.ci/words.allow`:
-a line is `PATH: the text of the line`, without the blanks around it.
+CONTRIBUTING.md lists what to write instead. `.ci/words.allow` lists the lines that are accepted:
+`PATH: the text of the line`, without leading and trailing blanks.
 """
 
 import pathlib
