@@ -7,11 +7,10 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use labsh_diagnostics::Diagnostics;
-use labsh_server::keyring::RunsAs;
+use labsh_server::account::{RunsAs, user_exists};
 use labsh_server::keys_command::{self, KeyCommand, Outcome};
-use labsh_server::reload::Source;
+use labsh_server::reload::SettingsSource;
 use labsh_server::{check, copying, daemon, logs, spawner};
-use nix::unistd::User;
 
 const EXIT_STATUSES: &str = "\
 Exit status:
@@ -60,7 +59,7 @@ pub(crate) fn main() -> ExitCode {
 }
 
 fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
-    let source = || Source::new(cli.config);
+    let source = || SettingsSource::new(cli.config);
     match cli.command.unwrap_or(Command::Run) {
         Command::Run => run(source()?),
         Command::Check => match check::run(&source()?, &RunsAs::current(), &user_exists) {
@@ -68,7 +67,7 @@ fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
             Err(diagnostics) => Ok(report(diagnostics)),
         },
         Command::Key(command) => {
-            let (config, diagnostics) = source()?.read();
+            let (config, diagnostics) = source()?.read_config();
             if !diagnostics.is_empty() {
                 return Ok(report(Diagnostics(diagnostics)));
             }
@@ -79,14 +78,14 @@ fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn run(source: Source) -> anyhow::Result<ExitCode> {
+fn run(source: SettingsSource) -> anyhow::Result<ExitCode> {
     // Before anything else: commands inherit the state of this process, and the copy must hold no
     // keys.
     let spawner = spawner::launch().context("cannot start the spawner")?;
     // Before the log exists, so that a person who starts labshd sees every mistake on a line of its
     // own.
     let config = match source.load() {
-        Ok((config, _)) => config,
+        Ok(settings) => settings.config,
         Err(diagnostics) => return Ok(report(diagnostics)),
     };
     let _log = logs::init(config.log_format, config.log_level)?;
@@ -101,7 +100,7 @@ fn run(source: Source) -> anyhow::Result<ExitCode> {
 
 fn key(command: KeyCommand, dir: &std::path::Path) -> anyhow::Result<ExitCode> {
     let runs_as = RunsAs::current();
-    let Outcome { said: text, diagnostics } = match command {
+    let Outcome { report: text, diagnostics } = match command {
         KeyCommand::Add(request) => {
             let stdin = io::stdin();
             if stdin.is_terminal() {
@@ -121,15 +120,6 @@ fn key(command: KeyCommand, dir: &std::path::Path) -> anyhow::Result<ExitCode> {
     }
     complain("labshd will not take up any change to its keys before this is corrected:");
     Ok(report(Diagnostics(diagnostics)))
-}
-
-/// Whether a user exists; the only function that asks.
-fn user_exists(name: &str) -> Result<(), String> {
-    match User::from_name(name) {
-        Ok(Some(_)) => Ok(()),
-        Ok(None) => Err(format!("there is no user {name:?}")),
-        Err(error) => Err(format!("user {name:?} cannot be looked up: {error}")),
-    }
 }
 
 fn print(text: &str) -> anyhow::Result<ExitCode> {

@@ -69,7 +69,7 @@ async fn a_check_names_them() {
         &run(check.arg("--config").arg(labshd.path().join("labshd.toml")).arg("check")).stdout,
     );
     assert!(said.contains("one: /bin/true word\n"), "{said}");
-    assert!(said.contains("two: /no/such/program  (that program is not there)\n"), "{said}");
+    assert!(said.contains("two: /no/such/program  (this program does not exist)\n"), "{said}");
 }
 
 #[tokio::test]

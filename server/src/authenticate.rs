@@ -18,7 +18,7 @@ use labsh_transport::socket::Socket;
 use labsh_transport::tls::FIRST_BYTE;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
-use crate::keyring::Entry;
+use crate::entry::Entry;
 use crate::shared::{self, SessionSlot, Shared};
 use crate::users::{User, UserError};
 

@@ -1,4 +1,4 @@
-//! `labshd check`: what labshd would do with the files as they are.
+//! `labshd check`: reports what labshd would do with its files, or every error in them.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -7,19 +7,25 @@ use std::time::{Duration, SystemTime};
 use labsh_diagnostics::Diagnostics;
 use labsh_proto::auth::Mode;
 
-use crate::config::{Config, ListenAddress, LogFormat};
-use crate::keyring::{self, Found, RunsAs, UserExists};
+use crate::account::{RunsAs, UserExists};
+use crate::config::{Config, LogFormat};
+use crate::keyring::{self, Found};
 use crate::keys_command;
+use crate::listen_address::ListenAddress;
 use crate::logs::Escaped;
-use crate::reload::Source;
+use crate::reload::SettingsSource;
 
-/// What labshd would do, for people; or every mistake in all files. Changes nothing.
+/// Returns a report of what labshd would do. Changes no file.
+///
+/// # Errors
+///
+/// All errors in all files.
 pub fn run(
-    source: &Source,
+    source: &SettingsSource,
     runs_as: &RunsAs,
     user_exists: UserExists<'_>,
 ) -> Result<String, Diagnostics> {
-    let (config, mut diagnostics) = source.read();
+    let (config, mut diagnostics) = source.read_config();
     let mut found = keyring::read_directory(&config.keys_dir, runs_as, user_exists);
     diagnostics.append(&mut found.diagnostics);
     if !diagnostics.is_empty() {
@@ -28,10 +34,10 @@ pub fn run(
     Ok(report(source, runs_as, &config, &found))
 }
 
-fn report(source: &Source, runs_as: &RunsAs, config: &Config, found: &Found) -> String {
+fn report(source: &SettingsSource, runs_as: &RunsAs, config: &Config, found: &Found) -> String {
     let lines = [
         ("configuration", vec![configuration(source)]),
-        ("runs as", vec![who(runs_as)]),
+        ("runs as", vec![account(runs_as)]),
         ("listens on", listens_on(config)),
         ("keys in", vec![config.keys_dir.display().to_string()]),
         ("limits", limits(config)),
@@ -45,30 +51,30 @@ fn report(source: &Source, runs_as: &RunsAs, config: &Config, found: &Found) -> 
     for (title, values) in lines {
         for (index, value) in values.iter().enumerate() {
             let title = if index == 0 { title } else { "" };
-            // A String takes everything.
+            // Writing to a String cannot fail.
             let _ = writeln!(text, "{title:13}  {value}");
         }
     }
     text.push('\n');
     text.push_str(&match found.entries.is_empty() {
-        true => "no keys: nobody can connect; `labshd key add` adds one".to_owned(),
+        true => "no keys, so no client can connect; `labshd key add` adds one".to_owned(),
         false => keys_command::table(&found.entries, SystemTime::now()),
     });
     text
 }
 
-fn configuration(source: &Source) -> String {
+fn configuration(source: &SettingsSource) -> String {
     let file = source.config_path.display();
     match source.config_path.exists() {
         true => file.to_string(),
-        false => format!("{file} is not there: the defaults hold"),
+        false => format!("{file} does not exist: the defaults apply"),
     }
 }
 
-fn who(runs_as: &RunsAs) -> String {
+fn account(runs_as: &RunsAs) -> String {
     match runs_as {
         RunsAs::Root => "root: commands run as the user that the key's entry names".to_owned(),
-        RunsAs::User(name) => format!("{}: so do all commands", Escaped(name)),
+        RunsAs::User(name) => format!("{}: all commands run as the same user", Escaped(name)),
     }
 }
 
@@ -85,13 +91,13 @@ fn limits(config: &Config) -> Vec<String> {
 
 fn environment(config: &Config) -> Vec<String> {
     if config.accept_env.is_empty() {
-        return vec!["clients may set no variable".to_owned()];
+        return vec!["clients may set no variables".to_owned()];
     }
     let patterns: Vec<_> = config.accept_env.iter().map(ToString::to_string).collect();
     vec![
         format!("clients may set {}", patterns.join(", ")),
-        "but never what labshd sets itself (HOME, LABSH_*, …), nor what takes effect before the \
-         command (LD_*, …)"
+        "except those that labshd sets itself (HOME, LABSH_*, …), and those that take effect \
+         before the command (LD_*, …)"
             .to_owned(),
     ]
 }
@@ -111,8 +117,8 @@ fn subsystems(config: &Config) -> Vec<String> {
         return vec!["none".to_owned()];
     }
     let line = |(name, words): (&String, &Vec<String>)| {
-        let there = words.first().is_some_and(|program| Path::new(program).exists());
-        let note = if there { "" } else { "  (that program is not there)" };
+        let exists = words.first().is_some_and(|program| Path::new(program).exists());
+        let note = if exists { "" } else { "  (this program does not exist)" };
         format!("{}: {}{note}", Escaped(name), Escaped(words.join(" ")))
     };
     config.subsystems.iter().map(line).collect()
@@ -129,7 +135,7 @@ fn log(config: &Config) -> String {
 fn listens_on(config: &Config) -> Vec<String> {
     let mut lines: Vec<String> = config.listen.iter().map(listen_line).collect();
     if lines.is_empty() {
-        lines.push("nothing but the sockets that the service manager hands over".to_owned());
+        lines.push("only the sockets that the service manager passes".to_owned());
     }
     lines
 }
@@ -139,7 +145,7 @@ fn listen_line(address: &ListenAddress) -> String {
         (Mode::Tls, _) => "TLS",
         (Mode::Plain, true) => "plain: without TLS, for this machine only",
         (Mode::Plain, false) => {
-            "plain: anyone on the way can read and change what commands are sent"
+            "plain: anyone on the network path can read and change commands and output"
         }
     };
     format!("{}  ({how})", Escaped(address))
@@ -154,11 +160,11 @@ fn times(config: &Config) -> Vec<String> {
             show(config.failed_authentication_delay)
         ),
         format!(
-            "{} without a sign of life until a client counts as gone",
+            "{} without a response until a client counts as gone",
             show(config.dead_peer_after)
         ),
         format!("{} between SIGHUP, SIGTERM and SIGKILL", show(config.termination_grace)),
-        format!("{} for running commands when labshd is stopped", show(config.drain_timeout)),
+        format!("{} for running commands when labshd stops", show(config.drain_timeout)),
     ]
 }
 
@@ -170,7 +176,7 @@ mod tests {
 
     struct Files {
         dir: tempfile::TempDir,
-        source: Source,
+        source: SettingsSource,
     }
 
     fn files(config: &str, entries: &[(&str, &str)]) -> Files {
@@ -181,7 +187,7 @@ mod tests {
         for (name, text) in entries {
             private_file::create(&dir.path().join("keys.d").join(name), text).unwrap();
         }
-        Files { dir, source: Source { config_path, explicit: true } }
+        Files { dir, source: SettingsSource { config_path, explicit: true } }
     }
 
     fn check(files: &Files) -> Result<String, Diagnostics> {
@@ -192,38 +198,38 @@ mod tests {
     }
 
     #[test]
-    fn it_says_who_may_enter_where_and_as_whom() {
+    fn the_report_lists_addresses_and_keys_with_their_users() {
         let entry = format!("key = \"{}\"\nuser = 'bob'\nexpires = 2020-01-01", line("alice"));
         let files = files("listen = ['[::]:5274', 'plain://127.0.0.1:1']", &[("a.toml", &entry)]);
-        let said = check(&files).unwrap();
-        assert!(said.contains("[::]:5274  (TLS)"), "{said}");
-        assert!(said.contains("plain://127.0.0.1:1  (plain"), "{said}");
-        let row = said.lines().last().unwrap();
+        let report = check(&files).unwrap();
+        assert!(report.contains("[::]:5274  (TLS)"), "{report}");
+        assert!(report.contains("plain://127.0.0.1:1  (plain"), "{report}");
+        let row = report.lines().last().unwrap();
         assert!(
             row.contains("alice") && row.contains("bob") && row.contains("expired 2020-01-01"),
             "{row}"
         );
-        assert!(!files.dir.path().join("keys.d/.dummy").exists(), "a check changes nothing");
+        assert!(!files.dir.path().join("keys.d/.dummy").exists(), "a check changes no file");
     }
 
     #[test]
-    fn without_keys_it_says_so() {
-        assert!(check(&files("", &[])).unwrap().contains("nobody can connect"));
+    fn the_report_says_that_there_are_no_keys() {
+        assert!(check(&files("", &[])).unwrap().contains("no client can connect"));
     }
 
     #[test]
-    fn everything_wrong_is_listed_at_once() {
+    fn errors_in_all_files_are_reported_at_once() {
         let unknown = format!("key = \"{}\"\nuser = 'carol'", line("alice"));
         let files = files("backlog = 0\nport = 1", &[("a.toml", &unknown), ("b.toml", "key = ''")]);
-        let told = check(&files).unwrap_err().to_string();
-        assert_eq!(told.lines().count(), 5, "{told}");
+        let text = check(&files).unwrap_err().to_string();
+        assert_eq!(text.lines().count(), 5, "{text}");
         for part in [
             "labshd.toml:1:",
             "labshd.toml:2:",
             "a.toml:2: user: there is no user",
             "b.toml:1: key:",
         ] {
-            assert!(told.contains(part), "{part} in {told}");
+            assert!(text.contains(part), "{part} in {text}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What can be configured, and what holds where nothing is said.
+//! The configuration file, `labshd.toml`: its keys, their defaults and their checks.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,85 +8,82 @@ use std::time::Duration;
 use crate::copying;
 use crate::diagnostics::Problem;
 use crate::environment::{self, Pattern};
-pub use crate::listen_address::ListenAddress;
+use crate::listen_address::ListenAddress;
 use crate::private_file::{self, Holds};
 use crate::toml_fields::Fields;
-use labsh_diagnostics::{Diagnostic, Diagnostics};
+use labsh_diagnostics::Diagnostic;
 use labsh_proto::auth::Mode;
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// What stands in `labshd.toml`; the names there are the names here, and every one may be left out.
+/// The values of `labshd.toml`. Fields have the names of the keys, all of which are optional.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// Where to listen, beside the sockets that the service manager hands over. Default:
-    /// `[::]:5274`.
-    pub listen: Vec<ListenAddress>,
-    /// Permits `plain://` on addresses that other machines can reach. Default: false.
-    pub allow_plain_on_network: bool,
-    /// Connections that the kernel keeps waiting for accept(2), for each address. Default: 1024.
-    pub backlog: u32,
-    /// After how long without a sign of life a client counts as gone. Default: 45 s.
-    pub dead_peer_after: Duration,
-    /// How long a connection may take to authenticate. Default: 10 s.
-    pub authentication_deadline: Duration,
-    /// How long every refusal of a proof is held back. Default: 1 s.
-    pub failed_authentication_delay: Duration,
-    /// Connections that may be authenticating at once, in all; never more than half of the
-    /// descriptors. Default: 512.
-    pub max_unauthenticated: u32,
-    /// Connections in all. Default: 10,000.
-    pub max_connections: u32,
-    /// Commands at once on one connection. Default: 256.
-    pub max_channels: u32,
-    /// Variables that clients may set, within what [`Config::environment_verdict`] never allows.
+    /// The addresses to listen on, unless the service manager passes sockets. Default: `[::]:5274`.
+    pub(crate) listen: Vec<ListenAddress>,
+    /// Whether `plain://` is permitted on addresses that other machines can reach. Default: false.
+    pub(crate) allow_plain_on_network: bool,
+    /// Limit on connections that wait for accept(2), for each address. Default: 1024.
+    pub(crate) backlog: u32,
+    /// Time without an acknowledgment after which a client counts as gone. Default: 45 s.
+    pub(crate) dead_peer_after: Duration,
+    /// Limit on the time that a connection takes to authenticate. Default: 10 s.
+    pub(crate) authentication_deadline: Duration,
+    /// Delay before a failed authentication is answered. Default: 1 s.
+    pub(crate) failed_authentication_delay: Duration,
+    /// Limit on unauthenticated connections; at most half of the descriptors. Default: 512.
+    pub(crate) max_unauthenticated: u32,
+    /// Limit on authenticated connections. Default: 10,000.
+    pub(crate) max_connections: u32,
+    /// Limit on simultaneous commands of one connection. Default: 256.
+    pub(crate) max_channels: u32,
+    /// Variables that clients may set, except those that [`Config::check_variable`] always refuses.
     /// Default: all.
-    pub accept_env: Vec<Pattern>,
-    /// PATH for commands; [`Config::command_path`] has the default.
-    pub path: Option<String>,
-    /// Programs that clients may ask for by a name, as exact words, no shell; the first is an
-    /// absolute path. Default: `sftp`, where one of the usual places has its server. `labsh-copy`
-    /// is always among them.
-    pub subsystems: BTreeMap<String, Vec<String>>,
-    /// Between SIGHUP, SIGTERM and SIGKILL for a command whose client is gone. Default: 2 s.
-    pub termination_grace: Duration,
-    /// How long running commands may still take once labshd is told to stop. Default: 30 s.
-    pub drain_timeout: Duration,
-    /// How the log is written. Default: text.
+    pub(crate) accept_env: Vec<Pattern>,
+    /// PATH of commands. Default: see [`Config::command_path`].
+    pub(crate) path: Option<String>,
+    /// Programs that clients can request by a name, as argument vectors whose first word is an
+    /// absolute path. Default: `sftp`, if its server is installed. `labsh-copy` is always included.
+    pub(crate) subsystems: BTreeMap<String, Vec<String>>,
+    /// Delay between SIGHUP, SIGTERM and SIGKILL when labshd ends a command. Default: 2 s.
+    pub(crate) termination_grace: Duration,
+    /// Time that running commands have to end by themselves when labshd stops. Default: 30 s.
+    pub(crate) drain_timeout: Duration,
+    /// Format of the log. Default: text.
     pub log_format: LogFormat,
-    /// The least important lines that are still written. Default: info.
+    /// Lowest level that is logged. Default: info.
     pub log_level: LogLevel,
-    /// Where the keys' entries are. Default: `keys.d` beside the configuration file.
+    /// Directory of the entries. Default: `keys.d` beside the configuration file.
     pub keys_dir: PathBuf,
 }
 
-/// For whom the log is written.
+/// The format of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
+    /// One line of text for each event.
     Text,
-    /// For programs: an object a line.
+    /// One JSON object for each event, on a line.
     Json,
 }
 
-/// How much is logged.
+/// The level of a log event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogLevel {
-    /// What needs somebody's attention.
+    /// Errors that need attention.
     Error,
-    /// What may need it.
+    /// Events that may need attention.
     Warn,
-    /// A line for each authentication, command and exit.
+    /// Each authentication, command and exit.
     Info,
-    /// How decisions come about.
+    /// The reasons of decisions.
     Debug,
     /// Every message.
     Trace,
 }
 
 impl fmt::Display for LogLevel {
-    /// As in the configuration file.
+    /// Writes the level as in the configuration file.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
             Self::Error => "error",
@@ -99,22 +96,22 @@ impl fmt::Display for LogLevel {
 }
 
 impl Default for Config {
-    /// As with an empty `/etc/labsh/labshd.toml`.
+    /// Returns the defaults for `/etc/labsh/labshd.toml`.
     fn default() -> Self {
         Self::beside(Path::new("/etc/labsh/labshd.toml"))
     }
 }
 
 impl Config {
-    /// As with an empty file at this path.
-    pub fn beside(file: &Path) -> Self {
-        let any = ListenAddress::Tcp {
+    /// Returns the defaults for a file at this path.
+    pub(crate) fn beside(file: &Path) -> Self {
+        let any_address = ListenAddress::Tcp {
             host: "::".to_owned(),
             port: crate::listen_address::DEFAULT_PORT,
             mode: Mode::Tls,
         };
         Self {
-            listen: vec![any],
+            listen: vec![any_address],
             allow_plain_on_network: false,
             backlog: 1024,
             dead_peer_after: 45 * SECOND,
@@ -125,7 +122,7 @@ impl Config {
             max_channels: 256,
             accept_env: vec![Pattern::any()],
             path: None,
-            subsystems: with_copying(usual_subsystems()),
+            subsystems: with_copying(default_subsystems()),
             termination_grace: 2 * SECOND,
             drain_timeout: 30 * SECOND,
             log_format: LogFormat::Text,
@@ -134,18 +131,12 @@ impl Config {
         }
     }
 
-    /// Reads a file, which must exist, and which only its owner, root or this user, may be able to
-    /// change.
-    pub fn load(file: &Path) -> Result<Self, Diagnostics> {
-        let (config, diagnostics) = Self::read(file);
-        if diagnostics.is_empty() { Ok(config) } else { Err(Diagnostics(diagnostics)) }
-    }
-
-    /// The same; with mistakes, what could be understood: it says where to look for more of them.
+    /// Reads a file, which only its owner, root or this user, may be able to change. If it contains
+    /// errors, returns the other values too: the directory of the keys may contain further errors.
     pub(crate) fn read(file: &Path) -> (Self, Vec<Diagnostic>) {
         match private_file::read(file, Holds::Settings) {
             Ok(text) => Self::parse(file, &text),
-            Err(wrong) => (Self::beside(file), vec![wrong.at(file, None)]),
+            Err(problem) => (Self::beside(file), vec![problem.at(file, None)]),
         }
     }
 
@@ -182,15 +173,15 @@ impl Config {
         fields.text(&mut config.log_level, "log_level", log_level);
         fields.text(&mut config.keys_dir, "keys_dir", |dir| match dir {
             "" => Err(Problem::new("it is empty", "name a directory, or remove the line")),
-            // What is relative starts where the file is, wherever labshd was started.
+            // Relative to the file, not to labshd's working directory.
             dir => Ok(file.with_file_name(dir)),
         });
         config.subsystems = with_copying(config.subsystems);
         (config, fields.finish())
     }
 
-    /// PATH for the commands of root, or of anyone else.
-    pub fn command_path(&self, root: bool) -> &str {
+    /// Returns PATH for the commands of root, or of other users.
+    pub(crate) fn command_path(&self, root: bool) -> &str {
         match (&self.path, root) {
             (Some(path), _) => path,
             (None, true) => "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -198,45 +189,45 @@ impl Config {
         }
     }
 
-    /// Whether a client may set this variable for its command; if not, why.
-    pub fn environment_verdict(&self, name: &[u8]) -> Result<(), &'static str> {
-        environment::verdict(&self.accept_env, name)
+    /// Checks that a client may set this variable for its command. The error is the reason.
+    pub(crate) fn check_variable(&self, name: &[u8]) -> Result<(), &'static str> {
+        environment::check(&self.accept_env, name)
     }
 }
 
 fn listen_address(
     text: &str,
-    plain_anywhere: bool,
+    plain_permitted: bool,
     seen: &mut Vec<ListenAddress>,
 ) -> Result<ListenAddress, Problem> {
     let address: ListenAddress = text.parse()?;
-    if address.mode() == Mode::Plain && !address.is_local() && !plain_anywhere {
+    if address.mode() == Mode::Plain && !address.is_local() && !plain_permitted {
         return Err(Problem::new(
-            format!("{text:?} would carry commands and their output unprotected over the network"),
-            "remove plain://, or listen on 127.0.0.1; if you mean it, set allow_plain_on_network \
-             = true",
+            format!("{text:?} would send commands and their output unprotected over the network"),
+            "remove plain://, or listen on 127.0.0.1; to permit it, set allow_plain_on_network = \
+             true",
         ));
     }
     if seen.contains(&address) {
-        return Err(Problem::new(format!("{text:?} is there twice"), "remove one of the two"));
+        return Err(Problem::new(format!("{text:?} is listed twice"), "remove one of the two"));
     }
     seen.push(address.clone());
     Ok(address)
 }
 
 fn command_path(path: &str) -> Result<String, Problem> {
-    // An empty or relative part would mean the directory that the client chose to work in.
+    // An empty or relative part would refer to the working directory, which the client chooses.
     match path.split(':').find(|part| !part.starts_with('/')) {
         Some(part) => Err(Problem::new(
-            format!("{part:?} is no absolute path"),
-            "write directories that begin with /, with : between them",
+            format!("{part:?} is not an absolute path"),
+            "write directories that begin with /, separated by :",
         )),
-        None if path.contains('\0') => Err(Problem::new("it holds a NUL", "remove it")),
+        None if path.contains('\0') => Err(Problem::new("it contains a NUL", "remove it")),
         None => Ok(path.to_owned()),
     }
 }
 
-/// Where distributions put OpenSSH's server for file transfers.
+/// The paths of OpenSSH's SFTP server in distributions.
 const SFTP_SERVERS: [&str; 4] = [
     "/usr/lib/openssh/sftp-server",
     "/usr/libexec/openssh/sftp-server",
@@ -244,13 +235,13 @@ const SFTP_SERVERS: [&str; 4] = [
     "/usr/libexec/sftp-server",
 ];
 
-fn usual_subsystems() -> BTreeMap<String, Vec<String>> {
+fn default_subsystems() -> BTreeMap<String, Vec<String>> {
     let found = SFTP_SERVERS.into_iter().find(|path| Path::new(path).exists());
     found.map(|path| ("sftp".to_owned(), vec![path.to_owned()])).into_iter().collect()
 }
 
-/// The far side of `labsh cp`, which is there whether the table names it or not: it can do nothing
-/// that a command cannot.
+/// Adds the server side of `labsh cp`, whether or not the table lists it: it can do nothing that a
+/// command cannot.
 fn with_copying(mut subsystems: BTreeMap<String, Vec<String>>) -> BTreeMap<String, Vec<String>> {
     if let Some(words) = copying::words() {
         subsystems.entry(copying::SUBSYSTEM.to_owned()).or_insert(words);
@@ -260,15 +251,13 @@ fn with_copying(mut subsystems: BTreeMap<String, Vec<String>>) -> BTreeMap<Strin
 
 fn subsystem(name: &str, value: toml::Value) -> Result<Vec<String>, Problem> {
     let remedy = format!(
-        "write {name} = \"/path/of/program\", or, with words, {name} = [\"/path/of/program\", \
-         \"word\"]"
+        "write {name} = \"/path/of/program\", or, with arguments, {name} = [\"/path/of/program\", \
+         \"argument\"]"
     );
-    let wrong = |problem: String| Err(Problem::new(format!("{name}: {problem}"), &remedy));
+    let invalid = |problem: String| Err(Problem::new(format!("{name}: {problem}"), &remedy));
     let words: Option<Vec<String>> = match value {
         toml::Value::String(path) if path.contains(char::is_whitespace) => {
-            return wrong(format!(
-                "{path:?} has several words, and no shell would take them apart"
-            ));
+            return invalid(format!("{path:?} contains several words, and no shell splits them"));
         }
         toml::Value::String(path) => Some(vec![path]),
         toml::Value::Array(words) => {
@@ -278,15 +267,15 @@ fn subsystem(name: &str, value: toml::Value) -> Result<Vec<String>, Problem> {
         _ => None,
     };
     let Some(words) = words else {
-        return wrong("it is neither a text nor a list of texts".to_owned());
+        return invalid("it is neither a string nor a list of strings".to_owned());
     };
     match words.first() {
-        None => wrong("it names no program".to_owned()),
+        None => invalid("it names no program".to_owned()),
         Some(program) if !program.starts_with('/') => {
-            wrong(format!("{program:?} is no absolute path"))
+            invalid(format!("{program:?} is not an absolute path"))
         }
         Some(_) if words.iter().any(|word| word.contains('\0')) => {
-            wrong("it holds a NUL".to_owned())
+            invalid("it contains a NUL".to_owned())
         }
         Some(_) => Ok(words),
     }
@@ -296,7 +285,7 @@ fn log_format(text: &str) -> Result<LogFormat, Problem> {
     match text {
         "text" => Ok(LogFormat::Text),
         "json" => Ok(LogFormat::Json),
-        _ => Err(Problem::new(format!("{text:?} is no format"), "write \"text\" or \"json\"")),
+        _ => Err(Problem::new(format!("{text:?} is not a format"), "write \"text\" or \"json\"")),
     }
 }
 
@@ -307,12 +296,14 @@ fn log_level(text: &str) -> Result<LogLevel, Problem> {
         .find(|level| level.to_string() == text)
         .ok_or_else(|| {
             let remedy = "write \"error\", \"warn\", \"info\", \"debug\" or \"trace\"";
-            Problem::new(format!("{text:?} is no level"), remedy)
+            Problem::new(format!("{text:?} is not a level"), remedy)
         })
 }
 
 #[cfg(test)]
 mod tests {
+    use labsh_diagnostics::Diagnostics;
+
     use super::*;
 
     const FILE: &str = "/etc/labsh/labshd.toml";
@@ -335,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_can_be_set() {
+    fn every_key_can_be_set() {
         let config = parse(
             r#"
             listen = ["127.0.0.1", "plain://localhost:5275", "unix:/run/labshd.sock"]
@@ -367,8 +358,8 @@ mod tests {
         assert_eq!(config.termination_grace, Duration::from_millis(500));
         assert_eq!(config.command_path(true), "/bin:/opt/bin");
         assert_eq!(config.keys_dir, Path::new("/etc/labsh/elsewhere"));
-        assert_eq!(config.environment_verdict(b"LC_TIME"), Ok(()));
-        assert!(config.environment_verdict(b"TERM").is_err());
+        assert_eq!(config.check_variable(b"LC_TIME"), Ok(()));
+        assert!(config.check_variable(b"TERM").is_err());
         assert_eq!((config.log_format, config.log_level), (LogFormat::Json, LogLevel::Debug));
         assert_eq!(
             (config.max_unauthenticated, config.max_connections, config.max_channels),
@@ -377,15 +368,15 @@ mod tests {
     }
 
     #[test]
-    fn plain_mode_on_the_network_needs_a_second_word() {
+    fn plain_mode_on_the_network_needs_explicit_permission() {
         let text = "listen = [\"plain://10.0.0.1\"]\n";
         assert!(diagnostics(text).contains("allow_plain_on_network = true"));
         assert_eq!(diagnostics(&format!("{text}allow_plain_on_network = true")), "");
     }
 
     #[test]
-    fn each_wrong_value_is_told_with_its_line_and_what_to_do() {
-        let told = diagnostics(
+    fn each_wrong_value_is_reported_with_its_line_and_a_remedy() {
+        let text = diagnostics(
             "listen = [\"127.0.0.1\", \"127.0.0.1:5274\"]\nbacklog = 0\ndead_peer_after = \
              \"soon\"\npath = \"bin:/bin\"\n\
              log_level = \"loud\"\nmax_channels = \"many\"\ndrain_timeout = 30\naccept_env = \
@@ -394,8 +385,8 @@ mod tests {
              []\nsubsystems.c = 5\n\
              subsystems.d = \"/a b\"\nsubsystems.e = [\"/a\", 1]\n",
         );
-        let lines: Vec<_> = told.lines().collect();
-        assert_eq!(lines.len(), 15, "{told}");
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines.len(), 15, "{text}");
         for (index, line) in lines.iter().enumerate() {
             assert!(line.starts_with(&format!("{FILE}:{}: ", index + 1)), "{line}");
             assert!(line.ends_with(')'), "{line}");
@@ -403,8 +394,9 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_not_there_is_told() {
-        let error = Config::load(Path::new("/nonexistent/labshd.toml")).unwrap_err().to_string();
+    fn a_missing_file_is_reported() {
+        let (_, diagnostics) = Config::read(Path::new("/nonexistent/labshd.toml"));
+        let error = Diagnostics(diagnostics).to_string();
         assert!(error.starts_with("/nonexistent/labshd.toml: it cannot be read"), "{error}");
     }
 }

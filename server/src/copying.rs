@@ -1,5 +1,5 @@
-//! The far side of `labsh cp`: labshd's own program, run as the command's user, with the client at
-//! its stdin and stdout.
+//! The server side of `labsh cp`: the labshd program itself, run as the command's user, which talks
+//! to the client on stdin and stdout.
 
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -12,16 +12,15 @@ use nix::sys::signalfd::SignalFd;
 
 pub(crate) use labsh_copy::SUBSYSTEM;
 
-/// The subcommand that does it.
+/// The subcommand of labshd that serves it.
 pub(crate) const SUBCOMMAND: &str = "copy-serve";
 
-/// Signals that end a transfer; what has been begun is tidied up.
-const ENDING: [Signal; 3] = [Signal::SIGHUP, Signal::SIGTERM, Signal::SIGINT];
+/// The signals that end a transfer. Partial files are removed.
+const END_SIGNALS: [Signal; 3] = [Signal::SIGHUP, Signal::SIGTERM, Signal::SIGINT];
 
-/// The program and its words; nothing where this process does not know its own program.
-///
-/// It is looked up once: after an update the path leads to the new program, and not to the one that
-/// is gone.
+/// Returns the argument vector of the subsystem; `None` if the path of this process's program is
+/// unknown. The path is looked up once: after an update of the program, /proc would name the
+/// deleted file, while the path leads to the new one.
 pub(crate) fn words() -> Option<Vec<String>> {
     static PROGRAM: OnceLock<Option<String>> = OnceLock::new();
     let program =
@@ -29,28 +28,26 @@ pub(crate) fn words() -> Option<Vec<String>> {
     Some(vec![program.clone()?, SUBCOMMAND.to_owned()])
 }
 
-/// Whether that is what copies files.
+/// Returns whether `program` is the one that copies files.
 pub(crate) fn is_own_program(program: &str) -> bool {
     words().is_some_and(|words| words.first().is_some_and(|own| own == program))
 }
 
-/// Does a client's bidding until it has gone. The exit status is 0 if every file is as it should
-/// be.
+/// Serves a client until it closes stdin. The exit status is 0 if every file was copied.
 pub fn serve() -> anyhow::Result<ExitCode> {
-    let ending: SigSet = ENDING.into_iter().collect();
-    let mut blocked = ending;
-    // A file that grows beyond RLIMIT_FSIZE is an error of that file, and not the end of this
-    // process.
+    let end_signals: SigSet = END_SIGNALS.into_iter().collect();
+    let mut blocked = end_signals;
+    // Makes a write beyond RLIMIT_FSIZE an error of that file, instead of the end of the process.
     blocked.add(Signal::SIGXFSZ);
     blocked.thread_block()?;
-    let signals = SignalFd::new(&ending)?;
+    let signals = SignalFd::new(&end_signals)?;
     Ok(match labsh_copy::serve(Stdin { signals }, io::stdout())? {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     })
 }
 
-/// Stdin, until a signal comes.
+/// Stdin until a signal arrives, and then an error.
 struct Stdin {
     signals: SignalFd,
 }
@@ -67,9 +64,9 @@ impl Read for Stdin {
             Ok::<bool, nix::Error>(both[0].any() != Some(true))
         };
         if !readable(stdin.as_fd(), self.signals.as_fd())? {
-            return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "told to end"));
+            return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "ended by a signal"));
         }
-        // Not by way of std's buffer, of which poll(2) knows nothing.
+        // Not through std's buffer, whose content poll(2) would not see.
         Ok(nix::unistd::read(stdin.as_fd(), buffer)?)
     }
 }

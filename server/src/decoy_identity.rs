@@ -55,8 +55,8 @@ pub(crate) fn of_this_process() -> io::Result<Secret> {
 }
 
 fn load(dir: &Path) -> Result<Secret, String> {
-    let text =
-        private_file::read(&dir.join(FILE), Holds::Secret).map_err(|wrong| wrong.to_string())?;
+    let text = private_file::read(&dir.join(FILE), Holds::Secret)
+        .map_err(|problem| problem.to_string())?;
     parse(text.trim())
         .ok_or_else(|| format!("{FILE} does not contain 64 hexadecimal digits (remove it)"))
 }

@@ -1,4 +1,4 @@
-//! What is wrong in a file and how to correct it, before the file and the line are known.
+//! An error in a file and its remedy, before the file and line are known.
 
 use std::fmt;
 use std::path::Path;
@@ -7,21 +7,21 @@ use labsh_diagnostics::{Diagnostic, Origin};
 
 /// An error without its place; [`Problem::at`] makes a [`Diagnostic`] of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
+pub(crate) struct Problem {
     /// What is wrong.
-    pub reason: String,
+    pub(crate) reason: String,
     /// What to do about it.
-    pub remedy: String,
+    pub(crate) remedy: String,
 }
 
 impl Problem {
-    /// Both texts are in lower case and without a full stop.
-    pub fn new(reason: impl Into<String>, remedy: impl Into<String>) -> Self {
+    /// Takes two texts that begin in lower case and end without a full stop.
+    pub(crate) fn new(reason: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { reason: reason.into(), remedy: remedy.into() }
     }
 
     /// Returns the diagnostic for a line of `file`, counted from 1, or for the file as a whole.
-    pub fn at(self, file: &Path, line: Option<usize>) -> Diagnostic {
+    pub(crate) fn at(self, file: &Path, line: Option<usize>) -> Diagnostic {
         Diagnostic { origin: Origin { path: file.into(), line }, reason: self.to_string() }
     }
 }

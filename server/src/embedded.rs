@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::copying;
 use crate::keyring::Keyring;
 use crate::listen_address::ListenAddress;
+use crate::reload::Settings;
 use crate::server::Server;
 use crate::spawner;
 
@@ -31,7 +32,8 @@ pub fn prepare(
     // The subsystem would execute this process's program, which is not labshd.
     config.subsystems.remove(copying::SUBSYSTEM);
     Ok(async move {
-        let server = Server::start(config, Keyring::of_one(key), spawner).await?;
+        let settings = Settings::new(config, Keyring::of_one(key));
+        let server = Server::start(settings, spawner).await?;
         server.addresses().first().copied().context("no address is bound")
     })
 }

@@ -1,4 +1,4 @@
-//! What one file in `keys.d` grants: which key may enter, as whom, from where, until when.
+//! An entry, one file in `keys.d`: the key, the user of its commands, its sources, its expiry.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
@@ -7,73 +7,32 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use ipnet::{IpNet, Ipv4Net};
 use labsh_diagnostics::Diagnostics;
 use labsh_proto::key::HostKey;
-use nix::unistd::{User, geteuid};
 use toml::value::{Datetime, Offset};
 
+use crate::account::{RunsAs, UserExists};
 use crate::diagnostics::Problem;
 use crate::private_file::{self, Holds};
 use crate::toml_fields::Fields;
 
-/// The last second that RFC 3339 can write, 9999-12-31T23:59:59Z.
-const LAST_SECOND: u64 = 253_402_300_799;
+/// The last second that RFC 3339 can express, 9999-12-31T23:59:59Z, since the epoch.
+const MAX_UNIX_TIME: u64 = 253_402_300_799;
 
-/// Where a connection over a unix socket counts as coming from.
+/// The sources that a connection over a unix socket counts as.
 const LOOPBACK: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
 
-/// Whether a user exists; if not, the text says what is wrong.
-pub type UserExists<'a> = &'a dyn Fn(&str) -> Result<(), String>;
-
-/// As whom labshd runs, which decides as whom it can run commands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RunsAs {
-    /// As root: every entry names its user.
-    Root,
-    /// As this user: every command runs as the same user.
-    User(String),
-}
-
-impl RunsAs {
-    /// As whom this process runs. Where its user has no name, the number stands for it.
-    pub fn current() -> Self {
-        let uid = geteuid();
-        if uid.is_root() {
-            return Self::Root;
-        }
-        let named = User::from_uid(uid).ok().flatten();
-        Self::User(named.map_or_else(|| uid.to_string(), |user| user.name))
-    }
-
-    /// Whether an entry may name this user, or none.
-    pub(crate) fn check(&self, user: Option<&str>) -> Result<(), Problem> {
-        match (self, user) {
-            (Self::Root, None) => Err(Problem::new(
-                "user is missing: labshd runs as root here, and must be told as whom this key \
-                 runs commands",
-                "add a line like: user = \"alice\"",
-            )),
-            (Self::User(own), Some(user)) if user != own => Err(Problem::new(
-                format!("labshd runs as {own} here and cannot run commands as {user:?}"),
-                format!("remove the line, write {own:?}, or run labshd as root"),
-            )),
-            _ => Ok(()),
-        }
-    }
-}
-
-/// What one file in `keys.d` grants. Two are equal when they grant the same, whatever their files
-/// are called.
+/// An entry of `keys.d`. Entries are equal if they grant the same, whatever the names of their
+/// files.
 #[derive(Debug, Clone)]
-pub struct Entry {
-    /// Who is meant.
-    pub key: HostKey,
-    /// As whom commands run; none where labshd is not root: as labshd itself.
-    pub user: Option<String>,
-    /// From where the key may be used; empty: from anywhere.
-    pub from: Vec<IpNet>,
-    /// The last moment at which the key may be used to connect; none: no end.
-    pub expires: Option<SystemTime>,
-    /// Where it stands.
-    pub file: PathBuf,
+pub(crate) struct Entry {
+    pub(crate) key: HostKey,
+    /// The user of the key's commands; `None` unless labshd runs as root.
+    pub(crate) user: Option<String>,
+    /// The networks that the key may be used from; empty means any.
+    pub(crate) from: Vec<IpNet>,
+    /// The last time at which the key may be used; `None` means no expiry.
+    pub(crate) expires: Option<SystemTime>,
+    /// The path of the entry's file.
+    pub(crate) file: PathBuf,
 }
 
 impl PartialEq for Entry {
@@ -85,24 +44,21 @@ impl PartialEq for Entry {
 
 impl Eq for Entry {}
 
-/// Why a known key may not be used. Its text says what is wrong; [`NotPermitted::remedy`] what to
-/// do.
+/// Why a known key may not be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum NotPermitted {
-    /// Not from there.
+pub(crate) enum NotPermitted {
     #[error("this key may not be used from {}", match .0 {
         Some(address) => address.to_string(),
         None => "a unix socket".to_owned(),
     })]
     Source(Option<IpAddr>),
-    /// Not any more.
     #[error("this key expired on this host at {}", humantime::format_rfc3339_seconds(*.0))]
     Expired(SystemTime),
 }
 
 impl NotPermitted {
-    /// What to do next, for the one who was refused.
-    pub fn remedy(&self) -> &'static str {
+    /// Returns the next step for the refused client.
+    pub(crate) fn remedy(&self) -> &'static str {
         match self {
             Self::Source(_) => {
                 "connect from an allowed address, or ask this host's administrator to change \
@@ -117,17 +73,21 @@ impl NotPermitted {
 }
 
 impl Entry {
-    /// Whether the key may be used to connect from there at that time. A unix socket, which has no
-    /// address (`None`), counts as loopback.
-    pub fn permits(&self, source: Option<IpAddr>, now: SystemTime) -> Result<(), NotPermitted> {
+    /// Checks that the key may be used from `source` at `now`. A unix socket, which has no address
+    /// (`None`), counts as loopback.
+    pub(crate) fn permits(
+        &self,
+        source: Option<IpAddr>,
+        now: SystemTime,
+    ) -> Result<(), NotPermitted> {
         let source = source.map(|address| address.to_canonical());
-        let inside = |net: &IpNet| match source {
+        let matches = |net: &IpNet| match source {
             Some(address) => net.contains(&address),
             None => {
                 net.addr().is_loopback() || LOOPBACK.iter().any(|address| net.contains(address))
             }
         };
-        if !self.from.is_empty() && !self.from.iter().any(inside) {
+        if !self.from.is_empty() && !self.from.iter().any(matches) {
             return Err(NotPermitted::Source(source));
         }
         match self.expires {
@@ -136,17 +96,18 @@ impl Entry {
         }
     }
 
-    /// Reads a file that must be nobody else's to read or change.
+    /// Reads an entry from a file that other users can neither read nor change.
     pub(crate) fn read(
         file: &Path,
         runs_as: &RunsAs,
         user_exists: UserExists<'_>,
     ) -> Result<Self, Diagnostics> {
-        let text = private_file::read(file, Holds::Secret).map_err(|wrong| wrong.at(file, None))?;
+        let text =
+            private_file::read(file, Holds::Secret).map_err(|problem| problem.at(file, None))?;
         Self::parse(file, &text, runs_as, user_exists)
     }
 
-    /// Reads a file's text.
+    /// Parses the text of an entry.
     pub(crate) fn parse(
         file: &Path,
         text: &str,
@@ -156,16 +117,16 @@ impl Entry {
         let mut fields = Fields::parse(file, text);
         let mut key = None;
         if fields.line("key").is_none() {
-            let remedy = "make it with `labsh key enroll` where the user's key is, and add it \
+            let remedy = "create it with `labsh key enroll` where the user's key is, and add it \
                 with `labshd key add`";
             fields.report(None, Problem::new("key is missing", remedy));
         }
         fields.text(&mut key, "key", |line| enrolment(line).map(Some));
         let mut user = None;
         if fields.line("user").is_none()
-            && let Err(wrong) = runs_as.check(None)
+            && let Err(problem) = runs_as.check(None)
         {
-            fields.report(None, wrong);
+            fields.report(None, problem);
         }
         fields.text(&mut user, "user", |name| {
             runs_as.check(Some(name))?;
@@ -180,7 +141,7 @@ impl Entry {
             fields.report(line, Problem::new("from: an empty list permits no address", remedy));
         }
         let mut expires = None;
-        fields.date(&mut expires, "expires", |date| moment(date).map(Some));
+        fields.date(&mut expires, "expires", |date| end_of(date).map(Some));
         fields.text(&mut String::new(), "comment", |text| Ok(text.to_owned()));
         let diagnostics = fields.finish();
         match key {
@@ -192,43 +153,45 @@ impl Entry {
     }
 }
 
-/// Reads an enrolment line.
+/// Parses an enrolment line.
 pub(crate) fn enrolment(line: &str) -> Result<HostKey, Problem> {
     HostKey::from_line(line).map_err(|error| {
-        let remedy = "make the line anew with `labsh key enroll`, and hand it over unchanged";
-        Problem::new(format!("this is no enrolment line: {error}"), remedy)
+        let remedy = "run `labsh key enroll` again, and copy its line unchanged";
+        Problem::new(format!("this is not an enrolment line: {error}"), remedy)
     })
 }
 
-/// Reads a network, or an address, which is a network of one.
+/// Parses a network, or an address as a network of one address.
 pub(crate) fn network(text: &str) -> Result<IpNet, Problem> {
     let net = match (text.parse::<IpAddr>(), text.parse::<IpNet>()) {
         (Ok(address), _) => Ok(IpNet::from(address)),
         (_, Ok(net)) => Ok(net.trunc()),
         _ => Err(Problem::new(
-            format!("{text:?} is no address and no network"),
+            format!("{text:?} is neither an address nor a network"),
             "write it like 10.0.0.0/8, 192.0.2.7 or 2001:db8::/32; names are not looked up",
         )),
     };
     net.map(unmapped)
 }
 
-/// An IPv4 network written as IPv6 is that IPv4 network, as sources are compared unmapped.
+/// Converts an IPv4-mapped IPv6 network to IPv4, as sources are compared in that form.
 fn unmapped(net: IpNet) -> IpNet {
     let IpNet::V6(v6) = net else { return net };
     let v4 = v6.addr().to_ipv4_mapped().zip(v6.prefix_len().checked_sub(96));
     v4.and_then(|(address, length)| Ipv4Net::new(address, length).ok()).map_or(net, IpNet::V4)
 }
 
-/// The last second that a date or a date-time stands for.
-pub(crate) fn moment(written: Datetime) -> Result<SystemTime, Problem> {
+/// Returns the last second of a date, or the second of a date-time.
+pub(crate) fn end_of(written: Datetime) -> Result<SystemTime, Problem> {
     let remedy =
         "write a date like 2031-12-31, or a time like 2031-12-31T18:00:00Z or …T18:00:00+02:00";
-    let wrong = |problem: &str| Problem::new(format!("{written}: {problem}"), remedy);
-    let Some(date) = written.date else { return Err(wrong("a time of day without its date")) };
+    let invalid = |problem: &str| Problem::new(format!("{written}: {problem}"), remedy);
+    let Some(date) = written.date else {
+        return Err(invalid("it is a time of day without a date"));
+    };
     let (time, offset) = match (written.time, written.offset) {
         (None, _) => ("23:59:59".to_owned(), Offset::Z),
-        (Some(_), None) => return Err(wrong("it is not said in which time zone")),
+        (Some(_), None) => return Err(invalid("it has no time zone")),
         (Some(time), Some(offset)) => {
             (format!("{:02}:{:02}:{:02}", time.hour, time.minute, time.second.unwrap_or(0)), offset)
         }
@@ -242,9 +205,9 @@ pub(crate) fn moment(written: Datetime) -> Result<SystemTime, Problem> {
         .ok()
         .and_then(|local| local.duration_since(UNIX_EPOCH).ok())
         .and_then(|since| since.as_secs().checked_add_signed(-east))
-        .filter(|seconds| *seconds <= LAST_SECOND)
+        .filter(|seconds| *seconds <= MAX_UNIX_TIME)
         .map(|seconds| UNIX_EPOCH + Duration::from_secs(seconds))
-        .ok_or_else(|| wrong("it is out of range"))
+        .ok_or_else(|| invalid("it is out of range"))
 }
 
 #[cfg(test)]
@@ -267,7 +230,7 @@ pub(crate) mod tests {
     fn parse_as(text: &str, runs_as: &RunsAs) -> Result<Entry, Diagnostics> {
         let text = format!("key = \"{}\"\n{text}", line("alice"));
         Entry::parse(Path::new("/keys.d/alice.toml"), &text, runs_as, &|name| match name {
-            "nobody-there" => Err("there is no user \"nobody-there\"".to_owned()),
+            "no-such-user" => Err("there is no user \"no-such-user\"".to_owned()),
             _ => Ok(()),
         })
     }
@@ -293,19 +256,19 @@ pub(crate) mod tests {
         let error = parse_as("", &RunsAs::Root).unwrap_err().to_string();
         assert!(error.contains("user = \"alice\""), "{error}");
         assert_eq!(parse_as("user = 'bob'", &RunsAs::Root).unwrap().user.as_deref(), Some("bob"));
-        let error = parse_as("user = 'nobody-there'", &RunsAs::Root).unwrap_err().to_string();
+        let error = parse_as("user = 'no-such-user'", &RunsAs::Root).unwrap_err().to_string();
         assert!(error.starts_with("/keys.d/alice.toml:2: user: there is no user"), "{error}");
     }
 
     #[test]
-    fn without_root_a_key_runs_commands_as_labshd_itself() {
+    fn without_root_commands_run_as_labshds_own_user() {
         assert_eq!(parse("").unwrap().user, None);
         assert_eq!(parse("user = 'me'").unwrap().user.as_deref(), Some("me"));
         assert!(diagnostic("user = 'bob'").contains("cannot run commands as \"bob\""));
     }
 
     #[test]
-    fn a_key_is_refused_from_elsewhere() {
+    fn a_key_is_refused_from_other_networks() {
         let entry = parse("from = ['10.1.2.3/8', '::1', '::ffff:192.0.2.0/120']").unwrap();
         let now = SystemTime::now();
         for allowed in ["10.9.9.9", "::ffff:10.9.9.9", "::1", "192.0.2.255"] {
@@ -345,16 +308,16 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn dates_that_are_none_are_told() {
+    fn invalid_dates_are_reported() {
         assert!(diagnostic("expires = 2027-01-31T18:00:00").contains("time zone"));
-        assert!(diagnostic("expires = 18:00:00").contains("without its date"));
+        assert!(diagnostic("expires = 18:00:00").contains("without a date"));
         assert!(diagnostic("expires = 9999-12-31T23:59:59-01:00").contains("out of range"));
         assert!(diagnostic("expires = 1970-01-01T00:00:00+01:00").contains("out of range"));
         assert!(diagnostic("expires = '2027-01-31'").contains("without quotes"));
     }
 
     #[test]
-    fn every_mistake_in_a_file_is_told_and_no_secret_with_it() {
+    fn every_error_in_a_file_is_reported_and_no_secret_with_it() {
         let text = format!("key = \"{}0\"\nusr = 'me'\nfrom = []\n", line("alice"));
         let error = Entry::parse(Path::new("f"), &text, &RunsAs::Root, &|_| Ok(()))
             .unwrap_err()

@@ -1,14 +1,14 @@
-//! Which environment variables a client may set for its commands.
+//! The environment variables that a client may set for its commands.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::diagnostics::Problem;
 
-/// No configuration allows these. A command runs as the key's own user, who could set them inside
-/// the command anyway; but a variable takes effect before the command's first word does, in the
-/// dynamic loader, the C library and the shell, and there it would make "run exactly these words"
-/// untrue. The C library's part is what it ignores itself in set-user-id programs.
+/// Variables that no configuration allows. They take effect before the program starts, in the
+/// dynamic loader, the C library or the shell, so the command would not be exactly the requested
+/// words. (The user of the key can still set them inside a command.) The C library's are those that
+/// it ignores in set-user-id programs.
 const NEVER: &[&str] = &[
     // The dynamic loader and the C library.
     "LD_*",
@@ -24,8 +24,8 @@ const NEVER: &[&str] = &[
     "RESOLV_HOST_CONF",
     "RES_OPTIONS",
     "TZDIR",
-    // What shells and interpreters run or obey before they come to the command, and what gives a
-    // line's words another meaning: where `cd`, `*` or a name leads.
+    // What shells and interpreters execute before the command, and what changes the meaning of a
+    // command line: where `cd` goes, what `*` or a program's name stands for.
     "BASHOPTS",
     "BASH_ENV",
     "BASH_FUNC_*",
@@ -44,17 +44,16 @@ const NEVER: &[&str] = &[
     "ZDOTDIR",
 ];
 
-/// Facts that labshd sets itself; a client that could change them would make them useless to the
-/// command.
-const FACTS: &[&str] = &["LABSH_*", "HOME", "USER", "LOGNAME", "SHELL"];
+/// Variables that labshd sets itself, so that commands can rely on them.
+const SET_BY_LABSHD: &[&str] = &["LABSH_*", "HOME", "USER", "LOGNAME", "SHELL"];
 
-/// A name in which each `*` stands for any characters, also for none.
+/// A pattern for names of variables, in which `*` matches any number of characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pattern(String);
+pub(crate) struct Pattern(String);
 
 impl Pattern {
-    /// Allows every name.
-    pub fn any() -> Self {
+    /// Returns the pattern that matches every name.
+    pub(crate) fn any() -> Self {
         Self("*".to_owned())
     }
 
@@ -72,9 +71,9 @@ impl FromStr for Pattern {
             || text.starts_with(|c: char| c.is_ascii_digit())
             || !text.chars().all(allowed)
         {
-            let remedy =
-                "write a variable's name (letters, digits, _), with * for any characters: \"LC_*\"";
-            return Err(Problem::new(format!("{text:?} is no name of a variable"), remedy));
+            let remedy = "write the name of a variable (letters, digits, _), with * for any \
+                characters: \"LC_*\"";
+            return Err(Problem::new(format!("{text:?} is not the name of a variable"), remedy));
         }
         if let Some(reason) = forbidden(text) {
             return Err(Problem::new(
@@ -92,12 +91,12 @@ impl fmt::Display for Pattern {
     }
 }
 
-/// Whether a client may set the variable; if not, why.
-pub(crate) fn verdict(allowed: &[Pattern], name: &[u8]) -> Result<(), &'static str> {
+/// Checks that a client may set the variable. The error is the reason.
+pub(crate) fn check(allowed: &[Pattern], name: &[u8]) -> Result<(), &'static str> {
     let name = std::str::from_utf8(name).unwrap_or_default();
     let starts_well = name.starts_with(|c: char| !c.is_ascii_digit());
     if !starts_well || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
-        return Err("its name is not made of letters, digits and _ alone");
+        return Err("its name must consist of letters, digits and _");
     }
     if let Some(reason) = forbidden(name) {
         return Err(reason);
@@ -110,15 +109,14 @@ pub(crate) fn verdict(allowed: &[Pattern], name: &[u8]) -> Result<(), &'static s
 
 fn forbidden(name: &str) -> Option<&'static str> {
     let listed = |list: &[&str]| list.iter().any(|pattern| matches(pattern, name));
-    if listed(FACTS) {
+    if listed(SET_BY_LABSHD) {
         return Some("labshd sets it itself");
     }
-    listed(NEVER)
-        .then_some("it would change what runs before the command itself; set it inside the command")
+    listed(NEVER).then_some("it takes effect before the command starts")
 }
 
-/// Taking the first place where each middle part fits leaves the most room for those behind it, so
-/// nothing needs to be tried twice, however long a name the client sends.
+/// Matches a name against a pattern, in linear time. Each middle part is matched at its first
+/// occurrence, which leaves the longest rest for the following parts, so no backtracking is needed.
 fn matches(pattern: &str, name: &str) -> bool {
     let Some((head, tail)) = pattern.split_once('*') else { return pattern == name };
     let Some(mut rest) = name.strip_prefix(head) else { return false };
@@ -158,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_run_before_the_command_is_never_allowed() {
+    fn variables_that_take_effect_before_the_command_are_never_allowed() {
         for name in [
             "LD_PRELOAD",
             "BASH_ENV",
@@ -171,25 +169,25 @@ mod tests {
             "SHELL",
             "LABSH_SOURCE",
         ] {
-            assert!(verdict(&patterns(&["*"]), name.as_bytes()).is_err(), "{name}");
+            assert!(check(&patterns(&["*"]), name.as_bytes()).is_err(), "{name}");
             assert!(name.parse::<Pattern>().is_err(), "{name}");
         }
-        assert_eq!(verdict(&patterns(&["*"]), b"PATH"), Ok(()));
-        assert_eq!(verdict(&patterns(&["*"]), b"CUDA_VISIBLE_DEVICES"), Ok(()));
+        assert_eq!(check(&patterns(&["*"]), b"PATH"), Ok(()));
+        assert_eq!(check(&patterns(&["*"]), b"CUDA_VISIBLE_DEVICES"), Ok(()));
     }
 
     #[test]
-    fn only_what_is_listed_passes() {
+    fn only_listed_variables_are_allowed() {
         let allowed = patterns(&["LANG", "LC_*"]);
-        assert_eq!(verdict(&allowed, b"LC_ALL"), Ok(()));
-        assert!(verdict(&allowed, b"TERM").unwrap_err().contains("accept_env"));
-        assert!(verdict(&[], b"LANG").is_err());
+        assert_eq!(check(&allowed, b"LC_ALL"), Ok(()));
+        assert!(check(&allowed, b"TERM").unwrap_err().contains("accept_env"));
+        assert!(check(&[], b"LANG").is_err());
     }
 
     #[test]
-    fn names_that_no_shell_could_use_are_refused() {
+    fn names_that_shells_cannot_use_are_refused() {
         for name in ["", "1A", "A B", "A-B", "BASH_FUNC_x%%", "Ä", "A\n"] {
-            assert!(verdict(&[Pattern::any()], name.as_bytes()).is_err(), "{name:?}");
+            assert!(check(&[Pattern::any()], name.as_bytes()).is_err(), "{name:?}");
         }
     }
 }

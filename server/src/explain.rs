@@ -1,5 +1,5 @@
-//! What would become of a command: everything that comes before it is gone through, and it is not
-//! executed.
+//! Explains how a command would run: performs all steps of starting it, except executing its
+//! program.
 
 use std::os::fd::AsFd;
 use std::time::UNIX_EPOCH;
@@ -15,53 +15,62 @@ use crate::request;
 use crate::shared;
 use crate::spawner::{DryRunResult, SpawnRequest, Streams};
 
-/// The most that a rehearsal tells, in bytes: two paths (`PATH_MAX`), each with its end.
-const FOUND: usize = 2 * 4096 + 2;
+/// Limit on the output of a dry run, in bytes: two paths (`PATH_MAX`), each with its NUL.
+const MAX_DRY_RUN_OUTPUT: usize = 2 * 4096 + 2;
 
-/// Answers the client. No command is started: a child takes on its user, enters its directory,
-/// looks for its program, and tells what it found.
+/// Sends the client an explanation, or the refusal that the command would get. A child changes to
+/// the user, enters the directory and searches for the program, but does not execute it.
 pub(crate) async fn run(job: Job) {
     let key = job.origin.entry.key.key_id();
-    let what = Escaped(&job::describe(&job.open.program)).to_string();
+    let description = Escaped(&job::describe(&job.open.program)).to_string();
     match explain(&job).await {
         Ok(Some(explained)) => {
-            tracing::info!(%key, user = %job.origin.user.name, command = %job.open.command, %what,
-                "explained");
+            tracing::info!(
+                %key,
+                user = %job.origin.user.name,
+                command = %job.open.command,
+                what = %description,
+                "explained"
+            );
             job.multiplexer.with(|channels| channels.explained(job.id, &explained));
         }
         Ok(None) => {}
         Err(refuse) => {
-            let reason = Escaped(&refuse.reason).to_string();
-            tracing::info!(%key, command = %job.open.command, %what, %reason, "explained: would \
-                be refused");
+            tracing::info!(
+                %key,
+                command = %job.open.command,
+                what = %description,
+                reason = %Escaped(&refuse.reason),
+                "explained: would be refused"
+            );
             job.multiplexer.with(|channels| channels.refuse(job.id, &refuse));
         }
     }
 }
 
-/// `None` when the client has gone meanwhile.
+/// Builds the explanation; `None` if the client goes meanwhile.
 async fn explain(job: &Job) -> Result<Option<Explained>, Refuse> {
     let (origin, config) = (&job.origin, job.shared.config());
     if !origin.explains {
         return Err(Refuse::new(
             RefuseCode::UNSUPPORTED,
-            "the client asks for an explanation without having announced that it understands one",
+            "the client requests an explanation without having announced that feature",
             "use a client of this version",
         ));
     }
     if job.shared.draining.is_cancelled() {
         return Err(shared::stopping());
     }
-    // A terminal changes nothing of what is asked.
+    // The explanation does not depend on a terminal.
     let request = SpawnRequest {
         terminal: None,
         dry_run: true,
         ..request::prepare(&job.open, origin, &config)?
     };
     let (words, environment) = (request.argv.clone(), request.env.clone());
-    let found = tokio::select! {
-        found = rehearse(job, request) => found?,
-        // The rehearsal ends with its future.
+    let result = tokio::select! {
+        result = dry_run(job, request) => result?,
+        // Dropping the future ends the dry run.
         () = job.client_gone.cancelled() => return Ok(None),
         () = job.shared.stopping.cancelled() => return Err(shared::stopping()),
     };
@@ -76,8 +85,8 @@ async fn explain(job: &Job) -> Result<Option<Explained>, Refuse> {
         uid: user.uid,
         gid: user.gid,
         home: user.home.clone().into_os_string().into_encoded_bytes(),
-        directory: found.directory,
-        program: found.program,
+        directory: result.directory,
+        program: result.program,
         words,
         environment,
         accepted: config.accept_env.iter().map(ToString::to_string).collect(),
@@ -86,34 +95,34 @@ async fn explain(job: &Job) -> Result<Option<Explained>, Refuse> {
     Ok(Some(explained.truncate()))
 }
 
-async fn rehearse(job: &Job, request: SpawnRequest) -> Result<DryRunResult, Refuse> {
+async fn dry_run(job: &Job, request: SpawnRequest) -> Result<DryRunResult, Refuse> {
     let mut spawned = job
         .shared
         .spawner
         .spawn(request)
         .await
         .map_err(|error| job::refusal(error, &job.origin.user))?;
-    let found = match (spawned.process.ended().await, &spawned.streams) {
-        (Ok(_), Streams::Pipes { stdout, .. }) => read(stdout),
+    let result = match (spawned.process.ended().await, &spawned.streams) {
+        (Ok(_), Streams::Pipes { stdout, .. }) => read_result(stdout),
         _ => None,
     };
-    found.ok_or_else(|| {
-        let reason = "the rehearsal of the command ended without saying what it found";
-        Refuse::new(RefuseCode::INTERNAL, reason, "labshd's log on that machine says more")
+    result.ok_or_else(|| {
+        let reason = "the dry run of the command ended without a result";
+        Refuse::new(RefuseCode::INTERNAL, reason, "see labshd's log on that host")
     })
 }
 
-/// Everything that is in the pipe: its writer has ended.
-fn read(pipe: impl AsFd) -> Option<DryRunResult> {
-    let mut found = vec![0; FOUND];
+/// Reads the result from the pipe, whose writer has exited.
+fn read_result(pipe: impl AsFd) -> Option<DryRunResult> {
+    let mut output = vec![0; MAX_DRY_RUN_OUTPUT];
     let mut length = 0;
     loop {
-        match unistd::read(&pipe, &mut found[length..]) {
+        match unistd::read(&pipe, &mut output[length..]) {
             Ok(0) => break,
             Ok(read) => length += read,
             Err(Errno::EINTR) => {}
             Err(_) => return None,
         }
     }
-    DryRunResult::decode(&found[..length])
+    DryRunResult::decode(&output[..length])
 }

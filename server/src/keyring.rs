@@ -1,4 +1,4 @@
-//! All keys that may enter, as the files in `keys.d` have them.
+//! The keys that may connect, read from the entries in `keys.d`.
 
 use std::collections::HashMap;
 use std::fs;
@@ -11,40 +11,39 @@ use labsh_proto::key::{HostKey, Secret};
 use labsh_proto::message::Name;
 use labsh_transport::random;
 
+use crate::account::{RunsAs, UserExists};
 use crate::decoy_identity;
 use crate::diagnostics::Problem;
-pub use crate::entry::{Entry, NotPermitted, RunsAs, UserExists};
+use crate::entry::Entry;
 use crate::private_file;
 
-/// All keys that may enter, and the secret that stands in for those that may not.
+/// The keys that may connect, and the secret of the identities for unknown names.
 #[derive(Debug, Clone)]
-pub struct Keyring {
+pub(crate) struct Keyring {
     entries: Vec<Arc<Entry>>,
     by_name: HashMap<Name, Arc<Entry>>,
     decoy_secret: Secret,
 }
 
 impl Keyring {
-    /// Reads `NAME.toml`, one entry a file, from a directory that only its owner, root or this
-    /// user, can change; a directory that is not there holds no keys. Other files and hidden ones
-    /// are left alone, but for the decoy secret, which is created if it does not exist.
-    pub fn load(dir: &Path, runs_as: &RunsAs) -> Result<Self, Diagnostics> {
-        // Whether users exist is asked when they connect: the user database may be slower to start
-        // than labshd.
+    /// Reads one entry from each `NAME.toml` in a directory that only its owner, root or this user
+    /// can change. A missing directory contains no keys. Hidden and other files are ignored, except
+    /// the decoy secret, which is created if it does not exist.
+    pub(crate) fn load(dir: &Path, runs_as: &RunsAs) -> Result<Self, Diagnostics> {
+        // Users are looked up when they connect, as the user database may start after labshd.
         let found = read_directory(dir, runs_as, &|_| Ok(()));
         if !found.diagnostics.is_empty() {
             return Err(Diagnostics(found.diagnostics));
         }
-        // Without a directory nobody can enter, and there is nothing that unknown names could be
-        // told from.
+        // Without a directory there are no keys, so there are no known names to hide.
         let decoy_secret = if dir.exists() {
             decoy_identity::load_or_create(dir)
         } else {
             decoy_identity::of_this_process()
         };
         let decoy_secret = decoy_secret.map_err(|error| {
-            let problem = format!("no secret can be made for unknown names: {error}");
-            Problem::new(problem, "see why the operating system gives no random bytes")
+            let reason = format!("cannot create a secret for unknown names: {error}");
+            Problem::new(reason, "see why the operating system provides no random bytes")
                 .at(dir, None)
         })?;
         let by_name =
@@ -52,8 +51,8 @@ impl Keyring {
         Ok(Self { entries: found.entries, by_name, decoy_secret })
     }
 
-    /// A single key without rules, from no file: for a server inside another program.
-    pub fn of_one(key: HostKey) -> Self {
+    /// Returns a keyring of one key without rules, for a server inside another program.
+    pub(crate) fn of_one(key: HostKey) -> Self {
         let name = key.name();
         let entry = Arc::new(Entry {
             key,
@@ -66,37 +65,37 @@ impl Keyring {
         Self { entries: vec![entry], by_name, decoy_secret: Secret::new(random::bytes()) }
     }
 
-    /// The entry that a client means by this name.
-    pub fn find(&self, name: &Name) -> Option<Arc<Entry>> {
+    /// Returns the entry of a key's name.
+    pub(crate) fn find(&self, name: &Name) -> Option<Arc<Entry>> {
         self.by_name.get(name).map(Arc::clone)
     }
 
-    /// All entries, in the order of their files' names.
-    pub fn entries(&self) -> impl ExactSizeIterator<Item = &Arc<Entry>> {
+    /// Returns all entries, in the order of their files' names.
+    pub(crate) fn entries(&self) -> impl ExactSizeIterator<Item = &Arc<Entry>> {
         self.entries.iter()
     }
 
     /// Returns the secret of the identities for unknown names
     /// ([`labsh_proto::key::dummy_tls_seed`], `HostKey::dummy`).
-    pub fn decoy_secret(&self) -> &Secret {
+    pub(crate) fn decoy_secret(&self) -> &Secret {
         &self.decoy_secret
     }
 }
 
-/// What a directory holds: one bad file hides no other.
+/// The valid entries of a directory, and the errors in the others.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
     pub(crate) entries: Vec<Arc<Entry>>,
     pub(crate) diagnostics: Vec<Diagnostic>,
 }
 
-/// Reads all entries and changes nothing.
+/// Reads all entries of a directory, without changing it.
 pub(crate) fn read_directory(dir: &Path, runs_as: &RunsAs, user_exists: UserExists<'_>) -> Found {
     let mut found = Found::default();
     let files = match list(dir) {
         Ok(files) => files,
-        Err(wrong) => {
-            found.diagnostics.push(wrong.at(dir, None));
+        Err(problem) => {
+            found.diagnostics.push(problem.at(dir, None));
             return found;
         }
     };
@@ -107,10 +106,10 @@ pub(crate) fn read_directory(dir: &Path, runs_as: &RunsAs, user_exists: UserExis
             Ok(entry) => match seen.insert(entry.key.name(), file.clone()) {
                 None => found.entries.push(Arc::new(entry)),
                 Some(first) => {
-                    let problem = format!("the same key is already in {}", first.display());
+                    let reason = format!("the same key is already in {}", first.display());
                     found
                         .diagnostics
-                        .push(Problem::new(problem, "remove one of the two files").at(&file, None));
+                        .push(Problem::new(reason, "remove one of the two files").at(&file, None));
                 }
             },
         }
@@ -119,9 +118,8 @@ pub(crate) fn read_directory(dir: &Path, runs_as: &RunsAs, user_exists: UserExis
 }
 
 fn list(dir: &Path) -> Result<Vec<PathBuf>, Problem> {
-    let unreadable = |error: io::Error| {
-        Problem::new(format!("it cannot be read: {error}"), "see that it is readable")
-    };
+    let unreadable =
+        |error: io::Error| Problem::new(format!("it cannot be read: {error}"), "make it readable");
     let listing = match fs::read_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         listing => listing.map_err(unreadable)?,
@@ -186,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_are_no_entries_are_left_alone() {
+    fn other_files_are_ignored() {
         let dir = keys(&[("a.toml", "alice")]);
         for name in [".hidden.toml", "a.toml~", "README", "a.toml.bak"] {
             fs::write(dir.path().join(name), "?").unwrap();
@@ -195,25 +193,25 @@ mod tests {
     }
 
     #[test]
-    fn the_same_key_in_two_files_is_told_with_both() {
+    fn a_key_in_two_files_is_reported_with_both() {
         let dir = keys(&[("a.toml", "alice"), ("b.toml", "alice")]);
-        let told = diagnostics(&dir);
-        assert!(told.contains("/a.toml") && told.contains("/b.toml"), "{told}");
+        let text = diagnostics(&dir);
+        assert!(text.contains("/a.toml") && text.contains("/b.toml"), "{text}");
     }
 
     #[test]
-    fn every_bad_file_is_told_and_hides_no_other() {
+    fn every_invalid_file_is_reported() {
         let dir = keys(&[("a.toml", "alice"), ("b.toml", "bob"), ("c.toml", "carol")]);
         fs::set_permissions(dir.path().join("a.toml"), fs::Permissions::from_mode(0o644)).unwrap();
         private_file::replace(&dir.path().join("b.toml"), "key = 'x'").unwrap();
         let found = read_directory(dir.path(), &me(), &|_| Ok(()));
         assert_eq!((found.entries.len(), found.diagnostics.len()), (1, 2));
         assert_eq!(diagnostics(&dir).lines().count(), 2);
-        assert!(!dir.path().join(".dummy").exists(), "nothing is written where there are mistakes");
+        assert!(!dir.path().join(".dummy").exists(), "nothing is written if there are errors");
     }
 
     #[test]
-    fn a_directory_that_others_can_write_to_is_refused() {
+    fn a_directory_that_other_users_can_write_to_is_refused() {
         let dir = keys(&[("a.toml", "alice")]);
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
         assert!(diagnostics(&dir).contains("chmod go-w"));

@@ -1,4 +1,4 @@
-//! `labshd key`: how entries in `keys.d` are added, listed and removed by hand.
+//! `labshd key`: adds, lists and removes entries in `keys.d`.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -15,94 +15,101 @@ use toml::Value;
 use toml::value::Datetime;
 use zeroize::Zeroizing;
 
+use crate::account::{RunsAs, UserExists};
 use crate::entry;
-use crate::keyring::{self, Entry, RunsAs, UserExists};
+use crate::entry::Entry;
+use crate::keyring;
 use crate::logs::Escaped;
 use crate::private_file;
 
-/// What `labshd key` is asked to do.
+/// Limit on the standard input of `labshd key add`, in bytes.
+const MAX_STDIN: u64 = 4096;
+
+/// The subcommands of `labshd key`.
 #[derive(Debug, clap::Subcommand)]
 pub enum KeyCommand {
-    /// Let a key in: reads its enrolment line, as `labsh key enroll` prints it, from standard input
+    /// Permit a key: reads its enrolment line, as `labsh key enroll` prints it, from standard input
     ///
     /// The line is a secret, so it is never taken from the command line, which other users can see.
     Add(Add),
-    /// List the keys that may enter
+    /// List the permitted keys
     List,
-    /// Remove a key, for all hosts that it was enrolled for on this machine
+    /// Remove a key, for every host name that it was enrolled for on this machine
     Remove(Remove),
 }
 
-/// `labshd key add`.
+/// The arguments of `labshd key add`.
 #[derive(Debug, Default, clap::Args)]
 pub struct Add {
-    /// Run this key's commands as this user; needed where labshd runs as root
+    /// Run this key's commands as this user; required if labshd runs as root
     #[arg(long)]
     user: Option<String>,
-    /// Accept the key from this address or network only; may be given several times
+    /// Accept the key only from this address or network; may be given several times
     #[arg(long, value_name = "NETWORK", value_parser = entry::network)]
     from: Vec<IpNet>,
     /// Accept the key until the end of this day (UTC), or until this time: 2031-12-31T18:00:00Z
     #[arg(long, value_name = "DATE", value_parser = |text: &str| expiry(text, SystemTime::now()))]
     expires: Option<Datetime>,
-    /// A note, kept in the entry
+    /// Store this note in the entry
     #[arg(long)]
     comment: Option<String>,
-    /// The entry's file in keys.d, without .toml; made from the key's and the host's name if not
-    /// given
+    /// Name the entry's file in keys.d, without .toml; by default the name is made from the names
+    /// of the key and the host
     #[arg(long, value_parser = file_name)]
     name: Option<KeyId>,
-    /// Replace the entry that is there
+    /// Replace an existing entry
     #[arg(long)]
     replace: bool,
 }
 
-/// `labshd key remove`.
+/// The arguments of `labshd key remove`.
 #[derive(Debug, clap::Args)]
 pub struct Remove {
     /// The key's name, as `labshd key list` shows it
     #[arg(value_parser = |text: &str| KeyId::new(text).map_err(|error| error.to_string()))]
     key: KeyId,
-    /// Only the entry for this host name
+    /// Remove only the entry for this host name
     #[arg(long, value_parser = |text: &str| HostId::new(text).map_err(|error| error.to_string()))]
     host: Option<HostId>,
 }
 
-/// What came of a command.
+/// The result of a command.
 #[derive(Debug)]
 pub struct Outcome {
-    /// For people.
-    pub said: String,
-    /// What is wrong with entries in the directory; as long as it is, labshd reloads none.
+    /// The text for standard output.
+    pub report: String,
+    /// The errors in the entries of the directory, which keep labshd from reloading them.
     pub diagnostics: Vec<Diagnostic>,
 }
 
+/// Parses the end of a key's validity, which must be in the future.
 fn expiry(text: &str, now: SystemTime) -> Result<Datetime, String> {
     let date: Datetime =
         text.parse().map_err(|_| "write it like 2031-12-31 or 2031-12-31T18:00:00Z".to_owned())?;
-    match entry::moment(date) {
-        Ok(end) if end < now => Err("it is over already, so the key could never be used; \
-             name a day or a time that is still to come (in UTC, if no zone is given), or leave \
-             --expires out"
-            .to_owned()),
+    match entry::end_of(date) {
+        Ok(end) if end < now => {
+            Err("it is in the past, so the key could never be used; name a later day \
+             or time (in UTC, unless it has a time zone), or leave --expires out"
+                .to_owned())
+        }
         Ok(_) => Ok(date),
-        Err(wrong) => Err(wrong.to_string()),
+        Err(problem) => Err(problem.to_string()),
     }
 }
 
+/// Parses the name of an entry's file, with or without `.toml`.
 fn file_name(text: &str) -> Result<KeyId, String> {
-    // The rules for a key's name keep it inside the directory and visible.
+    // The rules for the names of keys exclude hidden files and other directories.
     KeyId::new(text.strip_suffix(".toml").unwrap_or(text)).map_err(|error| error.to_string())
 }
 
-/// Reads the one line of standard input, or from a terminal the first.
+/// Reads the only line of standard input, or the first line of a terminal.
 pub fn read_line(mut input: impl BufRead, terminal: bool) -> anyhow::Result<Zeroizing<String>> {
-    const LIMIT: u64 = 4096;
-    let mut text = Zeroizing::new(String::with_capacity(LIMIT as usize + 1));
-    let mut bounded = (&mut input).take(LIMIT);
+    let mut text = Zeroizing::new(String::with_capacity(MAX_STDIN as usize + 1));
+    let mut bounded = (&mut input).take(MAX_STDIN);
     let read =
         if terminal { bounded.read_line(&mut text) } else { bounded.read_to_string(&mut text) };
-    read.context("the enrolment line cannot be read from standard input")?;
+    read.context("cannot read the enrolment line from standard input")?;
     match text.lines().filter(|line| !line.trim().is_empty()).count() {
         0 => bail!("there is no enrolment line on standard input; `labsh key enroll` prints one"),
         1 => Ok(text),
@@ -110,7 +117,12 @@ pub fn read_line(mut input: impl BufRead, terminal: bool) -> anyhow::Result<Zero
     }
 }
 
-/// Writes the entry for an enrolment line.
+/// Creates the entry of an enrolment line.
+///
+/// # Errors
+///
+/// When the line or an argument is invalid, the key has an entry already, or the file cannot be
+/// written.
 pub fn add(
     request: &Add,
     line: &str,
@@ -120,16 +132,16 @@ pub fn add(
 ) -> anyhow::Result<Outcome> {
     let key = entry::enrolment(line)?;
     if *runs_as == RunsAs::Root && request.user.is_none() {
-        bail!("as root, labshd must be told as whom this key runs commands: add --user NAME");
+        bail!("labshd runs as root, so the key needs a user for its commands: add --user NAME");
     }
-    let present = match dir.exists() {
+    let existing = match dir.exists() {
         true => {
             private_file::check_directory(dir).with_context(|| dir.display().to_string())?;
             keyring::read_directory(dir, runs_as, &|_| Ok(()))
         }
         false => keyring::Found::default(),
     };
-    let same = present.entries.iter().find(|entry| entry.key.name() == key.name());
+    let same = existing.entries.iter().find(|entry| entry.key.name() == key.name());
     let file = choose_file(request, &key, dir, same)?;
 
     let text = entry_text(request, &key);
@@ -138,7 +150,7 @@ pub fn add(
         anyhow::anyhow!(problems.collect::<Vec<_>>().join("; "))
     })?;
     private_file::create_directory(dir)
-        .with_context(|| format!("{} cannot be made", dir.display()))?;
+        .with_context(|| format!("cannot create {}", dir.display()))?;
     let written = match request.replace {
         true => private_file::replace(&file, &text),
         false => private_file::create(&file, &text),
@@ -146,26 +158,24 @@ pub fn add(
     match written {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             let shown = file.display();
-            bail!(
-                "{shown} is there already; --replace puts this key in its place, --name NAME \
-                 keeps both"
-            )
+            bail!("{shown} exists already; --replace replaces it, --name NAME keeps both")
         }
-        result => result.with_context(|| format!("{} cannot be written", file.display()))?,
+        result => result.with_context(|| format!("cannot write {}", file.display()))?,
     }
 
-    let who = entry.user.as_deref().map(|user| format!(" as {user}")).unwrap_or_default();
+    let user = entry.user.as_deref().map(|user| format!(" as {user}")).unwrap_or_default();
     let shown = Shown::of(&entry.key);
-    let said = format!("{shown} may run commands{who}: {}\n{}", file.display(), reload(runs_as));
-    // What was wrong with the file that has just been replaced is no more.
-    let diagnostics = present
+    let report = format!("{shown} may run commands{user}: {}\n{}", file.display(), reload(runs_as));
+    // Errors in a replaced file no longer exist.
+    let diagnostics = existing
         .diagnostics
         .into_iter()
         .filter(|diagnostic| *diagnostic.origin.path != *file)
         .collect();
-    Ok(Outcome { said, diagnostics })
+    Ok(Outcome { report, diagnostics })
 }
 
+/// Chooses the file of a new entry. `same` is an existing entry of the same key.
 fn choose_file(
     request: &Add,
     key: &HostKey,
@@ -176,12 +186,12 @@ fn choose_file(
     match (same, named) {
         (Some(same), Some(file)) if same.file != file => {
             bail!(
-                "this key is already in {}; leave out --name, or remove that first",
+                "this key is already in {}; leave out --name, or remove that entry first",
                 same.file.display()
             )
         }
         (Some(same), _) if !request.replace => {
-            bail!("this key is already in {}; --replace writes it anew", same.file.display())
+            bail!("this key is already in {}; --replace replaces it", same.file.display())
         }
         (Some(same), _) => Ok(same.file.clone()),
         (None, Some(file)) => Ok(file),
@@ -189,15 +199,16 @@ fn choose_file(
     }
 }
 
-/// `KEY+HOST.toml`, as neither name holds a `+` then; whatever else could trouble a shell or a
-/// directory is `_`.
+/// Returns `KEY+HOST.toml`. Characters of the host name that are special to shells or paths become
+/// `_`, and neither part contains a `+`.
 fn default_name(key: &HostKey) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
-    // With a key's name of 64 bytes, this stays below the 255 bytes of a file's name.
+    // A key's name has at most 64 bytes, so the file's name stays below 255 bytes.
     let host: String = key.host_id().as_str().chars().map(plain).take(180).collect();
     format!("{}+{host}.toml", key.key_id())
 }
 
+/// Formats the text of an entry.
 fn entry_text(request: &Add, key: &HostKey) -> Zeroizing<String> {
     let mut text = Zeroizing::new(String::new());
     let mut put = |name: &str, value: Value| {
@@ -220,34 +231,41 @@ fn entry_text(request: &Add, key: &HostKey) -> Zeroizing<String> {
     text
 }
 
-/// Shows all entries.
+/// Lists all entries.
 pub fn list(dir: &Path, runs_as: &RunsAs) -> Outcome {
     let found = keyring::read_directory(dir, runs_as, &|_| Ok(()));
-    let said = match (found.entries.is_empty(), found.diagnostics.is_empty()) {
+    let report = match (found.entries.is_empty(), found.diagnostics.is_empty()) {
         (true, true) => {
-            format!("no keys in {}: nobody can connect; `labshd key add` adds one", dir.display())
+            format!(
+                "no keys in {}, so no client can connect; `labshd key add` adds one",
+                dir.display()
+            )
         }
-        (true, false) => format!("no keys in {} that can be read", dir.display()),
+        (true, false) => format!("no valid keys in {}", dir.display()),
         (false, _) => table(&found.entries, SystemTime::now()),
     };
-    Outcome { said, diagnostics: found.diagnostics }
+    Outcome { report, diagnostics: found.diagnostics }
 }
 
 /// Removes the entries of a key.
+///
+/// # Errors
+///
+/// When there is no such entry, or it cannot be removed.
 pub fn remove(request: &Remove, dir: &Path, runs_as: &RunsAs) -> anyhow::Result<Outcome> {
     let found = keyring::read_directory(dir, runs_as, &|_| Ok(()));
-    let meant = |key: &HostKey| {
+    let matches = |key: &HostKey| {
         *key.key_id() == request.key
             && request.host.as_ref().is_none_or(|host| host == key.host_id())
     };
-    let mut said = String::new();
-    for entry in found.entries.iter().filter(|entry| meant(&entry.key)) {
+    let mut report = String::new();
+    for entry in found.entries.iter().filter(|entry| matches(&entry.key)) {
         fs::remove_file(&entry.file)
-            .with_context(|| format!("{} cannot be removed", entry.file.display()))?;
-        // A String takes everything.
-        let _ = writeln!(said, "removed {}: {}", Shown::of(&entry.key), entry.file.display());
+            .with_context(|| format!("cannot remove {}", entry.file.display()))?;
+        // Writing to a String cannot fail.
+        let _ = writeln!(report, "removed {}: {}", Shown::of(&entry.key), entry.file.display());
     }
-    if said.is_empty() {
+    if report.is_empty() {
         let host = request
             .host
             .as_ref()
@@ -263,12 +281,12 @@ pub fn remove(request: &Remove, dir: &Path, runs_as: &RunsAs) -> anyhow::Result<
         }
         bail!(problem);
     }
-    said.push_str("A running labshd still lets it in, and ends its sessions when it reloads.\n");
-    said.push_str(&reload(runs_as));
-    Ok(Outcome { said, diagnostics: found.diagnostics })
+    report.push_str("A running labshd accepts it until it reloads, and then ends its sessions.\n");
+    report.push_str(&reload(runs_as));
+    Ok(Outcome { report, diagnostics: found.diagnostics })
 }
 
-/// How people speak of a pair: `key alice for host lab07`.
+/// The name of a key for messages: `key alice for host lab07`.
 struct Shown(String);
 
 impl Shown {
@@ -283,19 +301,20 @@ impl std::fmt::Display for Shown {
     }
 }
 
+/// Returns the commands that make a running labshd reload.
 fn reload(runs_as: &RunsAs) -> String {
     let (flag, user) = match runs_as {
         RunsAs::Root => ("", "root"),
         RunsAs::User(name) => ("--user ", name.as_str()),
     };
-    // The oldest, as its helper has the same name.
+    // The oldest process of that name: those of `labshd copy-serve` have it too.
     format!(
-        "To make a running labshd take this up:  systemctl {flag}reload labshd\n\
-         or, where systemd does not run it:      kill -HUP \"$(pgrep -o -x -u {user} labshd)\""
+        "To apply this to a running labshd:  systemctl {flag}reload labshd\n\
+         or, if systemd does not manage it:  kill -HUP \"$(pgrep -o -x -u {user} labshd)\""
     )
 }
 
-/// Entries for people, without secrets.
+/// Formats entries as a table, without their secrets.
 pub(crate) fn table(entries: &[Arc<Entry>], now: SystemTime) -> String {
     let heading = ["KEY", "HOST", "USER", "FROM", "EXPIRES", "FILE"].map(str::to_owned);
     let mut rows = vec![heading];
@@ -304,8 +323,7 @@ pub(crate) fn table(entries: &[Arc<Entry>], now: SystemTime) -> String {
         |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..6).map(width).collect();
     let lines = rows.iter().map(|row| {
-        // Not by format!, which panics where a cell is very wide: an entry with thousands of
-        // networks.
+        // `format!` would panic for a very wide cell, as of an entry with thousands of networks.
         let cells = row.iter().zip(&widths).map(|(cell, width)| {
             let blanks = width.saturating_sub(cell.chars().count());
             cell.to_owned() + &" ".repeat(blanks)
@@ -381,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_becomes_an_entry_that_only_its_owner_can_read() {
+    fn an_enrolment_line_becomes_an_entry_that_only_its_owner_can_read() {
         let keys = Keys::new();
         let request = Add {
             from: vec!["10.0.0.0/8".parse().unwrap()],
@@ -391,18 +409,18 @@ mod tests {
         };
         let outcome = keys.add(&request, &(line("alice") + "\n")).unwrap();
         assert!(
-            outcome.said.contains("key alice for host lab07 may run commands as bob"),
+            outcome.report.contains("key alice for host lab07 may run commands as bob"),
             "{}",
-            outcome.said
+            outcome.report
         );
-        assert!(outcome.said.contains("systemctl reload labshd"));
+        assert!(outcome.report.contains("systemctl reload labshd"));
         let file = keys.dir().join("alice+lab07.toml");
         assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
         assert_eq!(fs::metadata(keys.dir()).unwrap().mode() & 0o777, 0o700);
         let entry = Entry::read(&file, &RunsAs::Root, &|_| Ok(())).unwrap();
         assert_eq!(entry.key, entry::enrolment(&line("alice")).unwrap());
         assert_eq!((entry.from, entry.user.as_deref()), (request.from, Some("bob")));
-        let listed = list(&keys.dir(), &RunsAs::Root).said;
+        let listed = list(&keys.dir(), &RunsAs::Root).report;
         assert!(
             listed.contains("2031-12-31T23:59:59Z") && listed.contains("10.0.0.0/8"),
             "{listed}"
@@ -430,14 +448,14 @@ mod tests {
     }
 
     #[test]
-    fn as_root_the_missing_flag_is_named() {
+    fn as_root_a_missing_user_is_an_error() {
         let keys = Keys::new();
         let error = keys.add(&Add::default(), &line("alice")).unwrap_err().to_string();
         assert!(error.contains("--user"), "{error}");
-        let request = Add { user: Some("nobody-there".to_owned()), ..Add::default() };
+        let request = Add { user: Some("no-such-user".to_owned()), ..Add::default() };
         let error = keys.add(&request, &line("alice")).unwrap_err().to_string();
-        assert!(error.contains("no user \"nobody-there\""), "{error}");
-        assert!(!keys.dir().exists(), "nothing is left behind");
+        assert!(error.contains("no user \"no-such-user\""), "{error}");
+        assert!(!keys.dir().exists(), "nothing is created");
     }
 
     #[test]
@@ -480,13 +498,13 @@ mod tests {
             keys.names(),
             ["alice+lab07.example.toml", "alice+lab07.toml", "carol+lab07.toml"]
         );
-        let said = keys.remove("alice", None).unwrap().said;
-        assert!(said.contains("when it reloads"), "{said}");
+        let report = keys.remove("alice", None).unwrap().report;
+        assert!(report.contains("until it reloads"), "{report}");
         assert_eq!(keys.names(), ["carol+lab07.toml"]);
     }
 
     #[test]
-    fn a_bad_file_is_told_as_it_keeps_labshd_from_reloading() {
+    fn errors_in_other_entries_are_reported() {
         let keys = Keys::new();
         keys.add(&bob(), &line("alice")).unwrap();
         private_file::create(&keys.dir().join("bad.toml"), "key = 1").unwrap();
@@ -510,7 +528,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_cannot_leave_the_directory() {
+    fn a_file_name_cannot_leave_the_directory() {
         for bad in ["../x", "a/b", ".hidden", "", "-x"] {
             assert!(file_name(bad).is_err(), "{bad}");
         }
@@ -518,15 +536,15 @@ mod tests {
     }
 
     #[test]
-    fn a_key_expires_on_a_day_that_is_still_to_come() {
-        let last_second = entry::moment("2031-02-28".parse().unwrap()).unwrap();
+    fn an_expiry_in_the_past_is_refused() {
+        let last_second = entry::end_of("2031-02-28".parse().unwrap()).unwrap();
         let at = |text| expiry(text, last_second);
         assert!(at("2031-02-30").is_err() && at("soon").is_err() && at("2031-02-28").is_ok());
         assert!(at("2031-02-28T23:59:59Z").is_ok() && at("2031-03-01T00:59:59+01:00").is_ok());
         for over in ["2031-02-27", "2031-02-28T23:59:58Z", "2031-02-28T23:59:59+00:01"] {
             let problem = at(over).unwrap_err();
             assert!(
-                problem.contains("over already") && problem.contains("leave --expires out"),
+                problem.contains("in the past") && problem.contains("leave --expires out"),
                 "{problem}"
             );
         }

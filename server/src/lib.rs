@@ -1,37 +1,39 @@
-//! Everything that labshd does, as a library.
+//! labshd as a library: the service, its configuration and its keys.
 //!
-//! A command's walk: [`listener`](self) accepts, `authenticate` lets in, `session` joins frames and
-//! jobs, `job` asks the [`spawner`] and carries the streams by its `pump`s.
+//! The path of a command: `listener` accepts a connection, `authenticate` checks the client's proof
+//! and the rules of its key, `session` passes frames to commands, `job` has the [`spawner`] start
+//! one, and `pump` copies its streams.
 
+pub mod account;
 pub mod check;
 pub mod config;
 pub mod copying;
 pub mod daemon;
-pub mod diagnostics;
 pub mod embedded;
-pub mod entry;
-pub mod environment;
-pub mod keyring;
 pub mod keys_command;
-pub mod listen_address;
 pub mod logs;
 pub mod reload;
-pub mod server;
 pub mod spawner;
-pub mod users;
 
 mod admission;
 mod authenticate;
 mod decoy_identity;
+mod diagnostics;
+mod entry;
+mod environment;
 mod explain;
 mod job;
+mod keyring;
+mod listen_address;
 mod listener;
 mod private_file;
 mod pump;
 mod request;
+mod server;
 mod session;
 mod shared;
 mod streams;
 mod terminal;
 mod toml_fields;
 mod user_cache;
+mod users;

@@ -1,4 +1,4 @@
-//! How the addresses to listen on are written.
+//! Parses and formats the addresses that labshd listens on.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -9,31 +9,30 @@ use labsh_proto::auth::Mode;
 
 use crate::diagnostics::Problem;
 
-/// The port where nothing else is said.
-pub const DEFAULT_PORT: u16 = 5274;
+/// The port if none is given.
+pub(crate) const DEFAULT_PORT: u16 = 5274;
 
 const PLAIN: &str = "plain://";
 const UNIX: &str = "unix:";
-/// What fits into sockaddr_un with the NUL behind it.
-const UNIX_PATH: usize = 107;
+/// Limit on the path of a unix socket, in bytes: `sun_path` of sockaddr_un without the final NUL.
+const MAX_UNIX_PATH: usize = 107;
 
-/// Where labshd listens. As text, and back:
+/// An address that labshd listens on. Its text form:
 ///
 /// | text | |
 /// | --- | --- |
 /// | `0.0.0.0:5274`, `[::]:5274`, `lab07.example:5274` | TLS; port 0 takes any free port |
-/// | `127.0.0.1`, `::1`, `lab07.example` | the same on port 5274 |
+/// | `127.0.0.1`, `::1`, `lab07.example` | TLS on port 5274 |
 /// | `plain://127.0.0.1:5275` | without TLS |
 /// | `unix:/run/labshd.sock` | a unix socket, always without TLS |
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ListenAddress {
+pub(crate) enum ListenAddress {
     /// A TCP port.
     Tcp {
-        /// An address (IPv6 without brackets) or a name; names are resolved when the port is bound.
+        /// An address (IPv6 without brackets), or a name, which is resolved when the port is bound.
         host: String,
-        /// 0: any free one.
+        /// 0 means any free port.
         port: u16,
-        /// With TLS or without.
         mode: Mode,
     },
     /// A unix socket.
@@ -44,16 +43,17 @@ pub enum ListenAddress {
 }
 
 impl ListenAddress {
-    /// How frames travel there.
-    pub fn mode(&self) -> Mode {
+    /// Returns the mode of its connections.
+    pub(crate) fn mode(&self) -> Mode {
         match self {
             Self::Tcp { mode, .. } => *mode,
             Self::Unix { .. } => Mode::Plain,
         }
     }
 
-    /// Whether only this machine can reach it: a unix socket, a loopback address, `localhost`.
-    pub fn is_local(&self) -> bool {
+    /// Returns whether only this machine can reach it: a unix socket, a loopback address,
+    /// `localhost`.
+    pub(crate) fn is_local(&self) -> bool {
         match self {
             Self::Unix { .. } => true,
             Self::Tcp { host, .. } => {
@@ -75,14 +75,14 @@ impl FromStr for ListenAddress {
             Some(rest) => (rest, Mode::Plain),
             None => (text, Mode::Tls),
         };
-        let (host, port) = split(rest).ok_or_else(|| wrong(text))?;
+        let (host, port) = split(rest).ok_or_else(|| invalid(text))?;
         let port = match port {
             None => DEFAULT_PORT,
-            Some(port) if port.starts_with('+') => return Err(wrong(text)),
+            Some(port) if port.starts_with('+') => return Err(invalid(text)),
             Some(port) => port.parse().map_err(|_| {
                 Problem::new(
-                    format!("{port:?} is no port"),
-                    "write a number from 0 to 65535 behind the colon",
+                    format!("{port:?} is not a port"),
+                    "write a number from 0 to 65535 after the colon",
                 )
             })?,
         };
@@ -93,16 +93,17 @@ impl FromStr for ListenAddress {
 fn unix(path: &str) -> Result<ListenAddress, Problem> {
     if !path.starts_with('/') {
         let remedy = "write unix: and an absolute path, for example \"unix:/run/labshd.sock\"";
-        return Err(Problem::new(format!("{path:?} is no absolute path"), remedy));
+        return Err(Problem::new(format!("{path:?} is not an absolute path"), remedy));
     }
-    if path.len() > UNIX_PATH || path.contains('\0') {
-        let problem = format!("the path of a unix socket has at most {UNIX_PATH} bytes and no NUL");
+    if path.len() > MAX_UNIX_PATH || path.contains('\0') {
+        let problem =
+            format!("the path of a unix socket has at most {MAX_UNIX_PATH} bytes and no NUL");
         return Err(Problem::new(problem, "choose a shorter one"));
     }
     Ok(ListenAddress::Unix { path: PathBuf::from(path) })
 }
 
-/// Host and port; an IPv6 address without brackets is a host alone.
+/// Splits host and port. An IPv6 address without brackets has no port.
 fn split(text: &str) -> Option<(&str, Option<&str>)> {
     if let Some(rest) = text.strip_prefix('[') {
         let (host, rest) = rest.split_once(']')?;
@@ -124,7 +125,7 @@ fn split(text: &str) -> Option<(&str, Option<&str>)> {
     named.then_some((host, port))
 }
 
-/// An address, with the interface behind it where it is link-local: `fe80::1%eth0`.
+/// Returns whether the text is an IPv6 address, with or without an interface: `fe80::1%eth0`.
 fn is_ipv6(text: &str) -> bool {
     let (address, interface) = text.split_once('%').unwrap_or((text, "-"));
     address.parse::<Ipv6Addr>().is_ok()
@@ -132,9 +133,9 @@ fn is_ipv6(text: &str) -> bool {
         && interface.chars().all(|c| c.is_ascii_graphic())
 }
 
-fn wrong(text: &str) -> Problem {
+fn invalid(text: &str) -> Problem {
     Problem::new(
-        format!("{text:?} is no address to listen on"),
+        format!("{text:?} is not an address to listen on"),
         "write HOST:PORT, \"[::]:5274\" for every address, \"plain://127.0.0.1:5275\" or \
          \"unix:/run/labshd.sock\"",
     )
@@ -164,8 +165,8 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_read_as_people_write_them() {
-        for (text, meant) in [
+    fn every_form_of_an_address_is_parsed() {
+        for (text, expected) in [
             ("0.0.0.0:5274", "0.0.0.0:5274"),
             ("[::]:5274", "[::]:5274"),
             ("127.0.0.1", "127.0.0.1:5274"),
@@ -177,13 +178,13 @@ mod tests {
             ("plain://[::1]", "plain://[::1]:5274"),
             ("unix:/run/labshd.sock", "unix:/run/labshd.sock"),
         ] {
-            assert_eq!(canonical(text), meant);
-            assert_eq!(canonical(meant), meant);
+            assert_eq!(canonical(text), expected);
+            assert_eq!(canonical(expected), expected);
         }
     }
 
     #[test]
-    fn what_is_no_address_is_refused() {
+    fn invalid_addresses_are_refused() {
         for text in [
             "",
             ":5274",

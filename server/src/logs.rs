@@ -1,4 +1,4 @@
-//! How the log is written: to stderr, an event a line, whatever its values hold.
+//! Writes the log to stderr, one line for each event, and escapes control characters in it.
 
 use std::fmt::{self, Write as _};
 use std::fs::File;
@@ -14,134 +14,131 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use crate::config::{LogFormat, LogLevel};
 
-/// The bytes of the log that may wait for whoever takes them.
-const WAITING: usize = 1 << 20;
+/// Limit on log lines that wait for stderr, in bytes.
+const MAX_QUEUED: usize = 1 << 20;
 
-/// How long the end of labshd waits for what is still to be written.
-const LAST_WORDS: Duration = Duration::from_secs(5);
+/// Limit on the time that the end of labshd waits until the log is written.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Sends what is logged from now on to stderr. Without times where stderr is the journal, which has
+/// Sends log events to stderr from now on, with timestamps unless stderr is the journal, which adds
 /// its own.
 ///
-/// Whoever logs never waits: a thread writes. Lines that stderr does not take in time are counted
-/// and left out, and what it refuses (a full disk, a pipe without a reader) is lost.
+/// Logging never blocks, as a separate thread writes. If stderr is too slow, lines are dropped and
+/// counted. Lines that cannot be written (a full disk, a pipe without a reader) are lost.
 ///
 /// # Errors
 ///
-/// It has been called before; stderr cannot be duplicated; no thread can be started.
+/// When it was called before, stderr cannot be duplicated, or no thread can be started.
 pub fn init(format: LogFormat, level: LogLevel) -> anyhow::Result<Log> {
-    let lines = Arc::<Lines>::default();
-    let writer = lines.clone();
+    let queue = Arc::<Queue>::default();
+    let writer = queue.clone();
     let builder = tracing_subscriber::fmt()
         .with_max_level(filter(level))
         .with_target(false)
-        // Colours are control characters, and none may pass.
+        // Colors are control characters, which would be escaped.
         .with_ansi(false)
-        // It would tell stderr, and panic if that cannot be told.
+        // They would be written to stderr directly, with a panic if that fails.
         .log_internal_errors(false)
-        .with_writer(OneLine(move || Queued(writer.clone())));
+        .with_writer(EscapingWriter(move || QueueWriter(writer.clone())));
     let result = match (format, stderr_is_journal()) {
         (LogFormat::Text, false) => builder.try_init(),
         (LogFormat::Text, true) => builder.without_time().try_init(),
         (LogFormat::Json, false) => builder.json().flatten_event(true).try_init(),
         (LogFormat::Json, true) => builder.json().flatten_event(true).without_time().try_init(),
     };
-    result.map_err(|error| anyhow::anyhow!("the log cannot be set up: {error}"))?;
-    // Past the lock around std's own stderr: while a write waits there, a panic could not be told.
+    result.map_err(|error| anyhow::anyhow!("cannot set up the log: {error}"))?;
+    // Not through std's stderr: while a write blocks there, its lock would block a panic message.
     let stderr = File::from(io::stderr().as_fd().try_clone_to_owned()?);
-    let log = Log(lines.clone());
-    thread::Builder::new().name("log".into()).spawn(move || lines.write_to(stderr))?;
+    let log = Log(queue.clone());
+    thread::Builder::new().name("log".into()).spawn(move || queue.write_to(stderr))?;
     Ok(log)
 }
 
-/// The log as long as labshd runs. Dropping it waits, for five seconds at most, until the last line
-/// is written.
-#[must_use = "the last lines are written when it is dropped"]
+/// A guard of the log. Dropping it waits up to five seconds until the last line is written.
+#[must_use = "dropping it writes the last lines"]
 #[derive(Debug)]
-pub struct Log(Arc<Lines>);
+pub struct Log(Arc<Queue>);
 
 impl Drop for Log {
     fn drop(&mut self) {
-        let unwritten = |waiting: &mut Waiting| waiting.writing || !waiting.is_empty();
-        // Whoever does not read by then does not want to know.
-        let _ = self.0.changed.wait_timeout_while(self.0.waiting(), LAST_WORDS, unwritten);
+        let unwritten = |state: &mut QueueState| state.writing || !state.is_empty();
+        let _ = self.0.changed.wait_timeout_while(self.0.state(), FLUSH_TIMEOUT, unwritten);
     }
 }
 
-impl Waiting {
-    /// Whether there is nothing to write and nothing to tell.
+impl QueueState {
+    /// Returns whether there is no line to write and no loss to report.
     fn is_empty(&self) -> bool {
-        self.text.is_empty() && self.lost == 0
+        self.text.is_empty() && self.dropped == 0
     }
 }
 
-/// Lines between those who log and the one thread that writes.
+/// The lines between the threads that log and the one that writes.
 #[derive(Debug, Default)]
-struct Lines {
-    waiting: Mutex<Waiting>,
+struct Queue {
+    state: Mutex<QueueState>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
-    /// Whole lines.
+struct QueueState {
+    /// Complete lines.
     text: Vec<u8>,
-    /// How many lines found no room since `text` was last taken.
-    lost: u64,
-    /// What was taken is not written yet.
+    /// The number of lines that were dropped since `text` was last taken.
+    dropped: u64,
+    /// Whether the text that was taken is not written yet.
     writing: bool,
 }
 
-impl Lines {
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+impl Queue {
+    fn state(&self) -> MutexGuard<'_, QueueState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn add(&self, line: &[u8]) {
-        let mut waiting = self.waiting();
-        // Where one is missing all that follow are, until it can be said: a shorter line must not
-        // hide the gap.
-        if waiting.lost > 0 || waiting.text.len() + line.len() > WAITING {
-            waiting.lost += 1;
+        let mut state = self.state();
+        // After a dropped line all lines are dropped until the writer has reported the gap, so that
+        // a shorter line does not hide it.
+        if state.dropped > 0 || state.text.len() + line.len() > MAX_QUEUED {
+            state.dropped += 1;
         } else {
-            waiting.text.extend_from_slice(line);
+            state.text.extend_from_slice(line);
         }
         self.changed.notify_all();
     }
 
-    /// Waits until there is something to write or to tell; returns it, and how many lines are
-    /// missing behind it.
+    /// Waits for lines, and takes them with the number of lines that were dropped after them.
     fn take(&self) -> (Vec<u8>, u64) {
-        let mut waiting = self.waiting();
-        waiting.writing = false;
+        let mut state = self.state();
+        state.writing = false;
         self.changed.notify_all();
-        let mut waiting = self
+        let mut state = self
             .changed
-            .wait_while(waiting, |waiting| waiting.is_empty())
+            .wait_while(state, |state| state.is_empty())
             .unwrap_or_else(PoisonError::into_inner);
-        waiting.writing = true;
-        (mem::take(&mut waiting.text), mem::take(&mut waiting.lost))
+        state.writing = true;
+        (mem::take(&mut state.text), mem::take(&mut state.dropped))
     }
 
     fn write_to(&self, mut stderr: impl Write) {
         loop {
-            let (text, lost) = self.take();
-            if lost > 0 {
+            let (text, dropped) = self.take();
+            if dropped > 0 {
                 tracing::warn!(
-                    lines = lost,
-                    "lines of the log are missing: nobody took them in time"
+                    lines = dropped,
+                    "lines of the log are missing: stderr was not read in time"
                 );
             }
-            // There is nobody who could be told.
+            // A failure cannot be reported anywhere.
             let _ = stderr.write_all(&text);
         }
     }
 }
 
-/// What the formatter writes to: each call is one line.
-struct Queued(Arc<Lines>);
+/// Adds each line that the formatter writes to the queue.
+struct QueueWriter(Arc<Queue>);
 
-impl Write for Queued {
+impl Write for QueueWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.0.add(line);
         Ok(line.len())
@@ -162,16 +159,16 @@ fn filter(level: LogLevel) -> LevelFilter {
     }
 }
 
-/// The service manager names the journal's device and inode; a process further down may have
-/// inherited the variable with another stderr.
+/// Returns whether stderr is the journal, by the device and inode that the service manager names. A
+/// process may inherit that variable with another stderr.
 fn stderr_is_journal() -> bool {
     let Ok(named) = std::env::var("JOURNAL_STREAM") else { return false };
     std::fs::metadata("/proc/self/fd/2")
         .is_ok_and(|file| named == format!("{}:{}", file.dev(), file.ino()))
 }
 
-/// A text from elsewhere, for a log, a terminal or a table: control characters, and those that
-/// change the direction of writing, appear as `\n` or `\u001b`.
+/// Text from another program or machine, escaped for a log, terminal or table: control characters
+/// and those that change the text direction appear as `\n` or `\u001b`.
 #[derive(Debug, Clone, Copy)]
 pub struct Escaped<T>(pub T);
 
@@ -189,38 +186,37 @@ impl<W: fmt::Write> fmt::Write for Escaping<W> {
             '\n' => self.0.write_str("\\n"),
             '\r' => self.0.write_str("\\r"),
             '\t' => self.0.write_str("\\t"),
-            // JSON's own way of writing them, so that a line of JSON stays one. All are below
-            // U+10000.
-            c if harms(c) => write!(self.0, "\\u{:04x}", u32::from(c)),
+            // JSON's notation, so that a line of JSON remains valid. All of them are below U+10000.
+            c if is_harmful(c) => write!(self.0, "\\u{:04x}", u32::from(c)),
             c => self.0.write_char(c),
         })
     }
 }
 
-fn harms(c: char) -> bool {
+fn is_harmful(c: char) -> bool {
     c.is_control()
         || matches!(c,
             '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Escapes whatever is inside an event's line. The formatter does so for some characters and some
-/// kinds of value only: a newline in a value shown with `%` would forge a line.
-struct OneLine<M>(M);
+/// Escapes each event's line. The formatter itself escapes only some characters of some kinds of
+/// values: a newline in a value shown with `%` would forge a line.
+struct EscapingWriter<M>(M);
 
-impl<'a, M: MakeWriter<'a>> MakeWriter<'a> for OneLine<M> {
-    type Writer = OneLine<M::Writer>;
+impl<'a, M: MakeWriter<'a>> MakeWriter<'a> for EscapingWriter<M> {
+    type Writer = EscapingWriter<M::Writer>;
 
     fn make_writer(&'a self) -> Self::Writer {
-        OneLine(self.0.make_writer())
+        EscapingWriter(self.0.make_writer())
     }
 }
 
-impl<W: Write> Write for OneLine<W> {
-    /// Takes one whole event, as the formatter writes it.
+impl<W: Write> Write for EscapingWriter<W> {
+    /// Takes one complete event, as the formatter writes it.
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(event);
         let mut line = String::with_capacity(text.len() + 1);
-        // A String takes everything.
+        // Writing to a String cannot fail.
         let _ = Escaping(&mut line).write_str(text.trim_end_matches('\n'));
         line.push('\n');
         self.0.write_all(line.as_bytes())?;
@@ -241,9 +237,9 @@ mod tests {
     const NASTY: &str = "x\nERROR forged\r\u{1b}[31m\u{9b}\u{7f}\u{202e}\t\0é粘";
 
     #[derive(Clone, Default)]
-    struct Kept(Arc<Mutex<Vec<u8>>>);
+    struct Buffer(Arc<Mutex<Vec<u8>>>);
 
-    impl Write for Kept {
+    impl Write for Buffer {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.lock().unwrap().extend_from_slice(bytes);
             Ok(bytes.len())
@@ -255,10 +251,11 @@ mod tests {
     }
 
     fn logged(json: bool) -> String {
-        let kept = Kept::default();
-        let writer = kept.clone();
-        let builder =
-            tracing_subscriber::fmt().with_ansi(false).with_writer(OneLine(move || writer.clone()));
+        let buffer = Buffer::default();
+        let writer = buffer.clone();
+        let builder = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_writer(EscapingWriter(move || writer.clone()));
         let event = || tracing::info!(display = %NASTY, debug = ?NASTY, text = NASTY, "{NASTY}");
         match json {
             true => tracing::subscriber::with_default(
@@ -267,23 +264,23 @@ mod tests {
             ),
             false => tracing::subscriber::with_default(builder.finish(), event),
         }
-        String::from_utf8(kept.0.lock().unwrap().clone()).unwrap()
+        String::from_utf8(buffer.0.lock().unwrap().clone()).unwrap()
     }
 
     #[test]
-    fn no_value_can_forge_a_line_or_reach_the_terminal() {
+    fn no_value_can_forge_a_line_or_control_the_terminal() {
         for json in [false, true] {
             let log = logged(json);
             let line = log.strip_suffix('\n').unwrap();
-            assert!(!line.chars().any(harms), "{log:?}");
+            assert!(!line.chars().any(is_harmful), "{log:?}");
             assert!(line.contains("é粘"), "{log:?}");
         }
     }
 
     #[test]
-    fn a_line_for_programs_stays_json() {
+    fn a_line_of_json_remains_valid() {
         let log = logged(true);
-        // YAML and TOML share JSON's strings; TOML is what is at hand to read one.
+        // A JSON string is also a TOML string, and there is a TOML parser here.
         let start = log.find("\"display\":").unwrap() + "\"display\":".len();
         let end = start + log[start..].find("\",\"").unwrap() + 1;
         let value = toml::from_str::<toml::Table>(&format!("v = {}", &log[start..end])).unwrap();
@@ -291,30 +288,30 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_nobody_takes_are_counted_and_later_ones_wait_for_the_count() {
-        let lines = Lines::default();
-        let long = vec![b'x'; WAITING / 4];
-        (0..6).for_each(|_| lines.add(&long));
-        lines.add(b"short\n");
-        assert_eq!(lines.waiting().text.len(), WAITING);
-        let (text, lost) = lines.take();
-        assert_eq!((text.len(), lost), (WAITING, 3));
-        lines.add(b"next\n");
-        assert_eq!(lines.take(), (b"next\n".to_vec(), 0));
+    fn dropped_lines_are_counted_and_later_ones_follow_the_count() {
+        let queue = Queue::default();
+        let long = vec![b'x'; MAX_QUEUED / 4];
+        (0..6).for_each(|_| queue.add(&long));
+        queue.add(b"short\n");
+        assert_eq!(queue.state().text.len(), MAX_QUEUED);
+        let (text, dropped) = queue.take();
+        assert_eq!((text.len(), dropped), (MAX_QUEUED, 3));
+        queue.add(b"next\n");
+        assert_eq!(queue.take(), (b"next\n".to_vec(), 0));
     }
 
     #[test]
-    fn a_line_that_never_fits_is_counted_and_silences_nothing() {
-        let lines = Lines::default();
-        lines.add(&vec![b'x'; WAITING + 1]);
-        assert!(!lines.waiting().is_empty(), "nobody would come to tell of it");
-        assert_eq!(lines.take(), (Vec::new(), 1));
-        lines.add(b"next\n");
-        assert_eq!(lines.take(), (b"next\n".to_vec(), 0));
+    fn a_line_that_is_too_long_is_counted_and_blocks_no_other() {
+        let queue = Queue::default();
+        queue.add(&vec![b'x'; MAX_QUEUED + 1]);
+        assert!(!queue.state().is_empty(), "the writer must be woken to report it");
+        assert_eq!(queue.take(), (Vec::new(), 1));
+        queue.add(b"next\n");
+        assert_eq!(queue.take(), (b"next\n".to_vec(), 0));
     }
 
     #[test]
-    fn what_comes_from_elsewhere_is_shown_harmlessly() {
+    fn control_characters_are_escaped() {
         assert_eq!(Escaped("a\u{1b}[2J\u{202e}\n").to_string(), "a\\u001b[2J\\u202e\\n");
         assert_eq!(Escaped("粘包 ok").to_string(), "粘包 ok");
     }

@@ -1,4 +1,4 @@
-//! How files that decide who may enter are read and written.
+//! Reads and writes the files that control access, and checks who else can change them.
 
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::io::{self, Read, Write};
@@ -13,21 +13,21 @@ use zeroize::Zeroizing;
 
 use crate::diagnostics::Problem;
 
-const LIMIT: u64 = 64 * 1024;
+/// Limit on the size of a file, in bytes.
+const MAX_FILE_SIZE: u64 = 64 * 1024;
 
-/// What a file holds decides how it must be protected.
+/// The content of a file, which decides how it must be protected.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Holds {
-    /// Settings: others may read them. A symbolic link is followed.
+    /// Settings, which other users may read. A symbolic link is followed.
     Settings,
-    /// A secret: nobody else may read it, and it is no symbolic link.
+    /// A secret, which other users must not be able to read. A symbolic link is refused.
     Secret,
 }
 
-/// The text of a regular file of at most 64 KiB that nobody but its owner, root or this user, can
-/// change.
+/// Reads a regular file of at most 64 KiB that only its owner, root or this user, can change.
 pub(crate) fn read(path: &Path, holds: Holds) -> Result<Zeroizing<String>, Problem> {
-    // Without O_NONBLOCK, opening a pipe that someone left here would hang.
+    // Without O_NONBLOCK, opening a named pipe would block.
     let mut flags = OFlag::O_NONBLOCK;
     if holds == Holds::Secret {
         flags |= OFlag::O_NOFOLLOW;
@@ -39,44 +39,46 @@ pub(crate) fn read(path: &Path, holds: Holds) -> Result<Zeroizing<String>, Probl
         .map_err(|error| unreadable(path, &error))?;
     let metadata = file.metadata().map_err(|error| unreadable(path, &error))?;
     if !metadata.is_file() {
-        return Err(Problem::new("it is not a regular file", "put a regular file in its place"));
+        return Err(Problem::new("it is not a regular file", "replace it by a regular file"));
     }
     check_owner(path, &metadata)?;
     match holds {
         Holds::Secret if metadata.mode() & 0o077 != 0 => {
-            let problem =
-                format!("it holds a secret, and others can reach it: mode {}", mode(&metadata));
+            let problem = format!(
+                "it contains a secret, and other users can access it: mode {}",
+                mode(&metadata)
+            );
             return Err(Problem::new(problem, format!("chmod 600 {}", path.display())));
         }
         Holds::Settings => check_writers(path, &metadata)?,
         Holds::Secret => {}
     }
-    let mut text = Zeroizing::new(String::with_capacity(metadata.len().min(LIMIT) as usize + 1));
+    let mut text =
+        Zeroizing::new(String::with_capacity(metadata.len().min(MAX_FILE_SIZE) as usize + 1));
     let length = (&mut file)
-        .take(LIMIT + 1)
+        .take(MAX_FILE_SIZE + 1)
         .read_to_string(&mut text)
         .map_err(|error| unreadable(path, &error))?;
-    if length as u64 > LIMIT {
+    if length as u64 > MAX_FILE_SIZE {
         return Err(Problem::new(
             "it is longer than 64 KiB",
-            "it is hardly the right file: replace it",
+            "it is probably the wrong file: replace it",
         ));
     }
     Ok(text)
 }
 
-/// Checks that nobody but its owner, root or this user, can put files into a directory.
+/// Checks that only its owner, root or this user, can add files to a directory.
 pub(crate) fn check_directory(path: &Path) -> Result<(), Problem> {
     let metadata = fs::metadata(path).map_err(|error| unreadable(path, &error))?;
     if !metadata.is_dir() {
-        return Err(Problem::new("it is not a directory", "put a directory in its place"));
+        return Err(Problem::new("it is not a directory", "replace it by a directory"));
     }
     check_owner(path, &metadata)?;
     check_writers(path, &metadata)
 }
 
-/// Makes a directory that only its owner can enter, if there is none. Those above it get the usual
-/// mode.
+/// Creates a directory of mode 0700, if it does not exist, and its parents with the default mode.
 pub(crate) fn create_directory(path: &Path) -> io::Result<()> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)?;
@@ -87,23 +89,23 @@ pub(crate) fn create_directory(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Writes a file of mode 0600, whole or not at all; fails with `AlreadyExists` where there is one.
+/// Creates a file of mode 0600 atomically; fails with `AlreadyExists` if it exists.
 pub(crate) fn create(path: &Path, text: &str) -> io::Result<()> {
     let temporary = Temporary::write(path, text)?;
-    // Unlike a rename, a link replaces nothing.
+    // Unlike rename(2), link(2) does not replace an existing file.
     fs::hard_link(&temporary.0, path)?;
     drop(temporary);
     sync_directory(path)
 }
 
-/// The same, in the place of what is there.
+/// Creates or replaces a file of mode 0600 atomically.
 pub(crate) fn replace(path: &Path, text: &str) -> io::Result<()> {
     let temporary = Temporary::write(path, text)?;
     fs::rename(&temporary.0, path)?;
     sync_directory(path)
 }
 
-/// A file beside the one it is to become; removed when dropped.
+/// A temporary file in the directory of its target, removed when dropped.
 struct Temporary(PathBuf);
 
 impl Temporary {
@@ -126,7 +128,7 @@ impl Temporary {
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        // After a rename there is nothing left to remove.
+        // Fails after a rename, as the file has moved.
         let _ = fs::remove_file(&self.0);
     }
 }
@@ -140,7 +142,7 @@ fn check_owner(path: &Path, metadata: &Metadata) -> Result<(), Problem> {
     if metadata.uid() == 0 || metadata.uid() == own {
         return Ok(());
     }
-    let problem = format!("it belongs to user {}, who could change who may enter", metadata.uid());
+    let problem = format!("it belongs to user {}, who could change access rights", metadata.uid());
     Err(Problem::new(problem, format!("chown {own} {}", path.display())))
 }
 
@@ -148,7 +150,7 @@ fn check_writers(path: &Path, metadata: &Metadata) -> Result<(), Problem> {
     if metadata.mode() & 0o022 == 0 {
         return Ok(());
     }
-    let problem = format!("others can change who may enter: mode {}", mode(metadata));
+    let problem = format!("other users could change access rights: mode {}", mode(metadata));
     Err(Problem::new(problem, format!("chmod go-w {}", path.display())))
 }
 
@@ -159,14 +161,14 @@ fn mode(metadata: &Metadata) -> String {
 fn unreadable(path: &Path, error: &io::Error) -> Problem {
     let remedy = match error.kind() {
         _ if error.raw_os_error() == Some(Errno::ELOOP as i32) => {
-            "put the file itself here, not a symbolic link".to_owned()
+            "replace it by the file itself, not a symbolic link".to_owned()
         }
-        io::ErrorKind::NotFound => "create it, or name another".to_owned(),
+        io::ErrorKind::NotFound => "create it, or name another file".to_owned(),
         io::ErrorKind::PermissionDenied => {
             format!("let the user that runs labshd read it: ls -ld {}", path.display())
         }
         io::ErrorKind::InvalidData => "write it in UTF-8".to_owned(),
-        _ => "see that it is readable".to_owned(),
+        _ => "make it readable".to_owned(),
     };
     Problem::new(format!("it cannot be read: {error}"), remedy)
 }
@@ -186,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_written_whole_and_for_its_owner_alone() {
+    fn a_file_is_created_atomically_with_mode_0600() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("a.toml");
         create(&file, "one").unwrap();
@@ -195,11 +197,11 @@ mod tests {
         assert_eq!(*read(&file, Holds::Secret).unwrap(), "one");
         replace(&file, "two").unwrap();
         assert_eq!(*read(&file, Holds::Secret).unwrap(), "two");
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing temporary stays");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file remains");
     }
 
     #[test]
-    fn a_secret_that_others_can_read_is_refused() {
+    fn a_secret_that_other_users_can_read_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("a.toml");
         create(&file, "x").unwrap();
@@ -212,10 +214,10 @@ mod tests {
     }
 
     #[test]
-    fn links_pipes_and_huge_files_are_no_secrets() {
+    fn links_pipes_and_large_files_are_refused_as_secrets() {
         let dir = tempfile::tempdir().unwrap();
         let [file, link, pipe] = ["file", "link", "pipe"].map(|name| dir.path().join(name));
-        create(&file, &"x".repeat(LIMIT as usize + 1)).unwrap();
+        create(&file, &"x".repeat(MAX_FILE_SIZE as usize + 1)).unwrap();
         symlink(&file, &link).unwrap();
         nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRUSR).unwrap();
         assert!(problem(&file, Holds::Secret).contains("64 KiB"));
@@ -224,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_others_can_write_to_is_refused() {
+    fn a_directory_that_other_users_can_write_to_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let keys = dir.path().join("made/keys.d");
         create_directory(&keys).unwrap();

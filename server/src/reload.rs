@@ -1,26 +1,46 @@
-//! Where the configuration and the keys come from, at the start and at every reload.
+//! Loads the configuration and the keys, at the start and at every reload.
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use etcetera::BaseStrategy;
 use labsh_diagnostics::{Diagnostic, Diagnostics};
 
+use crate::account::RunsAs;
 use crate::config::Config;
-use crate::keyring::{Keyring, RunsAs};
+use crate::keyring::Keyring;
 
-/// The place of the configuration file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Source {
-    /// Absolute.
-    pub config_path: PathBuf,
-    /// Whether somebody named it. Then it must exist; otherwise defaults hold where it does not.
-    pub explicit: bool,
+/// The configuration and the keys of one load.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The configuration.
+    pub config: Arc<Config>,
+    pub(crate) keyring: Arc<Keyring>,
 }
 
-impl Source {
-    /// The named file, or the default one: `/etc/labsh/labshd.toml` for root, `labshd/labshd.toml`
-    /// in the user's XDG configuration directory for anyone else.
+/// The file that the settings are loaded from; it names the directory of the keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SettingsSource {
+    /// Absolute.
+    pub(crate) config_path: PathBuf,
+    /// Whether the user named the file. Otherwise it may be missing, and the defaults apply.
+    pub(crate) explicit: bool,
+}
+
+impl Settings {
+    pub(crate) fn new(config: Config, keyring: Keyring) -> Self {
+        Self { config: Arc::new(config), keyring: Arc::new(keyring) }
+    }
+}
+
+impl SettingsSource {
+    /// Uses the named configuration file or the default one: `/etc/labsh/labshd.toml` for root, and
+    /// `labshd/labshd.toml` in the XDG configuration directory for other users.
+    ///
+    /// # Errors
+    ///
+    /// When the home directory or the working directory is unknown.
     pub fn new(named: Option<PathBuf>) -> anyhow::Result<Self> {
         let explicit = named.is_some();
         let path = match (named, RunsAs::current()) {
@@ -33,23 +53,27 @@ impl Source {
                 base.config_dir().join("labshd/labshd.toml")
             }
         };
-        // A reload must find it wherever the process has moved to.
+        // Absolute, so that a reload finds the file after a change of the working directory.
         Ok(Self { config_path: std::path::absolute(path)?, explicit })
     }
 
-    /// Reads the configuration and all keys; every mistake in any of the files is told.
-    pub fn load(&self) -> Result<(Config, Keyring), Diagnostics> {
-        let (config, mut diagnostics) = self.read();
+    /// Loads the configuration and all keys.
+    ///
+    /// # Errors
+    ///
+    /// All errors in all files.
+    pub fn load(&self) -> Result<Settings, Diagnostics> {
+        let (config, mut diagnostics) = self.read_config();
         match Keyring::load(&config.keys_dir, &RunsAs::current()) {
-            Ok(keyring) if diagnostics.is_empty() => return Ok((config, keyring)),
+            Ok(keyring) if diagnostics.is_empty() => return Ok(Settings::new(config, keyring)),
             Ok(_) => {}
             Err(more) => diagnostics.extend(more.0),
         }
         Err(Diagnostics(diagnostics))
     }
 
-    /// The configuration, as far as it can be understood, and the mistakes in it.
-    pub fn read(&self) -> (Config, Vec<Diagnostic>) {
+    /// Reads the configuration, with defaults in place of wrong values, and all errors in it.
+    pub fn read_config(&self) -> (Config, Vec<Diagnostic>) {
         if !self.explicit && is_missing(&self.config_path) {
             return (Config::beside(&self.config_path), Vec::new());
         }
@@ -70,24 +94,25 @@ mod tests {
     fn only_a_file_that_was_named_must_exist() {
         let dir = tempfile::tempdir().unwrap();
         let config_path = dir.path().join("labshd.toml");
-        let source = |explicit| Source { config_path: config_path.clone(), explicit };
-        let (config, keyring) = source(false).load().unwrap();
-        assert_eq!((config.keys_dir, keyring.entries().len()), (dir.path().join("keys.d"), 0));
+        let source = |explicit| SettingsSource { config_path: config_path.clone(), explicit };
+        let Settings { config, keyring } = source(false).load().unwrap();
+        assert_eq!(config.keys_dir, dir.path().join("keys.d"));
+        assert_eq!(keyring.entries().len(), 0);
         assert!(source(true).load().unwrap_err().to_string().contains("cannot be read"));
     }
 
     #[test]
-    fn mistakes_in_all_files_are_told_at_once() {
+    fn errors_in_all_files_are_reported_at_once() {
         let dir = tempfile::tempdir().unwrap();
-        let source = Source { config_path: dir.path().join("labshd.toml"), explicit: true };
+        let source = SettingsSource { config_path: dir.path().join("labshd.toml"), explicit: true };
         let keys = dir.path().join("elsewhere");
         private_file::create_directory(&keys).unwrap();
         private_file::create(&keys.join("a.toml"), "key = 'x'").unwrap();
         private_file::create(&source.config_path, "backlog = 0\nkeys_dir = 'elsewhere'").unwrap();
-        let told = source.load().unwrap_err().to_string();
+        let text = source.load().unwrap_err().to_string();
         assert!(
-            told.contains("labshd.toml:1: backlog") && told.contains("a.toml:1: key"),
-            "{told}"
+            text.contains("labshd.toml:1: backlog") && text.contains("a.toml:1: key"),
+            "{text}"
         );
     }
 }

@@ -1,5 +1,4 @@
-//! From what a client asks for to what the spawner is told: words, environment, directory,
-//! identity.
+//! Builds the spawn request for an `open`: arguments, environment, directory, identity, terminal.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -9,16 +8,19 @@ use std::os::unix::ffi::OsStrExt;
 use labsh_proto::message::{Open, Program, Refuse, RefuseCode, Terminal, Variable};
 
 use crate::config::Config;
-use crate::keyring::Entry;
+use crate::entry::Entry;
 use crate::spawner::{self, Identity, SpawnRequest};
 use crate::terminal::window_size;
 use crate::users::User;
 
-/// Whose commands these are and where they come from.
+/// The remedy for a command line that is too long.
+const LENGTH_REMEDY: &str = "send long data on standard input, or in a file";
+
+/// The client of a session: its key, its user, its addresses, and the features in effect.
 #[derive(Debug)]
 pub(crate) struct Origin {
     pub(crate) user: User,
-    /// Whether labshd must become that user first (it runs as root), or is it already.
+    /// Whether commands change to that user, because labshd runs as root.
     pub(crate) changes_user: bool,
     pub(crate) entry: std::sync::Arc<Entry>,
     pub(crate) peer: Option<SocketAddr>,
@@ -29,23 +31,23 @@ pub(crate) struct Origin {
     pub(crate) explains: bool,
 }
 
-/// What the spawner is to do, or why nothing must be started.
+/// Builds the request, or the refusal of an `open` that is invalid or not permitted.
 pub(crate) fn prepare(
     open: &Open,
     origin: &Origin,
     config: &Config,
 ) -> Result<SpawnRequest, Refuse> {
-    open.check().map_err(|bad| {
-        Refuse::new(RefuseCode::BAD_COMMAND, bad.to_string(), remedy_for_length())
-    })?;
+    open.check()
+        .map_err(|error| Refuse::new(RefuseCode::BAD_COMMAND, error.to_string(), LENGTH_REMEDY))?;
     if open.linger != 0 {
         return Err(Refuse::new(
             RefuseCode::UNSUPPORTED,
-            "this labshd does not offer commands that outlive their connection",
-            "ask only for features that its welcome announced",
+            "this labshd does not support commands that outlive their connection",
+            "request only features that its welcome announced",
         ));
     }
-    let terminal = open.terminal.as_ref().map(|terminal| wanted(terminal, origin)).transpose()?;
+    let terminal =
+        open.terminal.as_ref().map(|terminal| spawn_terminal(terminal, origin)).transpose()?;
     let user = &origin.user;
     if let Some(expected) =
         open.user.as_ref().filter(|expected| **expected != *user.name.as_bytes())
@@ -53,18 +55,18 @@ pub(crate) fn prepare(
         return Err(Refuse::new(
             RefuseCode::USER,
             format!(
-                "with this key commands run as {}, not as {}",
+                "with this key, commands run as {}, not as {}",
                 user.name,
                 String::from_utf8_lossy(expected)
             ),
-            "use a key whose entry on the host names that user, or ask for no user",
+            "use a key whose entry on the host names that user, or request no user",
         ));
     }
     let shell = user.shell.as_os_str().as_bytes().to_vec();
     let shell_name = user.shell.file_name().unwrap_or(OsStr::new("sh")).as_bytes().to_vec();
     let (argv, program) = match &open.program {
         Program::Argv(words) => (words.clone(), None),
-        Program::Shell(line) => (vec![shell_name, b"-c".to_vec(), no_option(line)], Some(shell)),
+        Program::Shell(line) => (vec![shell_name, b"-c".to_vec(), shell_script(line)], Some(shell)),
         Program::LoginShell => (vec![[b"-", &*shell_name].concat()], Some(shell)),
         Program::Subsystem(name) => (subsystem(name, config)?, None),
     };
@@ -91,10 +93,9 @@ pub(crate) fn prepare(
     })
 }
 
-/// A line as a shell takes it behind `-c`. One that begins as an option does would be taken for
-/// that; not every shell knows `--` there, and to none does a blank in front of a line mean
-/// anything.
-fn no_option(line: &[u8]) -> Vec<u8> {
+/// Returns a line as the argument of a shell's `-c`. If it begins like an option, a blank is put
+/// before it: not every shell accepts `--` there, and all ignore a leading blank.
+fn shell_script(line: &[u8]) -> Vec<u8> {
     let blank: &[u8] = if line.starts_with(b"-") || line.starts_with(b"+") { b" " } else { b"" };
     [blank, line].concat()
 }
@@ -110,51 +111,53 @@ fn subsystem(name: &[u8], config: &Config) -> Result<Vec<Vec<u8>>, Refuse> {
     Err(Refuse::new(
         RefuseCode::SUBSYSTEM,
         format!("that host has no subsystem {name:?}; it has: {names}"),
-        "ask its administrator to name a program for it under [subsystems] in labshd.toml",
+        "ask its administrator to add a program under [subsystems] in labshd.toml",
     ))
 }
 
-/// The longest name of a terminal, in bytes; those that terminfo(5) knows are far shorter.
-const TERMINAL_NAME: usize = 64;
+/// Limit on the name of a terminal, in bytes. The names in terminfo(5) are far shorter.
+const MAX_TERMINAL_NAME: usize = 64;
 
-fn wanted(terminal: &Terminal, origin: &Origin) -> Result<spawner::Terminal, Refuse> {
+/// Checks a requested terminal and converts it to the spawner's type.
+fn spawn_terminal(terminal: &Terminal, origin: &Origin) -> Result<spawner::Terminal, Refuse> {
     if !origin.terminals {
         return Err(Refuse::new(
             RefuseCode::UNSUPPORTED,
-            "the client asks for a terminal without having announced that it can have one",
-            "use a client of this version, or ask for no terminal",
+            "the client requests a terminal without having announced that feature",
+            "use a client of this version, or request no terminal",
         ));
     }
-    // Programs make a file's name of it (terminfo(5)); there it must not lead anywhere else.
+    // Programs use the name as part of a path (terminfo(5)), so it must not contain a directory.
     let name = terminal.name.as_bytes();
     let plain = |byte: &u8| byte.is_ascii_graphic() && *byte != b'/';
-    if name.is_empty() || name.len() > TERMINAL_NAME || name[0] == b'.' || !name.iter().all(plain) {
+    if name.is_empty()
+        || name.len() > MAX_TERMINAL_NAME
+        || name[0] == b'.'
+        || !name.iter().all(plain)
+    {
         return Err(Refuse::new(
             RefuseCode::BAD_COMMAND,
             format!(
-                "{:?} is no name of a terminal",
-                terminal.name.chars().take(TERMINAL_NAME).collect::<String>()
+                "{:?} is not a terminal name",
+                terminal.name.chars().take(MAX_TERMINAL_NAME).collect::<String>()
             ),
-            "set TERM to a name such as xterm-256color: at most 64 ASCII characters, no blank and \
-             no /, no . in front",
+            "set TERM to a name such as xterm-256color: at most 64 ASCII characters, without \
+             blanks and /, and not beginning with .",
         ));
     }
     Ok(spawner::Terminal { size: window_size(terminal.size), group: origin.user.terminal_group })
 }
 
-fn remedy_for_length() -> &'static str {
-    "send long data on standard input, or in a file"
-}
-
+/// Builds the complete environment of a command.
 fn environment(open: &Open, origin: &Origin, config: &Config) -> Result<Vec<Variable>, Refuse> {
     let user = &origin.user;
     let mut environment: Vec<Variable> = Vec::new();
-    // A client may send tens of thousands, so they are not searched one by one.
-    let mut places: HashMap<Vec<u8>, usize> = HashMap::new();
-    let mut set = |name: &[u8], value: &[u8]| match places.get(name) {
-        Some(&place) => environment[place].1 = value.to_vec(),
+    // A client may send tens of thousands of variables, which a linear search would make slow.
+    let mut indices: HashMap<Vec<u8>, usize> = HashMap::new();
+    let mut set = |name: &[u8], value: &[u8]| match indices.get(name) {
+        Some(&index) => environment[index].1 = value.to_vec(),
         None => {
-            places.insert(name.to_vec(), environment.len());
+            indices.insert(name.to_vec(), environment.len());
             environment.push((name.to_vec(), value.to_vec()));
         }
     };
@@ -163,18 +166,18 @@ fn environment(open: &Open, origin: &Origin, config: &Config) -> Result<Vec<Vari
         set(b"LANG", language.as_bytes());
     }
     for (name, value) in &open.environment {
-        config.environment_verdict(name).map_err(|why| {
+        config.check_variable(name).map_err(|why| {
             let name = String::from_utf8_lossy(name);
             Refuse::new(
                 RefuseCode::ENVIRONMENT,
                 format!("the environment variable {name} may not be set: {why}"),
-                "or leave it out",
+                "leave it out, or set it inside the command",
             )
         })?;
         set(name, value);
     }
     if let Some(terminal) = &open.terminal {
-        // It says what the terminal is, so it wins over a variable that the client set besides.
+        // Takes precedence over a TERM among the variables, as it describes this terminal.
         set(b"TERM", terminal.name.as_bytes());
     }
     set(b"HOME", user.home.as_os_str().as_bytes());
@@ -185,8 +188,8 @@ fn environment(open: &Open, origin: &Origin, config: &Config) -> Result<Vec<Vari
     set(b"LABSH_HOST_ID", origin.entry.key.host_id().as_str().as_bytes());
     set(b"LABSH_COMMAND_ID", open.command.to_string().as_bytes());
     if let (Some(peer), Some(local)) = (origin.peer, origin.local) {
-        let facts = format!("{} {} {} {}", peer.ip(), peer.port(), local.ip(), local.port());
-        set(b"LABSH_CONNECTION", facts.as_bytes());
+        let addresses = format!("{} {} {} {}", peer.ip(), peer.port(), local.ip(), local.port());
+        set(b"LABSH_CONNECTION", addresses.as_bytes());
     }
     Ok(environment)
 }

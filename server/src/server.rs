@@ -6,16 +6,15 @@ use std::sync::Arc;
 use anyhow::Context;
 use tokio::time::timeout;
 
-use crate::config::Config;
-use crate::keyring::Keyring;
 use crate::listen_address::ListenAddress;
 use crate::listener::{self, Listener};
-use crate::shared::{Settings, Shared};
+use crate::reload::Settings;
+use crate::shared::Shared;
 use crate::spawner::{Spawner, SpawnerProcess};
 
 /// A listening server. Dropping it does not stop it; [`Server::stop`] does.
 #[derive(Debug)]
-pub struct Server {
+pub(crate) struct Server {
     shared: Arc<Shared>,
     addresses: Vec<SocketAddr>,
 }
@@ -28,11 +27,8 @@ impl Server {
     ///
     /// When an address cannot be bound, none is configured, or TLS or the spawner cannot be set up.
     /// No connection is accepted then.
-    pub async fn start(
-        config: Config,
-        keyring: Keyring,
-        spawner: SpawnerProcess,
-    ) -> anyhow::Result<Self> {
+    pub(crate) async fn start(settings: Settings, spawner: SpawnerProcess) -> anyhow::Result<Self> {
+        let config = settings.config.clone();
         let mut listeners =
             listener::from_service_manager(&config).context("sockets from the service manager")?;
         if listeners.is_empty() {
@@ -45,7 +41,6 @@ impl Server {
             "nothing to listen on: `listen` is empty and the service manager passes no socket"
         );
         let spawner = Spawner::attach(spawner).context("cannot connect to the spawner")?;
-        let settings = Settings { config: Arc::new(config), keyring: Arc::new(keyring) };
         let shared = Shared::new(settings, spawner).context("cannot set up TLS")?;
         let addresses = listeners.iter().filter_map(Listener::local_address).collect();
         for listener in listeners {
@@ -58,33 +53,31 @@ impl Server {
     }
 
     /// Returns the bound TCP addresses, in the order of the configuration.
-    pub fn addresses(&self) -> &[SocketAddr] {
+    pub(crate) fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
 
     /// Replaces configuration and keys. Sessions whose key was removed or changed end. The bound
     /// addresses do not change.
-    pub fn reload(&self, config: Config, keyring: Keyring) {
-        self.shared.admission.set_limit(config.max_unauthenticated);
-        self.shared
-            .settings
-            .send_replace(Settings { config: Arc::new(config), keyring: Arc::new(keyring) });
+    pub(crate) fn reload(&self, settings: Settings) {
+        self.shared.admission.set_limit(settings.config.max_unauthenticated);
+        self.shared.settings.send_replace(settings);
     }
 
     /// Returns `listen` of the current configuration, of which a change takes a restart.
-    pub fn configured_addresses(&self) -> Vec<ListenAddress> {
+    pub(crate) fn configured_addresses(&self) -> Vec<ListenAddress> {
         self.shared.config().listen.clone()
     }
 
     /// Waits until the spawner is lost, after which no command can run.
-    pub async fn spawner_lost(&self) {
+    pub(crate) async fn spawner_lost(&self) {
         self.shared.spawner.lost().await;
     }
 
     /// Accepts no new command, waits up to `drain_timeout` for running ones, and then ends them.
     /// Returns once all commands and connections have ended. When `hurry` resolves, the wait ends
     /// early.
-    pub async fn stop(self, hurry: impl Future<Output = ()>) {
+    pub(crate) async fn stop(self, hurry: impl Future<Output = ()>) {
         let shared = &self.shared;
         shared.draining.cancel();
         shared.jobs.close();

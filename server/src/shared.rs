@@ -15,18 +15,12 @@ use tokio_util::task::TaskTracker;
 use crate::admission::Admission;
 use crate::config::Config;
 use crate::keyring::Keyring;
+use crate::reload::Settings;
 use crate::spawner::Spawner;
 use crate::user_cache::UserCache;
 
 /// Limit on the growth of all stdin windows of the process together, in bytes.
 const MAX_WINDOW_GROWTH: u64 = 512 << 20;
-
-/// The configuration and keys that were last loaded without an error.
-#[derive(Debug, Clone)]
-pub(crate) struct Settings {
-    pub(crate) config: Arc<Config>,
-    pub(crate) keyring: Arc<Keyring>,
-}
 
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -93,7 +87,7 @@ impl Shared {
 
 /// Returns the refusal for requests that arrive while labshd stops.
 pub(crate) fn stopping() -> Refuse {
-    Refuse::new(RefuseCode::STOPPING, "labshd is stopping", "try again in a moment")
+    Refuse::new(RefuseCode::STOPPING, "labshd is stopping", "try again shortly")
 }
 
 /// A session's share of `max_connections`, until it is dropped.
