@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use labsh_diagnostics::{Diagnostic, Origin};
+use labsh_diagnostics::{Diagnostic, Origin, text_file};
 use labsh_inventory::external::ExternalSources;
 use labsh_inventory::hosts_toml::{self, HostsToml};
 use labsh_inventory::{Group, HostTable, Setting, Settings};
@@ -251,7 +251,7 @@ impl Groups for Inventory {
         let read = File::open(path)
             .and_then(|file| file.take(MAX_HOST_LIST_BYTES + 1).read_to_string(&mut text));
         match read {
-            Ok(_) if text.len() as u64 <= MAX_HOST_LIST_BYTES => Ok(text),
+            Ok(_) if text.len() as u64 <= MAX_HOST_LIST_BYTES => Ok(text_file::without_bom(text)),
             Ok(_) => Err(format!(
                 "cannot read the hosts in {path}: it is larger than {} MiB; is it a list of hosts?",
                 MAX_HOST_LIST_BYTES >> 20
@@ -387,6 +387,14 @@ mod tests {
             endless,
             "cannot read the hosts in /dev/zero: it is larger than 16 MiB; is it a list of hosts?"
         );
+    }
+
+    #[test]
+    fn a_list_of_hosts_may_begin_with_a_byte_order_mark() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("hosts");
+        std::fs::write(&path, "\u{feff}lab1\nlab2\n").unwrap();
+        assert_eq!(folded(&format!("^{}", path.display()), &Inventory::default()), "lab[1-2]");
     }
 
     #[test]

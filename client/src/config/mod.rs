@@ -9,14 +9,13 @@ pub mod target;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use etcetera::base_strategy::{BaseStrategy, Xdg};
-use labsh_diagnostics::{Diagnostic, Origin};
+use labsh_diagnostics::{Diagnostic, Origin, text_file};
 use labsh_proto::key::HostId;
 use labsh_transport::socket::AddressFamily;
 use nix::errno::Errno;
@@ -326,7 +325,7 @@ fn route(
 
 fn read(path: &Path) -> Result<Option<(Arc<Path>, ConfigFile)>, ConfigError> {
     let path = path.to_owned();
-    match fs::read_to_string(&path) {
+    match text_file::read_text(&path) {
         Ok(text) => {
             let file = ConfigFile::parse(&text, &path)?;
             Ok(Some((path.into(), file)))

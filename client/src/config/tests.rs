@@ -1,5 +1,7 @@
 //! Tests which source of a setting wins.
 
+use std::fs;
+
 use labsh_proto::key::KeyId;
 use tempfile::TempDir;
 

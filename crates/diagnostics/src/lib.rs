@@ -1,5 +1,7 @@
 //! Errors in files that people write: which file, which line, what is wrong and how to correct it.
 
+pub mod text_file;
+
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;

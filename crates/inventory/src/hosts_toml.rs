@@ -1,13 +1,12 @@
 //! Parses labsh's own inventory, `hosts.toml`: groups, and tables for sets of hosts.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
 use std::num::NonZeroU16;
 use std::path::Path;
 use std::sync::Arc;
 
-use labsh_diagnostics::{Diagnostic, LineIndex, Origin};
+use labsh_diagnostics::{Diagnostic, LineIndex, Origin, text_file};
 use labsh_nodeset::{Groups, NodeSet};
 use serde::Deserialize;
 use toml::Spanned;
@@ -69,7 +68,7 @@ struct Table {
 ///
 /// A file that cannot be read, and the errors of [`parse`].
 pub fn read(path: &Path) -> Result<HostsToml, Diagnostic> {
-    match fs::read_to_string(path) {
+    match text_file::read_text(path) {
         Ok(text) => parse(&text, path),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(HostsToml::default()),
         Err(error) => Err(Diagnostic {

@@ -1,11 +1,10 @@
 //! Reads text files of bounded size, and makes diagnostics for their lines.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
-use labsh_diagnostics::{Diagnostic, LineIndex, Origin};
+use labsh_diagnostics::{Diagnostic, LineIndex, Origin, text_file};
 
 /// The largest file that is read, in bytes.
 const MAX_FILE_BYTES: u64 = 16 << 20;
@@ -50,7 +49,7 @@ impl InputFile {
     /// Reads the file; returns `None` where it does not exist.
     pub(crate) fn read_if_exists(&self) -> Result<Option<String>, Diagnostic> {
         let mut bytes = Vec::new();
-        let read = File::open(&self.0)
+        let read = text_file::open_regular(&self.0)
             .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes));
         match read {
             Ok(_) => {}
@@ -67,7 +66,7 @@ impl InputFile {
                 format!("it is larger than {} MiB; is it an inventory?", MAX_FILE_BYTES >> 20);
             return Err(self.diagnostic(None, reason));
         }
-        String::from_utf8(bytes).map(Some).map_err(|error| {
+        String::from_utf8(bytes).map(text_file::without_bom).map(Some).map_err(|error| {
             let offset = error.utf8_error().valid_up_to();
             let line = LineIndex::new(error.as_bytes()).line(offset);
             self.diagnostic(line, "that is not UTF-8; save the file in this encoding")

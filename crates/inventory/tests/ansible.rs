@@ -657,6 +657,10 @@ fn a_file_that_cannot_be_read_is_an_error() {
         "{diagnostic}"
     );
     let diagnostic = ansible_ini::read(Path::new("/dev/zero")).unwrap_err();
+    assert!(diagnostic.reason.contains("it is a device"), "{diagnostic}");
+    let large = directory.path().join("large");
+    fs::File::create(&large).unwrap().set_len((16 << 20) + 1).unwrap();
+    let diagnostic = ansible_ini::read(&large).unwrap_err();
     assert!(diagnostic.reason.contains("larger than 16 MiB"), "{diagnostic}");
 }
 

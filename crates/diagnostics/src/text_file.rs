@@ -1,0 +1,87 @@
+//! Opens and reads the text files that people write.
+
+use std::fs::{self, File, FileType, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::Path;
+
+use nix::fcntl::OFlag;
+
+/// Opens a file that must be regular: another kind could block for ever or have no end.
+///
+/// # Errors
+///
+/// The errors of the system, and [`io::ErrorKind::InvalidInput`] for another kind of file.
+pub fn open_regular(path: &Path) -> io::Result<File> {
+    // Opening a device can already have an effect, so its kind is checked first as well.
+    check_regular(fs::metadata(path)?.file_type())?;
+    let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let file = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)?;
+    check_regular(file.metadata()?.file_type())?;
+    Ok(file)
+}
+
+/// Reads a regular file as UTF-8, without a byte order mark at its start.
+///
+/// # Errors
+///
+/// The errors of [`open_regular`], and [`io::ErrorKind::InvalidData`] for text in another encoding.
+pub fn read_text(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    open_regular(path)?.read_to_string(&mut text)?;
+    Ok(without_bom(text))
+}
+
+/// Removes a byte order mark, which some editors write, from the start of a text.
+pub fn without_bom(mut text: String) -> String {
+    if text.starts_with('\u{feff}') {
+        text.drain(..'\u{feff}'.len_utf8());
+    }
+    text
+}
+
+fn check_regular(kind: FileType) -> io::Result<()> {
+    let name = match kind {
+        kind if kind.is_file() => return Ok(()),
+        kind if kind.is_dir() => "a directory",
+        kind if kind.is_fifo() => "a named pipe",
+        kind if kind.is_socket() => "a socket",
+        _ => "a device",
+    };
+    let message = format!("it is {name}, not a regular file");
+    Err(io::Error::new(io::ErrorKind::InvalidInput, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use nix::sys::stat::Mode;
+
+    use super::*;
+
+    #[test]
+    fn only_regular_files_are_opened() {
+        let directory = tempfile::tempdir().unwrap();
+        let (fifo, socket) = (directory.path().join("fifo"), directory.path().join("socket"));
+        nix::unistd::mkfifo(&fifo, Mode::S_IRWXU).unwrap();
+        let _listener = UnixListener::bind(&socket).unwrap();
+        for (path, name) in [
+            (fifo.as_path(), "a named pipe"),
+            (&socket, "a socket"),
+            (directory.path(), "a directory"),
+            (Path::new("/dev/zero"), "a device"),
+        ] {
+            let error = read_text(path).unwrap_err();
+            assert_eq!(error.to_string(), format!("it is {name}, not a regular file"));
+        }
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_not_part_of_the_text() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("text");
+        fs::write(&path, "\u{feff}a\u{feff}b").unwrap();
+        assert_eq!(read_text(&path).unwrap(), "a\u{feff}b");
+    }
+}
