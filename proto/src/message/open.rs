@@ -36,7 +36,9 @@ pub enum Until {
     CommandEnds,
 }
 
-/// A terminal for the command ([`Features::TERMINAL`]).
+/// A terminal for the command; requires [`Features::TERMINAL`].
+///
+/// [`Features::TERMINAL`]: super::Features::TERMINAL
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Terminal {
     /// The value of TERM.
@@ -53,7 +55,7 @@ pub type Variable = (Vec<u8>, Vec<u8>);
 pub struct Open {
     /// Chosen by the client.
     pub command: CommandId,
-    /// Milliseconds for which the command may outlive its connection.
+    /// Milliseconds for which the command may outlive its connection; 0: not at all.
     pub linger: u64,
     /// Milliseconds from its start after which the server ends it; 0: never.
     pub timeout: u64,
