@@ -1,23 +1,25 @@
 //! Opens and reads the text files that people write.
 
-use std::fs::{self, File, FileType, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use nix::fcntl::OFlag;
+use nix::sys::stat::makedev;
 
-/// Opens a file that must be regular: another kind could block for ever or have no end.
+/// Opens a file that must be regular: another kind could block for ever or have no end. `/dev/null`
+/// counts as an empty file, because a link to it is the usual way to mask a configuration.
 ///
 /// # Errors
 ///
 /// The errors of the system, and [`io::ErrorKind::InvalidInput`] for another kind of file.
 pub fn open_regular(path: &Path) -> io::Result<File> {
     // Opening a device can already have an effect, so its kind is checked first as well.
-    check_regular(fs::metadata(path)?.file_type())?;
+    check_regular(&fs::metadata(path)?)?;
     let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     let file = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)?;
-    check_regular(file.metadata()?.file_type())?;
+    check_regular(&file.metadata()?)?;
     Ok(file)
 }
 
@@ -40,9 +42,13 @@ pub fn without_bom(mut text: String) -> String {
     text
 }
 
-fn check_regular(kind: FileType) -> io::Result<()> {
-    let name = match kind {
+/// The number of `/dev/null` on Linux (null(4)).
+const DEV_NULL: u64 = makedev(1, 3);
+
+fn check_regular(metadata: &Metadata) -> io::Result<()> {
+    let name = match metadata.file_type() {
         kind if kind.is_file() => return Ok(()),
+        kind if kind.is_char_device() && metadata.rdev() == DEV_NULL => return Ok(()),
         kind if kind.is_dir() => "a directory",
         kind if kind.is_fifo() => "a named pipe",
         kind if kind.is_socket() => "a socket",
@@ -75,6 +81,14 @@ mod tests {
             let error = read_text(path).unwrap_err();
             assert_eq!(error.to_string(), format!("it is {name}, not a regular file"));
         }
+    }
+
+    #[test]
+    fn a_link_to_dev_null_is_an_empty_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let link = directory.path().join("masked");
+        std::os::unix::fs::symlink("/dev/null", &link).unwrap();
+        assert_eq!(read_text(&link).unwrap(), "");
     }
 
     #[test]
