@@ -70,8 +70,9 @@ fn recap(output: &Output) -> BTreeMap<String, String> {
     lines.map(|(host, told)| (host.trim().to_owned(), counts(told))).collect()
 }
 
+/// The path of a file of the repository, quoted for a shell.
 fn repository(file: &str) -> String {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(file).display().to_string()
+    format!("'{}'", Path::new(env!("CARGO_MANIFEST_DIR")).join(file).display())
 }
 
 /// Runs the playbook on two hosts: all of it, with exactly these counts, and commands that exit

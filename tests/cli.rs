@@ -195,7 +195,7 @@ fn a_name_that_nobody_resolves_does_not_hold_ping_up() {
     let script = format!(
         "unshare --net --mount sh -c 'ip link set lo up && mount --bind \"$0\" /etc/resolv.conf \
          && exec \"$@\"' \
-         {} {} -c \"{SILENT_NAMES}\" \"$@\"",
+         {} '{}' -c \"{SILENT_NAMES}\" \"$@\"",
         names.display(),
         python.display(),
     );

@@ -22,7 +22,7 @@ struct Room {
 
 /// The far side, each host's in a directory of its own that has its address for a name.
 const APART: &str = "subsystems.labsh-copy = ['/bin/sh', '-c', 'set -- $LABSH_CONNECTION; cd \
-    \"$0\" && mkdir -p $3 && cd $3 && exec LABSHD copy-serve', 'HERE']";
+    \"$0\" && mkdir -p $3 && cd $3 && exec \"LABSHD\" copy-serve', 'HERE']";
 
 impl Room {
     /// With more lines in labshd's configuration; HERE stands for the directory of its files.

@@ -6,7 +6,8 @@ use std::process::Stdio;
 
 use crate::support::screen::Screen;
 use crate::support::{
-    Labshd, Running, children, in_shell, kill, own_account, pipe_through, sh, text, tools,
+    Labshd, OWN_SHELL, Running, children, in_shell, kill, own_account, pipe_through, sh, text,
+    tools,
 };
 
 /// A shell over there that asks with something of its own, whatever the user's shell is.
@@ -38,9 +39,11 @@ fn a_login_shell_answers_in_a_terminal_and_its_status_is_ours() {
     let Some(screen) = Screen::start(&labshd, "") else { return };
     screen.line("checked labsh shell $T");
     // What is typed before its prompt is there waits for it.
-    screen.line("echo \"[$0] [$TERM] [$(stty size)] [$(tty | cut -c1-9)]\"");
+    screen.line(OWN_SHELL);
     let name = own_account(6).rsplit('/').next().unwrap().to_owned();
-    screen.wait_for_line(&format!("[-{name}] [screen-256color] [24 80] [/dev/pts/]"));
+    screen.wait_for_line(&format!("[-{name}]"));
+    screen.line("echo \"[$TERM] [$(stty size)] [$(tty | cut -c1-9)]\"");
+    screen.wait_for_line("[screen-256color] [24 80] [/dev/pts/]");
     screen.line("exit 7");
     let shown = is_over(&screen, 7);
     assert!(
@@ -155,7 +158,7 @@ fn a_new_size_is_seen_over_there() {
     let labshd = Labshd::start();
     let Some(screen) = Screen::start(&labshd, "") else { return };
     let script = "trap \"stty size\" WINCH; echo ready; while :; do sleep 0.05; done";
-    screen.line(&format!("labsh shell $T '{script}'"));
+    screen.line(&format!("labsh shell $T sh -c '{script}'"));
     screen.wait_for_line("ready");
     for (columns, rows) in [(100, 30), (40, 10), (132, 43)] {
         screen.resize(columns, rows);

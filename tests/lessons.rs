@@ -246,7 +246,8 @@ fn wrong_use_is_refused_with_what_to_do_instead() {
         assert_refused(&[name, "--command", "true"], &["prints nothing", "seq 5000"]);
     }
     assert_refused(&["wire", "--command", "yes"], &["prints more than"]);
-    assert_refused(&["wire", "--command", "echo $$"], &["does something else each time"]);
+    let random = "cat /proc/sys/kernel/random/uuid";
+    assert_refused(&["wire", "--command", random], &["does something else each time"]);
     assert_refused(
         &["sticky", "--lang", "zh", "--command", "true"],
         &["什么也没有输出", "seq 5000"],

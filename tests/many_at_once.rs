@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::support::{Labshd, PATIENCE, eventually, is_alive};
+use crate::support::{Labshd, PATIENCE, eventually, is_alive, sh_on};
 
 /// Gives up on what would otherwise wait for ever.
 async fn soon<T>(what: impl Future<Output = T>) -> T {
@@ -43,11 +43,11 @@ async fn two_hundred_commands_run_at_once_on_one_connection() {
     let mut children = Vec::new();
     for number in 0..200 {
         let line = format!("read line < {gate}; exit {number}");
-        children.push(soon(session.shell(line).spawn()).await.unwrap());
+        children.push(soon(sh_on(&session, &line).spawn()).await.unwrap());
     }
     labshd.log().wait_for_nth("command started", 201);
     let opener = format!("exec 3<>{gate}; for i in $(seq 200); do echo go >&3; done; sleep 300");
-    let opener = session.shell(opener).spawn().await.unwrap();
+    let opener = sh_on(&session, &opener).spawn().await.unwrap();
     for (number, mut child) in children.into_iter().enumerate() {
         assert_eq!(soon(child.wait()).await.unwrap().code(), Some(number as u8));
     }
@@ -126,7 +126,7 @@ async fn a_flood_on_one_channel_does_not_delay_commands_on_another() {
 async fn dropping_a_child_ends_its_command() {
     let labshd = Labshd::with("termination_grace = '100ms'");
     let session = labshd.session().await;
-    let child = session.shell("trap '' HUP; sleep 300; sleep 300").spawn().await.unwrap();
+    let child = sh_on(&session, "trap '' HUP; sleep 300; sleep 300").spawn().await.unwrap();
     let pid = child.started().await.unwrap() as i32;
     assert!(is_alive(pid));
     drop(child);
@@ -231,7 +231,7 @@ async fn a_session_that_was_closed_here_says_so() {
 async fn a_command_that_is_over_still_has_the_number_it_ran_under() {
     let labshd = Labshd::start();
     let session = labshd.session().await;
-    let mut child = session.shell("echo $$").open().await.unwrap();
+    let mut child = sh_on(&session, "echo $$").open().await.unwrap();
     let mut own = String::new();
     soon(child.stdout.take().unwrap().read_to_string(&mut own)).await.unwrap();
     assert!(soon(child.exited()).await.unwrap().success());

@@ -14,7 +14,7 @@ use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 
 use crate::support::fleet::sorted_lines;
-use crate::support::{HOST, Labshd, Running, in_shell, pipe_through, text};
+use crate::support::{HOST, Labshd, Running, in_shell, pipe_through, sh, text};
 
 const HOSTS: u8 = 12;
 
@@ -239,10 +239,8 @@ fn ctrl_c_shows_who_runs_then_interrupts_then_leaves() {
     assert!(text(&output.stderr).contains("labsh: signal 2 (SIGINT) (3): h[01-03]"), "{output:?}");
 
     // A command that does not heed it is left to its host, which ends it.
-    let mut run = Running::start(
-        &mut room
-            .command(&["h[01-03]", "trap 'echo no' INT; echo up; while :; do sleep 0.1; done"]),
-    );
+    let stubborn = sh("trap 'echo no' INT; echo up; while :; do sleep 0.1; done");
+    let mut run = Running::start(&mut room.command(&[&["h[01-03]"], &stubborn[..]].concat()));
     for _ in 0..3 {
         assert!(run.line().ends_with(": up"));
     }

@@ -8,8 +8,9 @@ use std::process::{Command, Output, Stdio};
 use sha2::{Digest, Sha256};
 
 use crate::support::{
-    Background, HOST, LABSH_RSH, Labshd, Running, enroll, eventually, in_shell, is_alive, labsh_in,
-    own_account, own_files, pipe_through, program, run, temp_dir, text, tools, under,
+    Background, HOST, LABSH_RSH, Labshd, OWN_SHELL, Running, enroll, eventually, in_shell,
+    is_alive, labsh_in, own_account, own_files, pipe_through, program, run, temp_dir, text, tools,
+    under,
 };
 
 /// `labsh-rsh -p PORT …`, with these words behind it, as the enrolled user runs it.
@@ -23,6 +24,11 @@ fn rsh(labshd: &Labshd, words: &[&str]) -> Command {
 /// The same to its end, with nothing on stdin.
 fn output(labshd: &Labshd, words: &[&str]) -> Output {
     rsh(labshd, words).stdin(Stdio::null()).output().unwrap()
+}
+
+/// A line with which any login shell becomes sh(1) that runs this script, which holds no `'`.
+fn in_sh(script: &str) -> String {
+    format!("exec sh -c '{script}'")
 }
 
 /// What a command says on stdout; it must succeed and labsh must be silent.
@@ -100,9 +106,9 @@ fn the_status_is_the_commands_own() {
         "the shell there says so: {}",
         text(&unknown.stderr)
     );
-    let killed = output(&labshd, &[HOST, "kill -9 $$"]);
+    let killed = output(&labshd, &[HOST, &in_sh("kill -9 $$")]);
     assert_eq!((killed.status.code(), text(&killed.stderr)), (Some(137), String::new()));
-    let told = output(&labshd, &["-v", HOST, "kill -9 $$"]);
+    let told = output(&labshd, &["-v", HOST, &in_sh("kill -9 $$")]);
     assert!(told.status.code() == Some(137) && text(&told.stderr).contains("SIGKILL"));
 }
 
@@ -147,11 +153,14 @@ fn megabytes_pass_unchanged_and_apart() {
 #[test]
 fn without_a_command_a_login_shell_reads_stdin() {
     let labshd = Labshd::start();
-    let output = pipe_through(&mut rsh(&labshd, &[HOST]), b"echo $0\nexit 5\necho not this\n");
+    let lines = format!("{OWN_SHELL}\nexit 5\necho not this\n");
+    let output = pipe_through(&mut rsh(&labshd, &[HOST]), lines.as_bytes());
     assert_eq!((output.status.code(), text(&output.stderr)), (Some(5), String::new()));
     let shell = own_account(6);
     let name = shell.rsplit('/').next().unwrap();
-    assert_eq!(text(&output.stdout), format!("-{name}\n"));
+    // Before that a profile may have printed something.
+    let stdout = text(&output.stdout);
+    assert_eq!(stdout.lines().last(), Some(&*format!("[-{name}]")), "{stdout}");
     let nothing = pipe_through(&mut rsh(&labshd, &["-n", HOST]), b"echo not read\n");
     assert_eq!((nothing.status.code(), text(&nothing.stdout)), (Some(0), String::new()));
 }
@@ -169,8 +178,8 @@ fn n_leaves_stdin_to_whoever_else_reads_it() {
 #[test]
 fn only_errors_are_told_and_even_they_can_be_silenced_or_sent_elsewhere() {
     let labshd = Labshd::start();
-    let left_behind = "sleep 300 2>&1 & echo $!; exec >&- 2>&-; exit 3";
-    let mut client = Running::start(&mut rsh(&labshd, &[HOST, left_behind]));
+    let left_behind = in_sh("sleep 300 2>&1 & echo $!; exec >&- 2>&-; exit 3");
+    let mut client = Running::start(&mut rsh(&labshd, &[HOST, &left_behind]));
     let background = Background(client.pid_line());
     labshd.log().wait_for("command ended");
     drop(background);
@@ -203,7 +212,7 @@ fn a_background_process_is_waited_for_without_a_word() {
     let labshd = Labshd::start();
     let wait = labshd.file("wait");
     run(program("mkfifo").arg(&wait));
-    let script = format!("(read -r line <{wait}; echo late) & echo early");
+    let script = in_sh(&format!("(read -r line <{wait}; echo late) & echo early"));
     let mut client = Running::start(&mut rsh(&labshd, &["-v", HOST, &script]));
     assert_eq!(client.line(), "early");
     assert!(client.error_line().contains("connected to"));
@@ -555,7 +564,8 @@ fn with_a_terminal_here_there_is_one_there_for_a_login_shell_or_where_it_is_aske
     let typed = format!("{command}\n");
     for (words, typed, when, expected) in [
         (&[HOST][..], &*typed, "later", "terminal 6\n"),
-        (&["-T", HOST], &typed, "at once", "none 6\n"),
+        // With the end of the input, up to which some shells read before they run anything.
+        (&["-T", HOST], &format!("{typed}\x04"), "at once", "none 6\n"),
         (&[HOST, command], "", "later", "none 6\n"),
         (&["-t", HOST, command], "", "later", "terminal 6\n"),
         (&["-n", "-t", HOST, command], "", "later", "none 6\n"),
@@ -573,8 +583,8 @@ fn with_a_terminal_here_there_is_one_there_for_a_login_shell_or_where_it_is_aske
 fn a_tool_that_gives_up_is_not_kept_waiting() {
     let labshd = Labshd::start();
     // It hears the signal, and does not go.
-    let stubborn = "trap 'echo told' TERM; echo $$; while :; do sleep 0.1; done";
-    let mut client = Running::start(&mut rsh(&labshd, &[HOST, stubborn]));
+    let stubborn = in_sh("trap \"echo caught\" TERM; echo $$; while :; do sleep 0.1; done");
+    let mut client = Running::start(&mut rsh(&labshd, &[HOST, &stubborn]));
     let pid = client.pid_line();
     client.signal(15);
     let output = client.finish();

@@ -11,7 +11,7 @@ use labsh_client::{Child, Command, CommandError, Session, Stdio};
 use tokio::time::timeout;
 
 use crate::peer::{self, Peer};
-use crate::support::{Background, Labshd, PATIENCE, eventually, is_alive, text};
+use crate::support::{Background, Labshd, OWN_SHELL, PATIENCE, eventually, is_alive, sh_on, text};
 
 const IMPATIENT: &str = "termination_grace = '100ms'";
 
@@ -104,7 +104,7 @@ async fn a_command_finds_a_terminal_of_the_size_and_name_asked_for() {
     let session = labshd.session().await;
     let script = "tty; echo $LABSH_TTY; echo $TERM; stty size; stty -a | grep -ow iutf8; \
                   cut -d ' ' -f 5,6,8 /proc/$$/stat; test -t 0 -a -t 1 -a -t 2 && echo all; exit 7";
-    let mut screen = Screen::of(session.shell(script).env("TERM", "not-this-one")).await;
+    let mut screen = Screen::of(sh_on(&session, script).env("TERM", "not-this-one")).await;
     let pid = timeout(PATIENCE, screen.child.started()).await.unwrap().unwrap();
     let path = screen.line().await;
     assert!(path.starts_with("/dev/pts/"), "{path}");
@@ -163,7 +163,7 @@ async fn a_typed_interrupt_ends_what_is_in_the_foreground() {
     let labshd = Labshd::start();
     let session = labshd.session().await;
     let mut screen =
-        Screen::of(&mut session.shell("echo ready; sleep 1000; echo not reached")).await;
+        Screen::of(&mut sh_on(&session, "echo ready; sleep 1000; echo not reached")).await;
     screen.until("ready").await;
     screen.type_in("\x03").await;
     let (rest, status) = screen.finish().await;
@@ -204,7 +204,8 @@ async fn the_end_of_stdin_is_typed_where_lines_are_edited() {
         [("", ""), ("line\n", "line\n"), ("half", "half"), ("a\nhalf", "a\nhalf")]
     {
         let mut screen =
-            Screen::of(&mut session.shell("stty -echo; echo ready; cat | od -An -c; exit 3")).await;
+            Screen::of(&mut sh_on(&session, "stty -echo; echo ready; cat | od -An -c; exit 3"))
+                .await;
         screen.until("ready\r\n").await;
         screen.type_in(typed).await;
         drop(screen.child.stdin.take());
@@ -230,7 +231,7 @@ async fn every_byte_passes_a_raw_terminal() {
     let session = labshd.session().await;
     let script = "stty raw -echo; echo ready; head -c 256 | od -An -v -t x1 | tr -d ' \n'; echo; \
         echo ae \u{e4}";
-    let mut screen = Screen::of(&mut session.shell(script)).await;
+    let mut screen = Screen::of(&mut sh_on(&session, script)).await;
     screen.until("ready\n").await;
     let all: Vec<u8> = (0..=255).collect();
     screen.child.stdin.as_mut().unwrap().send(Bytes::from(all.clone())).await.unwrap();
@@ -243,7 +244,7 @@ async fn every_byte_passes_a_raw_terminal() {
 async fn a_flood_does_not_delay_an_interrupt() {
     let labshd = Labshd::start();
     let session = labshd.session().await;
-    let mut screen = Screen::of(&mut session.shell("yes; echo not reached")).await;
+    let mut screen = Screen::of(&mut sh_on(&session, "yes; echo not reached")).await;
     screen.until("y\r\ny\r\n").await;
     // Nobody reads for now: whatever may be under way, is.
     screen.type_in("\x03").await;
@@ -354,7 +355,7 @@ async fn a_timeout_ends_an_interactive_shell() {
 async fn a_reader_that_has_seen_enough_ends_the_command() {
     let labshd = Labshd::with(IMPATIENT);
     let session = labshd.session().await;
-    let mut screen = Screen::of(&mut session.shell("trap '' HUP; yes")).await;
+    let mut screen = Screen::of(&mut sh_on(&session, "trap '' HUP; yes")).await;
     screen.until("y\r\n").await;
     drop(screen.child.stdout.take());
     let status = timeout(PATIENCE, screen.child.exited()).await.unwrap().unwrap();
@@ -367,10 +368,10 @@ async fn a_login_shell_reads_what_to_do_from_its_terminal() {
     let labshd = Labshd::start();
     let session = labshd.session().await;
     let mut screen = Screen::of(&mut session.login_shell()).await;
-    screen.type_in("echo \"<$0>\"; exit 4\n").await;
+    screen.type_in(&format!("{OWN_SHELL}; exit 4\n")).await;
     let (rest, status) = screen.finish().await;
     assert_eq!(status.code(), Some(4), "{rest}");
-    assert!(rest.contains("<-"), "{rest}");
+    assert!(rest.contains("[-"), "{rest}");
 }
 
 #[tokio::test]

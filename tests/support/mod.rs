@@ -263,10 +263,22 @@ pub fn enroll(path: &Path, key: &str, host: &str) {
     feed(&mut add, &line);
 }
 
+/// A line for any login shell that prints the name under which it was started, in brackets; most
+/// have it in `$0`, fish has not.
+pub const OWN_SHELL: &str = r#"sh -c 'echo "[$(tr "\0" "\n" </proc/$PPID/cmdline | head -n 1)]"'"#;
+
 /// The words of a command that has sh(1) run this script; a single word would be run by the user's
 /// login shell, which may be any.
 pub fn sh(script: &str) -> [&str; 3] {
     ["sh", "-c", script]
+}
+
+/// The same by the library.
+pub fn sh_on(session: &Session, script: &str) -> labsh_client::Command {
+    let [sh, words @ ..] = sh(script);
+    let mut command = session.command(sh);
+    command.args(words);
+    command
 }
 
 /// A directory of the test's own, gone with it.

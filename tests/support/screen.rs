@@ -39,7 +39,7 @@ impl Screen {
         let bin = Path::new(LABSH).parent().unwrap().display();
         let rc = format!(
             "PS1='{HERE} '; HISTFILE=; T={}; export LABSH_KEEP=off XDG_CONFIG_HOME={}; \
-             PATH={bin}:{}:$PATH\n\
+             PATH='{bin}':{}:$PATH\n\
              unset TMUX LABSH_KEY; cd {2}\n{more}\n",
             labshd.target(),
             path.join("config").display(),

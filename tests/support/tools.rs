@@ -61,14 +61,14 @@ pub fn search_path_after(folders: &[&Path]) -> OsString {
 /// have at most 107 (unix(7)).
 const MAX_TEMP_ROOT_LENGTH: usize = 50;
 
-/// Where tests make their directories: in TMPDIR, unless sockets there would have too long a path.
+/// Where tests make their directories: in TMPDIR, or in /tmp if paths there would be too long for a
+/// socket, or would have to be quoted in the shell scripts and commands in which tests use them.
 pub fn temp_root() -> PathBuf {
     let directory = env::temp_dir();
-    if directory.is_absolute() && directory.as_os_str().len() <= MAX_TEMP_ROOT_LENGTH {
-        directory
-    } else {
-        "/tmp".into()
-    }
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-".contains(byte);
+    let path = directory.as_os_str().as_encoded_bytes();
+    let usable = path.starts_with(b"/") && path.iter().all(plain);
+    if usable && path.len() <= MAX_TEMP_ROOT_LENGTH { directory } else { "/tmp".into() }
 }
 
 /// The path of a program that a test drives (a name, or a path where it has to be in that place),
@@ -92,8 +92,7 @@ pub fn need(program: &str, remedy: &str) -> Option<PathBuf> {
         let required =
             are_required(env::var("LABSH_TOOLS").ok().as_deref(), env::var("CI").ok().as_deref());
         assert!(!required, "{missing} (or set LABSH_TOOLS=optional to leave such tests out)");
-        // Not with eprintln, whose text the test harness keeps back when the test passes.
-        let _ = writeln!(std::io::stderr(), "SKIPPED: {missing}");
+        skip(&missing);
     }
     found
 }
@@ -131,9 +130,15 @@ pub fn python_of(tool: &Path) -> PathBuf {
 pub fn usable(device: &str, remark: &str) -> bool {
     let opened = std::fs::File::options().read(true).write(true).open(device);
     if let Err(error) = &opened {
-        let _ = writeln!(std::io::stderr(), "SKIPPED: {device}: {error}: {remark}");
+        skip(&format!("{device}: {error}: {remark}"));
     }
     opened.is_ok()
+}
+
+/// Reports that a test is left out, and why. Not with eprintln, whose text the test harness shows
+/// only for a test that fails.
+pub fn skip(reason: &str) {
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {reason}");
 }
 
 /// What the two variables come to.
