@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 RELEASE = ROOT / "target" / "release"
 INSTALLED = ROOT / "target" / "bench"
 LABSH, LABSHD, TOOL = (str(INSTALLED / name) for name in ("labsh", "labshd", "labsh-bench"))

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Counts the instructions of single pieces of work, which no other load on the machine changes.
 
-    bench/instructions.py                   every piece of work
-    bench/instructions.py decode-small …    only these
+    bench/compare/instructions.py                   every piece of work
+    bench/compare/instructions.py decode-small …    only these
 
 callgrind (Debian package valgrind) counts `labsh-bench-work WORK N` and `… 2N`: the difference
 is N times the work alone, without the start of the program. What the kernel does is not
@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import sys
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 PROGRAM = ROOT / "target" / "release" / "labsh-bench-work"
 
 # Work, what it is called in the table, and how often it is done: often where it is short, so that
