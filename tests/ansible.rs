@@ -1,5 +1,5 @@
-//! Ansible over labsh: a playbook of twenty modules, by the connection plugin and by the stock one
-//! for ssh.
+//! Ansible over labsh: a playbook of twenty modules, with labsh's connection plugin and with the
+//! stock one for ssh.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -25,7 +25,7 @@ struct Control {
 }
 
 impl Control {
-    /// Hosts by these names in the group lab, and these variables for all of them.
+    /// With these hosts in the group `lab`, and these variables for all of them.
     fn new(hosts: &str, variables: &str) -> Option<Self> {
         let tool = tools::need(
             "ansible-playbook",
@@ -42,7 +42,7 @@ impl Control {
     fn command(&self, script: &str) -> Command {
         let mut command = self.fleet.shell(&self.tool, script);
         command.env("ANSIBLE_HOME", self.fleet.path().join(".ansible")).env("ANSIBLE_NOCOLOR", "1");
-        // What the hosts are told to write stays out of the real home.
+        // Modules on the hosts write nothing into the real home directory.
         command
             .env("ANSIBLE_REMOTE_TMP", self.path("remote-tmp"))
             .env("ANSIBLE_PYTHON_INTERPRETER", "/usr/bin/python3");
@@ -60,14 +60,16 @@ impl Control {
     }
 }
 
-/// What the last part of ansible-playbook's output counts, for each host.
+/// The counts in the recap of ansible-playbook's output, by host.
 fn recap(output: &Output) -> BTreeMap<String, String> {
-    let told = text(&output.stdout);
-    let behind =
-        told.split("PLAY RECAP").nth(1).unwrap_or_else(|| panic!("{told}{}", text(&output.stderr)));
-    let lines = behind.lines().filter_map(|line| line.split_once(" : "));
-    let counts = |told: &str| told.split_whitespace().collect::<Vec<_>>().join(" ");
-    lines.map(|(host, told)| (host.trim().to_owned(), counts(told))).collect()
+    let stdout = text(&output.stdout);
+    let recap = stdout
+        .split("PLAY RECAP")
+        .nth(1)
+        .unwrap_or_else(|| panic!("{stdout}{}", text(&output.stderr)));
+    let lines = recap.lines().filter_map(|line| line.split_once(" : "));
+    let counts = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+    lines.map(|(host, line)| (host.trim().to_owned(), counts(line))).collect()
 }
 
 /// The path of a file of the repository, quoted for a shell.
@@ -75,8 +77,7 @@ fn repository(file: &str) -> String {
     format!("'{}'", Path::new(env!("CARGO_MANIFEST_DIR")).join(file).display())
 }
 
-/// Runs the playbook on two hosts: all of it, with exactly these counts, and commands that exit
-/// with these statuses.
+/// Runs the whole playbook on two hosts, with commands that exit with these statuses.
 fn a_playbook_runs(variables: &str, statuses: &str) {
     let Some(control) = Control::new("lab0[1:2]", variables) else { return };
     let every_byte: Vec<u8> = (0..1 << 20).map(|at: u32| (at ^ (at >> 8)) as u8).collect();
@@ -109,18 +110,18 @@ fn a_playbook_runs(variables: &str, statuses: &str) {
 }
 
 #[test]
-fn a_playbook_runs_by_the_plugin() {
+fn a_playbook_runs_with_the_plugin() {
     a_playbook_runs(PLUGIN, "[0, 3, 127, 255]");
 }
 
 #[test]
-fn a_playbook_runs_by_the_stock_ssh_plugin() {
-    // To that plugin 255 is a lost connection, whoever said it.
+fn a_playbook_runs_with_the_stock_ssh_plugin() {
+    // That plugin takes 255 for a lost connection, even if it is the command's own status.
     a_playbook_runs(SSH, "[0, 3, 127]");
 }
 
 #[test]
-fn the_stock_ssh_plugin_carries_files_by_sftp_and_scp_as_well() {
+fn the_stock_ssh_plugin_copies_files_by_sftp_and_scp() {
     for way in ["sftp", "scp"] {
         if !has_openssh(way) {
             return;
@@ -140,47 +141,47 @@ fn the_stock_ssh_plugin_carries_files_by_sftp_and_scp_as_well() {
 }
 
 #[test]
-fn an_unreachable_host_and_a_failed_task_are_different_things() {
+fn an_unreachable_host_differs_from_a_failed_task() {
     let Some(control) = Control::new("lab01\nlab02\nlab09", PLUGIN) else { return };
     let playbook = repository("tests/ansible/trouble.yml");
     let output = control.output(&format!("ansible-playbook -i hosts.ini {playbook}"));
     let counts = recap(&output);
-    let told = text(&output.stdout);
+    let stdout = text(&output.stdout);
     assert_eq!(
         counts["lab01"], "ok=1 changed=1 unreachable=0 failed=1 skipped=0 rescued=0 ignored=0",
-        "{told}"
+        "{stdout}"
     );
     assert_eq!(
         counts["lab02"], "ok=2 changed=2 unreachable=0 failed=0 skipped=1 rescued=0 ignored=0",
-        "{told}"
+        "{stdout}"
     );
     assert_eq!(
         counts["lab09"], "ok=0 changed=0 unreachable=1 failed=0 skipped=0 rescued=0 ignored=0",
-        "{told}"
+        "{stdout}"
     );
-    assert!(told.contains("\"rc\": 255"), "{told}");
+    assert!(stdout.contains("\"rc\": 255"), "{stdout}");
 }
 
 #[test]
-fn what_the_host_refuses_makes_it_unreachable_with_the_reason() {
-    let variables = format!("{PLUGIN} ansible_user=somebody-else");
+fn a_refusal_makes_the_host_unreachable_with_the_reason() {
+    let variables = format!("{PLUGIN} ansible_user=another-user");
     let Some(control) = Control::new("lab01", &variables) else { return };
     let output = control.output("ansible -i hosts.ini lab -m ping");
-    let told = text(&output.stdout);
-    assert!(told.contains("UNREACHABLE!") && told.contains("somebody-else"), "{told}");
+    let stdout = text(&output.stdout);
+    assert!(stdout.contains("UNREACHABLE!") && stdout.contains("another-user"), "{stdout}");
 
     let output =
         control.output("ansible -i hosts.ini lab -m ping -e ansible_labsh_key=no-such-key");
-    let told = text(&output.stdout);
-    assert!(told.contains("UNREACHABLE!") && told.contains("no-such-key"), "{told}");
+    let stdout = text(&output.stdout);
+    assert!(stdout.contains("UNREACHABLE!") && stdout.contains("no-such-key"), "{stdout}");
     let output = control
         .output("ansible -i hosts.ini lab -m ping -e ansible_labsh_executable=no-such-labsh");
-    let told = text(&output.stdout) + &text(&output.stderr);
-    assert!(told.contains("ansible_labsh_executable"), "{told}");
+    let printed = text(&output.stdout) + &text(&output.stderr);
+    assert!(printed.contains("ansible_labsh_executable"), "{printed}");
 }
 
 #[test]
-fn tasks_become_another_user_by_sudo() {
+fn become_runs_tasks_as_another_user_with_sudo() {
     if !am_root() {
         return;
     }
@@ -199,9 +200,9 @@ fn tasks_become_another_user_by_sudo() {
 }
 
 #[test]
-fn become_is_given_its_password_when_it_asks_and_the_module_after_that() {
+fn become_sends_the_password_at_its_prompt_and_then_the_module() {
     let Some(control) = Control::new("lab01", PLUGIN) else { return };
-    // Asks as sudo does, on stderr, and leaves the rest of stdin to the command.
+    // Prompts on stderr like sudo, and leaves the rest of stdin to the command.
     let asks = r#"#!/bin/bash
 while [[ $1 == -* ]]; do case $1 in -p) prompt=$2; shift 2;; -u) shift 2;; *) shift;; esac; done
 printf %s "$prompt" >&2
@@ -235,7 +236,7 @@ fn ansible_runs_the_recipes() {
     let Some(control) = Control::new("", "") else { return };
     for name in ["ansible", "ansible-ssh"] {
         let output = run(control.command(&recipe(name)).env_remove("ANSIBLE_CONNECTION_PLUGINS"));
-        let told = text(&output.stdout);
-        assert_eq!(told.matches("\"ping\": \"pong\"").count(), 3, "{name}: {told}");
+        let stdout = text(&output.stdout);
+        assert_eq!(stdout.matches("\"ping\": \"pong\"").count(), 3, "{name}: {stdout}");
     }
 }

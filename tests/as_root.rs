@@ -1,5 +1,5 @@
-//! As whom commands run: as the user that a key's entry names where labshd is root, otherwise as
-//! labshd itself.
+//! The user that commands run as: with labshd as root the one that the key's entry names, otherwise
+//! labshd's own.
 
 use std::fs;
 use std::process::{Output, Stdio};
@@ -7,7 +7,7 @@ use std::process::{Output, Stdio};
 use nix::libc;
 
 use crate::support::{
-    LABSHD, Labshd, am_root, feed, in_shell, labsh_in, pipe_through, program, run, said, text,
+    LABSHD, Labshd, am_root, feed, in_shell, labsh_in, pipe_through, program, run, stdout_of, text,
     tools,
 };
 
@@ -19,7 +19,8 @@ struct Account {
     home: String,
 }
 
-/// The first account, root's own aside, whose shell and password satisfy this; root alone can look.
+/// The first account but root's whose shell and password field satisfy this; only root can read
+/// passwords.
 fn account(fits: impl Fn(&str, &str) -> bool) -> Option<Account> {
     fs::read_to_string("/etc/passwd").unwrap().lines().find_map(|line| {
         let fields: Vec<&str> = line.split(':').collect();
@@ -39,15 +40,14 @@ fn is_no_shell(shell: &str) -> bool {
     shell.ends_with("/nologin") || shell.ends_with("/false")
 }
 
-/// A labshd that runs the commands of a second key as this user, and what a command of that key
-/// comes to.
+/// Starts a labshd that runs the commands of a second key as this user, and runs one.
 fn run_as(user: &str, words: &[&str]) -> (Labshd, Output) {
     let labshd = Labshd::start();
     let output = run_on(&labshd, user, words);
     (labshd, output)
 }
 
-/// The same on a labshd that runs already.
+/// Runs a command as this user on a running labshd, with a second key.
 fn run_on(labshd: &Labshd, user: &str, words: &[&str]) -> Output {
     run(labsh_in(labshd.path()).args(["key", "new", "other"]));
     let line =
@@ -60,19 +60,18 @@ fn run_on(labshd: &Labshd, user: &str, words: &[&str]) -> Output {
 }
 
 #[test]
-fn commands_run_as_oneself_unless_an_entry_says_otherwise() {
+fn commands_run_as_the_user_of_labshd_or_of_the_entry() {
     let labshd = Labshd::start();
     let output = run(&mut labshd.run(&["id"]));
-    // Where labshd is root the test key's entry names root, whose groups are those of the user
-    // database.
-    assert_eq!(text(&output.stdout).trim_end(), said("id", &[&said("id", &["-un"])]));
+    // If labshd is root, the test key's entry names root, whose groups come from the user database.
+    assert_eq!(text(&output.stdout).trim_end(), stdout_of("id", &[&stdout_of("id", &["-un"])]));
     if !am_root() {
-        nobody_else_can_be_named();
+        other_users_are_not_added();
     }
 }
 
-/// Only root can become somebody else.
-fn nobody_else_can_be_named() {
+/// Without root, an entry for another user is not added.
+fn other_users_are_not_added() {
     let labshd = Labshd::start();
     assert_not_added(&labshd, "root", "cannot run commands as");
 }
@@ -87,11 +86,12 @@ fn assert_not_added(labshd: &Labshd, user: &str, reason: &str) {
 }
 
 #[test]
-fn a_users_commands_run_as_that_user_for_good() {
+fn a_users_command_cannot_regain_root() {
     if !am_root() {
-        return nobody_else_can_be_named();
+        return other_users_are_not_added();
     }
-    // Every Debian has one: `sync`, whose shell is no refusal. Exact words need no shell.
+    // Every Debian has such an account: `sync`, whose shell does not refuse logins. Exact words
+    // need no shell.
     let usable = |shell: &str, password: &str| !is_no_shell(shell) && !password.starts_with('!');
     let user = account(usable).expect("an account that may run commands");
     let script = "cat /proc/self/status; id -G; pwd; echo $HOME $USER $LOGNAME; \
@@ -102,7 +102,7 @@ fn a_users_commands_run_as_that_user_for_good() {
         let line = stdout.lines().find(|line| line.starts_with(name)).unwrap_or_default();
         line.split_whitespace().skip(1).map(str::to_owned).collect::<Vec<_>>()
     };
-    // Real, effective, saved, and that of the file system.
+    // Real, effective, saved and file system ids.
     assert_eq!(field("Uid:"), vec![user.uid.clone(); 4]);
     assert_eq!(field("Gid:"), vec![user.gid.clone(); 4]);
     for set in ["CapEff:", "CapPrm:", "CapInh:", "CapAmb:"] {
@@ -114,11 +114,11 @@ fn a_users_commands_run_as_that_user_for_good() {
     let home =
         fs::canonicalize(&user.home).map_or("/".to_owned(), |home| home.display().to_string());
     assert!([home.as_str(), user.home.as_str()].contains(&tail[1]), "started in {}", tail[1]);
-    assert_eq!(tail[2], said("id", &["-G", name]), "root's groups are not handed on");
+    assert_eq!(tail[2], stdout_of("id", &["-G", name]), "root's groups are not handed on");
     assert!(text(&output.stderr).contains("setpriv:"), "{}", text(&output.stderr));
 }
 
-/// As systemd starts a service: in a session keyring of its own, and with something in it.
+/// Starts labshd like a systemd service: in a session keyring of its own, with a key in it.
 fn in_a_keyring(key: &str) -> Option<Labshd> {
     let python = tools::python()?;
     let program = format!(
@@ -136,45 +136,45 @@ fn in_a_keyring(key: &str) -> Option<Labshd> {
 }
 
 #[test]
-fn what_one_user_keeps_in_the_session_keyring_is_no_other_users() {
+fn the_session_keyring_is_not_shared_between_users() {
     if !am_root() {
-        return nobody_else_can_be_named();
+        return other_users_are_not_added();
     }
     let key = format!("labsh-test-{}", std::process::id());
     let Some(labshd) = in_a_keyring(&key) else { return };
     let keys = fs::read_to_string("/proc/keys").unwrap_or_default();
     if !keys.contains(&key) {
-        // Not every kernel has keyrings, and not every container may use them.
+        // Not every kernel has keyrings, and not every container permits them.
         return;
     }
     let usable = |shell: &str, password: &str| !is_no_shell(shell) && !password.starts_with('!');
     let user = account(usable).expect("an account that may run commands");
     let output = run_on(&labshd, &user.name, &["cat", "/proc/keys"]);
     assert!(output.status.success(), "{}", text(&output.stderr));
-    // Keys that one may not see are not there.
+    // The file lists only the keys that the reader may see.
     let seen = text(&output.stdout);
     assert!(seen.contains("_ses") && !seen.contains(&key), "{seen}");
 }
 
-/// `!` in front of something; alone it stands for a password that never was.
+/// `!` before a password locks it; `!` alone means that none was ever set.
 fn is_locked(password: &str) -> bool {
     password.starts_with('!') && !password.trim_start_matches('!').is_empty()
 }
 
 #[test]
-fn users_who_may_not_log_in_are_refused_with_the_reason() {
+fn accounts_that_may_not_log_in_are_refused_with_the_reason() {
     if !am_root() {
-        return nobody_else_can_be_named();
+        return other_users_are_not_added();
     }
-    let nobody = account(|shell, _| is_no_shell(shell)).expect("a service account");
-    let (labshd, output) = run_as(&nobody.name, &["true", "x"]);
+    let service = account(|shell, _| is_no_shell(shell)).expect("a service account");
+    let (labshd, output) = run_as(&service.name, &["true", "x"]);
     assert_eq!(output.status.code(), Some(125));
     let stderr = text(&output.stderr);
     assert!(stderr.contains("no login shell") && stderr.contains("administrator"), "{stderr}");
     labshd.log().wait_for("no login shell");
     assert_eq!(labshd.log().count("command started"), 0);
 
-    // Not every machine has one of these.
+    // Not every machine has a locked account.
     if let Some(locked) = account(|shell, password| !is_no_shell(shell) && is_locked(password)) {
         let (_labshd, output) = run_as(&locked.name, &["true", "x"]);
         assert_eq!(output.status.code(), Some(125));
@@ -183,24 +183,24 @@ fn users_who_may_not_log_in_are_refused_with_the_reason() {
 }
 
 #[test]
-fn an_entry_for_a_user_who_does_not_exist_is_not_even_added() {
+fn an_entry_for_an_unknown_user_is_not_added() {
     assert_not_added(&Labshd::start(), "no-such-user-here", "no-such-user-here");
 }
 
 #[test]
-fn a_command_runs_as_the_user_one_names_or_not_at_all() {
+fn a_command_runs_as_the_requested_user_or_not_at_all() {
     let labshd = Labshd::start();
-    let own = said("id", &["-un"]);
+    let own = stdout_of("id", &["-un"]);
     assert_eq!(labshd.output_with(&["--user", &own], &["true"]).status.code(), Some(0));
     for target in ["", "localhost,"] {
-        // With a second target it is `labsh run` on several hosts.
+        // A second target makes it a run on several hosts.
         let targets = format!("{target}127.0.0.1");
         let mut command = labshd.labsh();
         let port = labshd.tls.port().to_string();
         command.args([
             "run",
             "--user",
-            "somebody-else",
+            "another-user",
             "--port",
             &port,
             &targets,
@@ -211,6 +211,6 @@ fn a_command_runs_as_the_user_one_names_or_not_at_all() {
         let output = command.stdin(Stdio::null()).output().unwrap();
         assert_ne!(output.status.code(), Some(0));
         assert_eq!(text(&output.stdout), "");
-        assert!(text(&output.stderr).contains("somebody-else"), "{}", text(&output.stderr));
+        assert!(text(&output.stderr).contains("another-user"), "{}", text(&output.stderr));
     }
 }

@@ -1,4 +1,4 @@
-//! The two command lines: what they print, what they refuse, and how they say so.
+//! The command lines of labsh and labshd: what they print and what they refuse.
 
 use std::fs::{self, Permissions};
 use std::net::{Shutdown, TcpListener};
@@ -12,7 +12,7 @@ use crate::support::{
     LABSHD, Labshd, am_root, enroll, in_shell, labsh_in, program, run, temp_dir, text, tools,
 };
 
-/// Asserts that a command line was refused, for these reasons and without a word on stdout.
+/// Asserts that a command line was refused for these reasons, with nothing on stdout.
 fn assert_refused(output: &Output, status: i32, reasons: &[&str]) {
     let stderr = text(&output.stderr);
     assert_eq!(
@@ -38,7 +38,7 @@ fn labsh(dir: &Path, words: &[&str]) -> Output {
 }
 
 #[test]
-fn targets_that_could_be_tricks_are_refused() {
+fn targets_that_look_like_options_or_hold_control_characters_are_refused() {
     let (dir, _) = client();
     for (target, reason) in [
         ("-oProxyCommand=x", "begin with '-'"),
@@ -55,7 +55,7 @@ fn targets_that_could_be_tricks_are_refused() {
 }
 
 #[test]
-fn what_is_left_out_or_too_many_is_said_for_the_very_subcommand() {
+fn a_missing_command_or_a_set_gets_an_example_of_the_same_subcommand() {
     let (dir, _) = client();
     for (words, reason) in [
         (&["explain", "lab07"][..], "labsh explain lab07 uname -a"),
@@ -69,7 +69,7 @@ fn what_is_left_out_or_too_many_is_said_for_the_very_subcommand() {
 }
 
 #[test]
-fn without_a_key_the_remedy_is_named() {
+fn without_a_key_the_error_names_labsh_key_new() {
     let dir = temp_dir();
     assert_refused(
         &labsh(dir.path(), &["run", "lab07", "true"]),
@@ -82,7 +82,7 @@ fn without_a_key_the_remedy_is_named() {
 }
 
 #[test]
-fn of_several_keys_one_must_be_named() {
+fn several_keys_need_a_choice() {
     let labshd = Labshd::start();
     run(labshd.labsh().args(["key", "new", "second"]));
     assert_refused(&labshd.output(&["true"]), 125, &["second, test", "--key"]);
@@ -109,7 +109,7 @@ fn a_key_file_that_others_can_read_is_refused_with_the_remedy() {
 }
 
 #[test]
-fn a_link_to_somebody_elses_key_is_refused() {
+fn a_link_to_another_users_key_is_refused() {
     let (dir, key) = client();
     let theirs = dir.path().join("theirs.key");
     fs::rename(&key, &theirs).unwrap();
@@ -119,7 +119,7 @@ fn a_link_to_somebody_elses_key_is_refused() {
         run(program("chown").arg("1").arg(&theirs));
         "belongs to user 1"
     } else {
-        // Only root can give a file away; a file of root's that others can read is no key either.
+        // Only root can change the owner; without it, take a file of root's that others can read.
         fs::remove_file(&key).unwrap();
         symlink("/etc/passwd", &key).unwrap();
         "open to other users"
@@ -156,7 +156,7 @@ fn a_damaged_key_file_is_named_with_the_remedy() {
 }
 
 #[test]
-fn ping_tells_how_long_the_host_takes() {
+fn ping_prints_the_time_of_authentication_and_answers() {
     let labshd = Labshd::start();
     let output = run(labshd.labsh().args(["ping", "-c", "3", &labshd.target()]));
     let stdout = text(&output.stdout);
@@ -168,15 +168,14 @@ fn ping_tells_how_long_the_host_takes() {
     assert_refused(&wrong, 255, &["host x of key test"]);
 }
 
-/// What Python runs: a server of names that never answers, and beside it the program that is asked
-/// about.
+/// A Python program that binds a name server that never answers, and runs a command beside it.
 const SILENT_NAMES: &str = "import socket, subprocess, sys
 names = socket.socket(type=socket.SOCK_DGRAM)
 names.bind(('127.0.0.1', 53))
 sys.exit(subprocess.run(sys.argv[1:], timeout=60).returncode)";
 
 #[test]
-fn a_name_that_nobody_resolves_does_not_hold_ping_up() {
+fn ping_times_out_while_the_name_server_is_silent() {
     let (Some(python), Some(_)) = (tools::python(), tools::need("ip", "apt-get install iproute2"))
     else {
         return;
@@ -187,7 +186,7 @@ fn a_name_that_nobody_resolves_does_not_hold_ping_up() {
         return;
     }
     let (dir, _) = client();
-    // The system's own patience with it is more than two minutes.
+    // The resolver itself gives up only after more than two minutes.
     let names = dir.path().join("resolv.conf");
     fs::write(&names, "nameserver 127.0.0.1\noptions timeout:30 attempts:5\n").unwrap();
     let mut ping = labsh_in(dir.path());
@@ -228,8 +227,8 @@ fn keys_are_listed_shown_enrolled_and_revoked_and_never_printed() {
     let text_of_key = fs::read_to_string(&key).unwrap();
     let secret = text_of_key.split_whitespace().max_by_key(|word| word.len()).unwrap();
     assert_eq!(secret.len(), 64);
-    for said in [&line, &list, &shown, &revoke] {
-        assert!(!said.contains(secret), "the key itself was printed");
+    for printed in [&line, &list, &shown, &revoke] {
+        assert!(!printed.contains(secret), "the key itself was printed");
     }
     let again = labsh_in(dir.path()).args(["key", "new", "alice"]).output().unwrap();
     assert_refused(&again, 125, &["never overwritten"]);
@@ -265,15 +264,15 @@ fn check_prints_what_labshd_would_do() {
 }
 
 #[test]
-fn labshd_does_not_start_with_mistakes_or_on_a_port_that_is_taken() {
+fn labshd_does_not_start_with_a_wrong_configuration_or_on_a_port_in_use() {
     let dir = temp_dir();
     let config = dir.path().join("labshd.toml");
     let start = |text: String| {
         fs::write(&config, text).unwrap();
         program(LABSHD).arg("--config").arg(&config).stdin(Stdio::null()).output().unwrap()
     };
-    let mistake = format!("{}:2: backlog", config.display());
-    assert_refused(&start("\nbacklog = 'many'\n".into()), 1, &[&mistake]);
+    let error = format!("{}:2: backlog", config.display());
+    assert_refused(&start("\nbacklog = 'many'\n".into()), 1, &[&error]);
     let public = start("listen = ['plain://0.0.0.0:0']".into());
     assert_refused(&public, 1, &["unprotected", "allow_plain_on_network"]);
     let taken = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -330,9 +329,9 @@ fn try_needs_nothing_set_up() {
 }
 
 #[test]
-fn what_a_server_says_is_shown_and_not_obeyed() {
+fn control_characters_from_a_server_are_escaped() {
     let labshd = Labshd::start();
-    // The refusal repeats the name, which would clear the screen and turn the writing around.
+    // The refusal repeats the name, which would clear the screen and reverse the text direction.
     let name = "A\u{1b}[2J\u{9b}2J\u{202e}B=1";
     let output = labshd.output_with(&["--json", "--env", name], &["true"]);
     assert_refused(&output, 125, &["\\u{1b}[2J\\u{9b}2J\\u{202e}B", "\\u001b[2J\\u009b2J\\u202eB"]);
@@ -350,16 +349,16 @@ fn ipv6_addresses_and_names_are_targets() {
         fs::write(&config, more).unwrap();
         enroll(config.parent().unwrap(), "test", "::1");
     });
-    let said = |target: &str| {
+    let host_id = |target: &str| {
         let words = ["run", target, "echo $LABSH_HOST_ID"];
         text(&run(labshd.labsh().args(words)).stdout)
     };
-    assert_eq!(said(&format!("localhost:{}", labshd.tls.port())), "localhost\n");
-    assert_eq!(said(&format!("LocalHost:{}", labshd.tls.port())), "localhost\n");
+    assert_eq!(host_id(&format!("localhost:{}", labshd.tls.port())), "localhost\n");
+    assert_eq!(host_id(&format!("LocalHost:{}", labshd.tls.port())), "localhost\n");
     let line = labshd.log().wait_for("listening address=[::1]:");
     let port = line.trim_end().rsplit(':').next().unwrap().to_owned();
-    assert_eq!(said(&format!("[::1]:{port}")), "::1\n");
-    assert_eq!(said(&format!("[0:0::1]:{port}")), "::1\n");
+    assert_eq!(host_id(&format!("[::1]:{port}")), "::1\n");
+    assert_eq!(host_id(&format!("[0:0::1]:{port}")), "::1\n");
     let by_option = run(labshd.labsh().args(["run", "--port", &port, "::1", "echo by option"]));
     assert_eq!(text(&by_option.stdout), "by option\n");
 }
@@ -374,7 +373,7 @@ fn a_port_of_the_other_mode_is_recognised() {
 }
 
 #[test]
-fn a_port_of_something_else_is_recognised() {
+fn a_port_of_another_protocol_is_recognised() {
     let labshd = Labshd::start();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -393,12 +392,12 @@ fn a_port_of_something_else_is_recognised() {
 }
 
 #[test]
-fn who_has_seen_enough_of_what_is_printed_hears_no_complaint() {
+fn a_closed_stdout_ends_labsh_without_a_message() {
     let (dir, _) = client();
     for words in [&["lesson"][..], &["lesson", "phone"], &["key", "list"], &["completions", "bash"]]
     {
-        // Not by closing one end of a pipe: a process that another test starts just then may hold a
-        // copy for a moment.
+        // Not by closing one end of a pipe: a process that another test forks at that time may
+        // briefly hold a copy.
         let (reader, writer) = UnixStream::pair().unwrap();
         reader.shutdown(Shutdown::Read).unwrap();
         let output = labsh_in(dir.path())

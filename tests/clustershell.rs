@@ -29,13 +29,13 @@ fn clush_runs_the_recipe() {
     let Some(clush) = clush() else { return };
     let fleet = Fleet::start();
     let output = run(&mut fleet.shell(&clush, &recipe("clustershell")));
-    let told = text(&output.stdout);
-    // Equal answers are told once.
-    assert!(told.contains("lab[01-08] (8)\n---------------\nLinux\n"), "{told}");
+    let stdout = text(&output.stdout);
+    // Equal answers are printed once.
+    assert!(stdout.contains("lab[01-08] (8)\n---------------\nLinux\n"), "{stdout}");
 }
 
 #[test]
-fn clush_tells_outputs_and_exit_statuses_apart() {
+fn clush_gets_each_hosts_output_and_exit_status() {
     let Some(clush) = clush() else { return };
     let fleet = fleet();
     let script = "clush -S -w lab[01-08] 'echo out $LABSH_HOST_ID; echo err $LABSH_HOST_ID >&2; \
@@ -53,7 +53,7 @@ fn clush_tells_outputs_and_exit_statuses_apart() {
 }
 
 #[test]
-fn clush_goes_on_without_a_dead_host() {
+fn clush_reports_a_dead_host_and_runs_on_the_others() {
     let Some(clush) = clush() else { return };
     let output = fleet().output(&clush, "clush -S -w lab[08-09] 'echo here'");
     assert_eq!(output.status.code(), Some(255), "{}", text(&output.stderr));
@@ -64,7 +64,7 @@ fn clush_goes_on_without_a_dead_host() {
 }
 
 #[test]
-fn clush_hands_stdin_to_every_host_and_collects_large_outputs() {
+fn clush_sends_stdin_to_every_host_and_gathers_large_output() {
     let Some(clush) = clush() else { return };
     let fleet = fleet();
     let output = feed(
@@ -114,7 +114,7 @@ fn clush_goes_through_gateways_in_a_tree() {
     let lines = sorted_lines(&output.stdout);
     let expected: Vec<String> = (3..=8).map(|host| format!("lab{host:02}: lab{host:02}")).collect();
     assert_eq!(lines, expected, "{}", text(&output.stderr));
-    // Two gateways, and one command on each of the leaves: nobody went round the gateways.
+    // Two gateways, and one command on each leaf: no leaf was reached around the gateways.
     let log = fleet.labshd.log();
     log.wait_for_nth("command started", 8);
     assert_eq!(log.count("command started"), 8, "{}", log.text());

@@ -47,16 +47,16 @@ enum Ends {
 }
 
 /// `labsh cp HOST:named destination` against a server that answers with this.
-fn told(victim: &Victim, said: Vec<u8>, ends: Ends) -> Output {
-    let said = [encoded(&[Message::Hello { version: VERSION }]), said].concat();
+fn run_against(victim: &Victim, sent: Vec<u8>, ends: Ends) -> Output {
+    let sent = [encoded(&[Message::Hello { version: VERSION }]), sent].concat();
     let (address, server) = victim.serve(move |mut peer, key| {
         welcome(&mut peer, &key, 8);
         start(&mut peer);
         peer.until(Kind::Stdin, 1);
-        said.chunks(60_000).for_each(|piece| peer.send(&bytes(Kind::Stdout, 1, piece)));
+        sent.chunks(60_000).for_each(|piece| peer.send(&bytes(Kind::Stdout, 1, piece)));
         if ends == Ends::Well {
             peer.until(Kind::Eof, 1);
-            let (status, stdout) = (Status::Exited(0), said.len() as u64);
+            let (status, stdout) = (Status::Exited(0), sent.len() as u64);
             let exit =
                 Exit { status, timed_out: false, stdout, stderr: 0, usage: Usage::default() };
             let ends =
@@ -86,7 +86,7 @@ fn names(directory: &Path) -> Vec<String> {
 }
 
 #[test]
-fn what_breaks_the_rules_is_left_and_nothing_of_it_stays() {
+fn a_copy_that_breaks_the_protocol_is_aborted_and_leaves_nothing() {
     let victim = Victim::new();
     let path = |path: &[u8]| {
         // As long as the path, and then the path itself in its place: no honest encoder writes it.
@@ -104,7 +104,7 @@ fn what_breaks_the_rules_is_left_and_nothing_of_it_stays() {
         bytes[at..at + 2].copy_from_slice(&mode.to_be_bytes());
         bytes
     };
-    for (said, reason) in [
+    for (message, reason) in [
         (path(b"../../x"), "leads out"),
         (path(b"/tmp/labsh-never-written"), "leads out"),
         (path(b"a/../../x"), "leads out"),
@@ -133,7 +133,7 @@ fn what_breaks_the_rules_is_left_and_nothing_of_it_stays() {
             "too many entries at once",
         ),
     ] {
-        let output = told(&victim, said, Ends::Never);
+        let output = run_against(&victim, message, Ends::Never);
         let errors = text(&output.stderr);
         assert_eq!(output.status.code(), Some(255), "{reason}: {errors}");
         assert!(errors.contains(reason) && errors.lines().count() == 1, "{reason}: {errors}");
@@ -143,9 +143,9 @@ fn what_breaks_the_rules_is_left_and_nothing_of_it_stays() {
 }
 
 #[test]
-fn a_link_that_was_just_sent_leads_nowhere() {
+fn a_link_of_the_same_copy_is_not_followed() {
     let victim = Victim::new();
-    let output = told(
+    let output = run_against(
         &victim,
         encoded(&[
             entry(0, 0, "", What::Directory),
@@ -169,10 +169,10 @@ fn a_link_that_was_just_sent_leads_nowhere() {
 }
 
 #[test]
-fn a_wrong_digest_is_no_copy_and_a_text_cannot_steer_the_terminal() {
+fn a_wrong_digest_fails_and_control_characters_are_escaped() {
     let victim = Victim::new();
     let nasty = "\x1b[2J\r\n\u{202e}";
-    let said = [
+    let sent = [
         file(0, "", 1),
         begin(0, 1),
         Message::Data(vec![1]),
@@ -185,7 +185,7 @@ fn a_wrong_digest_is_no_copy_and_a_text_cannot_steer_the_terminal() {
         },
         Message::Listed,
     ];
-    let output = told(&victim, encoded(&said), Ends::Well);
+    let output = run_against(&victim, encoded(&sent), Ends::Well);
     let errors = text(&output.stderr);
     assert!(errors.contains("named: what arrived is not what was sent"), "{errors}");
     assert!(
@@ -198,13 +198,13 @@ fn a_wrong_digest_is_no_copy_and_a_text_cannot_steer_the_terminal() {
 }
 
 #[test]
-fn a_server_that_cannot_copy_is_called_old() {
+fn a_server_without_labsh_copy_is_reported_as_old() {
     let victim = Victim::new();
     let (address, server) = victim.serve(|mut peer, key| {
         welcome(&mut peer, &key, 8);
         peer.until(Kind::Open, 1);
         peer.send(&message(
-            &Refuse::new(RefuseCode::SUBSYSTEM, "no such thing", "ask somebody"),
+            &Refuse::new(RefuseCode::SUBSYSTEM, "no such thing", "ask the administrator"),
             1,
         ));
         // The client may leave without having read everything.
@@ -221,16 +221,16 @@ fn a_server_that_cannot_copy_is_called_old() {
 }
 
 #[test]
-fn what_the_user_asked_for_is_all_that_gets_a_name() {
+fn only_requested_names_are_created() {
     let victim = Victim::new();
-    let said = [
+    let sent = [
         file(0, "", 2),
         begin(0, 2),
         Message::Data(b"hi".to_vec()),
         Message::Finish { digest: DIGEST_OF_HI },
         Message::Listed,
     ];
-    let output = told(&victim, encoded(&said), Ends::Well);
+    let output = run_against(&victim, encoded(&sent), Ends::Well);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     let there = victim.dir.path().join("destination");
     assert_eq!(names(&there), ["named"]);

@@ -1,5 +1,5 @@
-//! More connections than labshd wants: a real client gets in all the same, and those that are in
-//! are not harmed.
+//! More silent connections than labshd accepts: a real client still authenticates, and sessions are
+//! not harmed.
 
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
@@ -13,22 +13,24 @@ use labsh_proto::message::{Ping, RefuseCode, Status};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::peer::{Peer, assert_well, connect_from, eof, message, open, stdin};
-use crate::support::{LABSHD, Labshd, PATIENCE, eventually, memory, processor_time, program, text};
+use crate::support::{
+    LABSHD, Labshd, TEST_TIMEOUT, eventually, memory, processor_time, program, text,
+};
 
-/// As many of 10,000 as this machine's hard limit on descriptors allows: labshd gives them half of
-/// its own.
+/// The number of connections: 10,000, or fewer where the hard limit for descriptors is low, of
+/// which labshd gives unauthenticated connections half.
 fn crowd() -> usize {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
     10_000.min(hard as usize / 2)
 }
 
-/// An address of this machine for each member of a crowd.
+/// A loopback address for each connection.
 fn own_address(number: usize) -> IpAddr {
     Ipv4Addr::new(127, 1, (number / 250) as u8, (number % 250) as u8 + 1).into()
 }
 
-/// Connections that are opened and say nothing.
+/// Opens connections that send nothing.
 fn sit(count: usize, to: SocketAddr, from: impl Fn(usize) -> IpAddr) -> Vec<TcpStream> {
     (0..count).map(|number| connect_from(from(number), to).unwrap()).collect()
 }
@@ -49,7 +51,7 @@ fn half_open_sockets(labshd: &Labshd) -> usize {
 }
 
 #[test]
-fn a_client_gets_in_while_thousands_sit_half_open() {
+fn a_client_authenticates_beside_thousands_of_silent_connections() {
     let labshd =
         Labshd::with("max_unauthenticated = 20000\nauthentication_deadline = '5m'\nbacklog = 4096");
     let (quiet, before) = (get_in(&labshd), memory(labshd.pid()));
@@ -68,18 +70,18 @@ fn a_client_gets_in_while_thousands_sit_half_open() {
 }
 
 #[test]
-fn a_client_gets_in_while_one_source_pushes_in_without_end() {
+fn a_client_authenticates_while_one_source_connects_without_end() {
     let labshd = Labshd::with("max_unauthenticated = 64");
     let (stop, started) = (AtomicBool::new(false), Instant::now());
     thread::scope(|scope| {
         let pushing = scope.spawn(|| {
             let mut pushed = 0;
-            while !stop.load(Relaxed) && started.elapsed() < PATIENCE {
+            while !stop.load(Relaxed) && started.elapsed() < TEST_TIMEOUT {
                 pushed += sit(500, labshd.tls, |_| own_address(7)).len();
             }
             pushed
         });
-        // Whatever happens here, the crowd leaves.
+        // The pushing thread must be stopped even if this fails.
         let times = std::panic::catch_unwind(|| {
             labshd.log().wait_for("evicted to make room");
             (0..5).map(|_| get_in(&labshd)).collect::<Vec<Duration>>()
@@ -91,12 +93,12 @@ fn a_client_gets_in_while_one_source_pushes_in_without_end() {
 }
 
 #[test]
-fn who_holds_most_makes_room_for_others() {
+fn the_source_with_most_connections_is_evicted_first() {
     let labshd = Labshd::with("max_unauthenticated = 16\nauthentication_deadline = '5m'");
     let mut modest = Peer::connect(labshd.plain);
     let greedy = sit(200, labshd.plain, |_| own_address(7));
     labshd.log().wait_for_nth("evicted to make room", 185);
-    // 15 of the greedy are left, and the one who was there first is still being listened to.
+    // 15 connections of the greedy source are left, and the first client is still connected.
     assert_eq!(modest.next().unwrap().kind, Kind::Challenge);
     get_in(&labshd);
     assert_eq!(
@@ -124,22 +126,22 @@ fn poor_labshd(descriptors: usize) -> Labshd {
 }
 
 #[test]
-fn a_crowd_leaves_sessions_and_commands_their_descriptors() {
+fn silent_connections_leave_descriptors_for_sessions_and_commands() {
     let labshd = poor_labshd(128);
     let mut session = Peer::authenticated(&labshd);
     session.send(&open(1, &["cat"]));
     session.started(1);
     let crowd = sit(500, labshd.plain, own_address);
-    // Half of the descriptors are theirs, and no more; where accepting outruns closing, some are
-    // not even let in.
+    // Silent connections get at most half of the descriptors; where accepting outruns closing, some
+    // are turned away at once.
     let gone = || {
         ["evicted to make room", "turned away"]
             .map(|what| labshd.log().count(what))
             .iter()
             .sum::<usize>()
     };
-    eventually("all but half as many as there are descriptors have gone", || gone() >= 500 - 64);
-    // The session that is there goes on, and can start another command.
+    eventually("all but half as many as there are descriptors are closed", || gone() >= 500 - 64);
+    // The existing session goes on, and can start another command.
     session.send(&stdin(1, b"still here"));
     assert_eq!(session.until(Kind::Stdout, 1).body[..], b"still here"[..]);
     session.check(2);
@@ -151,7 +153,7 @@ fn a_crowd_leaves_sessions_and_commands_their_descriptors() {
     assert_well(&labshd);
 }
 
-/// There is nothing to do, and nothing is done.
+/// Asserts that labshd uses hardly any processor time.
 fn assert_idle(labshd: &Labshd) {
     let before = processor_time(labshd.pid());
     thread::sleep(Duration::from_millis(500));
@@ -160,9 +162,9 @@ fn assert_idle(labshd: &Labshd) {
 }
 
 #[test]
-fn sessions_that_use_all_descriptors_up_are_not_harmed_by_a_crowd_and_nothing_spins() {
-    // A session holds two: the last descriptor goes to a whole session, or to one that is still
-    // authenticating.
+fn silent_connections_neither_harm_sessions_nor_spin_when_descriptors_run_out() {
+    // A session holds two descriptors: the last one goes to a complete session, or to one that is
+    // still authenticating.
     [40, 41].into_iter().for_each(use_all_descriptors_up);
 }
 
@@ -170,10 +172,10 @@ fn use_all_descriptors_up(descriptors: usize) {
     let labshd = poor_labshd(descriptors);
     let mut sessions = Vec::new();
     let full = || labshd.log().count("no descriptors left") > 0;
-    // Nobody can be evicted: the newcomer that is one too many is turned away, waits, or is told so
-    // once it has proven who it is and nothing is left to look its user up with.
-    let mut told = false;
-    while !told && !full() {
+    // No session can be evicted: the first connection too many is turned away, waits, or is refused
+    // after its proof, when no descriptor is left to look up its user.
+    let mut refused = false;
+    while !refused && !full() {
         let mut peer = Peer::connect(labshd.plain);
         peer.stream.set_read_timeout(Some(Duration::from_millis(10))).unwrap();
         let mut heard = 0;
@@ -182,12 +184,12 @@ fn use_all_descriptors_up(descriptors: usize) {
             heard > 0 || full()
         });
         if heard > 0 {
-            peer.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            peer.stream.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
             match peer.try_authenticate(&labshd) {
                 Ok(()) => sessions.push(peer),
                 Err(refuse) => {
                     assert_eq!(refuse.code, RefuseCode::BUSY, "{}", refuse.reason);
-                    told = true;
+                    refused = true;
                 }
             }
         }
@@ -201,14 +203,15 @@ fn use_all_descriptors_up(descriptors: usize) {
     }
     drop(crowd);
     drop(sessions);
-    // What still waits to be accepted takes room once more before it is found to be gone.
+    // Connections that still wait to be accepted take descriptors once more before they turn out to
+    // be closed.
     let runs = || labshd.output(&["true"]).status.code() == Some(0);
-    eventually("there is room again, and it stays", || (0..5).all(|_| runs()));
+    eventually("descriptors are free again, and stay so", || (0..5).all(|_| runs()));
     assert_eq!(labshd.log().count("panicked"), 0, "{}", labshd.log().text());
 }
 
 #[test]
-fn connections_that_are_gone_at_once_do_not_hold_others_up() {
+fn connections_that_close_at_once_do_not_delay_others() {
     let labshd = Labshd::start();
     for _ in 0..500 {
         let mut stream = TcpStream::connect(labshd.tls).unwrap();

@@ -1,4 +1,4 @@
-//! The exit status is the command's own, or says what else happened.
+//! The exit status is the command's own, or tells what else happened.
 
 use std::fs;
 use std::process::{Output, Stdio};
@@ -37,7 +37,7 @@ fn a_signal_is_128_and_its_number_and_is_named() {
 }
 
 #[test]
-fn a_command_whose_time_is_up_is_124() {
+fn a_command_that_times_out_is_124() {
     let labshd = Labshd::with("termination_grace = '100ms'");
     let output = labshd.output_with(&["--timeout", "100ms"], &["sleep", "300"]);
     assert_ends(&output, 124, &["its time was up"]);
@@ -49,7 +49,7 @@ fn a_command_whose_time_is_up_is_124() {
 }
 
 #[test]
-fn the_host_watches_the_time_even_if_the_client_is_stopped_or_killed() {
+fn the_host_enforces_the_timeout_of_a_stopped_or_killed_client() {
     let labshd = Labshd::with("termination_grace = '100ms'");
     for (count, signal) in [(1, 19), (2, 9)] {
         let stubborn = "trap '' HUP; echo ready; sleep 300";
@@ -81,13 +81,13 @@ fn what_the_host_refuses_is_125_with_the_reason() {
 }
 
 #[test]
-fn mistakes_in_the_clients_configuration_are_125_with_their_line() {
+fn errors_in_the_clients_configuration_are_125_with_their_line() {
     let labshd = Labshd::start();
     let file = labshd.path().join("config/labsh/config.toml");
-    for (mistake, reason) in
+    for (text, reason) in
         [("\nport = 'x'\n", "config.toml:2"), ("a b\n", "config.toml:1"), ("x = 1\n", "x")]
     {
-        fs::write(&file, mistake).unwrap();
+        fs::write(&file, text).unwrap();
         assert_ends(&labshd.output(&["true"]), 125, &["config.toml", reason]);
     }
 }
@@ -121,7 +121,7 @@ fn what_cannot_be_executed_is_126() {
 }
 
 #[test]
-fn what_is_not_found_is_127_and_shell_characters_suggest_a_shell() {
+fn an_unknown_program_is_127_and_shell_characters_suggest_a_shell() {
     let labshd = Labshd::start();
     let output = labshd.output(&["no-such-program", "x"]);
     assert_ends(&output, 127, &["no-such-program", "not found", "PATH"]);
@@ -134,7 +134,7 @@ fn what_is_not_found_is_127_and_shell_characters_suggest_a_shell() {
     ] {
         assert_ends(&labshd.output(&words), 127, &["not found", "--shell"]);
     }
-    // With a shell it is that shell which says so, also where the line looks like an option.
+    // With a shell the shell reports it, even for a line that looks like an option.
     let not_found = if own_account(6).ends_with("/fish") { "Unknown command" } else { "not found" };
     for line in ["no-such-program", "-x", "+x", "--version"] {
         assert_ends(&labshd.output(&["--", line]), 127, &[line, not_found]);
@@ -167,7 +167,7 @@ fn a_key_that_is_not_enrolled_is_255_and_named() {
 }
 
 #[test]
-fn a_server_that_dies_in_the_middle_is_255() {
+fn a_server_that_dies_while_a_command_runs_is_255() {
     let mut labshd = Labshd::start();
     let mut client = Running::start(&mut labshd.run(&sh("echo ready; sleep 300")));
     assert_eq!(client.line(), "ready");
@@ -177,7 +177,7 @@ fn a_server_that_dies_in_the_middle_is_255() {
 }
 
 #[test]
-fn json_tells_every_outcome_in_one_line() {
+fn json_reports_every_outcome_in_one_line() {
     let labshd = Labshd::with("termination_grace = '100ms'");
     let tell = |options: &[&str], words: &[&str]| {
         let output = labshd.output_with(&[&["--json"], options].concat(), words);
@@ -200,7 +200,7 @@ fn json_tells_every_outcome_in_one_line() {
         exited.contains("\"stderr_bytes\":2") && exited.contains("\"peak_memory_bytes\""),
         "{exited}"
     );
-    for (told, parts) in [
+    for (message, parts) in [
         (tell(&[], &sh("kill -9 $$")), ["\"outcome\":\"signaled\"", "\"signal\":9"]),
         (
             tell(&["--timeout", "50ms"], &["sleep 300"]),
@@ -215,12 +215,12 @@ fn json_tells_every_outcome_in_one_line() {
             ["\"outcome\":\"connection\"", "\"exit_status\":255"],
         ),
     ] {
-        parts.iter().for_each(|part| assert!(told.contains(part), "{part} is not in {told}"));
+        parts.iter().for_each(|part| assert!(message.contains(part), "{part} is not in {message}"));
     }
 }
 
 #[test]
-fn a_descriptor_of_ones_own_gets_the_status_alone() {
+fn status_fd_gets_only_the_status() {
     let labshd = Labshd::start();
     let file = labshd.file("status");
     let script = format!("\"$@\" 7>'{file}'");
@@ -235,7 +235,7 @@ fn a_descriptor_of_ones_own_gets_the_status_alone() {
 }
 
 #[test]
-fn a_descriptor_that_cannot_be_written_to_is_noticed_before_anything_starts() {
+fn an_unwritable_status_fd_is_refused_before_the_command_starts() {
     let labshd = Labshd::start();
     let words = ["touch", &labshd.file("marker")];
     for script in ["exec \"$@\" 7>&-", "exec \"$@\" 7</dev/null"] {

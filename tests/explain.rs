@@ -1,5 +1,5 @@
-//! `labsh explain`: what a command would find, the refusals that it would meet, and that nothing is
-//! started.
+//! `labsh explain`: what a command would run as and with, which refusals it would get, and that
+//! nothing is started.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -25,17 +25,17 @@ fn answer(labshd: &Labshd, options: &[&str], words: &[&str]) -> Value {
 }
 
 #[test]
-fn it_says_what_would_run_as_whom_and_where() {
+fn explain_reports_program_user_and_directory() {
     let labshd = Labshd::with("accept_env = ['LC_*']\nmax_channels = 7");
     let output = explain(&labshd, &[], &["--", "sh", "-c", "echo a | wc"]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
-    let said = text(&output.stdout);
-    assert!(said.starts_with("would run as "), "{said}");
-    assert!(said.contains("/sh (exactly these words, no shell)\n"), "{said}");
-    assert!(said.contains("  words      sh -c 'echo a | wc'\n"), "{said}");
-    assert!(said.contains("granted by test+127.0.0.1.toml in keys.d there\n"), "{said}");
-    assert!(said.contains("  usable     from anywhere, without end\n"), "{said}");
-    assert!(said.contains("  may set    LC_*\n  at once    7 commands"), "{said}");
+    let stdout = text(&output.stdout);
+    assert!(stdout.starts_with("would run as "), "{stdout}");
+    assert!(stdout.contains("/sh (exactly these words, no shell)\n"), "{stdout}");
+    assert!(stdout.contains("  words      sh -c 'echo a | wc'\n"), "{stdout}");
+    assert!(stdout.contains("granted by test+127.0.0.1.toml in keys.d there\n"), "{stdout}");
+    assert!(stdout.contains("  usable     from anywhere, without end\n"), "{stdout}");
+    assert!(stdout.contains("  may set    LC_*\n  at once    7 commands"), "{stdout}");
 
     let answer = answer(&labshd, &["--cwd", "/", "--env", "LC_ALL=C"], &["true"]);
     assert_eq!((&answer["would_run"], &answer["key"]), (&true.into(), &"test".into()));
@@ -50,20 +50,20 @@ fn it_says_what_would_run_as_whom_and_where() {
 }
 
 #[test]
-fn nothing_is_started_and_the_log_says_who_asked() {
+fn explain_starts_nothing_and_is_logged() {
     let labshd = Labshd::start();
     let trace = labshd.file("trace");
     assert!(explain(&labshd, &[], &["touch", &trace]).status.success());
     labshd.log().wait_for(" explained key=test ");
     assert!(!Path::new(&trace).exists());
     assert_eq!(labshd.log().count("command started"), 0);
-    // The same words do leave a trace when they are run.
+    // Running the same words creates the file.
     assert!(labshd.output(&["touch", &trace]).status.success());
     assert!(Path::new(&trace).exists());
 }
 
 #[test]
-fn what_would_be_refused_is_told_with_its_reason() {
+fn explain_reports_refusals_with_the_reason() {
     let labshd = Labshd::with("accept_env = []");
     let plain = labshd.file("plain");
     fs::write(&plain, "no program").unwrap();
@@ -79,48 +79,51 @@ fn what_would_be_refused_is_told_with_its_reason() {
             &["true", "x"],
             "the environment variable A may not be set: accept_env",
         ),
-        (&["--user", "somebody-else"], &["true", "x"], "not as somebody-else; "),
+        (&["--user", "another-user"], &["true", "x"], "not as another-user; "),
     ] {
         let output = explain(&labshd, options, words);
         assert_eq!(output.status.code(), Some(125), "{output:?}");
-        let said = text(&output.stdout);
-        assert!(said.starts_with("would be refused: ") && said.contains(reason), "{said}");
+        let stdout = text(&output.stdout);
+        assert!(stdout.starts_with("would be refused: ") && stdout.contains(reason), "{stdout}");
         assert_eq!(answer(&labshd, options, words)["would_run"], false);
     }
     assert_eq!(labshd.log().count("command started"), 0);
 }
 
 #[test]
-fn hosts_with_the_same_answer_stand_together() {
+fn hosts_with_the_same_answer_are_grouped() {
     let labshd = Labshd::start();
-    // Bound and not listening: nobody else has the port, and nobody answers there.
+    // Bound and not listening: no other program gets the port, and connections are refused.
     let dead = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     dead.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
-    let nobody = dead.local_addr().unwrap().as_socket().unwrap().port();
+    let dead_port = dead.local_addr().unwrap().as_socket().unwrap().port();
     let port = labshd.tls.port();
-    let hosts = [("h1", port), ("h2", port), ("h3", port), ("dead", nobody)].map(|(name, port)| {
-        format!("[hosts.{name}]\naddress = \"127.0.0.1\"\nport = {port}\nhost_id = \"{HOST}\"\n")
-    });
+    let hosts =
+        [("h1", port), ("h2", port), ("h3", port), ("dead", dead_port)].map(|(name, port)| {
+            format!(
+                "[hosts.{name}]\naddress = \"127.0.0.1\"\nport = {port}\nhost_id = \"{HOST}\"\n"
+            )
+        });
     fs::write(labshd.file("config/labsh/config.toml"), hosts.concat()).unwrap();
     let output =
         labshd.labsh().args(["explain", "h[1-3],dead", "--", "true", "x"]).output().unwrap();
     assert_eq!(output.status.code(), Some(255), "{output:?}");
-    let said = text(&output.stdout);
-    assert!(said.starts_with("---- h[1-3] (3 hosts) ----\nwould run as "), "{said}");
+    let stdout = text(&output.stdout);
+    assert!(stdout.starts_with("---- h[1-3] (3 hosts) ----\nwould run as "), "{stdout}");
     assert!(
-        said.contains("---- dead (1 host) ----\ncannot be asked: cannot connect to "),
-        "{said}"
+        stdout.contains("---- dead (1 host) ----\ncannot be asked: cannot connect to "),
+        "{stdout}"
     );
 }
 
 #[test]
-fn hosts_that_never_answer_delay_nobody() {
+fn hosts_that_never_answer_do_not_delay_others() {
     let labshd = Labshd::start();
     let mute = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let table = |name: &str, port: u16| {
         format!("[hosts.'{name}']\naddress = '127.0.0.1'\nport = {port}\nhost_id = '{HOST}'\n")
     };
-    // As many as are gone about at once, and before the one that answers.
+    // As many as labsh asks at once, before the one that answers.
     let hosts =
         [table("a-mute[01-64]", mute.local_addr().unwrap().port()), table("h", labshd.tls.port())]
             .concat();
@@ -132,13 +135,13 @@ fn hosts_that_never_answer_delay_nobody() {
     drop(mute);
     let output = run.finish();
     assert_eq!(output.status.code(), Some(255), "{output:?}");
-    let said = text(&output.stdout);
-    assert!(said.contains("---- h (1 host) ----\nwould run as "), "{said}");
-    assert!(said.contains("---- a-mute[01-64] (64 hosts) ----\ncannot be asked: "), "{said}");
+    let stdout = text(&output.stdout);
+    assert!(stdout.contains("---- h (1 host) ----\nwould run as "), "{stdout}");
+    assert!(stdout.contains("---- a-mute[01-64] (64 hosts) ----\ncannot be asked: "), "{stdout}");
 }
 
 #[test]
-fn a_client_that_did_not_announce_it_gets_no_explanation() {
+fn explain_is_refused_to_clients_that_did_not_announce_it() {
     let labshd = Labshd::start();
     let mut peer = Peer::connect(labshd.plain);
     peer.authenticate_with(&labshd, Features(0));

@@ -1,4 +1,4 @@
-//! A client that sends without end: labshd's memory stays what it was, and others are served.
+//! A client that sends without end: labshd's memory does not grow, and other clients are served.
 
 use std::io::Write;
 use std::thread;
@@ -17,13 +17,13 @@ use crate::support::{Labshd, children, eventually, memory, settled, text};
 
 const MIB: u64 = 1 << 20;
 
-/// What labshd and its spawner hold together.
+/// The memory of labshd and its spawner together, in bytes.
 fn held(labshd: &Labshd) -> u64 {
     let spawner: u64 = children(labshd.pid()).into_iter().map(memory).sum();
     memory(labshd.pid()) + spawner
 }
 
-/// Runs this; memory may not have grown by more than so much at any time.
+/// Runs an action, during which memory may grow by fewer than `most` bytes; returns the growth.
 fn growing_at_most(labshd: &Labshd, most: u64, flood: impl FnOnce() + Send) -> u64 {
     let before = held(labshd);
     let highest = thread::scope(|scope| {
@@ -41,7 +41,7 @@ fn growing_at_most(labshd: &Labshd, most: u64, flood: impl FnOnce() + Send) -> u
     highest - before
 }
 
-/// Waits until everything sent so far has been dealt with.
+/// Waits until everything sent so far has been processed.
 fn round_trip(peer: &mut Peer, token: u64) {
     peer.send(&message(&Ping { token }, 0));
     while Pong::from_frame(&peer.until(Kind::Pong, 0)).unwrap().token != token {}
@@ -52,7 +52,7 @@ fn pings_without_end_cost_nothing() {
     let labshd = Labshd::start();
     let mut peer = Peer::authenticated(&labshd);
     growing_at_most(&labshd, 8 * MIB, || {
-        // 10 MB of pings, and not one answer is read meanwhile.
+        // 10 MB of pings, while no answer is read.
         let flood = message(&Ping { token: 1 }, 0).repeat(10_000);
         (0..50).for_each(|_| peer.send(&flood));
         round_trip(&mut peer, 2);
@@ -71,7 +71,7 @@ fn signals_without_end_cost_nothing() {
         let flood = signal(1, 10).repeat(10_000);
         (0..100).for_each(|_| peer.send(&flood));
         round_trip(&mut peer, 2);
-        // Another connection's command is started all the same.
+        // Another connection's command still starts.
         assert_eq!(labshd.output(&["true"]).status.code(), Some(0));
     });
     peer.send(&signal(1, 9));
@@ -81,7 +81,7 @@ fn signals_without_end_cost_nothing() {
 }
 
 #[test]
-fn a_command_without_end_is_refused_and_not_kept() {
+fn an_endless_open_is_refused_and_not_buffered() {
     let labshd = Labshd::start();
     let mut peer = Peer::authenticated(&labshd);
     growing_at_most(&labshd, 8 * MIB, || {
@@ -99,7 +99,7 @@ fn a_command_without_end_is_refused_and_not_kept() {
 }
 
 #[test]
-fn commands_without_end_are_started_and_ended() {
+fn an_endless_series_of_commands_is_started_and_ended() {
     let labshd = Labshd::with("max_channels = 16");
     let mut peer = Peer::authenticated(&labshd);
     growing_at_most(&labshd, 16 * MIB, || {
@@ -114,7 +114,7 @@ fn commands_without_end_are_started_and_ended() {
 }
 
 #[test]
-fn long_commands_without_end_do_not_pile_up() {
+fn an_endless_series_of_long_commands_does_not_accumulate() {
     let labshd = Labshd::start();
     let mut peer = Peer::authenticated(&labshd);
     let word = vec![b'x'; 100_000];
@@ -132,7 +132,7 @@ fn long_commands_without_end_do_not_pile_up() {
 }
 
 #[test]
-fn stdin_that_nobody_reads_costs_what_its_window_says() {
+fn unread_stdin_costs_no_more_than_its_window() {
     let labshd = Labshd::start();
     let mut peer = Peer::authenticated(&labshd);
     peer.send(&[open(1, &["true"]), close(1)].concat());
@@ -140,7 +140,8 @@ fn stdin_that_nobody_reads_costs_what_its_window_says() {
         peer.send(&open(id, &["sleep", "1000"]));
         peer.started(id);
     }
-    // Small pieces that are kept, each between large ones that are not: together they fill a read.
+    // Small pieces that labshd buffers, each between large ones that it discards: together they
+    // fill a read buffer.
     growing_at_most(&labshd, 64 * MIB, || {
         let filler = stdin(1, &[0; 60_000]).repeat(4);
         let piece = vec![b'x'; 4_096];
@@ -157,11 +158,11 @@ fn stdin_that_nobody_reads_costs_what_its_window_says() {
 }
 
 #[test]
-fn a_client_that_does_not_read_stops_its_command_and_nothing_else() {
+fn a_client_that_does_not_read_blocks_only_its_command() {
     let labshd = Labshd::start();
-    // It gives no credit: one stream stands still.
+    // It gives no credit: one stream blocks.
     let mut starving = Peer::authenticated(&labshd);
-    // It gives all the credit there is and reads nothing: one connection stands still.
+    // It gives unlimited credit and reads nothing: its connection blocks.
     let mut deaf = Peer::authenticated(&labshd);
     growing_at_most(&labshd, 16 * MIB, || {
         starving.send(&open(1, &["yes"]));
@@ -178,7 +179,7 @@ fn a_client_that_does_not_read_stops_its_command_and_nothing_else() {
         starving.check(2);
         assert_eq!(labshd.output(&["true"]).status.code(), Some(0));
     });
-    // Once it reads, all is there.
+    // Once it reads, everything arrives.
     let mut received = 0;
     while received < 8 * MIB {
         received += deaf.until(Kind::Stdout, 1).body.len() as u64;
@@ -212,7 +213,7 @@ fn a_flood_on_one_connection_does_not_stop_another() {
 }
 
 #[test]
-fn commands_with_very_many_variables_keep_nobody_waiting() {
+fn commands_with_very_many_variables_do_not_delay_others() {
     let labshd = Labshd::start();
     let mut peer = Peer::authenticated(&labshd);
     let open = Open {
@@ -227,14 +228,14 @@ fn commands_with_very_many_variables_keep_nobody_waiting() {
         terminal: None,
     };
     let body = open.encode().unwrap();
-    // As many as can be worked at, and as many that wait.
+    // As many as labshd decodes at once, and as many more that wait.
     let last = 2 * thread::available_parallelism().unwrap().get() as u32;
     (1..=last).for_each(|id| peer.send(&open_frames(id, &body)));
     round_trip(&mut peer, 1);
     assert_eq!(labshd.output(&["true"]).status.code(), Some(0));
-    let said = text(&peer.finish(last).stdout);
+    let stdout = text(&peer.finish(last).stdout);
     assert!(
-        said.lines().filter(|line| line.starts_with('A')).count() == 40_000,
+        stdout.lines().filter(|line| line.starts_with('A')).count() == 40_000,
         "variables are missing"
     );
     drop(peer);
@@ -242,27 +243,27 @@ fn commands_with_very_many_variables_keep_nobody_waiting() {
 }
 
 #[test]
-fn small_frames_without_end_keep_nobody_waiting() {
-    // With one thread, whoever does not let go of it is alone.
+fn an_endless_series_of_small_frames_does_not_delay_others() {
+    // With a single worker thread, a task that does not yield blocks all others.
     let labshd = Labshd::launch("", |labshd| {
         labshd.env("TOKIO_WORKER_THREADS", "1");
     });
     let mut peer = Peer::authenticated(&labshd);
     peer.send(&[open(1, &["true"]), close(1)].concat());
     let mut writer = peer.writer();
-    let (under_way, begun) = std::sync::mpsc::channel();
+    let (sent, first_sent) = std::sync::mpsc::channel();
     let flood = thread::spawn(move || {
         let frames = close(1).repeat(100_000);
         for _ in 0..40 {
             if writer.write_all(&frames).is_err() {
                 return;
             }
-            let _ = under_way.send(());
+            let _ = sent.send(());
         }
     });
-    begun.recv().unwrap();
+    first_sent.recv().unwrap();
     assert_eq!(labshd.output(&["true"]).status.code(), Some(0));
-    assert!(!flood.is_finished(), "the flood was dealt with first");
+    assert!(!flood.is_finished(), "the flood was processed first");
     peer.stream.shutdown(std::net::Shutdown::Both).unwrap();
     flood.join().unwrap();
     drop(peer);

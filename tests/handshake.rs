@@ -1,4 +1,5 @@
-//! Who gets in: nobody who cannot prove it, whatever they send, and all of them hear the same.
+//! Authentication: no client without the key authenticates, whatever it sends, and all of them get
+//! the same answer.
 
 use std::fs;
 use std::io::Write;
@@ -18,37 +19,37 @@ use labsh_transport::random;
 use crate::peer::proxy::{Cut, Proxy};
 use crate::peer::{Peer, assert_broke, bytes, header, message, open, tls};
 use crate::support::{
-    HOST, Labshd, enroll, eventually, labsh_in, pipe_through, run, said, stop, text,
+    HOST, Labshd, enroll, eventually, labsh_in, pipe_through, run, stdout_of, stop, text,
 };
 
-/// Refusals come at once: what is tested is not the delay.
-const PROMPT: &str = "failed_authentication_delay = '0s'";
+/// Refusals without the delay, which is not what these tests are about.
+const NO_DELAY: &str = "failed_authentication_delay = '0s'";
 
 fn ping() -> Vec<u8> {
     message(&Ping { token: 9 }, 0)
 }
 
-/// A key that is enrolled nowhere.
+/// A key that is not enrolled.
 fn unknown_key() -> HostKey {
     Key::new(KeyId::new("test").unwrap(), Secret::new([5; 32]))
         .for_host(&HostId::new(HOST).unwrap())
 }
 
-/// Nothing was started, and labshd can still start things.
+/// Asserts that no command was started, and that labshd can still start one.
 fn assert_nothing_started(labshd: &Labshd) {
     assert_eq!(labshd.log().count("command started"), 0, "{}", labshd.log().text());
     assert_eq!(labshd.output(&["true"]).status.code(), Some(0));
     labshd.log().wait_for("command started");
 }
 
-/// A response with the right name and the wrong proof.
+/// Returns a response with the right name and a wrong proof.
 fn spoil(frame: &Frame) -> Frame {
     let mut response = Response::from_frame(frame).unwrap();
     response.proof.0[31] ^= 1;
     response.frame(ChannelId::CONNECTION)
 }
 
-/// What labshd says, to its last byte, to a plain client with this key.
+/// All bytes that labshd sends to a plain client with this key after a changed response.
 fn answer_to(labshd: &Labshd, key: &HostKey, change: impl Fn(&Frame) -> Frame) -> Vec<u8> {
     let mut peer = Peer::connect(labshd.plain);
     let (response, _) = peer.respond(key, Mode::Plain, ChannelBinding::PLAIN);
@@ -62,8 +63,8 @@ fn assert_authentication(answer: &[u8]) {
 }
 
 #[test]
-fn a_wrong_proof_an_unknown_key_and_another_host_hear_the_same_bytes() {
-    let labshd = Labshd::with(PROMPT);
+fn a_wrong_proof_an_unknown_key_and_another_host_get_the_same_bytes() {
+    let labshd = Labshd::with(NO_DELAY);
     let wrong_proof = answer_to(&labshd, &labshd.host_key(), spoil);
     assert_authentication(&wrong_proof);
     let elsewhere = labshd.key.for_host(&HostId::new("lab08").unwrap());
@@ -75,8 +76,8 @@ fn a_wrong_proof_an_unknown_key_and_another_host_hear_the_same_bytes() {
 }
 
 #[test]
-fn in_tls_an_unknown_name_is_shown_as_much_as_a_known_one_and_fails_alike() {
-    let labshd = Labshd::with(PROMPT);
+fn in_tls_unknown_and_known_names_are_indistinguishable() {
+    let labshd = Labshd::with(NO_DELAY);
     let (known, unknown) = (labshd.host_key(), unknown_key());
     let attempt = |asked_for: Name, key: &HostKey, change: &dyn Fn(&Frame) -> Frame| {
         let (mut peer, shown, binding) = tls::connect(labshd.tls, asked_for);
@@ -86,17 +87,17 @@ fn in_tls_an_unknown_name_is_shown_as_much_as_a_known_one_and_fails_alike() {
     };
     let (shown, answer) = attempt(known.name(), &known, &spoil);
     assert_authentication(&answer);
-    let (stand_in, answer_to_unknown) = attempt(unknown.name(), &unknown, &Frame::clone);
+    let (decoy, answer_to_unknown) = attempt(unknown.name(), &unknown, &Frame::clone);
     assert_eq!(answer_to_unknown, answer);
-    assert_eq!((stand_in.len(), stand_in != shown), (shown.len(), true));
-    // The same stand-in at each visit, another for each name.
-    assert_eq!(attempt(unknown.name(), &unknown, &Frame::clone).0, stand_in);
-    assert_ne!(attempt(Name([1; 16]), &unknown, &Frame::clone), (stand_in.clone(), answer.clone()));
-    // The right key behind another name, known or not.
+    assert_eq!((decoy.len(), decoy != shown), (shown.len(), true));
+    // The same decoy identity for each connection, another for each name.
+    assert_eq!(attempt(unknown.name(), &unknown, &Frame::clone).0, decoy);
+    assert_ne!(attempt(Name([1; 16]), &unknown, &Frame::clone), (decoy.clone(), answer.clone()));
+    // The right key under another name, known or not.
     let (_, misdirected) = attempt(unknown.name(), &known, &Frame::clone);
     assert_eq!(misdirected, answer);
     assert_nothing_started(&labshd);
-    // The harness is right: it does get in where it should.
+    // The test itself is right: with the right key and name it authenticates.
     let (mut peer, _, binding) = tls::connect(labshd.tls, known.name());
     let (response, answered) = peer.respond(&known, Mode::Tls, binding);
     peer.send_frame(&response);
@@ -105,15 +106,15 @@ fn in_tls_an_unknown_name_is_shown_as_much_as_a_known_one_and_fails_alike() {
 
 #[test]
 fn a_proof_holds_for_one_connection_one_host_and_one_mode() {
-    let labshd = Labshd::with(PROMPT);
+    let labshd = Labshd::with(NO_DELAY);
     enroll(labshd.path(), "test", "lab08");
     labshd.reload();
     let key = labshd.host_key();
-    // Recorded on one plain connection, played on another.
+    // Recorded on one plain connection, replayed on another.
     let mut first = Peer::connect(labshd.plain);
     let (response, _) = first.respond(&key, Mode::Plain, ChannelBinding::PLAIN);
     assert_authentication(&answer_to(&labshd, &key, |_| response.clone()));
-    // Made for a challenge in plain mode, or with the binding of plain mode, and taken through TLS.
+    // Made for plain mode, or with the channel binding of plain mode, and sent through TLS.
     for (mode, plain_binding) in [(Mode::Plain, true), (Mode::Tls, true), (Mode::Plain, false)] {
         let (mut peer, _, binding) = tls::connect(labshd.tls, key.name());
         let binding = if plain_binding { ChannelBinding::PLAIN } else { binding };
@@ -127,9 +128,9 @@ fn a_proof_holds_for_one_connection_one_host_and_one_mode() {
     peer.send_frame(&response);
     assert_authentication(&peer.rest());
     // Relayed: the challenge of this TLS connection was answered on another one.
-    let (mut there, _, binding) = tls::connect(labshd.tls, key.name());
-    let (mut here, ..) = tls::connect(labshd.tls, key.name());
-    let challenge = here.next().unwrap();
+    let (mut target, _, binding) = tls::connect(labshd.tls, key.name());
+    let (mut relay, ..) = tls::connect(labshd.tls, key.name());
+    let challenge = relay.next().unwrap();
     let client = Client {
         mode: Mode::Tls,
         key: key.clone(),
@@ -137,10 +138,10 @@ fn a_proof_holds_for_one_connection_one_host_and_one_mode() {
         features: Features(0),
         binding,
     };
-    here.send_frame(&client.answer(&challenge).unwrap().0);
-    assert_authentication(&here.rest());
-    drop(there.next());
-    // Made by the same key for another host id, under this host's name.
+    relay.send_frame(&client.answer(&challenge).unwrap().0);
+    assert_authentication(&relay.rest());
+    drop(target.next());
+    // Made with the same key for another host id, under this host's name.
     let other = labshd.key.for_host(&HostId::new("lab08").unwrap());
     let renamed = |frame: &Frame| {
         let response = Response { name: key.name(), ..Response::from_frame(frame).unwrap() };
@@ -160,8 +161,8 @@ fn a_proof_holds_for_one_connection_one_host_and_one_mode() {
 }
 
 #[test]
-fn a_recorded_session_cannot_be_played_again() {
-    let labshd = Labshd::with(PROMPT);
+fn a_recorded_session_cannot_be_replayed() {
+    let labshd = Labshd::with(NO_DELAY);
     let proxy = Proxy::start(labshd.plain, Cut::Pass);
     let marker = labshd.path().join("marker");
     let script = format!("echo ran >> {}", marker.display());
@@ -177,8 +178,8 @@ fn a_recorded_session_cannot_be_played_again() {
 }
 
 #[test]
-fn nothing_but_one_response_is_heard_before_authentication() {
-    let labshd = Labshd::with(PROMPT);
+fn only_one_response_is_accepted_before_authentication() {
+    let labshd = Labshd::with(NO_DELAY);
     let marker = labshd.path().join("marker");
     let touch = open(1, &["touch", marker.to_str().unwrap()]);
     for kind in
@@ -200,7 +201,7 @@ fn nothing_but_one_response_is_heard_before_authentication() {
     peer.send(&[ping(), ping(), touch.clone()].concat());
     peer.next().unwrap();
     assert_broke(&peer.refusal(), "unexpected message `ping`");
-    // A command behind a wrong proof.
+    // A command after a wrong proof.
     let mut peer = Peer::connect(labshd.plain);
     let (response, _) = peer.respond(&unknown_key(), Mode::Plain, ChannelBinding::PLAIN);
     peer.send(&[message(&Response::from_frame(&response).unwrap(), 0), touch].concat());
@@ -210,7 +211,7 @@ fn nothing_but_one_response_is_heard_before_authentication() {
 }
 
 #[test]
-fn one_ping_in_front_of_the_response_and_a_command_behind_it_are_in_order() {
+fn a_ping_before_and_a_command_after_the_response_are_accepted() {
     let labshd = Labshd::start();
     let mut peer = Peer::connect(labshd.plain);
     let (response, _) = peer.respond(&labshd.host_key(), Mode::Plain, ChannelBinding::PLAIN);
@@ -222,7 +223,7 @@ fn one_ping_in_front_of_the_response_and_a_command_behind_it_are_in_order() {
 }
 
 #[test]
-fn what_is_too_long_or_no_frame_is_refused_before_authentication() {
+fn frames_that_are_too_long_or_malformed_are_refused_before_authentication() {
     let labshd = Labshd::start();
     let cases = [
         (header(513, Kind::Response as u8, 0, 0, 0), "a body of 513 bytes, over the limit of 512"),
@@ -239,7 +240,7 @@ fn what_is_too_long_or_no_frame_is_refused_before_authentication() {
         peer.send(&sent);
         peer.next().unwrap();
         assert_broke(&peer.refusal(), rule);
-        // The line comes when the connection is closed.
+        // The log line is written when the connection is closed.
         drop(peer);
         labshd.log().wait_for(rule);
     }
@@ -247,7 +248,7 @@ fn what_is_too_long_or_no_frame_is_refused_before_authentication() {
 }
 
 #[test]
-fn who_says_nothing_or_dribbles_is_put_out_at_the_deadline_and_told_so() {
+fn silent_and_slow_clients_are_refused_at_the_deadline() {
     let labshd = Labshd::with("authentication_deadline = '1s'");
     let silent = Peer::connect(labshd.plain);
     let mut silent_tls = Peer::connect(labshd.tls);
@@ -272,7 +273,7 @@ fn who_says_nothing_or_dribbles_is_put_out_at_the_deadline_and_told_so() {
     assert_nothing_started(&labshd);
 }
 
-/// `labsh` with another user's key.
+/// Runs `labsh` with a key that is not enrolled.
 fn stranger(labshd: &Labshd) -> Output {
     let dir = labshd.path().join("stranger");
     fs::create_dir(&dir).unwrap();
@@ -285,24 +286,24 @@ fn stranger(labshd: &Labshd) -> Output {
 fn a_wrong_key_is_named_with_its_host_id_and_what_to_check() {
     let labshd = Labshd::start();
     let output = stranger(&labshd);
-    let said = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(255), "{said}");
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(255), "{stderr}");
     for part in [
         "key stolen",
         "host 127.0.0.1",
         "labshd key list",
         "labsh key enroll stolen --host 127.0.0.1",
     ] {
-        assert!(said.contains(part), "{part} in {said}");
+        assert!(stderr.contains(part), "{part} in {stderr}");
     }
-    assert_eq!(said.lines().count(), 1, "{said}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
     let line = labshd.log().wait_for("not authenticated");
     assert!(line.contains("a client that holds another key stops here"), "{line}");
     assert_nothing_started(&labshd);
 }
 
 #[test]
-fn rules_of_a_key_are_refusals_with_a_remedy() {
+fn restrictions_of_an_entry_are_refusals_with_a_remedy() {
     let labshd = Labshd::start();
     let entry = labshd.path().join("keys.d/test+127.0.0.1.toml");
     let plain = fs::read_to_string(&entry).unwrap();
@@ -314,10 +315,10 @@ fn rules_of_a_key_are_refusals_with_a_remedy() {
         labshd.reload();
         let mut labsh = labshd.labsh();
         let output = pipe_through(labsh.args(["run", "--json", &labshd.target(), "true"]), b"");
-        let said = text(&output.stderr);
-        assert_eq!(output.status.code(), Some(125), "{said}");
+        let stderr = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(125), "{stderr}");
         for part in [reason, remedy, "\"refusal\":\"not-permitted\""] {
-            assert!(said.contains(part), "{part} in {said}");
+            assert!(stderr.contains(part), "{part} in {stderr}");
         }
         labshd.log().wait_for(reason);
     }
@@ -325,15 +326,15 @@ fn rules_of_a_key_are_refusals_with_a_remedy() {
 }
 
 #[test]
-fn a_key_that_expires_while_its_session_is_open_runs_nothing_more() {
+fn a_key_that_expires_during_a_session_runs_no_further_command() {
     let labshd = Labshd::start();
     let entry = labshd.path().join("keys.d/test+127.0.0.1.toml");
     let plain = fs::read_to_string(&entry).unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    // Longer where a busy machine had not connected in time.
+    // Again with more time if a busy machine did not connect in time.
     for seconds in [2, 8, 30, 60] {
         let end =
-            said("date", &["-u", "-d", &format!("+{seconds} seconds"), "+%Y-%m-%dT%H:%M:%SZ"]);
+            stdout_of("date", &["-u", "-d", &format!("+{seconds} seconds"), "+%Y-%m-%dT%H:%M:%SZ"]);
         fs::write(&entry, format!("{plain}expires = {end}\n")).unwrap();
         labshd.reload();
         let Ok(session) = runtime.block_on(Session::connect(&labshd.options())) else { continue };
@@ -351,7 +352,7 @@ fn a_key_that_expires_while_its_session_is_open_runs_nothing_more() {
 }
 
 #[test]
-fn a_key_that_was_removed_while_it_was_being_used_is_put_out() {
+fn a_key_removed_during_a_session_loses_it() {
     let labshd = Labshd::start();
     let mut peer = Peer::authenticated(&labshd);
     peer.check(1);
@@ -362,7 +363,7 @@ fn a_key_that_was_removed_while_it_was_being_used_is_put_out() {
 
 #[test]
 fn the_refusal_of_a_proof_reaches_a_client_that_is_still_sending() {
-    let labshd = Labshd::with(PROMPT);
+    let labshd = Labshd::with(NO_DELAY);
     for _ in 0..20 {
         let mut peer = Peer::connect(labshd.plain);
         let (response, _) = peer.respond(&unknown_key(), Mode::Plain, ChannelBinding::PLAIN);
@@ -376,8 +377,8 @@ fn the_refusal_of_a_proof_reaches_a_client_that_is_still_sending() {
 }
 
 #[test]
-fn a_proof_of_zeros_is_as_wrong_as_any() {
-    let labshd = Labshd::with(PROMPT);
+fn a_proof_of_zeros_is_refused() {
+    let labshd = Labshd::with(NO_DELAY);
     let answer = answer_to(&labshd, &labshd.host_key(), |frame| {
         let response = Response { proof: Proof([0; 32]), ..Response::from_frame(frame).unwrap() };
         response.frame(ChannelId::CONNECTION)
@@ -386,7 +387,7 @@ fn a_proof_of_zeros_is_as_wrong_as_any() {
 }
 
 #[test]
-fn a_client_that_leaves_before_it_is_accepted_is_known_by_its_address() {
+fn a_client_that_closes_before_accept_is_logged_with_its_address() {
     let labshd = Labshd::start();
     stop(labshd.pid());
     let client = Peer::connect(labshd.plain).stream;

@@ -1,4 +1,5 @@
-//! A client that was let in and then breaks every rule: it is told which, and nobody else notices.
+//! An authenticated client that breaks the protocol: the refusal names the rule, and no other
+//! client is affected.
 
 use std::io::Write;
 use std::net::Shutdown;
@@ -18,7 +19,7 @@ use crate::peer::{
 use crate::support::{Labshd, eventually, is_alive};
 
 #[test]
-fn the_hand_made_open_is_what_the_protocol_writes() {
+fn the_hand_made_open_equals_the_encoders() {
     let open = Open {
         command: CommandId([7; 16]),
         linger: 0,
@@ -33,8 +34,8 @@ fn the_hand_made_open_is_what_the_protocol_writes() {
     assert_eq!(open.encode().unwrap(), open_body(&[b"a", b"bc"]));
 }
 
-/// Channel 1 runs a command that reads nothing, then this is sent, and behind it much more than
-/// fits in between.
+/// Sends bytes while channel 1 runs a command that reads nothing, followed by far more than all
+/// buffers hold, and asserts that the refusal names the rule.
 fn break_rule(labshd: &Labshd, sent: &[u8], rule: &str) {
     let mut peer = Peer::authenticated(labshd);
     peer.send(&open(1, &["sleep", "1000"]));
@@ -52,7 +53,7 @@ fn data(channel: u32, length: usize) -> Vec<u8> {
 }
 
 #[test]
-fn each_broken_rule_is_refused_by_name_and_logged() {
+fn each_protocol_error_is_refused_by_name_and_logged() {
     let labshd = Labshd::with("max_channels = 4");
     let stdin_kind = Kind::Stdin as u8;
     let eof_of = |stream| message(&Eof { stream }, 1);
@@ -91,7 +92,7 @@ fn each_broken_rule_is_refused_by_name_and_logged() {
             credit(2, Stream::Stdout, 0, 1 << 21),
             "message `credit` for channel 2, which was never opened",
         ),
-        // More than the limit and all that a pipe may have taken meanwhile.
+        // More than the limit plus what the pipe may have taken meanwhile.
         (data(1, 64 << 10).repeat(48), "past the limit"),
         (credit(1, Stream::Stdout, 0, 0), "the limit decreases"),
         (credit(1, Stream::Stdout, 1, 1 << 21), "the consumed position is past what was sent"),
@@ -156,11 +157,11 @@ fn each_broken_rule_is_refused_by_name_and_logged() {
 }
 
 #[test]
-fn the_refusal_arrives_every_time_even_behind_much_output() {
+fn a_refusal_arrives_even_after_much_output() {
     let labshd = Labshd::start();
     for _ in 0..20 {
         break_rule(&labshd, &header(4, 0x7f, 0, 0, 1), "unknown message kind");
-        // The client has not read its output, is still sending, and only then reads on.
+        // The client has not read its output, is still sending, and reads only after that.
         let mut peer = Peer::authenticated(&labshd);
         peer.send(&[open(1, &["yes"]), credit(1, Stream::Stdout, 0, 1 << 30)].concat());
         peer.started(1);
@@ -171,7 +172,7 @@ fn the_refusal_arrives_every_time_even_behind_much_output() {
     assert_well(&labshd);
 }
 
-/// A whole session of one command, as one piece; none of it needs an answer.
+/// A complete session with one command, as one piece; no part of it depends on an answer.
 fn session(peer: &mut Peer, labshd: &Labshd) -> Vec<u8> {
     let (response, _) = peer.respond(&labshd.host_key(), Mode::Plain, ChannelBinding::PLAIN);
     let response = [&response.header().encode()[..], &response.body].concat();
@@ -179,7 +180,7 @@ fn session(peer: &mut Peer, labshd: &Labshd) -> Vec<u8> {
 }
 
 #[test]
-fn a_session_in_one_write_or_one_byte_a_write_is_the_same() {
+fn a_session_does_not_depend_on_how_writes_are_split() {
     let labshd = Labshd::start();
     for size in [usize::MAX, 1, 7, 12, 13] {
         let mut peer = Peer::connect(labshd.plain);
@@ -192,7 +193,7 @@ fn a_session_in_one_write_or_one_byte_a_write_is_the_same() {
 }
 
 #[test]
-fn a_session_may_end_after_any_of_its_bytes() {
+fn a_session_may_be_cut_after_any_byte() {
     let labshd = Labshd::start();
     let length = {
         let mut peer = Peer::connect(labshd.plain);
@@ -202,7 +203,7 @@ fn a_session_may_end_after_any_of_its_bytes() {
         let mut peer = Peer::connect(labshd.plain);
         let all = [session(&mut peer, &labshd), close(1)].concat();
         peer.send(&all[..end]);
-        // Politely, or not.
+        // With and without a goodbye.
         if end % 2 == 0 {
             peer.stream.shutdown(Shutdown::Write).unwrap();
             peer.rest();
@@ -213,7 +214,7 @@ fn a_session_may_end_after_any_of_its_bytes() {
 }
 
 #[test]
-fn frames_for_a_closed_channel_are_passed_over() {
+fn frames_for_a_closed_channel_are_ignored() {
     let labshd = Labshd::start();
     let mut peer = Peer::authenticated(&labshd);
     let late = [
@@ -231,7 +232,7 @@ fn frames_for_a_closed_channel_are_passed_over() {
     peer.finish(1);
     peer.send(&[late.clone(), close(1), late, close(1)].concat());
     peer.check(2);
-    // Nothing of it was taken for the next channel.
+    // None of it was taken for the next channel.
     peer.send(&open(3, &["cat"]));
     peer.send(&[stdin(3, b"own"), eof(3)].concat());
     assert_eq!(peer.finish(3).stdout, b"own");
@@ -259,10 +260,10 @@ fn channels_beyond_the_limit_are_refused_one_by_one() {
 }
 
 #[test]
-fn a_client_that_is_refused_while_it_feeds_a_command_hears_why() {
+fn a_client_refused_while_it_sends_stdin_gets_the_reason() {
     let labshd = Labshd::start();
     let mut peer = Peer::authenticated(&labshd);
-    // The command is not there, and all that may be sent at once is under way.
+    // There is no such command, and all of stdin that may be sent without credit is in flight.
     peer.send(&open(1, &["/nonexistent"]));
     peer.send(&data(1, 64 << 10).repeat(2));
     assert_eq!(peer.refused(1).code, RefuseCode::NOT_FOUND);
@@ -278,7 +279,7 @@ fn a_goodbye_ends_the_connection_although_the_client_keeps_it_open() {
     let pid = peer.started(1);
     peer.send(&[message(&Goodbye::new(""), 0), open(2, &["true"])].concat());
     while let Some(frame) = peer.next() {
-        assert_ne!(frame.channel.0, 2, "{} for what came behind goodbye", frame.kind);
+        assert_ne!(frame.channel.0, 2, "{} for a command after the goodbye", frame.kind);
     }
     labshd.log().wait_for("session ended");
     eventually("the command has been ended", || !is_alive(pid));
@@ -302,14 +303,13 @@ fn a_client_that_reads_late_still_gets_everything_when_labshd_stops() {
     for id in 1..=8 {
         peer.send(&open(id, &["head", "-c", "1000000", "/dev/zero"]));
     }
-    // All have ended as far as the machine is concerned; much of what they said waits for this
-    // client.
+    // The commands have written everything; much of it waits for this client to read.
     labshd.log().wait_for_nth("command started", 8);
     labshd.signal(15);
     labshd.log().wait_for("stopping");
     let (mut output, mut exits, mut goodbye) = (0, 0, false);
     while let Some(frame) = peer.next() {
-        assert!(!goodbye, "{} behind goodbye", frame.kind);
+        assert!(!goodbye, "{} after goodbye", frame.kind);
         match frame.kind {
             Kind::Stdout => output += frame.body.len(),
             Kind::Exit => exits += 1,
@@ -321,7 +321,7 @@ fn a_client_that_reads_late_still_gets_everything_when_labshd_stops() {
 }
 
 #[test]
-fn of_signals_that_undo_each_other_the_last_one_counts() {
+fn of_stop_and_continue_the_last_signal_counts() {
     const CONT: u8 = 18;
     const STOP: u8 = 19;
     let labshd = Labshd::start();
@@ -330,7 +330,7 @@ fn of_signals_that_undo_each_other_the_last_one_counts() {
     peer.started(1);
     for _ in 0..20 {
         peer.send(&[signal(1, CONT), signal(1, STOP), signal(1, CONT), stdin(1, b"x")].concat());
-        // Whoever is stopped copies nothing.
+        // A stopped command copies nothing.
         peer.until(Kind::Stdout, 1);
     }
     peer.send(&signal(1, 9));

@@ -1,4 +1,5 @@
-//! A server that lies: `labsh` never hangs, never calls it success, and never obeys it.
+//! A hostile server: `labsh` never hangs, never reports success wrongly, and never passes control
+//! characters on.
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -28,35 +29,35 @@ fn eof(stream: Stream) -> Vec<u8> {
     message(&Eof { stream }, 1)
 }
 
-/// One line for people, without anything that a terminal would obey.
-fn complaint(output: &Output, status: i32) -> String {
-    let said = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(status), "{said}");
-    assert_eq!(said.lines().count(), 1, "{said}");
-    assert!(!said.trim_end().chars().any(char::is_control), "{said:?}");
-    said
+/// Returns stderr, which must be one line without control characters, after this exit status.
+fn error_line(output: &Output, status: i32) -> String {
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(status), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    assert!(!stderr.trim_end().chars().any(char::is_control), "{stderr:?}");
+    stderr
 }
 
-/// Ends the connection as a server does that has nothing more to say.
+/// Ends the connection like a server that has sent everything.
 fn hang_up(mut peer: Peer) {
     peer.stream.shutdown(Shutdown::Write).unwrap();
-    // Until the client has left too: what nobody has read would turn the end into a reset.
+    // Wait for the client to close as well: closing with unread data would reset the connection.
     let _ = peer.stream.read_to_end(&mut Vec::new());
 }
 
-/// What comes of a server that sends this once the command runs, and then waits for the client to
-/// leave.
-fn told(victim: &Victim, sent: Vec<u8>) -> Output {
+/// Runs `labsh` against a server that sends this once the command runs, and then waits for the
+/// client to leave.
+fn run_against(victim: &Victim, sent: Vec<u8>) -> Output {
     victim.meet(move |mut peer| {
         start(&mut peer);
         peer.send(&sent);
-        // The client may leave without having read everything.
+        // The client may leave before it has read everything.
         let _ = peer.stream.read_to_end(&mut Vec::new());
     })
 }
 
 #[test]
-fn a_server_that_breaks_the_protocol_is_left() {
+fn the_client_leaves_a_server_that_breaks_the_protocol() {
     let victim = Victim::new();
     let stdout_kind = Kind::Stdout as u8;
     let cases: Vec<(Vec<u8>, &str)> = vec![
@@ -98,21 +99,21 @@ fn a_server_that_breaks_the_protocol_is_left() {
             if cut {
                 hang_up(peer);
             } else {
-                // It is the client that leaves. It may not have read everything.
+                // The client leaves, perhaps before it has read everything.
                 let _ = peer.stream.read_to_end(&mut Vec::new());
             }
         });
-        let said = complaint(&output, 255);
-        assert!(said.contains(rule), "{rule} in {said}");
-        assert!(said.contains("the connection was lost"), "{said}");
+        let line = error_line(&output, 255);
+        assert!(line.contains(rule), "{rule} in {line}");
+        assert!(line.contains("the connection was lost"), "{line}");
     }
 }
 
 #[test]
-fn output_that_is_not_whole_is_never_success() {
+fn incomplete_output_is_never_success() {
     let victim = Victim::new();
     let ended = message(&Ended { status: Status::Exited(0) }, 1);
-    let whole = told(&victim, [stdout(b"hello"), ended.clone(), exit(5, 0)].concat());
+    let whole = run_against(&victim, [stdout(b"hello"), ended.clone(), exit(5, 0)].concat());
     assert_eq!((whole.status.code(), text(&whole.stdout).as_str()), (Some(0), "hello"));
     for (sent, numbers) in [
         ([stdout(b"hello"), exit(6, 0)].concat(), "stdout is incomplete: 5 of 6 bytes"),
@@ -123,16 +124,16 @@ fn output_that_is_not_whole_is_never_success() {
         ),
         (exit(u64::MAX, 0), "stdout is incomplete: 0 of 18446744073709551615 bytes"),
     ] {
-        let said = complaint(&told(&victim, sent), 255);
-        assert!(said.contains(numbers) && said.contains("do not trust this output"), "{said}");
+        let line = error_line(&run_against(&victim, sent), 255);
+        assert!(line.contains(numbers) && line.contains("do not trust this output"), "{line}");
     }
-    // What comes behind the exit is not output.
-    let behind = told(&victim, [stdout(b"hello"), exit(5, 0), stdout(b" again")].concat());
+    // Data after the exit is not output.
+    let behind = run_against(&victim, [stdout(b"hello"), exit(5, 0), stdout(b" again")].concat());
     assert_eq!((behind.status.code(), text(&behind.stdout).as_str()), (Some(0), "hello"));
 }
 
 #[test]
-fn a_connection_that_ends_in_the_middle_is_never_success() {
+fn a_connection_that_ends_early_is_never_success() {
     let victim = Victim::new();
     let ended = message(&Ended { status: Status::Exited(0) }, 1);
     let goodbye = message(&Goodbye::new("for \x1b[31mreasons"), 0);
@@ -149,19 +150,19 @@ fn a_connection_that_ends_in_the_middle_is_never_success() {
             peer.send(&sent);
             hang_up(peer);
         });
-        let said = complaint(&output, 255);
-        assert!(said.contains(said_so), "{said_so} in {said}");
+        let line = error_line(&output, 255);
+        assert!(line.contains(said_so), "{said_so} in {line}");
     }
-    // By a reset instead of an end.
+    // With a reset instead of an orderly end.
     let output = victim.meet(|mut peer| {
         start(&mut peer);
         socket2::SockRef::from(&peer.stream).set_linger(Some(std::time::Duration::ZERO)).unwrap();
     });
-    complaint(&output, 255);
+    error_line(&output, 255);
 }
 
 #[test]
-fn what_comes_before_started_is_no_output() {
+fn output_before_started_is_a_protocol_error() {
     let victim = Victim::new();
     for early in [
         stdout(b"x"),
@@ -174,13 +175,13 @@ fn what_comes_before_started_is_no_output() {
             peer.send(&early);
             let _ = peer.stream.read_to_end(&mut Vec::new());
         });
-        let said = complaint(&output, 255);
-        assert!(said.contains("started") && output.stdout.is_empty(), "{said}");
+        let line = error_line(&output, 255);
+        assert!(line.contains("started") && output.stdout.is_empty(), "{line}");
     }
 }
 
 #[test]
-fn a_host_that_starts_nothing_can_be_left() {
+fn a_host_that_starts_nothing_can_be_interrupted() {
     let victim = Victim::new();
     for signal in [2, 15] {
         let (asked, was_asked) = std::sync::mpsc::channel();
@@ -194,15 +195,15 @@ fn a_host_that_starts_nothing_can_be_left() {
         was_asked.recv().unwrap();
         labsh.signal(signal);
         let status = labsh.finish().status;
-        // Just behind its `open` it may not have a say in it yet.
+        // Just after its `open`, labsh may not handle the signal yet.
         assert!(status.code() == Some(128 + signal) || status.signal() == Some(signal), "{status}");
         server.join().unwrap();
     }
 }
 
 #[test]
-fn a_refusal_cannot_steer_the_terminal() {
-    const NASTY: &str = "\x1b[2J\x1b]0;x\x07\u{9b}31m\r\u{202e}\u{7f}";
+fn control_characters_in_a_refusal_are_escaped() {
+    const ESCAPES: &str = "\x1b[2J\x1b]0;x\x07\u{9b}31m\r\u{202e}\u{7f}";
     let victim = Victim::new();
     for (json, code, status) in [
         (false, RefuseCode::NOT_FOUND, 127),
@@ -212,7 +213,7 @@ fn a_refusal_cannot_steer_the_terminal() {
         let (address, server) = victim.serve(move |mut peer, key| {
             welcome(&mut peer, &key, 8);
             peer.until(Kind::Open, 1);
-            peer.send(&message(&Refuse::new(code, NASTY, NASTY), 1));
+            peer.send(&message(&Refuse::new(code, ESCAPES, ESCAPES), 1));
             let _ = peer.stream.read_to_end(&mut Vec::new());
         });
         let mut labsh = victim.run(address, &["cat"]);
@@ -223,44 +224,44 @@ fn a_refusal_cannot_steer_the_terminal() {
         let output = labsh.stdin(Stdio::null()).output().unwrap();
         server.join().unwrap();
         assert_eq!(output.status.code(), Some(status));
-        let said = text(&output.stderr);
-        assert_eq!(said.lines().count(), 1 + usize::from(json), "{said:?}");
-        let obeyed = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
-        assert!(!said.chars().any(obeyed), "{said:?}");
+        let stderr = text(&output.stderr);
+        assert_eq!(stderr.lines().count(), 1 + usize::from(json), "{stderr:?}");
+        let is_control = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
+        assert!(!stderr.chars().any(is_control), "{stderr:?}");
     }
 }
 
 #[test]
-fn nonsense_in_the_welcome_is_not_believed() {
+fn an_invalid_welcome_is_refused() {
     let victim = Victim::new();
     let output = victim.meet_bare(|mut peer, key| {
         welcome(&mut peer, &key, 0);
         let _ = peer.stream.read_to_end(&mut Vec::new());
     });
-    let said = complaint(&output, 255);
-    assert!(said.contains("the number of channels is 0"), "{said}");
+    let line = error_line(&output, 255);
+    assert!(line.contains("the number of channels is 0"), "{line}");
     for version in ["\u{1b}[2Jlabshd 9", "labshd \u{202e}1.0", "", &"9".repeat(65)] {
         let version = version.to_owned();
         let output = victim.meet_bare(move |mut peer, key| {
             welcome_from(&mut peer, &key, 8, Some(&version));
             let _ = peer.stream.read_to_end(&mut Vec::new());
         });
-        let said = complaint(&output, 255);
-        assert!(said.contains("the version is not 1 to 64 printable ASCII characters"), "{said}");
+        let line = error_line(&output, 255);
+        assert!(line.contains("the version is not 1 to 64 printable ASCII characters"), "{line}");
     }
 }
 
 #[test]
-fn a_status_that_no_process_has_is_still_reported() {
+fn an_impossible_status_is_still_reported() {
     let victim = Victim::new();
     let status = Status::Signaled { signal: 255, core_dumped: true };
     let exit = Exit { status, timed_out: false, stdout: 0, stderr: 0, usage: Usage::default() };
-    let said = complaint(&told(&victim, message(&exit, 1)), 255);
-    assert!(said.contains("signal 255 (unknown, core dumped)"), "{said}");
+    let line = error_line(&run_against(&victim, message(&exit, 1)), 255);
+    assert!(line.contains("signal 255 (unknown, core dumped)"), "{line}");
 }
 
-/// `labsh run … cat` with an endless stdin, against a server that does this; returns how it ended
-/// and, from the moment when its input no longer moves, its memory.
+/// Runs `labsh run … cat` with an endless stdin against a server that runs this script; returns its
+/// exit code, and its memory in bytes once it reads no more input.
 fn feed_endlessly(script: impl FnOnce(Peer) + Send + 'static) -> (i32, u64) {
     let victim = Victim::new();
     let (release, wait) = std::sync::mpsc::channel::<()>();
@@ -270,7 +271,7 @@ fn feed_endlessly(script: impl FnOnce(Peer) + Send + 'static) -> (i32, u64) {
         peer.send(&credit(1, Stream::Stdin, 0, limits::FIRST_STDIN_LIMIT));
         let hold = peer.stream.try_clone().unwrap();
         script(peer);
-        // It hangs up when the test has seen enough.
+        // The connection closes once the test has measured.
         let _ = wait.recv();
         drop(hold);
     });
@@ -296,7 +297,7 @@ fn feed_endlessly(script: impl FnOnce(Peer) + Send + 'static) -> (i32, u64) {
 
 #[test]
 fn a_server_that_takes_no_stdin_does_not_fill_the_clients_memory() {
-    // No credit beyond the first; or all the credit in the world, and nobody reads the socket.
+    // No credit beyond the first limit; or unlimited credit while the server does not read.
     let starving = feed_endlessly(|_| {});
     let deaf = feed_endlessly(|mut peer| peer.send(&credit(1, Stream::Stdin, 0, 1 << 30)));
     for (code, held) in [starving, deaf] {
@@ -307,7 +308,7 @@ fn a_server_that_takes_no_stdin_does_not_fill_the_clients_memory() {
 }
 
 #[test]
-fn a_server_that_stops_stdin_is_heard_while_it_is_fed() {
+fn a_server_that_closes_stdin_is_noticed_while_it_is_sent() {
     let victim = Victim::new();
     let (address, server) = victim.serve(|mut peer, key| {
         welcome(&mut peer, &key, 8);
@@ -321,7 +322,7 @@ fn a_server_that_stops_stdin_is_heard_while_it_is_fed() {
     let mut labsh = victim.run(address, &["cat"]);
     let mut labsh = labsh.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut stdin = labsh.stdin.take().unwrap();
-    // Until nobody reads it any more.
+    // Until labsh closes its stdin.
     while stdin.write_all(&[0; 4096]).is_ok() {}
     let output = labsh.wait_with_output().unwrap();
     server.join().unwrap();

@@ -1,5 +1,5 @@
-//! Descriptors that labsh shares with others: never changed for them, and every failure of them
-//! told.
+//! Descriptors that labsh shares with other processes: their flags are never changed, and every
+//! failure is reported.
 
 use std::fs::{self, File};
 use std::io::{Read, Write, pipe};
@@ -18,7 +18,7 @@ fn flags(descriptor: &impl AsRawFd) -> u32 {
 }
 
 #[test]
-fn shared_pipes_stay_as_they_are() {
+fn flags_of_shared_pipes_stay_unchanged() {
     let labshd = Labshd::start();
     let (stdin, mut to) = pipe().unwrap();
     let (mut from, stdout) = pipe().unwrap();
@@ -46,7 +46,7 @@ fn shared_pipes_stay_as_they_are() {
 }
 
 #[test]
-fn a_shared_terminal_stays_as_it_is() {
+fn flags_of_a_shared_terminal_stay_unchanged() {
     let Some(python) = tools::python() else { return };
     let labshd = Labshd::start();
     let script = r#"
@@ -70,10 +70,11 @@ print(status, during, flags())
 }
 
 #[test]
-fn descriptors_that_others_made_non_blocking_still_carry_everything() {
+fn non_blocking_descriptors_still_carry_everything() {
     let Some(python) = tools::python() else { return };
     let labshd = Labshd::start();
-    // Whoever shares the open file can do this at any time; python does it to both ends here.
+    // Any process that shares the open file may set O_NONBLOCK at any time; Python sets it on both
+    // ends here.
     let script = r#"
 import fcntl, os, subprocess, sys, time
 ends = [os.pipe(), os.pipe()]
@@ -100,7 +101,7 @@ print(labsh.wait(), total)
 }
 
 #[test]
-fn a_reader_that_is_gone_ends_the_command_quietly() {
+fn a_closed_stdout_ends_the_command_without_a_message() {
     let labshd = Labshd::start();
     let (from, to) = pipe().unwrap();
     drop(from);
@@ -116,7 +117,7 @@ fn a_reader_that_is_gone_ends_the_command_quietly() {
 }
 
 #[test]
-fn a_full_disk_is_told_and_is_255() {
+fn a_full_disk_is_reported_and_is_255() {
     let labshd = Labshd::start();
     let full = || OwnedFd::from(File::options().write(true).open("/dev/full").unwrap());
     let client = labshd
@@ -134,7 +135,7 @@ fn a_full_disk_is_told_and_is_255() {
         labshd.run(&sh("echo kept; echo lost >&2")).stdin(Stdio::null()).stderr(full()).output();
     let output = client.unwrap();
     assert_eq!((output.status.code(), text(&output.stdout)), (Some(255), "kept\n".into()));
-    // It ends a command that would write for ever.
+    // It also ends a command that would write without end.
     let endless =
         labshd.run(&["yes"]).stdin(Stdio::null()).stdout(full()).stderr(Stdio::piped()).spawn();
     assert_eq!(endless.unwrap().wait_with_output().unwrap().status.code(), Some(255));
@@ -156,7 +157,7 @@ fn closed_descriptors_are_like_dev_null() {
 }
 
 #[test]
-fn one_open_file_may_be_everything_at_once() {
+fn stdout_and_stderr_may_share_one_file() {
     let labshd = Labshd::start();
     let file = labshd.file("both");
     let script = format!("\"$@\" >{file} 2>&1; echo $?");
@@ -170,7 +171,7 @@ fn one_open_file_may_be_everything_at_once() {
 }
 
 #[test]
-fn labsh_hands_nothing_of_its_own_to_the_command() {
+fn the_command_gets_pipes_and_none_of_labshs_descriptors() {
     let labshd = Labshd::launch("", |_| {});
     let mut client = Running::start(&mut labshd.run(&sh("echo $$; exec sleep 300")));
     let pid = client.pid_line();

@@ -1,5 +1,5 @@
-//! Terminals on a host: everything that a person at one notices, typed into a terminal and read
-//! back from its screen.
+//! Terminals on a host as a user sees them: keys are typed into a terminal and its screen is read
+//! back.
 
 use std::fs;
 use std::process::Stdio;
@@ -10,42 +10,43 @@ use crate::support::{
     tools,
 };
 
-/// A shell over there that asks with something of its own, whatever the user's shell is.
-const OVER_THERE: &str = "env PS1='there> ' bash --norc --noprofile";
-const THERE: &str = "there>";
+/// A remote shell with a prompt of its own, whatever the user's login shell is. It reads none of
+/// the user's configuration, and neither do the programs that it starts.
+const REMOTE_SHELL: &str = "env HOME=/dev/null PS1='remote> ' bash --norc --noprofile";
+const REMOTE_PROMPT: &str = "remote>";
 
-/// Goes over there, and waits for the prompt.
-fn there(labshd: &Labshd) -> Option<Screen> {
+/// A terminal with `labsh shell` in it, at the prompt of the remote shell.
+fn remote_shell(labshd: &Labshd) -> Option<Screen> {
     let screen = Screen::start(labshd, "")?;
-    screen.line(&format!("checked labsh shell $T {OVER_THERE}"));
-    screen.wait_for_prompt(THERE);
+    screen.line(&format!("checked labsh shell $T {REMOTE_SHELL}"));
+    screen.wait_for_prompt(REMOTE_PROMPT);
     Some(screen)
 }
 
-/// The labsh under a shell under the screen.
+/// The process id of labsh, so many levels below the shell of the screen.
 fn labsh_on(screen: &Screen, depth: usize) -> i32 {
     (0..depth).fold(screen.shell(), |pid, _| children(pid)[0])
 }
 
-/// What must be on the screen after labsh has gone, however it went.
-fn is_over(screen: &Screen, status: u8) -> String {
+/// Waits until labsh has ended with this status and has restored the terminal; returns the screen.
+fn wait_for_end(screen: &Screen, status: u8) -> String {
     screen.wait_for_line(&format!("status {status}"));
     screen.wait_for_line("the terminal is as before")
 }
 
 #[test]
-fn a_login_shell_answers_in_a_terminal_and_its_status_is_ours() {
+fn labsh_shell_runs_a_login_shell_and_ends_with_its_status() {
     let labshd = Labshd::start();
     let Some(screen) = Screen::start(&labshd, "") else { return };
     screen.line("checked labsh shell $T");
-    // What is typed before its prompt is there waits for it.
+    // What is typed before the prompt appears is read by the shell.
     screen.line(OWN_SHELL);
     let name = own_account(6).rsplit('/').next().unwrap().to_owned();
     screen.wait_for_line(&format!("[-{name}]"));
     screen.line("echo \"[$TERM] [$(stty size)] [$(tty | cut -c1-9)]\"");
     screen.wait_for_line("[screen-256color] [24 80] [/dev/pts/]");
     screen.line("exit 7");
-    let shown = is_over(&screen, 7);
+    let shown = wait_for_end(&screen, 7);
     assert!(
         shown.contains(&format!("labsh: the session on {} is over", labshd.target())),
         "{shown}"
@@ -53,38 +54,37 @@ fn a_login_shell_answers_in_a_terminal_and_its_status_is_ours() {
 }
 
 #[test]
-fn keys_reach_what_is_in_the_foreground_over_there() {
+fn keys_reach_the_remote_foreground_process() {
     let labshd = Labshd::start();
-    let Some(screen) = there(&labshd) else { return };
-    // By a process that is in the foreground already, or the key could reach the shell on its way
-    // there.
+    let Some(screen) = remote_shell(&labshd) else { return };
+    // Printed by the foreground process itself: a key that comes earlier could reach the shell.
     screen.line("sh -c 'echo run\"\"ning; exec sleep 300'");
     screen.wait_for_line("running");
     screen.press("C-c");
-    screen.wait_for_prompt(THERE);
+    screen.wait_for_prompt(REMOTE_PROMPT);
     screen.line("echo \"[$?]\"");
     screen.wait_for_line("[130]");
     screen.line("sh -c 'echo a\"\"gain; exec sleep 300'");
     screen.wait_for_line("again");
     screen.press("C-\\");
-    screen.wait_for_prompt(THERE);
+    screen.wait_for_prompt(REMOTE_PROMPT);
     screen.line("echo \"[$?]\"");
     screen.wait_for_line("[131]");
-    // Job control is the shell's over there.
+    // Job control is the remote shell's.
     screen.line("echo read''ing; cat");
     screen.wait_for_line("reading");
     screen.keys("typed to cat\n");
     screen.wait_until("cat's answer", |shown| shown.matches("typed to cat").count() == 2);
     screen.press("C-z");
-    screen.wait_for_prompt(THERE);
+    screen.wait_for_prompt(REMOTE_PROMPT);
     screen.line("fg");
     screen.wait_for_line("cat");
     screen.keys("typed again\n");
     screen.wait_until("cat's answer", |shown| shown.matches("typed again").count() == 2);
     screen.press("C-d");
-    screen.wait_for_prompt(THERE);
+    screen.wait_for_prompt(REMOTE_PROMPT);
     screen.line("exit 3");
-    is_over(&screen, 3);
+    wait_for_end(&screen, 3);
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn an_editor_edits_and_saves() {
     let file = labshd.file("notes");
     let Some(screen) = Screen::start(&labshd, "") else { return };
     screen.line(&format!("checked labsh shell $T vi -u NONE -N {file}"));
-    // An empty file as vi shows it: a column of tildes.
+    // vi shows an empty file as a column of tildes.
     screen.wait_until("an empty file", |shown| {
         shown.lines().filter(|line| *line == "~").count() > 10
     });
@@ -107,37 +107,37 @@ fn an_editor_edits_and_saves() {
     screen.press("Escape");
     screen.wait_for_line("FIRST line");
     screen.line(":wq");
-    is_over(&screen, 0);
+    wait_for_end(&screen, 0);
     assert_eq!(fs::read_to_string(file).unwrap(), "FIRST line\nsecond 粘包 line\n");
 }
 
 #[test]
-fn full_screen_programs_draw_and_go() {
+fn full_screen_programs_work() {
     for (program, package) in [("top", "procps"), ("less", "less")] {
         if tools::need(program, &format!("apt-get install {package}")).is_none() {
             return;
         }
     }
     let labshd = Labshd::start();
-    let Some(screen) = there(&labshd) else { return };
+    let Some(screen) = remote_shell(&labshd) else { return };
     screen.line("top");
     screen.wait_until("top", |shown| shown.contains("PID") && shown.contains("%CPU"));
     screen.keys("q");
-    screen.wait_for_prompt(THERE);
+    screen.wait_for_prompt(REMOTE_PROMPT);
     screen.line("clear; seq 1000 | less");
     screen.wait_for_line("20");
     screen.keys("G");
     screen.wait_for_line("1000");
     screen.keys("q");
-    screen.wait_for_prompt(THERE);
+    screen.wait_for_prompt(REMOTE_PROMPT);
     screen.line("exit");
-    is_over(&screen, 0);
+    wait_for_end(&screen, 0);
 }
 
 #[test]
-fn a_tmux_over_there_is_one_more_terminal() {
+fn tmux_works_on_the_host() {
     let labshd = Labshd::start();
-    let Some(screen) = there(&labshd) else { return };
+    let Some(screen) = remote_shell(&labshd) else { return };
     let inner = labshd.file("inner-tmux");
     screen.line(&format!(
         "tmux -f /dev/null -S {inner} new-session env PS1='deeper> ' bash --norc --noprofile"
@@ -145,16 +145,16 @@ fn a_tmux_over_there_is_one_more_terminal() {
     screen.wait_for_line("deeper>");
     screen.line("echo deep''est; stty size");
     screen.wait_for_line("deepest");
-    // Its status line takes one.
+    // tmux's status line takes one row.
     screen.wait_for_line("23 80");
     screen.line("exit");
     screen.wait_for("[exited]");
     screen.line("exit");
-    is_over(&screen, 0);
+    wait_for_end(&screen, 0);
 }
 
 #[test]
-fn a_new_size_is_seen_over_there() {
+fn a_new_size_reaches_the_host() {
     let labshd = Labshd::start();
     let Some(screen) = Screen::start(&labshd, "") else { return };
     let script = "trap \"stty size\" WINCH; echo ready; while :; do sleep 0.05; done";
@@ -169,7 +169,7 @@ fn a_new_size_is_seen_over_there() {
 #[test]
 fn escapes_work_at_the_start_of_a_line() {
     let labshd = Labshd::start();
-    let Some(screen) = there(&labshd) else { return };
+    let Some(screen) = remote_shell(&labshd) else { return };
     screen.keys("~?");
     let help = screen.wait_for("type ~ itself");
     assert!(
@@ -184,11 +184,11 @@ fn escapes_work_at_the_start_of_a_line() {
     );
     screen.press("Enter");
     screen.line("~~?");
-    screen.wait_for("there> ~?");
+    screen.wait_for("remote> ~?");
     screen.line("echo a~. b~?");
     screen.wait_for_line("a~. b~?");
     screen.keys("~.");
-    let shown = is_over(&screen, 255);
+    let shown = wait_for_end(&screen, 255);
     assert!(shown.contains("labsh: left; the host ends the command"), "{shown}");
     labshd.log().wait_for("command ended");
 }
@@ -198,8 +198,8 @@ fn labsh_is_suspended_and_comes_back_with_the_new_size() {
     let labshd = Labshd::start();
     let Some(screen) = Screen::start(&labshd, "") else { return };
     let before = "stty -a | tr -d '\\n' | sed 's/.*; line/line/' | md5sum";
-    screen.line(&format!("{before} >before; labsh shell $T {OVER_THERE}"));
-    screen.wait_for_prompt(THERE);
+    screen.line(&format!("{before} >before; labsh shell $T {REMOTE_SHELL}"));
+    screen.wait_for_prompt(REMOTE_PROMPT);
     screen.line("variable=kept; echo s''et");
     screen.wait_for_line("set");
     screen.keys("~");
@@ -210,14 +210,14 @@ fn labsh_is_suspended_and_comes_back_with_the_new_size() {
     screen.wait_for_line("modes");
     screen.wait_for_line("20 90");
     screen.line("clear; fg");
-    screen.wait_for_line(&format!("labsh shell $T {OVER_THERE}"));
+    screen.wait_for_line(&format!("labsh shell $T {REMOTE_SHELL}"));
     screen.line("echo \"$variable [$(stty size)]\"");
     screen.wait_for_line("kept [20 90]");
-    // Raw again: the key is for the command over there.
+    // The terminal is raw again: the key goes to the remote command.
     screen.line("clear; sh -c 'echo run\"\"ning; exec sleep 300'");
     screen.wait_for_line("running");
     screen.press("C-c");
-    screen.wait_for_prompt(THERE);
+    screen.wait_for_prompt(REMOTE_PROMPT);
     screen.line("exit 9");
     screen.wait_for("the session on");
     screen.line("echo \"status $?\"");
@@ -225,11 +225,11 @@ fn labsh_is_suspended_and_comes_back_with_the_new_size() {
 }
 
 #[test]
-fn a_client_that_is_stopped_and_continued_goes_on() {
+fn a_stopped_client_continues() {
     let labshd = Labshd::start();
     let Some(screen) = Screen::start(&labshd, "") else { return };
-    screen.line(&format!("labsh shell $T {OVER_THERE}"));
-    screen.wait_for_prompt(THERE);
+    screen.line(&format!("labsh shell $T {REMOTE_SHELL}"));
+    screen.wait_for_prompt(REMOTE_PROMPT);
     screen.line("variable=kept; echo s''et");
     screen.wait_for_line("set");
     kill(labsh_on(&screen, 1), 19);
@@ -239,7 +239,7 @@ fn a_client_that_is_stopped_and_continued_goes_on() {
     screen.line("echo \"$variable\"; cat");
     screen.wait_for_line("kept");
     screen.press("C-c");
-    screen.wait_for_prompt(THERE);
+    screen.wait_for_prompt(REMOTE_PROMPT);
     screen.line("echo \"[$?]\"");
     screen.wait_for_line("[130]");
     screen.line("exit 4");
@@ -252,48 +252,48 @@ fn a_client_that_is_stopped_and_continued_goes_on() {
 fn a_signal_to_labsh_restores_the_terminal() {
     let labshd = Labshd::start();
     for (signal, status) in [(1, 129), (2, 130), (3, 131), (15, 143)] {
-        let Some(screen) = there(&labshd) else { return };
+        let Some(screen) = remote_shell(&labshd) else { return };
         kill(labsh_on(&screen, 2), signal);
-        let shown = is_over(&screen, status);
+        let shown = wait_for_end(&screen, status);
         assert!(shown.contains("\nlabsh: left; the host ends the command"), "{shown}");
     }
 }
 
 #[test]
-fn a_limit_for_files_restores_the_terminal_and_is_told() {
+fn a_file_size_limit_restores_the_terminal_and_is_reported() {
     let labshd = Labshd::start();
     let Some(screen) = Screen::start(&labshd, "") else { return };
     // 16 KiB and no more (in bash's units of 1 KiB).
     let big = labshd.file("big");
     screen.line(&format!("checked bash -c \"ulimit -f 16; labsh run -t $T seq 100000 >{big}\""));
-    let shown = is_over(&screen, 255);
+    let shown = wait_for_end(&screen, 255);
     assert!(shown.contains("File too large"), "{shown}");
 }
 
 #[test]
 fn a_server_that_dies_restores_the_terminal() {
     let labshd = Labshd::start();
-    let Some(screen) = there(&labshd) else { return };
+    let Some(screen) = remote_shell(&labshd) else { return };
     screen.line("stty raw; echo ra''w");
     screen.wait_for("raw");
     labshd.signal(9);
-    let shown = is_over(&screen, 255);
+    let shown = wait_for_end(&screen, 255);
     assert!(shown.contains("\nlabsh: the connection was lost: "), "{shown}");
 }
 
 #[test]
-fn one_can_leave_a_server_that_no_longer_answers() {
+fn the_escape_leaves_a_server_that_no_longer_answers() {
     let labshd = Labshd::start();
-    let Some(screen) = there(&labshd) else { return };
+    let Some(screen) = remote_shell(&labshd) else { return };
     labshd.signal(19);
     screen.keys("not echoed\n~.");
-    is_over(&screen, 255);
+    wait_for_end(&screen, 255);
 }
 
 #[test]
-fn text_of_any_script_is_typed_shown_and_erased() {
+fn text_of_any_script_can_be_typed_shown_and_erased() {
     let labshd = Labshd::start();
-    let Some(screen) = there(&labshd) else { return };
+    let Some(screen) = remote_shell(&labshd) else { return };
     screen.line("printf '[%s]\\n' 粘包 שלום ä𝄞 | tr -d '\\n'; echo");
     screen.wait_for_line("[粘包][שלום][ä𝄞]");
     screen.line("read -rp 'word? ' word; echo \"<$word>\"");
@@ -309,34 +309,34 @@ fn text_of_any_script_is_typed_shown_and_erased() {
 #[test]
 fn a_flood_does_not_delay_an_interrupt() {
     let labshd = Labshd::start();
-    let Some(screen) = there(&labshd) else { return };
+    let Some(screen) = remote_shell(&labshd) else { return };
     screen.line("yes 'a flood of output'");
     screen.wait_until("a flood", |shown| shown.matches("a flood of output").count() > 20);
     screen.press("C-c");
-    screen.wait_for_prompt(THERE);
+    screen.wait_for_prompt(REMOTE_PROMPT);
     screen.line("echo do''ne");
     screen.wait_for_line("done");
     screen.line("yes 'another flood'");
     screen.wait_until("a flood", |shown| shown.matches("another flood").count() > 20);
     screen.keys("\n~.");
-    is_over(&screen, 255);
+    wait_for_end(&screen, 255);
 }
 
 #[test]
-fn a_locale_that_the_host_does_not_let_in_is_left_behind() {
+fn a_locale_that_the_host_does_not_accept_is_not_sent() {
     let labshd = Labshd::with("accept_env = ['LC_TIME']");
     let Some(screen) = Screen::start(&labshd, "export LANG=C LC_ALL=C.UTF-8") else { return };
     screen.line("checked labsh shell $T 'echo \"[$LC_ALL]\"'");
     screen.wait_for_line("[]");
-    is_over(&screen, 0);
+    wait_for_end(&screen, 0);
     screen.line("clear; checked labsh shell --env NAME=value $T true");
     screen.wait_for("NAME may not be set");
-    is_over(&screen, 125);
+    wait_for_end(&screen, 125);
     labshd.configure("accept_env = ['LANG', 'LC_*']");
     labshd.reload();
     screen.line("clear; checked labsh shell $T 'echo \"[$LC_ALL]\"'");
     screen.wait_for_line("[C.UTF-8]");
-    is_over(&screen, 0);
+    wait_for_end(&screen, 0);
 }
 
 #[test]
@@ -345,11 +345,11 @@ fn a_command_is_given_a_terminal_on_request() {
     let Some(screen) = Screen::start(&labshd, "") else { return };
     screen.line("checked labsh run $T 'tty; exit 5'");
     screen.wait_for_line("not a tty");
-    is_over(&screen, 5);
+    wait_for_end(&screen, 5);
     screen.line("clear; checked labsh run -t $T 'tty | cut -c1-9; exit 6'");
     screen.wait_for_line("/dev/pts/");
-    is_over(&screen, 6);
-    // Our stdout may be anything.
+    wait_for_end(&screen, 6);
+    // The local stdout need not be a terminal.
     screen.line(
         "clear; checked labsh run -t $T sh -c 'test -t 0 && test -t 1 && echo bo\"\"th' | cat",
     );
@@ -358,15 +358,18 @@ fn a_command_is_given_a_terminal_on_request() {
 }
 
 #[test]
-fn without_a_terminal_here_there_is_none_over_there_unless_forced() {
+fn without_a_local_terminal_there_is_no_remote_one_unless_forced() {
     let labshd = Labshd::start();
     let mut shell = labshd.labsh();
     let output = shell.arg("shell").arg(labshd.target()).stdin(Stdio::null()).output().unwrap();
     assert_eq!(output.status.code(), Some(125));
-    let told = text(&output.stderr);
-    assert!(told.contains("stdin is not a terminal") && told.contains("--force-tty"), "{told}");
+    let stderr = text(&output.stderr);
+    assert!(
+        stderr.contains("stdin is not a terminal") && stderr.contains("--force-tty"),
+        "{stderr}"
+    );
     let output = labshd.output_with(&["-t"], &["tty"]);
-    assert_eq!((output.status.code(), text(&output.stderr)), (Some(125), told));
+    assert_eq!((output.status.code(), text(&output.stderr)), (Some(125), stderr));
 
     let mut shell = labshd.labsh();
     shell.args(["shell", "--force-tty"]).arg(labshd.target()).args(["--", "sh"]);
@@ -376,7 +379,7 @@ fn without_a_terminal_here_there_is_none_over_there_unless_forced() {
     let shown = text(&output.stdout);
     assert!(shown.contains("33 99\r\n") && shown.contains("vt100\r\n"), "{shown:?}");
 
-    // Who has neither is given what is safe to assume.
+    // Without a terminal and variables, 24 by 80 and `dumb` are assumed.
     let mut command = labshd.run_with(&["-tt"], &sh("stty size; echo $TERM"));
     command.env_remove("TERM");
     let mut session_of_its_own = in_shell("exec setsid -w \"$@\" 2>errors", &command);
@@ -386,13 +389,13 @@ fn without_a_terminal_here_there_is_none_over_there_unless_forced() {
 }
 
 #[test]
-fn every_byte_passes_through_a_terminal_that_changes_none() {
+fn every_byte_passes_a_raw_terminal_from_a_pipe() {
     let labshd = Labshd::start();
     let script = "stty raw -echo; echo ready; head -c 512 | od -An -v -tu1 -w512";
     let mut command = labshd.run_with(&["-tt"], &sh(script));
     let mut client = Running::adopt(command.stdin(Stdio::piped()));
     assert_eq!(client.line(), "ready");
-    // Escapes are for terminals: what a pipe carries is all the command's.
+    // Escapes work on terminals only: all bytes of a pipe go to the command.
     let mut bytes: Vec<u8> = (0..=255).collect();
     bytes.extend(b"\r~.\r~?".repeat(64).iter().take(256));
     std::io::Write::write_all(client.child.stdin.as_mut().unwrap(), &bytes).unwrap();

@@ -1,5 +1,4 @@
-//! Hosts as files tell of them: listed, with the place of each value; asked, refused, reached; and
-//! given keys.
+//! The inventory: hosts are listed with the origin of each value, checked, reached and enrolled.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -16,7 +15,7 @@ use crate::support::{
     HOST, LABSHD, Labshd, am_root, labsh_in, own_account, program, run, temp_dir, text, tools,
 };
 
-/// What labshd says of itself.
+/// The version that labshd reports.
 const VERSION: &str = concat!("labshd ", env!("CARGO_PKG_VERSION"));
 
 /// A configuration directory with these two files.
@@ -39,7 +38,7 @@ fn stdout(path: &Path, words: &[&str]) -> String {
     text(&output.stdout)
 }
 
-/// What is said of wrong use.
+/// The error that a command line is refused with.
 fn refusal(path: &Path, words: &[&str]) -> String {
     let output = labsh(path, words);
     assert_eq!(output.status.code(), Some(125), "{words:?}: {output:?}");
@@ -61,7 +60,7 @@ user = \"bob\"
 ";
 
 #[test]
-fn hosts_are_listed_with_what_is_known_of_them() {
+fn hosts_are_listed_with_their_settings() {
     let world = world(
         "[hosts.lab02]\naddress = \"10.0.0.2\"\nplain = true\n[hosts.\"bob@lab03\"]\nkey = \
          \"bobs\"\n",
@@ -85,7 +84,7 @@ fn hosts_are_listed_with_what_is_known_of_them() {
     let some = stdout(path, &["hosts", "-x", "lab01", "@some"]);
     let names: Vec<&str> = some.lines().skip(1).filter_map(|line| line.split(' ').next()).collect();
     assert_eq!(names, ["lab02", "lab03"]);
-    // Each set by itself, and not what they would be in one line.
+    // Several sets are a union: the exclusion applies to its own set only.
     let two = stdout(path, &["hosts", "lab02", "@cs!lab02"]);
     assert_eq!(two.lines().count(), 5, "{two}");
 
@@ -107,7 +106,7 @@ fn hosts_are_listed_with_what_is_known_of_them() {
 }
 
 #[test]
-fn every_value_is_shown_with_the_line_it_comes_from() {
+fn every_value_is_shown_with_the_line_that_sets_it() {
     let world =
         world("[defaults]\nconnect_timeout = \"3s\"\n\n[hosts.lab03]\nkey = \"alice\"\n", ROOMS);
     let path = world.path();
@@ -142,30 +141,30 @@ fn every_value_is_shown_with_the_line_it_comes_from() {
 }
 
 #[test]
-fn a_mistake_is_named_with_its_file_and_line_and_a_group_with_its_neighbour() {
+fn an_error_is_reported_with_file_and_line_and_similar_groups() {
     let world = world("", ROOMS);
     let path = world.path();
     let file = path.join("config/labsh/hosts.toml");
-    let told = refusal(path, &["hosts", "@lab-aa"]);
+    let error = refusal(path, &["hosts", "@lab-aa"]);
     assert!(
-        told.contains("there is no group \"lab-aa\"; perhaps @lab-a; there are: cs, lab-a, some"),
-        "{told}"
+        error.contains("there is no group \"lab-aa\"; perhaps @lab-a; there are: cs, lab-a, some"),
+        "{error}"
     );
     assert!(refusal(path, &["run", "@som", "true"]).contains("perhaps @some"));
     assert!(refusal(path, &["hosts", "lab01!lab01"]).contains("is no host at all"));
     assert!(refusal(path, &["hosts", "lab[0-999999999]"]).contains("is there a digit too many?"));
     let list = path.join("list");
     fs::write(&list, "lab01 # the first\nlab[02-\n").unwrap();
-    let told = refusal(path, &["hosts", &format!("^{}", list.display())]);
+    let error = refusal(path, &["hosts", &format!("^{}", list.display())]);
     assert!(
-        told.contains(&format!("labsh: {}:2: \"lab[02-\": the bracket", list.display())),
-        "{told}"
+        error.contains(&format!("labsh: {}:2: \"lab[02-\": the bracket", list.display())),
+        "{error}"
     );
     assert!(
         refusal(path, &["hosts", "^/dev/zero"])
             .contains("larger than 16 MiB; is it a list of hosts?")
     );
-    for (hosts, told) in [
+    for (hosts, error) in [
         ("[groups]\na = \"@b\"\nb = \"@a\"\n", ":2: the groups form a cycle: @a → @b → @a"),
         ("[groups]\na = \"@nowhere\"\n", ":2: there is no group \"nowhere\""),
         ("[groups]\na = \"lab[01-\"\n", ":2: \"lab[01-\": the bracket at position 4 is unmatched"),
@@ -180,7 +179,7 @@ fn a_mistake_is_named_with_its_file_and_line_and_a_group_with_its_neighbour() {
         ),
     ] {
         fs::write(&file, hosts).unwrap();
-        let expected = format!("labsh: {}{told}", file.display());
+        let expected = format!("labsh: {}{error}", file.display());
         let refused = refusal(path, &["hosts"]);
         assert!(refused.contains(&expected), "{expected}\n{refused}");
         assert_eq!(refused.lines().count(), 1, "{refused}");
@@ -196,14 +195,14 @@ fn a_mistake_is_named_with_its_file_and_line_and_a_group_with_its_neighbour() {
     );
 }
 
-/// Hosts h01 to h04 on a labshd with an address for each, `dead` and `dead2`, which refuse
-/// connections, and `stranger`, to which the key says nothing.
-struct Room {
+/// Hosts h01 to h04 on a labshd with an address for each; `dead` and `dead2`, which refuse
+/// connections; and `stranger`, on which the key is not enrolled.
+struct Lab {
     labshd: Labshd,
     _dead: Socket,
 }
 
-impl Room {
+impl Lab {
     fn new(more: &str) -> Self {
         let address = |host: u8| Ipv4Addr::new(127, 1, 9, host);
         let labshd = Labshd::launch("", |command| {
@@ -245,9 +244,9 @@ impl Room {
 }
 
 #[test]
-fn a_check_tells_who_answers_how_fast_and_why_the_others_do_not() {
-    let room = Room::new("");
-    let good = labsh(room.path(), &["hosts", "check", "h[01-04]"]);
+fn hosts_check_reports_times_and_reasons() {
+    let lab = Lab::new("");
+    let good = labsh(lab.path(), &["hosts", "check", "h[01-04]"]);
     assert!(good.status.success(), "{good:?}");
     let lines = sorted_lines(&good.stdout);
     assert_eq!(lines.len(), 4);
@@ -262,31 +261,34 @@ fn a_check_tells_who_answers_how_fast_and_why_the_others_do_not() {
             .collect();
         assert!(times.len() == 2 && times.iter().all(|time| *time > 0.0), "{line}");
     }
-    let told = text(&good.stderr);
+    let stderr = text(&good.stderr);
     assert!(
-        told.starts_with("labsh: 4 of 4 answered in ") && told.contains("slowest h0"),
-        "{told}"
+        stderr.starts_with("labsh: 4 of 4 answered in ") && stderr.contains("slowest h0"),
+        "{stderr}"
     );
-    assert_eq!(told.lines().count(), 1, "all are of one version: {told}");
-    assert_eq!(room.labshd.log().count("command started"), 0, "nothing is run");
+    assert_eq!(stderr.lines().count(), 1, "all are of one version: {stderr}");
+    assert_eq!(lab.labshd.log().count("command started"), 0, "nothing is run");
 
-    // All that are known.
-    let bad = labsh(room.path(), &["hosts", "check", "-x", "h04"]);
+    // All known hosts.
+    let bad = labsh(lab.path(), &["hosts", "check", "-x", "h04"]);
     assert_eq!(bad.status.code(), Some(255), "{bad:?}");
     let lines = sorted_lines(&bad.stdout);
     assert_eq!(lines.len(), 6);
     assert!(lines[0].starts_with("dead ") && lines[0].ends_with("  unreachable"), "{lines:?}");
     assert!(lines[5].starts_with("stranger  ") && lines[5].ends_with("  refused"), "{lines:?}");
-    let told = text(&bad.stderr);
-    assert!(told.contains("dead,dead2 have one address, 127.1.9.5:"), "{told}");
-    assert!(told.contains("labsh: 3 of 6 answered in "), "{told}");
-    assert!(told.contains("labsh: unreachable (2): dead,dead2: cannot connect to HOST"), "{told}");
+    let stderr = text(&bad.stderr);
+    assert!(stderr.contains("dead,dead2 have one address, 127.1.9.5:"), "{stderr}");
+    assert!(stderr.contains("labsh: 3 of 6 answered in "), "{stderr}");
     assert!(
-        told.contains("labsh: refused: stranger: ") && told.contains("labsh key enroll test"),
-        "{told}"
+        stderr.contains("labsh: unreachable (2): dead,dead2: cannot connect to HOST"),
+        "{stderr}"
+    );
+    assert!(
+        stderr.contains("labsh: refused: stranger: ") && stderr.contains("labsh key enroll test"),
+        "{stderr}"
     );
 
-    let json = labsh(room.path(), &["hosts", "check", "--json", "h01,stranger"]);
+    let json = labsh(lab.path(), &["hosts", "check", "--json", "h01,stranger"]);
     assert_eq!(json.status.code(), Some(125), "{json:?}");
     assert!(json.stderr.is_empty(), "{json:?}");
     let mut lines: Vec<Value> =
@@ -301,35 +303,34 @@ fn a_check_tells_who_answers_how_fast_and_why_the_others_do_not() {
 }
 
 #[test]
-fn the_user_that_a_room_names_is_the_one_that_commands_are_to_run_as() {
+fn commands_run_as_the_user_that_the_inventory_names() {
     let me = own_account(0);
-    let room =
-        Room::new(&format!("user = \"{me}\"\n[hosts.\"h[02-03]\"]\nuser = \"somebody-else\""));
-    let many = labsh(room.path(), &["run", "-n", "h[01-04]", "id -un"]);
+    let lab = Lab::new(&format!("user = \"{me}\"\n[hosts.\"h[02-03]\"]\nuser = \"another-user\""));
+    let many = labsh(lab.path(), &["run", "-n", "h[01-04]", "id -un"]);
     assert_eq!(many.status.code(), Some(125), "{many:?}");
     assert_eq!(sorted_lines(&many.stdout), [format!("h01: {me}"), format!("h04: {me}")]);
     assert!(text(&many.stderr).contains("labsh: refused (2): h[02-03]: "), "{many:?}");
     for words in [&["run", "-n", "h02", "id -un"][..], &["rsh", "-n", "h02", "id -un"]] {
-        let refused = labsh(room.path(), words);
+        let refused = labsh(lab.path(), words);
         assert!(!refused.status.success() && refused.stdout.is_empty(), "{refused:?}");
-        assert!(text(&refused.stderr).contains("somebody-else"), "{refused:?}");
+        assert!(text(&refused.stderr).contains("another-user"), "{refused:?}");
     }
-    // Who is named on the command line is who is meant.
+    // The command line overrides the inventory.
     assert_eq!(
-        stdout(room.path(), &["run", "-n", "--user", &me, "h02", "id -un"]),
+        stdout(lab.path(), &["run", "-n", "--user", &me, "h02", "id -un"]),
         format!("{me}\n")
     );
-    assert_eq!(stdout(room.path(), &["rsh", "-n", "-l", &me, "h02", "id -un"]), format!("{me}\n"));
-    assert!(stdout(room.path(), &["rsh", "-G", "h02"]).contains("\nuser somebody-else\n"));
-    let dry = stdout(room.path(), &["run", "--dry-run", "h[01-02]", "true"]);
-    assert!(dry.contains(", user somebody-else\n"), "{dry}");
-    // A configuration that is brought along counts alone.
-    let alone = labsh(room.path(), &["rsh", "-G", "-F", "none", "h02"]);
-    assert!(alone.status.success() && !text(&alone.stdout).contains("somebody-else"), "{alone:?}");
+    assert_eq!(stdout(lab.path(), &["rsh", "-n", "-l", &me, "h02", "id -un"]), format!("{me}\n"));
+    assert!(stdout(lab.path(), &["rsh", "-G", "h02"]).contains("\nuser another-user\n"));
+    let dry = stdout(lab.path(), &["run", "--dry-run", "h[01-02]", "true"]);
+    assert!(dry.contains(", user another-user\n"), "{dry}");
+    // With -F the other files are not read.
+    let alone = labsh(lab.path(), &["rsh", "-G", "-F", "none", "h02"]);
+    assert!(alone.status.success() && !text(&alone.stdout).contains("another-user"), "{alone:?}");
 }
 
 #[test]
-fn a_set_is_enrolled_with_a_file_for_each_host_and_the_line_that_takes_them_there() {
+fn enrolling_a_set_writes_a_file_for_each_host_and_prints_how_to_add_them() {
     let labshd = Labshd::start();
     let path = labshd.path();
     let hosts = format!(
@@ -339,10 +340,10 @@ fn a_set_is_enrolled_with_a_file_for_each_host_and_the_line_that_takes_them_ther
     );
     fs::write(labshd.file("config/labsh/hosts.toml"), hosts).unwrap();
     let (set, out) = ("lab[01-03]", labshd.file("to go"));
-    let told = refusal(path, &["key", "enroll", "--host", set]);
-    assert!(told.contains("lab[01-03] are 3 hosts") && told.contains("--out DIR"), "{told}");
-    let told = refusal(path, &["key", "enroll", "--host", set, "--out", &out, "--host-id", "x"]);
-    assert!(told.contains("write host_id into hosts.toml"), "{told}");
+    let error = refusal(path, &["key", "enroll", "--host", set]);
+    assert!(error.contains("lab[01-03] are 3 hosts") && error.contains("--out DIR"), "{error}");
+    let error = refusal(path, &["key", "enroll", "--host", set, "--out", &out, "--host-id", "x"]);
+    assert!(error.contains("write host_id into hosts.toml"), "{error}");
 
     let enroll = ["key", "enroll", "test", "--host", set, "--out", &out];
     let enrolled = labsh(path, &enroll);
@@ -360,17 +361,17 @@ fn a_set_is_enrolled_with_a_file_for_each_host_and_the_line_that_takes_them_ther
     }
     assert_eq!(fs::read_dir(&out).unwrap().count(), 3);
 
-    // Nothing is replaced unasked, and then nothing at all is written.
+    // Existing files are not replaced unless that is requested, and then no file is written.
     fs::remove_file(format!("{out}/lab03.enroll")).unwrap();
-    let told = refusal(path, &enroll);
+    let error = refusal(path, &enroll);
     assert!(
-        told.contains("there are files for lab[01-02] in ") && told.contains("--force"),
-        "{told}"
+        error.contains("there are files for lab[01-02] in ") && error.contains("--force"),
+        "{error}"
     );
     assert!(!Path::new(&format!("{out}/lab03.enroll")).exists());
     run(labsh_in(path).args(enroll).arg("--force"));
 
-    // What the note says to run, with an ssh that stays here.
+    // Runs the command of the note, with an ssh that runs it locally.
     let bin = labshd.file("bin");
     fs::create_dir(&bin).unwrap();
     let ssh = format!(
@@ -402,16 +403,16 @@ fn a_set_is_enrolled_with_a_file_for_each_host_and_the_line_that_takes_them_ther
 }
 
 #[test]
-fn enrolment_files_do_not_go_where_everybody_may_add_one() {
+fn enrolment_files_are_not_written_where_others_can_add_files() {
     let world = world("", "");
     let path = world.path();
     run(labsh_in(path).args(["key", "new", "alice"]));
     let out = path.join("out");
     fs::create_dir(&out).unwrap();
     fs::set_permissions(&out, fs::Permissions::from_mode(0o1777)).unwrap();
-    let told =
+    let error =
         refusal(path, &["key", "enroll", "--host", "lab[01-03]", "--out", out.to_str().unwrap()]);
-    assert!(told.contains("everybody may put files into"), "{told}");
+    assert!(error.contains("everybody may put files into"), "{error}");
     assert_eq!(fs::read_dir(&out).unwrap().count(), 0);
 }
 
@@ -423,20 +424,20 @@ fn enrolment_files_that_cannot_be_written_are_named() {
     let out = path.join("out");
     fs::create_dir_all(out.join("lab02.enroll/full")).unwrap();
     let out = out.display().to_string();
-    let told = refusal(path, &["key", "enroll", "--host", "lab[01-03]", "--out", &out, "--force"]);
+    let error = refusal(path, &["key", "enroll", "--host", "lab[01-03]", "--out", &out, "--force"]);
     assert!(
-        told.contains(&format!("not written to {out}: lab02: "))
-            && told.contains("all others were"),
-        "{told}"
+        error.contains(&format!("not written to {out}: lab02: "))
+            && error.contains("all others were"),
+        "{error}"
     );
     assert!(
         Path::new(&format!("{out}/lab01.enroll")).exists()
             && Path::new(&format!("{out}/lab03.enroll")).exists()
     );
-    let told =
+    let error =
         refusal(path, &["key", "enroll", "--host", "lab01:1,lab01:2", "--out", &out, "--force"]);
-    assert!(told.contains("lab01:1 and lab01:2 would be the same file"), "{told}");
-    // A set of one host is one host.
+    assert!(error.contains("lab01:1 and lab01:2 would be the same file"), "{error}");
+    // A set of one host is treated like a host.
     assert!(
         stdout(path, &["key", "enroll", "--host", "lab01,lab01"])
             .starts_with("labsh-host-1 alice lab01 ")

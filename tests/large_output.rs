@@ -1,4 +1,4 @@
-//! Output far larger than every buffer on its way arrives whole and in order.
+//! Output far larger than every buffer on the way arrives complete and in order.
 
 use std::fmt::Write;
 use std::fs;
@@ -13,13 +13,13 @@ use crate::support::{HOST, LABSH, Labshd, own_files, program, sh, text, under};
 const GIB: u64 = 1 << 30;
 const QUARTER: u64 = 256 << 20;
 
-/// Lines that are all different, cut to a length: bytes that are lost, doubled or swapped change
+/// A script that prints different lines, cut to a length: lost, repeated or swapped bytes change
 /// the digest.
 fn numbers(bytes: u64) -> String {
     format!("seq 1 999999999 | head -c {bytes}")
 }
 
-/// Reads to the end; the digest and the length.
+/// Reads to the end; returns the digest and the length.
 fn digest(mut from: impl Read) -> (String, u64) {
     let (mut sha, mut length) = (Sha256::new(), 0);
     let mut buffer = vec![0; 1 << 20];
@@ -46,7 +46,8 @@ fn of_numbers(bytes: u64) -> (String, u64) {
 static ONE_GIB: LazyLock<(String, u64)> = LazyLock::new(|| of_numbers(GIB));
 static QUARTER_GIB: LazyLock<(String, u64)> = LazyLock::new(|| of_numbers(QUARTER));
 
-/// The digests of what a command writes to stdout and to stderr, and its totals by its own account.
+/// Returns the digests and lengths of stdout and stderr, after comparing them with the totals in
+/// the status file.
 fn digests(mut command: Command, status: &str) -> [(String, u64); 2] {
     let mut client =
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -54,14 +55,15 @@ fn digests(mut command: Command, status: &str) -> [(String, u64); 2] {
     let errors = std::thread::spawn(move || digest(stderr));
     let found = [digest(stdout), errors.join().unwrap()];
     assert!(client.wait().unwrap().success());
-    let told = std::fs::read_to_string(status).unwrap();
+    let status = std::fs::read_to_string(status).unwrap();
     for (name, (_, bytes)) in ["stdout_bytes", "stderr_bytes"].iter().zip(&found) {
-        assert!(told.contains(&format!("\"{name}\":{bytes},")), "{bytes} {name}: {told}");
+        assert!(status.contains(&format!("\"{name}\":{bytes},")), "{bytes} {name}: {status}");
     }
     found
 }
 
-/// `labsh run` with its account of the totals in a file, over TLS or in plain mode.
+/// `labsh run` of a script with its status, totals included, written to a file; over TLS or in
+/// plain mode.
 fn counted(labshd: &Labshd, plain: bool, line: &str) -> (Command, String) {
     let status = labshd.file("status");
     let mut command = program("bash");
@@ -119,10 +121,9 @@ fn both_outputs_at_once_arrive_in_plain_mode() {
     both_outputs_arrive(true);
 }
 
-/// 384 MiB come from 96 sessions, each of which may have one under way, to a client that may have
-/// as many in all.
+/// 96 hosts send 384 MiB, each with up to a MiB in flight, to a client that may use 96 MiB in all.
 #[test]
-fn a_room_that_writes_much_at_once_costs_its_client_little_memory() {
+fn gathering_from_many_hosts_takes_little_memory() {
     let labshd = Labshd::start();
     let host =
         format!("address = \"{HOST}\"\nport = {}\nhost_id = \"{HOST}\"\n", labshd.tls.port());
@@ -130,12 +131,12 @@ fn a_room_that_writes_much_at_once_costs_its_client_little_memory() {
     fs::write(labshd.file("config/labsh/hosts.toml"), hosts).unwrap();
     let mut run = labshd.labsh();
     run.args(["run", "--gather", "m[01-96]", "head -c 4194304 /dev/zero | tr '\\0' x"]);
-    // What is private and can be written (RLIMIT_DATA in getrlimit(2)).
+    // Limits private writable memory (RLIMIT_DATA in getrlimit(2)).
     let mut limited = program("prlimit");
     limited.arg(format!("--data={}", 96 << 20));
     let output = under(limited, &run).stdin(Stdio::null()).output().unwrap();
-    let said = text(&output.stderr);
-    assert!(output.status.success() && said.contains("96 of 96 succeeded"), "{said}");
+    let stderr = text(&output.stderr);
+    assert!(output.status.success() && stderr.contains("96 of 96 succeeded"), "{stderr}");
     let heading = output.stdout.iter().position(|byte| *byte == b'\n').unwrap();
     assert_eq!(&output.stdout[..heading], b"---- m[01-96] (96 hosts) ----");
     assert_eq!(output.stdout.iter().filter(|byte| **byte == b'x').count(), 4 << 20);

@@ -1,5 +1,5 @@
-//! The pages of the lessons as a browser shows them: nothing in the console, nothing loaded, and a
-//! slider that moves the bytes.
+//! The pages of the lessons in a browser: they log no error, load nothing from elsewhere, and their
+//! slider moves the bytes.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ const LANGUAGES: [(&str, &str); 2] = [("en", "en"), ("zh", "zh-CN")];
 /// The figure in which two messages are glued together by one recv().
 const FIGURE: &str = "#flow-1";
 
-/// `labsh lesson` with these words and `--html`.
+/// Runs `labsh lesson WORDS… --html DIRECTORY`.
 fn pages(words: &[&str], place: &Path) {
     let mut labsh = program(LABSH);
     labsh.arg("lesson").args(words).arg("--html").arg(place).stdin(Stdio::null());
@@ -23,7 +23,7 @@ fn pages(words: &[&str], place: &Path) {
     assert!(output.status.success(), "{words:?}: {}{}", text(&output.stdout), text(&output.stderr));
 }
 
-/// All pages of a set; there are files of nothing else.
+/// All pages in a directory, which must contain no other files.
 fn set(directory: &Path) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> =
         fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -35,9 +35,9 @@ fn set(directory: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// One session for all of it, since a browser is large.
+/// One browser for all checks, since it takes long to start.
 #[test]
-fn pages_of_lessons_do_in_a_browser_what_they_are_for() {
+fn pages_of_lessons_work_in_a_browser() {
     let Some(browser) = Browser::start() else { return };
     let dir = temp_dir();
     for (language, lang) in LANGUAGES {
@@ -56,20 +56,20 @@ fn pages_of_lessons_do_in_a_browser_what_they_are_for() {
     assert_what_is_received_stays_text(&browser, &dir.path().join("hostile.html"));
 }
 
-/// Bytes that are hardly text are shown as digits, so that one sees the length in front.
+/// Binary headers are shown as hexadecimal digits, so that the length prefix is visible.
 fn assert_headers_are_digits(browser: &Browser, page: &Path) {
     browser.visit(page);
     let got = browser.eval("return document.querySelector('#flow-2 .got .chunks').textContent;");
     assert!(got.as_str().unwrap().starts_with("A│00000006 13000000 00000001 "), "{got}");
 }
 
-/// What holds for every page, on a projector and on a phone, light and dark.
+/// Checks what holds for every page, on a projector and on a phone, light and dark.
 fn assert_sound(browser: &Browser, page: &Path, lang: &str) {
     for (scheme, width, height) in [("light", 1280, 800), ("dark", 390, 844)] {
         browser.resize(width, height);
         browser.prefer(scheme);
         browser.visit(page);
-        // A scroll bar takes its part of a projector's page, but not of a phone's.
+        // A scroll bar takes width on a projector, but not on a phone.
         browser.wait_until(&format!(
             "[innerWidth, document.documentElement.clientWidth].includes({width})"
         ));
@@ -88,7 +88,7 @@ fn assert_sound(browser: &Browser, page: &Path, lang: &str) {
     }
 }
 
-/// Text differs from what is behind it by at least 7:1 (WCAG 2, 1.4.6), and dark is dark.
+/// Text has a contrast of at least 7:1 (WCAG 2, 1.4.6), and the dark scheme is dark.
 fn assert_legible(browser: &Browser, scheme: &str, at: &str) {
     let measured = browser.eval(
         "const light = color => { \
@@ -103,7 +103,7 @@ fn assert_legible(browser: &Browser, scheme: &str, at: &str) {
     assert!((ink.max(paper) + 0.05) / (ink.min(paper) + 0.05) >= 7.0, "{at}: {measured}");
 }
 
-/// From the index to every page, and from each to its neighbours.
+/// The index links to every page, and each page to its neighbours.
 fn assert_links_lead_to_pages(browser: &Browser, directory: &Path) {
     let pages = set(directory);
     let mut reached = 0;
@@ -129,7 +129,7 @@ fn assert_links_lead_to_pages(browser: &Browser, directory: &Path) {
     );
 }
 
-/// What a figure shows: the step, bytes under way, blocks not reached yet, and the three places.
+/// The state of a figure: the step, bytes in flight, blocks not reached yet, and the three buffers.
 fn state(browser: &Browser) -> Value {
     browser.eval(&format!(
         "const figure = document.querySelector('{FIGURE}'); \
@@ -147,12 +147,12 @@ fn number(state: &Value, name: &str) -> u64 {
     state[name].as_u64().unwrap_or_else(|| panic!("{name} in {state}"))
 }
 
-/// The slider by its keys, and the buttons by the mouse: bytes leave the sender, wait, and are
+/// The slider follows keys and the buttons follow the mouse: bytes leave the sender, wait, and are
 /// read.
 fn assert_steps_move_the_bytes(browser: &Browser, page: &Path) {
     browser.resize(1280, 800);
     browser.visit(page);
-    // Before anybody touches it, all has happened.
+    // At first the figure shows the last step.
     let last = state(browser);
     let steps = number(&last, "at");
     assert!(steps >= 3, "{last}");
@@ -172,7 +172,7 @@ fn assert_steps_move_the_bytes(browser: &Browser, page: &Path) {
         most = most.max(number(&now, "held"));
         before = now;
     }
-    assert!(most > 0, "nothing was ever under way");
+    assert!(most > 0, "no bytes were ever in flight");
     assert_eq!(before, last);
     browser.press(LEFT);
     assert_eq!(number(&state(browser), "at"), steps - 1);
@@ -188,13 +188,13 @@ fn assert_steps_move_the_bytes(browser: &Browser, page: &Path) {
     assert_eq!(browser.console(), [""; 0]);
 }
 
-/// Play begins at the beginning, goes on by itself and stops at the end, or when it is asked to.
+/// Play starts at the first step, advances by itself, and stops at the end or on a click.
 fn assert_film_runs_to_the_end(browser: &Browser, page: &Path) {
     browser.visit(page);
     let steps = number(&state(browser), "at");
     let playing = format!("document.querySelector('{FIGURE}').dataset.playing");
     let at = format!("Number(document.querySelector('{FIGURE}').dataset.at)");
-    // Both clicks in one turn of the page, so that no step can come between them.
+    // Both clicks in one turn of the event loop, so that no step comes between them.
     let seen = browser.eval(&format!(
         "const play = document.querySelector('{FIGURE} .play'); const seen = [{playing}]; \
          play.click(); seen.push({playing}, {at}); play.click(); seen.push({playing}, {at}); \
@@ -206,22 +206,23 @@ fn assert_film_runs_to_the_end(browser: &Browser, page: &Path) {
     browser.wait_until(&format!("{at} === {steps} && {playing} === 'false'"));
 }
 
-/// A click on a block goes to that call and shows its bytes.
+/// A click on a block selects its call and shows its bytes.
 fn assert_blocks_tell_what_they_are(browser: &Browser, page: &Path) {
     browser.visit(page);
     browser.click(&format!("{FIGURE} .block[data-step='1']"));
-    let told = browser.eval(&format!(
+    let detail = browser.eval(&format!(
         "const detail = document.querySelector('{FIGURE} .detail'); return [detail.hidden, \
          detail.textContent];"
     ));
-    assert_eq!((number(&state(browser), "at"), &told[0]), (1, &json!(false)));
-    let told = told[1].as_str().unwrap();
+    assert_eq!((number(&state(browser), "at"), &detail[0]), (1, &json!(false)));
+    let detail = detail[1].as_str().unwrap();
     for part in ["send() no. 1: ", "ls -l", "6c 73 20 2d 6c"] {
-        assert!(told.contains(part), "{part} is not in {told}");
+        assert!(detail.contains(part), "{part} is not in {detail}");
     }
 }
 
-/// A command's output that would be markup, a script, the end of the figure's data, or invisible.
+/// Output that contains markup, a script, the end of the figure's data and invisible characters is
+/// shown as text.
 fn assert_what_is_received_stays_text(browser: &Browser, page: &Path) {
     let evil = concat!(
         r"for i in $(seq 90); do printf '</script><b id=evil>\001\033[2J",
@@ -241,21 +242,21 @@ fn assert_what_is_received_stays_text(browser: &Browser, page: &Path) {
             .contains(r"</script><b id=evil>\x01\x1b[2J<!--<img src=x onerror=alert(1)>"),
         "{shown}"
     );
-    // Its figures work all the same, and show those bytes.
+    // The figures still work, and show those bytes.
     let figures = browser
         .eval("return document.querySelectorAll('figure.flow .player:not([hidden])').length;");
     assert_eq!(figures, browser.eval("return document.querySelectorAll('figure.flow').length;"));
     let details = browser.eval(
-        "const told = []; \
+        "const details = []; \
          for (const figure of document.querySelectorAll('figure.flow')) { \
              const slider = figure.querySelector('input'); \
              for (let at = 1; at <= Number(slider.max); at += 1) { \
                  slider.value = at; \
                  slider.dispatchEvent(new Event('input')); \
-                 told.push(figure.querySelector('.detail').textContent); \
+                 details.push(figure.querySelector('.detail').textContent); \
              } \
          } \
-         return told.join('\\n');",
+         return details.join('\\n');",
     );
     assert!(
         details.as_str().unwrap().contains(r"\x01\x1b[2J<!--<img src=x onerror=alert(1)>"),

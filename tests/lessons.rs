@@ -1,5 +1,5 @@
-//! The lessons: every one in both languages, as people call them, and what is said to those who
-//! call them wrongly.
+//! The lessons on the command line: each in both languages, their options, and the errors for wrong
+//! use.
 
 use std::process::{Command, Output, Stdio};
 
@@ -17,7 +17,7 @@ fn output(words: &[&str]) -> Output {
     lesson(words).output().unwrap()
 }
 
-/// What a lesson showed; it must have shown all that it promises.
+/// The stdout of a lesson, which must succeed.
 fn shown(command: &mut Command) -> String {
     let output = command.output().unwrap();
     let stdout = text(&output.stdout);
@@ -34,12 +34,12 @@ fn assert_refused(words: &[&str], reasons: &[&str]) {
     }
 }
 
-/// The text as if lines were endless.
+/// The text with its line breaks removed.
 fn unwrapped(shown: &str) -> String {
     shown.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// The names in `labsh lesson`.
+/// The names that `labsh lesson` lists.
 fn names() -> Vec<String> {
     let listed = shown(&mut lesson(&[]));
     listed.lines().map(|line| line.split_whitespace().next().unwrap().to_owned()).collect()
@@ -49,12 +49,12 @@ fn is_chinese(character: char) -> bool {
     ('\u{4e00}'..='\u{9fff}').contains(&character)
 }
 
-/// The lines that a lesson itself tells; what was received is in whatever language it was.
-fn told(shown: &str) -> Vec<&str> {
+/// The lines of a lesson's own text; received data may be in any language.
+fn own_lines(shown: &str) -> Vec<&str> {
     shown.lines().filter(|line| !line.starts_with("  │")).collect()
 }
 
-/// Columns of a text in which Chinese characters and their punctuation are the only wide ones.
+/// The columns that a text takes, in which only Chinese characters and punctuation are wide.
 fn columns(line: &str) -> usize {
     let wide = |c: char| {
         is_chinese(c)
@@ -65,7 +65,7 @@ fn columns(line: &str) -> usize {
 }
 
 #[test]
-fn lessons_are_listed_with_a_line_each_in_either_language() {
+fn lessons_are_listed_in_both_languages() {
     let (english, chinese) =
         (shown(&mut lesson(&["--lang", "en"])), shown(&mut lesson(&["--lang", "zh"])));
     assert_eq!(english.lines().count(), chinese.lines().count());
@@ -84,7 +84,7 @@ fn every_lesson_shows_what_it_is_about_in_english() {
     for name in names() {
         let shown = shown(&mut lesson(&[&name, "--lang", "en"]));
         assert!(shown.contains("\n✓ "), "{shown}");
-        for line in told(&shown) {
+        for line in own_lines(&shown) {
             let foreign = line.replace("粘包", "");
             assert!(!foreign.contains(is_chinese), "{name}: {line}");
         }
@@ -97,8 +97,8 @@ fn every_lesson_shows_what_it_is_about_in_chinese() {
     for name in names() {
         let shown = shown(&mut lesson(&[&name, "--lang", "zh"]));
         assert!(shown.contains("\n✓ "), "{shown}");
-        // Whoever reads no English misses nothing: wherever something is told, there is Chinese.
-        for line in told(&shown).iter().filter(|line| {
+        // Every line of the lesson's own text contains Chinese.
+        for line in own_lines(&shown).iter().filter(|line| {
             ["✓ ", "▶ ", "1. ", "2. ", "3. "].iter().any(|mark| line.starts_with(mark))
         }) {
             assert!(line.contains(is_chinese), "{name}: {line}");
@@ -110,18 +110,18 @@ fn every_lesson_shows_what_it_is_about_in_chinese() {
 }
 
 #[test]
-fn all_of_them_follow_the_locale_and_the_width() {
+fn lessons_follow_locale_and_width() {
     for (width, locale) in [("60", "zh_CN.UTF-8"), ("140", "C.UTF-8")] {
         let shown = shown(lesson(&["all"]).env("LANG", locale).env("COLUMNS", width));
         for line in shown.lines() {
             assert!(columns(line) <= width.parse().unwrap(), "wider than {width}: {line}");
         }
-        let wished = shown.lines().filter(|line| line.contains(is_chinese)).count();
-        assert_eq!(wished > shown.lines().count() / 4, locale.starts_with("zh"), "{wished}");
+        let chinese = shown.lines().filter(|line| line.contains(is_chinese)).count();
+        assert_eq!(chinese > shown.lines().count() / 4, locale.starts_with("zh"), "{chinese}");
         let last = shown.lines().last().unwrap();
         assert!(last.contains(&names().len().to_string()), "{last}");
     }
-    // LC_ALL wins over LANG, and --lang over both.
+    // LC_ALL overrides LANG, and --lang overrides both.
     let listed = shown(lesson(&["--lang", "en"]).env("LC_ALL", "zh_CN.UTF-8").env("LANG", "C"));
     assert_eq!(listed, shown(&mut lesson(&[])));
     let listed = shown(lesson(&[]).env("LC_ALL", "zh_CN.UTF-8").env("LANG", "C"));
@@ -129,7 +129,7 @@ fn all_of_them_follow_the_locale_and_the_width() {
 }
 
 #[test]
-fn the_sticky_packets_are_in_the_bytes_and_in_the_picture() {
+fn sticky_packets_are_in_the_bytes_and_in_the_figure() {
     let shown = shown(&mut lesson(&["sticky"]));
     assert!(shown.contains("ls -lpwdwhoami"), "three messages in one recv: {shown}");
     assert!(shown.contains("|BBBB pwd BBB"), "glued in the picture: {shown}");
@@ -140,7 +140,7 @@ fn the_sticky_packets_are_in_the_bytes_and_in_the_picture() {
 }
 
 #[test]
-fn command_read_size_and_message_sizes_can_be_varied() {
+fn command_read_size_and_message_sizes_are_options() {
     let shown = shown(&mut lesson(&[
         "sticky",
         "--command",
@@ -150,18 +150,18 @@ fn command_read_size_and_message_sizes_can_be_varied() {
         "--sizes",
         "5,7,100",
     ]));
-    for told in [
+    for sentence in [
         "one recv() returned (112 bytes)",
         "aaaaabbbbbbbcccc",
         "received (256 bytes)",
         "has 23893 bytes",
     ] {
-        assert!(unwrapped(&shown).contains(told), "{told}: {shown}");
+        assert!(unwrapped(&shown).contains(sentence), "{sentence}: {shown}");
     }
-    // What is left over and the next answer, in one read.
+    // The rest of one answer and the next answer, in one read.
     let shown = self::shown(&mut lesson(&["sticky", "--command", "seq 500"]));
     assert!(unwrapped(&shown).contains("The other 868 stayed"), "{shown}");
-    // More than all buffers hold.
+    // More than all buffers together.
     let shown = self::shown(&mut lesson(&[
         "sticky",
         "--command",
@@ -177,7 +177,7 @@ fn command_read_size_and_message_sizes_can_be_varied() {
 }
 
 #[test]
-fn colours_are_a_matter_of_taste() {
+fn color_can_be_forced_and_switched_off() {
     let colored = shown(&mut lesson(&["sticky", "--color", "always"]));
     assert!(colored.contains("\x1b[38;5;16;48;5;") && !colored.contains("[AAA"), "{colored}");
     assert!(!shown(&mut lesson(&["sticky", "--color", "never"])).contains('\x1b'));
@@ -195,7 +195,7 @@ fn on_a_terminal(words: &str, variables: &str) -> String {
 }
 
 #[test]
-fn a_terminal_gets_colours_and_is_filled_but_not_exceeded() {
+fn a_terminal_gets_colors_and_lines_within_its_width() {
     if tools::need("script", "apt-get install bsdutils").is_none() {
         return;
     }
@@ -210,7 +210,7 @@ fn a_terminal_gets_colours_and_is_filled_but_not_exceeded() {
 }
 
 #[test]
-fn wrong_use_is_refused_with_what_to_do_instead() {
+fn wrong_use_is_refused_with_a_remedy() {
     assert_refused(&["stiky"], &["no lesson stiky", "did you mean sticky?"]);
     assert_refused(&["header"], &["did you mean fixed-header?"]);
     assert_refused(&["qqqq"], &["there are: phone, loop", "fixed-header"]);
@@ -255,7 +255,7 @@ fn wrong_use_is_refused_with_what_to_do_instead() {
 }
 
 #[test]
-fn a_lesson_that_fails_does_not_stop_those_behind_it() {
+fn a_failing_lesson_does_not_stop_the_next_ones() {
     let output = output(&["all", "--command", "true"]);
     let stdout = text(&output.stdout);
     assert_eq!(output.status.code(), Some(1), "{stdout}");
@@ -269,7 +269,7 @@ fn a_lesson_that_fails_does_not_stop_those_behind_it() {
 }
 
 #[test]
-fn nobody_who_reads_is_no_failure_of_the_lesson() {
+fn a_closed_stdout_is_no_failure_of_the_lesson() {
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let output = lesson(&["sticky"]).stdout(full).output().unwrap();
     assert_eq!(output.status.code(), Some(125));

@@ -1,4 +1,4 @@
-//! What is too long or too much is refused with the limit named, on both ends.
+//! Both ends refuse what exceeds a limit, and name the limit.
 
 use std::process::Stdio;
 
@@ -12,7 +12,7 @@ use crate::support::{Labshd, eventually, text};
 const LONGEST_WORD: usize = limits::MAX_WORD_WITH_NUL - 1;
 
 #[test]
-fn long_command_lines_arrive_whole() {
+fn long_command_lines_arrive_complete() {
     let labshd = Labshd::start();
     let words: Vec<String> = (0..1_024).map(|number| format!("{number:0100}")).collect();
     let mut arguments = vec!["sh", "-c", "printf '%s\\n' \"$@\" | sha256sum; echo $#", "sh"];
@@ -35,22 +35,22 @@ fn long_command_lines_arrive_whole() {
 #[tokio::test]
 async fn labsh_refuses_what_is_too_long_before_it_sends_it() {
     let labshd = Labshd::start();
-    // Two words that one command line may hold, joined for the shell over there.
+    // Two words that fit on a command line, joined for the remote shell.
     let half = "x".repeat(70_000);
     let mut labsh = labshd.labsh();
     labsh.args(["run", "--shell", &labshd.target(), &half, &half]);
     let output = labsh.stdin(Stdio::null()).output().unwrap();
-    let said = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(125), "{said}");
-    assert!(said.contains("140001 bytes long, the limit is 131071"), "{said}");
-    assert!(said.contains("send long data on standard input"), "{said}");
-    // More than a megabyte of them.
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(125), "{stderr}");
+    assert!(stderr.contains("140001 bytes long, the limit is 131071"), "{stderr}");
+    assert!(stderr.contains("send long data on standard input"), "{stderr}");
+    // More than a megabyte of words.
     let word = "x".repeat(LONGEST_WORD);
     let output = labshd.output(&[&["echo"][..], &[word.as_str(); 9]].concat());
-    let said = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(125), "{said}");
-    assert!(said.contains("longer than 1 MiB, the limit"), "{said}");
-    // What no command line of this machine could hold, by the library.
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(125), "{stderr}");
+    assert!(stderr.contains("longer than 1 MiB, the limit"), "{stderr}");
+    // More than a local command line can hold, with the library.
     let session = labshd.session().await;
     let refused = session.command("echo").arg("x".repeat(limits::MAX_WORD_WITH_NUL)).output().await;
     let length = limits::MAX_WORD_WITH_NUL;
@@ -68,14 +68,14 @@ async fn labsh_refuses_what_is_too_long_before_it_sends_it() {
 }
 
 #[test]
-fn labshd_refuses_what_a_client_sends_all_the_same() {
+fn labshd_refuses_what_is_too_long_from_any_client() {
     let labshd = Labshd::start();
     let mut peer = Peer::authenticated(&labshd);
     let word = vec![b'x'; limits::MAX_WORD_WITH_NUL];
     let longest = &word[1..];
     let fill = limits::MAX_COMMAND - open_body(&[b"echo", b""]).len();
     let exactly = |length: usize| {
-        // Eight words of at most the longest, and the rest.
+        // Eight words of the greatest length, and the rest.
         let mut words: Vec<&[u8]> = vec![b"true"];
         let mut left = length - open_body(&words).len();
         while left > 0 {
@@ -148,16 +148,16 @@ async fn more_commands_than_channels_wait_for_one() {
 }
 
 #[test]
-fn a_connection_too_many_is_told_that_labshd_is_busy() {
+fn a_connection_beyond_the_limit_is_refused_as_busy() {
     let labshd = Labshd::with("max_connections = 2");
     let mut first = Peer::authenticated(&labshd);
     let second = Peer::authenticated(&labshd);
     let output = labshd.output(&["true"]);
-    let said = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(125), "{said}");
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(125), "{stderr}");
     assert!(
-        said.contains("reached its limit on connections") && said.contains("max_connections"),
-        "{said}"
+        stderr.contains("reached its limit on connections") && stderr.contains("max_connections"),
+        "{stderr}"
     );
     labshd.log().wait_for("reached its limit on connections");
     first.check(1);

@@ -1,4 +1,4 @@
-//! What becomes of labshd where nobody takes its log: it serves on, and ends when it is told to.
+//! labshd without a reader of its log: it goes on serving, and ends on SIGTERM.
 
 use std::fs::OpenOptions;
 use std::io::{PipeWriter, Write};
@@ -10,7 +10,7 @@ use crate::support::{LABSHD, Labshd, eventually, program, text};
 
 const TERM: i32 = 15;
 
-/// Ends labshd, and starts it anew with this for its stderr.
+/// Ends labshd, and starts it again with this as its stderr.
 fn with_stderr(stderr: impl Into<Stdio>) -> Labshd {
     let mut labshd = Labshd::start();
     labshd.signal(TERM);
@@ -25,7 +25,7 @@ fn with_stderr(stderr: impl Into<Stdio>) -> Labshd {
 fn serves_and_ends(mut labshd: Labshd) {
     let target = format!("unix:{}", labshd.unix_path().display());
     let run = || labshd.labsh().args(["run", "-n", &target, "echo here"]).output().unwrap();
-    // From where the socket's file is there to where it listens is a moment.
+    // The socket's file exists shortly before labshd listens.
     eventually("it answers", || text(&run().stdout) == "here\n");
     for _ in 0..5 {
         let output = run();
@@ -36,20 +36,20 @@ fn serves_and_ends(mut labshd: Labshd) {
 }
 
 #[test]
-fn a_full_disk_under_the_log_disturbs_nobody() {
+fn a_full_disk_under_the_log_disturbs_no_command() {
     serves_and_ends(with_stderr(OpenOptions::new().write(true).open("/dev/full").unwrap()));
 }
 
 #[test]
-fn a_log_whose_reader_has_gone_disturbs_nobody() {
+fn a_closed_log_pipe_disturbs_no_command() {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     serves_and_ends(with_stderr(writer));
 }
 
-/// As a terminal stopped by Ctrl-S is, or `labshd 2>&1 | less`.
+/// Like a terminal stopped by Ctrl-S, or `labshd 2>&1 | less`.
 #[test]
-fn a_log_that_nobody_reads_holds_up_nobody() {
+fn an_unread_log_pipe_delays_no_command() {
     let (reader, writer) = std::io::pipe().unwrap();
     fill(&writer);
     serves_and_ends(with_stderr(writer));
@@ -57,15 +57,14 @@ fn a_log_that_nobody_reads_holds_up_nobody() {
 }
 
 #[test]
-fn what_was_logged_last_is_written_before_the_end() {
+fn the_last_lines_of_the_log_are_written_before_the_end() {
     let (reader, writer) = std::io::pipe().unwrap();
     serves_and_ends(with_stderr(writer));
     let log = std::io::read_to_string(reader).unwrap();
     assert!(log.trim_end().ends_with("stopped"), "{log}");
 }
 
-/// Writes to a pipe until it takes no byte more, by an open file description of its own, which
-/// alone is non-blocking.
+/// Fills a pipe, through a separate open file description, so that only that one is non-blocking.
 fn fill(pipe: &PipeWriter) {
     let path = format!("/proc/self/fd/{}", pipe.as_raw_fd());
     let mut filler = OpenOptions::new();

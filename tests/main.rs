@@ -1,4 +1,4 @@
-//! End-to-end tests against the real programs, a file for each topic, named for what users notice.
+//! End-to-end tests of the programs, a file for each topic.
 
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used)]
 

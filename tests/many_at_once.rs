@@ -1,4 +1,4 @@
-//! The client library: many commands and many connections at once, none in another's way.
+//! The client library: many commands and connections at once, which do not affect each other.
 
 use std::collections::HashSet;
 use std::future::Future;
@@ -11,14 +11,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::support::{Labshd, PATIENCE, eventually, is_alive, sh_on};
+use crate::support::{Labshd, TEST_TIMEOUT, eventually, is_alive, sh_on};
 
-/// Gives up on what would otherwise wait for ever.
+/// Awaits a future, and panics after the timeout of the tests.
 async fn soon<T>(what: impl Future<Output = T>) -> T {
-    timeout(PATIENCE, what).await.expect("it never came")
+    timeout(TEST_TIMEOUT, what).await.expect("it never came")
 }
 
-/// Echoes numbers, each on a command of its own, all at once.
+/// Echoes numbers, each with a command of its own, all at once.
 async fn echo_all(session: &Session, count: usize) {
     let mut commands = JoinSet::new();
     for number in 0..count {
@@ -37,7 +37,7 @@ async fn echo_all(session: &Session, count: usize) {
 async fn two_hundred_commands_run_at_once_on_one_connection() {
     let labshd = Labshd::start();
     let session = labshd.session().await;
-    // All of them wait for the same end, so all of them must be there at once.
+    // All commands wait for the same event, so all of them must run at once.
     let gate = labshd.file("gate");
     assert!(session.command("mkfifo").arg(&gate).status().await.unwrap().success());
     let mut children = Vec::new();
@@ -63,7 +63,7 @@ async fn commands_beyond_the_limit_wait_for_their_turn() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fifty_connections_at_once_all_get_in() {
+async fn fifty_connections_at_once_all_authenticate() {
     let labshd = Labshd::start();
     let mut sessions = JoinSet::new();
     for number in 0..50 {
@@ -79,7 +79,7 @@ async fn fifty_connections_at_once_all_get_in() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reader_that_takes_nothing_stops_nobody_else() {
+async fn a_reader_that_takes_nothing_blocks_no_other_channel() {
     let labshd = Labshd::start();
     let session = labshd.session().await;
     let mut ignored = Vec::new();
@@ -89,7 +89,7 @@ async fn a_reader_that_takes_nothing_stops_nobody_else() {
     echo_all(&session, 50).await;
     let pids: Vec<i32> = (1..=4).map(|count| labshd.command_pid(count)).collect();
     assert!(pids.iter().all(|pid| is_alive(*pid)));
-    // Nothing was lost for those that were not read.
+    // No output was lost for the commands that were not read.
     let mut first = ignored.remove(0);
     let mut bytes = vec![0; 4 << 20];
     soon(first.stdout.as_mut().unwrap().read_exact(&mut bytes)).await.unwrap();
@@ -113,7 +113,7 @@ async fn a_flood_on_one_channel_does_not_delay_commands_on_another() {
         total
     });
     for _ in 0..50 {
-        // Far more than it takes, far less than where it stood in line behind the flood.
+        // Far more than it takes, and far less than behind the flood.
         let status = timeout(Duration::from_secs(5), session.command("true").status()).await;
         assert!(status.expect("stuck behind the flood").unwrap().success());
     }
@@ -162,7 +162,7 @@ async fn commands_are_run_in_three_ways() {
         (&b"out\n"[..], &b"err\n"[..])
     );
     assert_eq!((output.status.code(), output.status.totals()), (Some(3), (4, 4)));
-    // Nobody wants this output, and its writer must not notice.
+    // The output is discarded, and its writer must not notice.
     let status = session.shell("head -c 3000000 /dev/zero && echo done").status().await.unwrap();
     assert_eq!((status.code(), status.totals()), (Some(0), (3_000_005, 0)));
 
@@ -190,7 +190,7 @@ async fn signals_reach_the_command() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_command_that_is_opened_as_its_connection_ends_is_told() {
+async fn opening_a_command_on_an_ending_connection_is_an_error() {
     let labshd = Labshd::start();
     for _ in 0..200 {
         let session = labshd.session().await;
@@ -206,29 +206,29 @@ async fn a_command_that_is_opened_as_its_connection_ends_is_told() {
             });
         }
         session.close().await;
-        while let Some(told) = commands.join_next().await {
-            told.unwrap();
+        while let Some(result) = commands.join_next().await {
+            result.unwrap();
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_that_was_closed_here_says_so() {
+async fn a_closed_session_reports_that_it_was_closed() {
     let labshd = Labshd::start();
     let session = labshd.session().await;
     let mut child = session.command("sleep").arg("300").spawn().await.unwrap();
     session.clone().close().await;
-    for told in [
+    for error in [
         soon(child.wait()).await.unwrap_err(),
         soon(session.command("true").output()).await.unwrap_err(),
         soon(session.ping()).await.unwrap_err(),
     ] {
-        assert_eq!(told.to_string(), "the connection was lost: this client closed it");
+        assert_eq!(error.to_string(), "the connection was lost: this client closed it");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_command_that_is_over_still_has_the_number_it_ran_under() {
+async fn a_finished_command_still_has_its_process_id() {
     let labshd = Labshd::start();
     let session = labshd.session().await;
     let mut child = sh_on(&session, "echo $$").open().await.unwrap();
@@ -239,7 +239,7 @@ async fn a_command_that_is_over_still_has_the_number_it_ran_under() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_signal_is_not_sent_and_harms_no_command() {
+async fn an_invalid_signal_is_an_error_and_harms_no_command() {
     let labshd = Labshd::start();
     let session = labshd.session().await;
     let mut child = session.command("sleep").arg("300").spawn().await.unwrap();
@@ -252,7 +252,7 @@ async fn what_is_no_signal_is_not_sent_and_harms_no_command() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_was_written_before_the_end_comes_before_the_end() {
+async fn output_written_before_the_end_arrives_before_the_end() {
     let labshd = Labshd::start();
     let session = labshd.session().await;
     for _ in 0..100 {
@@ -272,7 +272,7 @@ async fn refused(child: Result<Child, CommandError>) -> RefuseCode {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_run_is_an_error_of_its_kind() {
+async fn each_reason_for_not_starting_is_an_error_of_its_own() {
     let labshd = Labshd::start();
     let session = labshd.session().await;
     assert_eq!(
@@ -294,12 +294,12 @@ async fn what_cannot_run_is_an_error_of_its_kind() {
         let error = session.command("echo").arg(bad).spawn().await.unwrap_err();
         assert!(matches!(error, CommandError::Bad(_)), "{error:?}");
     }
-    // A refusal is the command's own affair.
+    // A refusal affects only its command.
     assert!(session.command("true").status().await.unwrap().success());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_cannot_connect_is_told_why() {
+async fn each_reason_for_not_connecting_is_an_error_of_its_own() {
     let labshd = Labshd::start();
     let stranger = labshd.key.for_host(&HostId::new("elsewhere").unwrap());
     let address = labshd.options().address;
@@ -319,7 +319,7 @@ async fn who_cannot_connect_is_told_why() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_dies_is_a_lost_connection_for_everyone() {
+async fn a_server_that_dies_is_a_lost_connection_for_every_command() {
     let mut labshd = Labshd::start();
     let session = labshd.session().await;
     let mut child = session.command("sleep").arg("300").spawn().await.unwrap();

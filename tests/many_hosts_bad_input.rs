@@ -1,5 +1,5 @@
-//! What goes wrong with many hosts: sets that mean nothing, disks that fill, output that never
-//! ends, hosts that never answer.
+//! Failures of runs on many hosts: invalid sets, full disks, endless output, hosts that never
+//! answer.
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
@@ -8,22 +8,22 @@ use std::process::Output;
 
 use socket2::{Domain, Socket, Type};
 
-use crate::many_hosts::{Room, json};
+use crate::many_hosts::{Lab, json};
 use crate::support::screen::Screen;
 use crate::support::{HOST, Running, in_shell, pipe_through, program, run, text, tools};
 
-/// Asserts that nothing was begun: one line that says this, and 125.
-fn assert_refused(output: &Output, said: &str) {
+/// Asserts that nothing was started: one line of stderr with this message, and 125.
+fn assert_refused(output: &Output, message: &str) {
     let errors = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(125), "{said}: {output:?}");
-    assert!(errors.contains(said), "{said}: {errors}");
+    assert_eq!(output.status.code(), Some(125), "{message}: {output:?}");
+    assert!(errors.contains(message), "{message}: {errors}");
     assert_eq!(errors.lines().count(), 1, "{errors}");
 }
 
-/// Runs a command, shows the hosts, checks them and copies a file to them.
-fn ways(room: &Room, set: &str) -> [Output; 4] {
-    let labsh = |words: &[&str]| pipe_through(room.labshd.labsh().args(words), b"");
-    let to = format!("{set}:{}", room.labshd.file("copied"));
+/// Runs a command on a set, lists it, checks it and copies a file to it.
+fn every_subcommand(lab: &Lab, set: &str) -> [Output; 4] {
+    let labsh = |words: &[&str]| pipe_through(lab.labshd.labsh().args(words), b"");
+    let to = format!("{set}:{}", lab.labshd.file("copied"));
     [
         labsh(&["run", set, "true"]),
         labsh(&["hosts", set]),
@@ -33,27 +33,27 @@ fn ways(room: &Room, set: &str) -> [Output; 4] {
 }
 
 #[test]
-fn a_set_that_means_nothing_is_refused_before_anybody_is_asked() {
-    let room = Room::of(1);
-    let hosts = room.labshd.file("config/labsh/hosts.toml");
-    fs::write(&hosts, "[groups]\nnobody = \"\"\nlab = \"h01\"\n").unwrap();
-    for (set, said) in [
+fn an_invalid_set_is_refused_before_any_connection() {
+    let lab = Lab::of(1);
+    let hosts = lab.labshd.file("config/labsh/hosts.toml");
+    fs::write(&hosts, "[groups]\nempty = \"\"\nlab = \"h01\"\n").unwrap();
+    for (set, message) in [
         ("h01!h01", "\"h01!h01\" is no host at all; see `labsh hosts`"),
-        ("@nobody", "\"@nobody\" is no host at all; see `labsh hosts`"),
+        ("@empty", "\"@empty\" is no host at all; see `labsh hosts`"),
         ("@labb", "there is no group \"labb\"; perhaps @lab"),
         ("h[1-1000000000]", "is more than 100000 hosts; is there a digit too many?"),
         ("h01,", "a host is missing at the end; write for example lab[01-40]"),
         ("h[5-1]", "[5-1]: it counts backwards; write numbers and ranges"),
         ("h]1", "\"h]1\": the bracket at position 2 is unmatched; write for example lab[01-40]"),
         ("^/nowhere/hosts", "cannot read the hosts in /nowhere/hosts: No such file or directory"),
-        // With a colon behind it the bracket might enclose that, so only cp finds it there.
+        // cp reports another position: a bracket that is not closed might enclose the colon.
         ("h[01-40", "the bracket "),
     ] {
-        for output in ways(&room, set) {
-            assert_refused(&output, said);
+        for output in every_subcommand(&lab, set) {
+            assert_refused(&output, message);
         }
     }
-    for (inventory, said) in [
+    for (inventory, message) in [
         (
             "[groups]\na = \"@b\"\nb = \"@a\"\n",
             "hosts.toml:2: the groups form a cycle: @a → @b → @a",
@@ -69,17 +69,17 @@ fn a_set_that_means_nothing_is_refused_before_anybody_is_asked() {
         ("[hosts.h01]\nport = 99999\n", "hosts.toml:2: invalid value: integer `99999`"),
     ] {
         fs::write(&hosts, inventory).unwrap();
-        for output in ways(&room, "@a") {
-            assert_refused(&output, said);
+        for output in every_subcommand(&lab, "@a") {
+            assert_refused(&output, message);
         }
     }
-    assert_eq!(room.labshd.log().count("authenticated"), 0);
+    assert_eq!(lab.labshd.log().count("authenticated"), 0);
 }
 
 #[test]
-fn two_names_of_one_machine_are_pointed_out() {
-    let room = Room::of(1);
-    let line = room.labshd.log().wait_for("listening address=127.1.7.1:");
+fn two_names_of_one_address_are_reported() {
+    let lab = Lab::of(1);
+    let line = lab.labshd.log().wait_for("listening address=127.1.7.1:");
     let port = line.rsplit(':').next().unwrap().trim().to_owned();
     let table = |name: &str| {
         format!(
@@ -87,59 +87,59 @@ fn two_names_of_one_machine_are_pointed_out() {
              \"test\"\n"
         )
     };
-    fs::write(room.labshd.file("config/labsh/hosts.toml"), table("one") + &table("other")).unwrap();
-    let [ran, _, checked, copied] = ways(&room, "one,other");
+    fs::write(lab.labshd.file("config/labsh/hosts.toml"), table("one") + &table("other")).unwrap();
+    let [ran, _, checked, copied] = every_subcommand(&lab, "one,other");
     for (output, so) in [
         (ran, "runs the command once for each"),
         (checked, "is asked once for each"),
         (copied, "copies once for each"),
     ] {
-        let told = format!("labsh: one,other have one address, 127.1.7.1:{port}, which {so}\n");
-        assert!(text(&output.stderr).starts_with(&told), "{output:?}");
+        let message = format!("labsh: one,other have one address, 127.1.7.1:{port}, which {so}\n");
+        assert!(text(&output.stderr).starts_with(&message), "{output:?}");
     }
 }
 
-/// Asserts that a run was left because this could not be written, and is still the last run.
-fn assert_incomplete(room: &Room, output: &Output, said: &str) {
+/// Asserts that a run ended because its output could not be written, and that it is the last run.
+fn assert_incomplete(lab: &Lab, output: &Output, message: &str) {
     let errors = text(&output.stderr);
     assert_eq!(output.status.code(), Some(255), "{output:?}");
-    assert!(errors.contains(said), "{errors}");
+    assert!(errors.contains(message), "{errors}");
     assert!(errors.contains("complete"), "{errors}");
     assert!(
-        text(&room.output(&["--dry-run", "@last", "true"]).stdout).starts_with("h[01-03] (3)\n"),
+        text(&lab.output(&["--dry-run", "@last", "true"]).stdout).starts_with("h[01-03] (3)\n"),
         "{errors}"
     );
 }
 
 #[test]
-fn a_limit_for_files_is_told_like_a_full_disk() {
-    let room = Room::of(3);
-    let directory = room.labshd.file("out");
-    for (words, redirected, said) in [
+fn a_file_size_limit_is_reported_like_a_full_disk() {
+    let lab = Lab::of(3);
+    let directory = lab.labshd.file("out");
+    for (words, redirected, message) in [
         (&["--out", &directory, "h[01-03]", "seq 100000"][..], "", "h0"),
         (&["h[01-03]", "seq 100000"], ">\"$0\"", "cannot write to standard output"),
     ] {
-        // 16 KiB and no more (in bash's units of 1 KiB); the host is not limited.
+        // Files of at most 16 KiB (in bash's unit of 1 KiB); the host has no limit.
         let script = format!(
             "ulimit -f 16; \"$@\" </dev/null {}",
-            redirected.replace("$0", &room.labshd.file("big"))
+            redirected.replace("$0", &lab.labshd.file("big"))
         );
-        let output = in_shell(&script, &room.command(words)).output().unwrap();
-        assert_incomplete(&room, &output, said);
+        let output = in_shell(&script, &lab.command(words)).output().unwrap();
+        assert_incomplete(&lab, &output, message);
         assert!(text(&output.stderr).contains("File too large"), "{output:?}");
     }
-    // One host alone, likewise.
-    let script = format!("ulimit -f 16; \"$@\" </dev/null >'{}'", room.labshd.file("big"));
-    let output = in_shell(&script, &room.command(&["h01", "seq 100000"])).output().unwrap();
+    // The same with a single host.
+    let script = format!("ulimit -f 16; \"$@\" </dev/null >'{}'", lab.labshd.file("big"));
+    let output = in_shell(&script, &lab.command(&["h01", "seq 100000"])).output().unwrap();
     assert_eq!(output.status.code(), Some(255), "{output:?}");
     assert!(text(&output.stderr).contains("File too large"), "{output:?}");
 }
 
-/// A file system of 128 KiB, gone with the test.
-struct Small(String);
+/// A file system of 128 KiB, unmounted at the end of the test.
+struct SmallDisk(String);
 
-impl Small {
-    /// None where it cannot be mounted, as by an ordinary user or in a container.
+impl SmallDisk {
+    /// Returns none if it cannot be mounted, as by an ordinary user or in a container.
     fn mount(path: &str) -> Option<Self> {
         fs::create_dir(path).unwrap();
         let mounted =
@@ -152,21 +152,21 @@ impl Small {
     }
 }
 
-impl Drop for Small {
+impl Drop for SmallDisk {
     fn drop(&mut self) {
         let _ = program("umount").arg(&self.0).output();
     }
 }
 
 #[test]
-fn a_disk_that_fills_ends_the_run_and_says_where() {
-    let room = Room::of(3);
-    let Some(disk) = Small::mount(&room.labshd.file("small")) else {
+fn a_full_disk_ends_the_run_and_is_named() {
+    let lab = Lab::of(3);
+    let Some(disk) = SmallDisk::mount(&lab.labshd.file("small")) else {
         return;
     };
-    let output = room.output(&["--out", &disk.0, "h[01-03]", "seq 100000"]);
-    assert_incomplete(&room, &output, "No space left on device");
-    // What there is stands in the files, from the beginning on.
+    let output = lab.output(&["--out", &disk.0, "h[01-03]", "seq 100000"]);
+    assert_incomplete(&lab, &output, "No space left on device");
+    // The files hold the beginning of the output.
     let whole = run(program("seq").arg("100000")).stdout;
     for host in ["h01", "h02", "h03"] {
         assert!(
@@ -177,44 +177,44 @@ fn a_disk_that_fills_ends_the_run_and_says_where() {
 }
 
 #[test]
-fn a_disk_that_has_no_room_for_standard_input_is_told_apart_from_the_input() {
-    let room = Room::of(2);
-    let Some(disk) = Small::mount(&room.labshd.file("small")) else {
+fn a_full_disk_for_stdin_is_distinguished_from_unreadable_stdin() {
+    let lab = Lab::of(2);
+    let Some(disk) = SmallDisk::mount(&lab.labshd.file("small")) else {
         return;
     };
-    let mut command = room.command(&["h[01-02]", "cat >/dev/null"]);
+    let mut command = lab.command(&["h[01-02]", "cat >/dev/null"]);
     let output = pipe_through(command.env("TMPDIR", &disk.0), &[b'x'; 300_000]);
     assert_eq!(output.status.code(), Some(255), "{output:?}");
-    let said = "the temporary file that holds it cannot be written (TMPDIR names its directory): \
-        No space left";
-    assert!(text(&output.stderr).contains(said), "{output:?}");
+    let message = "the temporary file that holds it cannot be written (TMPDIR names its \
+        directory): No space left";
+    assert!(text(&output.stderr).contains(message), "{output:?}");
 }
 
 #[test]
-fn input_that_cannot_be_read_is_told_as_that_and_not_as_a_lost_connection() {
-    let room = Room::of(2);
-    let mut command = room.command(&["h[01-02]", "cat >/dev/null"]);
+fn unreadable_stdin_is_not_reported_as_a_lost_connection() {
+    let lab = Lab::of(2);
+    let mut command = lab.command(&["h[01-02]", "cat >/dev/null"]);
     let output = command.stdin(File::open("/").unwrap()).output().unwrap();
     assert_eq!(output.status.code(), Some(255), "{output:?}");
-    let said = text(&output.stderr);
-    assert!(said.contains("cannot read standard input: Is a directory"), "{said}");
-    assert!(!said.contains("connection"), "{said}");
+    let stderr = text(&output.stderr);
+    assert!(stderr.contains("cannot read standard input: Is a directory"), "{stderr}");
+    assert!(!stderr.contains("connection"), "{stderr}");
 }
 
 #[test]
-fn bytes_that_are_no_text_arrive_as_they_are_and_never_steer_a_terminal() {
-    let room = Room::of(3);
+fn bytes_that_are_not_text_arrive_unchanged_and_are_escaped_on_a_terminal() {
+    let lab = Lab::of(3);
     let line = "printf 'a\\0\\377\\033[2Jb\\n'";
-    let lines = room.output(&["h[01-02]", line]).stdout;
+    let lines = lab.output(&["h[01-02]", line]).stdout;
     let expected: [&[u8]; 2] = [b"h01: a\0\xff\x1b[2Jb", b"h02: a\0\xff\x1b[2Jb"];
     let mut shown: Vec<&[u8]> =
         lines.strip_suffix(b"\n").unwrap().split(|byte| *byte == b'\n').collect();
     shown.sort_unstable();
     assert_eq!(shown, expected);
-    let gathered = room.output(&["--gather", "h[01-02]", line]).stdout;
+    let gathered = lab.output(&["--gather", "h[01-02]", line]).stdout;
     assert_eq!(gathered, b"---- h[01-02] (2 hosts) ----\na\0\xff\x1b[2Jb\n");
 
-    let Some(screen) = Screen::start(&room.labshd, "") else { return };
+    let Some(screen) = Screen::start(&lab.labshd, "") else { return };
     screen.line("labsh run 'h[01-02]' \"printf '\\033[2J\\033]0;x\\a你好\\n'\"; echo over and out");
     let shown = screen.wait_for_line("over and out");
     assert!(shown.contains("h01: \\u{1b}[2J\\u{1b}]0;x\\u{7}你好"), "{shown}");
@@ -224,50 +224,50 @@ fn bytes_that_are_no_text_arrive_as_they_are_and_never_steer_a_terminal() {
 
 #[test]
 fn the_progress_line_leaves_nothing_behind() {
-    let room = Room::of(3);
-    let Some(screen) = Screen::start(&room.labshd, "") else { return };
-    let go = room.labshd.file("go");
-    let waits = format!("until [ -e {go} ]; do sleep 0.1; done; echo well");
+    let lab = Lab::of(3);
+    let Some(screen) = Screen::start(&lab.labshd, "") else { return };
+    let gate = lab.labshd.file("gate");
+    let waits = format!("until [ -e {gate} ]; do sleep 0.1; done; echo well");
     screen.line(&format!("clear; labsh run --gather 'h[01-03]' sh -c '{waits}'"));
     screen.wait_for("0/3 done, 3 running, h0");
-    // A narrower window breaks the line into two.
+    // A narrower window wraps the line.
     screen.resize(20, 24);
     screen.wait_for("0/3 done, 3 runnin");
     screen.resize(80, 24);
     screen.wait_for("0/3 done, 3 running, h0");
     screen.press("C-c");
     screen.wait_for("still running on h[01-03] (3); Ctrl-C again interrupts it everywhere");
-    fs::write(&go, "").unwrap();
+    fs::write(&gate, "").unwrap();
     screen.wait_for("3 of 3 succeeded");
-    let shown = screen.wait_for_prompt("here>");
+    let shown = screen.wait_for_prompt("local>");
     assert!(shown.contains("---- h[01-03] (3 hosts) ----\nwell\n"), "{shown}");
     assert!(!shown.contains("/3 done"), "{shown}");
 
-    // Where a program stands between us and the terminal, that line would be in the midst of what
-    // it shows.
-    fs::remove_file(&go).unwrap();
+    // If stdout is a pipe to another program, the progress line would mix with that program's
+    // output.
+    fs::remove_file(&gate).unwrap();
     screen.line(&format!("clear; labsh run 'h[01-03]' sh -c 'echo up; {waits}' | cat"));
     let shown = screen.wait_until("three lines", |shown| shown.matches(": up").count() == 3);
     assert!(!shown.contains("/3 done"), "{shown}");
-    fs::write(&go, "").unwrap();
-    let shown = screen.wait_for_prompt("here>");
+    fs::write(&gate, "").unwrap();
+    let shown = screen.wait_for_prompt("local>");
     assert!(!shown.contains("/3 done"), "{shown}");
 }
 
 #[test]
-fn fifteen_faults_among_sixty_hosts_are_told_exactly_and_delay_nobody() {
-    let room = Room::of(45);
+fn fifteen_faulty_hosts_among_sixty_are_counted_and_delay_no_other() {
+    let lab = Lab::of(45);
     let dead = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     dead.bind(&SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0).into()).unwrap();
     let dead_port = dead.local_addr().unwrap().as_socket().unwrap().port();
     let mute = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
     let mute_port = mute.local_addr().unwrap().port();
-    let tls = room.labshd.tls;
+    let tls = lab.labshd.tls;
     let mut hosts = String::new();
     for number in 1..=5 {
         for (name, address, port, id) in [
             ("dead", format!("127.1.8.{number}"), dead_port, HOST),
-            // First in the order in which hosts are begun.
+            // First in the order in which hosts are started.
             ("a-mute", format!("127.1.9.{number}"), mute_port, HOST),
             ("stranger", tls.ip().to_string(), tls.port(), "elsewhere"),
         ] {
@@ -276,13 +276,13 @@ fn fifteen_faults_among_sixty_hosts_are_told_exactly_and_delay_nobody() {
             );
         }
     }
-    fs::write(room.labshd.file("config/labsh/hosts.toml"), hosts).unwrap();
+    fs::write(lab.labshd.file("config/labsh/hosts.toml"), hosts).unwrap();
 
-    // Nobody gives up on the mute ones by himself, and they fill every place for connections: all
-    // others are over first.
+    // The mute hosts time out only after an hour and take every place for connections; all other
+    // hosts finish before them.
     let words = ["--connecting", "5", "--parallel", "5", "--connect-timeout", "1h", "--json"];
     let mut run = Running::start(
-        &mut room.command(&[&words[..], &["@*!dead!mute!stranger", "true"]].concat()),
+        &mut lab.command(&[&words[..], &["@*!dead!mute!stranger", "true"]].concat()),
     );
     let mut over = 0;
     while over < 55 {

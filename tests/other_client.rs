@@ -1,4 +1,4 @@
-//! A client in another language, written from docs/PROTOCOL.md alone, works with labshd.
+//! A Python client, written from docs/PROTOCOL.md alone, works with labshd.
 
 use std::process::Command;
 
@@ -19,7 +19,7 @@ fn over_tcp(labshd: &Labshd, host: &str, words: &[&str]) -> Option<Command> {
 }
 
 #[test]
-fn it_runs_a_command_with_input_output_and_status() {
+fn the_python_client_runs_a_command_with_stdin_output_and_status() {
     let labshd = Labshd::start();
     let input: Vec<u8> = (0..3_000_000_u32).flat_map(u32::to_le_bytes).collect();
     let words = ["--", "sh", "-c", "cat; echo over >&2; exit 7"];
@@ -31,7 +31,7 @@ fn it_runs_a_command_with_input_output_and_status() {
 }
 
 #[test]
-fn it_runs_a_shell_line_over_a_unix_socket() {
+fn the_python_client_runs_a_shell_line_over_a_unix_socket() {
     let labshd = Labshd::start();
     let words = ["--host-id", "localhost", "--shell", "--unix"];
     let Some(mut command) = python(&labshd, &words) else { return };
@@ -42,7 +42,7 @@ fn it_runs_a_shell_line_over_a_unix_socket() {
 }
 
 #[test]
-fn it_sees_refusals_signals_and_timeouts_as_labsh_does() {
+fn the_python_client_reports_refusals_signals_and_timeouts_like_labsh() {
     let labshd = Labshd::start();
     if tools::python().is_none() {
         return;
@@ -57,14 +57,14 @@ fn it_sees_refusals_signals_and_timeouts_as_labsh_does() {
 }
 
 #[test]
-fn it_learns_the_version_of_labshd() {
+fn the_python_client_gets_the_version_of_labshd() {
     let labshd = Labshd::start();
     let Some(mut command) = over_tcp(&labshd, HOST, &["--say-version", "--", "true"]) else {
         return;
     };
     let output = pipe_through(&mut command, b"");
-    let said = format!("labsh_client: answered by labshd {}\n", env!("CARGO_PKG_VERSION"));
-    assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), said));
+    let message = format!("labsh_client: answered by labshd {}\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), message));
 }
 
 #[test]
@@ -73,8 +73,8 @@ fn a_client_that_knows_nothing_of_versions_works_as_before() {
     let words = ["--features", "0", "--say-version", "--", "true"];
     let Some(mut command) = over_tcp(&labshd, HOST, &words) else { return };
     let output = pipe_through(&mut command, b"");
-    let said = "labsh_client: answered by an unknown version\n".to_owned();
-    assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), said));
+    let message = "labsh_client: answered by an unknown version\n".to_owned();
+    assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), message));
 }
 
 #[test]

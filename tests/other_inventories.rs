@@ -1,5 +1,4 @@
-//! Hosts from other tools' files, where they are named in hosts.toml: Ansible's, ClusterShell's and
-//! ssh's.
+//! Hosts from the files of other tools that hosts.toml names: Ansible, ClusterShell and ssh.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::support::{labsh_in, run, temp_dir, text};
 
-/// A home directory with these files, by their paths in it; labsh has a key there.
+/// A home directory with these files and a key.
 fn home(files: &[(&str, &str)]) -> TempDir {
     let home = temp_dir();
     for (name, content) in files {
@@ -32,8 +31,8 @@ fn stdout(home: &Path, words: &[&str]) -> String {
     text(&output.stdout)
 }
 
-/// What is known of a host, as programs are told it.
-fn known(home: &Path, host: &str) -> Value {
+/// The settings of a host, as `labsh hosts --json` prints them.
+fn settings(home: &Path, host: &str) -> Value {
     serde_json::from_str(&stdout(home, &["hosts", "--json", host])).unwrap()
 }
 
@@ -52,7 +51,7 @@ rack=7
 ";
 
 #[test]
-fn ansibles_inventories_are_read() {
+fn inventories_of_ansible_are_read() {
     let home = home(&[
         (
             "config/labsh/hosts.toml",
@@ -77,25 +76,25 @@ fn ansibles_inventories_are_read() {
     assert_eq!(named("web").as_deref(), Some("extra,www[01-03]"), "{groups}");
     assert_eq!(named("site").as_deref(), Some("extra,www[01-03]"), "{groups}");
     assert_eq!(named("all").as_deref(), Some("dba,dbb,dbc,extra,www[01-03]"), "{groups}");
-    let one = known(path, "www01");
+    let one = settings(path, "www01");
     assert_eq!(
         (&one["address"], &one["port"], &one["user"]),
         (&"10.0.0.1".into(), &7000.into(), &"www".into())
     );
     assert_eq!(one["variables"]["rack"], "7", "{one}");
-    assert_eq!(known(path, "www02")["port"], 5300, "labsh's own file counts first");
-    assert_eq!(known(path, "www03")["address"], "www03.example");
+    assert_eq!(settings(path, "www02")["port"], 5300, "labsh's own file counts first");
+    assert_eq!(settings(path, "www03")["address"], "www03.example");
     let origin = stdout(path, &["hosts", "--origin", "www03"]);
     assert!(
         origin.contains(&format!("{}:1", path.join("site/host_vars/www03.yml").display())),
         "{origin}"
     );
-    let told = stdout(path, &["run", "--dry-run", "@ansible:web!extra", "true"]);
-    assert!(told.contains("10.0.0.1:7000"), "{told}");
+    let stdout = stdout(path, &["run", "--dry-run", "@ansible:web!extra", "true"]);
+    assert!(stdout.contains("10.0.0.1:7000"), "{stdout}");
 }
 
 #[test]
-fn clustershells_groups_are_read_and_its_programs_are_not_run() {
+fn groups_of_clustershell_are_read_and_its_programs_not_run() {
     let home = home(&[
         (
             "config/labsh/hosts.toml",
@@ -127,14 +126,14 @@ fn clustershells_groups_are_read_and_its_programs_are_not_run() {
     assert_eq!(hosts("@roles:*"), ["gate", "never"]);
     assert_eq!(hosts("@*!@racks:r1"), ["gate", "never"]);
     let output = labsh(path, &["hosts", "@slurm:long"]);
-    let told = text(&output.stderr);
+    let stderr = text(&output.stderr);
     assert_eq!(output.status.code(), Some(125));
-    assert!(told.contains("groups.conf:4: a program prints the groups of slurm"), "{told}");
+    assert!(stderr.contains("groups.conf:4: a program prints the groups of slurm"), "{stderr}");
     assert!(!path.join("config/clustershell/trace").exists());
 }
 
 #[test]
-fn the_hosts_of_sshs_configuration_are_known() {
+fn hosts_of_sshs_configuration_are_read() {
     let home = home(&[
         ("config/labsh/hosts.toml", "[sources]\nssh_config = true\n"),
         (
@@ -148,16 +147,16 @@ fn the_hosts_of_sshs_configuration_are_known() {
     let names: Vec<&str> =
         listed.lines().skip(1).filter_map(|line| line.split_whitespace().next()).collect();
     assert_eq!(names, ["gate", "lab01", "lab02", "lab03"]);
-    let one = known(path, "lab01");
+    let one = settings(path, "lab01");
     assert_eq!((&one["address"], &one["user"]), (&"lab01.example".into(), &"student".into()));
-    assert_eq!(known(path, "lab03")["address"], "lab03");
-    // sshd's port is not labshd's.
-    assert_eq!(known(path, "gate")["port"], 5274);
+    assert_eq!(settings(path, "lab03")["address"], "lab03");
+    // The port of sshd is not that of labshd.
+    assert_eq!(settings(path, "gate")["port"], 5274);
     assert_eq!(stdout(path, &["hosts", "@ssh:*"]), listed);
 }
 
 #[test]
-fn a_host_that_only_ansible_can_reach_is_listed_and_is_in_nobodys_way() {
+fn a_host_with_a_template_is_listed_and_affects_no_other() {
     let home = home(&[
         (
             "config/labsh/hosts.toml",
@@ -191,7 +190,7 @@ fn a_host_that_only_ansible_can_reach_is_listed_and_is_in_nobodys_way() {
             "own [::1]:5274"
         ]
     );
-    let odd = known(path, "odd");
+    let odd = settings(path, "odd");
     assert_eq!(
         (&odd["unusable"], &odd["groups"][0]),
         (&Value::from(why.clone()), &Value::from("all"))
@@ -211,7 +210,7 @@ fn a_host_that_only_ansible_can_reach_is_listed_and_is_in_nobodys_way() {
 }
 
 #[test]
-fn a_mistake_in_another_tools_file_is_named_there() {
+fn errors_in_another_tools_file_are_reported_with_that_file() {
     let home = home(&[
         ("config/labsh/hosts.toml", "[sources]\nansible = [\"hosts.ini\"]\n"),
         ("config/labsh/hosts.ini", "[web]\nwww[01:1000000000]\n"),
@@ -220,18 +219,18 @@ fn a_mistake_in_another_tools_file_is_named_there() {
     let refused = |part: &str| {
         let output = labsh(path, &["hosts"]);
         assert_eq!(output.status.code(), Some(125), "{output:?}");
-        let told = text(&output.stderr);
-        assert!(told.contains(part) && told.lines().count() == 1, "{told}");
+        let stderr = text(&output.stderr);
+        assert!(stderr.contains(part) && stderr.lines().count() == 1, "{stderr}");
     };
     refused("hosts.ini:2: [01:1000000000]: the first and the last number have different widths");
     fs::remove_file(path.join("config/labsh/hosts.ini")).unwrap();
     refused("hosts.ini: there is no such file");
-    for (text, told) in [
+    for (text, stderr) in [
         ("[sources]\nansible = true\n", "hosts.toml:2: "),
         ("[sources]\nclustershell = 3\n", "hosts.toml:2: write true, false or a path in quotes"),
         ("[sources]\npuppet = true\n", "hosts.toml:2: unknown field"),
     ] {
         fs::write(path.join("config/labsh/hosts.toml"), text).unwrap();
-        refused(told);
+        refused(stderr);
     }
 }

@@ -1,4 +1,4 @@
-//! pdsh over labsh-rsh, by its `exec` module, on eight hosts at once.
+//! pdsh over labsh-rsh, with its `exec` module, on eight hosts at once.
 
 use std::path::PathBuf;
 
@@ -14,13 +14,13 @@ fn pdsh() -> Option<PathBuf> {
 fn pdsh_runs_the_recipe() {
     let Some(pdsh) = pdsh() else { return };
     let output = run(&mut Fleet::start().shell(&pdsh, &recipe("pdsh")));
-    let told = text(&output.stdout);
-    // dshbak tells equal answers once.
-    assert!(told.contains("----------------\nlab[01-08]\n----------------\nLinux\n"), "{told}");
+    let stdout = text(&output.stdout);
+    // dshbak prints equal answers once.
+    assert!(stdout.contains("----------------\nlab[01-08]\n----------------\nLinux\n"), "{stdout}");
 }
 
 #[test]
-fn pdsh_tells_outputs_and_exit_statuses_apart() {
+fn pdsh_gets_each_hosts_output_and_exit_status() {
     let Some(pdsh) = pdsh() else { return };
     let fleet = Fleet::start();
     let script = "pdsh -S -R exec -w lab[01-08] labsh-rsh %h 'echo out $LABSH_HOST_ID; \
@@ -37,7 +37,7 @@ fn pdsh_tells_outputs_and_exit_statuses_apart() {
 }
 
 #[test]
-fn pdsh_goes_on_without_a_dead_host() {
+fn pdsh_reports_a_dead_host_and_runs_on_the_others() {
     let Some(pdsh) = pdsh() else { return };
     let output =
         Fleet::start().output(&pdsh, "pdsh -S -R exec -w lab[08-09] labsh-rsh %h echo here");
@@ -47,7 +47,7 @@ fn pdsh_goes_on_without_a_dead_host() {
 }
 
 #[test]
-fn pdsh_carries_large_outputs() {
+fn pdsh_gets_large_output_complete() {
     let Some(pdsh) = pdsh() else { return };
     let fleet = Fleet::start();
     let script = "pdsh -S -N -R exec -w lab[01-08] labsh-rsh %h seq 100000 | sort -n | uniq -c | \

@@ -1,4 +1,4 @@
-//! Runs the recipes of docs/guide/in-place-of-ssh.md: other people's tools, over labsh.
+//! Runs the recipes of docs/guide/in-place-of-ssh.md: git, rsync, scp and other tools over labsh.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,16 +11,16 @@ use crate::support::{
     LABSH, Labshd, eventually, kill, own_files, program, run, temp_dir, text, tools,
 };
 
-/// Where Debian has it, and labshd looks for it.
+/// Where Debian installs OpenSSH's server for sftp, and labshd looks for it.
 const SFTP_SERVER: &str = "/usr/lib/openssh/sftp-server";
 
-/// A host called lab07, and a directory here and one over there in which recipes are tried.
-struct Kitchen {
+/// A host called lab07, and a local and a remote directory in which recipes run.
+struct Workspace {
     labshd: Labshd,
     dir: TempDir,
 }
 
-impl Kitchen {
+impl Workspace {
     fn new() -> Self {
         let labshd = Labshd::start();
         let config = format!(
@@ -35,15 +35,15 @@ impl Kitchen {
         Self { labshd, dir }
     }
 
-    fn here(&self, name: &str) -> PathBuf {
+    fn local(&self, name: &str) -> PathBuf {
         self.dir.path().join("here").join(name)
     }
 
-    fn there(&self, name: &str) -> PathBuf {
+    fn remote(&self, name: &str) -> PathBuf {
         self.dir.path().join("srv").join(name)
     }
 
-    /// A shell's line, in which `/srv` is this kitchen's.
+    /// A shell script in which `/srv` is replaced by the remote directory.
     fn shell(&self, script: &str) -> Command {
         let srv = self.dir.path().join("srv").display().to_string();
         let mut command = program("sh");
@@ -78,16 +78,16 @@ impl Kitchen {
     }
 }
 
-/// The block of docs/guide/in-place-of-ssh.md behind this mark.
+/// The code block after this mark in docs/guide/in-place-of-ssh.md.
 pub fn recipe(name: &str) -> String {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/guide/in-place-of-ssh.md");
     let document = fs::read_to_string(path).unwrap();
     let mark = format!("<!-- recipe: {name} -->\n```sh\n");
-    let behind = document.split_once(&mark).unwrap_or_else(|| panic!("no recipe {name}")).1;
-    behind.split_once("```").unwrap().0.to_owned()
+    let after = document.split_once(&mark).unwrap_or_else(|| panic!("no recipe {name}")).1;
+    after.split_once("```").unwrap().0.to_owned()
 }
 
-/// Every file below a directory, with its digest.
+/// The files below a directory, with their digests.
 fn contents(directory: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut found = Vec::new();
     let mut waiting = vec![directory.to_owned()];
@@ -106,7 +106,7 @@ fn contents(directory: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     found
 }
 
-/// A tree of files that hold a million bytes in all, every byte value among them.
+/// Creates a tree of files that hold a million bytes together, with every byte value.
 fn binary_tree(directory: &Path) {
     for folder in 0..10 {
         let folder = directory.join(format!("folder {folder}/deep"));
@@ -124,15 +124,15 @@ fn git_clones_pushes_and_fetches() {
     if tools::need("git", "apt-get install git").is_none() {
         return;
     }
-    let kitchen = Kitchen::new();
-    run(&mut kitchen.shell(
+    let workspace = Workspace::new();
+    run(&mut workspace.shell(
         "git init -q --bare /srv/project.git && git clone -q /srv/project.git first && cd first && \
          echo hello > notes.txt && git add . && git commit -q -m First && git push -q origin HEAD",
     ));
-    kitchen.recipe("git");
-    let log = run(&mut kitchen.shell("git -C /srv/project.git log --format=%s"));
+    workspace.recipe("git");
+    let log = run(&mut workspace.shell("git -C /srv/project.git log --format=%s"));
     assert_eq!(text(&log.stdout), "Add a line\nFirst\n");
-    let mut traced = kitchen.shell("git -C project ls-remote");
+    let mut traced = workspace.shell("git -C project ls-remote");
     let traced = run(traced.env("GIT_SSH_COMMAND", "labsh rsh").env("GIT_TRACE_PACKET", "1"));
     assert!(text(&traced.stderr).contains("< version 2"), "{}", text(&traced.stderr));
 }
@@ -142,44 +142,44 @@ fn rsync_pushes_pulls_and_deletes() {
     if tools::need("rsync", "apt-get install rsync").is_none() {
         return;
     }
-    let kitchen = Kitchen::new();
-    binary_tree(&kitchen.here("results"));
-    fs::create_dir(kitchen.there("results")).unwrap();
-    // Another size and no newer than what replaces it.
-    fs::write(kitchen.there("results/to be deleted"), "old").unwrap();
-    kitchen.recipe("rsync");
-    let ours = contents(&kitchen.here("results"));
+    let workspace = Workspace::new();
+    binary_tree(&workspace.local("results"));
+    fs::create_dir(workspace.remote("results")).unwrap();
+    // Of another size and not newer than the file that replaces it.
+    fs::write(workspace.remote("results/to be deleted"), "old").unwrap();
+    workspace.recipe("rsync");
+    let ours = contents(&workspace.local("results"));
     assert_eq!(ours.len(), 100);
-    assert_eq!(contents(&kitchen.there("results")), ours);
-    let mut copy = contents(&kitchen.here("copy"));
+    assert_eq!(contents(&workspace.remote("results")), ours);
+    let mut copy = contents(&workspace.local("copy"));
     copy.retain(|(path, _)| path != Path::new("to be deleted"));
     assert_eq!(copy, ours);
 }
 
 #[test]
-fn an_interrupted_rsync_leaves_nothing_running_and_goes_on_where_it_was() {
+fn an_interrupted_rsync_leaves_no_process_and_resumes() {
     if tools::need("rsync", "apt-get install rsync").is_none() {
         return;
     }
-    let kitchen = Kitchen::new();
+    let workspace = Workspace::new();
     let bytes: Vec<u8> = (0..4_000_000_u32).map(|at| (at ^ (at >> 9)) as u8).collect();
-    fs::write(kitchen.here("big.bin"), &bytes).unwrap();
+    fs::write(workspace.local("big.bin"), &bytes).unwrap();
     let transfer = "exec rsync --partial --inplace -e 'labsh rsh' big.bin lab07:/srv/big.bin";
-    // Slow enough to be met halfway, whatever the machine is doing.
+    // Slow enough to be interrupted halfway on any machine.
     let mut slow =
-        kitchen.shell(&transfer.replace("--partial", "--partial --bwlimit=300")).spawn().unwrap();
-    let arrived = || fs::metadata(kitchen.there("big.bin")).map_or(0, |file| file.len());
+        workspace.shell(&transfer.replace("--partial", "--partial --bwlimit=300")).spawn().unwrap();
+    let arrived = || fs::metadata(workspace.remote("big.bin")).map_or(0, |file| file.len());
     eventually("a part of the file is there", || arrived() > 200_000);
     assert!(arrived() < bytes.len() as u64, "it was not slow enough to be interrupted");
     kill(slow.id() as i32, 15);
     assert!(!slow.wait().unwrap().success());
-    kitchen.labshd.log().wait_for("command ended");
-    let output = kitchen
+    workspace.labshd.log().wait_for("command ended");
+    let output = workspace
         .shell(&transfer.replace("--partial", "--partial --append-verify --stats"))
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", text(&output.stderr));
-    assert_eq!(fs::read(kitchen.there("big.bin")).unwrap(), bytes);
+    assert_eq!(fs::read(workspace.remote("big.bin")).unwrap(), bytes);
     let stats = text(&output.stdout);
     let literal = stats.lines().find_map(|line| line.strip_prefix("Literal data: ")).unwrap();
     let literal: u64 = literal.replace(',', "").split(' ').next().unwrap().parse().unwrap();
@@ -187,17 +187,17 @@ fn an_interrupted_rsync_leaves_nothing_running_and_goes_on_where_it_was() {
 }
 
 #[test]
-fn a_failed_rsync_says_why() {
+fn a_failed_rsync_reports_the_reason() {
     if tools::need("rsync", "apt-get install rsync").is_none() {
         return;
     }
-    let kitchen = Kitchen::new();
-    fs::write(kitchen.here("a"), "a").unwrap();
+    let workspace = Workspace::new();
+    fs::write(workspace.local("a"), "a").unwrap();
     let output =
-        kitchen.shell("rsync -e 'labsh rsh' a lab07:/srv/no/such/directory/").output().unwrap();
+        workspace.shell("rsync -e 'labsh rsh' a lab07:/srv/no/such/directory/").output().unwrap();
     assert_eq!(output.status.code(), Some(11), "{}", text(&output.stderr));
-    let output = kitchen.shell("rsync -e 'labsh rsh -p 1' a lab07:/srv/a").output().unwrap();
-    // 12 or 255, whichever rsync notices first.
+    let output = workspace.shell("rsync -e 'labsh rsh -p 1' a lab07:/srv/a").output().unwrap();
+    // 12 or 255, depending on what rsync notices first.
     assert!(!output.status.success());
     assert!(
         text(&output.stderr).contains("cannot connect to 127.0.0.1:1"),
@@ -206,7 +206,7 @@ fn a_failed_rsync_says_why() {
     );
 }
 
-/// Whether this program of OpenSSH's is there, and the server that it talks to.
+/// Whether this program of OpenSSH and the server for sftp are installed.
 pub fn has_openssh(program: &str) -> bool {
     tools::need(program, "apt-get install openssh-client").is_some()
         && tools::need(SFTP_SERVER, "apt-get install openssh-sftp-server").is_some()
@@ -217,11 +217,11 @@ fn sftp_puts_and_gets() {
     if !has_openssh("sftp") {
         return;
     }
-    let kitchen = Kitchen::new();
-    fs::write(kitchen.here("results.csv"), "a,b\n1,2\n").unwrap();
-    kitchen.recipe("sftp");
-    assert_eq!(fs::read(kitchen.there("results.csv")).unwrap(), b"a,b\n1,2\n");
-    assert_eq!(fs::read(kitchen.here("back.csv")).unwrap(), b"a,b\n1,2\n");
+    let workspace = Workspace::new();
+    fs::write(workspace.local("results.csv"), "a,b\n1,2\n").unwrap();
+    workspace.recipe("sftp");
+    assert_eq!(fs::read(workspace.remote("results.csv")).unwrap(), b"a,b\n1,2\n");
+    assert_eq!(fs::read(workspace.local("back.csv")).unwrap(), b"a,b\n1,2\n");
 }
 
 #[test]
@@ -229,14 +229,14 @@ fn scp_copies_files_and_folders_in_both_of_its_protocols() {
     if !has_openssh("scp") {
         return;
     }
-    let kitchen = Kitchen::new();
-    fs::write(kitchen.here("results.csv"), "a,b\n1,2\n").unwrap();
-    binary_tree(&kitchen.there("folder"));
-    kitchen.recipe("scp");
-    assert_eq!(fs::read(kitchen.there("results.csv")).unwrap(), b"a,b\n1,2\n");
-    assert_eq!(contents(&kitchen.here("folder")), contents(&kitchen.there("folder")));
-    run(&mut kitchen.shell("scp -O -S labsh-rsh results.csv lab07:/srv/old.csv"));
-    assert_eq!(fs::read(kitchen.there("old.csv")).unwrap(), b"a,b\n1,2\n");
+    let workspace = Workspace::new();
+    fs::write(workspace.local("results.csv"), "a,b\n1,2\n").unwrap();
+    binary_tree(&workspace.remote("folder"));
+    workspace.recipe("scp");
+    assert_eq!(fs::read(workspace.remote("results.csv")).unwrap(), b"a,b\n1,2\n");
+    assert_eq!(contents(&workspace.local("folder")), contents(&workspace.remote("folder")));
+    run(&mut workspace.shell("scp -O -S labsh-rsh results.csv lab07:/srv/old.csv"));
+    assert_eq!(fs::read(workspace.remote("old.csv")).unwrap(), b"a,b\n1,2\n");
 }
 
 #[test]
@@ -248,16 +248,16 @@ fn sshfs_mounts_a_directory_of_the_host() {
     {
         return;
     }
-    let kitchen = Kitchen::new();
-    fs::write(kitchen.there("results.csv"), "a,b\n").unwrap();
-    let mounted = Unmount(kitchen.here("mounted"));
-    kitchen.recipe("sshfs");
+    let workspace = Workspace::new();
+    fs::write(workspace.remote("results.csv"), "a,b\n").unwrap();
+    let mounted = Unmount(workspace.local("mounted"));
+    workspace.recipe("sshfs");
     drop(mounted);
-    assert_eq!(fs::read(kitchen.here("from-there.csv")).unwrap(), b"a,b\n");
-    assert_eq!(fs::read(kitchen.there("done.txt")).unwrap(), b"done\n");
+    assert_eq!(fs::read(workspace.local("from-there.csv")).unwrap(), b"a,b\n");
+    assert_eq!(fs::read(workspace.remote("done.txt")).unwrap(), b"done\n");
 }
 
-/// A mount that a failed test must not leave behind.
+/// Unmounts a directory, also after a failed test.
 struct Unmount(PathBuf);
 
 impl Drop for Unmount {
@@ -271,10 +271,10 @@ fn parallel_runs_jobs_on_the_host() {
     if tools::need("parallel", "apt-get install parallel").is_none() {
         return;
     }
-    let kitchen = Kitchen::new();
-    fs::create_dir_all(kitchen.dir.path().join("home/.parallel")).unwrap();
-    fs::write(kitchen.dir.path().join("home/.parallel/will-cite"), "").unwrap();
-    let output = kitchen.recipe("parallel");
+    let workspace = Workspace::new();
+    fs::create_dir_all(workspace.dir.path().join("home/.parallel")).unwrap();
+    fs::write(workspace.dir.path().join("home/.parallel/will-cite"), "").unwrap();
+    let output = workspace.recipe("parallel");
     let squares: String = (1..=10).map(|number| format!("{}\n", number * number)).collect();
     assert_eq!(text(&output.stdout), squares, "{}", text(&output.stderr));
 }

@@ -1,4 +1,4 @@
-//! SIGHUP reads configuration and keys again; what is wrong in them changes nothing.
+//! SIGHUP reads configuration and keys again; with errors in them the old ones stay.
 
 use std::fs;
 use std::path::PathBuf;
@@ -7,12 +7,12 @@ use crate::support::{
     LABSHD, Labshd, Running, enroll, eventually, is_alive, labsh_in, program, run, sh, text,
 };
 
-/// The exit status of a command with this key.
+/// Runs a command with this key, and returns its exit status.
 fn attempt(labshd: &Labshd, key: &str) -> Option<i32> {
     labshd.output_with(&["--key", key], &["true"]).status.code()
 }
 
-/// Takes a key off the host; a running labshd learns of it by a reload.
+/// Removes a key from the host, which takes effect with the next reload.
 fn remove(labshd: &Labshd, key: &str) {
     let mut command = program(LABSHD);
     command.arg("--config").arg(labshd.path().join("labshd.toml"));
@@ -20,7 +20,7 @@ fn remove(labshd: &Labshd, key: &str) {
 }
 
 #[test]
-fn a_new_key_is_let_in_after_the_reload() {
+fn a_new_key_is_accepted_after_a_reload() {
     let labshd = Labshd::start();
     run(labsh_in(labshd.path()).args(["key", "new", "second"]));
     enroll(labshd.path(), "second", "127.0.0.1");
@@ -30,7 +30,7 @@ fn a_new_key_is_let_in_after_the_reload() {
 }
 
 #[test]
-fn a_reload_that_changes_nothing_disturbs_nobody() {
+fn a_reload_without_changes_disturbs_no_session() {
     let labshd = Labshd::start();
     let mut client = Running::start(&mut labshd.run(&sh("echo ready; sleep 0.3; echo done")));
     assert_eq!(client.line(), "ready");
@@ -47,8 +47,8 @@ fn a_removed_key_loses_its_sessions_and_their_commands() {
     labshd.reload();
     let command = "trap '' HUP; echo $$; sleep 300";
     let mut removed = Running::start(&mut labshd.run_with(&["--key", "second"], &sh(command)));
-    let mut kept = Running::start(&mut labshd.run_with(&["--key", "test"], &sh(command)));
-    let (pid, kept_pid) = (removed.pid_line(), kept.pid_line());
+    let mut other = Running::start(&mut labshd.run_with(&["--key", "test"], &sh(command)));
+    let (pid, other_pid) = (removed.pid_line(), other.pid_line());
 
     remove(&labshd, "second");
     assert!(is_alive(pid), "before the reload nothing changes");
@@ -62,12 +62,12 @@ fn a_removed_key_loses_its_sessions_and_their_commands() {
     );
     eventually("the command is gone", || !is_alive(pid));
     assert_eq!(attempt(&labshd, "second"), Some(255));
-    assert!(is_alive(kept_pid), "another key's commands go on");
-    kept.signal(9);
+    assert!(is_alive(other_pid), "another key's commands go on");
+    other.signal(9);
 }
 
 #[test]
-fn a_mistake_keeps_the_old_configuration_and_is_logged_with_its_line() {
+fn a_wrong_configuration_is_logged_and_the_old_one_stays() {
     let labshd = Labshd::with("path = '/usr/bin:/bin'");
     let path = || text(&labshd.output(&sh("echo $PATH")).stdout);
     assert_eq!(path(), "/usr/bin:/bin\n");
@@ -85,7 +85,7 @@ fn a_mistake_keeps_the_old_configuration_and_is_logged_with_its_line() {
 }
 
 #[test]
-fn a_mistake_in_a_keys_entry_keeps_all_the_old_keys() {
+fn a_wrong_entry_is_logged_and_the_old_keys_stay() {
     let labshd = Labshd::start();
     let entry: PathBuf = fs::read_dir(labshd.path().join("keys.d"))
         .unwrap()
@@ -101,7 +101,7 @@ fn a_mistake_in_a_keys_entry_keeps_all_the_old_keys() {
 }
 
 #[test]
-fn a_missing_configuration_is_a_mistake_too() {
+fn a_missing_configuration_is_logged_and_the_old_one_stays() {
     let labshd = Labshd::start();
     fs::remove_file(labshd.path().join("labshd.toml")).unwrap();
     labshd.reload();
@@ -110,7 +110,7 @@ fn a_missing_configuration_is_a_mistake_too() {
 }
 
 #[test]
-fn other_addresses_take_a_restart_and_labshd_says_so() {
+fn changed_addresses_need_a_restart_and_are_logged() {
     let labshd = Labshd::start();
     let file = labshd.path().join("labshd.toml");
     let listen = fs::read_to_string(&file).unwrap();

@@ -1,4 +1,4 @@
-//! ssh's command line in front of labsh: what tools that run ssh rely on.
+//! labsh-rsh, which takes ssh's command line: what tools that run ssh rely on.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -13,7 +13,7 @@ use crate::support::{
     under,
 };
 
-/// `labsh-rsh -p PORT …`, with these words behind it, as the enrolled user runs it.
+/// `labsh-rsh -p PORT WORDS…`, with the enrolled key.
 fn rsh(labshd: &Labshd, words: &[&str]) -> Command {
     let mut command = program(LABSH_RSH);
     own_files(&mut command, labshd.path());
@@ -21,24 +21,24 @@ fn rsh(labshd: &Labshd, words: &[&str]) -> Command {
     command
 }
 
-/// The same to its end, with nothing on stdin.
+/// Runs the same to its end, with empty stdin.
 fn output(labshd: &Labshd, words: &[&str]) -> Output {
     rsh(labshd, words).stdin(Stdio::null()).output().unwrap()
 }
 
-/// A line with which any login shell becomes sh(1) that runs this script, which holds no `'`.
+/// A line that has any login shell run this script with sh(1); the script contains no `'`.
 fn in_sh(script: &str) -> String {
     format!("exec sh -c '{script}'")
 }
 
-/// What a command says on stdout; it must succeed and labsh must be silent.
-fn said(labshd: &Labshd, words: &[&str]) -> String {
+/// The stdout of a command, which must succeed without any stderr.
+fn stdout(labshd: &Labshd, words: &[&str]) -> String {
     let output = output(labshd, words);
     assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()), "{words:?}");
     text(&output.stdout)
 }
 
-/// Asserts that nothing ran, for these reasons.
+/// Asserts that labsh-rsh failed with these reasons, and that nothing ran.
 fn assert_fails(output: &Output, reasons: &[&str]) {
     let stderr = text(&output.stderr);
     assert_eq!(
@@ -52,15 +52,15 @@ fn assert_fails(output: &Output, reasons: &[&str]) {
     }
 }
 
-/// A client without a labshd, and its words.
-fn alone(words: &[&str]) -> Output {
+/// Runs `labsh rsh WORDS…` where there is no labshd.
+fn without_server(words: &[&str]) -> Output {
     let dir = temp_dir();
     run(labsh_in(dir.path()).args(["key", "new", "alice"]));
     labsh_in(dir.path()).arg("rsh").args(words).stdin(Stdio::null()).output().unwrap()
 }
 
 #[test]
-fn words_are_joined_with_blanks_for_the_shell_there() {
+fn words_are_joined_with_spaces_for_the_remote_shell() {
     let labshd = Labshd::start();
     for (words, expected) in [
         (vec![HOST, "echo", "a  b"], "a b\n"),
@@ -75,7 +75,7 @@ fn words_are_joined_with_blanks_for_the_shell_there() {
         (vec!["-oRemoteCommand=echo  'a  b'", HOST], "a  b\n"),
         (vec!["-oRemoteCommand=none", HOST, "echo", "x"], "x\n"),
     ] {
-        assert_eq!(said(&labshd, &words), expected, "{words:?}");
+        assert_eq!(stdout(&labshd, &words), expected, "{words:?}");
     }
 }
 
@@ -85,7 +85,7 @@ fn the_program_and_the_subcommand_are_the_same() {
     let port = labshd.tls.port().to_string();
     let by_subcommand = run(labshd.labsh().args(["rsh", HOST, "-p", &port, "echo", "x"]));
     assert_eq!(
-        (text(&by_subcommand.stdout), said(&labshd, &[HOST, "echo x"])),
+        (text(&by_subcommand.stdout), stdout(&labshd, &[HOST, "echo x"])),
         ("x\n".into(), "x\n".into())
     );
     let by_uri = run(labshd.labsh().args(["rsh", &format!("ssh://{HOST}:{port}"), "echo", "x"]));
@@ -108,12 +108,12 @@ fn the_status_is_the_commands_own() {
     );
     let killed = output(&labshd, &[HOST, &in_sh("kill -9 $$")]);
     assert_eq!((killed.status.code(), text(&killed.stderr)), (Some(137), String::new()));
-    let told = output(&labshd, &["-v", HOST, &in_sh("kill -9 $$")]);
-    assert!(told.status.code() == Some(137) && text(&told.stderr).contains("SIGKILL"));
+    let output = output(&labshd, &["-v", HOST, &in_sh("kill -9 $$")]);
+    assert!(output.status.code() == Some(137) && text(&output.stderr).contains("SIGKILL"));
 }
 
 #[test]
-fn every_failure_that_is_not_the_commands_is_255() {
+fn every_failure_of_labsh_rsh_is_255() {
     let mut labshd = Labshd::start();
     assert_fails(&output(&labshd, &["--host-id", "elsewhere", HOST, "true"]), &["elsewhere"]);
     assert_fails(&output(&labshd, &["-i", "nokey", HOST, "true"]), &["no key nokey"]);
@@ -132,7 +132,7 @@ fn every_failure_that_is_not_the_commands_is_255() {
 }
 
 #[test]
-fn megabytes_pass_unchanged_and_apart() {
+fn megabytes_of_stdout_and_stderr_pass_unchanged() {
     let labshd = Labshd::start();
     let data: Vec<u8> = (0..3_000_000u32)
         .flat_map(|number| number.wrapping_mul(0x9e37_79b1).to_le_bytes())
@@ -158,7 +158,7 @@ fn without_a_command_a_login_shell_reads_stdin() {
     assert_eq!((output.status.code(), text(&output.stderr)), (Some(5), String::new()));
     let shell = own_account(6);
     let name = shell.rsplit('/').next().unwrap();
-    // Before that a profile may have printed something.
+    // A profile may have printed something before.
     let stdout = text(&output.stdout);
     assert_eq!(stdout.lines().last(), Some(&*format!("[-{name}]")), "{stdout}");
     let nothing = pipe_through(&mut rsh(&labshd, &["-n", HOST]), b"echo not read\n");
@@ -166,7 +166,7 @@ fn without_a_command_a_login_shell_reads_stdin() {
 }
 
 #[test]
-fn n_leaves_stdin_to_whoever_else_reads_it() {
+fn option_n_leaves_stdin_to_other_readers() {
     let labshd = Labshd::start();
     let script = r#"printf '1\n2\n3\n' | while read -r line; do "$@"; echo "$line"; done"#;
     for option in ["-n", "-oStdinNull=yes"] {
@@ -176,7 +176,7 @@ fn n_leaves_stdin_to_whoever_else_reads_it() {
 }
 
 #[test]
-fn only_errors_are_told_and_even_they_can_be_silenced_or_sent_elsewhere() {
+fn only_errors_are_printed_and_can_be_silenced_or_redirected() {
     let labshd = Labshd::start();
     let left_behind = in_sh("sleep 300 2>&1 & echo $!; exec >&- 2>&-; exit 3");
     let mut client = Running::start(&mut rsh(&labshd, &[HOST, &left_behind]));
@@ -199,8 +199,11 @@ fn only_errors_are_told_and_even_they_can_be_silenced_or_sent_elsewhere() {
         let output = self::output(&labshd, &words);
         assert!(!text(&output.stderr).contains("labsh:"), "{}", text(&output.stderr));
     }
-    let told = fs::read_to_string(&file).unwrap();
-    assert!(told.contains("connected to") && told.contains("host x of key test"), "{told}");
+    let printed = fs::read_to_string(&file).unwrap();
+    assert!(
+        printed.contains("connected to") && printed.contains("host x of key test"),
+        "{printed}"
+    );
     assert_fails(
         &self::output(&labshd, &["-E", "/nonexistent/file", HOST, "true"]),
         &["/nonexistent/file"],
@@ -208,7 +211,7 @@ fn only_errors_are_told_and_even_they_can_be_silenced_or_sent_elsewhere() {
 }
 
 #[test]
-fn a_background_process_is_waited_for_without_a_word() {
+fn a_background_process_is_waited_for_silently() {
     let labshd = Labshd::start();
     let wait = labshd.file("wait");
     run(program("mkfifo").arg(&wait));
@@ -216,7 +219,7 @@ fn a_background_process_is_waited_for_without_a_word() {
     let mut client = Running::start(&mut rsh(&labshd, &["-v", HOST, &script]));
     assert_eq!(client.line(), "early");
     assert!(client.error_line().contains("connected to"));
-    assert!(client.error_line().contains("left behind"), "with -v it is told");
+    assert!(client.error_line().contains("left behind"), "with -v it is reported");
     fs::write(&wait, "go\n").unwrap();
     let output = client.finish();
     assert_eq!((output.status.code(), text(&output.stdout)), (Some(0), "late\n".into()));
@@ -229,7 +232,7 @@ fn a_background_process_is_waited_for_without_a_word() {
 }
 
 #[test]
-fn variables_are_set_and_sent_where_the_host_lets_them_in() {
+fn variables_are_set_and_sent_where_the_host_accepts_them() {
     let labshd = Labshd::with("accept_env = ['LAB_*']");
     let show = r#"echo "$LAB_ONE/$LAB_TWO/$OTHER""#;
     let with = |words: &[&str]| {
@@ -241,7 +244,7 @@ fn variables_are_set_and_sent_where_the_host_lets_them_in() {
         (&["-o", "SendEnv NOT_SET LAB_ON?"], "mine//\n"),
         (&["-o", "SendEnv=LAB_ONE", "-o", "SendEnv=-LAB_*"], "//\n"),
         (&["-o", "SetEnv=LAB_ONE=\"a b\" LAB_TWO=2", "-o", "SendEnv=LAB_ONE"], "a b/2/\n"),
-        // What the host does not let in is left out, as sshd leaves it out.
+        // A variable that the host does not accept is left out, as with sshd.
         (&["-o", "SendEnv=OTHER"], "//\n"),
         (&["-o", "SetEnv=LAB_TWO=2", "-o", "SendEnv=OTHER LAB_ONE"], "mine/2/\n"),
     ] {
@@ -252,10 +255,10 @@ fn variables_are_set_and_sent_where_the_host_lets_them_in() {
             "{words:?}"
         );
     }
-    // What was set in so many words is not.
+    // An explicit SetEnv is refused instead.
     assert_fails(&with(&["-o", "SetEnv=OTHER=x"]), &["OTHER"]);
     assert_fails(&with(&["-o", "SetEnv=OTHER"]), &["NAME=VALUE"]);
-    // Stdin is the command's, whichever of the two attempts it is.
+    // The second attempt, without the variable, still gets all of stdin.
     let mut both = rsh(&labshd, &["-oSendEnv=OTHER", HOST, "cat"]);
     assert_eq!(text(&pipe_through(both.env("OTHER", "x"), b"whole").stdout), "whole");
 }
@@ -268,7 +271,7 @@ fn another_user_than_the_keys_is_refused() {
     for words in [
         vec!["-l", &own, HOST],
         vec![&at],
-        vec![&at, "-l", "nobody"],
+        vec![&at, "-l", "other"],
         vec!["-oUser=\"x\"", "-l", &own, HOST],
     ] {
         let expects_own = !words.contains(&"-oUser=\"x\"");
@@ -299,20 +302,20 @@ fn a_table_for_a_user_at_a_host_chooses_the_key() {
         format!("[hosts.'{HOST}']\nkey = 'test'\n[hosts.'{own}@{HOST}']\nkey = 'second'\n");
     fs::write(labshd.path().join("config/labsh/config.toml"), tables).unwrap();
     let key = "echo $LABSH_KEY_ID";
-    assert_eq!(said(&labshd, &[HOST, key]), "test\n");
-    assert_eq!(said(&labshd, &["-l", &own, HOST, key]), "second\n");
+    assert_eq!(stdout(&labshd, &[HOST, key]), "test\n");
+    assert_eq!(stdout(&labshd, &["-l", &own, HOST, key]), "second\n");
     let second = labshd.file("config/labsh/keys/second.key");
-    assert_eq!(said(&labshd, &[HOST, "-i", &second, key]), "second\n");
-    assert_eq!(said(&labshd, &[HOST, &format!("-oIdentityFile=\"{second}\""), key]), "second\n");
+    assert_eq!(stdout(&labshd, &[HOST, "-i", &second, key]), "second\n");
+    assert_eq!(stdout(&labshd, &[HOST, &format!("-oIdentityFile=\"{second}\""), key]), "second\n");
     assert_eq!(
-        said(&labshd, &["-oIdentityFile=none", "-i", "second", "-i", "test", HOST, key]),
+        stdout(&labshd, &["-oIdentityFile=none", "-i", "second", "-i", "test", HOST, key]),
         "second\n"
     );
-    // -F: this configuration and no other. Without one there are two keys to choose from.
+    // -F reads only the named configuration. With none, two keys are left to choose from.
     assert_fails(&output(&labshd, &["-Fnone", HOST, key]), &["several keys"]);
     let other = labshd.file("other.toml");
     fs::write(&other, "[defaults]\nkey = 'second'\n").unwrap();
-    assert_eq!(said(&labshd, &["-F", &other, HOST, key]), "second\n");
+    assert_eq!(stdout(&labshd, &["-F", &other, HOST, key]), "second\n");
     fs::write(&other, "Host *\n  Port 22\n").unwrap();
     assert_fails(&output(&labshd, &["-F", &other, HOST, key]), &["not ssh's", "other.toml:1"]);
     assert_fails(
@@ -322,7 +325,7 @@ fn a_table_for_a_user_at_a_host_chooses_the_key() {
 }
 
 #[test]
-fn a_key_of_ssh_is_recognised() {
+fn a_private_key_of_ssh_is_recognised() {
     let labshd = Labshd::start();
     let path = labshd.file("id_ed25519");
     fs::write(
@@ -391,7 +394,7 @@ fn settings_are_printed_even_without_a_key() {
 }
 
 #[test]
-fn what_could_be_an_option_is_refused_before_anything_is_connected() {
+fn hosts_and_users_that_look_like_options_are_refused_before_connecting() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port().to_string();
     for (words, reason) in [
@@ -405,18 +408,18 @@ fn what_could_be_an_option_is_refused_before_anything_is_connected() {
         (["--", "", "true"], "empty"),
         (["-n", "127.0.0.1\u{1b}[2J", "true"], "\\u{1b}"),
     ] {
-        assert_fails(&alone(&[&["-p", &port][..], &words].concat()), &[reason]);
+        assert_fails(&without_server(&[&["-p", &port][..], &words].concat()), &[reason]);
     }
     listener.set_nonblocking(true).unwrap();
     assert_eq!(
         listener.accept().unwrap_err().kind(),
         ErrorKind::WouldBlock,
-        "somebody has connected"
+        "a connection was made"
     );
 }
 
 #[test]
-fn what_matters_and_cannot_be_honoured_is_refused_and_the_rest_is_passed_over() {
+fn unsupported_options_are_refused_if_they_matter_and_ignored_otherwise() {
     for (words, option) in [
         (&["-L", "1:a:2"][..], "-L"),
         (&["-R1:a:2"], "-R"),
@@ -433,12 +436,12 @@ fn what_matters_and_cannot_be_honoured_is_refused_and_the_rest_is_passed_over() 
         (&["-oLocalForward=1 a:2"], "-o localforward"),
         (&["-oPermitLocalCommand=yes"], "-o permitlocalcommand"),
     ] {
-        let output = alone(&[words, &[HOST, "true"]].concat());
+        let output = without_server(&[words, &[HOST, "true"]].concat());
         assert_fails(&output, &[&format!("{option} cannot be honoured: ")]);
     }
-    assert_fails(&alone(&["-oSessionType=none", HOST]), &["sessiontype"]);
+    assert_fails(&without_server(&["-oSessionType=none", HOST]), &["sessiontype"]);
     let labshd = Labshd::start();
-    // What scp, sftp, sshfs, pdsh and Ansible send.
+    // Options that scp, sftp, sshfs, pdsh and Ansible pass.
     let passed = "-x -a -2 -C -M -S/x/y -c aes128-gcm@openssh.com -oForwardX11=no \
         -oForwardAgent=no -oPermitLocalCommand=no \
                   -oClearAllForwardings=yes -oRemoteCommand=none -oRequestTTY=no \
@@ -451,16 +454,16 @@ fn what_matters_and_cannot_be_honoured_is_refused_and_the_rest_is_passed_over() 
                   -oCompression=yes";
     let mut words: Vec<&str> = passed.split_whitespace().collect();
     words.extend([HOST, "echo", "x"]);
-    assert_eq!(said(&labshd, &words), "x\n");
-    let told = output(&labshd, &["-v", "-C", "-oNoSuchKeyword=x", HOST, "true"]);
+    assert_eq!(stdout(&labshd, &words), "x\n");
+    let output = output(&labshd, &["-v", "-C", "-oNoSuchKeyword=x", HOST, "true"]);
     assert!(
-        text(&told.stderr).contains("-C is passed over")
-            && text(&told.stderr).contains("nosuchkeyword")
+        text(&output.stderr).contains("-C is passed over")
+            && text(&output.stderr).contains("nosuchkeyword")
     );
 }
 
 #[test]
-fn what_the_command_goes_without_is_told_once() {
+fn missing_forwarding_is_reported_once() {
     let labshd = Labshd::start();
     for (words, expected) in [
         (&["-X"][..], &["-X: the command runs without a display"][..]),
@@ -473,44 +476,52 @@ fn what_the_command_goes_without_is_told_once() {
         (&["-xa", "-oForwardAgent=no", "-oForwardX11=no"], &[]),
     ] {
         let output = output(&labshd, &[words, &[HOST, "echo x"]].concat());
-        let told = text(&output.stderr);
-        assert_eq!((output.status.code(), text(&output.stdout)), (Some(0), "x\n".into()), "{told}");
-        assert_eq!(told.lines().count(), expected.len(), "{told}");
-        for (line, expected) in told.lines().zip(expected) {
+        let stderr = text(&output.stderr);
+        assert_eq!(
+            (output.status.code(), text(&output.stdout)),
+            (Some(0), "x\n".into()),
+            "{stderr}"
+        );
+        assert_eq!(stderr.lines().count(), expected.len(), "{stderr}");
+        for (line, expected) in stderr.lines().zip(expected) {
             assert!(line.starts_with(&format!("labsh: {expected}")), "{line}");
         }
     }
 }
 
 #[test]
-fn a_host_that_does_not_answer_is_given_up() {
-    // Connections are taken by the kernel, and nobody ever reads from them.
+fn a_host_that_does_not_answer_times_out() {
+    // The kernel accepts connections, which no program reads from.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = silent.local_addr().unwrap().port().to_string();
     for timeout in ["-oConnectTimeout=1", "--connect-timeout=1s"] {
-        assert_fails(&alone(&[timeout, "-p", &port, HOST, "true"]), &["no answer", "within 1s"]);
+        assert_fails(
+            &without_server(&[timeout, "-p", &port, HOST, "true"]),
+            &["no answer", "within 1s"],
+        );
     }
     let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
     assert_fails(
-        &alone(&["-p", &gone, HOST, "true"]),
+        &without_server(&["-p", &gone, HOST, "true"]),
         &["cannot connect", "check the name, the port"],
     );
-    // One that no clock holds is for ever.
-    let patient = alone(&["-oConnectTimeout=18446744073709551615", "-p", &gone, HOST, "true"]);
+    // A timeout that overflows means no timeout.
+    let patient =
+        without_server(&["-oConnectTimeout=18446744073709551615", "-p", &gone, HOST, "true"]);
     assert_fails(&patient, &["cannot connect"]);
 }
 
 #[test]
 fn the_address_family_can_be_chosen() {
     let labshd = Labshd::start();
-    assert_eq!(said(&labshd, &["-4", HOST, "echo x"]), "x\n");
-    assert_eq!(said(&labshd, &["-4", "localhost", "echo x"]), "x\n");
+    assert_eq!(stdout(&labshd, &["-4", HOST, "echo x"]), "x\n");
+    assert_eq!(stdout(&labshd, &["-4", "localhost", "echo x"]), "x\n");
     assert_fails(&output(&labshd, &["-6", HOST, "true"]), &["no IPv6 address"]);
-    assert_fails(&alone(&["-oAddressFamily=inet", "::1", "true"]), &["no IPv4 address"]);
+    assert_fails(&without_server(&["-oAddressFamily=inet", "::1", "true"]), &["no IPv4 address"]);
 }
 
 #[test]
-fn without_a_terminal_here_there_is_none_there_unless_it_is_forced() {
+fn rsh_without_a_local_terminal_has_no_remote_one_unless_forced() {
     let labshd = Labshd::start();
     for words in [&["-T", HOST, "tty"][..], &[HOST, "tty"]] {
         let output = output(&labshd, words);
@@ -525,7 +536,7 @@ fn without_a_terminal_here_there_is_none_there_unless_it_is_forced() {
 }
 
 #[test]
-fn a_forced_terminal_is_one_and_tells_the_commands_end() {
+fn a_forced_terminal_works_and_the_status_is_the_commands_own() {
     let labshd = Labshd::start();
     let forced = output(&labshd, &["-tt", HOST, "tty; cat; exit 4"]);
     assert_eq!((forced.status.code(), text(&forced.stderr)), (Some(4), String::new()));
@@ -538,9 +549,8 @@ fn a_forced_terminal_is_one_and_tells_the_commands_end() {
     );
 }
 
-/// Starts the rest of its words in a terminal, types its first word there once something is to be
-/// seen (or at once, if nothing will be), and prints what is seen up to a path or `not a tty`, and
-/// the exit status.
+/// A Python program that runs a command in a terminal, types its first argument there (at once, or
+/// after the first output), and prints whether the command has a terminal, and its exit status.
 const IN_A_TERMINAL: &str = r#"
 import os, pty, signal, subprocess, sys
 signal.alarm(60)
@@ -557,14 +567,14 @@ print("terminal" if b"here:/dev/pts/" in seen else "none", client.wait())
 "#;
 
 #[test]
-fn with_a_terminal_here_there_is_one_there_for_a_login_shell_or_where_it_is_asked_for() {
+fn with_a_local_terminal_a_login_shell_or_option_t_gets_a_remote_one() {
     let Some(path) = tools::python() else { return };
     let labshd = Labshd::start();
     let command = "echo here:$(tty); exit 6";
     let typed = format!("{command}\n");
     for (words, typed, when, expected) in [
         (&[HOST][..], &*typed, "later", "terminal 6\n"),
-        // With the end of the input, up to which some shells read before they run anything.
+        // With an end of the input: some shells read all of it before they run anything.
         (&["-T", HOST], &format!("{typed}\x04"), "at once", "none 6\n"),
         (&[HOST, command], "", "later", "none 6\n"),
         (&["-t", HOST, command], "", "later", "terminal 6\n"),
@@ -580,9 +590,9 @@ fn with_a_terminal_here_there_is_one_there_for_a_login_shell_or_where_it_is_aske
 }
 
 #[test]
-fn a_tool_that_gives_up_is_not_kept_waiting() {
+fn sigterm_ends_labsh_rsh_without_waiting_for_the_command() {
     let labshd = Labshd::start();
-    // It hears the signal, and does not go.
+    // It handles the signal and goes on.
     let stubborn = in_sh("trap \"echo caught\" TERM; echo $$; while :; do sleep 0.1; done");
     let mut client = Running::start(&mut rsh(&labshd, &[HOST, &stubborn]));
     let pid = client.pid_line();
@@ -595,16 +605,16 @@ fn a_tool_that_gives_up_is_not_kept_waiting() {
 
 #[test]
 fn help_and_version_are_where_tools_look_for_them() {
-    let help = alone(&["--help"]);
+    let help = without_server(&["--help"]);
     assert!(help.status.success() && help.stderr.is_empty());
     for part in ["-o <KEY=VALUE>", "--host-id", "Exit status", "[USER@]HOST"] {
         assert!(text(&help.stdout).contains(part), "{part} is not in {}", text(&help.stdout));
     }
-    let version = alone(&["-V"]);
+    let version = without_server(&["-V"]);
     let expected = format!("labsh_{}", env!("CARGO_PKG_VERSION"));
     assert!(version.status.success() && version.stdout.is_empty());
     assert!(text(&version.stderr).starts_with(&expected), "{}", text(&version.stderr));
-    assert_fails(&alone(&[]), &["no host", "--help"]);
-    assert_fails(&alone(&["-o", "ControlPersist"]), &["needs a value"]);
-    assert_fails(&alone(&["-Z", HOST]), &["no option -Z"]);
+    assert_fails(&without_server(&[]), &["no host", "--help"]);
+    assert_fails(&without_server(&["-o", "ControlPersist"]), &["needs a value"]);
+    assert_fails(&without_server(&["-Z", HOST]), &["no option -Z"]);
 }

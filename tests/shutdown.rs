@@ -1,4 +1,4 @@
-//! How labshd starts and stops beside its commands, its clients and its service manager.
+//! How labshd starts and stops: with running commands, connected clients and a service manager.
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
@@ -13,14 +13,14 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::peer::{Peer, message, open};
 use crate::support::{
-    LABSHD, Labshd, PATIENCE, Running, children, eventually, in_shell, is_alive, kill, program,
+    LABSHD, Labshd, Running, TEST_TIMEOUT, children, eventually, in_shell, is_alive, kill, program,
     run, sh, stop, temp_dir, text,
 };
 
 const TERM: i32 = 15;
 
 #[test]
-fn a_running_command_ends_in_peace_while_nothing_new_is_taken() {
+fn a_running_command_may_finish_while_nothing_new_is_accepted() {
     let mut labshd = Labshd::start();
     let mut client =
         Running::adopt(labshd.run(&sh("echo ready; cat; seq 1 300000")).stdin(Stdio::piped()));
@@ -59,7 +59,7 @@ async fn a_new_command_on_an_old_connection_is_refused_with_the_reason() {
 }
 
 #[test]
-fn a_slow_reader_gets_its_output_whole_before_the_end() {
+fn a_slow_reader_gets_its_complete_output_before_labshd_ends() {
     let mut labshd = Labshd::start();
     let mut client = Running::start(&mut labshd.run(&sh("echo ready; head -c 3000000 /dev/zero")));
     assert_eq!(client.line(), "ready");
@@ -72,7 +72,7 @@ fn a_slow_reader_gets_its_output_whole_before_the_end() {
 }
 
 #[test]
-fn who_takes_too_long_is_ended() {
+fn a_command_that_exceeds_the_drain_timeout_is_ended() {
     let mut labshd = Labshd::with("drain_timeout = '100ms'\ntermination_grace = '100ms'");
     let mut client =
         Running::start(&mut labshd.run(&sh("trap '' TERM; echo $$; while :; do sleep 0.1; done")));
@@ -86,7 +86,7 @@ fn who_takes_too_long_is_ended() {
 }
 
 #[test]
-fn asking_twice_hurries() {
+fn a_second_sigterm_ends_running_commands() {
     let mut labshd = Labshd::with("drain_timeout = '1h'");
     let mut client = Running::start(&mut labshd.run(&sh("echo $$; exec sleep 300")));
     let pid = client.pid_line();
@@ -99,7 +99,7 @@ fn asking_twice_hurries() {
 }
 
 #[test]
-fn a_command_that_had_to_be_killed_does_not_hold_up_the_end() {
+fn a_command_that_was_killed_does_not_delay_the_end() {
     let mut labshd = Labshd::with("termination_grace = '50ms'\ndrain_timeout = '1h'");
     let stubborn = "trap '' TERM; while :; do sleep 0.1; done";
     let output = labshd.output_with(&["--timeout", "50ms"], &sh(stubborn));
@@ -134,7 +134,7 @@ fn a_crash_of_the_spawner_leaves_no_command_running_and_ends_labshd() {
 }
 
 #[test]
-fn a_unix_sockets_file_is_removed_at_the_end_and_taken_over_after_a_crash() {
+fn a_unix_socket_is_removed_at_the_end_and_replaced_after_a_crash() {
     let mut labshd = Labshd::start();
     assert!(labshd.unix_path().exists());
     let over_socket = |labshd: &Labshd| {
@@ -156,7 +156,7 @@ fn a_unix_sockets_file_is_removed_at_the_end_and_taken_over_after_a_crash() {
 }
 
 #[test]
-fn a_unix_socket_that_is_in_use_is_not_taken_away() {
+fn a_unix_socket_in_use_is_not_replaced() {
     let labshd = Labshd::start();
     let config = labshd.path().join("second.toml");
     fs::write(&config, format!("listen = ['unix:{}']\n", labshd.unix_path().display())).unwrap();
@@ -172,33 +172,33 @@ fn a_unix_socket_that_is_in_use_is_not_taken_away() {
 }
 
 #[test]
-fn a_file_in_the_place_of_a_unix_socket_is_kept_and_named() {
+fn a_file_at_the_path_of_a_unix_socket_is_left_and_named() {
     let dir = temp_dir();
     let (config, file) = (dir.path().join("labshd.toml"), dir.path().join("precious"));
     fs::write(&config, format!("listen = ['unix:{}']\n", file.display())).unwrap();
     fs::write(&file, "data").unwrap();
     let labshd = program(LABSHD).arg("--config").arg(&config).output().unwrap();
-    let said = text(&labshd.stderr);
-    assert_eq!(labshd.status.code(), Some(1), "{said}");
+    let stderr = text(&labshd.stderr);
+    assert_eq!(labshd.status.code(), Some(1), "{stderr}");
     assert!(
-        said.contains(&file.display().to_string()) && said.contains("is not a socket"),
-        "{said}"
+        stderr.contains(&file.display().to_string()) && stderr.contains("is not a socket"),
+        "{stderr}"
     );
     assert_eq!(fs::read_to_string(&file).unwrap(), "data");
 }
 
 #[test]
-fn a_unix_socket_in_the_place_of_labshds_own_is_left_alone() {
+fn another_programs_unix_socket_is_not_removed_at_the_end() {
     let mut labshd = Labshd::start();
     fs::remove_file(labshd.unix_path()).unwrap();
     let _other = UnixListener::bind(labshd.unix_path()).unwrap();
     labshd.signal(TERM);
     assert_eq!(labshd.wait(), Some(0));
-    assert!(labshd.unix_path().exists(), "it is somebody else's");
+    assert!(labshd.unix_path().exists(), "it belongs to another program");
 }
 
 #[test]
-fn a_unix_socket_that_somebody_holds_and_does_not_serve_does_not_hold_up_the_start() {
+fn a_unix_socket_with_a_full_queue_does_not_delay_the_start() {
     let dir = temp_dir();
     let path = dir.path().join("socket");
     let _busy = UnixListener::bind(&path).unwrap();
@@ -222,7 +222,7 @@ fn a_unix_socket_that_somebody_holds_and_does_not_serve_does_not_hold_up_the_sta
 }
 
 #[test]
-fn a_command_that_does_not_come_to_its_start_does_not_hold_up_the_end() {
+fn a_command_that_does_not_start_does_not_delay_the_end() {
     let mut labshd = Labshd::with("drain_timeout = '1h'");
     let mut peer = Peer::authenticated(&labshd);
     let [spawner] = children(labshd.pid())[..] else { panic!("labshd has one child, its spawner") };
@@ -239,12 +239,12 @@ fn a_command_that_does_not_come_to_its_start_does_not_hold_up_the_end() {
 }
 
 #[test]
-fn the_service_manager_is_told_what_happens() {
+fn the_service_manager_is_notified_of_each_state() {
     let dir = temp_dir();
     let path = dir.path().join("notify");
     let manager = UnixDatagram::bind(&path).unwrap();
-    manager.set_read_timeout(Some(PATIENCE)).unwrap();
-    let said = || {
+    manager.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
+    let notice = || {
         let mut buffer = [0; 4096];
         let count = manager.recv(&mut buffer).unwrap();
         text(&buffer[..count])
@@ -252,34 +252,34 @@ fn the_service_manager_is_told_what_happens() {
     let mut labshd = Labshd::launch("", |labshd| {
         labshd.env("NOTIFY_SOCKET", &path);
     });
-    assert_eq!(said().trim_end(), "READY=1");
+    assert_eq!(notice().trim_end(), "READY=1");
     labshd.reload();
-    let reloading = said();
+    let reloading = notice();
     let (state, time) = reloading.trim_end().split_once('\n').expect("both in one datagram");
     assert_eq!(state, "RELOADING=1");
     assert!(
         time.strip_prefix("MONOTONIC_USEC=").unwrap().parse::<u64>().unwrap() > 0,
         "{reloading}"
     );
-    assert_eq!(said().trim_end(), "READY=1");
-    // A reload that is refused is over as well.
+    assert_eq!(notice().trim_end(), "READY=1");
+    // A refused reload ends as well.
     labshd.configure("backlog = 0");
     labshd.reload();
-    assert!(said().starts_with("RELOADING=1\n"));
-    assert_eq!(said().trim_end(), "READY=1");
+    assert!(notice().starts_with("RELOADING=1\n"));
+    assert_eq!(notice().trim_end(), "READY=1");
     labshd.signal(TERM);
-    assert_eq!(said().trim_end(), "STOPPING=1");
+    assert_eq!(notice().trim_end(), "STOPPING=1");
     assert_eq!(labshd.wait(), Some(0));
 }
 
 #[test]
-fn sockets_of_the_service_manager_are_served() {
+fn sockets_from_the_service_manager_are_served() {
     let tls = TcpListener::bind("127.0.0.1:0").unwrap();
     let plain = TcpListener::bind("127.0.0.1:0").unwrap();
     let addresses = [tls.local_addr().unwrap(), plain.local_addr().unwrap()];
     let mut labshd = Labshd::launch("", |labshd| {
-        // Descriptors 3 and 4, and a process id that is known only once the shell has become
-        // labshd.
+        // The sockets are descriptors 3 and 4. LISTEN_PID is the shell's own id, since the shell
+        // becomes labshd.
         let script = "exec 3<&0 4<&1 </dev/null >/dev/null; \
                       LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=tls:plain exec \"$@\"";
         let mut shell = in_shell(script, labshd);

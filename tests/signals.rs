@@ -1,4 +1,4 @@
-//! Who is told what when somebody leaves: interrupts, lost clients, readers that have seen enough.
+//! Interrupts, clients that are killed, readers that close, and processes left in the background.
 
 use std::io::Read;
 use std::process::{Output, Stdio};
@@ -26,7 +26,7 @@ fn an_interrupt_reaches_the_command_and_is_130() {
 #[test]
 fn an_interrupt_reaches_every_process_of_the_command() {
     let labshd = Labshd::start();
-    // A job of its own would not hear it; these are a pipeline in one group.
+    // A pipeline in one process group; a background job would not get the signal.
     let pipeline = "bash -c 'echo $$ >&2; exec sleep 300' | bash -c 'echo $$ >&2; exec cat'";
     let mut client = Running::start(&mut labshd.run(&sh(pipeline)));
     let pids = [client.error_line(), client.error_line()].map(|line| line.parse().unwrap());
@@ -35,8 +35,8 @@ fn an_interrupt_reaches_every_process_of_the_command() {
     eventually("the pipeline is gone", || !pids.into_iter().any(is_alive));
 }
 
-/// A command that does this, says that it is ready, and waits for signals. It starts no program
-/// meanwhile: bash can miss an interrupt that comes just when it does.
+/// Runs a script that then prints `ready` and waits for signals. It starts no program meanwhile:
+/// bash can miss an interrupt that arrives while it forks.
 fn listening(labshd: &Labshd, script: &str) -> Running {
     let script = format!("{script}; echo ready; while :; do read -rt 0.05; done");
     Running::adopt(labshd.run(&["bash", "-c", &script]).stdin(Stdio::piped()))
@@ -70,7 +70,7 @@ fn the_third_interrupt_leaves_and_the_host_ends_the_command() {
 }
 
 #[test]
-fn a_client_that_is_killed_takes_every_process_of_its_command_along() {
+fn killing_the_client_ends_every_process_of_its_command() {
     let labshd = Labshd::with(IMPATIENT);
     let family = "echo $$; \
                   bash -c 'echo $$; exec sleep 300' & \
@@ -86,7 +86,7 @@ fn a_client_that_is_killed_takes_every_process_of_its_command_along() {
 }
 
 #[test]
-fn a_command_may_clean_up_and_say_so_when_its_client_has_gone() {
+fn a_command_may_clean_up_after_its_client_is_gone() {
     let labshd = Labshd::with("termination_grace = '1m'");
     let clean = labshd.file("clean");
     let trap =
@@ -112,19 +112,19 @@ fn a_stopped_command_does_not_outlive_its_client() {
 }
 
 #[test]
-fn what_was_put_in_the_background_stays() {
+fn a_background_process_survives() {
     let labshd = Labshd::with(IMPATIENT);
     let output = labshd.output(&sh("sleep 300 </dev/null >/dev/null 2>&1 & echo $!"));
     assert!(output.status.success());
     let left = Background(text(&output.stdout).trim().parse().unwrap());
     labshd.log().wait_for("session ended");
-    // Whatever would end it has had its chance when another command has come and gone.
+    // Once another command has run, anything that would end the process has had time to.
     assert!(labshd.output(&["true"]).status.success());
     assert!(is_alive(left.0));
 }
 
 #[test]
-fn a_reader_that_has_seen_enough_ends_the_command() {
+fn a_closed_stdout_ends_the_command() {
     let labshd = Labshd::start();
     let status = labshd.file("status");
     let script = format!("{{ \"$@\"; echo $? >{status}; }} | head -1");
@@ -136,18 +136,21 @@ fn a_reader_that_has_seen_enough_ends_the_command() {
 }
 
 #[test]
-fn a_process_that_holds_the_output_open_is_named_and_waited_for() {
+fn a_process_that_holds_the_output_open_is_reported_and_waited_for() {
     let labshd = Labshd::start();
     let mut client = Running::start(&mut labshd.run(&sh("sleep 300 & echo $!; exit 5")));
     let left = Background(client.pid_line());
-    let told = client.error_line();
-    assert!(told.contains("holds its output open") && told.contains("--no-wait-eof"), "{told}");
+    let stderr = client.error_line();
+    assert!(
+        stderr.contains("holds its output open") && stderr.contains("--no-wait-eof"),
+        "{stderr}"
+    );
     drop(left);
     assert_eq!(client.finish().status.code(), Some(5));
 }
 
 #[test]
-fn what_it_writes_meanwhile_arrives() {
+fn output_of_background_processes_arrives() {
     let labshd = Labshd::start();
     let output = labshd.output(&sh("(sleep 0.1; echo late; sleep 0.1; echo later) & echo early"));
     let stdout = text(&output.stdout);
@@ -158,17 +161,17 @@ fn what_it_writes_meanwhile_arrives() {
 }
 
 #[test]
-fn a_pager_that_is_not_read_on_is_not_taken_for_a_process_left_behind() {
+fn a_slow_reader_is_not_taken_for_a_process_left_behind() {
     let labshd = Labshd::start();
     let client = Running::start(&mut labshd.run(&sh("head -c 500000 /dev/zero")));
     labshd.log().wait_for("command ended");
-    // Nothing is decided by this: were the message wrongly given, it would come in this time.
+    // The outcome does not depend on this time, in which a wrong message would be printed.
     std::thread::sleep(Duration::from_millis(2500));
     let output = client.finish();
     assert_eq!((output.stdout.len(), text(&output.stderr)), (500_000, String::new()));
 }
 
-/// Leaves at once, whatever is left behind; the last line of stderr is its process id.
+/// Runs a script with --no-wait-eof; stderr must be the id of the process that it leaves behind.
 fn leaving(labshd: &Labshd, command: &str) -> (Output, Background) {
     let output = labshd.output_with(&["--no-wait-eof"], &sh(command));
     let pid = text(&output.stderr).trim().parse().unwrap();
@@ -176,7 +179,7 @@ fn leaving(labshd: &Labshd, command: &str) -> (Output, Background) {
 }
 
 #[test]
-fn who_does_not_wait_leaves_with_everything_that_was_written() {
+fn no_wait_eof_prints_everything_that_was_written() {
     let labshd = Labshd::start();
     for bytes in [0, 1, 65_536, 1_000_000] {
         let (output, left) = leaving(
@@ -189,12 +192,12 @@ fn who_does_not_wait_leaves_with_everything_that_was_written() {
 }
 
 #[test]
-fn who_does_not_wait_leaves_even_when_somebody_goes_on_writing() {
+fn no_wait_eof_leaves_while_a_background_process_writes() {
     let labshd = Labshd::start();
     let mut client = labshd.run_with(&["--no-wait-eof"], &sh("yes & echo $! >&2; sleep 0.2"));
     let mut client =
         client.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    // Slower than yes, so that its pipe is never found empty.
+    // Slower than yes, so that its pipe is never empty.
     let mut stdout = client.stdout.take().unwrap();
     let mut buffer = [0; 1 << 16];
     let deadline = Instant::now() + Duration::from_secs(30);

@@ -1,4 +1,4 @@
-//! What goes into a command: all of it, its end, and never a false end.
+//! The stdin of a command: it arrives complete, and ends only at its real end.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -34,19 +34,19 @@ fn a_file_is_read_to_its_end() {
 }
 
 #[test]
-fn nothing_to_read_is_an_end_at_once() {
+fn empty_stdin_ends_at_once() {
     let labshd = Labshd::start();
     let output = labshd.run(&["cat"]).stdin(Stdio::null()).output().unwrap();
     assert!(output.status.success() && output.stdout.is_empty());
 }
 
 #[test]
-fn no_stdin_leaves_it_to_others() {
+fn option_n_leaves_stdin_unread() {
     let labshd = Labshd::start();
     let mut shell = in_shell("\"$@\"; cat", &labshd.run_with(&["-n"], &sh("cat; echo ended")));
     let output = pipe_through(&mut shell, b"for others\n");
     assert_eq!(text(&output.stdout), "ended\nfor others\n");
-    // A stdin that never ends does not matter either.
+    // A stdin that never ends makes no difference.
     let mut client =
         Running::adopt(labshd.run_with(&["-n"], &sh("cat; echo ended")).stdin(Stdio::piped()));
     assert_eq!(client.line(), "ended");
@@ -54,7 +54,7 @@ fn no_stdin_leaves_it_to_others() {
 }
 
 #[test]
-fn sixty_four_mebibytes_go_there_and_back_unchanged() {
+fn sixty_four_mebibytes_are_echoed_unchanged() {
     let labshd = Labshd::start();
     let sent = noise(64 << 20);
     let output = pipe_through(&mut labshd.run(&["cat"]), &sent);
@@ -75,7 +75,7 @@ fn a_command_answers_while_its_stdin_is_open() {
 }
 
 #[test]
-fn endless_input_ends_with_its_reader() {
+fn endless_stdin_ends_with_its_reader() {
     let labshd = Labshd::start();
     let output = in_shell("yes | \"$@\"", &labshd.run(&["head", "-1"])).output().unwrap();
     assert_eq!(output.status.code(), Some(0));
@@ -83,19 +83,19 @@ fn endless_input_ends_with_its_reader() {
 }
 
 #[test]
-fn a_command_that_reads_nothing_is_not_held_up_by_its_input() {
+fn unread_stdin_does_not_delay_the_command() {
     let labshd = Labshd::start();
     let input = noise(10 << 20);
     assert_eq!(pipe_through(&mut labshd.run(&sh("exit 7")), &input).status.code(), Some(7));
     let closed = pipe_through(&mut labshd.run(&sh("exec <&-; echo closed")), &input);
     assert_eq!(text(&closed.stdout), "closed\n");
-    // Nor by one that never comes.
+    // Stdin that never arrives does not delay it either.
     let client = Running::adopt(labshd.run(&sh("exit 8")).stdin(Stdio::piped()));
     eventually("it ends with its stdin open", || labshd.log().count("command ended") == 3);
     assert_eq!(client.finish().status.code(), Some(8));
 }
 
-/// Runs a command that hands its input on, and kills its client in the middle of that.
+/// Runs a command that copies its stdin, and kills its client before the end.
 fn abandon(labshd: &Labshd, command: &str) {
     let mut client = Running::adopt(labshd.run(&sh(command)).stdin(Stdio::piped()));
     client.child.stdin.as_ref().unwrap().write_all(b"the first line\nhalf of the second").unwrap();
@@ -107,21 +107,17 @@ fn abandon(labshd: &Labshd, command: &str) {
 }
 
 #[test]
-fn half_an_input_is_never_taken_for_the_whole() {
+fn partial_stdin_is_never_taken_for_complete() {
     let labshd = Labshd::with("termination_grace = '1m'");
     let (hung_up, whole) = (labshd.file("hung-up"), labshd.file("whole"));
     let command = format!("trap ': >{hung_up}; exit 1' HUP; cat && touch {whole}");
     abandon(&labshd, &command);
-    assert!(
-        fs::exists(hung_up).unwrap(),
-        "the command was not told that its client has gone: {}",
-        labshd.log().text()
-    );
+    assert!(fs::exists(hung_up).unwrap(), "the command got no SIGHUP: {}", labshd.log().text());
     assert!(!fs::exists(whole).unwrap(), "the command took half of its input for the whole");
 }
 
 #[test]
-fn half_an_input_is_never_taken_for_the_whole_by_those_who_ignore_a_hang_up() {
+fn partial_stdin_is_never_taken_for_complete_by_commands_that_ignore_sighup() {
     let labshd = Labshd::with("termination_grace = '100ms'");
     let whole = labshd.file("whole");
     let command = format!("trap '' HUP TERM; cat; touch {whole}");
@@ -130,7 +126,7 @@ fn half_an_input_is_never_taken_for_the_whole_by_those_who_ignore_a_hang_up() {
 }
 
 #[test]
-fn input_that_cannot_be_read_is_told_and_not_taken_for_the_whole() {
+fn unreadable_stdin_is_reported_and_not_taken_for_complete() {
     let mut labshd = Labshd::start();
     let whole = labshd.file("whole");
     let command = format!("cat && touch {whole}");
@@ -147,33 +143,32 @@ fn input_that_cannot_be_read_is_told_and_not_taken_for_the_whole() {
 }
 
 #[test]
-fn input_is_taken_only_as_fast_as_the_command_reads() {
+fn stdin_is_read_only_as_fast_as_the_command_reads() {
     let labshd = Labshd::start();
-    let go = labshd.file("go");
-    let status = program("mkfifo").arg(&go).status().unwrap();
+    let gate = labshd.file("gate");
+    let status = program("mkfifo").arg(&gate).status().unwrap();
     assert!(status.success());
-    // The command reads nothing before it is let go; labsh must stop taking bytes long before 64
+    // The command reads nothing before the gate is opened; labsh must stop reading long before 64
     // MiB.
-    let command = format!("echo ready; read line < {go}; wc -c");
+    let command = format!("echo ready; read line < {gate}; wc -c");
     let mut client = Running::adopt(labshd.run(&sh(&command)).stdin(Stdio::piped()));
     assert_eq!(client.line(), "ready");
     let mut stdin = client.child.stdin.take().unwrap();
-    let (tell, told) = std::sync::mpsc::channel();
+    let (written, pieces) = std::sync::mpsc::channel();
     let writer = std::thread::spawn(move || {
         let piece = [0; 1 << 16];
         for _ in 0..1024 {
             stdin.write_all(&piece).unwrap();
-            tell.send(piece.len()).unwrap();
+            written.send(piece.len()).unwrap();
         }
     });
     let mut taken = 0;
-    // It has stopped when for a while nothing more is taken; were it never to stop, all would be
-    // taken.
-    while let Ok(count) = told.recv_timeout(std::time::Duration::from_millis(500)) {
+    // labsh has stopped once it reads nothing for a while; if it never stopped, it would read all.
+    while let Ok(count) = pieces.recv_timeout(std::time::Duration::from_millis(500)) {
         taken += count;
     }
-    assert!(taken < 32 << 20, "{taken} bytes were taken though nobody reads");
-    fs::OpenOptions::new().write(true).open(&go).unwrap().write_all(b"go\n").unwrap();
+    assert!(taken < 32 << 20, "{taken} bytes were read though the command reads none");
+    fs::OpenOptions::new().write(true).open(&gate).unwrap().write_all(b"go\n").unwrap();
     writer.join().unwrap();
     let output = client.finish();
     let mut counted = String::new();

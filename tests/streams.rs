@@ -1,5 +1,5 @@
-//! What a command is given: exact words, a clean environment, three streams; and what comes back,
-//! byte for byte.
+//! What a command gets (exact words, a clean environment, three streams), and that its output
+//! arrives byte for byte.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -73,7 +73,7 @@ fn a_word_as_long_as_linux_takes_arrives_and_a_longer_one_is_refused() {
     let long = "x".repeat(131_071);
     let output = labshd.output(&["printf", "%s", &long]);
     assert!(output.stdout == long.as_bytes(), "{}", text(&output.stderr));
-    // No word of our own could be longer either, but two can be joined.
+    // A local word cannot be longer either, but two can be joined.
     let output = labshd.output_with(&["--shell"], &["echo", &long]);
     assert_eq!(output.status.code(), Some(125), "{}", text(&output.stderr));
     assert!(text(&output.stderr).contains("standard input"), "{}", text(&output.stderr));
@@ -82,7 +82,7 @@ fn a_word_as_long_as_linux_takes_arrives_and_a_longer_one_is_refused() {
 #[test]
 fn one_word_is_the_shells_unless_argv_says_otherwise() {
     let labshd = Labshd::start();
-    // What every login shell understands.
+    // A line that every login shell understands.
     let shell = labshd.output(&["echo a  b | tr b c"]);
     assert_eq!(text(&shell.stdout), "a c\n");
     let joined = labshd.output_with(&["--shell"], &["echo", "a", ";", "echo", "'b  c'"]);
@@ -144,7 +144,7 @@ fn variables_can_be_sent_along() {
 }
 
 #[test]
-fn commands_start_in_the_home_directory_or_where_they_are_told() {
+fn commands_start_in_the_home_directory_or_the_requested_one() {
     let labshd = Labshd::start();
     let home = fs::canonicalize(own_account(5)).unwrap().display().to_string();
     let pwd = |options: &[&str]| {
@@ -161,8 +161,8 @@ fn commands_start_in_the_home_directory_or_where_they_are_told() {
 }
 
 #[test]
-fn a_command_starts_with_a_clean_slate() {
-    // Whoever starts labshd may have ignored signals, set a umask and left descriptors open.
+fn a_command_inherits_nothing_from_labshd() {
+    // The process that starts labshd may ignore signals, have a umask and leave descriptors open.
     let labshd = Labshd::launch("", |labshd| {
         let script = "trap '' PIPE INT HUP USR1; umask 027; exec \"$@\" 8</etc/passwd 9<&0";
         let mut shell = in_shell(script, labshd);
@@ -171,7 +171,7 @@ fn a_command_starts_with_a_clean_slate() {
     });
     let client = Running::start(&mut labshd.run(&["sleep", "300"]));
     let pid = labshd.command_pid(1);
-    // While it starts, its loader has files open now and then.
+    // The dynamic loader has files open while the command starts.
     eventually("it holds three descriptors and no other", || {
         let entries = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
         let mut descriptors: Vec<OsString> =

@@ -1,11 +1,11 @@
-//! Programs that are asked for by a name: which there are, and what is said where there is none.
+//! Subsystems, programs that clients request by name: which exist, and the refusal of others.
 
 use bytes::Bytes;
 use labsh_client::{CommandError, Stdio};
 use labsh_proto::message::{Refuse, RefuseCode};
 use tokio::io::AsyncReadExt;
 
-use crate::support::{LABSHD, Labshd, PATIENCE, program, run, text, tools};
+use crate::support::{LABSHD, Labshd, TEST_TIMEOUT, program, run, text, tools};
 
 async fn output(labshd: &Labshd, name: &str) -> Result<labsh_client::Output, CommandError> {
     labshd.session().await.subsystem(name).output().await
@@ -19,7 +19,7 @@ async fn refused(labshd: &Labshd, name: &str) -> Refuse {
 }
 
 #[tokio::test]
-async fn its_words_are_exact_and_it_reads_and_writes() {
+async fn a_subsystem_gets_exact_words_stdin_and_stdout() {
     let labshd =
         Labshd::with("subsystems.echo = ['/bin/sh', '-c', 'echo \"$1\"; cat', 'sh', 'a  b *']");
     let session = labshd.session().await;
@@ -31,7 +31,7 @@ async fn its_words_are_exact_and_it_reads_and_writes() {
 }
 
 #[tokio::test]
-async fn an_unknown_one_is_refused_with_those_that_exist() {
+async fn an_unknown_subsystem_is_refused_with_the_known_ones() {
     let labshd =
         Labshd::with("subsystems.alpha = '/bin/true'\nsubsystems.gone = '/no/such/program'");
     assert!(output(&labshd, "alpha").await.unwrap().status.success());
@@ -45,14 +45,14 @@ async fn an_unknown_one_is_refused_with_those_that_exist() {
 }
 
 #[tokio::test]
-async fn a_reload_changes_which_there_are() {
+async fn a_reload_changes_the_subsystems() {
     let labshd = Labshd::with("subsystems.one = '/bin/true'");
     assert!(output(&labshd, "one").await.is_ok());
     labshd.configure("subsystems.two = '/bin/true'");
     labshd.reload();
     assert!(output(&labshd, "two").await.is_ok());
     assert_eq!(refused(&labshd, "one").await.code, RefuseCode::SUBSYSTEM);
-    // A mistake is told with its line, and changes nothing.
+    // An error is reported with its line, and the old configuration stays.
     labshd.configure("# first\nsubsystems.one = 'true'");
     labshd.reload();
     let file = labshd.file("labshd.toml");
@@ -61,19 +61,19 @@ async fn a_reload_changes_which_there_are() {
 }
 
 #[tokio::test]
-async fn a_check_names_them() {
+async fn check_lists_the_subsystems() {
     let labshd =
         Labshd::with("subsystems.one = ['/bin/true', 'word']\nsubsystems.two = '/no/such/program'");
     let mut check = program(LABSHD);
-    let said = text(
+    let stdout = text(
         &run(check.arg("--config").arg(labshd.path().join("labshd.toml")).arg("check")).stdout,
     );
-    assert!(said.contains("one: /bin/true word\n"), "{said}");
-    assert!(said.contains("two: /no/such/program  (this program does not exist)\n"), "{said}");
+    assert!(stdout.contains("one: /bin/true word\n"), "{stdout}");
+    assert!(stdout.contains("two: /no/such/program  (this program does not exist)\n"), "{stdout}");
 }
 
 #[tokio::test]
-async fn sftp_is_there_where_its_server_is() {
+async fn sftp_exists_where_its_server_is_installed() {
     let labshd = Labshd::start();
     if tools::need("/usr/lib/openssh/sftp-server", "apt-get install openssh-sftp-server").is_none()
     {
@@ -91,6 +91,6 @@ async fn sftp_is_there_where_its_server_is() {
         .unwrap();
     let mut answer = [0; 9];
     let answered = child.stdout.as_mut().unwrap().read_exact(&mut answer);
-    tokio::time::timeout(PATIENCE, answered).await.unwrap().unwrap();
+    tokio::time::timeout(TEST_TIMEOUT, answered).await.unwrap().unwrap();
     assert_eq!(answer[4..], [2, 0, 0, 0, 3]);
 }

@@ -1,5 +1,5 @@
-//! Commands with a terminal: what they find there, what is typed on it, and how such a session
-//! ends.
+//! Commands with a terminal, through the library: its size and modes, typed input, job control, and
+//! how the session ends.
 
 use std::time::Duration;
 
@@ -11,7 +11,9 @@ use labsh_client::{Child, Command, CommandError, Session, Stdio};
 use tokio::time::timeout;
 
 use crate::peer::{self, Peer};
-use crate::support::{Background, Labshd, OWN_SHELL, PATIENCE, eventually, is_alive, sh_on, text};
+use crate::support::{
+    Background, Labshd, OWN_SHELL, TEST_TIMEOUT, eventually, is_alive, sh_on, text,
+};
 
 const IMPATIENT: &str = "termination_grace = '100ms'";
 
@@ -23,23 +25,22 @@ fn xterm(size: Resize) -> Terminal {
     Terminal { name: "xterm-256color".into(), size }
 }
 
-/// A command on a terminal: what it has written, and what was not asked for yet.
+/// A command on a terminal, and its output that no test has read yet.
 struct Screen {
     child: Child,
-    written: String,
+    unread: String,
 }
 
 impl Screen {
     async fn of(command: &mut Command) -> Self {
         let command = command.terminal(xterm(size(80, 24))).stdin(Stdio::Piped);
         Self {
-            child: timeout(PATIENCE, command.spawn()).await.unwrap().unwrap(),
-            written: String::new(),
+            child: timeout(TEST_TIMEOUT, command.spawn()).await.unwrap().unwrap(),
+            unread: String::new(),
         }
     }
 
-    /// Bash, in which each line is a command; nothing of the account's own is read, and what is
-    /// typed is not shown.
+    /// Bash without configuration, prompts, line editing and echo.
     async fn bash(session: &Session) -> Self {
         let mut bash = session.command("bash");
         bash.args(["--norc", "--noprofile", "--noediting", "-i"]).env("PS1", "").env("PS2", "");
@@ -59,21 +60,19 @@ impl Screen {
             .unwrap();
     }
 
-    /// Reads on until this has been written; returns what stood before it. None where the output
-    /// has ended.
+    /// Reads until this text, and returns what precedes it; none if the output ends before.
     async fn find(&mut self, text: &str) -> Option<String> {
         loop {
-            if let Some((before, behind)) = self.written.split_once(text) {
+            if let Some((before, behind)) = self.unread.split_once(text) {
                 let before = before.to_owned();
-                self.written = behind.to_owned();
+                self.unread = behind.to_owned();
                 return Some(before);
             }
             let stdout = self.child.stdout.as_mut().unwrap();
-            let next = timeout(PATIENCE, stdout.next()).await;
-            let bytes = next
-                .unwrap_or_else(|_| panic!("no {text:?} behind {:?}", self.written))
-                .unwrap()?;
-            self.written += std::str::from_utf8(&bytes).unwrap();
+            let next = timeout(TEST_TIMEOUT, stdout.next()).await;
+            let bytes =
+                next.unwrap_or_else(|_| panic!("no {text:?} behind {:?}", self.unread)).unwrap()?;
+            self.unread += std::str::from_utf8(&bytes).unwrap();
             self.child.stdout.as_mut().unwrap().consumed(bytes.len());
         }
     }
@@ -81,7 +80,7 @@ impl Screen {
     async fn until(&mut self, text: &str) -> String {
         self.find(text)
             .await
-            .unwrap_or_else(|| panic!("the end and no {text:?} behind {:?}", self.written))
+            .unwrap_or_else(|| panic!("the end and no {text:?} behind {:?}", self.unread))
     }
 
     /// The next line, without its end.
@@ -92,9 +91,9 @@ impl Screen {
     /// The rest of the output, then the command's status.
     async fn finish(mut self) -> (String, labsh_client::ExitStatus) {
         assert!(self.find("\0").await.is_none());
-        let status = timeout(PATIENCE, self.child.exited()).await.unwrap().unwrap();
+        let status = timeout(TEST_TIMEOUT, self.child.exited()).await.unwrap().unwrap();
         assert_eq!(status.totals().1, 0, "a terminal has one output");
-        (self.written, status)
+        (self.unread, status)
     }
 }
 
@@ -105,7 +104,7 @@ async fn a_command_finds_a_terminal_of_the_size_and_name_asked_for() {
     let script = "tty; echo $LABSH_TTY; echo $TERM; stty size; stty -a | grep -ow iutf8; \
                   cut -d ' ' -f 5,6,8 /proc/$$/stat; test -t 0 -a -t 1 -a -t 2 && echo all; exit 7";
     let mut screen = Screen::of(sh_on(&session, script).env("TERM", "not-this-one")).await;
-    let pid = timeout(PATIENCE, screen.child.started()).await.unwrap().unwrap();
+    let pid = timeout(TEST_TIMEOUT, screen.child.started()).await.unwrap().unwrap();
     let path = screen.line().await;
     assert!(path.starts_with("/dev/pts/"), "{path}");
     assert_eq!(screen.line().await, path);
@@ -124,7 +123,7 @@ async fn a_command_finds_a_terminal_of_the_size_and_name_asked_for() {
 }
 
 #[tokio::test]
-async fn sizes_are_told_and_none_does_harm() {
+async fn every_size_reaches_the_terminal() {
     let labshd = Labshd::start();
     let session = labshd.session().await;
     let script = "trap 'changed=yes' WINCH; stty -echo; echo ready; until [ \"$changed\" ]; do \
@@ -133,12 +132,12 @@ async fn sizes_are_told_and_none_does_harm() {
     let mut bash = session.command("bash");
     let mut screen = Screen::of(bash.args(["-c", script])).await;
     screen.until("ready\r\n").await;
-    // The signal tells of it without a key.
+    // SIGWINCH arrives without any key being typed.
     screen.child.resize(size(100, 30));
     screen.until("changed\r\n").await;
     for (columns, rows) in [(132, 43), (0, 0), (u16::MAX, u16::MAX), (1, 1), (80, 24)] {
         screen.child.resize(Resize { columns, rows, width: columns, height: rows });
-        // A size and what is typed go their own ways: the first answer may still be the old one.
+        // Sizes and typed bytes are not ordered: the first answer may still be the old size.
         let answers = async {
             let expected = format!("{rows} {columns}");
             loop {
@@ -148,18 +147,18 @@ async fn sizes_are_told_and_none_does_harm() {
                 }
             }
         };
-        timeout(PATIENCE, answers).await.unwrap();
+        timeout(TEST_TIMEOUT, answers).await.unwrap();
     }
     for (columns, rows) in [(0, 0), (u16::MAX, u16::MAX)] {
         let mut stty = session.command("stty");
         stty.arg("size").terminal(xterm(size(columns, rows)));
-        let output = timeout(PATIENCE, stty.output()).await.unwrap().unwrap();
+        let output = timeout(TEST_TIMEOUT, stty.output()).await.unwrap().unwrap();
         assert_eq!(text(&output.stdout), format!("{rows} {columns}\r\n"));
     }
 }
 
 #[tokio::test]
-async fn a_typed_interrupt_ends_what_is_in_the_foreground() {
+async fn a_typed_interrupt_ends_the_foreground_process() {
     let labshd = Labshd::start();
     let session = labshd.session().await;
     let mut screen =
@@ -171,7 +170,7 @@ async fn a_typed_interrupt_ends_what_is_in_the_foreground() {
 }
 
 #[tokio::test]
-async fn jobs_are_stopped_and_taken_up_again() {
+async fn jobs_are_stopped_and_continued() {
     let labshd = Labshd::start();
     let session = labshd.session().await;
     let mut screen = Screen::bash(&session).await;
@@ -183,11 +182,11 @@ async fn jobs_are_stopped_and_taken_up_again() {
     assert!(is_alive(job));
     screen.type_in("echo st''ill here; fg\n").await;
     screen.until("still here").await;
-    // The job has the terminal again only once bash says what it continues.
+    // The job has the terminal again only once bash has printed what it continues.
     screen.until("bash -c").await;
     screen.type_in("something\n").await;
     screen.until("got something").await;
-    // By a message rather than by a key: to the foreground as well, not to the shell.
+    // A signal message, like a key, goes to the foreground process and not to the shell.
     screen.type_in("bash -c 'echo fore''ground; exec sleep 1000'\n").await;
     screen.until("foreground").await;
     screen.child.signal(2).unwrap();
@@ -196,10 +195,10 @@ async fn jobs_are_stopped_and_taken_up_again() {
 }
 
 #[tokio::test]
-async fn the_end_of_stdin_is_typed_where_lines_are_edited() {
+async fn the_end_of_stdin_is_an_eof_character_in_canonical_mode() {
     let labshd = Labshd::start();
     let session = labshd.session().await;
-    // With nothing, a whole line and half a line in front of it.
+    // After nothing, a complete line, and a line without its end.
     for (typed, written) in
         [("", ""), ("line\n", "line\n"), ("half", "half"), ("a\nhalf", "a\nhalf")]
     {
@@ -216,12 +215,12 @@ async fn the_end_of_stdin_is_typed_where_lines_are_edited() {
 }
 
 #[tokio::test]
-async fn stdin_that_ends_at_once_ends_what_reads_it() {
+async fn stdin_that_ends_at_once_ends_its_reader() {
     let labshd = Labshd::start();
     let session = labshd.session().await;
     let mut cat = session.command("cat");
     let output =
-        timeout(PATIENCE, cat.terminal(xterm(size(80, 24))).output()).await.unwrap().unwrap();
+        timeout(TEST_TIMEOUT, cat.terminal(xterm(size(80, 24))).output()).await.unwrap().unwrap();
     assert!(output.status.success() && output.stderr.is_empty());
 }
 
@@ -246,9 +245,9 @@ async fn a_flood_does_not_delay_an_interrupt() {
     let session = labshd.session().await;
     let mut screen = Screen::of(&mut sh_on(&session, "yes; echo not reached")).await;
     screen.until("y\r\ny\r\n").await;
-    // Nobody reads for now: whatever may be under way, is.
+    // The test does not read for now, so all buffers are full.
     screen.type_in("\x03").await;
-    timeout(PATIENCE, screen.child.ended()).await.unwrap().unwrap();
+    timeout(TEST_TIMEOUT, screen.child.ended()).await.unwrap().unwrap();
     let (rest, status) = screen.finish().await;
     assert_eq!(status.signal(), Some(2));
     assert!(rest.len() < 256 << 10, "{} bytes were ahead of it", rest.len());
@@ -259,13 +258,14 @@ async fn large_output_arrives_whole() {
     let labshd = Labshd::start();
     let session = labshd.session().await;
     let mut seq = session.command("seq");
-    let output = timeout(PATIENCE, seq.arg("200000").terminal(xterm(size(80, 24))).output()).await;
+    let output =
+        timeout(TEST_TIMEOUT, seq.arg("200000").terminal(xterm(size(80, 24))).output()).await;
     let expected: String = (1..=200_000).map(|number| format!("{number}\r\n")).collect();
     assert!(text(&output.unwrap().unwrap().stdout) == expected);
 }
 
 #[tokio::test]
-async fn the_shells_end_is_the_end_whoever_has_the_terminal_open() {
+async fn the_shells_exit_ends_the_command_even_if_the_terminal_is_open() {
     let labshd = Labshd::start();
     let session = labshd.session().await;
     let mut screen = Screen::bash(&session).await;
@@ -276,18 +276,19 @@ async fn the_shells_end_is_the_end_whoever_has_the_terminal_open() {
     assert_eq!(status.code(), Some(6));
     assert!(is_alive(left.0), "it was put in the background on purpose");
 
-    // What goes on writing does not hold it up either.
+    // A background process that writes does not delay the end either.
     let mut screen = Screen::bash(&session).await;
     screen.type_in("yes &\n").await;
     screen.type_in("exit 0\n").await;
     assert_eq!(screen.finish().await.1.code(), Some(0));
 }
 
-/// A shell with a job in the background, another that ignores the hang-up, and one in the
+/// A shell with three jobs: one in the background, one there that ignores SIGHUP, and one in the
 /// foreground that ignores it too.
 async fn with_jobs(session: &Session) -> (Screen, Vec<i32>, Background) {
     let mut screen = Screen::bash(session).await;
-    let mut pids = vec![timeout(PATIENCE, screen.child.started()).await.unwrap().unwrap() as i32];
+    let mut pids =
+        vec![timeout(TEST_TIMEOUT, screen.child.started()).await.unwrap().unwrap() as i32];
     let mut job = async |line: &str| {
         screen.type_in(line).await;
         screen.until("pid ").await;
@@ -305,11 +306,11 @@ async fn with_jobs(session: &Session) -> (Screen, Vec<i32>, Background) {
 async fn all_gone_but(pids: Vec<i32>, left: &Background) {
     let gone = move || !pids.iter().any(|pid| is_alive(*pid));
     tokio::task::spawn_blocking(|| eventually("the session is gone", gone)).await.unwrap();
-    assert!(is_alive(left.0), "who ignores a hang-up in the background stays");
+    assert!(is_alive(left.0), "a background job that ignores SIGHUP stays");
 }
 
 #[tokio::test]
-async fn a_client_that_goes_takes_every_job_of_its_session_along() {
+async fn a_client_that_leaves_ends_every_job_of_its_session() {
     let labshd = Labshd::with(IMPATIENT);
     let session = labshd.session().await;
     let (screen, pids, left) = with_jobs(&session).await;
@@ -352,19 +353,19 @@ async fn a_timeout_ends_an_interactive_shell() {
 }
 
 #[tokio::test]
-async fn a_reader_that_has_seen_enough_ends_the_command() {
+async fn a_closed_stdout_ends_the_command() {
     let labshd = Labshd::with(IMPATIENT);
     let session = labshd.session().await;
     let mut screen = Screen::of(&mut sh_on(&session, "trap '' HUP; yes")).await;
     screen.until("y\r\n").await;
     drop(screen.child.stdout.take());
-    let status = timeout(PATIENCE, screen.child.exited()).await.unwrap().unwrap();
+    let status = timeout(TEST_TIMEOUT, screen.child.exited()).await.unwrap().unwrap();
     assert!(status.signal().is_some());
     labshd.log().wait_for("cause=\"reader gone\"");
 }
 
 #[tokio::test]
-async fn a_login_shell_reads_what_to_do_from_its_terminal() {
+async fn a_login_shell_reads_commands_from_its_terminal() {
     let labshd = Labshd::start();
     let session = labshd.session().await;
     let mut screen = Screen::of(&mut session.login_shell()).await;
@@ -375,7 +376,7 @@ async fn a_login_shell_reads_what_to_do_from_its_terminal() {
 }
 
 #[tokio::test]
-async fn names_that_are_none_are_refused_with_what_to_write() {
+async fn invalid_terminal_names_are_refused_with_a_remedy() {
     let labshd = Labshd::start();
     let session = labshd.session().await;
     let long = "x".repeat(65);
@@ -386,14 +387,14 @@ async fn names_that_are_none_are_refused_with_what_to_write() {
         assert_eq!(refuse.code, RefuseCode::BAD_COMMAND, "{name:?}");
         assert!(refuse.remedy.contains("TERM") && !refuse.reason.contains('\u{1b}'), "{refuse:?}");
     }
-    // One that terminfo does not know is the command's business.
+    // A valid name that terminfo does not know is accepted.
     let terminal = Terminal { name: "no-such-terminal".into(), size: size(80, 24) };
     let output = session.shell("echo $TERM").terminal(terminal).output().await.unwrap();
     assert_eq!(text(&output.stdout), "no-such-terminal\r\n");
 }
 
 #[test]
-fn a_client_that_has_not_announced_terminals_is_given_none() {
+fn terminals_are_refused_to_clients_that_did_not_announce_them() {
     let labshd = Labshd::start();
     let mut peer = Peer::connect(labshd.plain);
     peer.authenticate_with(&labshd, Features(0));
@@ -411,7 +412,7 @@ fn a_client_that_has_not_announced_terminals_is_given_none() {
     peer.send(&peer::open_frames(1, &open.encode().unwrap()));
     assert_eq!(peer.refused(1).code, RefuseCode::UNSUPPORTED);
     peer.send(&peer::close(1));
-    // A size for what has no terminal is nobody's.
+    // A size for a command without a terminal is ignored.
     peer.send(&peer::open(2, &["cat"]));
     peer.send(&peer::message(&size(1, 1), 2));
     peer.send(&peer::eof(2));

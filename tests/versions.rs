@@ -1,4 +1,4 @@
-//! Which versions answer in a room, and that waiting for hosts looks like waiting.
+//! The versions of labshd that hosts report, and what labsh shows while it waits for hosts.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
@@ -23,7 +23,7 @@ fn table(name: &str, address: SocketAddr) -> String {
     )
 }
 
-/// Answers one question of a client that asks whether it is there.
+/// Answers one ping.
 fn serve(victim: &Victim, version: Option<&'static str>) -> (SocketAddr, JoinHandle<()>) {
     victim.serve(move |mut peer, key| {
         welcome_from(&mut peer, &key, 8, version);
@@ -34,7 +34,7 @@ fn serve(victim: &Victim, version: Option<&'static str>) -> (SocketAddr, JoinHan
     })
 }
 
-/// `labsh hosts check` in a room of servers of these versions, `h1` and on.
+/// Runs `labsh hosts check` on servers of these versions, `h1` and so on.
 fn check(versions: &[Option<&'static str>], options: &[&str]) -> Output {
     let victim = Victim::new();
     let (mut hosts, mut servers) = (String::new(), Vec::new());
@@ -50,17 +50,17 @@ fn check(versions: &[Option<&'static str>], options: &[&str]) -> Output {
     output
 }
 
-/// What is said behind the first line, which tells how many answered.
+/// Stderr after its first line, which counts the hosts that answered.
 fn summary(output: &Output) -> Vec<String> {
     assert!(output.status.success(), "{output:?}");
-    let told = text(&output.stderr);
-    let (first, rest) = told.split_once('\n').unwrap();
-    assert!(first.starts_with("labsh: ") && first.contains(" answered in "), "{told}");
+    let stderr = text(&output.stderr);
+    let (first, rest) = stderr.split_once('\n').unwrap();
+    assert!(first.starts_with("labsh: ") && first.contains(" answered in "), "{stderr}");
     rest.lines().map(str::to_owned).collect()
 }
 
 #[test]
-fn where_several_versions_answer_each_is_named_with_its_hosts() {
+fn several_versions_are_listed_with_their_hosts() {
     let (old, new) = (Some("labshd 0.9.0"), Some("labshd 1.0.0"));
     let output = check(&[new, old, new, None, new], &[]);
     assert_eq!(
@@ -81,13 +81,13 @@ fn where_several_versions_answer_each_is_named_with_its_hosts() {
 }
 
 #[test]
-fn where_one_version_answers_the_summary_does_not_repeat_it() {
+fn a_single_version_is_not_repeated_in_the_summary() {
     assert_eq!(summary(&check(&[Some("labshd 1.0.0"); 2], &[])), [""; 0]);
     assert_eq!(summary(&check(&[None; 2], &[])), [""; 0]);
 }
 
 #[test]
-fn programs_find_the_version_in_each_line() {
+fn json_has_the_version_in_each_line() {
     let output = check(&[Some("labshd 1.0.0"), None], &["--json"]);
     assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
     let mut versions: Vec<(String, Value)> = text(&output.stdout)
@@ -100,16 +100,16 @@ fn programs_find_the_version_in_each_line() {
 }
 
 #[tokio::test]
-async fn the_library_tells_the_version_over_tls() {
+async fn the_library_reports_the_version_over_tls() {
     let labshd = Labshd::start();
     let version = labshd.session().await.server_version().await.unwrap();
     assert_eq!(version.as_deref(), Some(concat!("labshd ", env!("CARGO_PKG_VERSION"))));
 }
 
 #[test]
-fn a_host_that_hangs_is_named_while_it_is_waited_for() {
+fn a_hanging_host_is_named_while_labsh_waits() {
     let labshd = Labshd::start();
-    // The kernel takes its connections, and nobody ever answers them.
+    // The kernel accepts connections, which no program answers.
     let hung = TcpListener::bind("127.0.0.1:0").unwrap();
     let hosts = table("up", labshd.plain) + &table("hung", hung.local_addr().unwrap());
     fs::write(labshd.file("config/labsh/hosts.toml"), hosts).unwrap();
@@ -121,7 +121,7 @@ fn a_host_that_hangs_is_named_while_it_is_waited_for() {
         .wait_until("only the one that hangs", |shown| shown.contains(", waiting for hung\n"));
     assert!(shown.lines().any(|line| line.starts_with("up ")), "{shown}");
 
-    // Which ends the connection.
+    // This ends the connection.
     drop(hung);
     let shown = screen.wait_for("the terminal is as before");
     assert!(shown.contains("status 255") && !shown.contains("waiting for"), "{shown}");
@@ -133,7 +133,7 @@ fn a_host_that_hangs_is_named_while_it_is_waited_for() {
 }
 
 #[test]
-fn ping_shows_no_option_that_does_nothing_there() {
+fn ping_has_no_option_without_effect() {
     let directory = temp_dir();
     let help = text(&labsh_in(directory.path()).args(["ping", "--help"]).output().unwrap().stdout);
     assert!(help.contains("--connect-timeout") && !help.contains("--keep"), "{help}");

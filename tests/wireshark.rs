@@ -1,5 +1,5 @@
-//! What Wireshark's dissector (integrations/wireshark) finds in captures is what was sent, however
-//! it was cut.
+//! Wireshark's dissector (integrations/wireshark) finds in captures exactly what was sent, for any
+//! segmentation.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -16,27 +16,26 @@ use crate::peer::{bytes, header, open_body, open_frames};
 use crate::support::{Labshd, Running, eventually, feed, program, temp_dir, text, tools};
 
 const PORT: u16 = 5275;
-/// A port of which the dissector knows nothing, and one that nothing but Decode As gives it.
+/// A port that the dissector does not register for, and one that only Decode As assigns to it.
 const OTHER_PORT: u16 = 6543;
 const DECODED_AS: u16 = 7543;
 
-/// The last frame of a client that is content: a goodbye without a reason.
+/// A client's last frame in a session without errors: a goodbye without a reason.
 const GOODBYE: [u8; 20] = [0, 0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
-/// The group of Wireshark's expert information to which everything belongs that the dissector
-/// objects to.
+/// The group of Wireshark's expert information that holds all errors of the dissector.
 const MALFORMED: &str = "117440512";
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Whether this program of the package tshark is there.
+/// Whether this program of the package tshark is installed.
 fn has(program: &str) -> bool {
     tools::need(program, "apt-get install tshark").is_some()
 }
 
-/// tshark over a capture, with the dissector and nothing of the user's own.
+/// Runs tshark on a capture, with the dissector and no configuration of the user's.
 fn tshark(capture: &Path, options: &[&str]) -> Output {
     let home = temp_dir();
     let mut script = std::ffi::OsString::from("lua_script:");
@@ -60,7 +59,7 @@ fn tshark(capture: &Path, options: &[&str]) -> Output {
     output
 }
 
-/// These fields of each packet: a line a packet, and in it for each field all its values.
+/// The values of these fields in each packet.
 fn fields(capture: &Path, names: &[&str], options: &[&str]) -> Vec<Vec<Vec<String>>> {
     let mut all = vec!["-T", "fields", "-E", "aggregator=|"];
     names.iter().for_each(|name| all.extend(["-e", name]));
@@ -73,7 +72,7 @@ fn fields(capture: &Path, names: &[&str], options: &[&str]) -> Vec<Vec<Vec<Strin
     output.lines().map(|line| line.split('\t').map(values).collect()).collect()
 }
 
-/// What a header says: kind, flags, length of the body, channel.
+/// A header: kind, flags, length of the body, channel.
 type Header = (u32, u32, u32, u32);
 
 fn number(value: &str) -> u32 {
@@ -96,7 +95,7 @@ fn found(packets: &[Vec<Vec<String>>]) -> Found {
             panic!("{packet:?}")
         };
         let (from, to) = (number(&from[0]) as u16, number(&to[0]) as u16);
-        // The test's clients have the higher ports.
+        // The clients have the higher ports.
         let headers = found.entry((from.max(to), from > to)).or_default();
         for index in 0..kinds.len() {
             let value = |field: &[String]| number(&field[index]);
@@ -128,7 +127,7 @@ fn assert_found(found: &Found, port: u16, pieces: &[Piece]) {
     }
 }
 
-/// A whole session in plain mode, as each read of a proxy returned it, and what came of it.
+/// Runs a command in plain mode, and returns what each read of a proxy returned, and the output.
 fn session(labshd: &Labshd, input: &[u8], words: &[&str]) -> (Vec<Piece>, Output) {
     let proxy = Proxy::start(labshd.plain, Cut::Pass);
     let mut labsh = labshd.labsh();
@@ -139,14 +138,14 @@ fn session(labshd: &Labshd, input: &[u8], words: &[&str]) -> (Vec<Piece>, Output
 }
 
 #[test]
-fn the_frames_of_real_sessions_are_found_however_they_were_cut() {
+fn frames_of_real_sessions_are_found_for_any_segmentation() {
     if !has("tshark") {
         return;
     }
     let labshd = Labshd::start();
     let (large, output) = session(&labshd, b"", &["head", "-c", "1048576", "/dev/urandom"]);
     let (small, _) = session(&labshd, b"some input\n", &["sh", "-c", "cat; seq 1 3 >&2"]);
-    // Two words that do not fit into one frame.
+    // Two words that do not fit in one frame.
     let word = "x".repeat(100_000);
     let (long, _) = session(&labshd, b"", &["sh", "-c", "exit 0", &word, &word]);
     let tls = Proxy::start(labshd.tls, Cut::Pass);
@@ -186,7 +185,7 @@ fn the_frames_of_real_sessions_are_found_however_they_were_cut() {
             .concat();
     let decode_as = format!("tcp.port=={DECODED_AS},labsh");
     let packets = fields(&file, &names, &["-d", &decode_as]);
-    // A second pass comes back to what the first has found.
+    // A second pass dissects the packets again, in the state that the first left.
     assert!(packets == fields(&file, &names, &["-2", "-d", &decode_as]));
 
     let found = found(&packets);
@@ -204,20 +203,20 @@ fn the_frames_of_real_sessions_are_found_however_they_were_cut() {
         assert!(!packet[7].iter().any(|group| group == MALFORMED), "{packet:?}");
     }
 
-    // The bytes themselves, all of them.
+    // All data bytes.
     for port in ["40001", "40002", "40003", "40004"] {
         let ours = packets.iter().filter(|packet| packet[1][0] == port);
         let data: String = ours.flat_map(|packet| packet[6].iter().map(String::as_str)).collect();
         assert!(data == hexadecimal(&output.stdout), "port {port}: {} digits", data.len());
     }
-    // What a person reads; in single bytes each frame has a packet of its own.
-    let told: Vec<&str> = packets
+    // The column that users read; with single bytes each frame has a packet of its own.
+    let columns: Vec<&str> = packets
         .iter()
         .filter(|packet| packet[0][0] == "40006" && !packet[2].is_empty())
         .map(|packet| packet[9][0].as_str())
         .collect();
-    assert!(told.contains(&"open 1 argv: sh -c 'cat; seq 1 3 >&2'"), "{told:?}");
-    assert!(told.contains(&"stdin 1, 11 bytes"), "{told:?}");
+    assert!(columns.contains(&"open 1 argv: sh -c 'cat; seq 1 3 >&2'"), "{columns:?}");
+    assert!(columns.contains(&"stdin 1, 11 bytes"), "{columns:?}");
     let glued =
         packets.iter().find(|packet| packet[1][0] == "40008" && packet[2].len() > 1).unwrap();
     assert!(glued[9].join("|").contains("; "), "{glued:?}");
@@ -249,7 +248,7 @@ fn golden(name: &str) -> Vec<u8> {
         .collect()
 }
 
-/// What the dissector is to say of golden files.
+/// What the dissector shows for golden files: file, field, value.
 const VALUES: [(&str, &str, &str); 47] = [
     (
         "challenge",
@@ -304,7 +303,7 @@ const VALUES: [(&str, &str, &str); 47] = [
     ("exit-timed-out", "labsh.exit.timed_out", "1"),
 ];
 
-/// Who sends the frame of a golden file, as far as its kind or its stream say so.
+/// The side that sends the frame of a golden file, if its kind or stream determines it.
 fn sender(frame: &[u8]) -> Side {
     let kind = Kind::from_code(frame[4]).unwrap();
     let of_stdin = frame.get(15) == Some(&0);
@@ -324,7 +323,7 @@ fn every_kind_of_message_is_decoded() {
     let mut names: Vec<String> = fs::read_dir(golden_directory())
         .unwrap()
         .map(|entry| entry.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned())
-        // The others are lines of text, names, seeds and proofs. Two halves make one open.
+        // The other files are text, names, seeds and proofs. Two halves make one open.
         .filter(|name| golden(name).starts_with(&[0, 0]) && name != "open-more-last")
         .collect();
     names.sort();
@@ -361,15 +360,15 @@ fn every_kind_of_message_is_decoded() {
         let packet = of(name).next().unwrap();
         assert_eq!(packet[index(field)].join("|"), value, "{field} of {name}");
     }
-    // Joined where it ends, and nowhere before.
+    // It is joined in the packet in which it ends, and not before.
     let word = index("labsh.open.word");
     let halves: Vec<_> =
         of("open-more-first").map(|packet| (packet[3].join("|"), packet[word].join("|"))).collect();
     assert_eq!(halves, [(String::new(), String::new()), ("2".into(), "echo|hi".into())]);
 }
 
-/// A connection up to where commands may be sent, then this from the client.
-fn said(client: Vec<u8>) -> Vec<Piece> {
+/// An authenticated connection on which the client sends this.
+fn client_sends(client: Vec<u8>) -> Vec<Piece> {
     vec![
         (Side::Server, golden("challenge")),
         (Side::Client, golden("response")),
@@ -378,7 +377,7 @@ fn said(client: Vec<u8>) -> Vec<Piece> {
     ]
 }
 
-/// A connection up to a welcome with this version.
+/// A connection up to the welcome, with this version.
 fn welcomed(version: &[u8]) -> Vec<Piece> {
     let before = &golden("welcome-version")[12..12 + 60];
     let body = [before, &(version.len() as u64).to_be_bytes(), version].concat();
@@ -389,91 +388,91 @@ fn welcomed(version: &[u8]) -> Vec<Piece> {
     ]
 }
 
-/// What can be wrong, and the name of the objection. Behind the first three no boundary can be
-/// trusted.
-fn mistakes() -> Vec<(&'static str, Vec<Piece>)> {
+/// Protocol errors, each with the name that the dissector gives it. After the first three the
+/// boundaries of frames are unknown.
+fn protocol_errors() -> Vec<(&'static str, Vec<Piece>)> {
     let eof = |extra: &[u8]| [&[0, 0, 0, 0][..], extra].concat();
     let early =
         vec![(Side::Server, golden("challenge")), (Side::Client, bytes(Kind::Stdin, 1, &[0; 513]))];
-    // Of one network, which is no UTF-8; all else in it is empty or 0.
+    // With one network, which is not UTF-8; everything else is empty or 0.
     let network = [&[0; 15][..], &[1], &[0; 7], &[1, 0xff], &[0; 80]].concat();
-    let mut explained = said(open_frames(1, &open_body(&[b"true"])));
+    let mut explained = client_sends(open_frames(1, &open_body(&[b"true"])));
     explained.push((Side::Server, bytes(Kind::Explained, 1, &network)));
     let mut long_open = open_body(&[b"true"]);
     long_open.resize(limits::MAX_COMMAND + 1, 0);
     vec![
-        ("reserved", said(header(4, 0x15, 0, 1, 1))),
-        ("unknown_kind", said(header(4, 0x1e, 0, 0, 1))),
-        ("body_too_long", said(header(limits::MAX_BODY + 1, 0x12, 0, 0, 1))),
+        ("reserved", client_sends(header(4, 0x15, 0, 1, 1))),
+        ("unknown_kind", client_sends(header(4, 0x1e, 0, 0, 1))),
+        ("body_too_long", client_sends(header(limits::MAX_BODY + 1, 0x12, 0, 0, 1))),
         ("body_too_long", early),
-        ("undefined_flags", said([header(4, 0x15, 2, 0, 1), eof(&[])].concat())),
-        ("wrong_channel", said([header(4, 0x15, 0, 0, 0), eof(&[])].concat())),
-        ("wrong_channel", said(bytes(Kind::Ping, 1, &[0; 8]))),
-        ("wrong_direction", said(golden("started"))),
-        ("wrong_direction", said(golden("eof-stdout"))),
-        ("wrong_direction", said(golden("credit"))),
-        ("malformed", said(bytes(Kind::Eof, 1, &eof(&[0])))),
-        ("malformed", said(bytes(Kind::Eof, 1, &[0, 0, 0]))),
-        ("malformed", said(bytes(Kind::Eof, 1, &[0, 0, 0, 3]))),
-        ("malformed", said(bytes(Kind::Signal, 1, &[32]))),
-        ("malformed", said(bytes(Kind::Close, 1, &[0]))),
-        ("malformed", said(bytes(Kind::Open, 1, &[]))),
-        ("malformed", said(bytes(Kind::Goodbye, 0, &[0, 0, 0, 0, 0, 0, 0, 1, 0xff]))),
-        ("malformed", said(bytes(Kind::Goodbye, 0, &[0xff; 8]))),
+        ("undefined_flags", client_sends([header(4, 0x15, 2, 0, 1), eof(&[])].concat())),
+        ("wrong_channel", client_sends([header(4, 0x15, 0, 0, 0), eof(&[])].concat())),
+        ("wrong_channel", client_sends(bytes(Kind::Ping, 1, &[0; 8]))),
+        ("wrong_direction", client_sends(golden("started"))),
+        ("wrong_direction", client_sends(golden("eof-stdout"))),
+        ("wrong_direction", client_sends(golden("credit"))),
+        ("malformed", client_sends(bytes(Kind::Eof, 1, &eof(&[0])))),
+        ("malformed", client_sends(bytes(Kind::Eof, 1, &[0, 0, 0]))),
+        ("malformed", client_sends(bytes(Kind::Eof, 1, &[0, 0, 0, 3]))),
+        ("malformed", client_sends(bytes(Kind::Signal, 1, &[32]))),
+        ("malformed", client_sends(bytes(Kind::Close, 1, &[0]))),
+        ("malformed", client_sends(bytes(Kind::Open, 1, &[]))),
+        ("malformed", client_sends(bytes(Kind::Goodbye, 0, &[0, 0, 0, 0, 0, 0, 0, 1, 0xff]))),
+        ("malformed", client_sends(bytes(Kind::Goodbye, 0, &[0xff; 8]))),
         ("malformed", explained),
         ("malformed", welcomed(b"")),
         ("malformed", welcomed(&[b'x'; 65])),
         ("malformed", welcomed(b"\x1b[2J")),
         ("malformed", welcomed("labshd \u{202e}1".as_bytes())),
-        ("empty", said(bytes(Kind::Stdin, 1, &[]))),
-        ("command_too_long", said(open_frames(1, &long_open))),
+        ("empty", client_sends(bytes(Kind::Stdin, 1, &[]))),
+        ("command_too_long", client_sends(open_frames(1, &long_open))),
     ]
 }
 
 #[test]
-fn what_is_wrong_is_said() {
+fn protocol_errors_are_reported() {
     if !has("tshark") {
         return;
     }
-    let mistakes = mistakes();
+    let errors = protocol_errors();
     let mut capture = Capture::new();
-    for (index, (_, pieces)) in mistakes.iter().enumerate() {
+    for (index, (_, pieces)) in errors.iter().enumerate() {
         capture.connection(42_000 + index as u16, PORT, pieces);
-        // A frame behind it, cut as badly as can be, so that a boundary that holds is seen to hold.
+        // A frame follows in single bytes, which shows whether the boundary is still known.
         let followed = [&pieces[..], &[(Side::Client, golden("close"))]].concat();
         let size = if pieces.iter().any(|piece| piece.1.len() > 10_000) { 9973 } else { 11 };
         capture.connection(43_000 + index as u16, PORT, &recut(&followed, size));
     }
     let dir = temp_dir();
-    let file = dir.path().join("mistakes.pcap");
+    let file = dir.path().join("errors.pcap");
     capture.write(&file);
 
-    let mut objections: BTreeSet<&str> = mistakes.iter().map(|mistake| mistake.0).collect();
-    objections.insert("boundary_lost");
-    let names: Vec<String> = objections.iter().map(|name| format!("labsh.expert.{name}")).collect();
+    let mut known: BTreeSet<&str> = errors.iter().map(|error| error.0).collect();
+    known.insert("boundary_lost");
+    let names: Vec<String> = known.iter().map(|name| format!("labsh.expert.{name}")).collect();
     let mut asked = vec!["tcp.port", "labsh.kind"];
     asked.extend(names.iter().map(String::as_str));
     let packets = fields(&file, &asked, &[]);
-    let said = |port: usize| -> BTreeSet<&str> {
+    let names_of = |port: usize| -> BTreeSet<&str> {
         let ours = packets.iter().filter(|packet| packet[0].contains(&port.to_string()));
-        ours.flat_map(|packet| objections.iter().zip(&packet[2..]))
+        ours.flat_map(|packet| known.iter().zip(&packet[2..]))
             .filter(|(_, values)| !values.is_empty())
             .map(|(name, _)| *name)
             .collect()
     };
-    for (index, (name, _)) in mistakes.iter().enumerate() {
-        assert_eq!(said(42_000 + index), BTreeSet::from([*name]), "mistake {index}");
-        // Behind the first three nobody knows where a frame begins.
+    for (index, (name, _)) in errors.iter().enumerate() {
+        assert_eq!(names_of(42_000 + index), BTreeSet::from([*name]), "error {index}");
+        // After the first three errors the boundaries are unknown.
         let followed = if index < 3 {
             BTreeSet::from([*name, "boundary_lost"])
         } else {
             BTreeSet::from([*name])
         };
-        assert_eq!(said(43_000 + index), followed, "mistake {index}, and more behind it");
+        assert_eq!(names_of(43_000 + index), followed, "error {index}, and a frame after it");
     }
 }
 
-/// Numbers that look random and are the same each time (Marsaglia's xorshift).
+/// Reproducible pseudo-random numbers (Marsaglia's xorshift).
 struct Numbers(u64);
 
 impl Numbers {
@@ -486,7 +485,7 @@ impl Numbers {
 }
 
 #[test]
-fn no_bytes_are_too_wrong_to_be_shown() {
+fn random_bytes_are_shown_without_a_lua_error() {
     if !has("tshark") {
         return;
     }
@@ -520,8 +519,7 @@ fn no_bytes_are_too_wrong_to_be_shown() {
         }
         capture.connection(port, PORT, &pieces);
     }
-    // A hello over TLS that ends too early: what is wrong with it is for the dissector of TLS to
-    // say.
+    // A truncated TLS hello: the dissector of TLS reports what is wrong with it.
     let hello = [0x16, 3, 1, 0, 5, 1, 0, 0, 1, 0];
     capture.connection(44_400, PORT, &[(Side::Client, hello.to_vec())]);
     let dir = temp_dir();
@@ -531,9 +529,9 @@ fn no_bytes_are_too_wrong_to_be_shown() {
         [&HEADERS[..], &["_ws.expert.group", "_ws.expert.message", "_ws.col.Info"]].concat();
     let packets = fields(&file, &names, &[]);
     assert!(packets == fields(&file, &names, &["-2"]));
-    let told = |index: usize| packets.iter().flat_map(move |packet| &packet[index]);
-    assert!(told(6).filter(|group| *group == MALFORMED).count() > 400);
-    let errors: Vec<_> = told(7).filter(|message| message.contains("Lua")).collect();
+    let values = |index: usize| packets.iter().flat_map(move |packet| &packet[index]);
+    assert!(values(6).filter(|group| *group == MALFORMED).count() > 400);
+    let errors: Vec<_> = values(7).filter(|message| message.contains("Lua")).collect();
     assert!(errors.is_empty(), "{errors:?}");
 }
 
@@ -558,14 +556,14 @@ fn a_capture_of_the_loopback_device_shows_a_session() {
         ])
         .arg(&file);
     let mut dumpcap = Running::start(&mut dumpcap);
-    // It names its file once the device is open and the filter in place.
+    // dumpcap names its file once the device is open and the filter is set.
     loop {
         let line = dumpcap.error_line();
         if line.starts_with("File: ") {
             break;
         }
         if line.contains("permission") || line.contains("not permitted") {
-            // Who may not capture has the test above, whose captures are written without a device.
+            // Users who may not capture still have the tests above, which need no device.
             return;
         }
     }
@@ -580,13 +578,13 @@ fn a_capture_of_the_loopback_device_shows_a_session() {
 
     let decode_as = format!("tcp.port=={},labsh", labshd.plain.port());
     let names = ["labsh.kind", "labsh.data", "labsh.exit.stdout", "_ws.expert.group"];
-    // A sender that changes its processor can overtake itself on loopback.
+    // Packets can be reordered on loopback if the sender changes its processor.
     let in_order = "tcp.reassemble_out_of_order:TRUE";
     let packets = fields(&file, &names, &["-Y", "labsh", "-d", &decode_as, "-o", in_order]);
     let mut stdout = String::new();
     for packet in &packets {
         assert!(!packet[3].iter().any(|group| group == MALFORMED), "{packet:?}");
-        // Of the kinds, those of data frames have data.
+        // Only data frames have data.
         let data =
             packet[0].iter().map(|kind| number(kind)).filter(|kind| (0x12..=0x14).contains(kind));
         for (kind, data) in data.zip(&packet[1]) {

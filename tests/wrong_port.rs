@@ -1,4 +1,4 @@
-//! A port that speaks something else than expected is recognised, and both ends say so.
+//! A port with an unexpected protocol is recognised, and both ends report it.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -11,12 +11,12 @@ use crate::peer::fake_server::{Victim, welcome};
 use crate::peer::proxy::{Cut, Proxy};
 use crate::support::{HOST, Labshd, feed, labsh_in, text};
 
-/// The line that `labsh` says when it gives a connection up.
-fn complaint(output: &Output) -> String {
-    let said = text(&output.stderr);
-    assert_eq!(said.lines().count(), 1, "{said}");
+/// The line with which `labsh` ends after a failed connection.
+fn error_line(output: &Output) -> String {
+    let stderr = text(&output.stderr);
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
     assert!(output.stdout.is_empty());
-    said
+    stderr
 }
 
 fn labsh(victim: &Victim, address: SocketAddr, plain: bool) -> Output {
@@ -30,8 +30,8 @@ fn tls_on_a_plain_port_is_recognised_by_both() {
     let labshd = Labshd::start();
     let output = labshd.labsh().args(["run", &labshd.plain.to_string(), "true"]).output().unwrap();
     assert_eq!(output.status.code(), Some(255));
-    let said = complaint(&output);
-    assert!(said.contains("speaks labsh's plain mode") && said.contains("--plain"), "{said}");
+    let line = error_line(&output);
+    assert!(line.contains("speaks labsh's plain mode") && line.contains("--plain"), "{line}");
     labshd.log().wait_for("a TLS client on a plain port");
 }
 
@@ -41,19 +41,19 @@ fn plain_on_a_tls_port_is_recognised_by_both() {
     let output =
         labshd.labsh().args(["run", "--plain", &labshd.target(), "true"]).output().unwrap();
     assert_eq!(output.status.code(), Some(125));
-    let said = complaint(&output);
-    assert!(said.contains("this port speaks TLS") && said.contains("leave out --plain"), "{said}");
+    let line = error_line(&output);
+    assert!(line.contains("this port speaks TLS") && line.contains("leave out --plain"), "{line}");
     labshd.log().wait_for("a plain client on a TLS port");
 }
 
-/// A server of another protocol: it says this once it has heard something, or at once.
+/// A server of another protocol, which sends this at once or after it has received something.
 fn foreign(answer: &'static str, at_once: bool) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
         for mut stream in listener.incoming().map_while(Result::ok) {
             if at_once || stream.read(&mut [0; 4096]).is_ok() {
-                // The client may have left in disgust already.
+                // The client may have left already.
                 let _ = stream.write_all(answer.as_bytes());
                 let _ = stream.shutdown(std::net::Shutdown::Write);
                 let _ = stream.read_to_end(&mut Vec::new());
@@ -64,7 +64,7 @@ fn foreign(answer: &'static str, at_once: bool) -> SocketAddr {
 }
 
 #[test]
-fn another_protocol_is_quoted() {
+fn an_answer_of_another_protocol_is_quoted() {
     let victim = Victim::new();
     for (answer, at_once) in
         [("SSH-2.0-OpenSSH_9.9\r\n", true), ("HTTP/1.1 400 Bad Request\r\n\r\n", false)]
@@ -73,32 +73,32 @@ fn another_protocol_is_quoted() {
         for plain in [false, true] {
             let output = labsh(&victim, address, plain);
             assert_eq!(output.status.code(), Some(255));
-            let said = complaint(&output);
-            assert!(said.contains("does not speak labsh: it answered"), "{said}");
-            assert!(said.contains(&answer[..8]) && said.contains("check the port"), "{said}");
+            let line = error_line(&output);
+            assert!(line.contains("does not speak labsh: it answered"), "{line}");
+            assert!(line.contains(&answer[..8]) && line.contains("check the port"), "{line}");
         }
     }
 }
 
 #[test]
-fn a_quoted_answer_cannot_steer_the_terminal() {
+fn control_characters_in_a_quoted_answer_are_escaped() {
     let victim = Victim::new();
     let address = foreign("\x1b[2J\x1b]0;x\x07\u{9b}31m hello", true);
     for plain in [false, true] {
-        let said = complaint(&labsh(&victim, address, plain));
-        assert!(!said.trim_end().chars().any(char::is_control), "{said:?}");
+        let line = error_line(&labsh(&victim, address, plain));
+        assert!(!line.trim_end().chars().any(char::is_control), "{line:?}");
     }
 }
 
 #[test]
-fn a_server_that_says_nothing_at_all_is_a_broken_connection() {
+fn a_server_that_closes_at_once_is_a_broken_connection() {
     let victim = Victim::new();
     let address = foreign("", true);
     for plain in [false, true] {
         let output = labsh(&victim, address, plain);
         assert_eq!(output.status.code(), Some(255));
-        let said = complaint(&output);
-        assert!(said.contains("broke during authentication"), "{said}");
+        let line = error_line(&output);
+        assert!(line.contains("broke during authentication"), "{line}");
     }
 }
 
@@ -109,15 +109,15 @@ fn a_plain_server_without_the_key_is_not_given_a_command() {
         let wrong =
             HostKey::new(right.key_id().clone(), right.host_id().clone(), Secret::new([0; 32]));
         welcome_with_the_proof_of(&mut peer, &right, &wrong);
-        // Not one more byte comes from the client.
+        // The client sends no further byte.
         assert_eq!(peer.rest(), b"");
     });
     assert_eq!(output.status.code(), Some(255));
-    let said = complaint(&output);
-    assert!(said.contains("is not the host 127.0.0.1 of key test"), "{said}");
+    let line = error_line(&output);
+    assert!(line.contains("is not the host 127.0.0.1 of key test"), "{line}");
 }
 
-/// Lets the client in, but proves it with another key.
+/// Accepts the client, but with a proof of another key.
 fn welcome_with_the_proof_of(peer: &mut crate::peer::Peer, right: &HostKey, wrong: &HostKey) {
     use labsh_proto::auth::{ChannelBinding, Mode, ServerParameters, Transcript};
     use labsh_proto::frame::Kind;
@@ -128,7 +128,7 @@ fn welcome_with_the_proof_of(peer: &mut crate::peer::Peer, right: &HostKey, wron
     peer.until(Kind::Ping, 0);
     let response = Response::from_frame(&peer.next().unwrap()).unwrap();
     assert_eq!(response.name, right.name());
-    let said = ServerParameters {
+    let parameters = ServerParameters {
         instance: InstanceId([1; 16]),
         features: Features(0),
         channels: 8,
@@ -141,8 +141,8 @@ fn welcome_with_the_proof_of(peer: &mut crate::peer::Peer, right: &HostKey, wron
         client_nonce: response.client_nonce,
         binding: ChannelBinding::PLAIN,
     };
-    let proof = transcript.server_proof(wrong, &said);
-    let ServerParameters { instance, features, channels, version } = said;
+    let proof = transcript.server_proof(wrong, &parameters);
+    let ServerParameters { instance, features, channels, version } = parameters;
     let welcome = Welcome { instance, features, channels, proof, version };
     peer.send_frame(&welcome.frame(crate::peer::CONNECTION));
 }
@@ -163,26 +163,26 @@ fn a_plain_server_that_sends_the_clients_own_proof_back_is_not_given_a_command()
         assert_eq!(peer.rest(), b"");
     });
     assert_eq!(output.status.code(), Some(255));
-    assert!(complaint(&output).contains("is not the host 127.0.0.1 of key test"));
+    assert!(error_line(&output).contains("is not the host 127.0.0.1 of key test"));
 }
 
 #[test]
-fn a_tls_server_with_another_identity_hears_nothing() {
-    // A labshd that knows other keys only; the victim reaches it through a network that listens.
+fn a_tls_server_with_another_identity_receives_nothing() {
+    // A labshd with other keys only; the client reaches it through a recording proxy.
     let labshd = Labshd::start();
     let victim = Victim::new();
     let proxy = Proxy::start(labshd.tls, Cut::Pass);
     let output = labsh(&victim, proxy.address, false);
     assert_eq!(output.status.code(), Some(255));
-    let said = complaint(&output);
-    assert!(said.contains("is not the host 127.0.0.1 of key test"), "{said}");
-    assert!(said.contains(&format!("labsh key enroll test --host {HOST}")), "{said}");
+    let line = error_line(&output);
+    assert!(line.contains("is not the host 127.0.0.1 of key test"), "{line}");
+    assert!(line.contains(&format!("labsh key enroll test --host {HOST}")), "{line}");
     labshd.log().wait_for("a client that holds another key stops here");
     assert_eq!(labshd.log().count("command started"), 0);
 }
 
 #[test]
-fn however_the_network_cuts_and_joins_everything_arrives() {
+fn everything_arrives_for_any_segmentation() {
     let labshd = Labshd::start();
     let input: Vec<u8> = (0..60_000_u32).flat_map(u32::to_be_bytes).collect();
     for (port, plain) in [(labshd.tls, false), (labshd.plain, true)] {
@@ -199,8 +199,8 @@ fn however_the_network_cuts_and_joins_everything_arrives() {
 }
 
 #[test]
-fn a_server_that_lets_in_and_is_honest_is_served() {
-    // The fake server itself is right: otherwise the tests above would show nothing.
+fn an_honest_fake_server_is_accepted() {
+    // The fake server itself works: otherwise the tests above would show nothing.
     let victim = Victim::new();
     let output = victim.meet_bare(|mut peer, key| {
         welcome(&mut peer, &key, 8);

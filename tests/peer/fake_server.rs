@@ -1,4 +1,4 @@
-//! A server that says whatever a test wants it to say, and an enrolled `labsh` to say it to.
+//! A server that sends what a test chooses, and a `labsh` with a key for it.
 
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Command, Output, Stdio};
@@ -13,9 +13,9 @@ use labsh_transport::random;
 use tempfile::TempDir;
 
 use super::{Peer, message};
-use crate::support::{HOST, PATIENCE, labsh_in, run, temp_dir};
+use crate::support::{HOST, TEST_TIMEOUT, labsh_in, run, temp_dir};
 
-/// A `labsh` with a key, and no labshd anywhere.
+/// A `labsh` with a key, without a labshd.
 pub struct Victim {
     pub dir: TempDir,
     pub key: HostKey,
@@ -37,8 +37,7 @@ impl Victim {
         command
     }
 
-    /// Runs `labsh` against one connection of a server that does this once it has let the client
-    /// in.
+    /// Runs `labsh` against a server that runs this script once it has accepted the client.
     pub fn meet(&self, script: impl FnOnce(Peer) + Send + 'static) -> Output {
         self.meet_bare(|mut peer, key| {
             welcome(&mut peer, &key, 8);
@@ -46,7 +45,7 @@ impl Victim {
         })
     }
 
-    /// The same, from the first byte of the connection on.
+    /// The same, with a script that begins with the first byte of the connection.
     pub fn meet_bare(&self, script: impl FnOnce(Peer, HostKey) + Send + 'static) -> Output {
         let (address, server) = self.serve(script);
         let output = self.run(address, &["cat"]).stdin(Stdio::null()).output().unwrap();
@@ -64,7 +63,7 @@ impl Victim {
         let key = self.key.clone();
         let server = thread::spawn(move || {
             let (stream, _) = listener.accept().unwrap();
-            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            stream.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
             stream.set_nodelay(true).unwrap();
             script(Peer::over(stream), key);
         });
@@ -72,12 +71,12 @@ impl Victim {
     }
 }
 
-/// The server's half of the handshake, done right.
+/// Performs the server's half of the handshake.
 pub fn welcome(peer: &mut Peer, key: &HostKey, channels: u32) {
     welcome_from(peer, key, channels, Some("a fake server 1.0"));
 }
 
-/// The same from a server that says this version, or none.
+/// The same for a server that reports this version, or none.
 pub fn welcome_from(peer: &mut Peer, key: &HostKey, channels: u32, version: Option<&str>) {
     let server = Server::new(Mode::Plain, Nonce(random::bytes()));
     peer.send_frame(&server.challenge());
@@ -90,7 +89,7 @@ pub fn welcome_from(peer: &mut Peer, key: &HostKey, channels: u32, version: Opti
     peer.send_frame(&proven.welcome(ServerParameters { instance, features, channels, version }));
 }
 
-/// Takes the client's command and says that it runs.
+/// Receives the client's command, and answers that it has started.
 pub fn start(peer: &mut Peer) {
     peer.until(Kind::Open, 1);
     peer.send(&message(&Started { pid: 1 }, 1));

@@ -1,5 +1,5 @@
-//! Peers that do not keep to the rules: a client made of bytes, a server that lies, and a network
-//! that cuts and records.
+//! Peers that break the protocol: a client that sends any bytes, a fake server, and a proxy that
+//! segments and records.
 
 pub mod fake_server;
 pub mod pcap;
@@ -20,27 +20,27 @@ use labsh_proto::message::{
 };
 use labsh_transport::{framing, random};
 
-use crate::support::{Labshd, PATIENCE, children, eventually, is_alive, text};
+use crate::support::{Labshd, TEST_TIMEOUT, children, eventually, is_alive, text};
 
 pub const CONNECTION: ChannelId = ChannelId::CONNECTION;
 
-/// A header as it stands on the wire, right or wrong.
+/// A header as on the wire, valid or not.
 pub fn header(length: u32, kind: u8, flags: u8, reserved: u16, channel: u32) -> Vec<u8> {
     [&length.to_be_bytes()[..], &[kind, flags], &reserved.to_be_bytes(), &channel.to_be_bytes()]
         .concat()
 }
 
-/// A frame as it stands on the wire.
+/// A frame as on the wire.
 pub fn bytes(kind: Kind, channel: u32, body: &[u8]) -> Vec<u8> {
     [&header(body.len() as u32, kind as u8, 0, 0, channel), body].concat()
 }
 
-/// A control message as it stands on the wire.
+/// A control message as on the wire.
 pub fn message(body: &impl Body, channel: u32) -> Vec<u8> {
     framing::to_bytes(&body.frame(ChannelId(channel)))
 }
 
-/// The body of an `open` for these words, byte by byte (PROTOCOL.md, "open"): nothing checks it.
+/// The body of an `open` for these words, byte by byte and unchecked (PROTOCOL.md, "open").
 pub fn open_body(words: &[&[u8]]) -> Vec<u8> {
     let mut body = vec![7; 16];
     body.extend([0; 8 + 8]); // linger, timeout
@@ -92,16 +92,16 @@ pub fn credit(channel: u32, stream: Stream, consumed: u64, limit: u64) -> Vec<u8
     message(&Credit { stream, consumed, limit }, channel)
 }
 
-/// A connection of which every byte is chosen by hand.
+/// A connection on which the test chooses every byte.
 #[derive(Debug)]
 pub struct Peer<S = TcpStream> {
     pub stream: S,
     decoder: Decoder,
 }
 
-/// What one command said.
+/// The output and the exit of a command.
 #[derive(Debug)]
-pub struct Said {
+pub struct Finished {
     pub stdout: Vec<u8>,
     pub exit: Exit,
 }
@@ -110,12 +110,12 @@ impl Peer {
     pub fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_nodelay(true).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
+        stream.set_write_timeout(Some(TEST_TIMEOUT)).unwrap();
         Self::over(stream)
     }
 
-    /// A plain connection that has been let in.
+    /// An authenticated plain connection.
     pub fn authenticated(labshd: &Labshd) -> Self {
         let mut peer = Self::connect(labshd.plain);
         peer.authenticate(labshd);
@@ -126,12 +126,12 @@ impl Peer {
         self.authenticate_with(labshd, Features::SUPPORTED);
     }
 
-    /// As a client that can do this and no more.
+    /// Authenticates as a client with these features only.
     pub fn authenticate_with(&mut self, labshd: &Labshd, features: Features) {
         self.introduce(labshd, features).unwrap();
     }
 
-    /// To its end, or to the reason why the host has no room.
+    /// Authenticates, or returns the refusal of a busy host.
     pub fn try_authenticate(&mut self, labshd: &Labshd) -> Result<(), Refuse> {
         self.introduce(labshd, Features::SUPPORTED).map_err(|failure| match failure {
             ClientFailure::Refused(refuse) => refuse,
@@ -166,7 +166,7 @@ impl<S: Read + Write + Debug> Peer<S> {
         self.send(&framing::to_bytes(frame));
     }
 
-    /// Takes the challenge and makes the response to it.
+    /// Receives the challenge, and returns the response to it without sending it.
     pub fn respond(
         &mut self,
         key: &HostKey,
@@ -189,7 +189,7 @@ impl<S: Read + Write + Debug> Peer<S> {
         client.answer(&challenge).unwrap()
     }
 
-    /// The next frame; none where the connection ended properly, between two frames.
+    /// The next frame; none if the connection ends properly, between two frames.
     pub fn next(&mut self) -> Option<Frame> {
         loop {
             if let Some(frame) = self.decoder.next_frame(limits::MAX_BODY).unwrap() {
@@ -205,7 +205,7 @@ impl<S: Read + Write + Debug> Peer<S> {
         }
     }
 
-    /// The next frame of this kind on this channel; what comes before is passed over.
+    /// The next frame of this kind on this channel; frames before it are ignored.
     pub fn until(&mut self, kind: Kind, channel: u32) -> Frame {
         loop {
             let frame = self.next().unwrap_or_else(|| panic!("{kind} on {channel} before the end"));
@@ -216,7 +216,7 @@ impl<S: Read + Write + Debug> Peer<S> {
         }
     }
 
-    /// The refusal of the connection, behind which it ends.
+    /// The refusal of the connection, which must end after it.
     pub fn refusal(&mut self) -> Refuse {
         let refuse = loop {
             let frame = self.next().expect("a refusal before the end");
@@ -225,7 +225,7 @@ impl<S: Read + Write + Debug> Peer<S> {
             }
         };
         let more = self.next().map(|frame| frame.kind);
-        assert_eq!(more, None, "nothing may be said behind a refusal");
+        assert_eq!(more, None, "no frame may follow a refusal");
         refuse
     }
 
@@ -240,7 +240,7 @@ impl<S: Read + Write + Debug> Peer<S> {
         }
     }
 
-    /// Everything that still comes, as it is.
+    /// All remaining bytes.
     pub fn rest(&mut self) -> Vec<u8> {
         let mut rest = self.decoder.buffer().split().to_vec();
         self.stream.read_to_end(&mut rest).expect("no reset");
@@ -251,8 +251,8 @@ impl<S: Read + Write + Debug> Peer<S> {
         Started::from_frame(&self.until(Kind::Started, channel)).unwrap().pid as i32
     }
 
-    /// Reads one command to its end; what comes on other channels is passed over.
-    pub fn finish(&mut self, channel: u32) -> Said {
+    /// Reads one command to its end; other channels are ignored.
+    pub fn finish(&mut self, channel: u32) -> Finished {
         let mut stdout = Vec::new();
         loop {
             let frame = self.next().expect("an exit before the end");
@@ -262,23 +262,26 @@ impl<S: Read + Write + Debug> Peer<S> {
             }
             match frame.kind {
                 Kind::Stdout => stdout.extend_from_slice(&frame.body),
-                Kind::Exit => return Said { stdout, exit: Exit::from_frame(&frame).unwrap() },
+                Kind::Exit => return Finished { stdout, exit: Exit::from_frame(&frame).unwrap() },
                 Kind::Refuse => panic!("{:?}", Refuse::from_frame(&frame)),
                 _ => {}
             }
         }
     }
 
-    /// Runs a short command on a channel, to see that the connection is well.
+    /// Runs a short command on a channel, which shows that the connection works.
     pub fn check(&mut self, channel: u32) {
         self.send(&open(channel, &["echo", "well"]));
-        let said = self.finish(channel);
-        assert_eq!((said.exit.status, text(&said.stdout).as_str()), (Status::Exited(0), "well\n"));
+        let finished = self.finish(channel);
+        assert_eq!(
+            (finished.exit.status, text(&finished.stdout).as_str()),
+            (Status::Exited(0), "well\n")
+        );
         self.send(&close(channel));
     }
 }
 
-/// A connection from an address of this machine's own choosing (all of 127.0.0.0/8 is ours).
+/// A connection from this address, which may be any of 127.0.0.0/8.
 pub fn connect_from(source: IpAddr, to: SocketAddr) -> io::Result<TcpStream> {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
     socket.bind(&SocketAddr::new(source, 0).into())?;
@@ -286,13 +289,13 @@ pub fn connect_from(source: IpAddr, to: SocketAddr) -> io::Result<TcpStream> {
     Ok(socket.into())
 }
 
-/// The processes of commands that labshd has started. (The dead among them stay until their group
-/// is dealt with.)
+/// The running processes of commands that labshd has started. (Ended ones stay zombies until their
+/// process group has been signalled.)
 pub fn commands(labshd: &Labshd) -> Vec<i32> {
     children(labshd.pid()).into_iter().flat_map(children).filter(|pid| is_alive(*pid)).collect()
 }
 
-/// labshd has survived: a good command runs, nothing has panicked, no command is left.
+/// Asserts that labshd works: a command runs, nothing has panicked, and no command is left.
 pub fn assert_well(labshd: &Labshd) {
     let output = labshd.output(&["echo", "well"]);
     assert_eq!(
@@ -304,7 +307,7 @@ pub fn assert_well(labshd: &Labshd) {
     assert_eq!(labshd.log().count("panicked"), 0, "{}", labshd.log().text());
 }
 
-/// That a connection was refused as one that breaks the protocol, naming the rule.
+/// Asserts that a connection was refused for a protocol error, naming the rule.
 pub fn assert_broke(refuse: &Refuse, rule: &str) {
     assert_eq!(refuse.code, RefuseCode::PROTOCOL, "{refuse:?}");
     assert!(refuse.reason.contains(rule), "{refuse:?} should say {rule:?}");

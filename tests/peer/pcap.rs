@@ -1,5 +1,4 @@
-//! Captures of connections that a test has made up or carried itself: a pcap file, packet by
-//! packet.
+//! Writes pcap files of connections that a test has invented or recorded.
 
 use std::path::Path;
 
@@ -7,7 +6,7 @@ use super::proxy::{Piece, Side};
 
 /// libpcap's LINKTYPE_RAW: each packet begins with its IP header.
 const RAW_IP: u32 = 101;
-/// More would not fit behind 40 bytes of headers into the 16 bits of an IPv4 packet's length.
+/// The largest segment: with 40 bytes of headers it fits the 16-bit length of an IPv4 packet.
 const LARGEST_SEGMENT: usize = 65_000;
 
 const SYN: u8 = 0x02;
@@ -15,7 +14,7 @@ const ACK: u8 = 0x10;
 const PSH_ACK: u8 = 0x18;
 const SYN_ACK: u8 = SYN | ACK;
 
-/// A capture in the making. Its packets have no checksums: Wireshark does not ask for any.
+/// A capture. Its packets have no checksums, which Wireshark does not verify by default.
 #[derive(Debug)]
 pub struct Capture(Vec<u8>);
 
@@ -25,9 +24,10 @@ impl Capture {
         Self(header.iter().flat_map(|word: &u32| word.to_be_bytes()).collect())
     }
 
-    /// A connection from this port of a client to this one of a server, a segment for each piece.
+    /// Adds a connection between these ports of a client and a server, with a segment for each
+    /// piece.
     pub fn connection(&mut self, client: u16, server: u16, pieces: &[Piece]) {
-        // Where each end stands: the client's initial sequence number is 1,000, the server's 5,000.
+        // Sequence numbers: the client starts with 1,000, the server with 5,000.
         let (mut sent, mut received) = (1000_u32, 5000_u32);
         self.packet((1, client), (2, server), sent - 1, 0, SYN, &[]);
         self.packet((2, server), (1, client), received - 1, sent, SYN_ACK, &[]);
@@ -49,8 +49,8 @@ impl Capture {
         }
     }
 
-    /// An IPv4 packet (RFC 791) with a TCP segment (RFC 9293) from and to a host of 127.0.0.0/8 and
-    /// a port.
+    /// Adds an IPv4 packet (RFC 791) with a TCP segment (RFC 9293) between two hosts of 127.0.0.0/8
+    /// and their ports.
     fn packet(
         &mut self,
         from: (u8, u16),
@@ -81,8 +81,8 @@ impl Capture {
     }
 }
 
-/// The same bytes in segments of another size: what one end says without a pause is joined and cut
-/// anew.
+/// The same bytes in segments of another size: consecutive pieces of one side are joined and cut
+/// again.
 pub fn recut(pieces: &[Piece], size: usize) -> Vec<Piece> {
     let runs = pieces.chunk_by(|one, next| one.0 == next.0);
     runs.flat_map(|run| {

@@ -1,5 +1,4 @@
-//! A network in between: it cuts what was sent together, joins what was sent apart, and remembers
-//! everything.
+//! A proxy that splits or joins what passes, and records it.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -7,18 +6,18 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-/// What is done to the bytes on their way.
+/// How the bytes are segmented.
 #[derive(Debug, Clone, Copy)]
 pub enum Cut {
-    /// Each byte travels alone.
+    /// Each byte is sent by itself.
     Chop,
-    /// As much as possible travels together: nothing moves before its sender has paused.
+    /// As much as possible is sent together, once the sender has paused.
     Glue,
-    /// As they come.
+    /// As received.
     Pass,
 }
 
-/// Which way bytes travel.
+/// The side that sent bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Side {
     Client,
@@ -28,7 +27,7 @@ pub enum Side {
 /// What one read returned.
 pub type Piece = (Side, Vec<u8>);
 
-/// Both directions of the connections that it has carried, in the order in which they were read.
+/// Both directions of all connections, in the order in which they were read.
 #[derive(Debug, Clone)]
 pub struct Proxy {
     pub address: SocketAddr,
@@ -63,14 +62,13 @@ impl Proxy {
         joined(&self.pieces(), Side::Server)
     }
 
-    /// What each read has returned so far. What one end has said comes before what the other made
-    /// of it.
+    /// What each read has returned so far; data precedes the answers to it.
     pub fn pieces(&self) -> Vec<Piece> {
         self.pieces.lock().unwrap().clone()
     }
 }
 
-/// All that one end has sent.
+/// All bytes that one side has sent.
 pub fn joined(pieces: &[Piece], from: Side) -> Vec<u8> {
     pieces
         .iter()
@@ -89,7 +87,7 @@ fn carry(mut from: TcpStream, mut to: TcpStream, cut: Cut, end: Side, record: &M
             break;
         }
     }
-    // The other end may be gone already.
+    // The other end may have closed already.
     let _ = (to.shutdown(Shutdown::Write), from.shutdown(Shutdown::Read));
 }
 

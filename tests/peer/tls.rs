@@ -1,5 +1,4 @@
-//! A TLS client that takes any server for the right one, so that it gets further than an honest
-//! client would.
+//! A TLS client that accepts any server, so that it gets further than a correct client.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
@@ -16,7 +15,7 @@ use rustls::{
 };
 
 use super::Peer;
-use crate::support::PATIENCE;
+use crate::support::TEST_TIMEOUT;
 
 #[derive(Debug)]
 struct Gullible;
@@ -62,7 +61,7 @@ impl ServerCertVerifier for Gullible {
 
 pub type TlsPeer = Peer<StreamOwned<ClientConnection, TcpStream>>;
 
-/// A connection through TLS, what the server showed there, and what binds proofs to it.
+/// A connection through TLS, the identity that the server presented, and the channel binding.
 pub fn connect(address: SocketAddr, name: Name) -> (TlsPeer, Vec<u8>, ChannelBinding) {
     let provider = CryptoProvider {
         kx_groups: vec![aws_lc_rs::kx_group::X25519MLKEM768],
@@ -78,7 +77,7 @@ pub fn connect(address: SocketAddr, name: Name) -> (TlsPeer, Vec<u8>, ChannelBin
     let server_name = ServerName::try_from(format!("k{name}")).unwrap();
     let connection = ClientConnection::new(Arc::new(config), server_name).unwrap();
     let stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
     let mut stream = StreamOwned::new(connection, stream);
     while stream.conn.is_handshaking() {
         stream.conn.complete_io(&mut stream.sock).unwrap();

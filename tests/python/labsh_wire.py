@@ -368,7 +368,7 @@ class Connection:
             raise ProtocolError("the server could not prove that it holds this key")
         if version is not None:
             if not features & VERSION:
-                raise ProtocolError("the server says a version that nobody asked for")
+                raise ProtocolError("the server sends a version without being asked")
             if not (1 <= len(version) <= 64 and all(" " <= c <= "~" for c in version)):
                 raise ProtocolError(
                     "the server's version is not 1 to 64 printable ASCII characters"

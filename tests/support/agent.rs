@@ -9,28 +9,28 @@ use std::time::Instant;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{LABSH_RSH, Labshd, PATIENCE, eventually, own_files, program, text};
+use super::{LABSH_RSH, Labshd, TEST_TIMEOUT, eventually, own_files, program, text};
 
-/// A labshd, and a user whose runtime directory is the test's own.
-pub struct Kept(pub Labshd);
+/// A labshd, and a login session with a runtime directory of its own, in which an agent can run.
+pub struct Login(pub Labshd);
 
-impl Kept {
+impl Login {
     pub fn start() -> Self {
         Self::of(Labshd::start())
     }
 
     pub fn of(labshd: Labshd) -> Self {
-        let kept = Self(labshd);
-        fs::create_dir(kept.runtime()).unwrap();
-        fs::set_permissions(kept.runtime(), Permissions::from_mode(0o700)).unwrap();
-        kept
+        let login = Self(labshd);
+        fs::create_dir(login.runtime()).unwrap();
+        fs::set_permissions(login.runtime(), Permissions::from_mode(0o700)).unwrap();
+        login
     }
 
-    /// With a connection that is kept.
+    /// With a connection in the agent's pool.
     pub fn warm() -> Self {
-        let kept = Self::start();
-        kept.warm_up();
-        kept
+        let login = Self::start();
+        login.warm_up();
+        login
     }
 
     /// The login session's directory.
@@ -38,23 +38,23 @@ impl Kept {
         self.0.path().join("run")
     }
 
-    /// `labsh` in the login session; what the default is depends on who runs the tests, a service
-    /// for example.
+    /// `labsh` in the login session, with the agent enabled: the default differs in a service.
     pub fn labsh(&self) -> Command {
         self.in_session(self.0.labsh())
     }
 
+    /// Has a command run in the login session, with the agent enabled.
     pub fn in_session(&self, mut command: Command) -> Command {
         command.env("XDG_RUNTIME_DIR", self.runtime()).env("LABSH_KEEP", "5m");
         command
     }
 
-    /// `labsh run TARGET …`, with these words behind it.
+    /// `labsh run TARGET WORDS…`.
     pub fn run(&self, words: &[&str]) -> Command {
         self.in_session(self.0.run(words))
     }
 
-    /// `labsh-rsh -p PORT …`, with these words behind it.
+    /// `labsh-rsh -p PORT WORDS…`.
     pub fn rsh(&self, words: &[&str]) -> Command {
         let mut command = program(LABSH_RSH);
         own_files(&mut command, self.0.path());
@@ -63,12 +63,12 @@ impl Kept {
         command
     }
 
-    /// `labsh run TARGET …` to its end, with nothing on stdin.
+    /// Runs `labsh run TARGET WORDS…` to its end, with empty stdin.
     pub fn output(&self, words: &[&str]) -> Output {
         self.run(words).stdin(Stdio::null()).output().unwrap()
     }
 
-    /// `labsh agent …` to its end.
+    /// Runs `labsh agent ACTION` to its end.
     pub fn agent(&self, action: &str) -> Output {
         self.labsh().args(["agent", action]).stdin(Stdio::null()).output().unwrap()
     }
@@ -77,27 +77,27 @@ impl Kept {
         text(&self.agent("list").stdout)
     }
 
-    /// Runs a command, and waits until a connection is kept.
+    /// Runs a command, and waits until its agent has a connection open.
     pub fn warm_up(&self) {
         let output = self.output(&["true"]);
         assert!(output.status.success(), "{}", text(&output.stderr));
         self.idle();
     }
 
-    /// Waits until a connection is there to be lent.
+    /// Waits until a connection in the pool is idle.
     pub fn idle(&self) {
-        eventually("a connection is kept", || self.list().contains(", idle for "));
+        eventually("a connection is idle", || self.list().contains(", idle for "));
     }
 
-    /// Has this done until no connection was made for it; the agent may have been too slow on a
-    /// busy machine. It must start one command each time.
-    pub fn through_the_agent<T>(&self, done: impl Fn() -> T) -> T {
-        let deadline = Instant::now() + PATIENCE;
+    /// Repeats an action that starts one command until it made no connection of its own: on a busy
+    /// machine the agent may answer too late.
+    pub fn through_the_agent<T>(&self, action: impl Fn() -> T) -> T {
+        let deadline = Instant::now() + TEST_TIMEOUT;
         loop {
             self.idle();
             let (connections, commands) =
                 (self.connections(), self.0.log().count("command started"));
-            let result = done();
+            let result = action();
             self.0.log().wait_for_nth("command started", commands + 1);
             if self.connections() == connections {
                 return result;
@@ -110,18 +110,18 @@ impl Kept {
         }
     }
 
-    /// How many connections the host has let in so far.
+    /// How many connections have authenticated so far.
     pub fn connections(&self) -> usize {
         self.0.log().count("authenticated")
     }
 
-    /// The agent that answers.
+    /// The process id of the agent that answers.
     pub fn pid(&self) -> Option<i32> {
-        let said = text(&self.agent("status").stdout);
-        said.strip_prefix("process ")?.split(',').next()?.parse().ok()
+        let stdout = text(&self.agent("status").stdout);
+        stdout.strip_prefix("process ")?.split(',').next()?.parse().ok()
     }
 
-    /// Every agent of this login session, whether it answers or not.
+    /// The process ids of all agents of this login session, whether they answer or not.
     pub fn agents(&self) -> Vec<i32> {
         let ours = format!("XDG_RUNTIME_DIR={}", self.runtime().display());
         let processes = fs::read_dir("/proc")
@@ -140,7 +140,7 @@ impl Kept {
     }
 }
 
-impl Drop for Kept {
+impl Drop for Login {
     fn drop(&mut self) {
         for agent in self.agents() {
             // It may have ended meanwhile.

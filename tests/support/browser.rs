@@ -1,5 +1,5 @@
-//! A headless Chromium with somebody at it: pages, keys, clicks, sizes, by the WebDriver protocol
-//! (W3C) of chromedriver.
+//! Drives a headless Chromium by the WebDriver protocol (W3C) of chromedriver: pages, keys, clicks,
+//! sizes.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -13,31 +13,30 @@ use tempfile::TempDir;
 
 use super::{eventually, program, temp_dir, tools};
 
-/// How long one answer of chromedriver may take; it has limits of its own, of a minute, that come
-/// before this one.
-const ANSWER: Duration = Duration::from_secs(180);
+/// How long an answer of chromedriver may take; its own timeouts, of a minute, end before.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(180);
 
 /// Keys as WebDriver names them (section 17.4.2).
 pub const LEFT: char = '\u{e012}';
 pub const RIGHT: char = '\u{e014}';
 pub const HOME: char = '\u{e011}';
 
-/// Under which name an element stands in JSON (section 12).
+/// The name of an element reference in JSON (section 12).
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
-/// A browser with one window; it ends with this value.
+/// A browser with one window, which ends when this is dropped.
 pub struct Browser {
     driver: Child,
     port: u16,
     session: String,
     /// The browser itself, a child of chromedriver.
     pid: u64,
-    /// All that the browser writes anywhere; the path is in its command line.
+    /// The only place where the browser writes; the path is in its command line.
     home: TempDir,
 }
 
 impl Browser {
-    /// A browser whose window is 1280×800, or nothing where there is none.
+    /// Starts a browser with a window of 1280×800; none if it is not installed.
     pub fn start() -> Option<Self> {
         const REMEDY: &str = "apt-get install chromium chromium-driver";
         let chromium = tools::need("chromium", REMEDY)?;
@@ -49,12 +48,12 @@ impl Browser {
             driver.env(variable, home.path());
         }
         let mut driver = driver.spawn().unwrap();
-        let mut said = BufReader::new(driver.stdout.take().unwrap());
-        // From here on, dropping it ends what was started, also if something panics.
+        let mut output = BufReader::new(driver.stdout.take().unwrap());
+        // From here on, dropping it ends chromedriver and the browser, also after a panic.
         let mut browser = Self { driver, port: 0, session: String::new(), pid: 0, home };
-        browser.port = port(&mut said);
-        // It must not find its standard output closed.
-        std::thread::spawn(move || std::io::copy(&mut said, &mut std::io::sink()));
+        browser.port = port(&mut output);
+        // Its stdout must not be closed.
+        std::thread::spawn(move || std::io::copy(&mut output, &mut std::io::sink()));
         browser.open(&chromium);
         Some(browser)
     }
@@ -71,22 +70,22 @@ impl Browser {
             "--window-size=1280,800",
             &profile,
         ];
-        let wishes = json!({ "capabilities": { "alwaysMatch": {
+        let capabilities = json!({ "capabilities": { "alwaysMatch": {
             "browserName": "chrome",
             "goog:chromeOptions": { "binary": chromium, "args": switches },
             "goog:loggingPrefs": { "browser": "ALL" },
         }}});
-        let opened = self.ask("POST", "/session", &wishes);
+        let opened = self.ask("POST", "/session", &capabilities);
         self.session = opened["sessionId"].as_str().unwrap().to_owned();
         self.pid = opened["capabilities"]["goog:processID"].as_u64().unwrap();
     }
 
-    /// Opens a page of this machine, and waits until it is complete.
+    /// Opens a local page, and waits until it is loaded.
     pub fn visit(&self, page: &Path) {
         self.post("/url", &json!({ "url": format!("file://{}", page.display()) }));
     }
 
-    /// What a function body returns in the page.
+    /// Runs a function body in the page, and returns its result.
     pub fn eval(&self, script: &str) -> Value {
         self.post("/execute/sync", &json!({ "script": script, "args": [] }))
     }
@@ -96,15 +95,14 @@ impl Browser {
         eventually(expression, || self.eval(&format!("return Boolean({expression});")) == true);
     }
 
-    /// A click with the mouse in the middle of the first element that this CSS selector finds, in
-    /// view.
+    /// Clicks in the middle of the first element that this CSS selector matches.
     pub fn click(&self, selector: &str) {
         let found = self.post("/element", &json!({ "using": "css selector", "value": selector }));
         let element = found[ELEMENT].as_str().unwrap();
         self.post(&format!("/element/{element}/click"), &json!({}));
     }
 
-    /// Presses a key, wherever the focus is, and lets it go.
+    /// Presses and releases a key.
     pub fn press(&self, key: char) {
         let actions =
             json!([{ "type": "keyDown", "value": key }, { "type": "keyUp", "value": key }]);
@@ -114,18 +112,18 @@ impl Browser {
         );
     }
 
-    /// What the console has said since it was last asked.
+    /// The messages in the console since the last call.
     pub fn console(&self) -> Vec<String> {
-        let said = self.post("/se/log", &json!({ "type": "browser" }));
-        said.as_array().unwrap().iter().map(|entry| entry["message"].to_string()).collect()
+        let messages = self.post("/se/log", &json!({ "type": "browser" }));
+        messages.as_array().unwrap().iter().map(|entry| entry["message"].to_string()).collect()
     }
 
-    /// A command of the DevTools protocol.
+    /// Sends a command of the DevTools protocol.
     pub fn devtools(&self, command: &str, parameters: &Value) {
         self.post("/goog/cdp/execute", &json!({ "cmd": command, "params": parameters }));
     }
 
-    /// From now on pages are as on a phone or a projector of this size, in CSS pixels.
+    /// Emulates a phone or a projector of this size, in CSS pixels.
     pub fn resize(&self, width: u32, height: u32) {
         let size = json!({
             "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600
@@ -133,7 +131,7 @@ impl Browser {
         self.devtools("Emulation.setDeviceMetricsOverride", &size);
     }
 
-    /// `dark` or `light`, as the reader's system would have it.
+    /// Emulates the color scheme `dark` or `light`.
     pub fn prefer(&self, scheme: &str) {
         let features = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
         self.devtools("Emulation.setEmulatedMedia", &features);
@@ -144,7 +142,7 @@ impl Browser {
         self.ask("POST", &format!("/session/{}{path}", self.session), body)
     }
 
-    /// The value of a successful answer.
+    /// Sends a request that must succeed, and returns the value of its answer.
     fn ask(&self, method: &str, path: &str, body: &Value) -> Value {
         let (status, answer) = exchange(self.port, method, path, &body.to_string()).unwrap();
         assert_eq!(status, 200, "{method} {path} {body}: {answer}");
@@ -159,8 +157,8 @@ impl Drop for Browser {
         }
         let _ = self.driver.kill();
         let _ = self.driver.wait();
-        // If chromedriver did not end its child: it is still that one if its command line names the
-        // directory.
+        // chromedriver may not have ended the browser. The process is still the browser if its
+        // command line names the directory.
         let line = fs::read(format!("/proc/{}/cmdline", self.pid)).unwrap_or_default();
         if String::from_utf8_lossy(&line).contains(&*self.home.path().to_string_lossy()) {
             let _ =
@@ -169,23 +167,23 @@ impl Drop for Browser {
     }
 }
 
-/// The port on which chromedriver says that it listens.
-fn port(said: &mut impl BufRead) -> u16 {
+/// The port that chromedriver prints.
+fn port(output: &mut impl BufRead) -> u16 {
     let mut all = String::new();
     loop {
         let from = all.len();
-        assert_ne!(said.read_line(&mut all).unwrap(), 0, "chromedriver ended: {all}");
+        assert_ne!(output.read_line(&mut all).unwrap(), 0, "chromedriver ended: {all}");
         if let Some((_, port)) = all[from..].split_once("started successfully on port ") {
             return port.trim_end().trim_end_matches('.').parse().unwrap();
         }
     }
 }
 
-/// One request and its answer, by a connection of its own (RFC 9112).
+/// Sends one request on a connection of its own, and returns status and body (RFC 9112).
 fn exchange(port: u16, method: &str, path: &str, body: &str) -> std::io::Result<(u16, Value)> {
     let mut connection = TcpStream::connect(("127.0.0.1", port))?;
-    connection.set_read_timeout(Some(ANSWER))?;
-    connection.set_write_timeout(Some(ANSWER))?;
+    connection.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+    connection.set_write_timeout(Some(ANSWER_TIMEOUT))?;
     write!(
         connection,
         "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\

@@ -1,5 +1,5 @@
 //! Hosts lab01 to lab08 and a dead one, lab09, each with a loopback address of its own, for tools
-//! that speak to many.
+//! that run commands on many hosts.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -14,12 +14,12 @@ use super::{LABSH, Labshd, enroll, labsh_in, program, run, temp_dir, text, tools
 
 pub const HOSTS: usize = 8;
 
-/// The hosts, which are one labshd that listens everywhere, and a home directory of somebody who
-/// has a key for each.
+/// The hosts, which are one labshd with many addresses, and the home directory of a user with a key
+/// for each.
 pub struct Fleet {
     pub labshd: Labshd,
     home: TempDir,
-    /// The dead host's port: taken, but nobody listens on it.
+    /// The dead host's port, bound but not listening.
     _dead: Socket,
 }
 
@@ -27,8 +27,7 @@ impl Fleet {
     pub fn start() -> Self {
         let home = temp_dir();
         let programs = home.path().join("bin");
-        // A gateway's labsh-rsh has to find keys as well, and its HOME is that of the user
-        // database.
+        // labsh-rsh on a gateway needs the keys as well; its HOME comes from the user database.
         let path =
             format!("path = '{}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin'", programs.display());
         let labshd = Labshd::launch(&path, |command| {
@@ -59,7 +58,7 @@ impl Fleet {
             configuration += &format!("[hosts.{name}]\naddress = \"{address}\"\nport = {port}\n");
         }
         labshd.reload();
-        // The dead host's key is known here, as that of a machine that is switched off would be.
+        // The key is enrolled for the dead host, like for a machine that is switched off.
         run(labsh_in(labshd.path()).args(["key", "enroll", "test", "--host", "lab09"]));
         fs::write(labshd.file("config/labsh/config.toml"), configuration).unwrap();
 
@@ -97,7 +96,7 @@ impl Fleet {
         self.home.path()
     }
 
-    /// A line for bash, in the home directory, with labsh and the outside tool in PATH.
+    /// A bash script in the home directory, with labsh and the tool in PATH.
     pub fn shell(&self, tool: &Path, script: &str) -> Command {
         let mut command = program("bash");
         let path = tools::search_path_after(&[&self.path().join("bin"), tool.parent().unwrap()]);
@@ -106,7 +105,7 @@ impl Fleet {
         command
     }
 
-    /// The same, to its end.
+    /// Runs the same to its end.
     pub fn output(&self, tool: &Path, script: &str) -> Output {
         self.shell(tool, script).output().unwrap()
     }
@@ -116,7 +115,7 @@ fn address(host: usize) -> Ipv4Addr {
     Ipv4Addr::new(127, 0, 0, 10 + host as u8)
 }
 
-/// The lines of an output, sorted: hosts answer in any order.
+/// The lines of an output, sorted, since hosts answer in any order.
 pub fn sorted_lines(bytes: &[u8]) -> Vec<String> {
     let mut lines: Vec<String> = text(bytes).lines().map(str::to_owned).collect();
     lines.sort();

@@ -1,6 +1,5 @@
-//! A real labshd in a process of its own, enrolled keys, and ways to ask it things. Nothing here
-//! sleeps to be right: what a test waits for is a line in the log, a process that ends, or bytes
-//! that arrive.
+//! Starts a labshd in a process of its own, enrols keys and runs commands. Nothing here relies on
+//! sleeping: tests wait for a line in the log, a process that ends, or bytes that arrive.
 
 pub mod agent;
 pub mod browser;
@@ -27,8 +26,8 @@ use tempfile::TempDir;
 
 pub use tools::program;
 
-/// How long anything may take before a test gives up on it. No outcome depends on it.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// How long tests wait for anything before they fail. No outcome depends on it.
+pub const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub const LABSH: &str = env!("CARGO_BIN_EXE_labsh");
 pub const LABSH_RSH: &str = env!("CARGO_BIN_EXE_labsh-rsh");
@@ -37,8 +36,8 @@ pub const LABSHD: &str = env!("CARGO_BIN_EXE_labshd");
 /// The host id under which the test key is enrolled for TCP targets.
 pub const HOST: &str = "127.0.0.1";
 
-/// A running labshd with a TLS port, a plain port and a unix socket, and a client that is enrolled
-/// on it.
+/// A running labshd with a TLS port, a plain port and a unix socket, and a client with an enrolled
+/// key.
 pub struct Labshd {
     pub child: Child,
     pub dir: TempDir,
@@ -48,7 +47,7 @@ pub struct Labshd {
     log: Log,
 }
 
-/// What labshd has logged so far.
+/// The lines that labshd has logged so far.
 #[derive(Clone, Default)]
 pub struct Log(Arc<(Mutex<Vec<String>>, Condvar)>);
 
@@ -63,14 +62,14 @@ impl Log {
         });
     }
 
-    /// Waits until a line holds this text, and returns it.
+    /// Waits for a line with this text, and returns it.
     pub fn wait_for(&self, text: &str) -> String {
         self.wait_for_nth(text, 1)
     }
 
-    /// Waits until so many lines hold this text, and returns the last of them.
+    /// Waits for the nth line with this text, and returns it.
     pub fn wait_for_nth(&self, text: &str, count: usize) -> String {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TEST_TIMEOUT;
         let mut lines = self.0.0.lock().unwrap();
         loop {
             if let Some(line) = lines.iter().filter(|line| line.contains(text)).nth(count - 1) {
@@ -162,19 +161,19 @@ impl Labshd {
         self.tls.to_string()
     }
 
-    /// `labsh` as the enrolled user runs it.
+    /// `labsh` with the enrolled key.
     pub fn labsh(&self) -> Command {
         labsh_in(self.path())
     }
 
-    /// `labsh run TARGET …`, with these words behind it.
+    /// `labsh run TARGET WORDS…`.
     pub fn run(&self, words: &[&str]) -> Command {
         let mut command = self.labsh();
         command.arg("run").arg(self.target()).args(words);
         command
     }
 
-    /// `labsh run TARGET …` to its end, with nothing on stdin.
+    /// Runs `labsh run TARGET WORDS…` to its end, with empty stdin.
     pub fn output(&self, words: &[&str]) -> Output {
         self.run(words).stdin(Stdio::null()).output().unwrap()
     }
@@ -212,7 +211,7 @@ impl Labshd {
         self.log.wait_for_nth("reloaded", before + 1);
     }
 
-    /// Replaces the configuration file; [`Labshd::reload`] makes it count.
+    /// Replaces the configuration file, which takes effect with [`Labshd::reload`].
     pub fn configure(&self, more: &str) {
         fs::write(self.path().join("labshd.toml"), configuration(self.path(), more)).unwrap();
     }
@@ -225,7 +224,7 @@ impl Labshd {
 
 impl Drop for Labshd {
     fn drop(&mut self) {
-        // It may have ended already. Its spawner ends what still runs.
+        // It may have ended already. Its spawner ends commands that still run.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -239,13 +238,13 @@ fn configuration(path: &Path, more: &str) -> String {
     )
 }
 
-/// Has a program find labsh's files in this directory, and leave no agent behind.
+/// Has a program use labsh's files in this directory, and start no agent.
 pub fn own_files(command: &mut Command, path: &Path) {
     command.env("XDG_CONFIG_HOME", path.join("config")).env("XDG_STATE_HOME", path.join("state"));
     command.env("LABSH_KEEP", "off");
 }
 
-/// `labsh` with its files in this directory; no agent stays behind.
+/// `labsh` with its files in this directory, without an agent.
 pub fn labsh_in(path: &Path) -> Command {
     let mut command = program(LABSH);
     own_files(&mut command, path);
@@ -263,17 +262,16 @@ pub fn enroll(path: &Path, key: &str, host: &str) {
     feed(&mut add, &line);
 }
 
-/// A line for any login shell that prints the name under which it was started, in brackets; most
-/// have it in `$0`, fish has not.
+/// A line with which any login shell prints the name it was started under, in brackets; fish has no
+/// `$0`.
 pub const OWN_SHELL: &str = r#"sh -c 'echo "[$(tr "\0" "\n" </proc/$PPID/cmdline | head -n 1)]"'"#;
 
-/// The words of a command that has sh(1) run this script; a single word would be run by the user's
-/// login shell, which may be any.
+/// The words that run a script with sh(1); a single word would be run by the user's login shell.
 pub fn sh(script: &str) -> [&str; 3] {
     ["sh", "-c", script]
 }
 
-/// The same by the library.
+/// The same with the client library.
 pub fn sh_on(session: &Session, script: &str) -> labsh_client::Command {
     let [sh, words @ ..] = sh(script);
     let mut command = session.command(sh);
@@ -281,7 +279,7 @@ pub fn sh_on(session: &Session, script: &str) -> labsh_client::Command {
     command
 }
 
-/// A directory of the test's own, gone with it.
+/// A temporary directory, removed when it is dropped.
 pub fn temp_dir() -> TempDir {
     tempfile::Builder::new().prefix("labsh-test-").tempdir_in(tools::temp_root()).unwrap()
 }
@@ -315,7 +313,7 @@ pub fn pipe_through(command: &mut Command, input: &[u8]) -> Output {
         .unwrap();
     let mut stdin = child.stdin.take().unwrap();
     std::thread::scope(|scope| {
-        // It may end before it has read everything; that is what some tests are about.
+        // The command may end before it has read everything.
         scope.spawn(move || stdin.write_all(input));
         child.wait_with_output().unwrap()
     })
@@ -331,62 +329,60 @@ pub fn kill(pid: i32, signal: i32) {
     assert_eq!(sent, Ok(()), "kill -{signal} {pid}");
 }
 
-/// Stops a process, and waits until each of its threads stands still.
+/// Stops a process, and waits until each of its threads is stopped.
 pub fn stop(pid: i32) {
     kill(pid, 19);
-    let stands = |task: fs::DirEntry| {
+    let is_stopped = |task: fs::DirEntry| {
         let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
         stat.rsplit(") ").next().is_some_and(|state| state.starts_with('T'))
     };
     eventually("it is stopped", || {
-        fs::read_dir(format!("/proc/{pid}/task")).unwrap().all(|task| stands(task.unwrap()))
+        fs::read_dir(format!("/proc/{pid}/task")).unwrap().all(|task| is_stopped(task.unwrap()))
     });
 }
 
-/// Waits until a condition holds; for things that the kernel does in its own time and reports
-/// nowhere.
+/// Waits until a condition holds, for changes of which the kernel sends no notice.
 pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TEST_TIMEOUT;
     while !holds() {
         assert!(Instant::now() < deadline, "never came true: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
 
-/// Whether a process exists and is no zombie.
+/// Whether a process exists and is not a zombie.
 pub fn is_alive(pid: i32) -> bool {
     let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
-    // The state stands behind the name, which is in parentheses and may hold anything.
+    // The state follows the name, which is in parentheses and may contain anything.
     !stat.rsplit(") ").next().unwrap_or_default().starts_with('Z')
 }
 
 impl Labshd {
-    /// `labsh run OPTIONS TARGET …`, with these words behind it.
+    /// `labsh run OPTIONS… TARGET WORDS…`.
     pub fn run_with(&self, options: &[&str], words: &[&str]) -> Command {
         let mut command = self.labsh();
         command.arg("run").args(options).arg(self.target()).args(words);
         command
     }
 
-    /// The same to its end, with nothing on stdin.
+    /// Runs the same to its end, with empty stdin.
     pub fn output_with(&self, options: &[&str], words: &[&str]) -> Output {
         self.run_with(options, words).stdin(Stdio::null()).output().unwrap()
     }
 
-    /// Waits until so many commands were started, and returns the last one's process id.
+    /// Waits for the nth command to start, and returns its process id.
     pub fn command_pid(&self, count: usize) -> i32 {
         let line = self.log.wait_for_nth("command started", count);
         line.split(" pid=").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap()
     }
 
-    /// A file of a test beside labshd's own.
+    /// The path of a file in the directory of labshd's files.
     pub fn file(&self, name: &str) -> String {
         self.path().join(name).display().to_string()
     }
 }
 
-/// A process that is ended, if it has not ended by itself, when the test is over; its outputs are
-/// piped.
+/// A process with piped stdout and stderr, killed when it is dropped.
 pub struct Running {
     pub child: Child,
     stdout: Option<BufReader<std::process::ChildStdout>>,
@@ -394,12 +390,12 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts it with nothing on stdin.
+    /// Starts it with empty stdin.
     pub fn start(command: &mut Command) -> Self {
         Self::adopt(command.stdin(Stdio::null()))
     }
 
-    /// Starts it with the stdin that the command says.
+    /// Starts it with the command's own stdin.
     pub fn adopt(command: &mut Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let stdout = child.stdout.take().map(BufReader::new);
@@ -407,12 +403,12 @@ impl Running {
         Self { child, stdout, stderr }
     }
 
-    /// The next line of stdout, without its end.
+    /// The next line of stdout, without its newline.
     pub fn line(&mut self) -> String {
         line(self.stdout.as_mut().unwrap())
     }
 
-    /// The next line of stderr, without its end.
+    /// The next line of stderr, without its newline.
     pub fn error_line(&mut self) -> String {
         line(self.stderr.as_mut().unwrap())
     }
@@ -426,7 +422,7 @@ impl Running {
         kill(self.child.id() as i32, signal);
     }
 
-    /// What is left of both outputs, and the exit status.
+    /// The rest of both outputs, and the exit status.
     pub fn finish(mut self) -> Output {
         let (mut stdout, mut stderr) = (self.stdout.take().unwrap(), self.stderr.take().unwrap());
         drop(self.child.stdin.take());
@@ -457,15 +453,15 @@ fn line(from: &mut impl BufRead) -> String {
     line
 }
 
-/// A shell's command line in which `"$@"` stands for this command.
+/// A bash script in which `"$@"` is this command.
 pub fn in_shell(script: &str, command: &Command) -> Command {
     let mut shell = program("bash");
     shell.arg("-c").arg(script).arg("bash");
     under(shell, command)
 }
 
-/// A program that starts this command: the command's words follow its own, and it has the command's
-/// environment.
+/// A program that starts this command: the command's words follow its own, and the environment is
+/// the command's.
 pub fn under(mut starter: Command, command: &Command) -> Command {
     starter.arg(command.get_program()).args(command.get_args());
     starter.env_clear();
@@ -473,7 +469,7 @@ pub fn under(mut starter: Command, command: &Command) -> Command {
     starter
 }
 
-/// A process that a command left behind on purpose; ended when the test is over.
+/// A process that a command left behind on purpose, killed when this is dropped.
 pub struct Background(pub i32);
 
 impl Drop for Background {
@@ -482,17 +478,21 @@ impl Drop for Background {
     }
 }
 
-/// A command's stdout as text, without its last line end; it must succeed.
-pub fn said(name: &str, words: &[&str]) -> String {
+/// The stdout of a command, which must succeed, without trailing blanks.
+pub fn stdout_of(name: &str, words: &[&str]) -> String {
     text(&run(program(name).args(words)).stdout).trim_end().to_owned()
 }
 
-/// A field of the own user's line in passwd(5), counted from 0.
+/// A field of the current user's line in passwd(5), counted from 0.
 pub fn own_account(field: usize) -> String {
-    said("getent", &["passwd", &said("id", &["-u"])]).split(':').nth(field).unwrap().to_owned()
+    stdout_of("getent", &["passwd", &stdout_of("id", &["-u"])])
+        .split(':')
+        .nth(field)
+        .unwrap()
+        .to_owned()
 }
 
-/// The processes whose parent this is, zombies included.
+/// The child processes of a process, zombies included.
 pub fn children(pid: i32) -> Vec<i32> {
     let parent = |stat: String| stat.rsplit(") ").next()?.split(' ').nth(1)?.parse::<i32>().ok();
     let processes = fs::read_dir("/proc")
@@ -506,7 +506,7 @@ pub fn children(pid: i32) -> Vec<i32> {
         .collect()
 }
 
-/// The memory that a process holds (VmRSS), in bytes.
+/// The resident memory of a process (VmRSS), in bytes.
 pub fn memory(pid: i32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
@@ -520,16 +520,16 @@ pub fn processor_time(pid: i32) -> u64 {
     [11, 12].into_iter().map(|field| fields[field].parse::<u64>().unwrap()).sum()
 }
 
-/// The bytes that a process has read so far, from whatever it was.
+/// The bytes that a process has read so far, from any file.
 pub fn bytes_read(pid: i32) -> u64 {
     let io = fs::read_to_string(format!("/proc/{pid}/io")).unwrap();
     io.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-/// Waits until a value that the kernel keeps has stood still for a while, and returns it.
+/// Waits until a value has not changed for a while, and returns it.
 pub fn settled(what: &str, mut value: impl FnMut() -> u64) -> u64 {
     let (mut last, mut same) = (value(), 0);
-    eventually(&format!("{what} stands still"), || {
+    eventually(&format!("{what} does not change"), || {
         let now = value();
         same = if now == last { same + 1 } else { 0 };
         last = now;

@@ -1,5 +1,5 @@
-//! A terminal with a person at it: a shell with job control in a tmux of its own, keys typed into
-//! it, its screen read back.
+//! A terminal as a user has it: a shell with job control in a tmux of its own, into which keys are
+//! typed and whose screen is read back.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use super::{LABSH, Labshd, PATIENCE, program, temp_dir, text, tools};
+use super::{LABSH, Labshd, TEST_TIMEOUT, program, temp_dir, text, tools};
 
-/// What the shell here asks with.
-const HERE: &str = "here>";
+/// The prompt of the local shell.
+const LOCAL_PROMPT: &str = "local>";
 
-/// Runs a command and says how it ended, and whether it left the terminal as it was: its modes, and
-/// the flags of the description that others share (O_NONBLOCK among them).
+/// A script that runs a command, and prints its status and whether it left the terminal unchanged:
+/// its modes, and the flags of the shared open file description (O_NONBLOCK among them).
 const CHECKED: &str = "#!/bin/sh
 state() { stty -g; grep flags /proc/self/fdinfo/0; }
 state >\"$0.before\"
@@ -24,21 +24,21 @@ state >\"$0.after\"
 cmp \"$0.before\" \"$0.after\" && echo 'the terminal is as before'
 ";
 
-/// A tmux with one pane; ended when the test is over.
+/// A tmux with one pane, ended when this is dropped.
 pub struct Screen {
     socket: PathBuf,
     _dir: TempDir,
 }
 
 impl Screen {
-    /// A shell in a window of 80 by 24 that knows labsh, `$T` for this labshd, `checked` and what
-    /// else is said here. None where there is no tmux.
+    /// Starts a shell in a window of 80 by 24, with labsh and `checked` in PATH, `$T` as the
+    /// target, and further lines of setup. None if there is no tmux.
     pub fn start(labshd: &Labshd, more: &str) -> Option<Self> {
         let tmux = tools::need("tmux", "apt-get install tmux")?;
         let path = labshd.path();
         let bin = Path::new(LABSH).parent().unwrap().display();
         let rc = format!(
-            "PS1='{HERE} '; HISTFILE=; T={}; export LABSH_KEEP=off XDG_CONFIG_HOME={}; \
+            "PS1='{LOCAL_PROMPT} '; HISTFILE=; T={}; export LABSH_KEEP=off XDG_CONFIG_HOME={}; \
              PATH='{bin}':{}:$PATH\n\
              unset TMUX LABSH_KEY; cd {2}\n{more}\n",
             labshd.target(),
@@ -63,7 +63,7 @@ impl Screen {
         let started = tmux.output().unwrap();
         assert!(started.status.success(), "{}", text(&started.stderr));
         let screen = Self { socket, _dir: dir };
-        screen.wait_for_prompt(HERE);
+        screen.wait_for_prompt(LOCAL_PROMPT);
         Some(screen)
     }
 
@@ -73,7 +73,7 @@ impl Screen {
         text(&output.stdout)
     }
 
-    /// Types text, each character as its key.
+    /// Types text.
     pub fn keys(&self, keys: &str) {
         self.tmux(&["send-keys", "-l", "--", keys]);
     }
@@ -83,20 +83,20 @@ impl Screen {
         self.tmux(&["send-keys", key]);
     }
 
-    /// Types a line.
+    /// Types a line and Enter.
     pub fn line(&self, line: &str) {
         self.keys(line);
         self.press("Enter");
     }
 
-    /// What is on the screen.
+    /// The text on the screen.
     pub fn shown(&self) -> String {
         self.tmux(&["capture-pane", "-p"])
     }
 
-    /// Waits until the screen satisfies this, and returns it.
+    /// Waits until the screen meets a condition, and returns its text.
     pub fn wait_until(&self, what: &str, holds: impl Fn(&str) -> bool) -> String {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TEST_TIMEOUT;
         loop {
             let shown = self.shown();
             if holds(&shown) {
@@ -112,14 +112,14 @@ impl Screen {
         self.wait_until(&format!("{text:?}"), |shown| shown.contains(text))
     }
 
-    /// Waits until a line of the screen is this, but for blanks around it.
+    /// Waits until a line of the screen is this, apart from surrounding blanks.
     pub fn wait_for_line(&self, line: &str) -> String {
         self.wait_until(&format!("the line {line:?}"), |shown| {
             shown.lines().any(|shown| shown.trim() == line)
         })
     }
 
-    /// Waits until the last line of the screen is this prompt: whoever asks so has read everything
+    /// Waits until the last line of the screen is this prompt: the program has then read everything
     /// typed before.
     pub fn wait_for_prompt(&self, prompt: &str) -> String {
         self.wait_until(&format!("the prompt {prompt:?}"), |shown| {

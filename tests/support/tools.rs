@@ -8,24 +8,24 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Where `.ci/run` installs what comes from PyPI, seen from the workspace and from a crate in
-/// crates/; looked through before PATH.
+/// Where `.ci/run` installs programs from PyPI, seen from the workspace and from a crate in
+/// crates/; searched before PATH.
 const VENV: [&str; 2] = [
     concat!(env!("CARGO_MANIFEST_DIR"), "/target/ansible-venv/bin"),
     concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/ansible-venv/bin"),
 ];
 
-/// The variables of whoever runs the tests that programs need to start at all, or to measure
-/// coverage. No other reaches them.
+/// The variables of the tests' own environment that programs need to start at all, or to measure
+/// coverage. No others are passed on.
 const PASSED_ON: [&str; 5] =
     ["LD_LIBRARY_PATH", "LLVM_PROFILE_FILE", "NIX_LD", "NIX_LD_LIBRARY_PATH", "PYENV_ROOT"];
 
-/// A home directory in which no program finds a configuration or leaves a file, not even root's.
-/// Tests of what a user has in a home directory set another.
+/// A home directory in which no program finds a configuration or writes a file, not even as root.
+/// Tests of files in a home directory set another.
 const NO_HOME: &str = "/dev/null/home";
 
-/// A command that runs this program in the environment of all tests, which is the same for every
-/// user on every machine. A test adds what it is about.
+/// A command that runs this program in the environment of the tests, which is the same for every
+/// user on every machine.
 pub fn program(path: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(path);
     command.env_clear();
@@ -71,13 +71,13 @@ pub fn temp_root() -> PathBuf {
     if usable && path.len() <= MAX_TEMP_ROOT_LENGTH { directory } else { "/tmp".into() }
 }
 
-/// The path of a program that a test drives (a name, or a path where it has to be in that place),
-/// or nothing where the test has to be left out: it then returns at once. `remedy` says how to
-/// install it (`apt-get install pdsh`).
+/// The path of a program that a test drives, given by its name, or by its path if it must be there.
+/// None if it is not installed: the test then has to return. `remedy` tells how to install it
+/// (`apt-get install pdsh`).
 ///
-/// A machine on which somebody tries labsh need not have the world's tools: what is missing is said
-/// on stderr, also for a test that passes. Where `CI` is `true` or `LABSH_TOOLS` is `required`, a
-/// missing program is a failure; `LABSH_TOOLS=optional` is the opposite in any place.
+/// Users who try labsh need not have all of these tools: a missing one is reported on stderr, also
+/// for a test that passes. If `CI` is `true` or `LABSH_TOOLS` is `required`, it is a failure;
+/// `LABSH_TOOLS=optional` overrides `CI`.
 pub fn need(program: &str, remedy: &str) -> Option<PathBuf> {
     let path = search_path();
     let mut places = env::split_paths(&path);
@@ -125,8 +125,7 @@ pub fn python_of(tool: &Path) -> PathBuf {
     python.trim_end().into()
 }
 
-/// Whether a device can be opened by this user, which no package helps with; says so where it
-/// cannot.
+/// Whether this user can open a device; reports it if not.
 pub fn usable(device: &str, remark: &str) -> bool {
     let opened = std::fs::File::options().read(true).write(true).open(device);
     if let Err(error) = &opened {
@@ -135,13 +134,13 @@ pub fn usable(device: &str, remark: &str) -> bool {
     opened.is_ok()
 }
 
-/// Reports that a test is left out, and why. Not with eprintln, whose text the test harness shows
-/// only for a test that fails.
+/// Reports that a test is skipped, and why. Not with eprintln, whose text the test harness shows
+/// only for failing tests.
 pub fn skip(reason: &str) {
     let _ = writeln!(std::io::stderr(), "SKIPPED: {reason}");
 }
 
-/// What the two variables come to.
+/// Whether missing tools are a failure, from the values of the two variables.
 fn are_required(labsh_tools: Option<&str>, ci: Option<&str>) -> bool {
     match labsh_tools {
         Some("required") => true,
@@ -157,7 +156,7 @@ fn is_executable(file: &Path) -> bool {
 }
 
 #[test]
-fn outside_programs_may_be_missing_only_where_nothing_checks_a_change() {
+fn missing_tools_are_an_error_in_ci_only() {
     assert!(need("sh", "every Linux has one").is_some_and(|sh| is_executable(&sh)));
     assert!(!are_required(None, None));
     assert!(are_required(None, Some("true")));
