@@ -4,7 +4,9 @@ use std::io::Read;
 use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::{Background, Labshd, Running, eventually, in_shell, is_alive, sh, text};
+use crate::support::{
+    Background, INTERRUPTIBLE, Labshd, Running, eventually, in_shell, is_alive, sh, text,
+};
 
 const IMPATIENT: &str = "termination_grace = '100ms'";
 
@@ -12,8 +14,7 @@ const IMPATIENT: &str = "termination_grace = '100ms'";
 fn an_interrupt_reaches_the_command_and_is_130() {
     let labshd = Labshd::start();
     for (signal, status, name) in [(2, 130, "SIGINT"), (15, 143, "SIGTERM")] {
-        let mut client =
-            Running::start(&mut labshd.run(&sh("echo ready; sleep 300; echo not reached")));
+        let mut client = Running::start(&mut labshd.run(&sh(INTERRUPTIBLE)));
         assert_eq!(client.line(), "ready");
         client.signal(signal);
         let output = client.finish();

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use crate::peer::{self, Peer};
 use crate::support::{
-    Background, Labshd, OWN_SHELL, TEST_TIMEOUT, eventually, is_alive, sh_on, text,
+    Background, INTERRUPTIBLE, Labshd, OWN_SHELL, TEST_TIMEOUT, eventually, is_alive, sh_on, text,
 };
 
 const IMPATIENT: &str = "termination_grace = '100ms'";
@@ -161,8 +161,7 @@ async fn every_size_reaches_the_terminal() {
 async fn a_typed_interrupt_ends_the_foreground_process() {
     let labshd = Labshd::start();
     let session = labshd.session().await;
-    let mut screen =
-        Screen::of(&mut sh_on(&session, "echo ready; sleep 1000; echo not reached")).await;
+    let mut screen = Screen::of(&mut sh_on(&session, INTERRUPTIBLE)).await;
     screen.until("ready").await;
     screen.type_in("\x03").await;
     let (rest, status) = screen.finish().await;

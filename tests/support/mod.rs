@@ -271,6 +271,10 @@ pub fn sh(script: &str) -> [&str; 3] {
     ["sh", "-c", script]
 }
 
+/// A script that an interrupt ends at any time after `ready`: by then its shell waits for the
+/// process that printed it. A shell can miss an interrupt that arrives while it forks.
+pub const INTERRUPTIBLE: &str = "sh -c 'echo ready; exec sleep 300'; echo not reached";
+
 /// The same with the client library.
 pub fn sh_on(session: &Session, script: &str) -> labsh_client::Command {
     let [sh, words @ ..] = sh(script);
