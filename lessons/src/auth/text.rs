@@ -59,7 +59,7 @@ pub(super) const RECORDED_RESPONSE: ConstText = ("recorded response", "录下的
 
 pub(super) const CONSTANT_CHALLENGE: ConstText = (
     "a server whose challenge is always the same admits the recording: it has become a password",
-    "如果服务器的挑战永远不变，录下的应答就能通过：它等于变成了口令",
+    "如果服务器的挑战永远不变，录下的应答就能通过：它就成了口令",
 );
 
 pub(super) const FRESH_CHALLENGE: ConstText = (
@@ -114,7 +114,7 @@ pub(super) const ROLES_IN_THE_MAC: ConstText = (
      做的",
 );
 
-pub(super) const IN_THE_MIDDLE: ConstText = ("In the middle", "中间人（man in the middle）");
+pub(super) const IN_THE_MIDDLE: ConstText = ("A man in the middle", "中间人（man in the middle）");
 
 pub(super) const LURED: ConstText = (
     "The client has been lured to a relay, which opens a connection of its own to the server and \

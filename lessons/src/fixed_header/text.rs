@@ -5,7 +5,7 @@ use labsh_proto::frame::{ChannelId, Frame};
 use crate::language::{ConstText, Text, text};
 
 pub(super) const FOUR_BYTES: ConstText =
-    ("Four bytes, a description, the data", "4 字节长度、描述性的头、数据");
+    ("Four bytes, a description, the data", "4 字节长度、描述、数据");
 
 pub(super) const LENGTH: ConstText = ("length", "长度");
 

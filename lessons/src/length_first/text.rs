@@ -31,7 +31,7 @@ pub(super) fn first_answer(bytes: usize, digest: &[u8; 32], reads: usize) -> Tex
 pub(super) const ANSWERS_WHOLE: ConstText = (
     "every answer arrived whole, and none began with the leftovers of another: the digests are \
      equal",
-    "每个回答都完整到达，没有一个以别人的残余开头：两边的摘要（digest）相等",
+    "每个回答都完整到达，没有一个以上一个回答的残余开头：两边的摘要（digest）相等",
 );
 
 pub(super) const TWO_WAITS: ConstText = (

@@ -79,8 +79,8 @@ pub(super) const SEND_TIMEOUT: ConstText =
 pub(super) const BLOCKING_SEND: ConstText = (
     "A blocking send waits until everything is in the buffer, so it usually takes all of it and \
      the bug stays hidden. A timeout or a signal ends the wait early.",
-    "阻塞的 send 会一直等到数据全部放进缓冲区，所以平时它总是全部收下，错误就此藏了起来。超时或信\
-     号会让等待提前结束。",
+    "阻塞的 send 会一直等到数据全部放进缓冲区，所以平时它总是全部收下，问题就被掩盖了。超时或信号\
+     会让等待提前结束。",
 );
 
 pub(super) fn timed_out(taken: usize, total: usize) -> Text {
@@ -106,8 +106,8 @@ pub(super) fn sends_and_waits(calls: usize, waits: usize) -> Text {
     text!(
         "{calls} calls of send took data, and poll waited {waits} times for room. Each time the \
          loop continued after the last byte taken.",
-        "{calls} 次 send 收下了数据，poll 等待空间 {waits} 次。每一次都从上次收下的最后一个字节之\
-         后接着发。"
+        "{calls} 次 send 收下了数据，其间用 poll 等了 {waits} 次空间。每一次都从上次收下的最后一个\
+         字节之后接着发。"
     )
 }
 

@@ -40,9 +40,9 @@ pub(super) const WHY_TIME_WAIT: ConstText = (
     "It waits for two reasons. The last acknowledgement may be lost: then the other end repeats \
      its FIN and needs a reply. And old segments that are still on the way must not be taken for \
      those of a new connection with the same two addresses and two ports.",
-    "它等待有两个原因。其一，最后一个确认（ACK）可能丢失：对方会重发 FIN，总得有一端回应。其二，仍\
-     在网络中迟到的旧报文段，不能被误认作一个新连接的数据——新旧连接的四元组（两个地址、两个端口）\
-     可能完全相同。",
+    "它等待有两个原因。其一，最后一个确认（ACK）可能丢失：对方会重发 FIN，这一端必须还能回应。其\
+     二，仍在网络中迟到的旧报文段，不能被误认作一个新连接的数据——新旧连接的四元组（两个地址、两个\
+     端口）可能完全相同。",
 );
 
 pub(super) const REFUSED: ConstText = (

@@ -11,9 +11,9 @@ pub(super) const ALL_WAITING: ConstText =
 pub(super) fn waiting(messages: usize, bytes: usize) -> Text {
     text!(
         "The client called send() {messages} times. Before the server called recv(), {bytes} bytes \
-         were waiting in its receive buffer (counted by SIOCINQ).",
+         were waiting in its receive buffer (according to SIOCINQ).",
         "客户端调用了 {messages} 次 send()。等服务器去 recv() 时，它的接收缓冲区（receive buffer）\
-         里已经有 {bytes} 字节（由 SIOCINQ 数得）。"
+         里已经有 {bytes} 字节（由 SIOCINQ 查得）。"
     )
 }
 
@@ -57,10 +57,10 @@ pub(super) fn corked(messages: usize, held: usize, arrived: usize, segments: usi
     let english = counted(segments, "segment");
     text!(
         "After {messages} calls of send() the sender's kernel held {held} bytes back, and \
-         {arrived} had arrived. Without the cork, the {total} bytes left in {english} (counted by \
-         TCP_INFO).",
+         {arrived} had arrived. Without the cork, the {total} bytes left in {english} (according \
+         to TCP_INFO).",
         "{messages} 次 send() 之后，发送方内核里攒着 {held} 字节，对方收到 {arrived} 字节。拔掉“塞\
-         子”，{total} 字节装在 {segments} 个报文段里发出（由 TCP_INFO 数得）。"
+         子”，{total} 字节装在 {segments} 个报文段里发出（由 TCP_INFO 查得）。"
     )
 }
 

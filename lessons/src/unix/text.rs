@@ -26,14 +26,14 @@ pub(super) fn two_processes(own: u32, shell: u32) -> Text {
     text!(
         "This lesson is process {own}: it called connect, and then gave its end to the shell, \
          process {shell}.",
-        "本课程序是进程 {own}：由它 connect，然后把这一端交给了 shell，即进程 {shell}。"
+        "本程序是进程 {own}：由它调用 connect，然后把自己这一端交给了 shell（进程 {shell}）。"
     )
 }
 
 pub(super) fn peer_credentials(process: i32, user: u32) -> Text {
     text!(
         "SO_PEERCRED names the process that called connect: process {process}, user {user}",
-        "SO_PEERCRED 说的是谁调用了 connect：进程 {process}，用户 {user}"
+        "SO_PEERCRED 给出调用 connect 的进程：进程 {process}，用户 {user}"
     )
 }
 
@@ -41,7 +41,7 @@ pub(super) fn writer_credentials(process: u32) -> Text {
     text!(
         "SCM_CREDENTIALS names the process that wrote these bytes: process {process}; the kernel \
          vouches for both, no password is needed",
-        "SCM_CREDENTIALS 说的是这些字节究竟由谁写出：进程 {process}；两者都由内核担保，不需要口令"
+        "SCM_CREDENTIALS 给出写出这些字节的进程：进程 {process}；两者都由内核担保，不需要口令"
     )
 }
 
@@ -54,7 +54,7 @@ pub(super) const SERVER_CLOSED: ConstText =
 pub(super) const REFUSED: ConstText = (
     "the server has closed its socket; the file is still there, and clients are refused \
      (ECONNREFUSED)",
-    "服务器已关闭套接字；文件还在，来连接的被拒绝（ECONNREFUSED）",
+    "服务器已关闭套接字；文件还在，来连接的客户端被拒绝（ECONNREFUSED）",
 );
 
 pub(super) const BIND_FAILS: ConstText = (
@@ -128,7 +128,7 @@ pub(super) fn two_messages(process: u32) -> Text {
     text!(
         "process {process} wrote twice, and exactly two messages arrived, each with its writer's \
          number",
-        "进程 {process} 写了两次，到达的正好是两条消息，而且都带着写者的进程号"
+        "进程 {process} 写了两次，到达的正好是两条消息，而且都带着写入者的进程号"
     )
 }
 

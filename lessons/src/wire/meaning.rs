@@ -38,7 +38,7 @@ fn meaning(frame: &Frame) -> Text {
         Kind::Response => {
             ("client_nonce, proof: HMAC-SHA256", "client_nonce、proof（HMAC-SHA256）").into()
         }
-        Kind::Ping => ("a sign of life", "报个到").into(),
+        Kind::Ping => ("probes the peer", "探测对端").into(),
         Kind::Welcome => decoded(frame, welcome),
         Kind::Open => Open::decode(&frame.body)
             .map_or_else(|error| error.to_string(), |open| program(&open.program))
@@ -55,7 +55,7 @@ fn meaning(frame: &Frame) -> Text {
         }),
         Kind::Ended => decoded(frame, |ended: Ended| status(ended.status)),
         Kind::Exit => decoded(frame, exit),
-        Kind::Close => ("the channel's slot is free again", "交还通道").into(),
+        Kind::Close => ("frees the channel", "释放通道").into(),
         Kind::Stdin | Kind::Stdout | Kind::Stderr => data(&frame.body).into(),
         _ => Text::default(),
     }

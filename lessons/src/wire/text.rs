@@ -52,7 +52,7 @@ pub(super) const GLUED: ConstText = ("The same, glued into large blocks", "同�
 pub(super) fn forwarded(messages: usize, pieces: usize, largest: usize) -> Text {
     let english = counted(largest, "byte");
     text!(
-        "labshd's {messages} messages were forwarded in {pieces} pieces, the largest of {english}",
+        "labshd's {messages} messages were forwarded in {pieces} pieces of at most {english}",
         "labshd 的 {messages} 条消息被分成 {pieces} 块转发，最大的一块 {largest} 字节"
     )
 }
