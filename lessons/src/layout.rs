@@ -179,7 +179,8 @@ impl Line {
     }
 }
 
-/// Breaks the axis into lines of so many columns; what does not fit into `max_lines` is left out.
+/// Breaks the axis into lines of at most `columns` columns; what does not fit into `max_lines` is
+/// left out.
 pub(crate) fn lines(axis: &[Interval], columns: usize, max_lines: usize) -> Vec<Line> {
     let mut lines = Vec::new();
     let mut rest = axis;

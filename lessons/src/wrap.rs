@@ -7,7 +7,7 @@ pub(crate) fn width(text: &str) -> usize {
     text.width()
 }
 
-/// Breaks a text into lines of so many columns, at blanks and between Chinese characters.
+/// Breaks a text into lines of at most `columns` columns, at blanks and between Chinese characters.
 ///
 /// No line begins with a closing mark such as ，。」 or ends with an opening one. A word that is
 /// longer than a line is broken at the end of the line.
@@ -60,7 +60,7 @@ fn may_break(before: char, after: char) -> bool {
     before == ' ' || wide(before) || wide(after) || opening(after)
 }
 
-/// Cuts a text to so many columns, with … at the end if something is missing.
+/// Cuts a text to at most `columns` columns, with … at the end if something is missing.
 pub(crate) fn fit(text: &str, columns: usize) -> String {
     if width(text) <= columns {
         return text.to_owned();

@@ -220,7 +220,7 @@ impl Figure<'_> {
         }
     }
 
-    /// Returns how a step is called by its number, for which `#` stands.
+    /// Returns the name of a step with its number, for which `#` is the placeholder.
     fn ordinal(&self, kind: StepKind) -> String {
         let name = self.name(kind);
         match (self.language, kind) {
@@ -339,7 +339,7 @@ impl Figure<'_> {
         (byte < self.record.messages[index].end).then_some(index)
     }
 
-    /// Returns what is not drawn and not known, in sentences.
+    /// Returns notes about what the figure leaves out.
     fn notes(&self, tracks: &[Track], lines: &[Line]) -> Vec<String> {
         let mut notes = Vec::new();
         let drawn =

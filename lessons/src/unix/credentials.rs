@@ -1,4 +1,4 @@
-//! Another process at the other end of a socket, and who the kernel says that it is.
+//! A shell at the other end of a socket, and the credentials that the kernel reports for it.
 
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd};
@@ -63,7 +63,7 @@ pub(super) fn is_process(credentials: Option<UnixCredentials>, id: u32) -> bool 
     credentials.is_some_and(|credentials| u32::try_from(credentials.pid()) == Ok(id))
 }
 
-/// Shows who connected, and who wrote: the process `shell` got the socket from this one.
+/// Shows which process connected, and which one wrote: `shell` got its socket from this process.
 pub(super) fn show(
     stage: &mut Stage,
     server: &UnixStream,
