@@ -85,11 +85,7 @@ pub(super) const ROOT_ONLY: ConstText = (
 
 /// The user whose client tries to connect.
 fn user(root: bool) -> ConstText {
-    if root {
-        ("the user nobody", "用户 nobody ")
-    } else {
-        ("our own user", "我们自己的用户")
-    }
+    if root { ("the user nobody", "用户 nobody ") } else { ("the current user", "当前用户") }
 }
 
 pub(super) fn chmod_between(root: bool) -> Text {
