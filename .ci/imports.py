@@ -151,7 +151,7 @@ def check(crate_root):
 
 sys.setrecursionlimit(10_000)
 crate_roots = [root / name for name in CRATE_ROOTS if (root / name).exists()]
-mistakes = [mistake for crate_root in crate_roots for mistake in check(crate_root)]
-if mistakes:
-    print(*mistakes, sep="\n", file=sys.stderr)
+complaints = [complaint for crate_root in crate_roots for complaint in check(crate_root)]
+if complaints:
+    print(*complaints, sep="\n", file=sys.stderr)
     sys.exit(1)

@@ -38,14 +38,15 @@ def wide_lines(path):
             yield number
 
 
-mistakes = []
+complaints = []
 for name in filter(None, listed.split("\0")):
     path = root / name
     code = path.suffix in CODE or name in [".ci/run", "bench/run"]
     prose = path.suffix == ".md" and not (name.endswith(".zh-CN.md") or "zh-CN/" in name)
     if (code or prose) and path.exists():
-        mistakes += [f"{name}:{number}: wider than {WIDTH} columns" for number in wide_lines(path)]
+        wide = wide_lines(path)
+        complaints += [f"{name}:{number}: wider than {WIDTH} columns" for number in wide]
 
-if mistakes:
-    print(*mistakes, sep="\n", file=sys.stderr)
+if complaints:
+    print(*complaints, sep="\n", file=sys.stderr)
     sys.exit(1)

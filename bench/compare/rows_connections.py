@@ -1,4 +1,4 @@
-"""Rows about connections: a short command on a new one and on one that is kept."""
+"""Rows about connections: a short command on a new one and on one that is agent_environment."""
 
 import contextlib
 import shutil
@@ -47,24 +47,24 @@ def agent(world):
     """Variables with which labsh keeps connections open; the agent ends with this context."""
     runtime = world.scratch / "runtime"
     runtime.mkdir(mode=0o700)
-    kept = {"LABSH_KEEP": "5m", "XDG_RUNTIME_DIR": str(runtime)}
+    agent_environment = {"LABSH_KEEP": "5m", "XDG_RUNTIME_DIR": str(runtime)}
     try:
-        yield kept
+        yield agent_environment
     finally:
         subprocess.run(
             [LABSH, "agent", "stop"],
-            env=dict(world.environment, **kept),
+            env=dict(world.environment, **agent_environment),
             check=False,
             capture_output=True,
         )
         shutil.rmtree(runtime, ignore_errors=True)
 
 
-def kept_connection(world):
+def agent_connection(world):
     """A short command on a connection that the agent has open already, client process included."""
     command = world.labsh("true", "x")
-    with agent(world) as kept:
-        environment = dict(world.environment, **kept)
+    with agent(world) as agent_environment:
+        environment = dict(world.environment, **agent_environment)
         subprocess.run(command, env=environment, check=True, stdin=subprocess.DEVNULL)
         deadline = time.monotonic() + 60
         listing = [LABSH, "agent", "list"]
@@ -75,7 +75,7 @@ def kept_connection(world):
             if time.monotonic() > deadline:
                 raise RuntimeError("the agent keeps no connection")
             time.sleep(0.02)
-        variables = [f"{name}={value}" for name, value in kept.items()]
+        variables = [f"{name}={value}" for name, value in agent_environment.items()]
         times = process_times(
             {"labsh": ["env", *variables, *command], "labsh, new connection": ["env", *command]},
             world.environment,
@@ -87,7 +87,7 @@ def kept_connection(world):
             )
     ours = times.pop("labsh")
     yield row(
-        "`true` on a connection that is kept (with `env` before it)",
+        "`true` on a connection that is agent_environment (with `env` before it)",
         ours,
         times,
         "less than a new connection",
@@ -115,7 +115,7 @@ def round_trips(world):
     """
     master = world.scratch / "counted"
     counted = {"labsh": flights(world, world.port, [LABSH, "run", "127.0.0.1:{port}", "echo", "x"])}
-    kept = {}
+    multiplexed = {}
     if world.ssh:
         ssh = [*on_port(world.ssh, "{port}"), "echo x"]
         counted["OpenSSH"] = flights(world, world.ssh_port, ssh)
@@ -127,7 +127,7 @@ def round_trips(world):
             "-o",
             f"ControlPath={master}-%p",
         ]
-        kept["OpenSSH, multiplexed"] = flights(
+        multiplexed["OpenSSH, multiplexed"] = flights(
             world, world.ssh_port, [ssh[0], *sharing, *ssh[1:]], times=2
         )
     if world.dbclient:
@@ -146,16 +146,16 @@ def round_trips(world):
         )
     with agent(world) as environment:
         # The first run has the agent open the connection, the others find it.
-        on_kept = flights(
+        by_agent = flights(
             world, world.port, [LABSH, "run", "127.0.0.1:{port}", "echo", "x"], 3, environment
         )
     for what, number in (("first output", 0), ("end", 1)):
         yield row(
             f"round trips of `echo x` on an open connection, to its {what}",
-            Figure([on_kept[number]], "", 1),
-            {name: Figure([values[number]], "", 1) for name, values in kept.items()},
+            Figure([by_agent[number]], "", 1),
+            {name: Figure([values[number]], "", 1) for name, values in multiplexed.items()},
             "1",
-            on_kept[number] <= 1,
+            by_agent[number] <= 1,
         )
     sizes = {name: Figure([values[2]], "bytes", 0) for name, values in counted.items()}
     ours = sizes.pop("labsh")
@@ -168,4 +168,4 @@ def round_trips(world):
     )
 
 
-ROWS = [new_connection, kept_connection, round_trips]
+ROWS = [new_connection, agent_connection, round_trips]

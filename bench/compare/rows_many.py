@@ -34,7 +34,7 @@ def room(world):
     with socket.socket() as mute, socket.socket() as dead:
         mute.bind(("0.0.0.0", 0))
         mute.listen(HOSTS)
-        # Bound, so that it is nobody else's, and never listening.
+        # Bound, so that no other process gets the port, and never listening.
         dead.bind(("0.0.0.0", 0))
         hosts = [
             (f"n{number:04}", address, port, "room") for number, address in enumerate(addresses, 1)

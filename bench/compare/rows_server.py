@@ -209,7 +209,7 @@ def commands(world):
 
 
 def refusals(world):
-    """Nobody should learn from the time of a refusal whether a key is known. Not judged: look at
+    """The time of a refusal must not reveal whether a key is known. Not judged: look at
     both.
     """
     result = world.tool("refusals", 400, LABSH_BENCH_ADDRESS=f"127.0.0.1:{world.plain_port}")

@@ -96,8 +96,7 @@ def throw_away_user(home):
         if owner != entry.pw_name and owner.isdigit() and not os.path.exists(f"/proc/{owner}"):
             subprocess.run(["userdel", entry.pw_name], check=False, capture_output=True)
     name = f"{USER_PREFIX}{os.getpid()}"
-    # A password that cannot be, rather than a locked account: sshd without PAM lets nobody into one
-    # of those.
+    # An impossible password, rather than a locked account, which sshd without PAM refuses.
     subprocess.run(
         [
             "useradd",
@@ -122,9 +121,7 @@ def throw_away_user(home):
 
 
 class World:
-    """labshd and its peers, running on loopback. A context: everything that it started has ended
-    behind it.
-    """
+    """labshd and its peers, running on loopback; a context that ends what it started."""
 
     def __init__(self):
         self.stack = contextlib.ExitStack()

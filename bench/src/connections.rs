@@ -63,7 +63,7 @@ pub(crate) async fn half_open(
         sockets.push(silence(target).await.with_context(|| format!("silent connection {number}"))?);
     }
     for mut socket in sockets {
-        // Whoever is put out comes back, so that there are as many all the time.
+        // A connection that was closed is opened again, so that their number is constant.
         holders.spawn(async move {
             loop {
                 let mut bytes = [0; 1024];

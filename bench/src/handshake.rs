@@ -1,4 +1,4 @@
-//! Whole handshakes, both roles in one thread, and the keys behind them.
+//! Whole handshakes, both roles in one thread, and the derivation of their keys.
 
 use anyhow::{Context, anyhow};
 use labsh_proto::auth::{ChannelBinding, Mode, ServerParameters};
@@ -65,7 +65,7 @@ pub fn plain(key: &HostKey, dummy: &HostKey) -> anyhow::Result<ServerParameters>
     Ok(answered.finish(&authenticated.welcome(says()))?)
 }
 
-/// The key that stands in for unknown ones.
+/// The decoy key for unknown names.
 pub fn dummy() -> HostKey {
     HostKey::dummy(Secret::new([5; 32]))
 }

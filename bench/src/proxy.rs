@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, sleep_until};
 
-/// What may be under way in one direction, in bytes: more than any window that is measured.
+/// The maximum in flight in one direction, in bytes: more than any window that is measured.
 const UNDER_WAY: usize = 512 << 20;
 
 const CHUNK: usize = 256 << 10;

@@ -126,8 +126,8 @@ display = Display()
 ENDED = ("exited", "signaled", "timed-out")
 
 # Takes a file from stdin. It appears under its name only when all of its bytes are there, so that
-# no module runs half of one. The shell's own noclobber makes sure that nobody else has put
-# something in the new file's place.
+# no module runs half of one. The shell's noclobber makes sure that no other process has created
+# the new file.
 RECEIVE = r"""
 if [ -d "$1" ]; then echo "$1 is a directory" >&2; exit 1; fi
 part=$1.labsh-$$
@@ -245,23 +245,28 @@ class Connection(ConnectionBase):
         self, form, words, stdin, stdout=subprocess.PIPE, input=None, become=None
     ) -> tuple[dict, bytes, bytes]:
         """Runs a command to its end: what labsh says about that end, stdout and stderr."""
-        told, tell = os.pipe()
-        line = self._command_line(form, words, tell)
+        status_reader, status_writer = os.pipe()
+        line = self._command_line(form, words, status_writer)
         try:
             # Unbuffered: what the wait for a password has not read must be left for what comes
             # after it.
             labsh = subprocess.Popen(
-                line, bufsize=0, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE, pass_fds=[tell]
+                line,
+                bufsize=0,
+                stdin=stdin,
+                stdout=stdout,
+                stderr=subprocess.PIPE,
+                pass_fds=[status_writer],
             )
         except OSError as error:
-            os.close(told)
+            os.close(status_reader)
             raise AnsibleError(
                 f"cannot start {to_native(line[0])}: {error.strerror}; install labsh, or set "
                 "ansible_labsh_executable"
             ) from error
         finally:
-            os.close(tell)
-        with os.fdopen(told, "rb") as told:
+            os.close(status_writer)
+        with os.fdopen(status_reader, "rb") as status_file:
             try:
                 early_output, early_errors = self._satisfy(become, labsh) if become else (b"", b"")
                 output, errors = labsh.communicate(input)
@@ -272,7 +277,7 @@ class Connection(ConnectionBase):
                     labsh.kill()
                     labsh.wait()
             errors = early_errors + errors
-            status = told.read()
+            status = status_file.read()
         status = json.loads(status) if status else {}
         if status.get("outcome") not in ENDED:
             # Without a status, labsh has not even tried: a missing key, say. Its last words are the
@@ -288,8 +293,8 @@ class Connection(ConnectionBase):
         """
         seen = {labsh.stdout: b"", labsh.stderr: b""}
         asked = False
-        patience = max(1, self.get_option("timeout"))
-        deadline = time.monotonic() + patience
+        timeout = max(1, self.get_option("timeout"))
+        deadline = time.monotonic() + timeout
         with selectors.DefaultSelector() as selector:
             for stream in seen:
                 selector.register(stream, selectors.EVENT_READ)
@@ -297,7 +302,7 @@ class Connection(ConnectionBase):
                 events = selector.select(max(0, deadline - time.monotonic()))
                 if not events:
                     raise AnsibleConnectionFailure(
-                        f"{become.name} has not let us in within {patience} seconds"
+                        f"{become.name} has not let us in within {timeout} seconds"
                     )
                 for key, _ in events:
                     piece = os.read(key.fd, 65536)

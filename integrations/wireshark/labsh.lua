@@ -14,7 +14,7 @@ local TEXT = 2048
 local TEXT_BEFORE_AUTHENTICATION = 240
 local VERSION = 64
 
--- No more items of one list than this are shown: a tree of a hundred thousand words helps nobody.
+-- The maximum number of items of a list that are shown: a tree of 100,000 words is of no use.
 local SHOWN_ITEMS = 1000
 -- Characters of a command or of data that fit into a line, and frames that fit into the Info
 -- column.
@@ -83,7 +83,7 @@ local field = {
     kind = ProtoField.uint8("labsh.kind", "Kind", base.HEX, KIND_NAMES),
     flags = ProtoField.uint8("labsh.flags", "Flags", base.HEX),
     more = ProtoField.bool("labsh.flags.more", "MORE: another open frame continues this one", 8, nil, 0x01),
-    explain = ProtoField.bool("labsh.flags.explain", "EXPLAIN: say what would become of it", 8, nil, 0x02),
+    explain = ProtoField.bool("labsh.flags.explain", "EXPLAIN: answer whether it would run", 8, nil, 0x02),
     limited = ProtoField.bool("labsh.flags.limited", "LIMITED: from here on the sender waits for credit", 8, nil, 0x01),
     reserved = ProtoField.uint16("labsh.reserved", "Reserved", base.HEX),
     channel = ProtoField.uint32("labsh.channel", "Channel", base.DEC, nil, nil, "0: the connection itself"),
@@ -324,7 +324,7 @@ function Reader:bool(tree, item, what)
     return value
 end
 
--- What stands behind its own length in bytes: the bytes, and the range of length and bytes.
+-- Bytes after their length: the bytes, and the range of length and bytes.
 function Reader:bytes(what)
     local from = self.at
     local size = self:take(8, "the length of " .. what):uint64():tonumber()
@@ -356,7 +356,7 @@ function Reader:sentence(tree, item, what)
     return value
 end
 
--- A list; `each` reads one element, and is told to show it or not.
+-- A list; `each` reads one element and gets whether to show it.
 function Reader:list(tree, item, smallest, what, each)
     local range, line = self:add(tree, item, 8, "the number of " .. what)
     local count = range:uint64():tonumber()
@@ -748,7 +748,7 @@ local function plan(tvb, pinfo)
     end
 
     local chunk = { verdict = verdicts[chunk_key] or "labsh", frames = {} }
-    -- By its first bytes: where it stands in its chunk may be another place the next time.
+    -- By its first bytes: its position in the chunk may differ the next time.
     local function remember(at, length, frame)
         local key = packet .. "/" .. tvb:range(at, math.min(length, HEADER + 32, size - at)):raw()
         if is_new then
