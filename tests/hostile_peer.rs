@@ -53,6 +53,7 @@ fn data(channel: u32, length: usize) -> Vec<u8> {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table with a row for each error")]
 fn each_protocol_error_is_refused_by_name_and_logged() {
     let labshd = Labshd::with("max_channels = 4");
     let stdin_kind = Kind::Stdin as u8;

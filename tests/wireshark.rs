@@ -138,6 +138,7 @@ fn session(labshd: &Labshd, input: &[u8], words: &[&str]) -> (Vec<Piece>, Output
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one slow capture, and all that is read from it")]
 fn frames_of_real_sessions_are_found_for_any_segmentation() {
     if !has("tshark") {
         return;
