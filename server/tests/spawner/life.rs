@@ -1,5 +1,4 @@
-//! What becomes of a command, of the spawner, and of either when the other goes: changes with those
-//! promises.
+//! Exits, signals and usage of commands, and what the loss of labshd or of the spawner ends.
 
 use std::future::ready;
 use std::time::Duration;
@@ -17,16 +16,16 @@ use tokio::task::JoinSet;
 
 use super::*;
 
-const NOBODY: u32 = 65534;
+const OTHER_USER: u32 = 65534;
 
-/// Prints the process id of something that runs in the background of its group, and stays.
+/// Prints the process id of a background process of its group, and waits.
 const WITH_BACKGROUND: &str = "sleep 1000 & echo $!; wait";
 
 fn with_background(world: &World, spawner: &Spawner, script: &str) -> (Spawned, u32) {
     world.run(async {
         let spawned = spawner.spawn(sh(script)).await.unwrap();
         let Streams::Pipes { stdout, .. } = &spawned.streams else {
-            panic!("no terminal was asked for")
+            panic!("no terminal was requested")
         };
         let stdout = stdout.try_clone().unwrap();
         let mut stdout = pipe::Receiver::from_owned_fd(stdout).unwrap();
@@ -36,18 +35,18 @@ fn with_background(world: &World, spawner: &Spawner, script: &str) -> (Spawned, 
     })
 }
 
-fn mortal(world: &World) -> Spawner {
-    let process = world.mortal.borrow_mut().pop().unwrap();
+fn disposable_spawner(world: &World) -> Spawner {
+    let process = world.disposable.borrow_mut().pop().unwrap();
     world.run(async { Spawner::attach(process) }).unwrap()
 }
 
-/// The spawner as it is when nothing is going on.
+/// Returns whether the spawner has no child.
 fn is_idle(world: &World) -> bool {
     children(world.spawner.pid()).is_empty()
 }
 
-pub(crate) fn large_requests_at_once(world: &World) {
-    // Far more than the socket holds, in either direction at once.
+pub(crate) fn large_requests_are_served_at_once(world: &World) {
+    // Far more than the socket's buffers hold, in both directions at once.
     world.run(async {
         let word = "x".repeat(120 << 10);
         let mut commands = JoinSet::new();
@@ -60,7 +59,7 @@ pub(crate) fn large_requests_at_once(world: &World) {
     });
 }
 
-pub(crate) fn use_is_counted(world: &World) {
+pub(crate) fn usage_is_measured(world: &World) {
     let usage = world.output(sh("i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done")).ended.usage;
     assert!(usage.user > 1_000, "{usage:?}");
     assert!(usage.wall >= usage.user / 2, "{usage:?}");
@@ -72,9 +71,8 @@ pub(crate) fn use_is_counted(world: &World) {
     assert!(usage.peak_memory > 64 << 20, "{usage:?}");
 }
 
-pub(crate) fn memory_is_the_commands_own(world: &World) {
-    // This process is large by now, and the spawner has had large requests; the command shows
-    // neither.
+pub(crate) fn peak_memory_excludes_labshd_and_the_spawner(world: &World) {
+    // Neither the memory of this process nor large requests in the spawner are counted.
     let ballast = vec![1_u8; 100 << 20];
     let word = "x".repeat(100 << 10);
     world.output(words(&[&["true"], &[word.as_str(); 15][..]].concat()));
@@ -83,9 +81,9 @@ pub(crate) fn memory_is_the_commands_own(world: &World) {
     assert_eq!(ballast.len(), 100 << 20);
 }
 
-pub(crate) fn another_user_is_another_user(world: &World) {
-    let nobody = Identity { uid: NOBODY, gid: NOBODY, groups: vec![NOBODY, 100] };
-    let request = |script| SpawnRequest { identity: Some(nobody.clone()), ..sh(script) };
+pub(crate) fn a_command_can_run_as_another_user(world: &World) {
+    let other = Identity { uid: OTHER_USER, gid: OTHER_USER, groups: vec![OTHER_USER, 100] };
+    let request = |script| SpawnRequest { identity: Some(other.clone()), ..sh(script) };
     if !is_root() {
         assert!(matches!(world.refusal(request("id")), SpawnError::Identity { .. }));
         return;
@@ -117,7 +115,7 @@ pub(crate) fn a_background_process_receives_signals(world: &World) {
     assert_eq!(ended.status, Status::Signaled { signal: SIGTERM as u8, core_dumped: false });
     eventually("the background process has ended", || !is_alive(background));
 
-    // It still does when the leader has ended first.
+    // It still does after the leader has exited.
     let (mut spawned, background) = with_background(world, &world.spawner, "sleep 1000 & echo $!");
     assert_eq!(world.run(spawned.process.ended()).unwrap().status, Status::Exited(0));
     assert!(is_alive(background));
@@ -125,7 +123,7 @@ pub(crate) fn a_background_process_receives_signals(world: &World) {
     eventually("the background process has ended", || !is_alive(background));
 }
 
-pub(crate) fn every_signal_number_is_safe(world: &World) {
+pub(crate) fn invalid_signal_numbers_are_ignored(world: &World) {
     let mut spawned = world.spawn(words(&["sleep", "1000"])).unwrap();
     for invalid in [0, -1, -SIGKILL, 65, 1000, i32::MIN, i32::MAX] {
         spawned.process.signal(invalid);
@@ -143,7 +141,7 @@ pub(crate) fn every_signal_number_is_safe(world: &World) {
 pub(crate) fn the_leader_stays_a_zombie_until_it_is_dropped(world: &World) {
     let mut spawned = world.spawn(words(&["true"])).unwrap();
     world.run(spawned.process.ended()).unwrap();
-    // Another command's whole life has gone through the spawner since.
+    // By the end of another command, the spawner has handled everything before it.
     world.output(words(&["true"]));
     assert_eq!(stat(spawned.pid).unwrap()[0], "Z");
     let pid = spawned.process.pid();
@@ -159,8 +157,8 @@ pub(crate) fn dropping_a_process_kills_its_group(world: &World) {
     eventually("both have ended", || !is_alive(background) && stat(pid).is_none());
 }
 
-pub(crate) fn an_abandoned_spawn_leaves_nothing(world: &World) {
-    // Asked for, and dropped before any answer.
+pub(crate) fn a_dropped_spawn_leaves_no_process(world: &World) {
+    // Dropped before any reply.
     world.run(async {
         for _ in 0..20 {
             tokio::select! {
@@ -170,16 +168,19 @@ pub(crate) fn an_abandoned_spawn_leaves_nothing(world: &World) {
             }
         }
     });
-    // A command of its own shows that the spawner has come to the end of those orders.
+    // By the end of another command, the spawner has handled those orders.
     world.output(words(&["true"]));
     eventually("none is left", || is_idle(world));
 
-    // Dropped with the answer under way or arrived.
+    // Dropped when the reply is sent or received.
     world.run(async {
         let mut spawn = Box::pin(world.spawner.spawn(words(&["sleep", "1000"])));
-        // Asked once; on a busy machine the answer may have been there already.
-        let early = tokio::select! { biased; spawned = &mut spawn => Some(spawned),
-        () = ready(()) => None };
+        // Polled once; on a busy machine the reply may have arrived already.
+        let early = tokio::select! {
+            biased;
+            spawned = &mut spawn => Some(spawned),
+            () = ready(()) => None,
+        };
         eventually("it sleeps", || {
             children(world.spawner.pid()).iter().any(|&pid| is_named(pid, "sleep"))
         });
@@ -192,11 +193,14 @@ fn is_named(pid: u32, name: &str) -> bool {
     fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == name)
 }
 
-pub(crate) fn the_end_can_be_asked_for_again(world: &World) {
+pub(crate) fn the_exit_can_be_awaited_again(world: &World) {
     let mut spawned = world.spawn(words(&["cat"])).unwrap();
     world.run(async {
-        tokio::select! { biased; _ = spawned.process.ended() => panic!("it still runs"),
-        () = ready(()) => {} }
+        tokio::select! {
+            biased;
+            _ = spawned.process.ended() => panic!("it still runs"),
+            () = ready(()) => {}
+        }
         drop(pipes(spawned.streams));
         let first = spawned.process.ended().await;
         assert_eq!(first.unwrap().status, Status::Exited(0));
@@ -204,7 +208,7 @@ pub(crate) fn the_end_can_be_asked_for_again(world: &World) {
     });
 }
 
-pub(crate) fn a_spawner_short_of_descriptors_says_so(world: &World) {
+pub(crate) fn a_spawner_without_free_descriptors_reports_it(world: &World) {
     let pid = world.spawner.pid();
     let limit = |soft: &str| {
         let arguments = [&format!("--pid={pid}"), &format!("--nofile={soft}:")];
@@ -229,7 +233,7 @@ pub(crate) fn a_spawner_short_of_descriptors_says_so(world: &World) {
     eventually("nothing is left open", || is_idle(world) && open() == before);
 }
 
-pub(crate) fn a_receiver_short_of_descriptors_says_so(world: &World) {
+pub(crate) fn a_receiver_without_free_descriptors_reports_it(world: &World) {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     for free in 0..3 {
         let highest = fs::read_dir("/proc/self/fd").unwrap().count() as u64;
@@ -237,7 +241,7 @@ pub(crate) fn a_receiver_short_of_descriptors_says_so(world: &World) {
         let mut fillers: Vec<File> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
         fillers.truncate(fillers.len() - free);
         let result = world.spawn(words(&["sleep", "1000"]));
-        // What did arrive has been closed: as much is free as before.
+        // The descriptors that did arrive are closed, so as many are free as before.
         let refill: Vec<File> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
         setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
         assert!(matches!(result, Err(SpawnError::Resources { .. })), "{result:?}");
@@ -245,14 +249,14 @@ pub(crate) fn a_receiver_short_of_descriptors_says_so(world: &World) {
         drop((fillers, refill));
         eventually("the command is gone", || is_idle(world));
     }
-    assert_eq!(world.says("echo as before"), "as before\n");
+    assert_eq!(world.stdout_of("echo as before"), "as before\n");
 }
 
 pub(crate) fn launching_with_threads_is_refused(_world: &World) {
     assert!(launch().unwrap_err().to_string().contains("threads"));
 }
 
-pub(crate) fn the_spawner_keeps_to_itself(world: &World) {
+pub(crate) fn the_spawner_has_its_own_session_and_few_descriptors(world: &World) {
     let pid = world.spawner.pid();
     assert!(is_named(pid, "labshd-spawner"));
     let session = stat(pid).unwrap()[3].clone();
@@ -262,37 +266,37 @@ pub(crate) fn the_spawner_keeps_to_itself(world: &World) {
     {
         kill(Pid::from_raw(pid.cast_signed()), signal).unwrap();
     }
-    assert_eq!(world.says("echo still here"), "still here\n");
-    // Input, output, last words, the socket and the event queue.
+    assert_eq!(world.stdout_of("echo still here"), "still here\n");
+    // stdin, stdout, stderr, the socket and the epoll instance.
     eventually("nothing runs", || is_idle(world));
     assert_eq!(fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count(), 5);
     assert_eq!(fs::read_link(format!("/proc/{pid}/fd/0")).unwrap().to_str(), Some("/dev/null"));
 }
 
 pub(crate) fn commands_end_with_labshd(world: &World) {
-    // A runtime that is shut down closes the socket as a killed labshd does: without a word.
+    // A runtime that is shut down closes the socket like a killed labshd, without an order.
     let runtime = Runtime::new().unwrap();
-    let process = world.mortal.borrow_mut().pop().unwrap();
+    let process = world.disposable.borrow_mut().pop().unwrap();
     let spawner = runtime.block_on(async { Spawner::attach(process) }).unwrap();
     let pid = spawner.pid();
-    let (polite, in_background) = with_background(world, &spawner, WITH_BACKGROUND);
+    let (plain, background) = with_background(world, &spawner, WITH_BACKGROUND);
     let stubborn = format!("trap '' HUP TERM; {WITH_BACKGROUND}");
-    let (stubborn, in_its_background) = with_background(world, &spawner, &stubborn);
+    let (stubborn, stubborn_background) = with_background(world, &spawner, &stubborn);
     let mut done = world.run(spawner.spawn(sh("sleep 1000 >/dev/null 2>&1 & echo $!"))).unwrap();
     world.run(done.process.ended()).unwrap();
     let [_, stdout, _] = pipes(done.streams);
-    let on_purpose: u32 = world.run(read(stdout)).trim().parse().unwrap();
+    let left_running: u32 = world.run(read(stdout)).trim().parse().unwrap();
     runtime.shutdown_background();
-    for pid in [polite.pid, in_background, stubborn.pid, in_its_background, pid] {
+    for pid in [plain.pid, background, stubborn.pid, stubborn_background, pid] {
         eventually("everything has ended", || !is_alive(pid));
     }
-    // Its command was over: it had been left in the background on purpose.
-    assert!(is_alive(on_purpose));
-    kill(Pid::from_raw(on_purpose.cast_signed()), Signal::SIGKILL).unwrap();
+    // Its leader had exited, so it was left in the background on purpose.
+    assert!(is_alive(left_running));
+    kill(Pid::from_raw(left_running.cast_signed()), Signal::SIGKILL).unwrap();
 }
 
-pub(crate) fn a_killed_spawner_is_noticed(world: &World) {
-    let spawner = mortal(world);
+pub(crate) fn a_killed_spawner_is_detected(world: &World) {
+    let spawner = disposable_spawner(world);
     let (mut spawned, background) = with_background(world, &spawner, WITH_BACKGROUND);
     let pid = Pid::from_raw(spawner.pid().cast_signed());
     kill(pid, Signal::SIGKILL).unwrap();
@@ -307,8 +311,8 @@ pub(crate) fn a_killed_spawner_is_noticed(world: &World) {
     eventually("its commands have ended", || !is_alive(spawned.pid) && !is_alive(background));
 }
 
-pub(crate) fn the_spawner_ends_with_its_last_handle(world: &World) {
-    let spawner = mortal(world);
+pub(crate) fn the_spawner_exits_with_its_last_handle(world: &World) {
+    let spawner = disposable_spawner(world);
     let pid = spawner.pid();
     let mut spawned = world.run(spawner.spawn(words(&["cat"]))).unwrap();
     drop(spawner);

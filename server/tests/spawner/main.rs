@@ -1,8 +1,8 @@
-//! The spawner with real processes: changes with what a command may count on.
+//! Tests the spawner with real processes.
 //!
-//! The spawner has to be launched while there is one thread, and the test harness has several
-//! before it calls anybody: so this is a `main` that launches first and then runs its cases, one
-//! after the other. It takes the harness's `--list` and filters by name.
+//! The spawner must be launched while the process has one thread, but the test harness starts
+//! several before it calls a test. So this is a `main` of its own, which launches first and then
+//! runs its cases in order. It supports the harness's `--list` and filters by name.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod life;
@@ -29,54 +29,54 @@ type Case = fn(&World);
 
 /// Names and functions of the cases, in the order in which they run.
 macro_rules! cases {
-    ($($room:ident::$name:ident),* $(,)?) => {
-        &[$((concat!(stringify!($room), "::", stringify!($name)), $room::$name as Case)),*]
+    ($($module:ident::$name:ident),* $(,)?) => {
+        &[$((concat!(stringify!($module), "::", stringify!($name)), $module::$name as Case)),*]
     };
 }
 
 const CASES: &[(&str, Case)] = cases![
-    start::exit_codes_arrive,
-    start::signals_arrive_with_the_core_flag,
+    start::exit_codes_are_reported,
+    start::signals_are_reported_with_the_core_flag,
     start::stdin_reaches_the_command_and_ends,
     start::a_missing_program_is_not_found,
-    start::what_cannot_be_executed_says_so,
-    start::a_missing_directory_is_named_or_replaced_by_the_root,
-    start::too_many_words_are_refused_and_many_are_not,
-    start::impossible_words_are_refused,
-    start::path_is_the_commands_own,
-    start::a_script_without_a_first_line_runs,
+    start::a_file_that_is_not_executable_is_reported,
+    start::a_missing_directory_is_an_error_or_replaced_by_the_root,
+    start::arguments_up_to_the_kernels_limit_are_accepted,
+    start::invalid_arguments_are_refused,
+    start::the_commands_own_path_is_searched,
+    start::a_script_without_an_interpreter_line_runs,
     start::program_and_first_word_may_differ,
-    start::the_environment_is_exact,
+    start::the_environment_is_exactly_the_requested_one,
     start::only_three_descriptors_are_open,
     start::the_command_leads_its_own_session,
     start::no_signal_is_ignored_or_blocked,
     start::limits_and_umask_are_those_at_launch,
-    start::two_hundred_at_once,
-    life::large_requests_at_once,
-    life::use_is_counted,
-    life::memory_is_the_commands_own,
-    life::another_user_is_another_user,
+    start::two_hundred_commands_run_at_once,
+    life::large_requests_are_served_at_once,
+    life::usage_is_measured,
+    life::peak_memory_excludes_labshd_and_the_spawner,
+    life::a_command_can_run_as_another_user,
     life::a_background_process_receives_signals,
-    life::every_signal_number_is_safe,
+    life::invalid_signal_numbers_are_ignored,
     life::the_leader_stays_a_zombie_until_it_is_dropped,
     life::dropping_a_process_kills_its_group,
-    life::an_abandoned_spawn_leaves_nothing,
-    life::the_end_can_be_asked_for_again,
-    life::a_spawner_short_of_descriptors_says_so,
-    life::a_receiver_short_of_descriptors_says_so,
+    life::a_dropped_spawn_leaves_no_process,
+    life::the_exit_can_be_awaited_again,
+    life::a_spawner_without_free_descriptors_reports_it,
+    life::a_receiver_without_free_descriptors_reports_it,
     life::launching_with_threads_is_refused,
-    life::the_spawner_keeps_to_itself,
+    life::the_spawner_has_its_own_session_and_few_descriptors,
     life::commands_end_with_labshd,
-    life::a_killed_spawner_is_noticed,
-    life::the_spawner_ends_with_its_last_handle,
-    terminal::it_is_the_controlling_terminal_and_nothing_else_is_open,
-    terminal::it_has_its_size_from_the_beginning,
+    life::a_killed_spawner_is_detected,
+    life::the_spawner_exits_with_its_last_handle,
+    terminal::it_is_the_controlling_terminal_and_the_only_open_file,
+    terminal::it_has_its_size_from_the_start,
     terminal::it_belongs_to_the_user,
     terminal::a_signal_goes_to_the_foreground,
-    terminal::a_flood_of_signals_hits_nobody_else_and_the_last_one_arrives,
-    terminal::many_sessions_are_told_together,
+    terminal::a_flood_of_signals_reaches_only_its_session_and_ends_with_the_last_one,
+    terminal::several_sessions_are_hung_up_together,
     terminal::a_hang_up_reaches_every_group_of_the_session,
-    terminal::firmer_signals_spare_what_was_put_in_the_background,
+    terminal::later_signals_spare_background_jobs,
     terminal::dropping_a_process_ends_its_session,
     terminal::sessions_end_with_labshd,
 ];
@@ -84,8 +84,8 @@ const CASES: &[(&str, Case)] = cases![
 struct World {
     runtime: Runtime,
     spawner: Spawner,
-    /// Spawners that do not survive their case.
-    mortal: RefCell<Vec<SpawnerProcess>>,
+    /// Spawners for the cases that end their spawner.
+    disposable: RefCell<Vec<SpawnerProcess>>,
 }
 
 fn main() -> ExitCode {
@@ -100,10 +100,10 @@ fn main() -> ExitCode {
     }
 
     let process = launch().unwrap();
-    let mortal = (0..4).map(|_| launch().unwrap()).collect::<Vec<_>>().into();
+    let disposable = (0..4).map(|_| launch().unwrap()).collect::<Vec<_>>().into();
     let runtime = Runtime::new().unwrap();
     let spawner = runtime.block_on(async { Spawner::attach(process) }).unwrap();
-    let world = World { runtime, spawner, mortal };
+    let world = World { runtime, spawner, disposable };
 
     println!("\nrunning {} tests", cases.len());
     let mut failed = 0;
@@ -141,8 +141,8 @@ impl World {
         self.run(output(&self.spawner, request))
     }
 
-    /// What a shell's one-liner prints.
-    fn says(&self, script: &str) -> String {
+    /// Returns what a shell script prints.
+    fn stdout_of(&self, script: &str) -> String {
         self.output(sh(script)).stdout
     }
 }
@@ -161,11 +161,11 @@ async fn output(spawner: &Spawner, request: SpawnRequest) -> Output {
     Output { ended: spawned.process.ended().await.unwrap(), stdout, stderr }
 }
 
-/// stdin, stdout and stderr.
+/// Returns stdin, stdout and stderr.
 fn pipes(streams: Streams) -> [OwnedFd; 3] {
     match streams {
         Streams::Pipes { stdin, stdout, stderr } => [stdin, stdout, stderr],
-        Streams::Terminal(_) => panic!("no terminal was asked for"),
+        Streams::Terminal(_) => panic!("no terminal was requested"),
     }
 }
 
@@ -196,7 +196,7 @@ fn sh(script: &str) -> SpawnRequest {
     words(&["sh", "-c", script])
 }
 
-/// A file to execute, in a directory that goes when it is dropped.
+/// Creates an executable file in a directory that is removed when it is dropped.
 fn script(text: &str, mode: u32) -> (tempfile::TempDir, String) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("script");
@@ -206,7 +206,7 @@ fn script(text: &str, mode: u32) -> (tempfile::TempDir, String) {
     (directory, path)
 }
 
-/// State, parent and the rest of /proc/PID/stat from the third field on; `None` when there is no
+/// Returns the fields of /proc/PID/stat from the third on (state, parent, …); `None` if there is no
 /// such process.
 fn stat(pid: u32) -> Option<Vec<String>> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
@@ -225,11 +225,11 @@ fn children(parent: u32) -> Vec<u32> {
     pids.filter(|&pid| stat(pid).is_some_and(|fields| fields[1] == parent.to_string())).collect()
 }
 
-/// Waits for what must come; only its absence is a matter of time.
-fn eventually(what: &str, condition: impl Fn() -> bool) {
+/// Waits until the condition holds, and fails after 20 seconds.
+fn eventually(description: &str, condition: impl Fn() -> bool) {
     let start = Instant::now();
     while !condition() {
-        assert!(start.elapsed() < Duration::from_secs(20), "never came: {what}");
+        assert!(start.elapsed() < Duration::from_secs(20), "did not happen: {description}");
         std::thread::sleep(Duration::from_millis(2));
     }
 }

@@ -1,4 +1,4 @@
-//! How a command starts, and why it does not: changes with what a request can say.
+//! How a command starts, what it inherits, and why it does not start.
 
 use std::collections::HashMap;
 use std::os::unix::process::ExitStatusExt;
@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 use super::*;
 
-pub(crate) fn exit_codes_arrive(world: &World) {
+pub(crate) fn exit_codes_are_reported(world: &World) {
     for code in [0, 1, 127, 255] {
         let output = world.output(sh(&format!("echo out; echo err >&2; exit {code}")));
         assert_eq!(output.ended.status, Status::Exited(code));
@@ -21,10 +21,10 @@ pub(crate) fn exit_codes_arrive(world: &World) {
     }
 }
 
-pub(crate) fn signals_arrive_with_the_core_flag(world: &World) {
+pub(crate) fn signals_are_reported_with_the_core_flag(world: &World) {
     let directory = tempfile::tempdir().unwrap();
     let script = "ulimit -c unlimited; kill -SEGV $$";
-    // Whether a core is written is this machine's affair; that it is told truly is ours.
+    // Whether a core is written depends on the machine, so a shell is the reference.
     let reference = Command::new("sh")
         .args(["-c", script])
         .current_dir(directory.path())
@@ -66,7 +66,7 @@ pub(crate) fn a_missing_program_is_not_found(world: &World) {
     }
 }
 
-pub(crate) fn what_cannot_be_executed_says_so(world: &World) {
+pub(crate) fn a_file_that_is_not_executable_is_reported(world: &World) {
     let (_a, plain) = script("echo hello", 0o644);
     let (_b, orphan) = script("#!/no/such/interpreter\n", 0o755);
     for name in ["/etc", &plain, &orphan] {
@@ -76,7 +76,7 @@ pub(crate) fn what_cannot_be_executed_says_so(world: &World) {
     assert!(world.refusal(words(&[&orphan])).to_string().contains("interpreter"));
 }
 
-pub(crate) fn a_missing_directory_is_named_or_replaced_by_the_root(world: &World) {
+pub(crate) fn a_missing_directory_is_an_error_or_replaced_by_the_root(world: &World) {
     let request = SpawnRequest { cwd: b"/no/such/dir".to_vec(), ..words(&["pwd"]) };
     let error = world.refusal(request.clone());
     assert!(error.to_string().contains("/no/such/dir"), "{error}");
@@ -87,7 +87,7 @@ pub(crate) fn a_missing_directory_is_named_or_replaced_by_the_root(world: &World
     assert_eq!(output.stdout, "/usr\n");
 }
 
-pub(crate) fn too_many_words_are_refused_and_many_are_not(world: &World) {
+pub(crate) fn arguments_up_to_the_kernels_limit_are_accepted(world: &World) {
     let word = "x".repeat(100 << 10);
     assert_eq!(world.output(words(&["sh", "-c", "echo ${#1}", "sh", &word])).stdout, "102400\n");
     let many = [vec!["sh", "-c", "echo $#", "sh"], vec![word.as_str(); 10]].concat();
@@ -99,7 +99,7 @@ pub(crate) fn too_many_words_are_refused_and_many_are_not(world: &World) {
     }
 }
 
-pub(crate) fn impossible_words_are_refused(world: &World) {
+pub(crate) fn invalid_arguments_are_refused(world: &World) {
     let variable = SpawnRequest { env: vec![(b"A=B".to_vec(), vec![])], ..words(&["true"]) };
     for request in [words(&[]), words(&["echo", "a\0b"]), variable] {
         let error = world.refusal(request);
@@ -107,7 +107,7 @@ pub(crate) fn impossible_words_are_refused(world: &World) {
     }
 }
 
-pub(crate) fn path_is_the_commands_own(world: &World) {
+pub(crate) fn the_commands_own_path_is_searched(world: &World) {
     let (directory, _path) = script("#!/bin/sh\necho found\n", 0o755);
     let directory = directory.path().to_str().unwrap();
     let with = |path: String| SpawnRequest {
@@ -115,12 +115,12 @@ pub(crate) fn path_is_the_commands_own(world: &World) {
         ..words(&["script"])
     };
     assert_eq!(world.output(with(format!("/no/such:/etc/passwd:{directory}"))).stdout, "found\n");
-    // An empty element is the working directory.
+    // An empty element means the working directory.
     let request = SpawnRequest { cwd: directory.into(), ..with("/no/such:".to_owned()) };
     assert_eq!(world.output(request).stdout, "found\n");
-    // Without PATH there is the default.
+    // Without PATH the default is searched.
     assert_eq!(world.output(SpawnRequest { env: vec![], ..words(&["echo", "x"]) }).stdout, "x\n");
-    // One that may not be executed does not hide a later one, but is the reason when there is none.
+    // A file that is not executable does not hide a later one, but is the error if there is none.
     let (forbidden, _path) = script("", 0o644);
     let forbidden = forbidden.path().to_str().unwrap();
     assert_eq!(world.output(with(format!("{forbidden}:{directory}"))).stdout, "found\n");
@@ -128,7 +128,7 @@ pub(crate) fn path_is_the_commands_own(world: &World) {
     assert!(matches!(error, SpawnError::NotExecutable { .. }), "{error}");
 }
 
-pub(crate) fn a_script_without_a_first_line_runs(world: &World) {
+pub(crate) fn a_script_without_an_interpreter_line_runs(world: &World) {
     let (_directory, path) = script("echo \"plain $1\"\n", 0o755);
     assert_eq!(world.output(words(&[&path, "a b"])).stdout, "plain a b\n");
 }
@@ -137,13 +137,13 @@ pub(crate) fn program_and_first_word_may_differ(world: &World) {
     let request =
         SpawnRequest { program: Some(b"/bin/sh".to_vec()), ..words(&["-sh", "-c", "echo $0"]) };
     assert_eq!(world.output(request).stdout, "-sh\n");
-    // It is a path, and not looked for.
+    // `program` is a path and not searched.
     let request =
         SpawnRequest { program: Some(b"sh".to_vec()), cwd: b"/etc".to_vec(), ..words(&["sh"]) };
     assert!(matches!(world.refusal(request), SpawnError::NotFound { program } if program == "sh"));
 }
 
-pub(crate) fn the_environment_is_exact(world: &World) {
+pub(crate) fn the_environment_is_exactly_the_requested_one(world: &World) {
     let env = [("B", "2"), ("A", ""), ("C", "x=y\nz")].map(|(n, v)| (n.into(), v.into())).to_vec();
     let output = world.output(SpawnRequest { env, ..words(&["/usr/bin/env"]) });
     assert_eq!(output.stdout, "B=2\nA=\nC=x=y\nz\n");
@@ -151,7 +151,7 @@ pub(crate) fn the_environment_is_exact(world: &World) {
 }
 
 pub(crate) fn only_three_descriptors_are_open(world: &World) {
-    // With others in every state meanwhile. The fourth is what ls itself reads.
+    // Other commands run meanwhile. The fourth descriptor is the directory that ls reads.
     let _others: Vec<_> = (0..5).map(|_| world.spawn(words(&["sleep", "1000"])).unwrap()).collect();
     assert_eq!(world.output(words(&["ls", "/proc/self/fd"])).stdout, "0\n1\n2\n3\n");
 }
@@ -176,11 +176,12 @@ pub(crate) fn no_signal_is_ignored_or_blocked(world: &World) {
 }
 
 pub(crate) fn limits_and_umask_are_those_at_launch(world: &World) {
-    let here = Command::new("sh").args(["-c", "ulimit -n; ulimit -Hn; umask"]).output().unwrap();
-    assert_eq!(world.says("ulimit -n; ulimit -Hn; umask").as_bytes(), here.stdout);
+    let expected =
+        Command::new("sh").args(["-c", "ulimit -n; ulimit -Hn; umask"]).output().unwrap();
+    assert_eq!(world.stdout_of("ulimit -n; ulimit -Hn; umask").as_bytes(), expected.stdout);
 }
 
-pub(crate) fn two_hundred_at_once(world: &World) {
+pub(crate) fn two_hundred_commands_run_at_once(world: &World) {
     world.run(async {
         let mut commands = JoinSet::new();
         for number in 0..200_u8 {
