@@ -9,7 +9,7 @@ use labsh_proto::auth::Mode;
 
 use crate::account::{RunsAs, UserExists};
 use crate::config::{Config, LogFormat};
-use crate::keyring::{self, Found};
+use crate::keyring::{self, DirectoryEntries};
 use crate::keys_command;
 use crate::listen_address::ListenAddress;
 use crate::logs::Escaped;
@@ -34,7 +34,12 @@ pub fn run(
     Ok(report(source, runs_as, &config, &found))
 }
 
-fn report(source: &SettingsSource, runs_as: &RunsAs, config: &Config, found: &Found) -> String {
+fn report(
+    source: &SettingsSource,
+    runs_as: &RunsAs,
+    config: &Config,
+    found: &DirectoryEntries,
+) -> String {
     let lines = [
         ("configuration", vec![configuration(source)]),
         ("runs as", vec![account(runs_as)]),
@@ -81,7 +86,7 @@ fn account(runs_as: &RunsAs) -> String {
 fn limits(config: &Config) -> Vec<String> {
     vec![
         format!(
-            "{} connections, {} of them unauthenticated",
+            "{} authenticated connections, and {} unauthenticated ones",
             config.max_connections, config.max_unauthenticated
         ),
         format!("{} commands at once on each connection", config.max_channels),

@@ -9,7 +9,7 @@ use crate::copying;
 use crate::diagnostics::Problem;
 use crate::environment::{self, Pattern};
 use crate::listen_address::ListenAddress;
-use crate::private_file::{self, Holds};
+use crate::private_file::{self, FileContent};
 use crate::toml_fields::Fields;
 use labsh_diagnostics::Diagnostic;
 use labsh_proto::auth::Mode;
@@ -134,7 +134,7 @@ impl Config {
     /// Reads a file, which only its owner, root or this user, may be able to change. If it contains
     /// errors, returns the other values too: the directory of the keys may contain further errors.
     pub(crate) fn read(file: &Path) -> (Self, Vec<Diagnostic>) {
-        match private_file::read(file, Holds::Settings) {
+        match private_file::read(file, FileContent::Settings) {
             Ok(text) => Self::parse(file, &text),
             Err(problem) => (Self::beside(file), vec![problem.at(file, None)]),
         }

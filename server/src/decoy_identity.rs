@@ -10,7 +10,7 @@ use rand::TryRng;
 use rand::rngs::SysRng;
 use zeroize::Zeroizing;
 
-use crate::private_file::{self, Holds};
+use crate::private_file::{self, FileContent};
 
 /// The name of its file in `keys.d`, hidden so that it is not read as an entry.
 const FILE: &str = ".dummy";
@@ -55,7 +55,7 @@ pub(crate) fn of_this_process() -> io::Result<Secret> {
 }
 
 fn load(dir: &Path) -> Result<Secret, String> {
-    let text = private_file::read(&dir.join(FILE), Holds::Secret)
+    let text = private_file::read(&dir.join(FILE), FileContent::Secret)
         .map_err(|problem| problem.to_string())?;
     parse(text.trim())
         .ok_or_else(|| format!("{FILE} does not contain 64 hexadecimal digits (remove it)"))

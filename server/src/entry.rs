@@ -11,7 +11,7 @@ use toml::value::{Datetime, Offset};
 
 use crate::account::{RunsAs, UserExists};
 use crate::diagnostics::Problem;
-use crate::private_file::{self, Holds};
+use crate::private_file::{self, FileContent};
 use crate::toml_fields::Fields;
 
 /// The last second that RFC 3339 can express, 9999-12-31T23:59:59Z, since the epoch.
@@ -102,8 +102,8 @@ impl Entry {
         runs_as: &RunsAs,
         user_exists: UserExists<'_>,
     ) -> Result<Self, Diagnostics> {
-        let text =
-            private_file::read(file, Holds::Secret).map_err(|problem| problem.at(file, None))?;
+        let text = private_file::read(file, FileContent::Secret)
+            .map_err(|problem| problem.at(file, None))?;
         Self::parse(file, &text, runs_as, user_exists)
     }
 

@@ -9,7 +9,7 @@ use crate::diagnostics::Problem;
 /// dynamic loader, the C library or the shell, so the command would not be exactly the requested
 /// words. (The user of the key can still set them inside a command.) The C library's are those that
 /// it ignores in set-user-id programs.
-const NEVER: &[&str] = &[
+const NEVER_ALLOWED: &[&str] = &[
     // The dynamic loader and the C library.
     "LD_*",
     "GCONV_PATH",
@@ -112,7 +112,7 @@ fn forbidden(name: &str) -> Option<&'static str> {
     if listed(SET_BY_LABSHD) {
         return Some("labshd sets it itself");
     }
-    listed(NEVER).then_some("it takes effect before the command starts")
+    listed(NEVER_ALLOWED).then_some("it takes effect before the command starts")
 }
 
 /// Matches a name against a pattern, in linear time. Each middle part is matched at its first

@@ -25,7 +25,7 @@ use crate::users::User;
 const FINAL_OUTPUT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Limit on a command's description in the log, in bytes; the rest is cut off.
-const MAX_DESCRIPTION: usize = 200;
+const MAX_DESCRIPTION_LEN: usize = 200;
 
 /// A command that a client has requested.
 #[derive(Debug)]
@@ -405,10 +405,10 @@ impl Termination {
     }
 }
 
-/// Describes a command for the log, in at most [`MAX_DESCRIPTION`] bytes.
+/// Describes a command for the log, in at most [`MAX_DESCRIPTION_LEN`] bytes.
 pub(crate) fn describe(program: &Program) -> String {
     let head = |bytes: &[u8]| {
-        String::from_utf8_lossy(&bytes[..bytes.len().min(MAX_DESCRIPTION)]).into_owned()
+        String::from_utf8_lossy(&bytes[..bytes.len().min(MAX_DESCRIPTION_LEN)]).into_owned()
     };
     let mut text = match program {
         Program::Shell(line) => head(line),
@@ -417,7 +417,7 @@ pub(crate) fn describe(program: &Program) -> String {
         Program::Argv(words) => {
             let mut text = String::new();
             for word in words {
-                if text.len() > MAX_DESCRIPTION {
+                if text.len() > MAX_DESCRIPTION_LEN {
                     break;
                 }
                 let word = head(word);
@@ -433,8 +433,8 @@ pub(crate) fn describe(program: &Program) -> String {
             text.trim_end().to_owned()
         }
     };
-    if text.len() > MAX_DESCRIPTION {
-        text.truncate(text.floor_char_boundary(MAX_DESCRIPTION));
+    if text.len() > MAX_DESCRIPTION_LEN {
+        text.truncate(text.floor_char_boundary(MAX_DESCRIPTION_LEN));
         text.push('…');
     }
     text

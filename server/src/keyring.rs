@@ -84,14 +84,18 @@ impl Keyring {
 
 /// The valid entries of a directory, and the errors in the others.
 #[derive(Debug, Default)]
-pub(crate) struct Found {
+pub(crate) struct DirectoryEntries {
     pub(crate) entries: Vec<Arc<Entry>>,
     pub(crate) diagnostics: Vec<Diagnostic>,
 }
 
 /// Reads all entries of a directory, without changing it.
-pub(crate) fn read_directory(dir: &Path, runs_as: &RunsAs, user_exists: UserExists<'_>) -> Found {
-    let mut found = Found::default();
+pub(crate) fn read_directory(
+    dir: &Path,
+    runs_as: &RunsAs,
+    user_exists: UserExists<'_>,
+) -> DirectoryEntries {
+    let mut found = DirectoryEntries::default();
     let files = match list(dir) {
         Ok(files) => files,
         Err(problem) => {

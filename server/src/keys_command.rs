@@ -139,7 +139,7 @@ pub fn add(
             private_file::check_directory(dir).with_context(|| dir.display().to_string())?;
             keyring::read_directory(dir, runs_as, &|_| Ok(()))
         }
-        false => keyring::Found::default(),
+        false => keyring::DirectoryEntries::default(),
     };
     let same = existing.entries.iter().find(|entry| entry.key.name() == key.name());
     let file = choose_file(request, &key, dir, same)?;
@@ -164,8 +164,8 @@ pub fn add(
     }
 
     let user = entry.user.as_deref().map(|user| format!(" as {user}")).unwrap_or_default();
-    let shown = Shown::of(&entry.key);
-    let report = format!("{shown} may run commands{user}: {}\n{}", file.display(), reload(runs_as));
+    let name = name(&entry.key);
+    let report = format!("{name} may run commands{user}: {}\n{}", file.display(), reload(runs_as));
     // Errors in a replaced file no longer exist.
     let diagnostics = existing
         .diagnostics
@@ -263,7 +263,7 @@ pub fn remove(request: &Remove, dir: &Path, runs_as: &RunsAs) -> anyhow::Result<
         fs::remove_file(&entry.file)
             .with_context(|| format!("cannot remove {}", entry.file.display()))?;
         // Writing to a String cannot fail.
-        let _ = writeln!(report, "removed {}: {}", Shown::of(&entry.key), entry.file.display());
+        let _ = writeln!(report, "removed {}: {}", name(&entry.key), entry.file.display());
     }
     if report.is_empty() {
         let host = request
@@ -286,19 +286,9 @@ pub fn remove(request: &Remove, dir: &Path, runs_as: &RunsAs) -> anyhow::Result<
     Ok(Outcome { report, diagnostics: found.diagnostics })
 }
 
-/// The name of a key for messages: `key alice for host lab07`.
-struct Shown(String);
-
-impl Shown {
-    fn of(key: &HostKey) -> Self {
-        Self(format!("key {} for host {}", key.key_id(), Escaped(key.host_id())))
-    }
-}
-
-impl std::fmt::Display for Shown {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str(&self.0)
-    }
+/// Names a key in messages: `key alice for host lab07`.
+fn name(key: &HostKey) -> String {
+    format!("key {} for host {}", key.key_id(), Escaped(key.host_id()))
 }
 
 /// Returns the commands that make a running labshd reload.

@@ -12,8 +12,8 @@ use crate::diagnostics::Problem;
 /// The port if none is given.
 pub(crate) const DEFAULT_PORT: u16 = 5274;
 
-const PLAIN: &str = "plain://";
-const UNIX: &str = "unix:";
+const PLAIN_PREFIX: &str = "plain://";
+const UNIX_PREFIX: &str = "unix:";
 /// Limit on the path of a unix socket, in bytes: `sun_path` of sockaddr_un without the final NUL.
 const MAX_UNIX_PATH: usize = 107;
 
@@ -68,10 +68,10 @@ impl FromStr for ListenAddress {
     type Err = Problem;
 
     fn from_str(text: &str) -> Result<Self, Problem> {
-        if let Some(path) = text.strip_prefix(UNIX) {
+        if let Some(path) = text.strip_prefix(UNIX_PREFIX) {
             return unix(path);
         }
-        let (rest, mode) = match text.strip_prefix(PLAIN) {
+        let (rest, mode) = match text.strip_prefix(PLAIN_PREFIX) {
             Some(rest) => (rest, Mode::Plain),
             None => (text, Mode::Tls),
         };
@@ -144,9 +144,9 @@ fn invalid(text: &str) -> Problem {
 impl fmt::Display for ListenAddress {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unix { path } => write!(formatter, "{UNIX}{}", path.display()),
+            Self::Unix { path } => write!(formatter, "{UNIX_PREFIX}{}", path.display()),
             Self::Tcp { host, port, mode } => {
-                let scheme = if *mode == Mode::Plain { PLAIN } else { "" };
+                let scheme = if *mode == Mode::Plain { PLAIN_PREFIX } else { "" };
                 match host.contains(':') {
                     true => write!(formatter, "{scheme}[{host}]:{port}"),
                     false => write!(formatter, "{scheme}{host}:{port}"),

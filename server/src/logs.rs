@@ -15,7 +15,7 @@ use tracing_subscriber::fmt::MakeWriter;
 use crate::config::{LogFormat, LogLevel};
 
 /// Limit on log lines that wait for stderr, in bytes.
-const MAX_QUEUED: usize = 1 << 20;
+const MAX_QUEUED_BYTES: usize = 1 << 20;
 
 /// Limit on the time that the end of labshd waits until the log is written.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
@@ -99,7 +99,7 @@ impl Queue {
         let mut state = self.state();
         // After a dropped line all lines are dropped until the writer has reported the gap, so that
         // a shorter line does not hide it.
-        if state.dropped > 0 || state.text.len() + line.len() > MAX_QUEUED {
+        if state.dropped > 0 || state.text.len() + line.len() > MAX_QUEUED_BYTES {
             state.dropped += 1;
         } else {
             state.text.extend_from_slice(line);
@@ -290,12 +290,14 @@ mod tests {
     #[test]
     fn dropped_lines_are_counted_and_later_ones_follow_the_count() {
         let queue = Queue::default();
-        let long = vec![b'x'; MAX_QUEUED / 4];
-        (0..6).for_each(|_| queue.add(&long));
+        let long = vec![b'x'; MAX_QUEUED_BYTES / 4];
+        for _ in 0..6 {
+            queue.add(&long);
+        }
         queue.add(b"short\n");
-        assert_eq!(queue.state().text.len(), MAX_QUEUED);
+        assert_eq!(queue.state().text.len(), MAX_QUEUED_BYTES);
         let (text, dropped) = queue.take();
-        assert_eq!((text.len(), dropped), (MAX_QUEUED, 3));
+        assert_eq!((text.len(), dropped), (MAX_QUEUED_BYTES, 3));
         queue.add(b"next\n");
         assert_eq!(queue.take(), (b"next\n".to_vec(), 0));
     }
@@ -303,7 +305,7 @@ mod tests {
     #[test]
     fn a_line_that_is_too_long_is_counted_and_blocks_no_other() {
         let queue = Queue::default();
-        queue.add(&vec![b'x'; MAX_QUEUED + 1]);
+        queue.add(&vec![b'x'; MAX_QUEUED_BYTES + 1]);
         assert!(!queue.state().is_empty(), "the writer must be woken to report it");
         assert_eq!(queue.take(), (Vec::new(), 1));
         queue.add(b"next\n");

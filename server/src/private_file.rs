@@ -16,9 +16,9 @@ use crate::diagnostics::Problem;
 /// Limit on the size of a file, in bytes.
 const MAX_FILE_SIZE: u64 = 64 * 1024;
 
-/// The content of a file, which decides how it must be protected.
+/// What a file contains, which decides how it must be protected.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Holds {
+pub(crate) enum FileContent {
     /// Settings, which other users may read. A symbolic link is followed.
     Settings,
     /// A secret, which other users must not be able to read. A symbolic link is refused.
@@ -26,10 +26,10 @@ pub(crate) enum Holds {
 }
 
 /// Reads a regular file of at most 64 KiB that only its owner, root or this user, can change.
-pub(crate) fn read(path: &Path, holds: Holds) -> Result<Zeroizing<String>, Problem> {
+pub(crate) fn read(path: &Path, content: FileContent) -> Result<Zeroizing<String>, Problem> {
     // Without O_NONBLOCK, opening a named pipe would block.
     let mut flags = OFlag::O_NONBLOCK;
-    if holds == Holds::Secret {
+    if content == FileContent::Secret {
         flags |= OFlag::O_NOFOLLOW;
     }
     let mut file = OpenOptions::new()
@@ -39,19 +39,19 @@ pub(crate) fn read(path: &Path, holds: Holds) -> Result<Zeroizing<String>, Probl
         .map_err(|error| unreadable(path, &error))?;
     let metadata = file.metadata().map_err(|error| unreadable(path, &error))?;
     if !metadata.is_file() {
-        return Err(Problem::new("it is not a regular file", "replace it by a regular file"));
+        return Err(Problem::new("it is not a regular file", "replace it with a regular file"));
     }
     check_owner(path, &metadata)?;
-    match holds {
-        Holds::Secret if metadata.mode() & 0o077 != 0 => {
+    match content {
+        FileContent::Secret if metadata.mode() & 0o077 != 0 => {
             let problem = format!(
                 "it contains a secret, and other users can access it: mode {}",
                 mode(&metadata)
             );
             return Err(Problem::new(problem, format!("chmod 600 {}", path.display())));
         }
-        Holds::Settings => check_writers(path, &metadata)?,
-        Holds::Secret => {}
+        FileContent::Settings => check_writers(path, &metadata)?,
+        FileContent::Secret => {}
     }
     let mut text =
         Zeroizing::new(String::with_capacity(metadata.len().min(MAX_FILE_SIZE) as usize + 1));
@@ -72,7 +72,7 @@ pub(crate) fn read(path: &Path, holds: Holds) -> Result<Zeroizing<String>, Probl
 pub(crate) fn check_directory(path: &Path) -> Result<(), Problem> {
     let metadata = fs::metadata(path).map_err(|error| unreadable(path, &error))?;
     if !metadata.is_dir() {
-        return Err(Problem::new("it is not a directory", "replace it by a directory"));
+        return Err(Problem::new("it is not a directory", "replace it with a directory"));
     }
     check_owner(path, &metadata)?;
     check_writers(path, &metadata)
@@ -161,7 +161,7 @@ fn mode(metadata: &Metadata) -> String {
 fn unreadable(path: &Path, error: &io::Error) -> Problem {
     let remedy = match error.kind() {
         _ if error.raw_os_error() == Some(Errno::ELOOP as i32) => {
-            "replace it by the file itself, not a symbolic link".to_owned()
+            "replace it with the file itself, not a symbolic link".to_owned()
         }
         io::ErrorKind::NotFound => "create it, or name another file".to_owned(),
         io::ErrorKind::PermissionDenied => {
@@ -179,8 +179,8 @@ mod tests {
 
     use super::*;
 
-    fn problem(path: &Path, holds: Holds) -> String {
-        read(path, holds).unwrap_err().to_string()
+    fn problem(path: &Path, content: FileContent) -> String {
+        read(path, content).unwrap_err().to_string()
     }
 
     fn chmod(path: &Path, mode: u32) {
@@ -194,9 +194,9 @@ mod tests {
         create(&file, "one").unwrap();
         assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
         assert_eq!(create(&file, "two").unwrap_err().kind(), io::ErrorKind::AlreadyExists);
-        assert_eq!(*read(&file, Holds::Secret).unwrap(), "one");
+        assert_eq!(*read(&file, FileContent::Secret).unwrap(), "one");
         replace(&file, "two").unwrap();
-        assert_eq!(*read(&file, Holds::Secret).unwrap(), "two");
+        assert_eq!(*read(&file, FileContent::Secret).unwrap(), "two");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file remains");
     }
 
@@ -206,11 +206,11 @@ mod tests {
         let file = dir.path().join("a.toml");
         create(&file, "x").unwrap();
         chmod(&file, 0o640);
-        let text = problem(&file, Holds::Secret);
+        let text = problem(&file, FileContent::Secret);
         assert!(text.contains("mode 0640") && text.contains("chmod 600"), "{text}");
-        assert!(read(&file, Holds::Settings).is_ok());
+        assert!(read(&file, FileContent::Settings).is_ok());
         chmod(&file, 0o664);
-        assert!(problem(&file, Holds::Settings).contains("chmod go-w"));
+        assert!(problem(&file, FileContent::Settings).contains("chmod go-w"));
     }
 
     #[test]
@@ -220,9 +220,9 @@ mod tests {
         create(&file, &"x".repeat(MAX_FILE_SIZE as usize + 1)).unwrap();
         symlink(&file, &link).unwrap();
         nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRUSR).unwrap();
-        assert!(problem(&file, Holds::Secret).contains("64 KiB"));
-        assert!(problem(&link, Holds::Secret).contains("symbolic link"));
-        assert!(problem(&pipe, Holds::Secret).contains("not a regular file"));
+        assert!(problem(&file, FileContent::Secret).contains("64 KiB"));
+        assert!(problem(&link, FileContent::Secret).contains("symbolic link"));
+        assert!(problem(&pipe, FileContent::Secret).contains("not a regular file"));
     }
 
     #[test]

@@ -21,7 +21,7 @@ const MAX_READ: usize = 128 << 10;
 
 /// Limit on output that is copied out of its buffer, in bytes, so that a short piece does not keep
 /// a whole buffer in memory.
-const MAX_COPIED: usize = 16 << 10;
+const MAX_COPIED_LEN: usize = 16 << 10;
 
 /// A pipe or terminal that a command writes its output to.
 pub(crate) trait Source {
@@ -93,7 +93,7 @@ pub(crate) async fn copy_output(
             Ok(0) => break,
             Ok(count) => {
                 left = left.map(|left| left - count);
-                let bytes = if count < MAX_COPIED {
+                let bytes = if count < MAX_COPIED_LEN {
                     let small = Bytes::copy_from_slice(&buffer);
                     buffer.clear();
                     small
@@ -122,7 +122,7 @@ pub(crate) async fn discard_output(source: &impl Source, ending: &CancellationTo
             () = source.readable() => {}
             () = ending.cancelled() => return,
         }
-        match source.read_ready(&mut scrap, MAX_COPIED) {
+        match source.read_ready(&mut scrap, MAX_COPIED_LEN) {
             Ok(0) => return,
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => return,
             _ => scrap.clear(),

@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use crate::users::{self, User, UserError};
 
 /// Limit on the age of a cached user. A directory service does not announce its changes.
-const MAX_AGE: Duration = Duration::from_secs(1);
+const MAX_USER_AGE: Duration = Duration::from_secs(1);
 
 /// The files that decide about users on this machine (nsswitch.conf(5), nologin(5)). A change of
 /// one of them invalidates the cache at once.
-const FILES: [&str; 6] = [
+const USER_FILES: [&str; 6] = [
     "/etc/passwd",
     "/etc/group",
     "/etc/shadow",
@@ -46,14 +46,14 @@ struct FileVersion {
 impl UserCache {
     /// Returns the cached user, if it is still valid.
     pub(crate) fn find(&self, name: Option<&str>) -> Option<User> {
-        self.find_at(name, &FILES, Instant::now())
+        self.find_at(name, &USER_FILES, Instant::now())
     }
 
     /// Queries the user database with [`users::lookup`] or [`users::current`], and blocks like
     /// them.
     pub(crate) fn look_up(&self, name: Option<String>) -> Result<User, UserError> {
         // Read before the query, so that a change during it invalidates the result.
-        let (files, queried) = (versions(&FILES), Instant::now());
+        let (files, queried) = (versions(&USER_FILES), Instant::now());
         let user = match &name {
             Some(name) => users::lookup(name),
             None => users::current(),
@@ -65,7 +65,7 @@ impl UserCache {
     fn find_at(&self, name: Option<&str>, files: &[&str], now: Instant) -> Option<User> {
         let users = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let cached = users.get(&name.map(str::to_owned))?;
-        let recent = now.duration_since(cached.queried) < MAX_AGE;
+        let recent = now.duration_since(cached.queried) < MAX_USER_AGE;
         (recent && versions(files) == cached.files).then(|| cached.user.clone())
     }
 
@@ -105,20 +105,20 @@ mod tests {
         let found = |name, after| cache.find_at(name, &files, queried + after);
 
         insert();
-        assert_eq!(found(Some("ada"), MAX_AGE / 2), Some(user.clone()));
-        assert_eq!(found(Some("ada"), MAX_AGE), None);
-        assert_eq!(found(Some("bob"), MAX_AGE / 2), None);
-        assert_eq!(found(None, MAX_AGE / 2), None);
+        assert_eq!(found(Some("ada"), MAX_USER_AGE / 2), Some(user.clone()));
+        assert_eq!(found(Some("ada"), MAX_USER_AGE), None);
+        assert_eq!(found(Some("bob"), MAX_USER_AGE / 2), None);
+        assert_eq!(found(None, MAX_USER_AGE / 2), None);
 
         // As usermod(8) changes it: a new file replaces it.
         fs::write(directory.path().join("new"), "ada").unwrap();
         fs::rename(directory.path().join("new"), &passwd).unwrap();
-        assert_eq!(found(Some("ada"), MAX_AGE / 2), None);
+        assert_eq!(found(Some("ada"), MAX_USER_AGE / 2), None);
         insert();
         fs::write(&nologin, "").unwrap();
-        assert_eq!(found(Some("ada"), MAX_AGE / 2), None);
+        assert_eq!(found(Some("ada"), MAX_USER_AGE / 2), None);
         insert();
         fs::remove_file(&nologin).unwrap();
-        assert_eq!(found(Some("ada"), MAX_AGE / 2), None);
+        assert_eq!(found(Some("ada"), MAX_USER_AGE / 2), None);
     }
 }
