@@ -126,8 +126,10 @@ fn git_clones_pushes_and_fetches() {
     }
     let workspace = Workspace::new();
     run(&mut workspace.shell(
-        "git init -q --bare /srv/project.git && git clone -q /srv/project.git first && cd first && \
-         echo hello > notes.txt && git add . && git commit -q -m First && git push -q origin HEAD",
+        // The user's configuration on the host may name other hooks.
+        "git init -q --bare /srv/project.git && git -C /srv/project.git config core.hooksPath hooks
+         git clone -q /srv/project.git first && cd first && echo hello > notes.txt && git add . && \
+         git commit -q -m First && git push -q origin HEAD",
     ));
     workspace.recipe("git");
     let log = run(&mut workspace.shell("git -C /srv/project.git log --format=%s"));

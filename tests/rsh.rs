@@ -162,7 +162,8 @@ fn without_a_command_a_login_shell_reads_stdin() {
     let stdout = text(&output.stdout);
     assert_eq!(stdout.lines().last(), Some(&*format!("[-{name}]")), "{stdout}");
     let nothing = pipe_through(&mut rsh(&labshd, &["-n", HOST]), b"echo not read\n");
-    assert_eq!((nothing.status.code(), text(&nothing.stdout)), (Some(0), String::new()));
+    let profile = pipe_through(&mut rsh(&labshd, &[HOST]), b"");
+    assert_eq!((nothing.status.code(), text(&nothing.stdout)), (Some(0), text(&profile.stdout)));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-"""Rows about connections: a short command on a new one and on one that is agent_environment."""
+"""Rows about connections: a short command on a new one and on one that the agent keeps."""
 
 import contextlib
 import shutil
@@ -87,7 +87,7 @@ def agent_connection(world):
             )
     ours = times.pop("labsh")
     yield row(
-        "`true` on a connection that is agent_environment (with `env` before it)",
+        "`true` on a connection that the agent keeps (with `env` before it)",
         ours,
         times,
         "less than a new connection",
