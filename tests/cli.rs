@@ -251,8 +251,13 @@ fn check_prints_what_labshd_would_do() {
     };
     let good = check();
     assert!(good.status.success(), "{}", text(&good.stderr));
-    for part in ["77 connections", "plain://127.0.0.1:0", "127.0.0.1:0  (TLS)", "localhost", "test"]
-    {
+    for part in [
+        "77 authenticated connections",
+        "plain://127.0.0.1:0",
+        "127.0.0.1:0  (TLS)",
+        "localhost",
+        "test",
+    ] {
         assert!(text(&good.stdout).contains(part), "{part} is not in {}", text(&good.stdout));
     }
     assert!(!text(&good.stdout).contains("labsh-host-1"), "a secret was printed");
