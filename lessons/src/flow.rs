@@ -44,7 +44,7 @@ pub struct Step {
     /// The offset after its last byte; equal to `start` for an empty message and for a read at the
     /// end of a stream.
     pub end: u64,
-    /// Its bytes, at most the first [`MAX_STEP_BYTES`].
+    /// Its bytes, at most the first `MAX_STEP_BYTES`.
     pub bytes: Vec<u8>,
 }
 
