@@ -17,6 +17,9 @@ pub(crate) const REFUSED: u8 = 125;
 /// The exit status when the connection failed, or the outcome is not known.
 pub(crate) const CONNECTION_FAILED: u8 = 255;
 
+/// The context of an error when stdout cannot be written.
+pub(crate) const STDOUT: &str = "cannot write to standard output";
+
 /// The exit status when the reader of stdout has gone: a shell's for SIGPIPE, which Rust's programs
 /// ignore.
 pub(crate) const READER_GONE: u8 = 141;
@@ -74,7 +77,7 @@ fn write(level: Level, text: &str) {
 /// Writes the text to stdout and flushes it; `println!` would panic on a closed stdout.
 pub(crate) fn print(text: &[u8]) -> anyhow::Result<()> {
     let mut stdout = io::stdout().lock();
-    stdout.write_all(text).and_then(|()| stdout.flush()).context("cannot write to standard output")
+    stdout.write_all(text).and_then(|()| stdout.flush()).context(STDOUT)
 }
 
 /// Lets a write beyond the limit for a file's size (RLIMIT_FSIZE) fail with an error that is

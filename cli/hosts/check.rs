@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use crate::console::STDOUT;
 use crate::flags::ConnectionFlags;
 use crate::fleet::hosts::{allow_descriptors, resolve, warn_of_shared_addresses};
 use crate::fleet::report::{self, Failures, Kind};
@@ -25,9 +26,6 @@ use crate::hosts::{Which, shown};
 
 /// The maximum number of answers that wait to be printed.
 const MAX_PENDING_ANSWERS: usize = 64;
-
-/// The context of an error when stdout cannot be written.
-const STDOUT: &str = "cannot write to standard output";
 
 /// The options of `labsh hosts check`.
 #[derive(Debug, Clone, Args)]

@@ -11,10 +11,8 @@ use labsh_lessons::{
     Language, Lesson, LessonError, LessonReport, Options, OutputFormat, PageTarget,
 };
 
+use crate::console::STDOUT;
 use crate::lesson::options::LessonOptions;
-
-/// The context of an error when stdout cannot be written.
-const STDOUT: &str = "cannot write to standard output";
 
 /// The exit status when a lesson did not show its effect.
 const NOT_SHOWN: u8 = 1;
@@ -31,7 +29,7 @@ pub(crate) fn execute(options: LessonOptions) -> anyhow::Result<ExitCode> {
     }
     let lessons = labsh_lessons::select_lessons(&options.names)?;
     // Checked first, so that a class does not sit through lessons whose page cannot be written.
-    let place = options
+    let target = options
         .html
         .as_deref()
         .map(|path| PageTarget::prepare(path, lessons.len() > 1))
@@ -45,16 +43,16 @@ pub(crate) fn execute(options: LessonOptions) -> anyhow::Result<ExitCode> {
         sizes: options.sizes,
         real_session,
     };
-    let given = labsh_lessons::run_lessons(&lessons, &varied, language, format, &mut stdout)
+    let reports = labsh_lessons::run_lessons(&lessons, &varied, language, format, &mut stdout)
         .context(STDOUT)?;
     let bad_option =
-        matches!(&given[..], [LessonReport { outcome: Err(LessonError::BadOption(_)), .. }]);
-    if let Some(place) = place.filter(|_| !bad_option) {
-        place.write(&given, language)?;
+        matches!(&reports[..], [LessonReport { outcome: Err(LessonError::BadOption(_)), .. }]);
+    if let Some(target) = target.filter(|_| !bad_option) {
+        target.write(&reports, language)?;
     }
     let mut status = ExitCode::SUCCESS;
-    for given in given {
-        match given.outcome {
+    for report in reports {
+        match report.outcome {
             Ok(()) => {}
             // Of several lessons, each has printed its own error.
             Err(LessonError::BadOption(text)) if lessons.len() == 1 => {

@@ -14,7 +14,7 @@ use serde_json::Value;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
-use crate::console::note;
+use crate::console::{STDOUT, note};
 use crate::flags::{CommandOptions, JsonForm};
 use crate::fleet::last_run::keep_as_last;
 use crate::fleet::report::{self, HostReport, State};
@@ -25,9 +25,6 @@ use crate::run::gather::Gather;
 use crate::run::json;
 use crate::run::lines::Lines;
 use crate::run::options::ManyOptions;
-
-/// The context of an error when stdout cannot be written.
-const STDOUT: &str = "cannot write to standard output";
 
 /// What happens to the output of the hosts.
 pub(super) enum OutputForm {

@@ -244,7 +244,7 @@ fn default_subsystems() -> BTreeMap<String, Vec<String>> {
 /// command cannot.
 fn with_copying(mut subsystems: BTreeMap<String, Vec<String>>) -> BTreeMap<String, Vec<String>> {
     if let Some(words) = copying::words() {
-        subsystems.entry(copying::SUBSYSTEM.to_owned()).or_insert(words);
+        subsystems.entry(labsh_copy::SUBSYSTEM.to_owned()).or_insert(words);
     }
     subsystems
 }

@@ -10,8 +10,6 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::SignalFd;
 
-pub(crate) use labsh_copy::SUBSYSTEM;
-
 /// The subcommand of labshd that serves it.
 pub(crate) const SUBCOMMAND: &str = "copy-serve";
 

@@ -8,7 +8,6 @@ use labsh_proto::auth::Mode;
 use labsh_proto::key::HostKey;
 
 use crate::config::Config;
-use crate::copying;
 use crate::keyring::Keyring;
 use crate::listen_address::ListenAddress;
 use crate::reload::Settings;
@@ -30,7 +29,7 @@ pub fn prepare(
     let listen = vec![ListenAddress::Tcp { host: "127.0.0.1".into(), port: 0, mode }];
     let mut config = Config { listen, ..Config::beside(Path::new("")) };
     // The subsystem would execute this process's program, which is not labshd.
-    config.subsystems.remove(copying::SUBSYSTEM);
+    config.subsystems.remove(labsh_copy::SUBSYSTEM);
     Ok(async move {
         let settings = Settings::new(config, Keyring::of_one(key));
         let server = Server::start(settings, spawner).await?;
