@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 WIDTH = 100
-CODE = [".rs", ".py", ".css", ".js"]
+CODE = [".rs", ".py", ".lua", ".css", ".js"]
 
 root = pathlib.Path(__file__).resolve().parent.parent
 listed = subprocess.run(

@@ -26,16 +26,28 @@ local INFO_FRAMES = 12
 local KINDS = {
     [0x01] = { name = "challenge", sender = "server", connection = true, sizes = { 32, 32 } },
     [0x02] = { name = "response", sender = "client", connection = true, sizes = { 88, 88 } },
-    [0x03] = { name = "welcome", sender = "server", connection = true, sizes = { 60, 60 + 8 + VERSION } },
-    [0x04] = { name = "refuse", sender = "server", connection = "either", sizes = { 18, 18 + 2 * TEXT } },
+    [0x03] = {
+        name = "welcome", sender = "server", connection = true, sizes = { 60, 60 + 8 + VERSION }
+    },
+    [0x04] = {
+        name = "refuse", sender = "server", connection = "either", sizes = { 18, 18 + 2 * TEXT }
+    },
     [0x05] = { name = "ping", connection = true, sizes = { 8, 8 } },
     [0x06] = { name = "pong", connection = true, sizes = { 8, 8 } },
     [0x07] = { name = "goodbye", connection = true, sizes = { 8, 8 + TEXT } },
-    [0x10] = { name = "open", sender = "client", flag = "more", other_flag = "explain", sizes = { 1, BODY } },
+    [0x10] = {
+        name = "open", sender = "client", flag = "more", other_flag = "explain", sizes = { 1, BODY }
+    },
     [0x11] = { name = "started", sender = "server", sizes = { 4, 4 } },
-    [0x12] = { name = "stdin", sender = "client", flag = "limited", data = true, sizes = { 1, BODY } },
-    [0x13] = { name = "stdout", sender = "server", flag = "limited", data = true, sizes = { 1, BODY } },
-    [0x14] = { name = "stderr", sender = "server", flag = "limited", data = true, sizes = { 1, BODY } },
+    [0x12] = {
+        name = "stdin", sender = "client", flag = "limited", data = true, sizes = { 1, BODY }
+    },
+    [0x13] = {
+        name = "stdout", sender = "server", flag = "limited", data = true, sizes = { 1, BODY }
+    },
+    [0x14] = {
+        name = "stderr", sender = "server", flag = "limited", data = true, sizes = { 1, BODY }
+    },
     [0x15] = { name = "eof", of = "sender", sizes = { 4, 4 } },
     [0x16] = { name = "stop", of = "receiver", sizes = { 4, 4 } },
     [0x17] = { name = "credit", of = "receiver", sizes = { 20, 20 } },
@@ -63,30 +75,41 @@ local STATUSES = { [0] = "exited", [1] = "ended by a signal" }
 local UNTILS = { [0] = "StreamsEnd", [1] = "CommandEnds" }
 local PROGRAMS = { [0] = "argv", [1] = "shell", [2] = "login shell", [3] = "subsystem" }
 local REFUSE_CODES = {
-    [1] = "authentication", [2] = "not-permitted", [3] = "busy", [4] = "stopping", [5] = "protocol", [6] = "deadline",
-    [16] = "too-many-channels", [17] = "bad-command", [18] = "environment", [19] = "directory", [20] = "not-found",
-    [21] = "not-executable", [22] = "resources", [23] = "unsupported", [24] = "internal", [25] = "user",
-    [26] = "subsystem",
+    [1] = "authentication", [2] = "not-permitted", [3] = "busy", [4] = "stopping", [5] = "protocol",
+    [6] = "deadline", [16] = "too-many-channels", [17] = "bad-command", [18] = "environment",
+    [19] = "directory", [20] = "not-found", [21] = "not-executable", [22] = "resources",
+    [23] = "unsupported", [24] = "internal", [25] = "user", [26] = "subsystem",
 }
 local FEATURES = { "TERMINAL", "LINGER", "RESUME", "EXPLAIN", "VERSION" }
 -- signal(7), on x86 and ARM.
 local SIGNALS = {
-    "SIGHUP", "SIGINT", "SIGQUIT", "SIGILL", "SIGTRAP", "SIGABRT", "SIGBUS", "SIGFPE", "SIGKILL", "SIGUSR1", "SIGSEGV",
-    "SIGUSR2", "SIGPIPE", "SIGALRM", "SIGTERM", "SIGSTKFLT", "SIGCHLD", "SIGCONT", "SIGSTOP", "SIGTSTP", "SIGTTIN",
-    "SIGTTOU", "SIGURG", "SIGXCPU", "SIGXFSZ", "SIGVTALRM", "SIGPROF", "SIGWINCH", "SIGIO", "SIGPWR", "SIGSYS",
+    "SIGHUP", "SIGINT", "SIGQUIT", "SIGILL", "SIGTRAP", "SIGABRT", "SIGBUS", "SIGFPE", "SIGKILL",
+    "SIGUSR1", "SIGSEGV", "SIGUSR2", "SIGPIPE", "SIGALRM", "SIGTERM", "SIGSTKFLT", "SIGCHLD",
+    "SIGCONT", "SIGSTOP", "SIGTSTP", "SIGTTIN", "SIGTTOU", "SIGURG", "SIGXCPU", "SIGXFSZ",
+    "SIGVTALRM", "SIGPROF", "SIGWINCH", "SIGIO", "SIGPWR", "SIGSYS",
 }
 
 local labsh = Proto("labsh", "labsh protocol")
 
 local field = {
-    length = ProtoField.uint32("labsh.length", "Length", base.DEC, nil, nil, "Bytes of body behind the header"),
+    length = ProtoField.uint32(
+        "labsh.length", "Length", base.DEC, nil, nil, "Bytes of body behind the header"
+    ),
     kind = ProtoField.uint8("labsh.kind", "Kind", base.HEX, KIND_NAMES),
     flags = ProtoField.uint8("labsh.flags", "Flags", base.HEX),
-    more = ProtoField.bool("labsh.flags.more", "MORE: another open frame continues this one", 8, nil, 0x01),
-    explain = ProtoField.bool("labsh.flags.explain", "EXPLAIN: answer whether it would run", 8, nil, 0x02),
-    limited = ProtoField.bool("labsh.flags.limited", "LIMITED: from here on the sender waits for credit", 8, nil, 0x01),
+    more = ProtoField.bool(
+        "labsh.flags.more", "MORE: another open frame continues this one", 8, nil, 0x01
+    ),
+    explain = ProtoField.bool(
+        "labsh.flags.explain", "EXPLAIN: answer whether it would run", 8, nil, 0x02
+    ),
+    limited = ProtoField.bool(
+        "labsh.flags.limited", "LIMITED: from here on the sender waits for credit", 8, nil, 0x01
+    ),
     reserved = ProtoField.uint16("labsh.reserved", "Reserved", base.HEX),
-    channel = ProtoField.uint32("labsh.channel", "Channel", base.DEC, nil, nil, "0: the connection itself"),
+    channel = ProtoField.uint32(
+        "labsh.channel", "Channel", base.DEC, nil, nil, "0: the connection itself"
+    ),
     data = ProtoField.bytes("labsh.data", "Data"),
     preview = ProtoField.string("labsh.data.preview", "As text"),
     unread = ProtoField.bytes("labsh.unread", "Bytes that were not decoded"),
@@ -166,7 +189,9 @@ local function expert_of(name, text, severity)
     return ProtoExpert.new("labsh.expert." .. name, text, expert.group.MALFORMED, severity)
 end
 local wrong = {
-    reserved = expert_of("reserved", "Reserved: not 0, so a boundary was lost", expert.severity.ERROR),
+    reserved = expert_of(
+        "reserved", "Reserved: not 0, so a boundary was lost", expert.severity.ERROR
+    ),
     unknown_kind = expert_of("unknown_kind", "UnknownKind", expert.severity.ERROR),
     body_too_long = expert_of("body_too_long", "BodyTooLong", expert.severity.ERROR),
     undefined_flags = expert_of("undefined_flags", "UndefinedFlags", expert.severity.ERROR),
@@ -192,11 +217,12 @@ labsh.fields = registered(field, status_fields.ended, status_fields.exit)
 labsh.experts = registered(wrong)
 
 -- Text for people
--- ---------------------------------------------------------------------------------------------------
+-- -------------------------------------------------------------------------------------------------
 
 -- Byte ranges of well-formed UTF-8 (RFC 3629, section 4).
 local UTF8 = {
-    "^[%z\1-\127]", "^[\194-\223][\128-\191]", "^\224[\160-\191][\128-\191]", "^[\225-\236\238\239][\128-\191][\128-\191]",
+    "^[%z\1-\127]", "^[\194-\223][\128-\191]", "^\224[\160-\191][\128-\191]",
+    "^[\225-\236\238\239][\128-\191][\128-\191]",
     "^\237[\128-\159][\128-\191]", "^\240[\144-\191][\128-\191][\128-\191]",
     "^[\241-\243][\128-\191][\128-\191][\128-\191]", "^\244[\128-\143][\128-\191][\128-\191]",
 }
@@ -238,7 +264,9 @@ local function readable(bytes)
         elseif ESCAPES[character] then
             shown[#shown + 1] = ESCAPES[character]
         elseif character:find("^%c") or character:find("^\194[\128-\159]") then
-            shown[#shown + 1] = character:gsub(".", function(byte) return string.format("\\x%02x", byte:byte()) end)
+            shown[#shown + 1] = character:gsub(
+                ".", function(byte) return string.format("\\x%02x", byte:byte()) end
+            )
         else
             shown[#shown + 1] = character
         end
@@ -258,7 +286,7 @@ local function counted(number, noun)
 end
 
 -- Bodies
--- ------------------------------------------------------------------------------------------------------------
+-- -------------------------------------------------------------------------------------------------
 
 -- Reads a body field by field. Whatever a body may not be ends the reading with a table that says
 -- so.
@@ -271,7 +299,9 @@ end
 
 -- Without a tvb the body is empty.
 local function reader(tvb, text_limit)
-    return setmetatable({ tvb = tvb, at = 0, size = tvb and tvb:len() or 0, text_limit = text_limit }, Reader)
+    return setmetatable(
+        { tvb = tvb, at = 0, size = tvb and tvb:len() or 0, text_limit = text_limit }, Reader
+    )
 end
 
 function Reader:left()
@@ -280,7 +310,9 @@ end
 
 function Reader:take(size, what)
     if size > self:left() then
-        malformed("the body ends within %s: %.0f bytes are needed, %d are left", what, size, self:left())
+        malformed(
+            "the body ends within %s: %.0f bytes are needed, %d are left", what, size, self:left()
+        )
     end
     local range = self.tvb:range(self.at, size)
     self.at = self.at + size
@@ -528,7 +560,9 @@ BODIES.stop = BODIES.eof
 function BODIES.credit(body, tree)
     local stream = body:enum(tree, field.stream, STREAMS, "stream")
     body:long(tree, field.consumed, "consumed")
-    return string.format("%s up to %.0f", STREAMS[stream], body:long(tree, field.limit, "limit")), stream
+    return string.format(
+        "%s up to %.0f", STREAMS[stream], body:long(tree, field.limit, "limit")
+    ), stream
 end
 
 function BODIES.signal(body, tree)
@@ -556,7 +590,9 @@ function BODIES.exit(body, tree)
     body:long(tree, field.user_time, "user")
     body:long(tree, field.system_time, "system")
     body:long(tree, field.peak_memory, "peak_memory")
-    return string.format("%s%s, %.0f + %.0f bytes", said, timed_out and ", timed out" or "", stdout, stderr)
+    return string.format(
+        "%s%s, %.0f + %.0f bytes", said, timed_out and ", timed out" or "", stdout, stderr
+    )
 end
 
 function BODIES.close() end
@@ -580,7 +616,7 @@ function BODIES.explained(body, tree)
 end
 
 -- Headers
--- -----------------------------------------------------------------------------------------------------------
+-- -------------------------------------------------------------------------------------------------
 
 local function header_at(tvb, at)
     local header = {
@@ -597,7 +633,9 @@ end
 -- What is wrong with a header behind which no further boundary can be trusted.
 local function broken(header)
     if header.reserved ~= 0 then
-        return { what = "reserved", item = "reserved", text = "Reserved is not 0: a boundary was lost" }
+        return {
+            what = "reserved", item = "reserved", text = "Reserved is not 0: a boundary was lost"
+        }
     elseif not header.kind then
         return { what = "unknown_kind", item = "code", text = "No kind has this code" }
     elseif header.length > BODY then
@@ -640,7 +678,7 @@ local function looks_like_tls(tvb)
 end
 
 -- Connections
--- -------------------------------------------------------------------------------------------------------
+-- -------------------------------------------------------------------------------------------------
 
 -- What is remembered from the first pass: of each connection; of each chunk, what it is; of each
 -- frame, what its header and body alone do not say; and how many frames were found in a packet.
@@ -673,7 +711,8 @@ local function follow(connection, sender, header, body)
     end
     if kind.sender then
         local is_server = kind.sender == "server"
-        connection.server_known = connection.server_known or { [sender] = is_server, other = not is_server }
+        connection.server_known = connection.server_known
+            or { [sender] = is_server, other = not is_server }
     end
     local known = connection.server_known
     local frame = { limit = BODY }
@@ -787,10 +826,15 @@ local function plan(tvb, pinfo)
         local frame = { limit = BODY }
         if is_new and not fault then
             local body = header.code == OPEN and header.length > 0 and missing <= 0
-            frame = follow(connection, sender, header, body and tvb:range(at + HEADER, header.length):bytes() or nil)
+            frame = follow(
+                connection, sender, header,
+                body and tvb:range(at + HEADER, header.length):bytes() or nil
+            )
         end
         frame = remember(at, fault and HEADER or HEADER + header.length, frame)
-        chunk.frames[#chunk.frames + 1] = { at = at, fault = fault, missing = math.max(missing, 0), known = frame }
+        chunk.frames[#chunk.frames + 1] = {
+            at = at, fault = fault, missing = math.max(missing, 0), known = frame
+        }
         if fault then
             chunk.lost_from = have > HEADER and at + HEADER or nil
             break
@@ -799,16 +843,18 @@ local function plan(tvb, pinfo)
     end
     if is_new and chunk.verdict == "labsh" then
         local last = chunk.frames[#chunk.frames]
-        connection.is_labsh = connection.is_labsh or last ~= nil or (chunk.wanted and size >= HEADER)
+        connection.is_labsh = connection.is_labsh or last ~= nil
+            or (chunk.wanted and size >= HEADER)
         way.begun = way.begun or connection.is_labsh
-        way.lost = chunk.lost_from ~= nil or (last ~= nil and (last.fault ~= nil or last.missing > 0))
+        way.lost = chunk.lost_from ~= nil
+            or (last ~= nil and (last.fault ~= nil or last.missing > 0))
     end
     chunk.is_later = chunk.frames[1] ~= nil and (chunk.frames[1].known.ordinal or 1) > 1
     return chunk
 end
 
 -- Showing
--- -----------------------------------------------------------------------------------------------------------
+-- -------------------------------------------------------------------------------------------------
 
 local function complain(tree, what, range, text)
     tree:add_tvb_expert_info(wrong[what], range, text)
@@ -843,18 +889,27 @@ end
 local function check_header(items, tvb, frame, header)
     local kind, at, role = header.kind, frame.at, frame.known.role
     if header.length > frame.known.limit then
-        local text = string.format("Before authentication a body has at most %d bytes", frame.known.limit)
+        local text = string.format(
+            "Before authentication a body has at most %d bytes", frame.known.limit
+        )
         complain(items.length, "body_too_long", tvb:range(at, 4), text)
     end
     if header.flags > defined_flags(kind) then
-        complain(items.flags, "undefined_flags", tvb:range(at + 5, 1), "A flag that " .. kind.name .. " does not define")
+        complain(
+            items.flags, "undefined_flags", tvb:range(at + 5, 1),
+            "A flag that " .. kind.name .. " does not define"
+        )
     end
     if kind.connection ~= "either" and (header.channel == 0) ~= (kind.connection == true) then
-        local text = header.channel == 0 and " needs a channel" or " belongs to the connection, channel 0"
+        local text = header.channel == 0 and " needs a channel"
+            or " belongs to the connection, channel 0"
         complain(items.channel, "wrong_channel", tvb:range(at + 8, 4), kind.name .. text)
     end
     if kind.sender and role and kind.sender ~= role then
-        complain(items.code, "wrong_direction", tvb:range(at + 4, 1), "Only the " .. kind.sender .. " sends " .. kind.name)
+        complain(
+            items.code, "wrong_direction", tvb:range(at + 4, 1),
+            "Only the " .. kind.sender .. " sends " .. kind.name
+        )
     end
 end
 
@@ -871,11 +926,15 @@ local function show_body(tree, body_tvb, body_range, frame, header)
         return "malformed"
     end
     if body:left() > 0 then
-        local text = string.format("Malformed: %s left over behind the last field", counted(body:left(), "byte"))
+        local text = string.format(
+            "Malformed: %s left over behind the last field", counted(body:left(), "byte")
+        )
         tree:add(field.unread, body_tvb:range(body.at, body:left()))
         complain(tree, "malformed", body_range, text)
     elseif stream_goes_wrong_way(header.kind, frame.known.role, stream) then
-        local text = string.format("%s of %s is the other end's to send", header.kind.name, STREAMS[stream])
+        local text = string.format(
+            "%s of %s is the other end's to send", header.kind.name, STREAMS[stream]
+        )
         complain(tree, "wrong_direction", body_range, text)
     end
     return said
@@ -884,7 +943,9 @@ end
 local function show_data(tree, range)
     tree:add(field.data, range)
     -- No character has more than four bytes.
-    tree:add(field.preview, range, readable(range:range(0, math.min(range:len(), 4 * PREVIEW + 4)):raw()))
+    tree:add(
+        field.preview, range, readable(range:range(0, math.min(range:len(), 4 * PREVIEW + 4)):raw())
+    )
 end
 
 local function show_content(tree, tvb, frame, header)
@@ -896,7 +957,10 @@ local function show_content(tree, tvb, frame, header)
         if have > 0 then
             tree:add(field.unread, range)
         end
-        complain(tree, "not_captured", range, counted(frame.missing, "byte") .. " of this frame are not here")
+        complain(
+            tree, "not_captured", range,
+            counted(frame.missing, "byte") .. " of this frame are not here"
+        )
         return counted(header.length, "byte") .. ", not all captured"
     elseif header.kind.data then
         if header.length == 0 then
@@ -911,7 +975,10 @@ local function show_content(tree, tvb, frame, header)
         end
         return string.format("part %d, %s so far", open.frames, counted(open.size, "byte"))
     elseif open and not open.body then
-        complain(tree, "too_long", range, string.format("%d bytes, the limit is %d: refused", open.size, COMMAND))
+        complain(
+            tree, "too_long", range,
+            string.format("%d bytes, the limit is %d: refused", open.size, COMMAND)
+        )
         return counted(open.size, "byte") .. ", too long"
     elseif open then
         tree:add(field.frames, range, open.frames)
@@ -929,13 +996,17 @@ local function show_frame(frame, tvb, tree)
     if frame.fault then
         local branch = tree:add(labsh, tvb:range(frame.at, HEADER), "labsh, bad header")
         local items = show_header(branch, tvb, frame.at, header)
-        complain(items[frame.fault.item], frame.fault.what, tvb:range(frame.at, HEADER), frame.fault.text)
+        complain(
+            items[frame.fault.item], frame.fault.what, tvb:range(frame.at, HEADER), frame.fault.text
+        )
         return "bad header"
     end
     local shown = HEADER + header.length - frame.missing
     local branch = tree:add(labsh, tvb:range(frame.at, shown), "labsh")
     check_header(show_header(branch, tvb, frame.at, header), tvb, frame, header)
-    local title = header.kind.name .. (header.channel > 0 and string.format(" %u", header.channel) or "")
+    local title = header.kind.name .. (
+        header.channel > 0 and string.format(" %u", header.channel) or ""
+    )
     local said = show_content(branch, tvb, frame, header)
     if said then
         title = title .. (header.code == OPEN and " " or ", ") .. said
