@@ -21,7 +21,7 @@ Exit status:
   1    a lesson did not show what it is about
   125  wrong use, or a command that is of no use in this lesson";
 
-/// See the sticky-packet problem (粘包) and its cure on real sockets
+/// See the sticky-packet problem (粘包) and its fix on real sockets
 #[derive(Debug, Clone, Args)]
 pub(crate) struct LessonOptions {
     /// The lessons, in this order, or `all`; without any they are listed
