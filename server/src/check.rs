@@ -9,8 +9,8 @@ use labsh_proto::auth::Mode;
 
 use crate::account::{RunsAs, UserExists};
 use crate::config::{Config, LogFormat};
+use crate::key_table;
 use crate::keyring::{self, DirectoryEntries};
-use crate::keys_command;
 use crate::listen_address::ListenAddress;
 use crate::logs::Escaped;
 use crate::reload::SettingsSource;
@@ -63,7 +63,7 @@ fn report(
     text.push('\n');
     text.push_str(&match found.entries.is_empty() {
         true => "no keys, so no client can connect; `labshd key add` adds one".to_owned(),
-        false => keys_command::table(&found.entries, SystemTime::now()),
+        false => key_table::table(&found.entries, SystemTime::now()),
     });
     text
 }

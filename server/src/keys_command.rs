@@ -18,6 +18,7 @@ use zeroize::Zeroizing;
 use crate::account::{RunsAs, UserExists};
 use crate::entry;
 use crate::entry::Entry;
+use crate::key_table;
 use crate::keyring;
 use crate::logs::Escaped;
 use crate::private_file;
@@ -25,52 +26,31 @@ use crate::private_file;
 /// Limit on the standard input of `labshd key add`, in bytes.
 const MAX_STDIN: u64 = 4096;
 
-/// The subcommands of `labshd key`.
-#[derive(Debug, clap::Subcommand)]
-pub enum KeyCommand {
-    /// Permit a key: reads its enrolment line, as `labsh key enroll` prints it, from standard input
-    ///
-    /// The line is a secret, so it is never taken from the command line, which other users can see.
-    Add(Add),
-    /// List the permitted keys
-    List,
-    /// Remove a key, for every host name that it was enrolled for on this machine
-    Remove(Remove),
-}
-
-/// The arguments of `labshd key add`.
-#[derive(Debug, Default, clap::Args)]
+/// The entry that `labshd key add` creates.
+#[derive(Debug, Default)]
 pub struct Add {
-    /// Run this key's commands as this user; required if labshd runs as root
-    #[arg(long)]
-    user: Option<String>,
-    /// Accept the key only from this address or network; may be given several times
-    #[arg(long, value_name = "NETWORK", value_parser = entry::network)]
-    from: Vec<IpNet>,
-    /// Accept the key until the end of this day (UTC), or until this time: 2031-12-31T18:00:00Z
-    #[arg(long, value_name = "DATE", value_parser = |text: &str| expiry(text, SystemTime::now()))]
-    expires: Option<Datetime>,
-    /// Store this note in the entry
-    #[arg(long)]
-    comment: Option<String>,
-    /// Name the entry's file in keys.d, without .toml; by default the name is made from the names
-    /// of the key and the host
-    #[arg(long, value_parser = file_name)]
-    name: Option<KeyId>,
-    /// Replace an existing entry
-    #[arg(long)]
-    replace: bool,
+    /// The account that runs the key's commands; required if labshd runs as root.
+    pub user: Option<String>,
+    /// The networks that the key is accepted from; empty for all.
+    pub from: Vec<IpNet>,
+    /// The end of the key's validity.
+    pub expires: Option<Expiry>,
+    /// A note that is stored in the entry.
+    pub comment: Option<String>,
+    /// The name of the entry's file, without `.toml`; by default it is made from the names of the
+    /// key and the host.
+    pub name: Option<KeyId>,
+    /// Whether an existing entry is replaced.
+    pub replace: bool,
 }
 
-/// The arguments of `labshd key remove`.
-#[derive(Debug, clap::Args)]
+/// The entries that `labshd key remove` removes.
+#[derive(Debug)]
 pub struct Remove {
-    /// The key's name, as `labshd key list` shows it
-    #[arg(value_parser = |text: &str| KeyId::new(text).map_err(|error| error.to_string()))]
-    key: KeyId,
-    /// Remove only the entry for this host name
-    #[arg(long, value_parser = |text: &str| HostId::new(text).map_err(|error| error.to_string()))]
-    host: Option<HostId>,
+    /// The key of the entries.
+    pub key: KeyId,
+    /// The only host name whose entry is removed; `None` for all.
+    pub host: Option<HostId>,
 }
 
 /// The result of a command.
@@ -82,24 +62,47 @@ pub struct Outcome {
     pub diagnostics: Vec<Diagnostic>,
 }
 
-/// Parses the end of a key's validity, which must be in the future.
-fn expiry(text: &str, now: SystemTime) -> Result<Datetime, String> {
-    let date: Datetime =
-        text.parse().map_err(|_| "write it like 2031-12-31 or 2031-12-31T18:00:00Z".to_owned())?;
-    match entry::end_of(date) {
-        Ok(end) if end < now => {
-            Err("it is in the past, so the key could never be used; name a later day \
-             or time (in UTC, unless it has a time zone), or leave --expires out"
-                .to_owned())
+/// The end of a key's validity, as a person wrote it.
+#[derive(Debug, Clone, Copy)]
+pub struct Expiry(Datetime);
+
+impl Expiry {
+    /// Parses a date or a date-time, which must not be before `now`.
+    ///
+    /// # Errors
+    ///
+    /// Says what is wrong and how to write it.
+    pub fn parse(text: &str, now: SystemTime) -> Result<Self, String> {
+        let date: Datetime = text
+            .parse()
+            .map_err(|_| "write it like 2031-12-31 or 2031-12-31T18:00:00Z".to_owned())?;
+        match entry::end_of(date) {
+            Ok(end) if end < now => {
+                Err("it is in the past, so the key could never be used; name a later day \
+                 or time (in UTC, unless it has a time zone), or leave --expires out"
+                    .to_owned())
+            }
+            Ok(_) => Ok(Self(date)),
+            Err(problem) => Err(problem.to_string()),
         }
-        Ok(_) => Ok(date),
-        Err(problem) => Err(problem.to_string()),
     }
 }
 
+/// Parses a network, or an address as a network of one address.
+///
+/// # Errors
+///
+/// Says what is wrong and how to write it.
+pub fn network(text: &str) -> Result<IpNet, String> {
+    entry::network(text).map_err(|problem| problem.to_string())
+}
+
 /// Parses the name of an entry's file, with or without `.toml`.
-fn file_name(text: &str) -> Result<KeyId, String> {
-    // The rules for the names of keys exclude hidden files and other directories.
+///
+/// # Errors
+///
+/// When it is not a valid [`KeyId`], which excludes hidden files and other directories.
+pub fn file_name(text: &str) -> Result<KeyId, String> {
     KeyId::new(text.strip_suffix(".toml").unwrap_or(text)).map_err(|error| error.to_string())
 }
 
@@ -222,7 +225,7 @@ fn entry_text(request: &Add, key: &HostKey) -> Zeroizing<String> {
         let networks = request.from.iter().map(|network| Value::String(network.to_string()));
         put("from", Value::Array(networks.collect()));
     }
-    if let Some(expires) = request.expires {
+    if let Some(Expiry(expires)) = request.expires {
         put("expires", Value::Datetime(expires));
     }
     if let Some(comment) = &request.comment {
@@ -242,7 +245,7 @@ pub fn list(dir: &Path, runs_as: &RunsAs) -> Outcome {
             )
         }
         (true, false) => format!("no valid keys in {}", dir.display()),
-        (false, _) => table(&found.entries, SystemTime::now()),
+        (false, _) => key_table::table(&found.entries, SystemTime::now()),
     };
     Outcome { report, diagnostics: found.diagnostics }
 }
@@ -304,45 +307,6 @@ fn reload(runs_as: &RunsAs) -> String {
     )
 }
 
-/// Formats entries as a table, without their secrets.
-pub(crate) fn table(entries: &[Arc<Entry>], now: SystemTime) -> String {
-    let heading = ["KEY", "HOST", "USER", "FROM", "EXPIRES", "FILE"].map(str::to_owned);
-    let mut rows = vec![heading];
-    rows.extend(entries.iter().map(|entry| row(entry, now)));
-    let width =
-        |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..6).map(width).collect();
-    let lines = rows.iter().map(|row| {
-        // `format!` would panic for a very wide cell, as of an entry with thousands of networks.
-        let cells = row.iter().zip(&widths).map(|(cell, width)| {
-            let blanks = width.saturating_sub(cell.chars().count());
-            cell.to_owned() + &" ".repeat(blanks)
-        });
-        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
-    });
-    lines.collect::<Vec<_>>().join("\n")
-}
-
-fn row(entry: &Entry, now: SystemTime) -> [String; 6] {
-    let from = match entry.from.is_empty() {
-        true => "anywhere".to_owned(),
-        false => entry.from.iter().map(IpNet::to_string).collect::<Vec<_>>().join(","),
-    };
-    let expires = entry.expires.map_or("never".to_owned(), |end| {
-        let word = if now > end { "expired " } else { "" };
-        format!("{word}{}", humantime::format_rfc3339_seconds(end))
-    });
-    let file = entry.file.file_name().unwrap_or_default().to_string_lossy();
-    [
-        entry.key.key_id().to_string(),
-        Escaped(entry.key.host_id()).to_string(),
-        Escaped(entry.user.as_deref().unwrap_or("-")).to_string(),
-        from,
-        expires,
-        Escaped(file).to_string(),
-    ]
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::MetadataExt;
@@ -393,7 +357,7 @@ mod tests {
         let keys = Keys::new();
         let request = Add {
             from: vec!["10.0.0.0/8".parse().unwrap()],
-            expires: Some("2031-12-31".parse().unwrap()),
+            expires: Some(Expiry::parse("2031-12-31", SystemTime::UNIX_EPOCH).unwrap()),
             comment: Some("Bob's \"lab\" key\n".to_owned()),
             ..bob()
         };
@@ -416,25 +380,6 @@ mod tests {
             "{listed}"
         );
         assert!(!listed.contains(line("alice").split(' ').nth(3).unwrap()), "no secrets");
-    }
-
-    #[test]
-    fn an_entry_with_thousands_of_networks_is_listed() {
-        let keys = Keys::new();
-        let networks = (0..6_000_u32)
-            .map(|host| IpNet::from(std::net::IpAddr::from((1_000_000_000 + host).to_be_bytes())));
-        let entry = Entry::parse(
-            &keys.dir().join("alice.toml"),
-            &entry_text(
-                &Add { from: networks.collect(), ..bob() },
-                &entry::enrolment(&line("alice")).unwrap(),
-            ),
-            &RunsAs::Root,
-            &|_| Ok(()),
-        );
-        let listed = table(&[Arc::new(entry.unwrap())], SystemTime::UNIX_EPOCH);
-        let (heading, row) = listed.split_once('\n').unwrap();
-        assert!(heading.len() > 65_535 && heading.find("FILE") == row.find("alice.toml"));
     }
 
     #[test]
@@ -528,7 +473,7 @@ mod tests {
     #[test]
     fn an_expiry_in_the_past_is_refused() {
         let last_second = entry::end_of("2031-02-28".parse().unwrap()).unwrap();
-        let at = |text| expiry(text, last_second);
+        let at = |text| Expiry::parse(text, last_second);
         assert!(at("2031-02-30").is_err() && at("soon").is_err() && at("2031-02-28").is_ok());
         assert!(at("2031-02-28T23:59:59Z").is_ok() && at("2031-03-01T00:59:59+01:00").is_ok());
         for over in ["2031-02-27", "2031-02-28T23:59:58Z", "2031-02-28T23:59:59+00:01"] {

@@ -23,6 +23,7 @@ mod entry;
 mod environment;
 mod explain;
 mod job;
+mod key_table;
 mod keyring;
 mod listen_address;
 mod listener;

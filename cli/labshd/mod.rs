@@ -1,6 +1,8 @@
 //! The command line of labshd.
 
-use std::io::{self, IsTerminal, Write};
+mod key;
+
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -8,9 +10,10 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use labsh_diagnostics::Diagnostics;
 use labsh_server::account::{RunsAs, user_exists};
-use labsh_server::keys_command::{self, KeyCommand, Outcome};
 use labsh_server::reload::SettingsSource;
 use labsh_server::{check, copying, daemon, logs, spawner};
+
+use self::key::KeyCommand;
 
 const EXIT_STATUSES: &str = "\
 Exit status:
@@ -71,7 +74,7 @@ fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
             if !diagnostics.is_empty() {
                 return Ok(report(Diagnostics(diagnostics)));
             }
-            key(command, &config.keys_dir)
+            key::execute(command, &config.keys_dir)
         }
         // The files of labshd do not concern the user that this runs as.
         Command::CopyServe => copying::serve(),
@@ -96,30 +99,6 @@ fn run(source: SettingsSource) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::FAILURE)
         }
     }
-}
-
-fn key(command: KeyCommand, dir: &std::path::Path) -> anyhow::Result<ExitCode> {
-    let runs_as = RunsAs::current();
-    let Outcome { report: text, diagnostics } = match command {
-        KeyCommand::Add(request) => {
-            let stdin = io::stdin();
-            if stdin.is_terminal() {
-                complain(
-                    "Paste the enrolment line that `labsh key enroll` printed, and press Enter:",
-                );
-            }
-            let line = keys_command::read_line(stdin.lock(), stdin.is_terminal())?;
-            keys_command::add(&request, &line, dir, &runs_as, &user_exists)?
-        }
-        KeyCommand::List => keys_command::list(dir, &runs_as),
-        KeyCommand::Remove(request) => keys_command::remove(&request, dir, &runs_as)?,
-    };
-    let code = print(&text)?;
-    if diagnostics.is_empty() {
-        return Ok(code);
-    }
-    complain("labshd will not take up any change to its keys before this is corrected:");
-    Ok(report(Diagnostics(diagnostics)))
 }
 
 fn print(text: &str) -> anyhow::Result<ExitCode> {
