@@ -6,7 +6,7 @@ use std::thread;
 use labsh_proto::frame::{FLAG_MORE, Kind};
 use labsh_proto::limits;
 use labsh_proto::message::{
-    Body, CommandId, Open, Ping, Pong, Program, RefuseCode, Status, Stream, Until,
+    Body, CommandId, Open, Ping, Pong, Program, RefuseCode, Status, Stream,
 };
 
 use crate::peer::{
@@ -217,15 +217,8 @@ fn commands_with_very_many_variables_do_not_delay_others() {
     let labshd = Labshd::start();
     let mut peer = Peer::authenticated(&labshd);
     let open = Open {
-        command: CommandId([7; 16]),
-        linger: 0,
-        timeout: 0,
-        until: Until::StreamsEnd,
-        program: Program::Argv(vec![b"env".to_vec()]),
         environment: (0..40_000).map(|number| (format!("A{number}").into(), Vec::new())).collect(),
-        directory: None,
-        user: None,
-        terminal: None,
+        ..Open::new(CommandId([7; 16]), Program::Argv(vec![b"env".to_vec()]))
     };
     let body = open.encode().unwrap();
     // As many as labshd decodes at once, and as many more that wait.

@@ -9,7 +9,7 @@ use labsh_proto::auth::{ChannelBinding, Mode};
 use labsh_proto::frame::{FLAG_MORE, Kind};
 use labsh_proto::limits;
 use labsh_proto::message::{
-    Body, CommandId, Eof, Goodbye, Open, Program, RefuseCode, Started, Status, Stop, Stream, Until,
+    Body, CommandId, Eof, Goodbye, Open, Program, RefuseCode, Started, Status, Stop, Stream,
 };
 
 use crate::peer::{
@@ -20,17 +20,7 @@ use crate::support::{Labshd, eventually, is_alive};
 
 #[test]
 fn the_hand_made_open_equals_the_encoders() {
-    let open = Open {
-        command: CommandId([7; 16]),
-        linger: 0,
-        timeout: 0,
-        until: Until::StreamsEnd,
-        program: Program::Argv(vec![b"a".to_vec(), b"bc".to_vec()]),
-        environment: Vec::new(),
-        directory: None,
-        user: None,
-        terminal: None,
-    };
+    let open = Open::new(CommandId([7; 16]), Program::Argv(vec![b"a".to_vec(), b"bc".to_vec()]));
     assert_eq!(open.encode().unwrap(), open_body(&[b"a", b"bc"]));
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use labsh_client::proto::message::{
-    CommandId, Features, Open, Program, RefuseCode, Resize, Status, Terminal, Until,
+    CommandId, Features, Open, Program, RefuseCode, Resize, Status, Terminal,
 };
 use labsh_client::{Child, Command, CommandError, Session, Stdio};
 use tokio::time::timeout;
@@ -398,15 +398,8 @@ fn terminals_are_refused_to_clients_that_did_not_announce_them() {
     let mut peer = Peer::connect(labshd.plain);
     peer.authenticate_with(&labshd, Features(0));
     let open = Open {
-        command: CommandId([7; 16]),
-        linger: 0,
-        timeout: 0,
-        until: Until::StreamsEnd,
-        program: Program::Argv(vec![b"tty".to_vec()]),
-        environment: Vec::new(),
-        directory: None,
-        user: None,
         terminal: Some(xterm(size(80, 24))),
+        ..Open::new(CommandId([7; 16]), Program::Argv(vec![b"tty".to_vec()]))
     };
     peer.send(&peer::open_frames(1, &open.encode().unwrap()));
     assert_eq!(peer.refused(1).code, RefuseCode::UNSUPPORTED);

@@ -8,11 +8,11 @@ use std::process::ExitCode;
 
 use labsh_client::terminal_text::escape_json;
 use labsh_client::{CommandError, ConnectError, ExitStatus};
-use labsh_proto::message::{BadCommand, Program, Refuse, RefuseCode};
+use labsh_proto::message::{Program, Refuse, RefuseCode};
 use serde_json::{Map, Value, json};
 
 use crate::console::{CONNECTION_FAILED, REFUSED, note};
-use crate::flags::CommandOptions;
+use crate::flags::CommandFlags;
 
 const TIMED_OUT: u8 = 124;
 const NOT_EXECUTABLE: u8 = 126;
@@ -104,7 +104,7 @@ impl Outcome {
     /// Reports the outcome on stderr, and as JSON where requested. Returns the exit status.
     pub(crate) fn report(
         self,
-        options: &CommandOptions,
+        options: &CommandFlags,
         program: &Program,
         quiet_pipe: bool,
     ) -> ExitCode {
@@ -228,10 +228,7 @@ pub(crate) fn explain(error: &CommandError, program: &Program) -> String {
         }
         CommandError::Input(_) => "the host ends the command".into(),
         CommandError::Incomplete { .. } => "do not trust this output; run the command again".into(),
-        CommandError::Bad(BadCommand::Word { .. } | BadCommand::TooLong) => {
-            "send long data on standard input, or in a file".into()
-        }
-        CommandError::Bad(_) => "nothing was started".into(),
+        CommandError::Bad(error) => error.remedy().into(),
         CommandError::Exhausted => String::new(),
     };
     if remedy.is_empty() { error.to_string() } else { format!("{error}; {remedy}") }
@@ -264,7 +261,7 @@ pub(crate) fn signal_name(signal: u8) -> String {
 }
 
 /// Checks that the descriptor of `--status-fd` is open for writing, before anything is started.
-pub(crate) fn check_status_fd(options: &CommandOptions) -> anyhow::Result<()> {
+pub(crate) fn check_status_fd(options: &CommandFlags) -> anyhow::Result<()> {
     let Some(number) = options.status_fd else { return Ok(()) };
     // The mode of the link is the mode in which the descriptor is open (proc_pid_fd(5)).
     let link = Path::new(&format!("/proc/self/fd/{number}")).symlink_metadata();

@@ -208,15 +208,13 @@ impl Command {
         // On the wire, 0 is no limit.
         let timeout = timeout.map_or(0, |timeout| timeout.as_nanos().div_ceil(1_000_000));
         Open {
-            command: CommandId(random::bytes()),
-            linger: 0,
             timeout: timeout.try_into().unwrap_or(u64::MAX),
             until,
-            program: self.program.clone(),
             environment,
             directory: directory.map(OsStringExt::into_vec),
             user: user.map(OsStringExt::into_vec),
             terminal: self.terminal.clone(),
+            ..Open::new(CommandId(random::bytes()), self.program.clone())
         }
     }
 }

@@ -7,7 +7,7 @@ use labsh_proto::flow::{Budget, ConnectionBudget};
 use labsh_proto::frame::{ChannelId, Decoder};
 use labsh_proto::limits::MAX_BODY;
 use labsh_proto::message::{
-    CommandId, Open, Program, Refuse, RefuseCode, Resize, Signal, Status, Stream, Until, Usage,
+    CommandId, Open, Program, Refuse, RefuseCode, Resize, Signal, Status, Stream, Usage,
 };
 
 const STREAMS: [Stream; 3] = [Stream::Stdin, Stream::Stdout, Stream::Stderr];
@@ -81,15 +81,5 @@ fn act(channels: &mut Channels, role: Role, action: u8) {
 }
 
 fn command() -> Open {
-    Open {
-        command: CommandId([0; 16]),
-        linger: 0,
-        timeout: 0,
-        until: Until::StreamsEnd,
-        program: Program::Argv(vec![b"true".to_vec()]),
-        environment: Vec::new(),
-        directory: None,
-        user: None,
-        terminal: None,
-    }
+    Open::new(CommandId([0; 16]), Program::Argv(vec![b"true".to_vec()]))
 }

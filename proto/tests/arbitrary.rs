@@ -43,17 +43,7 @@ fn likely_body() -> impl Strategy<Value = Vec<u8>> {
         (stream.clone(), 0..200_000_u64, 0..2_000_000_u64).prop_map(|(stream, consumed, limit)| {
             Credit { stream, consumed, limit }.frame(ChannelId(1)).body.to_vec()
         });
-    let open = Open {
-        command: CommandId([0; 16]),
-        linger: 0,
-        timeout: 0,
-        until: Until::StreamsEnd,
-        program: Program::Argv(vec![b"true".to_vec()]),
-        environment: Vec::new(),
-        directory: None,
-        user: None,
-        terminal: None,
-    };
+    let open = Open::new(CommandId([0; 16]), Program::Argv(vec![b"true".to_vec()]));
     let open = open.encode().expect("a good command").to_vec();
     let explained =
         Explained { user: "alice".into(), words: vec![b"true".to_vec()], ..Explained::default() };
@@ -130,17 +120,7 @@ fn exercise(role: Role, frames: Vec<Frame>) {
     if role == Role::Client {
         for word in ["a", "b"] {
             let program = Program::Argv(vec![word.into()]);
-            let open = Open {
-                command: CommandId([0; 16]),
-                linger: 0,
-                timeout: 0,
-                until: Until::CommandEnds,
-                program,
-                environment: Vec::new(),
-                directory: None,
-                user: None,
-                terminal: None,
-            };
+            let open = Open { until: Until::CommandEnds, ..Open::new(CommandId([0; 16]), program) };
             let opened = if word == "a" {
                 channels.open(&open)
             } else {

@@ -110,17 +110,7 @@ fn case<B: Body + PartialEq + Debug>(name: &'static str, channel: ChannelId, bod
 }
 
 fn open_argv() -> Open {
-    Open {
-        command: CommandId(counting(0x30)),
-        linger: 0,
-        timeout: 0,
-        until: Until::StreamsEnd,
-        program: Program::Argv(vec![b"echo".to_vec(), b"hi".to_vec()]),
-        environment: Vec::new(),
-        directory: None,
-        user: None,
-        terminal: None,
-    }
+    Open::new(CommandId(counting(0x30)), Program::Argv(vec![b"echo".to_vec(), b"hi".to_vec()]))
 }
 
 const SIZE: Resize = Resize { columns: 80, rows: 24, width: 640, height: 480 };

@@ -9,7 +9,7 @@ use labsh_proto::frame::{ChannelId, FLAG_EXPLAIN, FLAG_MORE, Frame, Kind};
 use labsh_proto::limits;
 use labsh_proto::message::{
     Body, Challenge, CommandId, Credit, Ended, Eof, Exit, Goodbye, Nonce, Open, Ping, Pong,
-    Program, Refuse, RefuseCode, Resize, Signal, Started, Status, Stop, Stream, Until, Usage,
+    Program, Refuse, RefuseCode, Resize, Signal, Started, Status, Stop, Stream, Usage,
 };
 
 const ONE: ChannelId = ChannelId(1);
@@ -20,17 +20,10 @@ fn channels(role: Role, limit: u32) -> Channels {
 }
 
 fn command(words: &[&str]) -> Open {
-    Open {
-        command: CommandId([1; 16]),
-        linger: 0,
-        timeout: 0,
-        until: Until::StreamsEnd,
-        program: Program::Argv(words.iter().map(|word| word.as_bytes().to_vec()).collect()),
-        environment: Vec::new(),
-        directory: None,
-        user: None,
-        terminal: None,
-    }
+    Open::new(
+        CommandId([1; 16]),
+        Program::Argv(words.iter().map(|word| word.as_bytes().to_vec()).collect()),
+    )
 }
 
 fn open_frame(channel: ChannelId) -> Frame {

@@ -9,8 +9,7 @@ use labsh_proto::handshake::{Client, Server};
 use labsh_proto::key::{HostId, HostKey, Key, KeyId, Secret};
 use labsh_proto::limits::MAX_BODY;
 use labsh_proto::message::{
-    Body, CommandId, Features, Goodbye, InstanceId, Nonce, Open, Program, Status, Stream, Until,
-    Usage,
+    Body, CommandId, Features, Goodbye, InstanceId, Nonce, Open, Program, Status, Stream, Usage,
 };
 
 const DOCUMENT: &str = include_str!("../../docs/PROTOCOL.md");
@@ -94,17 +93,8 @@ fn a_session_has_the_documented_bytes() {
     session.authenticate(Features(0), None);
 
     let (mut client, mut server) = (channels(Role::Client), channels(Role::Server));
-    let open = Open {
-        command: CommandId(counting(0x30)),
-        linger: 0,
-        timeout: 0,
-        until: Until::StreamsEnd,
-        program: Program::Argv(vec![b"echo".to_vec(), b"hi".to_vec()]),
-        environment: Vec::new(),
-        directory: None,
-        user: None,
-        terminal: None,
-    };
+    let open =
+        Open::new(CommandId(counting(0x30)), Program::Argv(vec![b"echo".to_vec(), b"hi".to_vec()]));
     assert_eq!(client.open(&open), Ok(ONE));
     client.finish(ONE, Stream::Stdin);
     let events = session.exchange('C', &mut client, &mut server);

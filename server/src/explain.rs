@@ -11,6 +11,7 @@ use nix::unistd;
 
 use crate::job::{self, Job};
 use crate::logs::Escaped;
+use crate::refusal;
 use crate::request;
 use crate::shared;
 use crate::spawner::{DryRunResult, SpawnRequest, Streams};
@@ -101,7 +102,7 @@ async fn dry_run(job: &Job, request: SpawnRequest) -> Result<DryRunResult, Refus
         .spawner
         .spawn(request)
         .await
-        .map_err(|error| job::refusal(error, &job.origin.user))?;
+        .map_err(|error| refusal::of(error, &job.origin.user))?;
     let result = match (spawned.process.ended().await, &spawned.streams) {
         (Ok(_), Streams::Pipes { stdout, .. }) => read_result(stdout),
         _ => None,

@@ -2,24 +2,23 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use labsh_proto::frame::ChannelId;
-use labsh_proto::message::{Open, Program, Refuse, RefuseCode, Resize, Status, Until, Usage};
+use labsh_proto::message::{Open, Program, Refuse, Resize, Status, Until, Usage};
 use labsh_transport::multiplexer::Multiplexer;
 use nix::libc::{SIGCONT, SIGKILL, SIGTERM};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::copying;
 use crate::logs::Escaped;
+use crate::refusal;
 use crate::request::{self, Origin};
 use crate::shared::{self, Shared};
-use crate::spawner::{Ended, Process, SpawnError, Spawned};
+use crate::spawner::{Ended, Process, Spawned};
 use crate::streams::{self, Input, Output};
 use crate::terminal::Terminal;
-use crate::users::User;
 
 /// When labshd stops: how long output may wait for its reader after the command was killed.
 const FINAL_OUTPUT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -91,18 +90,13 @@ impl Job {
         if self.shared.draining.is_cancelled() {
             return Err(shared::stopping());
         }
-        // Checked again for each command, as the key may expire during a session.
-        let source = self.origin.peer.map(|peer| peer.ip());
-        let permitted = self.origin.entry.permits(source, SystemTime::now());
-        permitted
-            .map_err(|why| Refuse::new(RefuseCode::NOT_PERMITTED, why.to_string(), why.remedy()))?;
         let request = request::prepare(&self.open, &self.origin, &self.shared.config())?;
         // Freed, as the command may run for days: a megabyte of short words occupies several
         // megabytes once decoded.
         (self.open.program, self.open.environment) = (Program::Argv(Vec::new()), Vec::new());
         tokio::select! {
             spawned = self.shared.spawner.spawn(request) => {
-                spawned.map(Some).map_err(|error| refusal(error, &self.origin.user))
+                spawned.map(Some).map_err(|error| refusal::of(error, &self.origin.user))
             }
             () = self.client_gone.cancelled() => Ok(None),
             // A child can block before exec, on a directory whose file server does not respond.
@@ -438,84 +432,4 @@ pub(crate) fn describe(program: &Program) -> String {
         text.push('…');
     }
     text
-}
-
-/// Builds the refusal for a command that did not start as this user.
-pub(crate) fn refusal(error: SpawnError, user: &User) -> Refuse {
-    let (code, remedy) = match &error {
-        SpawnError::NotFound { program } if copying::is_own_program(program) => (
-            RefuseCode::NOT_FOUND,
-            "this is labshd itself, which copies files, and it was moved or removed: put it back, \
-             or restart labshd",
-        ),
-        SpawnError::NotFound { .. } => {
-            (RefuseCode::NOT_FOUND, "check the name, and PATH on that host")
-        }
-        SpawnError::NotExecutable { .. } => (
-            RefuseCode::NOT_EXECUTABLE,
-            "check that it is a program, and that its mode permits execution",
-        ),
-        SpawnError::Directory { .. } => {
-            (RefuseCode::DIRECTORY, "name a directory that exists on that host")
-        }
-        SpawnError::TooLarge => {
-            (RefuseCode::BAD_COMMAND, "send long data on standard input, or in a file")
-        }
-        SpawnError::Resources { .. } => {
-            (RefuseCode::RESOURCES, "try again when that host is less busy")
-        }
-        SpawnError::Identity { .. } | SpawnError::Lost | SpawnError::Other { .. } => {
-            (RefuseCode::INTERNAL, "see labshd's log on that host")
-        }
-    };
-    let shell = match &error {
-        SpawnError::NotFound { program } | SpawnError::NotExecutable { program, .. } => {
-            *program == user.shell.to_string_lossy()
-        }
-        _ => false,
-    };
-    let remedy = if shell {
-        let name = &user.name;
-        format!(
-            "this is the login shell of {name} on that host: `chsh -s /bin/sh {name}` gives the \
-             account another"
-        )
-    } else {
-        remedy.to_owned()
-    };
-    Refuse::new(code, error.to_string(), remedy)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn missing(program: &str) -> String {
-        let user = User {
-            name: "bob".to_owned(),
-            uid: 1000,
-            gid: 1000,
-            groups: Vec::new(),
-            home: "/home/bob".into(),
-            terminal_group: None,
-            shell: "/usr/bin/nosh".into(),
-        };
-        refusal(SpawnError::NotFound { program: program.to_owned() }, &user).remedy
-    }
-
-    #[test]
-    fn a_missing_login_shell_is_named_as_the_login_shell() {
-        let remedy = missing("/usr/bin/nosh");
-        assert!(
-            remedy.contains("login shell of bob") && remedy.contains("chsh -s /bin/sh bob"),
-            "{remedy}"
-        );
-    }
-
-    #[test]
-    fn a_labshd_that_was_removed_while_running_is_named() {
-        let own = copying::words().unwrap_or_default().remove(0);
-        assert!(missing(&own).contains("labshd itself"), "{}", missing(&own));
-        assert!(missing("/bin/other").contains("check the name"));
-    }
 }

@@ -29,6 +29,7 @@ mod listen_address;
 mod listener;
 mod private_file;
 mod pump;
+mod refusal;
 mod request;
 mod server;
 mod session;

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
+use std::time::SystemTime;
 
 use labsh_proto::message::{Open, Program, Refuse, RefuseCode, Terminal, Variable};
 
@@ -12,9 +13,6 @@ use crate::entry::Entry;
 use crate::spawner::{self, Identity, SpawnRequest};
 use crate::terminal::window_size;
 use crate::users::User;
-
-/// The remedy for a command line that is too long.
-const LENGTH_REMEDY: &str = "send long data on standard input, or in a file";
 
 /// The client of a session: its key, its user, its addresses, and the features in effect.
 #[derive(Debug)]
@@ -31,14 +29,14 @@ pub(crate) struct Origin {
     pub(crate) explains: bool,
 }
 
-/// Builds the request, or the refusal of an `open` that is invalid or not permitted.
+/// Builds the request, or the refusal of an `open` that is invalid or not permitted. Explanations
+/// call it as well: a check that is placed here applies to both.
 pub(crate) fn prepare(
     open: &Open,
     origin: &Origin,
     config: &Config,
 ) -> Result<SpawnRequest, Refuse> {
-    open.check()
-        .map_err(|error| Refuse::new(RefuseCode::BAD_COMMAND, error.to_string(), LENGTH_REMEDY))?;
+    check_permitted(open, origin)?;
     if open.linger != 0 {
         return Err(Refuse::new(
             RefuseCode::UNSUPPORTED,
@@ -49,19 +47,6 @@ pub(crate) fn prepare(
     let terminal =
         open.terminal.as_ref().map(|terminal| spawn_terminal(terminal, origin)).transpose()?;
     let user = &origin.user;
-    if let Some(expected) =
-        open.user.as_ref().filter(|expected| **expected != *user.name.as_bytes())
-    {
-        return Err(Refuse::new(
-            RefuseCode::USER,
-            format!(
-                "with this key, commands run as {}, not as {}",
-                user.name,
-                String::from_utf8_lossy(expected)
-            ),
-            "use a key whose entry on the host names that user, or request no user",
-        ));
-    }
     let shell = user.shell.as_os_str().as_bytes().to_vec();
     let shell_name = user.shell.file_name().unwrap_or(OsStr::new("sh")).as_bytes().to_vec();
     let (argv, program) = match &open.program {
@@ -91,6 +76,29 @@ pub(crate) fn prepare(
         }),
         terminal,
     })
+}
+
+/// Checks that the command is valid, and that the key may run it now as the expected user.
+fn check_permitted(open: &Open, origin: &Origin) -> Result<(), Refuse> {
+    open.check()
+        .map_err(|error| Refuse::new(RefuseCode::BAD_COMMAND, error.to_string(), error.remedy()))?;
+    // Checked again for each command, as the key may expire during a session.
+    let source = origin.peer.map(|peer| peer.ip());
+    let permitted = origin.entry.permits(source, SystemTime::now());
+    permitted
+        .map_err(|why| Refuse::new(RefuseCode::NOT_PERMITTED, why.to_string(), why.remedy()))?;
+    let user = &origin.user.name;
+    match open.user.as_ref().filter(|expected| **expected != *user.as_bytes()) {
+        None => Ok(()),
+        Some(expected) => Err(Refuse::new(
+            RefuseCode::USER,
+            format!(
+                "with this key, commands run as {user}, not as {}",
+                String::from_utf8_lossy(expected)
+            ),
+            "use a key whose entry on the host names that user, or request no user",
+        )),
+    }
 }
 
 /// Returns a line as the argument of a shell's `-c`. If it begins like an option, a blank is put

@@ -9,7 +9,7 @@ use labsh_proto::channel::{Channels, Completeness, Event, Role};
 use labsh_proto::flow::{Budget, ConnectionBudget};
 use labsh_proto::frame::ChannelId;
 use labsh_proto::limits;
-use labsh_proto::message::{CommandId, Open, Program, Status, Stream, Until, Usage};
+use labsh_proto::message::{CommandId, Open, Program, Status, Stream, Usage};
 use labsh_transport::framing::FrameReader;
 use labsh_transport::multiplexer::{Multiplexer, WriteCapacity};
 use tokio::io::DuplexStream;
@@ -50,17 +50,7 @@ async fn next(
 }
 
 fn cat() -> Open {
-    Open {
-        command: CommandId([7; 16]),
-        linger: 0,
-        timeout: 0,
-        until: Until::StreamsEnd,
-        program: Program::Argv(vec![b"cat".to_vec()]),
-        environment: Vec::new(),
-        directory: None,
-        user: None,
-        terminal: None,
-    }
+    Open::new(CommandId([7; 16]), Program::Argv(vec![b"cat".to_vec()]))
 }
 
 async fn send(multiplexer: &Multiplexer, id: ChannelId, stream: Stream, mut bytes: Bytes) {

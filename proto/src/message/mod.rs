@@ -121,8 +121,8 @@ macro_rules! refuse_codes {
 refuse_codes! {
     /// Connection: the proof was wrong or the key is unknown; it is not stated which.
     AUTHENTICATION = 1, "authentication";
-    /// Connection: the key is known, but not permitted from this source, at this time, or for its
-    /// user.
+    /// Connection or command: the key is known, but not permitted from this source, at this time,
+    /// or for its user.
     NOT_PERMITTED = 2, "not-permitted";
     /// Connection: a limit on connections or descriptors is reached.
     BUSY = 3, "busy";

@@ -1,4 +1,4 @@
-//! `open`: the command to run, and the check that Linux can execute it.
+//! `open`: the command to run, and the checks of its bounds and that Linux can execute it.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -99,9 +99,37 @@ pub enum BadCommand {
     TooLong,
 }
 
+impl BadCommand {
+    /// What to do instead.
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::Word { .. } | Self::TooLong => "send long data on standard input, or in a file",
+            Self::Empty => "name a program",
+            Self::Nul(_) => "send data with NUL bytes on standard input, or in a file",
+            Self::VariableName => "name it with letters, digits and underscores",
+        }
+    }
+}
+
 impl Open {
-    /// Checks that Linux can execute the command. Both ends call it, so that a command is refused
-    /// before anything is done for it.
+    /// Returns the request to run a program until its streams end, with the server's environment,
+    /// in the user's home, without a terminal or a time limit.
+    pub fn new(command: CommandId, program: Program) -> Self {
+        Self {
+            command,
+            linger: 0,
+            timeout: 0,
+            until: Until::StreamsEnd,
+            program,
+            environment: Vec::new(),
+            directory: None,
+            user: None,
+            terminal: None,
+        }
+    }
+
+    /// Checks the bounds, and that Linux can execute the command. Both ends call it, so that a
+    /// command is refused before anything is done for it.
     pub fn check(&self) -> Result<(), BadCommand> {
         match &self.program {
             Program::Argv(words) => {

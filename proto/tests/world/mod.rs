@@ -8,7 +8,7 @@ use labsh_proto::channel::{Channels, Completeness, Event, OpenError, Read, Role}
 use labsh_proto::flow::{Budget, ConnectionBudget};
 use labsh_proto::frame::{ChannelId, Decoder, FLAG_LIMITED, Kind};
 use labsh_proto::limits;
-use labsh_proto::message::{Body, CommandId, Credit, Open, Program, Status, Stream, Until, Usage};
+use labsh_proto::message::{Body, CommandId, Credit, Open, Program, Status, Stream, Usage};
 
 const STREAMS: [Stream; 3] = [Stream::Stdin, Stream::Stdout, Stream::Stderr];
 
@@ -172,17 +172,10 @@ impl World {
 
     fn open(&mut self) {
         let Some(next) = self.running.iter().position(|running| !running.opened) else { return };
-        let open = Open {
-            command: CommandId([next as u8; 16]),
-            linger: 0,
-            timeout: 0,
-            until: Until::StreamsEnd,
-            program: Program::Argv(vec![b"x".to_vec(), vec![b'y'; 100_000]]),
-            environment: Vec::new(),
-            directory: None,
-            user: None,
-            terminal: None,
-        };
+        let open = Open::new(
+            CommandId([next as u8; 16]),
+            Program::Argv(vec![b"x".to_vec(), vec![b'y'; 100_000]]),
+        );
         match self.client.channels.open(&open) {
             Ok(id) => {
                 assert_eq!(id, channel(next));
