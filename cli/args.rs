@@ -31,7 +31,7 @@ Settings:
   Options win over the environment (LABSH_KEY, LABSH_HOST_ID, LABSH_PORT,
   LABSH_CONNECT_TIMEOUT, LABSH_KEEP), and that over files in
   $XDG_CONFIG_HOME/labsh and then in /etc/labsh: a host's table in
-  config.toml, then the smallest room it is in in hosts.toml, then [defaults]
+  config.toml, then the smallest set in hosts.toml that has it, then [defaults]
   in config.toml.
 
 First steps:
@@ -93,7 +93,7 @@ pub(crate) enum Action {
     /// Show or stop the process that keeps connections (--keep)
     #[command(subcommand)]
     Agent(AgentAction),
-    /// See the sticky-packet problem (粘包) and its cure on real sockets
+    /// See the sticky-packet problem (粘包) and its fix on real sockets
     #[command(after_help = lesson::options::AFTER_HELP)]
     Lesson(LessonOptions),
     /// Print completions for a shell

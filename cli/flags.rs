@@ -72,7 +72,7 @@ impl ConnectionFlags {
 /// Options for running a command.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Command")]
-pub(crate) struct CommandOptions {
+pub(crate) struct CommandFlags {
     /// The form of the command's words.
     #[command(flatten)]
     pub form: FormFlags,
@@ -92,15 +92,15 @@ pub(crate) struct CommandOptions {
     /// Give the command nothing to read
     #[arg(short = 'n', long)]
     pub no_stdin: bool,
-    /// Say how it ended in one line of JSON on stderr; of many hosts, print a line for each event,
-    /// or one: summary
+    /// Report the outcome in one line of JSON on stderr; of many hosts, print a line for each
+    /// event, or one: summary
     #[arg(long, value_name = "FORM", num_args = 0..=1, require_equals = true,
         default_missing_value = "events")]
     pub json: Option<JsonForm>,
-    /// Say how it ended in one line of JSON on this open file descriptor
+    /// Report the outcome in one line of JSON on this open file descriptor
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(RawFd).range(1..))]
     pub status_fd: Option<RawFd>,
-    /// Say on stderr what is being done, on one host
+    /// Report on stderr what is being done, on one host
     #[arg(short, long)]
     pub verbose: bool,
     /// Variables that the host may refuse; the command then runs without them.
@@ -111,7 +111,7 @@ pub(crate) struct CommandOptions {
     pub user: Option<String>,
 }
 
-impl CommandOptions {
+impl CommandFlags {
     /// Returns the options that the host applies.
     pub(crate) fn remote(&self) -> labsh_client::CommandOptions {
         labsh_client::CommandOptions {

@@ -12,7 +12,7 @@ use labsh_proto::message::Program;
 use labsh_server::embedded;
 use labsh_transport::random;
 
-use crate::flags::{CommandOptions, EXIT_STATUS, form};
+use crate::flags::{CommandFlags, EXIT_STATUS, form};
 use crate::remote;
 use crate::remote::outcome;
 
@@ -20,7 +20,7 @@ const TRY_FORMS: &str = "\
 The command:
   One word is run by your shell:             labsh try 'ps aux | wc -l'
   Several words are run exactly as given:    labsh try grep -r 'a b' /srv
-  --shell and --argv say it outright. Options come before the command;
+  --shell and --argv choose one explicitly. Options come before the command;
   whatever follows its first word belongs to it.";
 
 /// The closing part of `labsh try --help`.
@@ -33,7 +33,7 @@ pub(crate) fn after_help() -> String {
 pub(crate) struct TryOptions {
     /// How the command runs.
     #[command(flatten)]
-    pub command: CommandOptions,
+    pub command: CommandFlags,
     /// The command: one word for your shell, or several exact words
     #[arg(
         value_name = "COMMAND",

@@ -8,7 +8,7 @@ use labsh_client::{Child, ChildStderr, ChildStdout, Command, Session};
 use labsh_proto::message::Program;
 use tokio::sync::oneshot;
 
-use crate::flags::CommandOptions;
+use crate::flags::CommandFlags;
 use crate::remote::local_streams::{Activity, write_out};
 use crate::remote::outcome::Outcome;
 
@@ -40,7 +40,7 @@ pub(crate) trait LocalUser {
 }
 
 /// Builds the command as the options describe it, without its stdin; sends nothing.
-pub(crate) fn command(session: &Session, program: &Program, options: &CommandOptions) -> Command {
+pub(crate) fn command(session: &Session, program: &Program, options: &CommandFlags) -> Command {
     let mut command = session.program(program.clone());
     command.options(options.remote());
     command

@@ -18,7 +18,7 @@ use labsh_client::{CommandError, ConnectOptions, Session};
 use labsh_proto::message::Program;
 
 use crate::console::note;
-use crate::flags::{CommandOptions, TerminalFlags};
+use crate::flags::{CommandFlags, TerminalFlags};
 use crate::remote::outcome::Outcome;
 use crate::remote::terminal::Interaction;
 
@@ -26,7 +26,7 @@ use crate::remote::terminal::Interaction;
 pub(crate) fn drive(
     connection: &ConnectOptions,
     program: &Program,
-    options: &CommandOptions,
+    options: &CommandFlags,
     interaction: Option<&Interaction>,
 ) -> anyhow::Result<ExitCode> {
     // One thread suffices: blocking reads and writes have threads of their own.
@@ -61,7 +61,7 @@ pub(crate) fn interaction(
 pub(crate) async fn run(
     connection: &ConnectOptions,
     program: &Program,
-    options: &CommandOptions,
+    options: &CommandFlags,
     interaction: Option<&Interaction>,
 ) -> ExitCode {
     let session = match Session::connect_early(connection).await {

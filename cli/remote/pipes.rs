@@ -6,7 +6,7 @@ use labsh_client::{Child, CommandError, Session, Stdio};
 use labsh_proto::message::Program;
 
 use crate::console::remark;
-use crate::flags::CommandOptions;
+use crate::flags::CommandFlags;
 use crate::remote::follow::{self, End, LocalUser, follow};
 use crate::remote::local_streams::read_in;
 use crate::remote::optional_env;
@@ -18,7 +18,7 @@ use crate::signals::{EndSignal, EndSignals};
 pub(crate) async fn run(
     session: &Session,
     program: &Program,
-    options: &CommandOptions,
+    options: &CommandFlags,
     last_termination: u32,
 ) -> End {
     let mut child = match start(session, program, options).await {
@@ -38,7 +38,7 @@ pub(crate) async fn run(
 async fn start(
     session: &Session,
     program: &Program,
-    options: &CommandOptions,
+    options: &CommandFlags,
 ) -> Result<Child, CommandError> {
     let mut command = follow::command(session, program, options);
     command.stdin(if options.no_stdin { Stdio::Null } else { Stdio::Piped });

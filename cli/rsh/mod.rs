@@ -21,7 +21,7 @@ use labsh_client::{CommandError, ConnectOptions, Session};
 use labsh_proto::message::Program;
 
 use crate::console::{self, Level, note, remark};
-use crate::flags::CommandOptions;
+use crate::flags::CommandFlags;
 use crate::remote::connection::connect_options;
 use crate::remote::outcome::Outcome;
 use crate::remote::pipes;
@@ -104,7 +104,7 @@ async fn run_command(
     connection: &ConnectOptions,
     target: &Target,
     program: &Program,
-    options: &CommandOptions,
+    options: &CommandFlags,
     interaction: Option<&Interaction>,
 ) -> u8 {
     let session = match Session::connect_early(connection).await {
@@ -163,13 +163,13 @@ fn program(settings: &Settings) -> anyhow::Result<Program> {
     }
 }
 
-fn command_options(settings: &Settings) -> CommandOptions {
-    CommandOptions {
+fn command_options(settings: &Settings) -> CommandFlags {
+    CommandFlags {
         no_stdin: settings.stdin_null == Some(true),
         no_wait_eof: settings.no_wait_eof,
         env: settings.set_env.clone(),
         env_where_allowed: settings.sent(std::env::vars_os()),
-        ..CommandOptions::default()
+        ..CommandFlags::default()
     }
 }
 

@@ -15,7 +15,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
 use crate::console::{STDOUT, note};
-use crate::flags::{CommandOptions, JsonForm};
+use crate::flags::{CommandFlags, JsonForm};
 use crate::fleet::last_run::keep_as_last;
 use crate::fleet::report::{self, HostReport, State};
 use crate::fleet::screen::{self, PROGRESS_INTERVAL, Screen};
@@ -39,7 +39,7 @@ pub(super) enum OutputForm {
 impl OutputForm {
     pub(super) fn new(
         names: &[String],
-        command: &CommandOptions,
+        command: &CommandFlags,
         options: &ManyOptions,
     ) -> anyhow::Result<Self> {
         if command.json.is_some() && (options.gather || options.diff) {

@@ -19,7 +19,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
 use crate::console::print;
-use crate::flags::{CommandOptions, ConnectionFlags};
+use crate::flags::{CommandFlags, ConnectionFlags};
 use crate::fleet::hosts::{allow_descriptors, names, resolve, warn_of_shared_addresses};
 use crate::fleet::report::{self, HostReport};
 use crate::fleet::screen::Screen;
@@ -39,7 +39,7 @@ pub(crate) fn execute(
     targets: &Targets,
     connection: &ConnectionFlags,
     program: Program,
-    command: &CommandOptions,
+    command: &CommandFlags,
     options: &ManyOptions,
 ) -> anyhow::Result<ExitCode> {
     // Loaded once: an inventory of a thousand hosts takes time to read.

@@ -23,10 +23,10 @@ pub(super) fn execute(mut options: RunOptions) -> anyhow::Result<ExitCode> {
     let terminal = options.terminal;
     let wants_terminal = options.tty > 0 || terminal.force_tty;
     let target = match &options.remote.target {
-        Targets::One(target) if !options.many.concern_one() => target,
+        Targets::One(target) if !options.many.need_fanout_for_one() => target,
         Targets::One(_) if wants_terminal => anyhow::bail!(
-            "a terminal shows one host as it is; leave -t out, or the options for many hosts \
-             (labsh run --help lists them)"
+            "a terminal shows one host as it is; leave -t out, or the options that choose hosts or \
+             shape their output"
         ),
         Targets::Set(_) if wants_terminal => {
             anyhow::bail!("a terminal is for one host at a time; name one, or leave -t out")

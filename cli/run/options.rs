@@ -5,14 +5,14 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args};
 use labsh_proto::message::Program;
 
-use crate::flags::{CommandOptions, ConnectionFlags, EXIT_STATUS, TerminalFlags, form};
+use crate::flags::{CommandFlags, ConnectionFlags, EXIT_STATUS, TerminalFlags, form};
 use crate::remote::words::RemoteCommand;
 
 const RUN_FORMS: &str = "\
 The command:
   One word is run by your shell there:       labsh run lab07 'ps aux | wc -l'
   Several words are run exactly as given:    labsh run lab07 grep -r 'a b' /srv
-  --shell and --argv say it outright. Options come before TARGET; whatever
+  --shell and --argv choose one explicitly. Options come before TARGET; whatever
   follows it belongs to the command (a -- right behind TARGET is dropped).";
 
 const MANY_HOSTS: &str = "\
@@ -43,7 +43,7 @@ pub(crate) struct RunOptions {
     pub connection: ConnectionFlags,
     /// How the command runs.
     #[command(flatten)]
-    pub command: CommandOptions,
+    pub command: CommandFlags,
     /// Give the command a terminal, as `labsh shell` does; twice: even if stdin here is none
     #[arg(short = 't', long, action = ArgAction::Count, conflicts_with = "no_stdin")]
     #[arg(help_heading = "Terminal")]
@@ -116,9 +116,9 @@ pub(crate) struct ManyOptions {
 }
 
 impl ManyOptions {
-    /// Whether an option needs the mechanism for many hosts even for a single host. The other
-    /// options hold for one host as well.
-    pub(crate) fn concern_one(&self) -> bool {
+    /// Whether an option needs the mechanism for many hosts even for a single host. The options
+    /// that only pace several hosts have no effect on one.
+    pub(crate) fn need_fanout_for_one(&self) -> bool {
         let chosen = !self.exclude.is_empty() || self.pick.is_some();
         let shaped = self.gather || self.diff || self.quiet || self.out.is_some();
         chosen || shaped || self.retries > 0 || self.max_status || self.dry_run

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 use labsh_proto::message::Program;
 
-use crate::flags::{CommandOptions, ConnectionFlags, EXIT_STATUS, TerminalFlags, form};
+use crate::flags::{CommandFlags, ConnectionFlags, EXIT_STATUS, TerminalFlags, form};
 use crate::remote;
 use crate::remote::connection::connection;
 use crate::remote::outcome;
@@ -39,7 +39,7 @@ pub(super) struct ShellOptions {
     pub connection: ConnectionFlags,
     /// How the command runs.
     #[command(flatten)]
-    pub command: CommandOptions,
+    pub command: CommandFlags,
     /// How its terminal is joined to the local one.
     #[command(flatten)]
     pub terminal: TerminalFlags,

@@ -19,7 +19,7 @@ use labsh_proto::message::{Program, Resize, Terminal, Variable};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::console::{note, survive_file_size_limit};
-use crate::flags::CommandOptions;
+use crate::flags::CommandFlags;
 use crate::flags::EscapeCharacter;
 use crate::remote::follow::{self, End, LocalUser, follow};
 use crate::remote::optional_env;
@@ -46,7 +46,7 @@ pub(crate) struct Interaction {
 pub(crate) async fn run(
     session: &Session,
     program: &Program,
-    options: &CommandOptions,
+    options: &CommandFlags,
     interaction: &Interaction,
 ) -> End {
     let size = size::ours();
@@ -93,7 +93,7 @@ pub(crate) async fn run(
 async fn start(
     session: &Session,
     program: &Program,
-    options: &CommandOptions,
+    options: &CommandFlags,
     size: Resize,
 ) -> Result<Child, CommandError> {
     let mut command = follow::command(session, program, options);
