@@ -5,6 +5,9 @@
 //! Its function `run` does something with sockets and shows the results on a `Stage`. A lesson
 //! shows what was received, not what was expected, and fails if a fact that it states does not
 //! hold.
+//!
+//! Lessons use `sockets` (pairs, queues, waiting), `kernel` (TCP_INFO), `flow` (records calls),
+//! `segments` (the bytes of a segment) and `language` (texts).
 
 mod flow;
 mod format;

@@ -30,7 +30,8 @@ impl<'a> Segments<'a> {
         Self { flow, sender, count: 0, sent: 0, known: Vec::new(), certain: true }
     }
 
-    /// Observes what was sent since the last observation; called between the sender's calls.
+    /// Observes what was sent since the last observation; called after each of the sender's calls,
+    /// and once more when everything has arrived.
     pub(crate) fn observe(&mut self) -> io::Result<()> {
         let (written, at) = self.flow.progress();
         // Both numbers must be of the same time: a segment may leave between the two queries.
@@ -68,7 +69,7 @@ mod tests {
     use super::*;
     use crate::flow::StepKind;
     use crate::kernel::tcp_info;
-    use crate::sockets::{pair, queued, wait_until};
+    use crate::sockets::{MAX_ATTEMPTS, pair, queued, wait_until};
 
     /// Returns the bounds of the segments that were recorded.
     fn extents(flow: &Flow) -> Vec<(u64, u64)> {
@@ -80,7 +81,7 @@ mod tests {
     #[test]
     fn with_nodelay_every_write_is_a_segment() {
         // On a busy machine a late acknowledgement may cause a retransmission: then try again.
-        let known = (0..50).find_map(|_| {
+        let known = (0..MAX_ATTEMPTS).find_map(|_| {
             let (client, _server) = pair().unwrap();
             client.set_nodelay(true).unwrap();
             let flow = Flow::new("a → b");

@@ -17,6 +17,9 @@ use crate::stage::{LessonError, LessonResult};
 /// wrong fails instead of hanging.
 pub(crate) const IO_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How often a lesson repeats what the kernel's timing on a busy machine can spoil.
+pub(crate) const MAX_ATTEMPTS: usize = 50;
+
 /// The label of a flow of requests.
 pub(crate) const TO_SERVER: ConstText = ("client → server", "客户端 → 服务器");
 

@@ -1,4 +1,6 @@
 //! One command on many hosts: which hosts connect and run at a time, and the outcome on each.
+//!
+//! A host *begins* when it first connects; its command *starts* later.
 
 mod broadcast;
 mod check;
@@ -64,7 +66,8 @@ pub trait Driver: Send + Sync + 'static {
     ) -> impl Future<Output = Result<ExitStatus, CommandError>> + Send;
 }
 
-/// How many hosts are busy at a time.
+/// When hosts begin, how many are busy at a time, and when the run stops. `labsh run` and
+/// `labsh cp` both fill it in.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// The most connections that are being opened. One that takes long stops counting, so that dead
@@ -244,7 +247,8 @@ impl<D> FanoutState<D> {
         }
     }
 
-    /// Waits for a permit to run.
+    /// Waits for a permit to run. A host that has returned its permit while connecting waits here
+    /// too: do not wait for anything else while holding one.
     async fn run_slot(&self) -> Option<OwnedSemaphorePermit> {
         // The semaphore is never closed.
         self.running.clone().acquire_owned().await.ok()

@@ -33,7 +33,7 @@ pub enum ReadError {
     Protocol(#[from] ProtocolError),
 }
 
-/// The reading half of a connection, which finds the frames in its bytes.
+/// Finds the frames in the bytes of a connection, or of its reading half.
 #[derive(Debug)]
 pub struct FrameReader<R> {
     reader: R,

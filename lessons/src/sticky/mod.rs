@@ -13,7 +13,7 @@ use std::net::TcpStream;
 
 use crate::flow::{Flow, StepKind};
 use crate::segments::Segments;
-use crate::sockets::{TO_CLIENT, TO_SERVER, pair, queued, wait_until};
+use crate::sockets::{MAX_ATTEMPTS, TO_CLIENT, TO_SERVER, pair, queued, wait_until};
 use crate::stage::{LessonError, LessonResult, Stage};
 use options::{DEFAULT_RECV_SIZE, Message};
 
@@ -65,7 +65,7 @@ fn send_each(
 fn glued_by_the_sender(stage: &mut Stage, messages: &[Message]) -> LessonResult {
     stage.scene(text::GLUED_BY_THE_SENDER)?;
     // The kernel pulls the cork by itself after 200 ms (tcp(7)): a busy machine may have to retry.
-    let mut attempts = (0..50).map(|_| cork::send(messages));
+    let mut attempts = (0..MAX_ATTEMPTS).map(|_| cork::send(messages));
     let corked = attempts.find_map(Result::transpose).transpose()?;
     let corked = corked.ok_or_else(|| LessonError::NotShown(text::SENDER_HOLDS_BYTES.into()))?;
 
