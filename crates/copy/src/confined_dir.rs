@@ -40,6 +40,15 @@ pub(crate) struct DirEntry {
     name: Vec<u8>,
 }
 
+/// When a file or directory at the destination was created.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Made {
+    /// Before this transfer.
+    Before,
+    /// By this transfer.
+    Now,
+}
+
 impl ConfinedDir {
     /// Opens a directory. Links in this path are followed: the user has named it.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
@@ -119,7 +128,7 @@ impl DirEntry {
         if (opened.st_dev, opened.st_ino) != (found.st_dev, found.st_ino) {
             return Err(io::Error::other("another file has replaced it meanwhile; copy it again"));
         }
-        set_metadata(&file, mode, modified)
+        set_metadata(&file, mode, modified, Made::Before)
     }
 
     /// Creates a directory that only its owner can access.
@@ -128,10 +137,15 @@ impl DirEntry {
     }
 
     /// Sets mode and time of a directory.
-    pub(crate) fn set_directory_metadata(&self, mode: u16, modified: Time) -> io::Result<()> {
+    pub(crate) fn set_directory_metadata(
+        &self,
+        mode: u16,
+        modified: Time,
+        made: Made,
+    ) -> io::Result<()> {
         let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let directory = File::from(openat(&*self.directory, self.name(), flags, Mode::empty())?);
-        set_metadata(&directory, mode, modified)
+        set_metadata(&directory, mode, modified, made)
     }
 
     /// Returns the target of a symbolic link.
@@ -158,12 +172,24 @@ impl DirEntry {
     }
 }
 
-/// Sets the nine permission bits and the modification time of a file or directory. Set-user-ID and
-/// similar bits are cleared.
-pub(crate) fn set_metadata(file: &File, mode: u16, modified: Time) -> io::Result<()> {
-    file.set_permissions(Permissions::from_mode(u32::from(mode & 0o777)))?;
-    let [accessed, modified] = times(modified);
-    Ok(futimens(file, &accessed, &modified)?)
+/// Sets the nine permission bits and the modification time of a file or directory, as far as they
+/// differ. Set-user-ID, set-group-ID and sticky bits are not copied: what the transfer has created
+/// gets none of them, and what was there before keeps its own.
+pub(crate) fn set_metadata(file: &File, mode: u16, modified: Time, made: Made) -> io::Result<()> {
+    let found = fstat(file)?;
+    let special_bits = match made {
+        Made::Before => found.st_mode & 0o7000,
+        Made::Now => 0,
+    };
+    let mode = special_bits | u32::from(mode & 0o777);
+    if found.st_mode & 0o7777 != mode {
+        file.set_permissions(Permissions::from_mode(mode))?;
+    }
+    if self::modified(&found) != modified {
+        let [accessed, modified] = times(modified);
+        futimens(file, &accessed, &modified)?;
+    }
+    Ok(())
 }
 
 /// Returns the times for utimensat(2), which leave the access time unchanged.

@@ -7,6 +7,7 @@
 
 mod confined_dir;
 mod destination;
+mod existing;
 mod name;
 mod partial;
 mod receive;

@@ -11,7 +11,7 @@ use nix::sys::stat::{SFlag, fstat};
 use nix::unistd::geteuid;
 use sha2::{Digest as _, Sha256};
 
-use crate::confined_dir::{self, DirEntry};
+use crate::confined_dir::{self, DirEntry, Made};
 use crate::wire::{Digest, MAX_DATA_BYTES, Time};
 
 /// The end of a partial file's name, which begins with a dot.
@@ -183,7 +183,7 @@ impl PartialFile {
 
     /// Sets mode and time of the complete file, and renames it to its final name.
     pub(crate) fn finish(mut self, to: &DirEntry, mode: u16, modified: Time) -> io::Result<()> {
-        confined_dir::set_metadata(&self.file, mode, modified)?;
+        confined_dir::set_metadata(&self.file, mode, modified, Made::Now)?;
         self.entry.rename(to)?;
         self.keep = true;
         Ok(())

@@ -4,15 +4,13 @@ use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::sync::atomic::Ordering;
 
-use nix::errno::Errno;
-use nix::fcntl::OFlag;
-use nix::sys::stat::{FileStat, SFlag};
 use sha2::{Digest as _, Sha256};
 
-use crate::confined_dir::{self, DirEntry};
+use crate::confined_dir::Made;
 use crate::destination::Destination;
+use crate::existing::{self, AnnouncedFile, Existing};
 use crate::name::RelativePath;
-use crate::partial::{self, PartialFile};
+use crate::partial::PartialFile;
 use crate::stream::{Reader, Writer};
 use crate::wire::{Digest, Entry, Kind, Message, Time};
 use crate::{Error, MAX_PENDING_ENTRIES, Observer, Side, os_error_text};
@@ -37,8 +35,8 @@ struct OpenDir {
     path: RelativePath,
     mode: u16,
     modified: Time,
-    /// Whether the directory exists; if not, its entries fail.
-    exists: bool,
+    /// `None` if the directory does not exist; its entries fail then.
+    made: Option<Made>,
 }
 
 /// What waits for the files that were wanted before it.
@@ -54,14 +52,6 @@ struct Incoming {
     partial: Option<PartialFile>,
     bytes_left: u64,
     modified: Time,
-}
-
-/// What the destination already has of an announced file.
-enum Existing {
-    /// The same file.
-    Unchanged,
-    /// Another file or none, and perhaps a partial file of an earlier transfer.
-    Different(Option<PartialFile>),
 }
 
 struct Receiver<'a, W: Write> {
@@ -158,22 +148,28 @@ impl<W: Write> Receiver<'_, W> {
     fn on_entry(&mut self, entry: Entry) -> Result<(), Error> {
         self.check_id(entry.id)?;
         let path = self.destination.path(entry.source, &entry.below)?;
-        let in_missing = self.open_dirs.last().is_some_and(|directory| !directory.exists);
+        let in_missing = self.open_dirs.last().is_some_and(|directory| directory.made.is_none());
         let Entry { id, mode, modified, kind, .. } = entry;
         match kind {
             Kind::Directory => self.directory_entry(id, path, mode, modified, in_missing),
             Kind::Link { .. } if in_missing => self.fail_silently(id),
-            Kind::Link { target } => match self.make_link(&path, &target, modified) {
-                Ok(unchanged) => self.done(id, unchanged),
-                Err(error) => self.fail(id, &path, &error),
-            },
+            Kind::Link { target } => {
+                let entry = self.destination.directory.entry(&path);
+                match entry.and_then(|entry| existing::make_link(&entry, &target, modified)) {
+                    Ok(unchanged) => self.done(id, unchanged),
+                    Err(error) => self.fail(id, &path, &error),
+                }
+            }
             Kind::File { size, digest } => {
                 Observer::add(&self.observer.progress.announced_bytes, size);
                 if in_missing {
                     Observer::add(&self.observer.progress.processed_bytes, size);
                     return self.fail_silently(id);
                 }
-                let existing = self.look_for_file(&path, mode, modified, size, digest);
+                let entry = self.destination.directory.entry(&path);
+                let may_resume = self.open_partials < MAX_OPEN_PARTIALS;
+                let file = AnnouncedFile { mode, modified, size, digest };
+                let existing = entry.and_then(|entry| file.compare(&entry, may_resume));
                 self.file_entry(Wanted { id, path, mode, size, partial: None }, existing)
             }
         }
@@ -190,11 +186,14 @@ impl<W: Write> Receiver<'_, W> {
         if self.open_dirs.len() >= MAX_DEPTH {
             return Err(Error::Protocol("directories are nested too deeply"));
         }
-        let made = if in_missing { None } else { Some(self.make_directory(&path)) };
-        let exists = matches!(made, Some(Ok(_)));
-        self.open_dirs.push(OpenDir { path: path.clone(), mode, modified, exists });
+        let mut make = || existing::make_directory(&self.destination.directory.entry(&path)?);
+        let made = if in_missing { None } else { Some(make()) };
+        let directory = made.as_ref().and_then(|made| made.as_ref().ok()).copied();
+        self.open_dirs.push(OpenDir { path: path.clone(), mode, modified, made: directory });
         match made {
-            Some(Ok(unchanged)) => Ok(self.answers.put(&Message::Done { id, unchanged })?),
+            Some(Ok(made)) => {
+                Ok(self.answers.put(&Message::Done { id, unchanged: made == Made::Before })?)
+            }
             Some(Err(error)) => self.fail(id, &path, &error),
             None => self.fail_silently(id),
         }
@@ -224,84 +223,6 @@ impl<W: Write> Receiver<'_, W> {
         }
     }
 
-    /// Creates a directory; returns whether it existed.
-    fn make_directory(&mut self, path: &RelativePath) -> io::Result<bool> {
-        let entry = self.destination.directory.entry(path)?;
-        match entry.stat()?.as_ref().map(kind_of) {
-            None => match entry.make_directory() {
-                // Another copy may have created something since. If that is no directory, the
-                // entries in it fail.
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(true),
-                made => made.map(|()| false),
-            },
-            Some(SFlag::S_IFDIR) => Ok(true),
-            Some(SFlag::S_IFLNK) => Err(io::Error::other(
-                "a symbolic link is in the place of this directory; links are not followed",
-            )),
-            Some(_) => Err(io::Error::other("something else is in the place of this directory")),
-        }
-    }
-
-    /// Creates a symbolic link; returns whether it existed with the same target.
-    fn make_link(
-        &mut self,
-        path: &RelativePath,
-        target: &[u8],
-        modified: Time,
-    ) -> io::Result<bool> {
-        let entry = self.destination.directory.entry(path)?;
-        match entry.stat()?.as_ref().map(kind_of) {
-            Some(SFlag::S_IFLNK) if entry.link_target()? == target => return Ok(true),
-            Some(SFlag::S_IFDIR) => return Err(is_a_directory()),
-            _ => {}
-        }
-        // The link is created under another name and renamed, so that the path always exists. The
-        // digest makes a name that no other file has.
-        let mut name = b".".to_vec();
-        for byte in Sha256::digest(path.as_bytes()) {
-            name.extend_from_slice(format!("{byte:02x}").as_bytes());
-        }
-        name.extend_from_slice(b".labsh-part");
-        let temporary = entry.sibling(name);
-        if temporary.stat()?.is_some() {
-            temporary.remove()?;
-        }
-        temporary.make_link(target, modified)?;
-        temporary.rename(&entry).inspect_err(|_| {
-            let _ = temporary.remove();
-        })?;
-        Ok(false)
-    }
-
-    /// Compares an announced file with the destination.
-    fn look_for_file(
-        &mut self,
-        path: &RelativePath,
-        mode: u16,
-        modified: Time,
-        size: u64,
-        digest: Option<Digest>,
-    ) -> io::Result<Existing> {
-        let entry = self.destination.directory.entry(path)?;
-        match entry.stat()? {
-            Some(found) if kind_of(&found) == SFlag::S_IFDIR => return Err(is_a_directory()),
-            Some(found) if kind_of(&found) == SFlag::S_IFREG && found.st_size as u64 == size => {
-                match update_if_same(&entry, &found, mode, modified, digest) {
-                    Ok(true) => return Ok(Existing::Unchanged),
-                    Ok(false) => {}
-                    // The file's owner may not read it, but can replace it.
-                    Err(error) if error.raw_os_error() == Some(Errno::EACCES as i32) => {}
-                    Err(error) => return Err(error),
-                }
-            }
-            _ => {}
-        }
-        if self.open_partials >= MAX_OPEN_PARTIALS {
-            return Ok(Existing::Different(None));
-        }
-        PartialFile::open_existing(&entry, size).map(Existing::Different)
-    }
-
     fn on_leave(&mut self, id: u32) -> Result<(), Error> {
         self.check_id(id)?;
         let directory = self
@@ -317,13 +238,12 @@ impl<W: Write> Receiver<'_, W> {
     fn finish_directories(&mut self) -> Result<(), Error> {
         while let Some(Pending::Leave(..)) = self.pending.front() {
             let Some(Pending::Leave(id, directory)) = self.pending.pop_front() else { break };
-            if !directory.exists {
+            let OpenDir { path, mode, modified, made: Some(made) } = directory else {
                 self.fail_silently(id)?;
                 continue;
-            }
-            let OpenDir { path, mode, modified, .. } = directory;
+            };
             let entry = self.destination.directory.entry(&path);
-            match entry.and_then(|entry| entry.set_directory_metadata(mode, modified)) {
+            match entry.and_then(|entry| entry.set_directory_metadata(mode, modified, made)) {
                 Ok(()) => self.answers.put(&Message::Done { id, unchanged: true })?,
                 Err(error) => self.fail(id, &path, &error)?,
             }
@@ -465,36 +385,4 @@ impl<W: Write> Receiver<'_, W> {
         Observer::add(&self.observer.progress.failed, 1);
         Ok(self.answers.put(&Message::Failed { id, text: String::new() })?)
     }
-}
-
-fn kind_of(stat: &FileStat) -> SFlag {
-    SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT
-}
-
-fn is_a_directory() -> io::Error {
-    io::Error::other("a directory is in its place")
-}
-
-/// Returns whether a file of the announced size has the announced contents; if so, sets its mode
-/// and time.
-fn update_if_same(
-    entry: &DirEntry,
-    found: &FileStat,
-    mode: u16,
-    modified: Time,
-    digest: Option<Digest>,
-) -> io::Result<bool> {
-    let same_time = confined_dir::modified(found) == modified;
-    let same = match digest {
-        None => same_time,
-        Some(digest) => has_digest(entry, digest)?,
-    };
-    if same && !(same_time && found.st_mode & 0o7777 == u32::from(mode)) {
-        entry.set_file_metadata(found, mode, modified)?;
-    }
-    Ok(same)
-}
-
-fn has_digest(entry: &DirEntry, digest: Digest) -> io::Result<bool> {
-    Ok(partial::digest_of(&mut entry.open(OFlag::O_RDONLY)?)?.0 == digest)
 }

@@ -3,7 +3,9 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
-use std::collections::BTreeMap;
+mod metadata;
+mod support;
+
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{Cursor, Read, Write};
@@ -11,7 +13,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, SystemTime};
@@ -19,110 +20,13 @@ use std::time::{Duration, SystemTime};
 use labsh_copy::stream::{Reader, Writer};
 use labsh_copy::wire::{Digest, Entry, Kind, Message, Time, VERSION};
 use labsh_copy::{
-    CopyReport, Counts, Destination, Error, Name, Observer, Progress, RelativePath, SendOptions,
-    Source, get, put, receive, serve,
+    CopyReport, Destination, Error, Name, Observer, Progress, RelativePath, SendOptions, Source,
+    put, receive, serve,
 };
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-/// The result of a transfer.
-#[derive(Debug)]
-struct Transfer {
-    outcome: Result<(), Error>,
-    counts: Counts,
-    reports: Vec<CopyReport>,
-    /// The result of the serving side.
-    served: Result<bool, Error>,
-}
-
-impl Transfer {
-    /// Asserts that both sides succeeded, and returns the counts.
-    fn succeeded(self) -> Counts {
-        assert!(
-            self.outcome.is_ok() && self.reports.is_empty() && matches!(self.served, Ok(true)),
-            "{self:?}"
-        );
-        self.counts
-    }
-}
-
-/// Runs a client against [`serve`].
-fn against_server(
-    client: impl FnOnce(UnixStream, UnixStream, Observer<'_>) -> Result<(), Error>,
-) -> Transfer {
-    let (ours, theirs) = UnixStream::pair().unwrap();
-    let server = thread::spawn(move || {
-        let end = theirs.try_clone().unwrap();
-        let served = serve(theirs.try_clone().unwrap(), theirs);
-        let _ = end.shutdown(std::net::Shutdown::Write);
-        served
-    });
-    let (progress, reports) = (Progress::default(), Mutex::new(Vec::new()));
-    let on_report = |report| reports.lock().unwrap().push(report);
-    let end = ours.try_clone().unwrap();
-    let outcome = client(
-        ours.try_clone().unwrap(),
-        ours,
-        Observer { progress: &progress, on_report: &on_report },
-    );
-    end.shutdown(std::net::Shutdown::Write).unwrap();
-    let served = server.join().unwrap();
-    Transfer { outcome, counts: progress.counts(), reports: reports.into_inner().unwrap(), served }
-}
-
-fn name(path: &Path) -> Name {
-    Name::new(path.file_name().unwrap().as_bytes()).unwrap()
-}
-
-fn push_with(paths: &[&Path], to: &Path, options: SendOptions) -> Transfer {
-    let names = paths.iter().map(|path| name(path)).collect();
-    let source = |path: &&Path| Source {
-        path: path.to_path_buf(),
-        display_name: path.as_os_str().as_bytes().to_vec(),
-    };
-    let sources: Vec<Source> = paths.iter().map(source).collect();
-    against_server(|from, into, observer| {
-        put(from, into, to.as_os_str().as_bytes(), names, &sources, options, observer)
-    })
-}
-
-fn push(paths: &[&Path], to: &Path) -> Transfer {
-    push_with(paths, to, SendOptions::default())
-}
-
-fn pull(paths: &[&Path], to: &Path) -> Transfer {
-    let names = paths.iter().map(|path| name(path)).collect();
-    let requested = paths.iter().map(|path| path.as_os_str().as_bytes().to_vec()).collect();
-    let destination = Destination::resolve(to.as_os_str().as_bytes(), names).unwrap();
-    against_server(|from, into, observer| {
-        get(from, into, requested, destination, SendOptions::default(), observer)
-    })
-}
-
-/// Returns every file below a directory: mode, time and contents.
-fn tree(top: &Path) -> BTreeMap<PathBuf, (u32, i64, i64, Vec<u8>)> {
-    let mut found = BTreeMap::new();
-    let mut left = vec![top.to_path_buf()];
-    while let Some(path) = left.pop() {
-        let metadata = fs::symlink_metadata(&path).unwrap();
-        let contents = if metadata.is_symlink() {
-            fs::read_link(&path).unwrap().as_os_str().as_bytes().to_vec()
-        } else if metadata.is_dir() {
-            left.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
-            Vec::new()
-        } else {
-            fs::read(&path).unwrap()
-        };
-        let below = path.strip_prefix(top).unwrap().to_path_buf();
-        found.insert(below, (metadata.mode(), metadata.mtime(), metadata.mtime_nsec(), contents));
-    }
-    found
-}
-
-fn set_time(path: &Path, seconds: u64) {
-    let time = SystemTime::UNIX_EPOCH + Duration::new(seconds, 123_456_789);
-    File::open(path).unwrap().set_modified(time).unwrap();
-}
+use crate::support::{against_server, pull, push, push_with, set_time, tree};
 
 /// Returns a directory with a file of every kind that can be copied.
 fn assorted() -> TempDir {
@@ -225,22 +129,6 @@ fn a_changed_file_is_replaced_and_a_digest_detects_more_than_size_and_time() {
     assert_eq!((after.ino(), after.mtime(), after.mode() & 0o7777), (before, 7, 0o640));
     set_time(&file, 8);
     assert_eq!(push(&[&file], to.path()).succeeded().copied, 1);
-}
-
-#[test]
-fn set_user_id_bits_are_not_copied() {
-    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let file = from.path().join("file");
-    fs::write(&file, "x").unwrap();
-    fs::set_permissions(&file, fs::Permissions::from_mode(0o6755)).unwrap();
-    push(&[&file], to.path()).succeeded();
-    let copied = to.path().join("file");
-    let mode = || fs::metadata(&copied).unwrap().mode() & 0o7777;
-    assert_eq!(mode(), 0o755);
-    // And they are cleared on an unchanged file.
-    fs::set_permissions(&copied, fs::Permissions::from_mode(0o4755)).unwrap();
-    push(&[&file], to.path()).succeeded();
-    assert_eq!(mode(), 0o755);
 }
 
 #[test]
@@ -645,7 +533,7 @@ proptest! {
 
 /// The bytes that one side sends in the example of docs/COPY.md.
 fn example(side: char) -> Vec<u8> {
-    let document = include_str!("../../../docs/COPY.md");
+    let document = include_str!("../../../../docs/COPY.md");
     let example = document.split("```hex\n").nth(1).unwrap().split("```").next().unwrap();
     let (mut bytes, mut ours) = (Vec::new(), false);
     for line in example.lines() {
