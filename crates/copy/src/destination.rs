@@ -5,6 +5,10 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::sys::stat::{Mode, fstat, lstat};
+
 use crate::confined_dir::ConfinedDir;
 use crate::name::{Name, RelativePath};
 use crate::{Error, os_error_text};
@@ -21,7 +25,7 @@ impl Destination {
     /// source, to a file or directory of that name.
     ///
     /// A path that ends in `/`, or that several sources are copied to, is created as a directory if
-    /// it does not exist. Links in the path are followed: the user has named it.
+    /// it does not exist. Links in the path are followed, the last one too: the user has named it.
     ///
     /// # Errors
     ///
@@ -54,6 +58,10 @@ impl Destination {
             }
             return Ok(Self { directory: open(&path)?, names });
         }
+        let path = match std::fs::symlink_metadata(&path) {
+            Ok(found) if found.is_symlink() => target_of_link(&path).map_err(refused)?,
+            _ => path,
+        };
         let name = path.file_name().and_then(|name| Name::new(name.as_bytes()).ok());
         let name =
             name.ok_or_else(|| Error::Refused(format!("{shown}: there is no such directory")))?;
@@ -69,5 +77,27 @@ impl Destination {
         let name = self.names.get(source as usize);
         name.map(|name| below.under(name))
             .ok_or(Error::Protocol("it sends something that was not named"))
+    }
+}
+
+/// Returns the path of the file that a link leads to: the file is replaced there, and the link
+/// stays.
+fn target_of_link(link: &Path) -> io::Result<PathBuf> {
+    // The kernel follows the link, so that its protection of directories such as /tmp applies
+    // (protected_symlinks in proc_sys_fs(5)).
+    let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+    let file = openat(AT_FDCWD, link, flags, Mode::empty()).map_err(|error| match error {
+        Errno::ENOENT => io::Error::other(
+            "it is a symbolic link that leads nowhere; remove it, or name what it should lead to",
+        ),
+        error => error.into(),
+    })?;
+    let target = link.canonicalize()?;
+    let (opened, found) = (fstat(&file)?, lstat(&target)?);
+    let same = (opened.st_dev, opened.st_ino) == (found.st_dev, found.st_ino);
+    if same {
+        Ok(target)
+    } else {
+        Err(io::Error::other("the link changes right now; copy it again"))
     }
 }

@@ -31,11 +31,9 @@ pub(crate) struct AnnouncedFile {
 impl AnnouncedFile {
     /// Compares the file with the destination. A file that is the same gets mode and time.
     pub(crate) fn compare(&self, entry: &DirEntry, may_resume: bool) -> io::Result<Existing> {
-        match entry.stat()? {
-            Some(found) if kind_of(&found) == SFlag::S_IFDIR => return Err(is_a_directory()),
-            Some(found)
-                if kind_of(&found) == SFlag::S_IFREG && found.st_size as u64 == self.size =>
-            {
+        if let Some(found) = entry.stat()? {
+            check_replaceable(&found)?;
+            if kind_of(&found) == SFlag::S_IFREG && found.st_size as u64 == self.size {
                 match self.update_if_same(entry, &found) {
                     Ok(true) => return Ok(Existing::Unchanged),
                     Ok(false) => {}
@@ -44,7 +42,6 @@ impl AnnouncedFile {
                     Err(error) => return Err(error),
                 }
             }
-            _ => {}
         }
         if !may_resume {
             return Ok(Existing::Different(None));
@@ -86,10 +83,11 @@ pub(crate) fn make_directory(entry: &DirEntry) -> io::Result<Made> {
 
 /// Creates a symbolic link; returns whether it existed with the same target.
 pub(crate) fn make_link(entry: &DirEntry, target: &[u8], modified: Time) -> io::Result<bool> {
-    match entry.stat()?.as_ref().map(kind_of) {
-        Some(SFlag::S_IFLNK) if entry.link_target()? == target => return Ok(true),
-        Some(SFlag::S_IFDIR) => return Err(is_a_directory()),
-        _ => {}
+    if let Some(found) = entry.stat()? {
+        check_replaceable(&found)?;
+        if kind_of(&found) == SFlag::S_IFLNK && entry.link_target()? == target {
+            return Ok(true);
+        }
     }
     // The link is created under another name and renamed, so that the path always exists. The
     // digest makes a name that no other file has.
@@ -113,8 +111,20 @@ fn kind_of(stat: &FileStat) -> SFlag {
     SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT
 }
 
-fn is_a_directory() -> io::Error {
-    io::Error::other("a directory is in its place")
+/// Checks that a file or link may take the place of what was found: only of a file or link. Other
+/// programs use a device, a named pipe or a socket by its name.
+fn check_replaceable(found: &FileStat) -> io::Result<()> {
+    let what = match kind_of(found) {
+        SFlag::S_IFREG | SFlag::S_IFLNK => return Ok(()),
+        SFlag::S_IFDIR => return Err(io::Error::other("a directory is in its place")),
+        SFlag::S_IFIFO => "a named pipe",
+        SFlag::S_IFSOCK => "a socket",
+        _ => "a device",
+    };
+    Err(io::Error::other(format!(
+        "{what} is in its place, which a copy does not replace; choose another name, or remove it \
+         first"
+    )))
 }
 
 fn has_digest(entry: &DirEntry, digest: Digest) -> io::Result<bool> {
