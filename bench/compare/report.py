@@ -2,6 +2,7 @@
 
 import os
 import platform
+import textwrap
 import time
 
 from measure import Figure, ratio
@@ -52,19 +53,29 @@ def machine():
     return f"{cores}, {memory:.0f} GiB of memory, Linux {platform.release()}"
 
 
+def wrapped(text, **indents):
+    """The text in lines of at most 100 columns, as .ci/width.py wants them."""
+    return textwrap.fill(
+        " ".join(text.split()), 100, break_on_hyphens=False, break_long_words=False, **indents
+    )
+
+
 def document(rows, functions, peers, load, old):
     """The whole document; what stands by hand in the old one is kept."""
     method = "\n".join(
-        f"- `{function.__name__}`: {' '.join(function.__doc__.split())}" for function in functions
+        wrapped(f"- `{function.__name__}`: {function.__doc__}", subsequent_indent="  ")
+        for function in functions
+    )
+    made = wrapped(
+        f"""Made by `bench/run` on {time.strftime('%Y-%m-%d')}, which measures labsh and its peers
+        in one run, on loopback of one machine: {machine()}. Its load was {load[0]:.1f} when the run
+        began (of the last minute; {os.cpu_count()} would be all cores busy). Peers:
+        {', '.join(peers)}."""
     )
     by_hand = old.split(BY_HAND, 1)[1] if BY_HAND in old else "\n\n## What was tried\n"
     return f"""# Benchmarks
 
-Made by `bench/run` on {time.strftime('%Y-%m-%d')}, which measures labsh and its peers in one run,
-on loopback of one machine: {machine()}.
-Its load was {load[0]:.1f} when the run began (of the last minute; {os.cpu_count()} would be all
-cores busy).
-Peers: {', '.join(peers)}.
+{made}
 
 Figures are medians, in brackets the middle half of what was measured. *labsh ÷ peer* is the median
 of the quotients of neighbours in time. What is not met is where work remains.
