@@ -86,6 +86,47 @@ fn killing_the_client_ends_every_process_of_its_command() {
     labshd.log().wait_for("cause=\"client gone\"");
 }
 
+/// Prints the id of a process in a group of its own, as a job of `set -m` or of timeout(1), and
+/// waits for it.
+const OTHER_GROUP: [&str; 3] = ["bash", "-c", "set -m; sleep 300 & echo $!; wait"];
+
+#[test]
+fn a_command_ends_with_its_processes_in_other_groups() {
+    let labshd = Labshd::with(IMPATIENT);
+    for (signal, status) in [(9, None), (15, Some(143))] {
+        let mut client = Running::start(&mut labshd.run(&OTHER_GROUP));
+        let pid = client.pid_line();
+        client.signal(signal);
+        assert_eq!(client.finish().status.code(), status);
+        eventually("its process is gone", || !is_alive(pid));
+    }
+    let output = labshd.output_with(&["--timeout", "500ms"], &OTHER_GROUP);
+    assert_eq!(output.status.code(), Some(124), "{}", text(&output.stderr));
+    let pid = text(&output.stdout).trim().parse().unwrap();
+    eventually("its process is gone", || !is_alive(pid));
+}
+
+#[test]
+fn a_process_that_ignores_all_but_sigkill_ends_with_its_command() {
+    let labshd = Labshd::with(IMPATIENT);
+    let script = "set -m; (trap '' HUP TERM; echo $BASHPID; exec sleep 300) & wait";
+    let mut client = Running::start(&mut labshd.run(&["bash", "-c", script]));
+    let pid = client.pid_line();
+    client.signal(9);
+    labshd.log().wait_for("command ended");
+    eventually("its process is gone", || !is_alive(pid));
+}
+
+#[test]
+fn an_ended_command_is_reaped_once_nothing_of_it_is_left() {
+    // Without that it would stay a zombie for two minutes.
+    let labshd = Labshd::with("termination_grace = '1m'");
+    let mut client = Running::start(&mut labshd.run(&sh("sleep 300 & echo $$; wait")));
+    let pid = client.pid_line();
+    client.signal(9);
+    eventually("the command is reaped", || !std::fs::exists(format!("/proc/{pid}")).unwrap());
+}
+
 #[test]
 fn a_command_may_clean_up_after_its_client_is_gone() {
     let labshd = Labshd::with("termination_grace = '1m'");

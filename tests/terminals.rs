@@ -364,6 +364,42 @@ async fn a_closed_stdout_ends_the_command() {
 }
 
 #[tokio::test]
+async fn what_a_command_leaves_stays_though_its_output_is_no_longer_read() {
+    // As with mosh-server: the leader ignores the hang-up and then exits.
+    let labshd = Labshd::with("termination_grace = '1m'");
+    let session = labshd.session().await;
+    let script = "sleep 300 & hung_up=$!; trap '' HUP; sleep 300 </dev/null >/dev/null 2>&1 & \
+        echo pid $!; wait $hung_up; exit 0";
+    let mut screen = Screen::of(&mut sh_on(&session, script)).await;
+    let leader = timeout(TEST_TIMEOUT, screen.child.started()).await.unwrap().unwrap();
+    screen.until("pid ").await;
+    let left = Background(screen.line().await.parse().unwrap());
+    drop(screen.child.stdout.take());
+    let status = timeout(TEST_TIMEOUT, screen.child.exited()).await.unwrap().unwrap();
+    assert_eq!(status.code(), Some(0));
+    labshd.log().wait_for("cause=\"reader gone\"");
+    // No signal follows the leader's release, which would otherwise take two minutes.
+    let is_reaped = move || !std::fs::exists(format!("/proc/{leader}")).unwrap();
+    tokio::task::spawn_blocking(move || eventually("it is reaped", is_reaped)).await.unwrap();
+    assert!(is_alive(left.0), "the command has ended by itself");
+}
+
+#[tokio::test]
+async fn a_time_limit_spares_no_job_of_a_terminal() {
+    let labshd = Labshd::with(IMPATIENT);
+    let session = labshd.session().await;
+    let script = "set -m; (trap '' HUP TERM; echo pid $BASHPID; exec sleep 300) & wait";
+    let mut bash = session.command("bash");
+    let bash = bash.args(["-c", script]).timeout(Duration::from_millis(500));
+    let mut screen = Screen::of(bash).await;
+    screen.until("pid ").await;
+    let pid: i32 = screen.line().await.parse().unwrap();
+    assert!(screen.finish().await.1.timed_out());
+    let gone = move || !is_alive(pid);
+    tokio::task::spawn_blocking(move || eventually("the job is gone", gone)).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_login_shell_reads_commands_from_its_terminal() {
     let labshd = Labshd::start();
     let session = labshd.session().await;

@@ -249,7 +249,8 @@ impl Child {
         Ok(Output { status, stdout, stderr })
     }
 
-    /// Sends a signal (signal(7), 1 to 31) to the command's process group.
+    /// Sends a signal (signal(7), 1 to 31) to the command's process group; SIGHUP, SIGTERM and
+    /// SIGKILL go to all its processes. With a terminal, all go to the foreground group.
     ///
     /// # Errors
     ///

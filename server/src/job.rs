@@ -7,7 +7,7 @@ use std::time::Duration;
 use labsh_proto::frame::ChannelId;
 use labsh_proto::message::{Open, Program, Refuse, Resize, Status, Until, Usage};
 use labsh_transport::multiplexer::Multiplexer;
-use nix::libc::{SIGCONT, SIGKILL, SIGTERM};
+use nix::libc::SIGKILL;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -19,6 +19,7 @@ use crate::shared::{self, Shared};
 use crate::spawner::{Ended, Process, Spawned};
 use crate::streams::{self, Input, Output};
 use crate::terminal::Terminal;
+use crate::termination::{Cause, Termination};
 
 /// When labshd stops: how long output may wait for its reader after the command was killed.
 const FINAL_OUTPUT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -144,6 +145,8 @@ enum Event {
     Signal(u8),
     Resized,
     TerminationStepDue,
+    /// No process is left that the next step would signal.
+    Vacant,
     Terminate(Cause),
     Stopping,
     DeadlinePassed,
@@ -186,6 +189,7 @@ impl RunningJob {
             let runs = matches!(self.leader, Leader::Running);
             let terminating = self.termination.is_some();
             let next_step = self.termination.as_ref().and_then(Termination::due);
+            let vacant = self.process.vacant();
             let event = tokio::select! {
                 ended = self.process.ended(), if runs => {
                     ended.map_or(Event::SpawnerLost, Event::Exited)
@@ -195,6 +199,7 @@ impl RunningJob {
                 Some(signal) = self.job.signals.recv(), if runs => Event::Signal(signal),
                 Ok(()) = self.job.sizes.changed(), if self.terminal.is_some() => Event::Resized,
                 () = at(next_step) => Event::TerminationStepDue,
+                () = vacant, if !runs && next_step.is_some() => Event::Vacant,
                 () = self.job.client_gone.cancelled(), if !terminating => {
                     Event::Terminate(Cause::ClientGone)
                 }
@@ -217,6 +222,11 @@ impl RunningJob {
                 Event::TerminationStepDue => {
                     if let Some(termination) = &mut self.termination {
                         termination.step(&self.process);
+                    }
+                }
+                Event::Vacant => {
+                    if let Some(termination) = &mut self.termination {
+                        termination.finish();
                     }
                 }
                 Event::Terminate(cause) => self.terminate(cause),
@@ -280,14 +290,15 @@ impl RunningJob {
             return;
         }
         let runs = matches!(self.leader, Leader::Running);
-        // Once the leader has exited, its background processes were left running on purpose.
-        let steps = if runs { cause.steps(self.terminal.is_some()) } else { &[] };
-        let mut termination = Termination { cause, steps, due: Instant::now(), grace: self.grace };
-        termination.step(&self.process);
-        self.termination = Some(termination);
-        if !runs {
+        let mut termination = Termination::new(cause, self.terminal.is_some(), self.grace);
+        if runs {
+            termination.step(&self.process);
+        } else {
+            // Its background processes were left running on purpose.
+            termination.finish();
             self.output_ending.cancel();
         }
+        self.termination = Some(termination);
     }
 
     fn cause(&self) -> Option<Cause> {
@@ -322,80 +333,6 @@ async fn at(due: Option<Instant>) {
     match due {
         Some(due) => sleep_until(due).await,
         None => std::future::pending().await,
-    }
-}
-
-/// Why labshd ends a command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Cause {
-    ClientGone,
-    /// The client stopped reading the terminal's output. With pipes, the command gets SIGPIPE.
-    ReaderGone,
-    Timeout,
-    Stopping,
-}
-
-impl Cause {
-    /// Returns the value of the log field `cause`.
-    fn name(self) -> &'static str {
-        match self {
-            Cause::ClientGone => "client gone",
-            Cause::ReaderGone => "reader gone",
-            Cause::Timeout => "timeout",
-            Cause::Stopping => "labshd stops",
-        }
-    }
-
-    /// Returns the signals, from the mildest to SIGKILL. A lost client is a hang-up, like a lost
-    /// terminal. With a terminal every cause begins with a hang-up: an interactive shell ignores
-    /// SIGTERM, and only a hang-up reaches all its jobs.
-    fn steps(self, terminal: bool) -> &'static [Step] {
-        match self {
-            Cause::Timeout | Cause::Stopping if !terminal => {
-                &[Step::Signal(SIGTERM), Step::Signal(SIGKILL)]
-            }
-            _ => &[Step::HangUp, Step::Signal(SIGTERM), Step::Signal(SIGKILL)],
-        }
-    }
-}
-
-/// One step of a termination.
-#[derive(Debug, Clone, Copy)]
-enum Step {
-    /// SIGHUP to all processes of the command ([`Process::hang_up`]).
-    HangUp,
-    /// A signal to the process group ([`Process::signal`]).
-    Signal(i32),
-}
-
-/// The steps that end a command, `grace` apart. The leader stays unreaped until the last one, so
-/// that its process group id is not reused.
-struct Termination {
-    cause: Cause,
-    /// The steps that remain.
-    steps: &'static [Step],
-    due: Instant,
-    grace: Duration,
-}
-
-impl Termination {
-    /// Returns the time of the next step, if one remains.
-    fn due(&self) -> Option<Instant> {
-        (!self.steps.is_empty()).then_some(self.due)
-    }
-
-    fn step(&mut self, process: &Process) {
-        let Some((step, rest)) = self.steps.split_first() else { return };
-        match *step {
-            Step::HangUp => process.hang_up(),
-            Step::Signal(signal) => {
-                process.signal(signal);
-                // A stopped process acts on a signal only once it is continued.
-                process.signal(SIGCONT);
-            }
-        }
-        self.steps = rest;
-        self.due = Instant::now() + self.grace;
     }
 }
 

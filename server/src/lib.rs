@@ -36,6 +36,7 @@ mod session;
 mod shared;
 mod streams;
 mod terminal;
+mod termination;
 mod toml_fields;
 mod user_cache;
 mod users;

@@ -1,18 +1,15 @@
 //! labshd's side of the spawner: launches it, sends orders, and delivers its replies.
 
-use std::collections::{HashMap, VecDeque};
-use std::ffi::OsString;
+use std::collections::VecDeque;
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
 use std::os::unix::net::UnixStream as StdStream;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::{fs, mem};
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::signal::{Signal, killpg};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recvmsg, socketpair};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork};
@@ -22,9 +19,10 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::messages::{Failure, SpawnerReply, Stage};
 use super::pending_signals::{PendingSignal, PendingSignals};
-use super::wire::{self, EncodeError, Inbox, READ_SIZE};
+use super::start_error::{FailureContext, encode_error, spawn_error};
+use super::waiters::{Waiter, Waiters};
+use super::wire::{self, Inbox, READ_SIZE};
 use super::{Ended, SpawnError, SpawnRequest, Spawned, SpawnerLost, Streams, process};
 
 /// A spawner process that has received no order yet. Dropping it ends the spawner.
@@ -95,34 +93,6 @@ enum OrderSlot {
     Signal(PendingSignal),
 }
 
-/// Locks a mutex, poisoned or not: a panic leaves these states valid, at worst incomplete.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The commands that wait for a reply of the spawner, by id.
-#[derive(Debug, Default)]
-struct Waiters {
-    commands: Mutex<HashMap<u64, Waiter>>,
-    lost: CancellationToken,
-}
-
-#[derive(Debug)]
-struct Waiter {
-    /// Set once the command runs.
-    leader: Option<Pid>,
-    /// Taken by the first reply.
-    started: Option<oneshot::Sender<Result<Started, Failure>>>,
-    ended: oneshot::Sender<Ended>,
-}
-
-#[derive(Debug)]
-struct Started {
-    pid: u32,
-    /// In the reply's order; some are missing if this process has no free descriptor.
-    descriptors: Vec<OwnedFd>,
-}
-
 impl Spawner {
     /// Connects to a launched spawner.
     ///
@@ -163,7 +133,15 @@ impl Spawner {
         let (started, on_started) = oneshot::channel();
         let (ended, on_ended) = oneshot::channel();
         let waiters = &self.shared.waiters;
-        waiters.commands().insert(id, Waiter { leader: None, started: Some(started), ended });
+        let vacant = CancellationToken::new();
+        let waiter = Waiter {
+            has_terminal,
+            leader: None,
+            started: Some(started),
+            ended: Some(ended),
+            vacant: vacant.clone(),
+        };
+        waiters.commands().insert(id, waiter);
         // Its drop cleans up from here on, also when this future is dropped.
         let mut process = Process {
             id,
@@ -171,6 +149,7 @@ impl Spawner {
             shared: self.shared.clone(),
             on_ended,
             outcome: None,
+            vacant,
             signals: Arc::default(),
         };
         // Checked after the insertion: the reader cancels it before it empties the table for the
@@ -205,9 +184,9 @@ impl Spawner {
 }
 
 /// A handle on a running command. Until it is dropped, the leader is not reaped and its ids are not
-/// reused. Dropping it before the leader has exited kills the process group (SIGKILL), after a
-/// hang-up if the command has a terminal. If the leader has exited, its background processes keep
-/// running.
+/// reused. Dropping it before the leader has exited kills the session (SIGKILL), as
+/// [`Process::end`] does, after a hang-up if the command has a terminal. If the leader has exited,
+/// its background processes keep running.
 #[derive(Debug)]
 pub struct Process {
     id: u64,
@@ -215,6 +194,7 @@ pub struct Process {
     shared: Arc<Shared>,
     on_ended: oneshot::Receiver<Ended>,
     outcome: Option<Result<Ended, SpawnerLost>>,
+    vacant: CancellationToken,
     signals: Arc<Mutex<PendingSignals>>,
 }
 
@@ -234,13 +214,13 @@ impl Process {
         outcome
     }
 
-    /// Sends a signal to every process of the group (kill(2)), also after the leader has exited.
-    /// Invalid signal numbers are ignored. A stopped group needs SIGCONT before it acts on another
-    /// signal.
+    /// Sends a client's signal to every process of the group (kill(2)), also after the leader has
+    /// exited. SIGHUP, SIGTERM and SIGKILL go to every process of the session while it runs.
+    /// Invalid signal numbers are ignored. A stopped process needs SIGCONT before it acts on
+    /// another signal.
     ///
     /// For a command with a terminal the group is the terminal's foreground group, as for a typed
-    /// key, or the leader's if there is none. After [`Process::hang_up`] the signal goes to the
-    /// leader's group and to the group that was in the foreground at the hang-up.
+    /// key, or the leader's if there is none.
     pub fn signal(&self, signal: i32) {
         if let Some(pending) = PendingSignal::new(&self.signals, signal) {
             let message = wire::encode_signal(self.id, signal);
@@ -248,10 +228,21 @@ impl Process {
         }
     }
 
-    /// Hangs the command up: sends SIGHUP and SIGCONT to every process of its group or, if it has a
-    /// terminal, of its session.
-    pub fn hang_up(&self) {
-        self.order(wire::encode_hang_up(self.id), None);
+    /// Sends a signal that ends the command, and SIGCONT, to every process of its session. This has
+    /// no effect on a command that has ended by itself: one whose leader has exited before the
+    /// first of these signals, or after a SIGHUP that it ignored.
+    ///
+    /// With a terminal, unless `everything` is to end, background jobs that survive SIGHUP stay:
+    /// SIGTERM and SIGKILL go to the leader's group and to the group that was in the foreground at
+    /// the hang-up.
+    pub fn end(&self, signal: i32, everything: bool) {
+        self.order(wire::encode_end(self.id, signal, everything), None);
+    }
+
+    /// Waits until no process is left that another [`Process::end`] would signal. It resolves only
+    /// after such a signal.
+    pub fn vacant(&self) -> impl Future<Output = ()> + use<> {
+        self.vacant.clone().cancelled_owned()
     }
 
     /// Returns the leader's process id, which is also the id of its group and its session.
@@ -275,46 +266,6 @@ impl Drop for Process {
         self.shared.waiters.commands().remove(&self.id);
         if self.outcome != Some(Err(SpawnerLost)) {
             self.order(wire::encode_release(self.id), None);
-        }
-    }
-}
-
-impl Waiters {
-    fn commands(&self) -> MutexGuard<'_, HashMap<u64, Waiter>> {
-        lock(&self.commands)
-    }
-
-    /// Kills the groups of all running commands after the loss of the spawner. Their leaders' ids
-    /// may be reused from now on, but only after the kernel has given out all others.
-    fn kill_all(&self) {
-        for leader in self.commands().values().filter_map(|waiter| waiter.leader) {
-            // The spawner may have ended the group already.
-            let _ = killpg(leader, Signal::SIGKILL);
-        }
-    }
-
-    /// Passes a reply to its waiter, if the command is not released yet.
-    fn deliver(&self, id: u64, reply: SpawnerReply, arrived: &mut VecDeque<Vec<OwnedFd>>) {
-        let mut commands = self.commands();
-        match reply {
-            SpawnerReply::Spawned(pid) => {
-                let descriptors = arrived.pop_front().unwrap_or_default();
-                let Some(waiter) = commands.get_mut(&id) else { return };
-                waiter.leader = i32::try_from(pid).ok().map(Pid::from_raw);
-                if let Some(started) = waiter.started.take() {
-                    let _ = started.send(Ok(Started { pid, descriptors }));
-                }
-            }
-            SpawnerReply::Failed(failure) => {
-                if let Some(started) = commands.remove(&id).and_then(|waiter| waiter.started) {
-                    let _ = started.send(Err(failure));
-                }
-            }
-            SpawnerReply::Ended(ended) => {
-                if let Some(waiter) = commands.remove(&id) {
-                    let _ = waiter.ended.send(ended);
-                }
-            }
         }
     }
 }
@@ -430,66 +381,4 @@ fn take_descriptors(control: &[u8]) -> Vec<OwnedFd> {
         }
     };
     numbers.iter().map(take).collect()
-}
-
-fn encode_error(error: EncodeError) -> SpawnError {
-    match error {
-        EncodeError::TooLarge => SpawnError::TooLarge,
-        EncodeError::Invalid(reason) => SpawnError::Other {
-            stage: "reading the request",
-            source: io::Error::new(io::ErrorKind::InvalidInput, reason),
-        },
-    }
-}
-
-/// The parts of a request that error messages name.
-struct FailureContext {
-    program: Vec<u8>,
-    directory: Vec<u8>,
-}
-
-impl FailureContext {
-    fn of(request: SpawnRequest) -> Self {
-        let first = request.argv.into_iter().next();
-        Self { program: request.program.or(first).unwrap_or_default(), directory: request.cwd }
-    }
-}
-
-fn spawn_error(failure: Failure, context: FailureContext) -> SpawnError {
-    let source = io::Error::from(failure.errno);
-    let program = || String::from_utf8_lossy(&context.program).into_owned();
-    match (failure.stage, failure.errno) {
-        (_, Errno::EAGAIN | Errno::ENOMEM | Errno::EMFILE | Errno::ENFILE) => {
-            SpawnError::Resources { source }
-        }
-        // The limit on terminals is reached (pty(7), kernel.pty.max).
-        (Stage::Terminal, Errno::ENOSPC) => SpawnError::Resources { source },
-        (Stage::Terminal, _) => SpawnError::Other { stage: "making a terminal", source },
-        (Stage::Identity, _) => SpawnError::Identity { source },
-        (Stage::Directory, _) => {
-            SpawnError::Directory { path: OsString::from_vec(context.directory).into(), source }
-        }
-        (Stage::Interpreter, _) => {
-            let source = io::Error::new(
-                io::ErrorKind::NotFound,
-                "the file exists, but the interpreter that it names does not",
-            );
-            SpawnError::NotExecutable { program: program(), source }
-        }
-        (Stage::Execute, Errno::E2BIG) => SpawnError::TooLarge,
-        (Stage::Execute, Errno::ENOENT | Errno::ENOTDIR) => {
-            SpawnError::NotFound { program: program() }
-        }
-        (Stage::Execute, Errno::EIO | Errno::EFAULT) => {
-            SpawnError::Other { stage: "executing", source }
-        }
-        (Stage::Execute, _) => SpawnError::NotExecutable { program: program(), source },
-        (Stage::Pipes, _) => SpawnError::Other { stage: "making pipes", source },
-        (Stage::Fork, _) => SpawnError::Other { stage: "forking", source },
-        (Stage::Watch, _) => SpawnError::Other { stage: "watching the process", source },
-        (Stage::Session, _) => SpawnError::Other { stage: "making a session", source },
-        (Stage::Descriptors, _) => SpawnError::Other { stage: "connecting the pipes", source },
-        (Stage::Signals, _) => SpawnError::Other { stage: "resetting signals", source },
-        (Stage::Limits, _) => SpawnError::Other { stage: "restoring limits", source },
-    }
 }

@@ -1,5 +1,6 @@
 //! One command in the spawner's table: its state, its terminal, its signals and its exit.
 
+use std::fs;
 use std::mem::{self, MaybeUninit};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::time::Instant;
@@ -10,20 +11,36 @@ use nix::libc;
 use nix::unistd::Pid;
 
 use super::Ended;
-use super::session_signals::SignalBatch;
+use super::session_signals::{Members, SignalBatch};
 use super::terminal::foreground;
 
-/// The signals of a hang-up: a stopped process acts on SIGHUP only once it is continued.
-const HANG_UP_SIGNALS: [i32; 2] = [libc::SIGHUP, libc::SIGCONT];
+/// The signals of clients that reach every process of a command without a terminal, whatever its
+/// process group, as they are sent to end it. The others are for programs that expect them.
+const FATAL_SIGNALS: [i32; 3] = [libc::SIGHUP, libc::SIGTERM, libc::SIGKILL];
 
 /// A command that the spawner has forked and not reaped.
 pub(super) struct Command {
     pub(super) pid: Pid,
     pub(super) forked_at: Instant,
     pub(super) state: State,
+    pub(super) ending: Ending,
     /// Whether labshd has released the command: its leader is reaped at its exit, without a reply.
     pub(super) released: bool,
     pub(super) terminal: Option<Pty>,
+}
+
+/// What labshd has sent to end a command.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Ending {
+    /// Nothing: a leader that exits has ended by itself, and its background processes stay.
+    None,
+    /// A hang-up that the leader ignores: as above.
+    Ignored,
+    /// A signal that the leader does not ignore: the rest of its session ends too.
+    Begun {
+        /// Whether that includes the background jobs of a terminal that survived the hang-up.
+        everything: bool,
+    },
 }
 
 /// The life of a command's leader.
@@ -41,14 +58,14 @@ pub(super) enum State {
 /// and its foreground group can be queried, even after labshd has exited.
 pub(super) struct Pty {
     master: OwnedFd,
-    hung_up: bool,
-    /// The foreground group at the time of the hang-up, unless it was the leader's.
+    /// The foreground group when the command was first signalled to end, unless it was the
+    /// leader's. The kernel forgets it when the leader exits.
     foreground: Option<Pid>,
 }
 
 impl Pty {
     pub(super) fn new(master: OwnedFd) -> Self {
-        Self { master, hung_up: false, foreground: None }
+        Self { master, foreground: None }
     }
 }
 
@@ -76,42 +93,65 @@ impl Command {
         Some(ended)
     }
 
-    /// Sends a signal to the command's process group. With a terminal, it goes to the foreground
-    /// group instead, like a key typed there. After a hang-up it goes to the leader's group and to
-    /// the group that was in the foreground at the hang-up.
+    /// Sends a signal of the client: to the command's process group, and to its whole session if
+    /// it is one of [`FATAL_SIGNALS`]. With a terminal, it goes to the foreground group instead,
+    /// like a key typed there.
     pub(super) fn signal(&self, signal: i32, batch: &mut SignalBatch) {
-        let Some(pty) = &self.terminal else { return self.signal_group(signal) };
-        let foreground = if pty.hung_up { pty.foreground } else { self.foreground(pty) };
-        if pty.hung_up || foreground.is_none() {
-            self.signal_group(signal);
-        }
-        if foreground.is_some() {
-            batch.add(self.pid, foreground, signal);
-        }
-    }
-
-    /// Sends each of the signals, in order, as [`Command::signal`] does.
-    pub(super) fn signal_all(&self, signals: &[i32], batch: &mut SignalBatch) {
-        for &signal in signals {
-            self.signal(signal, batch);
-        }
-    }
-
-    /// Hangs the command up: SIGHUP and SIGCONT to its process group. With a terminal they go to
-    /// the whole session, as an interactive shell gives each job a group of its own.
-    pub(super) fn hang_up(&mut self, batch: &mut SignalBatch) {
-        let foreground = self.terminal.as_ref().and_then(|pty| self.foreground(pty));
-        match &mut self.terminal {
-            Some(pty) if !pty.hung_up => {
-                pty.hung_up = true;
-                pty.foreground = foreground;
-                // A child that has not called setsid yet is not in the session.
-                for signal in HANG_UP_SIGNALS {
-                    self.signal_group(signal);
-                    batch.add(self.pid, None, signal);
-                }
+        let Some(pty) = &self.terminal else {
+            if FATAL_SIGNALS.contains(&signal) && !self.leader_has_exited() {
+                batch.add(self.pid, Members::OutsideLeaderGroup, signal);
             }
-            _ => self.signal_all(&HANG_UP_SIGNALS, batch),
+            return self.signal_group(signal);
+        };
+        match pty.foreground.or_else(|| self.foreground(pty)) {
+            Some(group) => batch.add(self.pid, Members::Group(group), signal),
+            None => self.signal_group(signal),
+        }
+    }
+
+    /// Sends a signal that ends the command, and SIGCONT, as a stopped process acts only once it is
+    /// continued. Has no effect if the command has ended by itself.
+    ///
+    /// It goes to every process of the session. With a terminal, unless `everything` ends, only
+    /// SIGHUP does: later signals go to the leader's group and to the group that was in the
+    /// foreground at the hang-up, so that background jobs that ignore SIGHUP stay (nohup(1)).
+    pub(super) fn end(&mut self, signal: i32, everything: bool, batch: &mut SignalBatch) {
+        if self.has_ended_by_itself() {
+            return;
+        }
+        let ignored = signal == libc::SIGHUP && !everything && ignores_hang_up(self.pid);
+        self.ending = if ignored { Ending::Ignored } else { Ending::Begun { everything } };
+        let foreground = self.terminal.as_ref().and_then(|pty| self.foreground(pty));
+        if let Some(pty) = &mut self.terminal {
+            pty.foreground = pty.foreground.or(foreground);
+        }
+        let others = match &self.terminal {
+            Some(pty) if signal != libc::SIGHUP && !everything => {
+                pty.foreground.map(Members::Group)
+            }
+            _ => Some(Members::OutsideLeaderGroup),
+        };
+        for signal in [signal, libc::SIGCONT] {
+            self.signal_group(signal);
+            if let Some(others) = others {
+                batch.add(self.pid, others, signal);
+            }
+        }
+    }
+
+    /// Returns whether the leader has exited without a signal of [`Command::end`] that it did not
+    /// ignore.
+    pub(super) fn has_ended_by_itself(&self) -> bool {
+        !matches!(self.ending, Ending::Begun { .. }) && self.leader_has_exited()
+    }
+
+    /// Returns the processes that [`Command::end`] would signal next.
+    pub(super) fn remaining_members(&self) -> Vec<Members> {
+        match (&self.terminal, self.ending) {
+            (None, _) | (_, Ending::Begun { everything: true }) => vec![Members::All],
+            (Some(pty), _) => {
+                [Some(self.pid), pty.foreground].into_iter().flatten().map(Members::Group).collect()
+            }
         }
     }
 
@@ -122,9 +162,18 @@ impl Command {
             return;
         }
         if self.terminal.is_some() {
-            self.hang_up(batch);
+            self.end(libc::SIGHUP, false, batch);
         }
-        self.signal(libc::SIGKILL, batch);
+        self.end(libc::SIGKILL, false, batch);
+    }
+
+    fn leader_has_exited(&self) -> bool {
+        match &self.state {
+            State::Starting { pidfd, .. } | State::Running { pidfd } => {
+                poll_exit(pidfd, self.forked_at).is_ok_and(|ended| ended.is_some())
+            }
+            State::Ended => true,
+        }
     }
 
     /// Returns the group in the foreground, unless it is the leader's.
@@ -145,6 +194,14 @@ impl Command {
             }
         }
     }
+}
+
+/// Returns whether a process ignores SIGHUP, as one that nohup(1) has started does.
+fn ignores_hang_up(process: Pid) -> bool {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    ignored.is_some_and(|mask| mask & 1 << (libc::SIGHUP - 1) != 0)
 }
 
 /// Opens a descriptor that refers to a process (pidfd_open(2)).

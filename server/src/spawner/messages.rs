@@ -12,10 +12,15 @@ use super::{Ended, Terminal};
 pub(super) enum SpawnerOrder<'a> {
     /// Start the command. The reply is `Spawned` or `Failed`.
     Spawn(Request<'a>),
-    /// Send this signal to the command.
+    /// Send this signal of the client to the command.
     Signal(i32),
-    /// Send SIGHUP and SIGCONT to every process of the command.
-    HangUp,
+    /// Send this signal and SIGCONT to the processes of the command's session, unless the command
+    /// has ended by itself.
+    End {
+        signal: i32,
+        /// Whether that includes the background jobs of a terminal that survived a hang-up.
+        everything: bool,
+    },
     /// Kill the command if its leader still runs, and reap the leader once it has exited. labshd
     /// sends no further order, and the spawner no further reply, for this command.
     Release,
@@ -31,6 +36,8 @@ pub(super) enum SpawnerReply {
     Failed(Failure),
     /// The leader has exited.
     Ended(Ended),
+    /// After an `End`: no process is left that another one would signal. It may precede `Ended`.
+    Vacant,
 }
 
 /// A [`SpawnRequest`](super::SpawnRequest) as the spawner decodes it. The strings are

@@ -27,7 +27,9 @@ mod messages;
 mod pending_signals;
 mod process;
 mod session_signals;
+mod start_error;
 mod terminal;
+mod waiters;
 mod wire;
 
 use std::io;

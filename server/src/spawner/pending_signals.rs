@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use nix::libc;
 
-use super::client::lock;
+use super::waiters::lock;
 
 /// Limit on the unsent signals of one command, beyond which signals that cancel each other are
 /// dropped as well.

@@ -1,6 +1,6 @@
 //! The spawner process: its set-up, its event loop, and the termination of all commands at its end.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io::{self, IoSlice, Write};
 use std::mem;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -21,9 +21,9 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{self, ForkResult, Pid, fork, pipe2};
 
 use super::child::{self, ChildEnds, ChildStreams, DescriptorLimit};
-use super::command::{Command, Pty, State, pidfd_open};
+use super::command::{Command, Ending, Pty, State, pidfd_open};
 use super::messages::{Failure, Request, SpawnerOrder, SpawnerReply, Stage};
-use super::session_signals::SignalBatch;
+use super::session_signals::{self, SignalBatch};
 use super::terminal::open_terminal;
 use super::wire::{self, Inbox, READ_SIZE};
 
@@ -34,17 +34,17 @@ const LARGE_PIPE_SIZE: i32 = 1 << 20;
 /// pipes, further ones in all programs get a single page (pipe(7), pipe-user-pages-soft).
 const MAX_LARGE_PIPES: usize = 16;
 
-/// How the commands that still run are ended after labshd has gone, and the delay after each step.
-const TERMINATION_STEPS: [(TerminationStep, Duration); 3] = [
-    (Command::hang_up, Duration::from_secs(1)),
-    (
-        |command, batch| command.signal_all(&[libc::SIGTERM, libc::SIGCONT], batch),
-        Duration::from_secs(2),
-    ),
-    (|command, batch| command.signal_all(&[libc::SIGKILL], batch), Duration::ZERO),
+/// The signals that end the commands that still run after labshd has gone, and the delay after
+/// each.
+const TERMINATION_STEPS: [(i32, Duration); 3] = [
+    (libc::SIGHUP, Duration::from_secs(1)),
+    (libc::SIGTERM, Duration::from_secs(2)),
+    (libc::SIGKILL, Duration::ZERO),
 ];
 
-type TerminationStep = fn(&mut Command, &mut SignalBatch);
+/// Interval between scans for the processes that are left of commands that labshd ends. The kernel
+/// does not report the end of a session.
+const VACANCY_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Runs the spawner until labshd closes the socket. All other descriptors above 2 are closed.
 pub(super) fn run(socket: OwnedFd) -> ! {
@@ -137,6 +137,9 @@ struct Spawner {
     outbox: VecDeque<OutgoingReply>,
     /// Whether epoll watches the socket for writability.
     congested: bool,
+    /// The commands whose leader labshd has ended, and of which other processes may be left.
+    ending: HashSet<u64>,
+    next_vacancy_check: Instant,
     limit: DescriptorLimit,
 }
 
@@ -158,8 +161,16 @@ impl Spawner {
     fn new(socket: OwnedFd, limit: DescriptorLimit) -> io::Result<Spawner> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, SOCKET_TOKEN))?;
-        let commands = HashMap::new();
-        Ok(Spawner { socket, epoll, commands, outbox: VecDeque::new(), congested: false, limit })
+        Ok(Spawner {
+            socket,
+            epoll,
+            commands: HashMap::new(),
+            outbox: VecDeque::new(),
+            congested: false,
+            ending: HashSet::new(),
+            next_vacancy_check: Instant::now(),
+            limit,
+        })
     }
 
     /// Handles events until labshd closes the socket.
@@ -168,7 +179,7 @@ impl Spawner {
         let mut chunk = vec![0; READ_SIZE];
         let mut events = [EpollEvent::empty(); 64];
         loop {
-            let ready = match self.epoll.wait(&mut events, EpollTimeout::NONE) {
+            let ready = match self.epoll.wait(&mut events, self.vacancy_check_timeout()) {
                 Err(Errno::EINTR) => continue,
                 ready => ready?,
             };
@@ -184,6 +195,7 @@ impl Spawner {
                     self.on_exit(id);
                 }
             }
+            self.report_vacant();
             if self.send()? == Connection::Closed {
                 return Ok(());
             }
@@ -208,9 +220,12 @@ impl Spawner {
                         command.signal(signal, &mut batch);
                     }
                 }
-                SpawnerOrder::HangUp => {
+                SpawnerOrder::End { signal, everything } => {
                     if let Some(command) = self.commands.get_mut(&id) {
-                        command.hang_up(&mut batch);
+                        command.end(signal, everything, &mut batch);
+                        if command.has_ended_by_itself() {
+                            self.reply(id, &SpawnerReply::Vacant, Vec::new());
+                        }
                     }
                 }
                 SpawnerOrder::Release => {
@@ -255,7 +270,14 @@ impl Spawner {
         match self.watch(id, pid, &report) {
             Ok(pidfd) => {
                 let state = State::Starting { report, labshd_ends, pidfd };
-                Ok(Command { pid, forked_at, state, released: false, terminal })
+                Ok(Command {
+                    pid,
+                    forked_at,
+                    state,
+                    ending: Ending::None,
+                    released: false,
+                    terminal,
+                })
             }
             Err(errno) => {
                 // This blocks, but briefly: the child has just started. It is also rare, as only
@@ -327,10 +349,45 @@ impl Spawner {
         self.on_exec_report(id);
         let Some(command) = self.commands.get_mut(&id) else { return };
         let Some(ended) = command.take_exit() else { return };
-        if !command.released {
+        let (ending, released) = (command.ending, command.released);
+        if !released {
             self.reply(id, &SpawnerReply::Ended(ended), Vec::new());
+            match ending {
+                Ending::None => {}
+                Ending::Ignored => self.reply(id, &SpawnerReply::Vacant, Vec::new()),
+                Ending::Begun { .. } => drop(self.ending.insert(id)),
+            }
         }
         self.reap_if_ended(id);
+    }
+
+    /// Returns when to check which of the ending commands have no process left.
+    fn vacancy_check_timeout(&self) -> EpollTimeout {
+        if self.ending.is_empty() {
+            return EpollTimeout::NONE;
+        }
+        let left = self.next_vacancy_check.saturating_duration_since(Instant::now());
+        // Rounded up, so that the loop does not spin in the last millisecond.
+        EpollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(EpollTimeout::ZERO)
+    }
+
+    /// Reports the ending commands of which no process is left that a signal would reach.
+    fn report_vacant(&mut self) {
+        if self.ending.is_empty() || Instant::now() < self.next_vacancy_check {
+            return;
+        }
+        let commands = &self.commands;
+        self.ending.retain(|id| commands.get(id).is_some_and(|command| !command.released));
+        let ending = self.ending.iter().filter_map(|id| Some((*id, commands.get(id)?)));
+        let sessions =
+            ending.clone().map(|(_, command)| (command.pid, command.remaining_members()));
+        let occupied = session_signals::occupied(&sessions.collect());
+        let vacant = ending.filter(|(_, command)| !occupied.contains(&command.pid));
+        for id in vacant.map(|(id, _)| id).collect::<Vec<_>>() {
+            self.ending.remove(&id);
+            self.reply(id, &SpawnerReply::Vacant, Vec::new());
+        }
+        self.next_vacancy_check = Instant::now() + VACANCY_CHECK_INTERVAL;
     }
 
     /// Closes a released command's terminal, which hangs it up, and reaps its leader if it has
@@ -379,19 +436,15 @@ impl Spawner {
     /// Ends the commands whose leader still runs. If a leader has exited, its background processes
     /// were left running on purpose.
     fn terminate_all(&mut self) {
-        let mut running: Vec<&mut Command> = self
-            .commands
-            .values_mut()
-            .filter(|command| !matches!(command.state, State::Ended))
-            .collect();
-        if running.is_empty() {
+        self.commands.retain(|_, command| !command.released && !command.has_ended_by_itself());
+        if self.commands.is_empty() {
             return;
         }
         // No leader is reaped meanwhile, so one delay serves all commands.
-        for (step, delay) in TERMINATION_STEPS {
+        for (signal, delay) in TERMINATION_STEPS {
             let mut batch = SignalBatch::default();
-            for command in &mut running {
-                step(command, &mut batch);
+            for command in self.commands.values_mut() {
+                command.end(signal, false, &mut batch);
             }
             batch.send_all();
             thread::sleep(delay);

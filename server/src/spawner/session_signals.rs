@@ -1,10 +1,11 @@
-//! Sends signals to the processes of terminal sessions, found by scanning `/proc` once per batch.
+//! Signals and counts the processes of sessions, found by scanning `/proc` once for many sessions.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{Pid, getpgid, getsid};
 
 use super::command::pidfd_open;
@@ -13,23 +14,43 @@ use super::command::pidfd_open;
 /// forked during the first.
 const MAX_SCANS: usize = 8;
 
+/// The processes of a session, or a part of them.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Members {
+    /// All processes of the session.
+    All,
+    /// All but those of the leader's group, which kill(2) reaches without a scan.
+    OutsideLeaderGroup,
+    /// Those of one process group.
+    Group(Pid),
+}
+
+impl Members {
+    fn include(self, group: Pid, session: Pid) -> bool {
+        match self {
+            Members::All => true,
+            Members::OutsideLeaderGroup => group != session,
+            Members::Group(id) => group == id,
+        }
+    }
+}
+
 /// Signals for the members of sessions, in order for each session. One scan of `/proc` serves the
 /// whole batch, as a client can send signals much faster than `/proc` can be scanned.
 #[derive(Default)]
-pub(super) struct SignalBatch(HashMap<Pid, Vec<GroupSignal>>);
+pub(super) struct SignalBatch(HashMap<Pid, Vec<MemberSignal>>);
 
 #[derive(PartialEq)]
-struct GroupSignal {
-    /// `None` means the whole session.
-    group: Option<Pid>,
+struct MemberSignal {
+    members: Members,
     signal: i32,
 }
 
 impl SignalBatch {
     /// Adds a signal. Of equal signals only the last one remains, so that its order relative to the
     /// signals that cancel it (SIGSTOP and SIGCONT) is preserved.
-    pub(super) fn add(&mut self, session: Pid, group: Option<Pid>, signal: i32) {
-        let added = GroupSignal { group, signal };
+    pub(super) fn add(&mut self, session: Pid, members: Members, signal: i32) {
+        let added = MemberSignal { members, signal };
         let queue = self.0.entry(session).or_default();
         queue.retain(|queued| *queued != added);
         queue.push(added);
@@ -47,10 +68,7 @@ impl SignalBatch {
         let mut signaled = HashSet::new();
         for _ in 0..MAX_SCANS {
             let before = signaled.len();
-            let Ok(entries) = fs::read_dir("/proc") else { return };
-            let processes =
-                entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-            for process in processes.map(Pid::from_raw) {
+            for process in processes() {
                 if !signaled.contains(&process) && !self.signals_for(process).is_empty() {
                     signaled.insert(process);
                     let Ok(pidfd) = pidfd_open(process) else { continue };
@@ -66,11 +84,43 @@ impl SignalBatch {
     }
 
     fn signals_for(&self, process: Pid) -> Vec<i32> {
-        let queue = getsid(Some(process)).ok().and_then(|session| self.0.get(&session));
-        let (Some(queue), Ok(group)) = (queue, getpgid(Some(process))) else { return Vec::new() };
-        let matching = queue.iter().filter(|queued| queued.group.is_none_or(|id| id == group));
+        let Some((session, group)) = session_and_group(process) else { return Vec::new() };
+        let Some(queue) = self.0.get(&session) else { return Vec::new() };
+        let matching = queue.iter().filter(|queued| queued.members.include(group, session));
         matching.map(|queued| queued.signal).collect()
     }
+}
+
+/// Returns those of the sessions in which at least one of these members has not exited.
+pub(super) fn occupied(sessions: &HashMap<Pid, Vec<Members>>) -> HashSet<Pid> {
+    let mut occupied = HashSet::new();
+    for process in processes() {
+        let Some((session, group)) = session_and_group(process) else { continue };
+        let Some(members) = sessions.get(&session) else { continue };
+        if members.iter().any(|members| members.include(group, session)) && !has_exited(process) {
+            occupied.insert(session);
+        }
+    }
+    occupied
+}
+
+/// Returns the ids of all processes; none if `/proc` cannot be read.
+fn processes() -> impl Iterator<Item = Pid> {
+    let entries = fs::read_dir("/proc").into_iter().flatten();
+    let number = |name: &str| name.parse().ok().map(Pid::from_raw);
+    entries.filter_map(move |entry| number(entry.ok()?.file_name().to_str()?))
+}
+
+fn session_and_group(process: Pid) -> Option<(Pid, Pid)> {
+    Some((getsid(Some(process)).ok()?, getpgid(Some(process)).ok()?))
+}
+
+/// Returns whether a process is a zombie or gone. A process whose first thread has ended, but not
+/// the others, looks like a zombie in `/proc`; its pidfd is readable only once all have.
+fn has_exited(process: Pid) -> bool {
+    let Ok(pidfd) = pidfd_open(process) else { return true };
+    let mut ends = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+    poll(&mut ends, PollTimeout::ZERO).is_ok_and(|readable| readable > 0)
 }
 
 fn send(pidfd: &OwnedFd, signal: i32) {
@@ -114,12 +164,13 @@ mod tests {
         let mut batch = SignalBatch::default();
         for _ in 0..1000 {
             for signal in [SIGSTOP, SIGTERM, SIGCONT, SIGSTOP] {
-                batch.add(session, Some(session), signal);
-                batch.add(session, Some(other), signal);
-                batch.add(other, None, signal);
+                batch.add(session, Members::Group(session), signal);
+                batch.add(session, Members::Group(other), signal);
+                batch.add(session, Members::OutsideLeaderGroup, signal);
+                batch.add(other, Members::All, signal);
             }
         }
-        batch.add(session, None, SIGHUP);
+        batch.add(session, Members::All, SIGHUP);
         assert_eq!(batch.signals_for(session), [SIGTERM, SIGCONT, SIGSTOP, SIGHUP]);
         assert!(batch.signals_for(getpid()).is_empty());
         drop(leader.stdin.take());

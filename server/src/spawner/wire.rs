@@ -28,7 +28,8 @@ const RELEASE: u8 = 3;
 const SPAWNED: u8 = 4;
 const FAILED: u8 = 5;
 const ENDED: u8 = 6;
-const HANG_UP: u8 = 7;
+const END: u8 = 7;
+const VACANT: u8 = 8;
 
 const HAS_PROGRAM: u8 = 1;
 const FALLBACK_ROOT: u8 = 2;
@@ -113,9 +114,12 @@ pub(super) fn encode_signal(id: u64, signal: i32) -> Vec<u8> {
     message.finish()
 }
 
-/// Encodes an order to hang up.
-pub(super) fn encode_hang_up(id: u64) -> Vec<u8> {
-    MessageWriter::new(HANG_UP, id).finish()
+/// Encodes an order to end a command by a signal.
+pub(super) fn encode_end(id: u64, signal: i32, everything: bool) -> Vec<u8> {
+    let mut message = MessageWriter::new(END, id);
+    message.u32(signal.cast_unsigned());
+    message.u8(everything.into());
+    message.finish()
 }
 
 /// Encodes an order to release a command.
@@ -146,6 +150,7 @@ pub(super) fn encode_reply(id: u64, reply: &SpawnerReply) -> Vec<u8> {
             message.u64(usage.system);
             message.u64(usage.peak_memory);
         }
+        SpawnerReply::Vacant => message = MessageWriter::new(VACANT, id),
     }
     message.finish()
 }
@@ -211,7 +216,10 @@ impl<'a> Envelope<'a> {
         let order = match self.kind {
             SPAWN => SpawnerOrder::Spawn(body.request()?),
             SIGNAL => SpawnerOrder::Signal(body.u32()?.cast_signed()),
-            HANG_UP => SpawnerOrder::HangUp,
+            END => SpawnerOrder::End {
+                signal: body.u32()?.cast_signed(),
+                everything: body.array()? != [0],
+            },
             RELEASE => SpawnerOrder::Release,
             _ => return Err(Malformed),
         };
@@ -225,6 +233,7 @@ impl<'a> Envelope<'a> {
             SPAWNED => SpawnerReply::Spawned(body.u32()?),
             FAILED => SpawnerReply::Failed(Failure::decode(body.array()?)?),
             ENDED => SpawnerReply::Ended(body.ended()?),
+            VACANT => SpawnerReply::Vacant,
             _ => return Err(Malformed),
         };
         body.finish(reply)
@@ -443,6 +452,7 @@ mod tests {
             ended(Status::Exited(255)),
             ended(Status::Signaled { signal: 64, core_dumped: false }),
             ended(Status::Signaled { signal: 11, core_dumped: true }),
+            SpawnerReply::Vacant,
         ];
         replies.extend(Stage::ALL.map(|stage| SpawnerReply::Failed(stage.failed(Errno::ENOENT))));
         let mut inbox = Inbox::default();
@@ -452,7 +462,7 @@ mod tests {
         for expected in &replies {
             let envelope = inbox.next().unwrap().unwrap();
             assert_eq!((envelope.id, &envelope.reply().unwrap()), (9, expected));
-            let short = &envelope.body[..envelope.body.len() - 1];
+            let Some((_, short)) = envelope.body.split_last() else { continue };
             assert!(Envelope { id: 9, kind: envelope.kind, body: short }.reply().is_err());
         }
         assert!(inbox.next().unwrap().is_none());

@@ -7,7 +7,7 @@ use labsh_proto::message::Status;
 use labsh_server::spawner::{
     Identity, SpawnError, SpawnRequest, Spawned, Spawner, SpawnerLost, launch,
 };
-use nix::libc::{SIGCONT, SIGKILL, SIGSTOP, SIGTERM};
+use nix::libc::{SIGCONT, SIGHUP, SIGKILL, SIGSTOP, SIGTERM};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -20,6 +20,9 @@ const OTHER_USER: u32 = 65534;
 
 /// Prints the process id of a background process of its group, and waits.
 const WITH_BACKGROUND: &str = "sleep 1000 & echo $!; wait";
+
+/// The same, but the background process is in a group of its own, as with timeout(1).
+const IN_OTHER_GROUP: &str = "exec bash -c 'set -m; sleep 1000 & echo $!; wait'";
 
 fn with_background(world: &World, spawner: &Spawner, script: &str) -> (Spawned, u32) {
     world.run(async {
@@ -149,12 +152,63 @@ pub(crate) fn the_leader_stays_a_zombie_until_it_is_dropped(world: &World) {
     eventually("it is reaped", || stat(pid).is_none());
 }
 
-pub(crate) fn dropping_a_process_kills_its_group(world: &World) {
-    let script = format!("trap '' HUP TERM; {WITH_BACKGROUND}");
+pub(crate) fn dropping_a_process_kills_its_session(world: &World) {
+    let script = format!("trap '' HUP TERM; {IN_OTHER_GROUP}");
     let (spawned, background) = with_background(world, &world.spawner, &script);
     let pid = spawned.pid;
     drop(spawned);
     eventually("both have ended", || !is_alive(background) && stat(pid).is_none());
+}
+
+pub(crate) fn a_command_is_ended_whatever_the_groups_of_its_processes(world: &World) {
+    for signal in [SIGHUP, SIGTERM, SIGKILL] {
+        let (mut spawned, background) = with_background(world, &world.spawner, IN_OTHER_GROUP);
+        assert_ne!(stat(background).unwrap()[2], spawned.pid.to_string(), "its own group");
+        spawned.process.end(signal, false);
+        let ended = world.run(spawned.process.ended()).unwrap();
+        assert_eq!(ended.status, Status::Signaled { signal: signal as u8, core_dumped: false });
+        world.run(spawned.process.vacant());
+        assert!(!is_alive(background), "after signal {signal}");
+    }
+}
+
+pub(crate) fn a_command_is_vacant_only_once_its_last_process_has_ended(world: &World) {
+    let script = "set -m; (trap '' TERM; echo ready; exec sleep 1000) & wait";
+    let mut spawned = world.spawn(words(&["bash", "-c", script])).unwrap();
+    let Streams::Pipes { stdout, .. } = &spawned.streams else { panic!("no terminal") };
+    let mut stdout =
+        world.run(async { pipe::Receiver::from_owned_fd(stdout.try_clone().unwrap()).unwrap() });
+    assert_eq!(world.run(line(&mut stdout)), "ready");
+    spawned.process.end(SIGTERM, false);
+    world.run(spawned.process.ended()).unwrap();
+    let early =
+        async { tokio::time::timeout(Duration::from_millis(200), spawned.process.vacant()).await };
+    assert!(world.run(early).is_err(), "a process ignores SIGTERM");
+    spawned.process.end(SIGKILL, false);
+    world.run(spawned.process.vacant());
+}
+
+pub(crate) fn what_a_command_leaves_that_ended_by_itself_is_not_signalled(world: &World) {
+    // The second leader ignores the hang-up that precedes its exit.
+    for script in
+        ["sleep 1000 & echo $!", "trap '' HUP; sleep 1000 & echo $!; read -r line; exit 3"]
+    {
+        let (mut spawned, background) = with_background(world, &world.spawner, script);
+        let waits = script.contains("read");
+        if waits {
+            spawned.process.end(SIGHUP, false);
+        }
+        let Streams::Pipes { stdin, .. } = spawned.streams else { panic!("no terminal") };
+        drop(stdin);
+        let ended = world.run(spawned.process.ended()).unwrap();
+        assert_eq!(ended.status, Status::Exited(if waits { 3 } else { 0 }));
+        for signal in [SIGHUP, SIGTERM, SIGKILL] {
+            spawned.process.end(signal, true);
+        }
+        world.run(spawned.process.vacant());
+        assert!(is_alive(background));
+        kill(Pid::from_raw(background.cast_signed()), Signal::SIGKILL).unwrap();
+    }
 }
 
 pub(crate) fn a_dropped_spawn_leaves_no_process(world: &World) {
@@ -279,7 +333,7 @@ pub(crate) fn commands_end_with_labshd(world: &World) {
     let process = world.disposable.borrow_mut().pop().unwrap();
     let spawner = runtime.block_on(async { Spawner::attach(process) }).unwrap();
     let pid = spawner.pid();
-    let (plain, background) = with_background(world, &spawner, WITH_BACKGROUND);
+    let (plain, background) = with_background(world, &spawner, IN_OTHER_GROUP);
     let stubborn = format!("trap '' HUP TERM; {WITH_BACKGROUND}");
     let (stubborn, stubborn_background) = with_background(world, &spawner, &stubborn);
     let mut done = world.run(spawner.spawn(sh("sleep 1000 >/dev/null 2>&1 & echo $!"))).unwrap();
@@ -297,7 +351,7 @@ pub(crate) fn commands_end_with_labshd(world: &World) {
 
 pub(crate) fn a_killed_spawner_is_detected(world: &World) {
     let spawner = disposable_spawner(world);
-    let (mut spawned, background) = with_background(world, &spawner, WITH_BACKGROUND);
+    let (mut spawned, background) = with_background(world, &spawner, IN_OTHER_GROUP);
     let pid = Pid::from_raw(spawner.pid().cast_signed());
     kill(pid, Signal::SIGKILL).unwrap();
     world.run(async {

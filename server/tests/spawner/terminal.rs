@@ -208,7 +208,7 @@ pub(crate) fn several_sessions_are_hung_up_together(world: &World) {
 pub(crate) fn a_hang_up_reaches_every_group_of_the_session(world: &World) {
     let mut session = on_terminal(world, &jobs(":"));
     let jobs = Jobs::of(&mut session);
-    session.spawned.process.hang_up();
+    session.spawned.process.end(SIGHUP, false);
     eventually("all processes that do not ignore it are gone", || {
         ![jobs.leader, jobs.background, jobs.foreground].into_iter().any(is_alive)
     });
@@ -221,20 +221,30 @@ pub(crate) fn later_signals_spare_background_jobs(world: &World) {
     let mut session =
         on_terminal(world, &format!("trap \"\" TERM; {}", jobs("trap \"\" HUP TERM")));
     let jobs = Jobs::of(&mut session);
-    session.spawned.process.hang_up();
+    session.spawned.process.end(SIGHUP, false);
     eventually("the leader is gone", || !is_alive(jobs.leader));
-    for signal in [SIGTERM, SIGCONT] {
-        session.spawned.process.signal(signal);
-    }
+    session.spawned.process.end(SIGTERM, false);
     // By the end of another command, the spawner has handled everything before it.
     world.output(words(&["true"]));
     assert!(is_alive(jobs.foreground), "it ignores SIGTERM too");
-    session.spawned.process.signal(SIGKILL);
+    session.spawned.process.end(SIGKILL, false);
     eventually("the foreground is gone", || !is_alive(jobs.foreground));
     assert!(is_alive(jobs.stubborn), "it was in the background");
     eventually("the background that did not ignore the hang-up is gone", || {
         !is_alive(jobs.background)
     });
+}
+
+pub(crate) fn a_time_limit_spares_no_background_job(world: &World) {
+    let mut session = on_terminal(world, &jobs(":"));
+    let jobs = Jobs::of(&mut session);
+    session.spawned.process.end(SIGHUP, true);
+    eventually("all processes that do not ignore it are gone", || {
+        ![jobs.leader, jobs.background, jobs.foreground].into_iter().any(is_alive)
+    });
+    assert!(is_alive(jobs.stubborn));
+    session.spawned.process.end(SIGTERM, true);
+    eventually("the job that ignores a hang-up is gone", || !is_alive(jobs.stubborn));
 }
 
 pub(crate) fn dropping_a_process_ends_its_session(world: &World) {
