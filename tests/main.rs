@@ -38,6 +38,7 @@ mod recipes;
 mod reload;
 mod reported_versions;
 mod rsh;
+mod sets;
 mod shutdown;
 mod signals;
 mod silent_connections;

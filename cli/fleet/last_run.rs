@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use anyhow::Context;
 use etcetera::base_strategy::{BaseStrategy, Xdg};
-use labsh_nodeset::Groups;
+use labsh_nodeset::{Groups, NamedBy};
 use labsh_proto::message::Program;
 use serde::{Deserialize, Serialize};
 
@@ -111,8 +111,12 @@ impl<G: Groups> Groups for WithLast<'_, G> {
         self.0.all()
     }
 
-    fn file(&self, path: &str) -> Result<String, String> {
-        self.0.file(path)
+    fn file(&self, path: &str, named_by: NamedBy) -> Result<String, String> {
+        self.0.file(path, named_by)
+    }
+
+    fn check_name(&self, name: &str) -> Result<(), String> {
+        self.0.check_name(name)
     }
 
     fn names(&self) -> Vec<String> {

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use clap::builder::OsStringValueParser;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches};
-use labsh_client::config::target::{BadTarget, Target};
+use labsh_client::config::target::{BadTarget, Target, has_range};
 use labsh_client::terminal_text::escape;
 
 /// A target and the words of a command. Both are one positional argument of the parser, so that the
@@ -33,16 +33,17 @@ impl FromStr for Targets {
     type Err = BadTarget;
 
     fn from_str(text: &str) -> Result<Self, BadTarget> {
-        let brackets = text.contains('[') && !text.starts_with('[');
         // A lone bracket belongs to no name; the error of the set explains it best.
         let lone_bracket = text.contains(']') && !text.contains('[');
         let wildcard = text.contains(['*', '?']) && !text.starts_with("unix:");
+        let operator = |c: char| ",!&^".contains(c) || c.is_ascii_whitespace();
         let set = text.starts_with('@')
-            || brackets
-            || text.contains([',', '!', '&', '^', ' '])
+            || has_range(text)
+            || text.contains(operator)
             || lone_bracket
             || wildcard;
-        if set && !text.starts_with('-') && !text.contains(char::is_control) {
+        let control = text.contains(|c: char| c.is_control() && !c.is_ascii_whitespace());
+        if set && !text.starts_with('-') && !control {
             return Ok(Self::Set(text.to_owned()));
         }
         text.parse().map(Self::One)

@@ -1,24 +1,19 @@
 //! The inventory: hosts and groups of hosts from `hosts.toml` and from other tools' files.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
-use labsh_diagnostics::{Diagnostic, Origin, text_file};
+use labsh_diagnostics::{Diagnostic, Origin};
 use labsh_inventory::external::ExternalSources;
 use labsh_inventory::hosts_toml::{self, HostsToml};
 use labsh_inventory::{Group, HostTable, Setting, Settings};
-use labsh_nodeset::{Groups, NodeSetError};
+use labsh_nodeset::{Groups, NamedBy, NodeSetError};
 
-use crate::config::host_table;
 use crate::config::overrides::ConnectionOverrides;
-use crate::config::target::Host;
+use crate::config::target::{Host, Target};
+use crate::config::{host_list, host_table};
 
 const HOSTS_FILE: &str = "hosts.toml";
-
-/// The largest list of hosts (`^file`) that is read, in bytes.
-const MAX_HOST_LIST_BYTES: u64 = 16 << 20;
 
 /// Hosts and groups of hosts.
 #[derive(Debug, Clone, Default)]
@@ -245,19 +240,13 @@ impl Groups for Inventory {
         Ok(all.join("\n"))
     }
 
-    fn file(&self, path: &str) -> Result<String, String> {
-        // A pipe or a device may have no end.
-        let mut text = String::new();
-        let read = File::open(path)
-            .and_then(|file| file.take(MAX_HOST_LIST_BYTES + 1).read_to_string(&mut text));
-        match read {
-            Ok(_) if text.len() as u64 <= MAX_HOST_LIST_BYTES => Ok(text_file::without_bom(text)),
-            Ok(_) => Err(format!(
-                "cannot read the hosts in {path}: it is larger than {} MiB; is it a list of hosts?",
-                MAX_HOST_LIST_BYTES >> 20
-            )),
-            Err(error) => Err(format!("cannot read the hosts in {path}: {error}")),
-        }
+    fn file(&self, path: &str, named_by: NamedBy) -> Result<String, String> {
+        host_list::read(path, named_by)
+    }
+
+    fn check_name(&self, name: &str) -> Result<(), String> {
+        let target: Result<Target, _> = name.parse();
+        target.map(drop).map_err(|error| format!("{name:?} is not a host: {error}"))
     }
 
     fn names(&self) -> Vec<String> {
@@ -275,8 +264,6 @@ impl Groups for Inventory {
 #[cfg(test)]
 mod tests {
     use labsh_nodeset::NodeSet;
-
-    use crate::config::target::Target;
 
     use super::*;
 

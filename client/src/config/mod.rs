@@ -2,6 +2,7 @@
 //! the inventory.
 
 mod config_file;
+mod host_list;
 mod host_table;
 pub mod inventory;
 pub mod overrides;

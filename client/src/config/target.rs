@@ -124,9 +124,7 @@ impl FromStr for Target {
             let host_id = HostId::new("localhost").map_err(BadTarget::Name)?;
             return Ok(Self { host: Host::Unix(PathBuf::from(path)), port: None, host_id });
         }
-        // A bracket at the beginning encloses an address.
-        let bracket = text.find('[').is_some_and(|at| at > 0);
-        if text.starts_with('@') || text.contains([',', '!', '&', '^', '*']) || bracket {
+        if text.starts_with('@') || text.contains([',', '!', '&', '^', '*']) || has_range(text) {
             return Err(BadTarget::Set);
         }
         if let Some((user, host)) = text.rsplit_once('@') {
@@ -139,6 +137,18 @@ impl FromStr for Target {
             .transpose()?;
         Ok(Self { host: Host::Name(host_id.as_str().to_owned()), port, host_id })
     }
+}
+
+/// Whether a text has a range in brackets, as sets have. At the start, brackets with colons enclose
+/// an IPv6 address, and a name in brackets is taken for a misspelt one.
+pub fn has_range(text: &str) -> bool {
+    text.match_indices('[').any(|(at, _)| {
+        let inside = text[at + 1..].split(']').next().unwrap_or_default();
+        match &text[..at] {
+            "" => !inside.contains(':') && !inside.starts_with(char::is_alphabetic),
+            before => !(before.ends_with('@') && inside.contains(':')),
+        }
+    })
 }
 
 /// Splits a target into its host and its port.
@@ -270,6 +280,10 @@ mod tests {
             ("@lab-a", BadTarget::Set),
             ("lab[01-40]", BadTarget::Set),
             ("lab01,lab02", BadTarget::Set),
+            ("[01-02]node", BadTarget::Set),
+            ("[1]", BadTarget::Set),
+            ("lab[01:40]", BadTarget::Set),
+            ("root@[::1]", BadTarget::User { user: "root".into(), host: "[::1]".into() }),
             ("[::1", BadTarget::Brackets),
             ("[::1]22", BadTarget::Brackets),
             ("lab0*:22", BadTarget::Set),

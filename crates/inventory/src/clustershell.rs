@@ -12,7 +12,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use labsh_diagnostics::{Diagnostic, Origin};
-use labsh_nodeset::{Groups, NodeSet};
+use labsh_nodeset::{Groups, NamedBy, NodeSet};
 
 use crate::input_file::InputFile;
 use crate::yaml::{self, Node, Value};
@@ -169,7 +169,7 @@ impl Groups for EmptyGroups {
         crate::names::check_wildcard(name)
     }
 
-    fn file(&self, path: &str) -> Result<String, String> {
+    fn file(&self, path: &str, _: NamedBy) -> Result<String, String> {
         Err(format!("^{path}: a group cannot name a file; write the hosts"))
     }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use labsh_diagnostics::{Diagnostic, LineIndex, Origin, text_file};
-use labsh_nodeset::{Groups, NodeSet};
+use labsh_nodeset::{Groups, NamedBy, NodeSet};
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -235,7 +235,7 @@ impl Groups for EmptyGroups {
         crate::names::check_wildcard(name)
     }
 
-    fn file(&self, _: &str) -> Result<String, String> {
+    fn file(&self, _: &str, _: NamedBy) -> Result<String, String> {
         Ok(String::new())
     }
 
@@ -260,7 +260,7 @@ impl Groups for OwnGroups<'_> {
         crate::names::check_wildcard(name)
     }
 
-    fn file(&self, path: &str) -> Result<String, String> {
+    fn file(&self, path: &str, _: NamedBy) -> Result<String, String> {
         Err(format!("^{path}: a table cannot be for the hosts in another file; name the hosts"))
     }
 

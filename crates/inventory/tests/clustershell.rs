@@ -14,7 +14,7 @@ mod tools;
 mod support;
 
 use labsh_inventory::clustershell::{self, ClusterShell};
-use labsh_nodeset::{Groups, NodeSet};
+use labsh_nodeset::{Groups, NamedBy, NodeSet};
 use proptest::prelude::*;
 use serde_json::Value;
 use support::values;
@@ -61,7 +61,7 @@ impl Groups for AllSources<'_> {
         Err("@* names no source".to_owned())
     }
 
-    fn file(&self, path: &str) -> Result<String, String> {
+    fn file(&self, path: &str, _: NamedBy) -> Result<String, String> {
         Err(format!("{path} is not used in these tests"))
     }
 

@@ -19,10 +19,24 @@ pub trait Groups {
     }
 
     /// Returns the content of a file of hosts.
-    fn file(&self, path: &str) -> Result<String, String>;
+    fn file(&self, path: &str, named_by: NamedBy) -> Result<String, String>;
+
+    /// Refuses a name in a file that no host can have.
+    fn check_name(&self, _name: &str) -> Result<(), String> {
+        Ok(())
+    }
 
     /// Returns the names of all groups, for the message about an unknown one.
     fn names(&self) -> Vec<String>;
+}
+
+/// What names a file of hosts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NamedBy {
+    /// The user, whose file may be a pipe.
+    User,
+    /// A group.
+    Group,
 }
 
 /// A source without groups and files.
@@ -38,7 +52,7 @@ impl Groups for NoGroups {
         Err("@*: no hosts are configured".to_owned())
     }
 
-    fn file(&self, path: &str) -> Result<String, String> {
+    fn file(&self, path: &str, _: NamedBy) -> Result<String, String> {
         Err(format!("^{path}: files cannot be read here"))
     }
 
@@ -76,8 +90,9 @@ impl Evaluation<'_> {
         let mut rest = expression.trim();
         loop {
             let (operand, tail) = rest.split_at(operand_end(rest));
-            if operand.is_empty() {
+            if operand.is_empty() || operand == "^" {
                 let place = match rest.chars().next() {
+                    Some('^') => "after \"^\"".to_owned(),
                     Some(symbol) => format!("in front of {:?}", symbol.to_string()),
                     None => "at the end".to_owned(),
                 };
@@ -93,28 +108,16 @@ impl Evaluation<'_> {
             if set.len() > MAX_HOSTS {
                 return Err(NodeSetError::TooMany { expression: expression.to_owned() });
             }
-            let trimmed = tail.trim_start();
-            if trimmed.is_empty() {
+            if tail.trim_start().is_empty() {
                 return Ok(set);
             }
-            let symbol = trimmed.chars().next().filter(|symbol| ",!&^".contains(*symbol));
-            // After a space, `^` begins the name of a file.
-            let symbol = symbol.filter(|symbol| *symbol != '^' || trimmed.len() == tail.len());
-            (operator, rest) = match symbol {
-                Some('!') => (Operator::Difference, &trimmed[1..]),
-                Some('&') => (Operator::Intersection, &trimmed[1..]),
-                Some('^') => (Operator::SymmetricDifference, &trimmed[1..]),
-                Some(_) => (Operator::Union, &trimmed[1..]),
-                None => (Operator::Union, trimmed),
-            };
-            rest = rest.trim_start();
+            (operator, rest) = next_operator(tail);
         }
     }
 
     fn operand(&mut self, operand: &str) -> Result<NodeSet, NodeSetError> {
         if let Some(path) = operand.strip_prefix('^') {
-            let text = self.groups.file(path).map_err(NodeSetError::Source)?;
-            return self.nested(operand, |inner| inner.lines(&text, Some(path)));
+            return self.file(operand, path);
         }
         let Some(groups) = operand.strip_prefix('@') else {
             let names = pattern::expand(operand)?;
@@ -144,6 +147,18 @@ impl Evaluation<'_> {
         Ok(set)
     }
 
+    /// Evaluates a file, which is read once: a pipe has its hosts only the first time.
+    fn file(&mut self, operand: &str, path: &str) -> Result<NodeSet, NodeSetError> {
+        if let Some(known) = self.cache.get(operand) {
+            return Ok(known.clone());
+        }
+        let in_group = self.stack.iter().any(|outer| outer.starts_with('@'));
+        let named_by = if in_group { NamedBy::Group } else { NamedBy::User };
+        let text = self.groups.file(path, named_by).map_err(NodeSetError::Source)?;
+        let shown = if path == STDIN { "standard input" } else { path };
+        self.nested(operand, |inner| inner.lines(&text, Some(shown)))
+    }
+
     /// Evaluates `@*`: every known host.
     fn all(&mut self) -> Result<NodeSet, NodeSetError> {
         if let Some(known) = self.cache.get("@*") {
@@ -159,10 +174,24 @@ impl Evaluation<'_> {
         let mut set = NodeSet::default();
         for (line, number) in text.lines().zip(1..) {
             let line = line.split('#').next().unwrap_or_default();
-            if !line.trim().is_empty() {
-                set = set.union(self.evaluate(line).map_err(|error| in_file(error, file, number))?);
+            if line.trim().is_empty() {
+                continue;
             }
+            let hosts = match file {
+                None => self.evaluate(line)?,
+                Some(path) => self.checked(line).map_err(|error| in_file(error, path, number))?,
+            };
+            set = set.union(hosts);
         }
+        Ok(set)
+    }
+
+    /// Evaluates a line of a file, and checks its names.
+    fn checked(&mut self, line: &str) -> Result<NodeSet, NodeSetError> {
+        let set = self.evaluate(line)?;
+        set.iter()
+            .try_for_each(|name| self.groups.check_name(name))
+            .map_err(NodeSetError::Source)?;
         Ok(set)
     }
 
@@ -191,24 +220,54 @@ impl Evaluation<'_> {
 }
 
 /// Adds the file and the line to an error that has none yet.
-fn in_file(error: NodeSetError, file: Option<&str>, line: usize) -> NodeSetError {
-    match (file, &error) {
-        (
-            Some(path),
-            NodeSetError::Missing { .. }
-            | NodeSetError::Bracket { .. }
-            | NodeSetError::Range { .. },
-        )
-        | (Some(path), NodeSetError::TooMany { .. } | NodeSetError::UnknownGroup { .. }) => {
-            NodeSetError::InFile { path: path.to_owned(), line, error: Box::new(error) }
-        }
-        _ => error,
+fn in_file(error: NodeSetError, path: &str, line: usize) -> NodeSetError {
+    match error {
+        NodeSetError::InFile { .. } => error,
+        _ => NodeSetError::InFile { path: path.to_owned(), line, error: Box::new(error) },
     }
 }
 
-/// Returns the end of the operand at the start of `text`: an operator or a space outside brackets.
-/// The path of a file or a Unix socket ends only at a comma or a space.
+/// The operand that is standard input, without its `^`.
+const STDIN: &str = "-";
+
+/// Returns the operator at the start of the text after an operand, and the text after it. Blanks
+/// around it have no meaning, and blanks alone are a union.
+fn next_operator(tail: &str) -> (Operator, &str) {
+    let text = tail.trim_start();
+    let after_blank = text.len() < tail.len();
+    let operator = match text.chars().next() {
+        Some('!') => Operator::Difference,
+        Some('&') => Operator::Intersection,
+        // After a blank, `^rooms/a` is a file and `^lab2` an operator with its operand.
+        Some('^') if !after_blank || !begins_with_path(&text[1..]) => Operator::SymmetricDifference,
+        Some(',') => Operator::Union,
+        _ => return (Operator::Union, text),
+    };
+    (operator, text[1..].trim_start())
+}
+
+/// Whether a text begins with the path of a file or with that of standard input, rather than with
+/// hosts: a slash in it is neither in brackets nor in the path of a socket.
+fn begins_with_path(text: &str) -> bool {
+    let end = text.find(|c: char| c == ',' || c.is_whitespace()).unwrap_or(text.len());
+    let before_brackets = text[..end].split('[').next().unwrap_or_default();
+    let is_set = text.starts_with("unix:") || text.starts_with('@');
+    stdin_end(text).is_some() || before_brackets.contains('/') && !is_set
+}
+
+/// Returns the end of `-` at the start of `text`, if that is not the beginning of a longer path.
+fn stdin_end(text: &str) -> Option<usize> {
+    let rest = text.strip_prefix(STDIN)?;
+    let ends = |c: char| c.is_whitespace() || ",!&^".contains(c);
+    rest.chars().next().is_none_or(ends).then_some(STDIN.len())
+}
+
+/// Returns the end of the operand at the start of `text`: an operator or a blank outside brackets.
+/// The path of a file or a Unix socket ends only at a comma or a blank.
 fn operand_end(text: &str) -> usize {
+    if let Some(end) = text.strip_prefix('^').and_then(stdin_end) {
+        return '^'.len_utf8() + end;
+    }
     let path = text.starts_with('^') || text.starts_with("unix:");
     let mut in_brackets = false;
     for (at, symbol) in text.char_indices() {

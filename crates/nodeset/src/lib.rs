@@ -15,7 +15,14 @@
 //! | `A&B` | intersection |
 //! | `A^B` | symmetric difference |
 //! | `@name`, `@source:name`, `@*` | a group, a group of a named source, all known hosts |
-//! | `^file` | the hosts listed in a file, one expression a line; `#` begins a comment |
+//! | `^file`, `^-` | the hosts listed in a file, or on standard input: one expression a line |
+//!
+//! In a file, `#` begins a comment. Blanks around operators and inside brackets have no meaning.
+//! `A ^B` is the symmetric difference, and names a file only where B has a slash or is `-`;
+//! `A,^B` names a file in any case.
+//!
+//! Unlike in ClusterShell, the text and the numbers of a name are joined as they are written:
+//! `n1[8-10]` is n18, n19 and n110, where ClusterShell counts from 18 to 110.
 //!
 //! ```
 //! use labsh_nodeset::{NodeSet, NoGroups};
@@ -35,7 +42,7 @@ use std::collections::BTreeSet;
 use std::collections::btree_set;
 use std::fmt;
 
-pub use evaluate::{Groups, NoGroups};
+pub use evaluate::{Groups, NamedBy, NoGroups};
 
 use name::Name;
 

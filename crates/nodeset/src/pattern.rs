@@ -36,13 +36,16 @@ pub(crate) fn expand(pattern: &str) -> Result<Vec<String>, NodeSetError> {
         if list.contains('[') {
             return Err(unmatched(rest));
         }
-        if is_ipv6(list) {
+        // At the start it is an IPv6 address, as in [::1]:5274, and in a path a part of that.
+        let at_start = rest.len() == pattern.len();
+        if list.contains(':') && (at_start || pattern.starts_with("unix:")) {
             grow(list.len() + 2)?;
             for name in &mut names {
                 *name = format!("{name}[{list}]");
             }
         } else {
-            grow(list.split([',', '-', '/']).map(str::len).max().unwrap_or(0))?;
+            let bounds = list.split([',', '-', '/']).map(|bound| bound.trim().len());
+            grow(bounds.max().unwrap_or(0))?;
             let numbers = numbers(list, MAX_HOSTS / names.len()).map_err(|error| {
                 error.unwrap_or_else(|| NodeSetError::TooMany { expression: pattern.to_owned() })
             })?;
@@ -88,55 +91,72 @@ pub(crate) fn matches(pattern: &str, host: &str) -> bool {
     pattern[at..].iter().all(|symbol| *symbol == '*')
 }
 
-/// Returns whether the text in brackets is an IPv6 address, as in `[::1]`, not a list of ranges.
-fn is_ipv6(list: &str) -> bool {
-    list.contains(':')
-}
-
 /// Returns the numbers of a list of ranges; `Err(None)` where there are more than `limit`.
 fn numbers(list: &str, limit: usize) -> Result<Vec<String>, Option<NodeSetError>> {
-    let invalid = |reason| Some(NodeSetError::Range { range: list.to_owned(), reason });
+    let invalid = |reason| NodeSetError::Range { range: list.to_owned(), reason };
     let mut numbers = Vec::new();
-    for range in list.split(',').map(str::trim) {
-        let (range, step) = match range.split_once('/') {
-            Some((range, step)) => (range, step.parse().ok().filter(|step| *step > 0)),
-            None => (range, Some(1)),
-        };
-        let Some(step) = step else { return Err(invalid("a step is a whole number from 1")) };
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        if first.is_empty() || last.is_empty() {
-            return Err(invalid("a number is missing"));
-        }
-        let number = |text: &str| {
-            if !text.bytes().all(|byte| byte.is_ascii_digit()) {
-                return Err(invalid("that is not a number"));
+    for element in list.split(',').map(str::trim) {
+        let limit = limit - numbers.len();
+        match element.split_once('-') {
+            Some((first, rest)) => {
+                let (last, step) = rest.split_once('/').unwrap_or((rest, "1"));
+                range([first, last, step].map(str::trim), limit, &mut numbers)
+                    .map_err(|error| error.map(invalid))?;
             }
-            text.parse::<u64>().map_err(|_| invalid("that number is too large"))
-        };
-        let (start, end) = (number(first)?, number(last)?);
-        if start > end {
-            return Err(invalid("it counts backwards"));
-        }
-        // [01-3] is ambiguous: 01 to 03, or 01 to 3.
-        let padded = |text: &str| text.len() > 1 && text.starts_with('0');
-        if (padded(first) || padded(last)) && first.len() != last.len() {
-            return Err(invalid("the first and the last number have different widths"));
-        }
-        if (end - start) / step >= (limit - numbers.len()) as u64 {
-            return Err(None);
-        }
-        let width = first.len();
-        let mut next = Some(start);
-        while let Some(number) = next.filter(|number| *number <= end) {
-            numbers.push(if padded(first) {
-                format!("{number:0width$}")
-            } else {
-                number.to_string()
-            });
-            next = number.checked_add(step);
+            None => {
+                check_number(element).map_err(invalid)?;
+                if limit == 0 {
+                    return Err(None);
+                }
+                numbers.push(element.to_owned());
+            }
         }
     }
     Ok(numbers)
+}
+
+/// Adds the numbers from the first to the last; `Err(None)` where there are more than `limit`.
+fn range(
+    [first, last, step]: [&str; 3],
+    limit: usize,
+    numbers: &mut Vec<String>,
+) -> Result<(), Option<&'static str>> {
+    let number = |text: &str| {
+        check_number(text)?;
+        text.parse::<u64>().map_err(|_| "that number is too large")
+    };
+    let (start, end) = (number(first)?, number(last)?);
+    let step = number(step).ok().filter(|step| *step > 0);
+    let step = step.ok_or("a step is a whole number from 1")?;
+    if start > end {
+        return Err(Some("it counts backwards"));
+    }
+    // [01-3] is ambiguous: 01 to 03, or 01 to 3.
+    let padded = |text: &str| text.len() > 1 && text.starts_with('0');
+    if (padded(first) || padded(last)) && first.len() != last.len() {
+        return Err(Some("the first and the last number have different widths"));
+    }
+    if (end - start) / step >= limit as u64 {
+        return Err(None);
+    }
+    let width = if padded(first) { first.len() } else { 0 };
+    let mut next = Some(start);
+    while let Some(number) = next.filter(|number| *number <= end) {
+        numbers.push(format!("{number:0width$}"));
+        next = number.checked_add(step);
+    }
+    Ok(())
+}
+
+/// Refuses what is not the digits of a number.
+fn check_number(text: &str) -> Result<(), &'static str> {
+    match text.bytes().find(|byte| !byte.is_ascii_digit()) {
+        None if text.is_empty() => Err("a number is missing"),
+        None => Ok(()),
+        Some(b':') => Err("a range has a dash between its numbers"),
+        Some(b'/') => Err("a step follows a range"),
+        Some(_) => Err("that is not a number"),
+    }
 }
 
 #[cfg(test)]

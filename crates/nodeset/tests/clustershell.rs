@@ -59,6 +59,11 @@ fn values<T: std::fmt::Debug>(count: usize, strategy: impl Strategy<Value = T>) 
     (0..count).map(|_| strategy.new_tree(&mut runner).unwrap().current()).collect()
 }
 
+/// Blanks, as people write them around operators and in brackets.
+fn blank() -> impl Strategy<Value = &'static str> {
+    prop_oneof![4 => Just(""), 1 => Just(" "), 1 => Just("  ")]
+}
+
 fn range() -> impl Strategy<Value = String> {
     let number = 0..130_u32;
     prop_oneof![
@@ -67,13 +72,18 @@ fn range() -> impl Strategy<Value = String> {
         (number.clone(), 0..20_u32).prop_map(|(first, more)| format!("{first}-{}", first + more)),
         (number.clone(), 0..20_u32)
             .prop_map(|(first, more)| format!("{first:03}-{:03}", first + more)),
-        (number, 0..20_u32, 1..5_u32)
-            .prop_map(|(first, more, step)| format!("{first}-{}/{step}", first + more)),
+        (number, 0..20_u32, 1..5_u32, blank(), blank()).prop_map(
+            |(first, more, step, before, after)| {
+                let last = first + more;
+                format!("{before}{first}{after}-{before}{last}{after}/{before}{step}{after}")
+            }
+        ),
     ]
 }
 
 fn brackets() -> impl Strategy<Value = String> {
-    prop::collection::vec(range(), 1..4).prop_map(|ranges| format!("[{}]", ranges.join(",")))
+    (prop::collection::vec(range(), 1..4), blank())
+        .prop_map(|(ranges, blank)| format!("[{}]", ranges.join(&format!("{blank},{blank}"))))
 }
 
 fn pattern() -> impl Strategy<Value = String> {
@@ -81,6 +91,7 @@ fn pattern() -> impl Strategy<Value = String> {
         (prop::sample::select(vec!["lab", "n"]), brackets())
             .prop_map(|(text, list)| text.to_owned() + &list),
         (brackets(), brackets()).prop_map(|(rack, node)| format!("r{rack}n{node}")),
+        brackets().prop_map(|list| format!("{list}node")),
         (prop::sample::select(vec!["lab", "n", "gate"]), 0..12_u32)
             .prop_map(|(text, number)| format!("{text}{number}")),
         Just("gateway".to_owned()),
@@ -88,10 +99,14 @@ fn pattern() -> impl Strategy<Value = String> {
 }
 
 fn expression() -> impl Strategy<Value = String> {
-    let more = (prop::sample::select(vec![",", "!", "&", "^"]), pattern());
-    (pattern(), prop::collection::vec(more, 0..4)).prop_map(|(first, rest)| {
-        rest.into_iter().fold(first, |text, (operator, pattern)| text + operator + &pattern)
-    })
+    let operator = prop::sample::select(vec![",", "!", "&", "^"]);
+    let more =
+        (blank(), operator, blank(), pattern()).prop_map(|(before, operator, after, pattern)| {
+            before.to_owned() + operator + after + &pattern
+        });
+    (blank(), pattern(), prop::collection::vec(more, 0..4), blank()).prop_map(
+        |(before, first, rest, after)| before.to_owned() + &first + &rest.concat() + after,
+    )
 }
 
 #[test]
@@ -156,8 +171,12 @@ fn invalid_expressions_are_refused_by_both() {
     let Some(clush) = clush() else { return };
     let invalid: Vec<String> =
         ["n[5-3]", "n[1", "n1]", "n[]", "n[01-3]", "n[1-03]", "n[a-b]", "n[1-2", "n[1,]"]
+            .into_iter()
+            .chain([
+                "n[4/2]", "n[1 2]", "n[1-3/0]", "n[1:3]", "a,,b", "a!", "a ^", ",a", "[1-", "n[ ]",
+            ])
             .map(str::to_owned)
-            .to_vec();
+            .collect();
     for (expression, answer) in invalid.iter().zip(oracle(&clush, &invalid)) {
         assert!(answer.is_err(), "ClusterShell accepts {expression}");
         assert!(NodeSet::parse(expression, &NoGroups).is_err(), "{expression}");

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use labsh_nodeset::{Groups, MAX_HOSTS, NodeSet, NodeSetError};
+use labsh_nodeset::{Groups, MAX_HOSTS, NamedBy, NodeSet, NodeSetError};
 
 struct TestGroups(BTreeMap<&'static str, &'static str>);
 
@@ -16,15 +16,24 @@ impl Groups for TestGroups {
         Ok("lab[01-10]".to_owned())
     }
 
-    fn file(&self, path: &str) -> Result<String, String> {
+    fn file(&self, path: &str, named_by: NamedBy) -> Result<String, String> {
         match path {
+            "-" if named_by == NamedBy::User => Ok("lab08\nlab[09-\n".to_owned()),
+            "users.txt" => Ok("lab01\n\nlab02,root@lab03\n".to_owned()),
+            "missing.txt" | "-" => Err(format!("{path}: No such file or directory")),
             "rooms/a.txt" => {
                 Ok("# the first row\nlab01\nlab02 lab03 # and the rest\n\n".to_owned())
             }
             "typed.txt" => Ok("lab01\nlab[02-\n".to_owned()),
             "nested.txt" => Ok("\n^typed.txt".to_owned()),
-            _ => Err(format!("{path}: No such file or directory")),
+            "long.txt" => Ok(format!("\n{}\n", "x".repeat(2000))),
+            "through.txt" => Ok("lab01\n^missing.txt\n".to_owned()),
+            _ => Ok("lab0[1-\n".to_owned()),
         }
+    }
+
+    fn check_name(&self, name: &str) -> Result<(), String> {
+        if name.contains('@') { Err(format!("{name:?} has a user")) } else { Ok(()) }
     }
 
     fn names(&self) -> Vec<String> {
@@ -44,6 +53,7 @@ fn groups() -> TestGroups {
         ("z", "@x"),
         ("itself", "@itself"),
         ("racks:r1", "lab[04-05]"),
+        ("piped", "^-"),
     ]))
 }
 
@@ -83,7 +93,26 @@ fn a_caret_names_a_file_at_the_start_and_is_an_operator_in_the_middle() {
         "a path ends at a comma or a space"
     );
     assert_eq!(folded("lab09 ^rooms/a.txt"), "lab[01-03,09]");
-    assert_eq!(folded("lab[01-02]^lab[02-03]"), "lab[01,03]");
+    assert_eq!(folded("lab09,^rooms/a.txt"), "lab[01-03,09]");
+    assert_eq!(folded("lab01 ^ ^rooms/a.txt"), "lab[02-03]");
+    // Without a slash, it is a host, as in ClusterShell.
+    for operator in ["^", " ^", "^ ", " ^ "] {
+        for second in ["lab[02-03]", "lab[02-03/1]", "@rack2,lab03"] {
+            let expression = format!("lab[01-02]{operator}{second}");
+            assert_eq!(folded(&expression), "lab[01,03]", "{expression}");
+        }
+    }
+}
+
+#[test]
+fn a_dash_after_a_caret_is_standard_input() {
+    for expression in ["^-", "lab01,^-", "lab01 ^-", "^-!lab01", "^- & lab01"] {
+        let message = error(expression).to_string();
+        assert!(message.starts_with("standard input:2: \"lab[09-\": "), "{expression}: {message}");
+    }
+    assert!(error("^-x").to_string().starts_with("-x:1: "), "{}", error("^-x"));
+    // Any command would lose its input to a group that reads it.
+    assert!(error("@piped").to_string().contains("-: No such file"), "{}", error("@piped"));
 }
 
 #[test]
@@ -92,7 +121,20 @@ fn addresses_are_not_ranges() {
         folded("[::1]:5274,10.0.0.7,lab01.example:99"),
         "10.0.0.7,[::1]:5274,lab01.example:99"
     );
+    assert_eq!(folded("[fe80::1%eth0],[::1]"), "[::1],[fe80::1%eth0]");
     assert_eq!(folded("unix:/run/a!b.sock,lab01"), "lab01,unix:/run/a!b.sock");
+    // Ansible's ranges have colons.
+    assert!(error("lab[01:40]").to_string().contains("[01:40]: a range has a dash"));
+}
+
+#[test]
+fn a_set_may_begin_with_a_bracket() {
+    assert_eq!(folded("[01-02]node[3-4]"), "[01-02]node[3-4]");
+    assert_eq!(folded("[1-3] ! 2"), "[1,3]");
+    // A single number may be of any size.
+    let huge = "n[99999999999999999998,99999999999999999999]";
+    assert_eq!(folded("n99999999999999999998,n99999999999999999999"), huge);
+    assert_eq!(folded(huge), huge);
 }
 
 #[test]
@@ -117,6 +159,15 @@ fn errors_say_what_is_wrong_and_where() {
             error(file)
         );
     }
+    for (file, message) in [
+        ("^users.txt", "users.txt:3: \"root@lab03\" has a user"),
+        ("^through.txt", "through.txt:2: missing.txt: No such file"),
+        ("^long.txt", "long.txt:2: a name that begins with "),
+    ] {
+        assert!(error(file).to_string().starts_with(message), "{}", error(file));
+    }
+    assert!(error("lab01 ^").to_string().contains("missing at the end"));
+    assert!(error("^ lab01").to_string().contains("missing after \"^\""));
 }
 
 #[test]
@@ -125,7 +176,7 @@ fn a_typing_error_does_not_exhaust_memory() {
         assert!(matches!(error(expression), NodeSetError::TooMany { .. }), "{expression}");
     }
     assert_eq!(NodeSet::parse(&format!("n[1-{MAX_HOSTS}]"), &groups()).unwrap().len(), MAX_HOSTS);
-    assert!(error("n[99999999999999999999]").to_string().contains("too large"));
+    assert!(error("n[1-99999999999999999999]").to_string().contains("too large"));
 }
 
 #[test]
@@ -160,7 +211,7 @@ impl Groups for Numbered {
         Err("@* is not used in these tests".to_owned())
     }
 
-    fn file(&self, path: &str) -> Result<String, String> {
+    fn file(&self, path: &str, _: NamedBy) -> Result<String, String> {
         Err(format!("{path} is not used in these tests"))
     }
 

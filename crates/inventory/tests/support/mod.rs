@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use labsh_inventory::Source;
-use labsh_nodeset::{Groups, NodeSet};
+use labsh_nodeset::{Groups, NamedBy, NodeSet};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
@@ -27,7 +27,7 @@ impl Groups for Names<'_> {
         Err("@* is not used in these tests".to_owned())
     }
 
-    fn file(&self, path: &str) -> Result<String, String> {
+    fn file(&self, path: &str, _: NamedBy) -> Result<String, String> {
         Err(format!("{path} is not used in these tests"))
     }
 
