@@ -40,7 +40,8 @@ fn labsh_shell_runs_a_login_shell_and_ends_with_its_status() {
     let Some(screen) = Screen::start(&labshd, "") else { return };
     screen.line("checked labsh shell $T");
     // What is typed before the prompt appears is read by the shell.
-    screen.line(OWN_SHELL);
+    // On a line of its own: a prompt may come between.
+    screen.line(&format!("echo; {OWN_SHELL}"));
     let name = own_account(6).rsplit('/').next().unwrap().to_owned();
     screen.wait_for_line(&format!("[-{name}]"));
     screen.line("echo \"[$TERM] [$(stty size)] [$(tty | cut -c1-9)]\"");

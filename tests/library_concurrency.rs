@@ -216,7 +216,11 @@ async fn opening_a_command_on_an_ending_connection_is_an_error() {
 async fn a_closed_session_reports_that_it_was_closed() {
     let labshd = Labshd::start();
     let session = labshd.session().await;
-    let mut child = session.command("sleep").arg("300").spawn().await.unwrap();
+    // It outlives the signal that labshd sends it, so that its end cannot arrive first.
+    let script = "trap '' HUP TERM; echo; while :; do sleep 1; done";
+    let mut command = sh_on(&session, script);
+    let mut child = command.stdout(Stdio::Piped).spawn().await.unwrap();
+    child.stdout.as_mut().unwrap().read_u8().await.unwrap();
     session.clone().close().await;
     for error in [
         soon(child.wait()).await.unwrap_err(),

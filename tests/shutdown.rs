@@ -201,7 +201,9 @@ fn another_programs_unix_socket_is_not_removed_at_the_end() {
 fn a_unix_socket_with_a_full_queue_does_not_delay_the_start() {
     let dir = temp_dir();
     let path = dir.path().join("socket");
-    let _busy = UnixListener::bind(&path).unwrap();
+    let busy = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+    busy.bind(&SockAddr::unix(&path).unwrap()).unwrap();
+    busy.listen(4).unwrap();
     let mut waiting = Vec::new();
     eventually("its queue is full", || {
         let client = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();

@@ -17,12 +17,12 @@ use crate::support::{
     LABSHD, Labshd, TEST_TIMEOUT, eventually, memory, processor_time, program, text,
 };
 
-/// The number of connections: 10,000, or fewer where the hard limit for descriptors is low, of
-/// which labshd gives unauthenticated connections half.
+/// The number of connections: 10,000, or fewer where the hard limit for descriptors is low, which
+/// this process shares among its tests.
 fn crowd() -> usize {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
-    10_000.min(hard as usize / 2)
+    10_000.min(hard as usize / 8)
 }
 
 /// A loopback address for each connection.
@@ -77,7 +77,7 @@ fn a_client_authenticates_while_one_source_connects_without_end() {
         let pushing = scope.spawn(|| {
             let mut pushed = 0;
             while !stop.load(Relaxed) && started.elapsed() < TEST_TIMEOUT {
-                pushed += sit(500, labshd.tls, |_| own_address(7)).len();
+                pushed += sit(crowd().min(500), labshd.tls, |_| own_address(7)).len();
             }
             pushed
         });

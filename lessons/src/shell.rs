@@ -140,7 +140,7 @@ mod tests {
     #[test]
     fn unsuitable_commands_are_refused_with_a_remedy() {
         assert!(refusal("exit 3").contains("failed: exit status: 3; choose"));
-        assert!(refusal("nosuch_command_here").contains("not found"));
+        assert!(refusal("nosuch_command_here").contains("exit status: 127"));
         assert!(refusal("true").contains("prints nothing"));
         assert!(refusal("yes").contains("prints more than 1048576 bytes; choose one that ends"));
     }

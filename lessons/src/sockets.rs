@@ -4,10 +4,12 @@
 use std::io::{self, Read};
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::net::SocketAddr as UnixAddress;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::libc;
+use tempfile::TempDir;
 
 use crate::flow::uninterrupted;
 use crate::language::{ConstText, Text};
@@ -25,6 +27,15 @@ pub(crate) const TO_SERVER: ConstText = ("client → server", "客户端 → 服
 
 /// The label of a flow of answers.
 pub(crate) const TO_CLIENT: ConstText = ("server → client", "服务器 → 客户端");
+
+/// Creates a temporary directory for sockets: in TMPDIR, unless that makes their paths too long.
+pub(crate) fn socket_directory() -> io::Result<TempDir> {
+    let directory = tempfile::tempdir()?;
+    match UnixAddress::from_pathname(directory.path().join("server.sock")) {
+        Ok(_) => Ok(directory),
+        Err(_) => tempfile::tempdir_in("/tmp"),
+    }
+}
 
 /// Returns the two ends of a TCP connection on loopback, the one that connected first.
 ///

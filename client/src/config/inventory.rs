@@ -378,7 +378,8 @@ mod tests {
 
     #[test]
     fn a_list_of_hosts_may_begin_with_a_byte_order_mark() {
-        let directory = tempfile::tempdir().unwrap();
+        // A set has no quotes, and TMPDIR may contain a blank.
+        let directory = tempfile::tempdir_in("/tmp").unwrap();
         let path = directory.path().join("hosts");
         std::fs::write(&path, "\u{feff}lab1\nlab2\n").unwrap();
         assert_eq!(folded(&format!("^{}", path.display()), &Inventory::default()), "lab[1-2]");

@@ -265,7 +265,8 @@ mod tests {
             let path = file(&directory, &key().to_line(), mode);
             let text = load(&path).unwrap_err().to_string();
             assert!(text.contains(&format!("mode {mode:04o}")), "{text}");
-            assert!(text.contains(&format!("chmod 600 {}", path.display())), "{text}");
+            let path = path.to_string_lossy();
+            assert!(text.contains(&format!("chmod 600 {}", shell_word(&path))), "{text}");
         }
     }
 

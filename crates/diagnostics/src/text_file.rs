@@ -68,7 +68,8 @@ mod tests {
 
     #[test]
     fn only_regular_files_are_opened() {
-        let directory = tempfile::tempdir().unwrap();
+        // TMPDIR may be too long for the path of a socket.
+        let directory = tempfile::tempdir_in("/tmp").unwrap();
         let (fifo, socket) = (directory.path().join("fifo"), directory.path().join("socket"));
         nix::unistd::mkfifo(&fifo, Mode::S_IRWXU).unwrap();
         let _listener = UnixListener::bind(&socket).unwrap();

@@ -120,9 +120,14 @@ roles:
   both: '@login,@racks:r1^n[2-4]'
 ";
 
+/// Returns a directory whose path has no blank: the commands of Debian's sources do not quote it.
+fn unquoted_directory() -> tempfile::TempDir {
+    tempfile::tempdir_in("/tmp").unwrap()
+}
+
 /// Returns a configuration directory of ClusterShell with sources of every kind.
 fn directory() -> tempfile::TempDir {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = unquoted_directory();
     let path = |name: &str| directory.path().join(name);
     let main = "[Main]\n# which one\ndefault: racks\nconfdir: /nonexistent \
         $CFGDIR/groups.conf.d\nautodir: \"$CFGDIR/groups.d\"\n";
@@ -203,7 +208,7 @@ fn groups() -> impl Strategy<Value = Vec<String>> {
 fn generated_groups_have_the_hosts_that_clustershell_reads() {
     let Some(clush) = clush() else { return };
     for groups in values(12, groups()) {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = unquoted_directory();
         let path = |name: &str| directory.path().join(name);
         let main = "[Main]\nconfdir:\nautodir: $CFGDIR/groups.d\ndefault = local\n";
         fs::write(path("groups.conf"), format!("{main}{LOCAL}")).unwrap();
@@ -271,7 +276,7 @@ fn errors_in_the_configuration_have_their_line() {
         ("[Main]\n[Main]\n", 2, "there is a section [Main] already"),
         ("[Main]\ndefault: racks\n", 2, "there is no source \"racks\""),
         ("[Main]\nautodir: \"x\n", 2, "a quote has no end"),
-        (&format!("[Main]\nautodir: {root}/groups.conf\n"), 2, "is not a readable directory"),
+        (&format!("[Main]\nautodir: \"{root}/groups.conf\"\n"), 2, "is not a readable directory"),
         ("[slurm]\nlist: sinfo\n", 1, "has no map"),
         ("[a,b c]\nmap: true\n", 1, "cannot be the name"),
         (

@@ -84,7 +84,7 @@ Match host other
   User matched
   HostName matched.example
 Host lab05
-  Include {root}/more/*.conf {root}/none
+  Include "{root}/more/*.conf" "{root}/none"
   User late
 Host * !gate
   User everybody
@@ -193,14 +193,14 @@ fn files_that_include_themselves_are_refused() {
     let directory = tempfile::tempdir().unwrap();
     let config = directory.path().join("config");
     for (times, part) in [(1, "more than 16 deep"), (3, "Include")] {
-        fs::write(&config, format!("Include {}\n", config.display()).repeat(times)).unwrap();
+        fs::write(&config, format!("Include \"{}\"\n", config.display()).repeat(times)).unwrap();
         let diagnostic = ssh_config::read(&config).unwrap_err();
         assert!(diagnostic.reason.contains(part), "{diagnostic}");
     }
     let mut text = String::new();
     for file in 0..9 {
         let next = directory.path().join(format!("{}", file + 1)).display().to_string();
-        let _ = write!(text, "{}", format!("Include {next}\n").repeat(3));
+        let _ = write!(text, "{}", format!("Include \"{next}\"\n").repeat(3));
         fs::write(directory.path().join(format!("{file}")), std::mem::take(&mut text)).unwrap();
     }
     fs::write(directory.path().join("9"), "Host lab1\n").unwrap();

@@ -14,12 +14,12 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::flow::{Carrier, Flow};
-use crate::sockets::{IO_TIMEOUT, queued, wait_until};
+use crate::sockets::{IO_TIMEOUT, queued, socket_directory, wait_until};
 use crate::stage::{LessonError, LessonResult, Stage};
 use credentials::{is_process, prepare, receive, shell};
 
 pub(crate) fn run(stage: &mut Stage) -> LessonResult {
-    let directory = tempfile::tempdir()?;
+    let directory = socket_directory()?;
     // Every user may reach the socket: only its own permissions count in this lesson.
     fs::set_permissions(directory.path(), Permissions::from_mode(0o755))?;
     let path = directory.path().join("server.sock");
