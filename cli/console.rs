@@ -8,8 +8,6 @@ use std::sync::OnceLock;
 
 use anyhow::Context;
 use labsh_client::terminal_text::escape;
-use nix::sys::signal::Signal;
-use tokio::signal::unix::{SignalKind, signal};
 
 /// The exit status of everything that was refused or failed before a command ran.
 pub(crate) const REFUSED: u8 = 125;
@@ -78,11 +76,4 @@ fn write(level: Level, text: &str) {
 pub(crate) fn print(text: &[u8]) -> anyhow::Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(text).and_then(|()| stdout.flush()).context(STDOUT)
-}
-
-/// Lets a write beyond the limit for a file's size (RLIMIT_FSIZE) fail with an error that is
-/// reported, instead of ending labsh by SIGXFSZ (setrlimit(2)). Needs a runtime. Processes that
-/// labsh starts inherit the original disposition.
-pub(crate) fn survive_file_size_limit() -> io::Result<()> {
-    signal(SignalKind::from_raw(Signal::SIGXFSZ as i32)).map(drop)
 }

@@ -12,6 +12,7 @@ mod clustershell;
 mod copying;
 mod copying_hostile;
 mod documents;
+mod ending;
 mod exit_status;
 mod explain;
 mod floods;

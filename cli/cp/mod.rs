@@ -333,7 +333,7 @@ async fn drive(
                     reports[host].state = State::Over(end, took);
                     continue;
                 }
-                Some(Event::Started(_) | Event::Output(..)) => continue,
+                Some(Event::Started(_) | Event::Leftovers(_) | Event::Output(..)) => continue,
             },
             _ = tick.tick() => {
                 let done = reports.iter().filter(|host| matches!(host.state,
@@ -349,9 +349,16 @@ async fn drive(
         ended_by = Some(signal);
         stop_sender.send_replace(StopLevel::Disconnect);
     }
-    hosts_done.await.context("the copying has failed")?;
-    // All threads have been stopped by now, but may still be removing incomplete files.
-    let _ = tokio::time::timeout(CLEANUP_TIMEOUT, all_gone.recv()).await;
+    let closing = async {
+        hosts_done.await.context("the copying has failed")?;
+        // All threads have been stopped by now, but may still be removing incomplete files.
+        let _ = tokio::time::timeout(CLEANUP_TIMEOUT, all_gone.recv()).await;
+        anyhow::Ok(())
+    };
+    tokio::select! {
+        closed = closing => closed?,
+        signal = signals.recv() => std::process::exit(signal.exit_status().into()),
+    }
     Ok((reports, ended_by))
 }
 

@@ -138,7 +138,7 @@ pub(crate) fn keep_as_last(
             let outcome = report::Kind::of(end).word().to_owned();
             Some((host.name.clone(), Outcome { outcome, more }))
         }
-        State::Waiting | State::Running(_) => None,
+        State::Waiting | State::Running(_) | State::Leftovers(_) => None,
     };
     let last = Last {
         when: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),

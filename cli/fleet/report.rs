@@ -36,6 +36,8 @@ pub(crate) enum State {
     Waiting,
     /// The connection is being opened, or the command runs.
     Running(std::time::Instant),
+    /// The command has ended, but since then processes that it left behind hold its output open.
+    Leftovers(std::time::Instant),
     /// The host has finished, after this time.
     Over(End, Duration),
 }
@@ -142,7 +144,7 @@ pub(crate) fn exit_status(hosts: &[HostReport]) -> u8 {
         .iter()
         .map(|host| match &host.state {
             State::Over(end, _) => Kind::of(end).exit_status(),
-            State::Waiting | State::Running(_) => 255,
+            State::Waiting | State::Running(_) | State::Leftovers(_) => 255,
         })
         .max()
         .unwrap_or(0)
@@ -156,7 +158,7 @@ pub(crate) fn highest_status(hosts: &[HostReport]) -> u8 {
             outcome::exit_status(error)
         }
         State::Over(End::NotBegun, _) => crate::console::REFUSED,
-        State::Waiting | State::Running(_) => 255,
+        State::Waiting | State::Running(_) | State::Leftovers(_) => 255,
     };
     hosts.iter().map(of).max().unwrap_or(0)
 }

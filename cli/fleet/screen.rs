@@ -144,7 +144,7 @@ fn progress(hosts: &[HostReport]) -> String {
                 done += 1;
                 failed += usize::from(Kind::of(end) != Kind::Ok);
             }
-            State::Running(since) => {
+            State::Running(since) | State::Leftovers(since) => {
                 running += 1;
                 if slowest.is_none_or(|(earliest, _)| *since < earliest) {
                     slowest = Some((*since, &host.name));
@@ -165,8 +165,16 @@ fn progress(hosts: &[HostReport]) -> String {
 
 /// Returns the hosts that are still running.
 pub(crate) fn still_running(hosts: &[HostReport]) -> NodeSet {
-    let running = hosts.iter().filter(|host| matches!(host.state, State::Running(_)));
-    running.map(|host| host.name.as_str()).collect()
+    those(hosts, |state| matches!(state, State::Running(_)))
+}
+
+/// Returns the hosts whose command has ended while other processes hold its output open.
+pub(crate) fn with_leftovers(hosts: &[HostReport]) -> NodeSet {
+    those(hosts, |state| matches!(state, State::Leftovers(_)))
+}
+
+fn those(hosts: &[HostReport], are: impl Fn(&State) -> bool) -> NodeSet {
+    hosts.iter().filter(|host| are(&host.state)).map(|host| host.name.as_str()).collect()
 }
 
 /// Returns the width of the terminal on stderr, in columns.

@@ -4,17 +4,25 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use labsh_client::{Child, ChildStderr, ChildStdout, Command, Session};
-use labsh_proto::message::Program;
+use labsh_client::{Child, ChildStderr, ChildStdout, Command, SIGINT, Session};
+use labsh_proto::message::{Program, Status};
 use tokio::sync::oneshot;
 
 use crate::flags::CommandFlags;
 use crate::remote::local_streams::{Activity, write_out};
 use crate::remote::outcome::Outcome;
+use crate::signals::EndSignal;
 
-/// How long the output may stay open and silent after the command has ended before the user gets
-/// the reason for the wait.
-const LEFTOVERS_NOTICE_DELAY: Duration = Duration::from_secs(1);
+/// How long the output may stay open and silent after the command has ended. Then a user who has
+/// asked labsh to end need not wait longer, and any other gets the reason for the wait.
+const LEFTOVERS_DELAY: Duration = Duration::from_secs(1);
+
+/// How many times as long a local reader that takes nothing delays the end of labsh when the user
+/// has asked for it.
+const READER_INTERVALS: u32 = 5;
+
+const LEFTOVERS_NOTICE: &str = "the command has ended, but a process that it left behind holds its \
+    output open; waiting for that (--no-wait-eof leaves at once)";
 
 /// The end of a command, and whether the reader of stdout had gone by then.
 pub(crate) struct End {
@@ -31,9 +39,11 @@ impl From<Outcome> for End {
 /// The local user of a command, a person or a program: signals and keys that are not input.
 pub(crate) trait LocalUser {
     /// Waits for a signal or a key and acts on it; returns an outcome if labsh is to leave.
-    /// Cancel safe. `only_leftovers`: the command has ended, and the user has been notified that
-    /// other processes hold its output open.
-    async fn attend(&mut self, child: &Child, only_leftovers: bool) -> Option<Outcome>;
+    /// Cancel safe.
+    async fn attend(&mut self, child: &Child) -> Option<Outcome>;
+
+    /// Returns the last signal to labsh that was passed on to the command.
+    fn passed_on(&self) -> Option<EndSignal>;
 
     /// Shows a line while the command still runs.
     fn notify(&self, text: &str);
@@ -66,23 +76,26 @@ pub(crate) async fn follow(
     let output = copy_output(child.stdout.take(), child.stderr.take(), &activity);
     let mut output = std::pin::pin!(output);
     let mut written = None;
-    let mut only_leftovers = false;
+    let mut notified = no_wait_eof;
     let ended = loop {
+        let passed_on = user.passed_on();
         let held_open = async {
-            if child.ended().await.is_err() {
-                return std::future::pending().await;
-            }
-            // Output that a slow local reader or a slow link delays is not held open.
-            activity.quiet(LEFTOVERS_NOTICE_DELAY).await;
+            let Ok(status) = child.ended().await else { return std::future::pending().await };
+            let ended_by = passed_on.filter(|signal| is_end_by(status, *signal));
+            // Output that a slow local reader delays is not held open.
+            let reader_intervals = if ended_by.is_some() { READER_INTERVALS } else { u32::MAX };
+            activity.quiet(LEFTOVERS_DELAY, reader_intervals).await;
+            ended_by
         };
         tokio::select! {
             result = &mut output, if written.is_none() => written = Some(result),
-            () = held_open, if written.is_none() && !only_leftovers && !no_wait_eof => {
-                only_leftovers = true;
-                user.notify(
-                    "the command has ended, but a process that it left behind holds its output \
-                     open; waiting for that (--no-wait-eof leaves at once)",
-                );
+            ended_by = held_open, if written.is_none() && (passed_on.is_some() || !notified) => {
+                if let Some(signal) = ended_by {
+                    return leave(Outcome::left(signal, &child), &activity).await;
+                }
+                if !std::mem::replace(&mut notified, true) {
+                    user.notify(LEFTOVERS_NOTICE);
+                }
             }
             result = child.exited(), if written.is_some() => break result,
             failure = &mut stdin_error, if reading => {
@@ -91,10 +104,9 @@ pub(crate) async fn follow(
                     return Outcome::NotRead { error }.into();
                 }
             }
-            left = user.attend(&child, only_leftovers) => {
+            left = user.attend(&child) => {
                 if let Some(outcome) = left {
-                    activity.abandon().await;
-                    return outcome.into();
+                    return leave(outcome, &activity).await;
                 }
             }
         }
@@ -107,6 +119,21 @@ pub(crate) async fn follow(
         (None, Err(error)) => Outcome::Failed(error),
     };
     End { outcome, stdout_closed }
+}
+
+/// Whether a command that ended so has done what a signal to labsh, passed on to it, asked for. A
+/// command may also take SIGINT as something else than the request to end.
+fn is_end_by(status: Status, signal: EndSignal) -> bool {
+    let by_shell = Status::Exited(signal.exit_status());
+    signal != EndSignal::Interrupt
+        || status == by_shell
+        || matches!(status, Status::Signaled { signal: SIGINT, .. })
+}
+
+/// Stops writing, and returns the end.
+async fn leave(outcome: Outcome, activity: &Activity) -> End {
+    activity.abandon().await;
+    outcome.into()
 }
 
 /// Whether each output could be written here.

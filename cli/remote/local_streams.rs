@@ -79,17 +79,21 @@ impl Activity {
         result
     }
 
-    /// Resolves once no output has arrived for this long and none waits for its local reader.
-    pub(crate) async fn quiet(&self, time: Duration) {
+    /// Resolves once no output was passed on for one interval; output that waits for its local
+    /// reader delays that for up to `reader_intervals` in a row.
+    pub(crate) async fn quiet(&self, interval: Duration, reader_intervals: u32) {
+        let mut stalled = 0;
         loop {
             let before = self.pieces.load(Ordering::Relaxed);
-            tokio::time::sleep(time).await;
+            tokio::time::sleep(interval).await;
             let waits = [&self.writing, &self.waiting]
                 .iter()
                 .any(|count| count.load(Ordering::Relaxed) > 0);
-            if !waits && self.pieces.load(Ordering::Relaxed) == before {
-                return;
-            }
+            stalled = match self.pieces.load(Ordering::Relaxed) == before {
+                true if !waits || stalled >= reader_intervals => return,
+                true => stalled + 1,
+                false => 0,
+            };
         }
     }
 

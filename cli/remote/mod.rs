@@ -12,15 +12,21 @@ pub(crate) mod words;
 
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use labsh_client::config::target::Target;
 use labsh_client::{CommandError, ConnectOptions, Session};
 use labsh_proto::message::Program;
+use tokio::time::timeout;
 
 use crate::console::note;
 use crate::flags::{CommandFlags, TerminalFlags};
-use crate::remote::outcome::Outcome;
+use crate::remote::outcome::{CommandState, Outcome};
 use crate::remote::terminal::Interaction;
+use crate::signals::EndSignals;
+
+/// How long a session may take to close when the user has left.
+const LEAVE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Runs one command on a new runtime; see [`run`].
 pub(crate) fn drive(
@@ -64,11 +70,13 @@ pub(crate) async fn run(
     options: &CommandFlags,
     interaction: Option<&Interaction>,
 ) -> ExitCode {
-    let session = match Session::connect_early(connection).await {
+    let mut signals = match EndSignals::new() {
+        Ok(signals) => signals,
+        Err(error) => return Outcome::no_signals(&error).report(options, program, false),
+    };
+    let session = match connect(connection, &mut signals).await {
         Ok(session) => session,
-        Err(error) => {
-            return Outcome::Failed(CommandError::Connect(error)).report(options, program, false);
-        }
+        Err(outcome) => return outcome.report(options, program, false),
     };
     if options.verbose {
         let key = &connection.key;
@@ -80,10 +88,38 @@ pub(crate) async fn run(
         ));
     }
     let end = match interaction {
-        Some(interaction) => terminal::run(&session, program, options, interaction).await,
-        None => pipes::run(&session, program, options, 2).await,
+        Some(interaction) => {
+            terminal::run(&session, program, options, &mut signals, interaction).await
+        }
+        None => pipes::run(&session, program, options, &mut signals, 2).await,
     };
+    let left = end.outcome.is_left();
     let code = end.outcome.report(options, program, end.stdout_closed);
-    session.close().await;
+    close(session, left, &mut signals).await;
     code
+}
+
+/// Connects, unless the user ends labsh meanwhile.
+pub(crate) async fn connect(
+    connection: &ConnectOptions,
+    signals: &mut EndSignals,
+) -> Result<Session, Outcome> {
+    tokio::select! {
+        connected = Session::connect_early(connection) => {
+            connected.map_err(|error| Outcome::Failed(CommandError::Connect(error)))
+        }
+        signal = signals.recv() => {
+            Err(Outcome::Left { signal, command: CommandState::NotSent })
+        }
+    }
+}
+
+/// Closes a session. A host that does not read can delay that, but hardly for a user who has left
+/// or ends labsh meanwhile.
+pub(crate) async fn close(session: Session, left: bool, signals: &mut EndSignals) {
+    let limit = if left { LEAVE_TIMEOUT } else { Duration::MAX };
+    tokio::select! {
+        _ = timeout(limit, session.close()) => {}
+        _ = signals.recv() => {}
+    }
 }

@@ -7,12 +7,13 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use labsh_client::terminal_text::escape_json;
-use labsh_client::{CommandError, ConnectError, ExitStatus};
-use labsh_proto::message::{Program, Refuse, RefuseCode};
+use labsh_client::{Child, CommandError, ConnectError, ExitStatus};
+use labsh_proto::message::{Program, Refuse, RefuseCode, Status};
 use serde_json::{Map, Value, json};
 
 use crate::console::{CONNECTION_FAILED, REFUSED, note};
 use crate::flags::CommandFlags;
+use crate::signals::EndSignal;
 
 const TIMED_OUT: u8 = 124;
 const NOT_EXECUTABLE: u8 = 126;
@@ -31,12 +32,34 @@ pub(crate) enum Outcome {
     /// Local stdin could not be read to its end, so the command must not see an end of input.
     NotRead { error: std::io::Error },
     /// The user left by a signal to labsh.
-    Left { signal: u8 },
+    Left { signal: EndSignal, command: CommandState },
     /// The user left by an escape typed in the terminal.
     Escaped,
 }
 
+/// What was known of a command when the user left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CommandState {
+    /// It was not sent to the host.
+    NotSent,
+    /// It was sent, and its end was not reported.
+    Sent,
+    /// It had ended, but its output had not.
+    Ended(Status),
+}
+
 impl Outcome {
+    /// Returns the outcome of a command whose user leaves now.
+    pub(crate) fn left(signal: EndSignal, child: &Child) -> Self {
+        let command = child.end_status().map_or(CommandState::Sent, CommandState::Ended);
+        Self::Left { signal, command }
+    }
+
+    /// Whether the user left before the end.
+    pub(crate) fn is_left(&self) -> bool {
+        matches!(self, Outcome::Left { .. } | Outcome::Escaped)
+    }
+
     /// Returns the outcome when signal handlers cannot be installed: without them the terminal
     /// could not be restored.
     pub(crate) fn no_signals(error: &std::io::Error) -> Self {
@@ -52,7 +75,7 @@ impl Outcome {
             Outcome::NotWritten { .. } | Outcome::NotRead { .. } | Outcome::Escaped => {
                 CONNECTION_FAILED
             }
-            Outcome::Left { signal } => SIGNAL_BASE + signal,
+            Outcome::Left { signal, .. } => signal.exit_status(),
         }
     }
 
@@ -95,7 +118,19 @@ impl Outcome {
             Outcome::NotRead { error } => {
                 Some(format!("cannot read standard input: {error}; the host ends the command"))
             }
-            Outcome::Left { .. } | Outcome::Escaped => {
+            Outcome::Left { command: CommandState::NotSent, .. } => {
+                Some("left before the command was sent; nothing was started".into())
+            }
+            Outcome::Left { command: CommandState::Ended(status), .. } => {
+                let how = match status {
+                    Status::Exited(code) => format!("exit {code}"),
+                    Status::Signaled { signal, .. } => {
+                        format!("signal {signal}, {}", signal_name(*signal))
+                    }
+                };
+                Some(format!("left; the command had ended ({how}), but its output had not"))
+            }
+            Outcome::Left { command: CommandState::Sent, .. } | Outcome::Escaped => {
                 Some("left; the host ends the command, if it still runs".into())
             }
         }
@@ -159,6 +194,14 @@ impl Outcome {
                 if let Some(refuse) = refuse(error) {
                     fields.insert("refusal".into(), refuse.code.name().into());
                 }
+            }
+            Outcome::Left { command: CommandState::Ended(status), .. } => {
+                let (code, signal) = match *status {
+                    Status::Exited(code) => (Some(code), None),
+                    Status::Signaled { signal, .. } => (None, Some(signal)),
+                };
+                fields.insert("code".into(), code.into());
+                fields.insert("signal".into(), signal.into());
             }
             Outcome::NotWritten { .. }
             | Outcome::NotRead { .. }

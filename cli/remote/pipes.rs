@@ -1,7 +1,5 @@
 //! Runs one command through pipes: joins the local streams to it and passes on signals.
 
-use std::io;
-
 use labsh_client::{Child, CommandError, Session, Stdio};
 use labsh_proto::message::Program;
 
@@ -10,7 +8,7 @@ use crate::flags::CommandFlags;
 use crate::remote::follow::{self, End, LocalUser, follow};
 use crate::remote::local_streams::read_in;
 use crate::remote::optional_env;
-use crate::remote::outcome::Outcome;
+use crate::remote::outcome::{CommandState, Outcome};
 use crate::signals::{EndSignal, EndSignals};
 
 /// Runs the command to its end. At the SIGTERM of number `last_termination`, counted from 1, labsh
@@ -19,18 +17,23 @@ pub(crate) async fn run(
     session: &Session,
     program: &Program,
     options: &CommandFlags,
+    signals: &mut EndSignals,
     last_termination: u32,
 ) -> End {
-    let mut child = match start(session, program, options).await {
+    let started = tokio::select! {
+        started = start(session, program, options) => started,
+        signal = signals.recv() => {
+            return Outcome::Left { signal, command: CommandState::Sent }.into();
+        }
+    };
+    let mut child = match started {
         Ok(child) => child,
         Err(error) => return Outcome::Failed(error).into(),
     };
-    let mut signals = match Signals::new(last_termination) {
-        Ok(signals) => signals,
-        Err(error) => return Outcome::no_signals(&error).into(),
-    };
+    let mut user =
+        PipesUser { signals, interrupts: 0, terminations: 0, last_termination, passed_on: None };
     match child.stdin.take().map(read_in).transpose() {
-        Ok(unreadable) => follow(child, unreadable, options.no_wait_eof, &mut signals).await,
+        Ok(unreadable) => follow(child, unreadable, options.no_wait_eof, &mut user).await,
         Err(error) => Outcome::NotRead { error }.into(),
     }
 }
@@ -49,33 +52,29 @@ async fn start(
     optional_env::open(&command, options.env_where_allowed.clone()).await
 }
 
-/// What SIGINT and SIGTERM do: each is passed on to the command first, and ends labsh where the
-/// command does not end by it.
-struct Signals {
-    received: EndSignals,
+/// The local user of a command with pipes. SIGINT and SIGTERM are passed on to the command first,
+/// and end labsh where the command does not end by them.
+struct PipesUser<'a> {
+    signals: &'a mut EndSignals,
     interrupts: u32,
     terminations: u32,
     last_termination: u32,
+    passed_on: Option<EndSignal>,
 }
 
-impl Signals {
-    fn new(last_termination: u32) -> io::Result<Self> {
-        let received = EndSignals::new()?;
-        Ok(Self { received, interrupts: 0, terminations: 0, last_termination })
-    }
-}
-
-impl LocalUser for Signals {
-    async fn attend(&mut self, child: &Child, only_leftovers: bool) -> Option<Outcome> {
-        let signal = self.received.recv().await;
-        let left = Some(Outcome::Left { signal: signal.number() });
+impl LocalUser for PipesUser<'_> {
+    async fn attend(&mut self, child: &Child) -> Option<Outcome> {
+        let signal = self.signals.recv().await;
+        let left = Some(Outcome::left(signal, child));
+        if child.is_opening() || child.end_status().is_some() {
+            // A host that does not answer has started nothing that could be signaled; or the
+            // command has ended, and only the wait for its output can be cut short.
+            return left;
+        }
         match signal {
             EndSignal::Interrupt => {
                 self.interrupts += 1;
                 match self.interrupts {
-                    // The command has ended, and only the wait for the processes that it left can
-                    // be cut short; or a host that does not answer has not started it.
-                    _ if only_leftovers || child.is_opening() => return left,
                     1 => {}
                     2 => remark(
                         "the command got the signal again; a third one makes labsh leave, and the \
@@ -90,12 +89,19 @@ impl LocalUser for Signals {
                 if self.terminations == 1 {
                     let _ = child.signal(signal.number());
                 }
-                if self.terminations >= self.last_termination || child.is_opening() {
+                if self.terminations >= self.last_termination {
                     return left;
                 }
             }
+            // The host sends the command SIGHUP when its client has gone.
+            EndSignal::Hangup | EndSignal::Quit => return left,
         }
+        self.passed_on = Some(signal);
         None
+    }
+
+    fn passed_on(&self) -> Option<EndSignal> {
+        self.passed_on
     }
 
     fn notify(&self, text: &str) {

@@ -15,18 +15,20 @@ use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
+use labsh_client::ConnectOptions;
 use labsh_client::config::Config;
 use labsh_client::config::target::Target;
-use labsh_client::{CommandError, ConnectOptions, Session};
 use labsh_proto::message::Program;
 
 use crate::console::{self, Level, note, remark};
 use crate::flags::CommandFlags;
+use crate::remote;
 use crate::remote::connection::connect_options;
 use crate::remote::outcome::Outcome;
 use crate::remote::pipes;
 use crate::remote::terminal::{self, Interaction};
 use crate::rsh::settings::{Instead, RequestTty, Settings};
+use crate::signals::EndSignals;
 
 /// The exit status of every failure, refusals included, as with ssh.
 const FAILED: u8 = 255;
@@ -107,9 +109,13 @@ async fn run_command(
     options: &CommandFlags,
     interaction: Option<&Interaction>,
 ) -> u8 {
-    let session = match Session::connect_early(connection).await {
+    let mut signals = match EndSignals::new() {
+        Ok(signals) => signals,
+        Err(error) => return report(Outcome::no_signals(&error), program, false),
+    };
+    let session = match remote::connect(connection, &mut signals).await {
         Ok(session) => session,
-        Err(error) => return report(Outcome::Failed(CommandError::Connect(error)), program, false),
+        Err(outcome) => return report(outcome, program, false),
     };
     let ConnectOptions { address, key, .. } = connection;
     remark(&format!(
@@ -118,12 +124,15 @@ async fn run_command(
         key.host_id()
     ));
     let end = match interaction {
-        Some(interaction) => terminal::run(&session, program, options, interaction).await,
+        Some(interaction) => {
+            terminal::run(&session, program, options, &mut signals, interaction).await
+        }
         // Tools send one SIGTERM to give ssh up, and wait for it to exit.
-        None => pipes::run(&session, program, options, 1).await,
+        None => pipes::run(&session, program, options, &mut signals, 1).await,
     };
+    let left = end.outcome.is_left();
     let status = report(end.outcome, program, end.stdout_closed);
-    session.close().await;
+    remote::close(session, left, &mut signals).await;
     status
 }
 

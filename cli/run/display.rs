@@ -3,8 +3,8 @@
 
 use std::io;
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use labsh_client::fanout::{Event, StopLevel};
@@ -70,6 +70,34 @@ impl OutputForm {
     }
 }
 
+/// Why a host whose command has ended is still waited for.
+const HELD_OPEN: &str = "but a process that it left behind holds its output open";
+
+/// What the task that receives signals shares with the thread that writes the output.
+#[derive(Debug, Default)]
+pub(super) struct ScreenControl {
+    /// Whether the user asks which hosts still run.
+    pub(super) asked: AtomicBool,
+    /// Counts what the thread has handled.
+    turns: AtomicUsize,
+    /// Whether the thread waits for an event, and not for the reader of the output.
+    waits: AtomicBool,
+}
+
+impl ScreenControl {
+    /// Resolves once the output has been blocked for this long.
+    pub(super) async fn blocked(&self, time: Duration) {
+        loop {
+            let before = self.turns.load(Ordering::Relaxed);
+            tokio::time::sleep(time).await;
+            let waits = self.waits.load(Ordering::Relaxed);
+            if !waits && self.turns.load(Ordering::Relaxed) == before {
+                return;
+            }
+        }
+    }
+}
+
 /// The state of a run, and where it is shown.
 pub(super) struct RunDisplay {
     pub(super) screen: Screen,
@@ -81,6 +109,8 @@ pub(super) struct RunDisplay {
     pub(super) began: Instant,
     /// Whether it is recorded as the last run.
     pub(super) keep: bool,
+    /// Whether the user knows that the run waits for processes that the commands left behind.
+    pub(super) reported_leftovers: bool,
     /// Why the output is incomplete, if it is.
     pub(super) unwritten: Option<anyhow::Error>,
 }
@@ -91,25 +121,29 @@ impl RunDisplay {
         mut self,
         runtime: &Handle,
         mut events: mpsc::Receiver<Event>,
-        asked: &AtomicBool,
+        control: &ScreenControl,
         stop: &watch::Sender<StopLevel>,
     ) -> Self {
         loop {
+            control.turns.fetch_add(1, Ordering::Relaxed);
             let mut next = events.try_recv().ok();
             if next.is_none() || self.screen.due() {
                 let settled = self.screen.settle(&self.hosts).context(STDOUT);
                 self.note_unwritten(settled, stop);
             }
             if next.is_none() {
-                match runtime.block_on(async {
+                control.waits.store(true, Ordering::Relaxed);
+                let received = runtime.block_on(async {
                     tokio::time::timeout(PROGRESS_INTERVAL, events.recv()).await
-                }) {
+                });
+                control.waits.store(false, Ordering::Relaxed);
+                match received {
                     Ok(None) => return self,
                     Ok(event) => next = event,
                     Err(_) => {}
                 }
             }
-            if asked.swap(false, Ordering::Relaxed) {
+            if control.asked.swap(false, Ordering::Relaxed) {
                 let said = self.tell_who_runs().context(STDOUT);
                 self.note_unwritten(said, stop);
             }
@@ -131,6 +165,10 @@ impl RunDisplay {
     fn take(&mut self, event: Event) -> anyhow::Result<()> {
         match event {
             Event::Begun(host) => self.hosts[host].state = State::Running(Instant::now()),
+            Event::Leftovers(host) => {
+                self.hosts[host].state = State::Leftovers(Instant::now());
+                self.report_leftovers()?;
+            }
             Event::Started(host) => {
                 if let (OutputForm::Events(_), None) = (&self.form, &self.unwritten) {
                     json::started(&mut self.screen, &self.hosts[host].name).context(STDOUT)?;
@@ -163,18 +201,45 @@ impl RunDisplay {
                 };
                 self.hosts[host].state = State::Over(end, took);
                 shown.context(STDOUT)?;
+                self.report_leftovers()?;
             }
         }
         Ok(())
     }
 
     fn tell_who_runs(&mut self) -> io::Result<()> {
-        let running = screen::still_running(&self.hosts);
-        self.screen.note(&format!(
-            "still running on {running} ({}); Ctrl-C again interrupts it everywhere, once more \
-             leaves",
-            running.len()
-        ))
+        let (running, ended) =
+            (screen::still_running(&self.hosts), screen::with_leftovers(&self.hosts));
+        let mut text = Vec::new();
+        if !running.is_empty() || ended.is_empty() {
+            text.push(format!("still running on {running} ({})", running.len()));
+        }
+        if !ended.is_empty() {
+            text.push(format!("ended on {ended} ({}), {HELD_OPEN}", ended.len()));
+        }
+        let next = match running.is_empty() && !ended.is_empty() {
+            true => "Ctrl-C again leaves",
+            false => "Ctrl-C again interrupts it everywhere, once more leaves",
+        };
+        self.screen.note(&format!("{}; {next}", text.join("; ")))
+    }
+
+    /// Reports once what the run still waits for, when no command runs any more.
+    fn report_leftovers(&mut self) -> anyhow::Result<()> {
+        let any = |state: fn(&State) -> bool| self.hosts.iter().any(|host| state(&host.state));
+        let is_due = any(|state| matches!(state, State::Leftovers(_)))
+            && !any(|state| matches!(state, State::Running(_)));
+        if self.reported_leftovers || !is_due {
+            return Ok(());
+        }
+        self.reported_leftovers = true;
+        let ended = screen::with_leftovers(&self.hosts);
+        let text = format!(
+            "the command has ended on {ended} ({}), {HELD_OPEN}; waiting for that (--no-wait-eof \
+             leaves at once)",
+            ended.len()
+        );
+        self.screen.note(&text).context(STDOUT)
     }
 
     /// Shows the output that waits for the last host, and the summary.

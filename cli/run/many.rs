@@ -1,10 +1,11 @@
 //! `labsh run` on a set of hosts: from the set to an exit status.
 
 use std::io::{self, IsTerminal};
+use std::os::fd::RawFd;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use labsh_client::Address;
@@ -24,12 +25,15 @@ use crate::fleet::hosts::{allow_descriptors, names, resolve, warn_of_shared_addr
 use crate::fleet::report::{self, HostReport};
 use crate::fleet::screen::Screen;
 use crate::remote::words::Targets;
-use crate::run::display::{OutputForm, RunDisplay, raise, typed};
+use crate::run::display::{OutputForm, RunDisplay, ScreenControl, raise, typed};
 use crate::run::options::ManyOptions;
 use crate::signals::{EndSignal, EndSignals};
 
 /// The maximum number of events that wait for the screen; each may hold 64 KiB of output.
 const MAX_PENDING_EVENTS: usize = 64;
+
+/// How long the reader of the output may take nothing once the user has ended the run.
+const BLOCKED_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The exit status when output could not be written.
 const NOT_WRITTEN: u8 = 255;
@@ -81,12 +85,12 @@ pub(crate) fn execute(
         json: command.json.is_some(),
         keep: matches!(targets, Targets::Set(_)),
         began: Instant::now(),
+        reported_leftovers: false,
         unwritten: None,
     };
-    let (mut display, ended_by) =
-        runtime.block_on(drive(hosts, fanout_command, limits, display))?;
+    let (display, ended_by) =
+        runtime.block_on(drive(hosts, fanout_command, limits, display, command.status_fd))?;
     runtime.shutdown_background();
-    display.finish(command.status_fd)?;
     Ok(ExitCode::from(match ended_by {
         Some(signal) => signal.exit_status(),
         None if display.unwritten.is_some() => NOT_WRITTEN,
@@ -127,14 +131,18 @@ async fn drive(
     command: FanoutCommand,
     limits: Limits,
     display: RunDisplay,
+    status_fd: Option<RawFd>,
 ) -> anyhow::Result<(RunDisplay, Option<EndSignal>)> {
     let (events, incoming) = mpsc::channel(MAX_PENDING_EVENTS);
     let (stop_sender, stop) = watch::channel(StopLevel::None);
     let mut signals = EndSignals::new()?;
-    let asked = Arc::new(AtomicBool::new(false));
+    let control = Arc::new(ScreenControl::default());
     let screen = std::thread::Builder::new().name("screen".into()).spawn({
-        let (runtime, asked, stop) = (Handle::current(), asked.clone(), stop_sender.clone());
-        move || display.follow(&runtime, incoming, &asked, &stop)
+        let (runtime, control, stop) = (Handle::current(), control.clone(), stop_sender.clone());
+        move || {
+            let mut display = display.follow(&runtime, incoming, &control, &stop);
+            display.finish(status_fd).map(|()| display)
+        }
     })?;
     let all = async {
         fanout::run(hosts, command, limits, events, stop).await;
@@ -146,14 +154,15 @@ async fn drive(
     loop {
         let signal = tokio::select! {
             joined = &mut all => match joined {
-                Ok(Ok(display)) => return Ok((display, ended_by)),
+                Ok(Ok(display)) => return Ok((display?, ended_by)),
                 _ => anyhow::bail!("the thread that writes the output has gone"),
             },
             signal = signals.recv() => signal,
+            () = control.blocked(BLOCKED_TIMEOUT), if ended_by.is_some() => leave(ended_by),
         };
         if signal == EndSignal::Interrupt && !listed {
             listed = true;
-            asked.store(true, Ordering::Relaxed);
+            control.asked.store(true, Ordering::Relaxed);
             continue;
         }
         let level = *stop_sender.borrow();
@@ -164,8 +173,13 @@ async fn drive(
                 raise(&stop_sender, StopLevel::Terminate);
             }
             // Only a blocked write to stdout can still hold labsh.
-            (StopLevel::Disconnect, _) => std::process::exit(signal.exit_status().into()),
+            (StopLevel::Disconnect, _) => leave(ended_by),
             _ => raise(&stop_sender, StopLevel::Disconnect),
         }
     }
+}
+
+/// Ends labsh without waiting for the thread that writes the output.
+fn leave(ended_by: Option<EndSignal>) -> ! {
+    std::process::exit(ended_by.map_or(NOT_WRITTEN, EndSignal::exit_status).into())
 }

@@ -23,7 +23,7 @@ Many hosts:
 
 const MANY_EXIT_STATUS: &str = "\
 Exit status for many hosts, the first that fits:
-  130    you interrupted it; 143: labsh was terminated
+  130    you interrupted it; 143: labsh was terminated; 129: its terminal has gone
   255    a host was unreachable or lost, or the output could not be written
   125    a host refused, or was not begun
   1      a command failed, was ended by a signal, or timed out

@@ -93,6 +93,11 @@ impl ExitStatus {
         self
     }
 
+    /// The status of a command whose output was not followed to its end.
+    pub(crate) fn without_output(status: Status, [stdout, stderr]: [u64; 2]) -> Self {
+        Self(Exit { status, timed_out: false, stdout, stderr, usage: Usage::default() })
+    }
+
     /// Returns the exit code, unless a signal ended the command.
     pub fn code(&self) -> Option<u8> {
         match self.0.status {
@@ -124,7 +129,8 @@ impl ExitStatus {
         self.0.usage
     }
 
-    /// Returns the bytes that the server sent on stdout and on stderr.
+    /// Returns the bytes that the server sent on stdout and on stderr; those that arrived, if the
+    /// output was not followed to its end.
     pub fn totals(&self) -> (u64, u64) {
         (self.0.stdout, self.0.stderr)
     }
@@ -271,6 +277,16 @@ impl Child {
     /// Whether the host has not answered the request yet.
     pub fn is_opening(&self) -> bool {
         matches!(*self.progress.borrow(), Progress::Opening)
+    }
+
+    /// Returns how the command itself ended, once the host has reported it. Other processes may
+    /// still hold its streams open.
+    pub fn end_status(&self) -> Option<Status> {
+        match *self.progress.borrow() {
+            Progress::Ended { status, .. } => Some(status),
+            Progress::Exited { exit, .. } => Some(exit.status),
+            _ => None,
+        }
     }
 
     async fn wait_for(

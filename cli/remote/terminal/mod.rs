@@ -18,15 +18,16 @@ use labsh_client::{Child, CommandError, Session, Stdio};
 use labsh_proto::message::{Program, Resize, Terminal, Variable};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::console::{note, survive_file_size_limit};
+use crate::console::note;
 use crate::flags::CommandFlags;
 use crate::flags::EscapeCharacter;
 use crate::remote::follow::{self, End, LocalUser, follow};
 use crate::remote::optional_env;
-use crate::remote::outcome::Outcome;
+use crate::remote::outcome::{CommandState, Outcome};
 use crate::remote::terminal::escapes::{Escapes, Request};
 use crate::remote::terminal::input::{Input, read_keys};
 use crate::remote::terminal::raw_mode::RawMode;
+use crate::signals::{EndSignal, EndSignals, received, unless_ignored};
 
 /// How the local user and the terminal on the host are joined.
 #[derive(Debug, Clone)]
@@ -47,10 +48,17 @@ pub(crate) async fn run(
     session: &Session,
     program: &Program,
     options: &CommandFlags,
+    end_signals: &mut EndSignals,
     interaction: &Interaction,
 ) -> End {
     let size = size::ours();
-    let mut child = match start(session, program, options, size).await {
+    let started = tokio::select! {
+        started = start(session, program, options, size) => started,
+        signal = end_signals.recv() => {
+            return Outcome::Left { signal, command: CommandState::Sent }.into();
+        }
+    };
+    let mut child = match started {
         Ok(child) => child,
         Err(error) => return Outcome::Failed(error).into(),
     };
@@ -59,7 +67,7 @@ pub(crate) async fn run(
         Escapes::new(if is_terminal { interaction.escape } else { EscapeCharacter(None) });
     let help = escapes.help();
     // Signal handlers first, so that a signal after the change of modes restores them.
-    let signals = match Signals::new(is_terminal) {
+    let signals = match Signals::new(end_signals, is_terminal) {
         Ok(signals) => signals,
         Err(error) => return Outcome::no_signals(&error).into(),
     };
@@ -116,8 +124,8 @@ fn locale() -> Vec<Variable> {
 }
 
 /// The local user of a terminal on the host.
-struct TerminalUser {
-    signals: Signals,
+struct TerminalUser<'a> {
+    signals: Signals<'a>,
     raw: Option<RawMode>,
     input: Option<Input>,
     /// The size that the host knows.
@@ -125,7 +133,7 @@ struct TerminalUser {
     help: String,
 }
 
-impl TerminalUser {
+impl TerminalUser<'_> {
     fn tell_size(&mut self, child: &Child) {
         let size = size::ours();
         if size != self.size {
@@ -162,19 +170,15 @@ impl TerminalUser {
     }
 }
 
-impl LocalUser for TerminalUser {
-    async fn attend(&mut self, child: &Child, _: bool) -> Option<Outcome> {
-        let left = |signal| Some(Outcome::Left { signal });
+impl LocalUser for TerminalUser<'_> {
+    async fn attend(&mut self, child: &Child) -> Option<Outcome> {
         let signals = &mut self.signals;
         tokio::select! {
             // In raw mode keys send no signals, so each of these is meant for labsh.
-            _ = signals.hangup.recv() => return left(1),
-            _ = signals.interrupt.recv() => return left(2),
-            _ = signals.quit.recv() => return left(3),
-            _ = signals.terminate.recv() => return left(15),
+            signal = signals.end.recv() => return Some(Outcome::left(signal, child)),
             _ = signals.window_change.recv() => self.tell_size(child),
             _ = signals.continuation.recv() => self.resume(child),
-            _ = received(&mut signals.stop) => self.suspend(child),
+            () = received(&mut signals.stop) => self.suspend(child),
             request = Self::request(&mut self.input) => match request {
                 Request::Leave => return Some(Outcome::Escaped),
                 // Like the suspend key at a terminal in cooked mode: for the whole job. It comes
@@ -183,6 +187,10 @@ impl LocalUser for TerminalUser {
                 Request::Help => self.notify(&self.help),
             },
         }
+        None
+    }
+
+    fn passed_on(&self) -> Option<EndSignal> {
         None
     }
 
@@ -200,37 +208,23 @@ impl LocalUser for TerminalUser {
     }
 }
 
-struct Signals {
-    hangup: Signal,
-    interrupt: Signal,
-    quit: Signal,
-    terminate: Signal,
+struct Signals<'a> {
+    end: &'a mut EndSignals,
     window_change: Signal,
     continuation: Signal,
     /// Only if there are modes to restore; otherwise the default action of SIGTSTP suffices.
     stop: Option<Signal>,
 }
 
-impl Signals {
-    fn new(is_terminal: bool) -> io::Result<Self> {
-        survive_file_size_limit()?;
+impl<'a> Signals<'a> {
+    fn new(end: &'a mut EndSignals, is_terminal: bool) -> io::Result<Self> {
+        end.receive_quit()?;
+        let stop = is_terminal.then(|| unless_ignored(SignalKind::from_raw(suspend::SIGTSTP)));
         Ok(Self {
-            hangup: signal(SignalKind::hangup())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            quit: signal(SignalKind::quit())?,
-            terminate: signal(SignalKind::terminate())?,
+            end,
             window_change: signal(SignalKind::window_change())?,
             continuation: signal(SignalKind::from_raw(suspend::SIGCONT))?,
-            stop: is_terminal
-                .then(|| signal(SignalKind::from_raw(suspend::SIGTSTP)))
-                .transpose()?,
+            stop: stop.transpose()?.flatten(),
         })
-    }
-}
-
-async fn received(signal: &mut Option<Signal>) {
-    match signal {
-        Some(signal) => drop(signal.recv().await),
-        None => std::future::pending().await,
     }
 }

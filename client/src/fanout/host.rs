@@ -13,6 +13,12 @@ use crate::session::Session;
 /// The delay before the first new attempt to connect. It doubles with each attempt.
 const FIRST_RETRY_DELAY: Duration = Duration::from_millis(250);
 
+/// How long a host that is starting its command is waited for once the run is being stopped.
+const STOPPED_START_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long a session may take to close once the run is being stopped.
+const STOPPED_CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
+
 /// The permit to run, if the host holds one now.
 type RunSlot = Option<OwnedSemaphorePermit>;
 
@@ -34,8 +40,14 @@ pub(super) async fn run<D: Driver>(
     let _ = state.events.send(Event::Over(index, end, begun.elapsed())).await;
     drop(slot);
     // Closing comes last: a host that has stopped reading makes it slow.
-    if let Some(session) = session {
-        session.close().await;
+    let Some(session) = session else { return };
+    let abandoned = async {
+        stopped(state, StopLevel::Interrupt).await;
+        sleep(STOPPED_CLOSE_TIMEOUT).await;
+    };
+    tokio::select! {
+        () = session.close() => {}
+        () = abandoned => {}
     }
 }
 
@@ -45,21 +57,12 @@ async fn connect_and_run<D: Driver>(
     host: &Host,
     slot: &mut RunSlot,
 ) -> (End, Option<Session>) {
-    let mut stop = state.stop.clone();
     let _ = state.events.send(Event::Begun(index)).await;
-    let disconnect = async {
-        if stop.wait_for(|level| *level == StopLevel::Disconnect).await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    };
     let work = async {
-        let mut stop = state.stop.clone();
         let connected = tokio::select! {
             biased;
             // Nothing was sent yet that could start the command.
-            Ok(_) = stop.wait_for(|level| *level != StopLevel::None) => {
-                return (End::NotBegun, None);
-            }
+            () = stopped(state, StopLevel::Interrupt) => return (End::NotBegun, None),
             connected = connect(state, host, slot) => connected,
         };
         let session = match connected {
@@ -69,7 +72,7 @@ async fn connect_and_run<D: Driver>(
         if slot.is_none() {
             tokio::select! {
                 biased;
-                Ok(_) = stop.wait_for(|level| *level != StopLevel::None) => {
+                () = stopped(state, StopLevel::Interrupt) => {
                     return (End::NotBegun, Some(session));
                 }
                 acquired = state.run_slot() => *slot = acquired,
@@ -78,8 +81,10 @@ async fn connect_and_run<D: Driver>(
         (run_command(state, index, host, &session).await, Some(session))
     };
     tokio::select! {
+        // A driver that knows the outcome by now returns it.
+        biased;
         ended = work => ended,
-        () = disconnect => {
+        () = stopped(state, StopLevel::Disconnect) => {
             let reason = "labsh left before the command had ended";
             (End::Lost(CommandError::Lost(reason.into())), None)
         }
@@ -128,17 +133,33 @@ async fn run_command<D: Driver>(
     let user = host.user.as_ref().map(Into::into);
     let options = CommandOptions { user, ..state.options.clone() };
     let mut command = session.program(state.program.clone());
-    let child = match command.options(options).stdin(state.stdin).open().await {
+    let command = command.options(options).stdin(state.stdin);
+    let abandoned = async {
+        stopped(state, StopLevel::Interrupt).await;
+        sleep(STOPPED_START_TIMEOUT).await;
+    };
+    let started = tokio::select! {
+        started = command.spawn() => started,
+        () = abandoned => {
+            let reason = "labsh left before the host had reported that the command started";
+            return End::Lost(CommandError::Lost(reason.into()));
+        }
+    };
+    let child = match started {
         Ok(child) => child,
         Err(error) => return End::of(error),
     };
-    if let Err(error) = child.started().await {
-        return End::of(error);
-    }
     let _ = state.events.send(Event::Started(index)).await;
     match state.driver.drive(index, child).await {
         Ok(status) => End::Ended(status),
         Err(error) => End::of(error),
+    }
+}
+
+/// Resolves once the run is to be stopped at this level or a higher one.
+async fn stopped<D>(state: &FanoutState<D>, at: StopLevel) {
+    if state.stop.clone().wait_for(|level| *level >= at).await.is_err() {
+        std::future::pending().await
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use labsh_proto::message::{Program, Stream};
+use labsh_proto::message::{Program, Stream, Until};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -86,7 +86,8 @@ pub struct Limits {
 /// The outcome of one host.
 #[derive(Debug, Clone)]
 pub enum End {
-    /// The command ended, and all of its output arrived.
+    /// The command ended, and all of its output arrived, unless the run was stopped while other
+    /// processes held the output open.
     Ended(ExitStatus),
     /// There was no connection. Nothing was started.
     Unreachable(CommandError),
@@ -136,6 +137,8 @@ pub enum Event {
     Begun(usize),
     /// The command runs.
     Started(usize),
+    /// The command has ended, but processes that it left behind hold its output open.
+    Leftovers(usize),
     /// The command wrote something.
     Output(usize, Stream, Bytes),
     /// The host has ended after this time, and has no further events.
@@ -148,9 +151,11 @@ pub enum StopLevel {
     /// The run goes on.
     #[default]
     None,
-    /// No more hosts begin, and the commands are interrupted (SIGINT).
+    /// No more hosts begin, and the commands are interrupted (SIGINT). A host that does not start
+    /// its command now is left, and so is one whose command has ended while other processes hold
+    /// its output open.
     Interrupt,
-    /// The commands are asked to terminate (SIGTERM).
+    /// The same, with SIGTERM.
     Terminate,
     /// The connections are closed, and the hosts end the commands that still run.
     Disconnect,
@@ -192,7 +197,12 @@ pub async fn run(
     }
     let FanoutCommand { program, options, stdin } = command;
     let stdio = if stdin.is_some() { Stdio::Piped } else { Stdio::Null };
-    let driver = StreamDriver { stdin, events: events.clone(), stop: stop.clone() };
+    let driver = StreamDriver {
+        stdin,
+        events: events.clone(),
+        stop: stop.clone(),
+        waits_for_streams: options.until == Until::StreamsEnd,
+    };
     FanoutState::new(program, options, stdio, driver, limits, events, stop).run(hosts).await;
 }
 

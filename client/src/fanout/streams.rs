@@ -1,15 +1,22 @@
 //! The driver for ordinary commands: shared input, output as events, and signals.
 
 use std::io;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use labsh_proto::message::Stream;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::{mpsc, watch};
+use tokio::time::sleep;
 
 use super::{Broadcast, Driver, Event, StopLevel};
 use crate::child::{Child, ChildStderr, ChildStdin, ChildStdout, ExitStatus, SIGINT, SIGTERM};
 use crate::error::CommandError;
+
+/// How long the output of a command that has ended may stay open and silent before the other
+/// processes that hold it are reported, or no longer waited for.
+const LEFTOVERS_DELAY: Duration = Duration::from_secs(1);
 
 /// Sends every command the same input, and passes its output on.
 #[derive(Debug)]
@@ -17,25 +24,34 @@ pub(super) struct StreamDriver {
     pub(super) stdin: Option<Broadcast>,
     pub(super) events: mpsc::Sender<Event>,
     pub(super) stop: watch::Receiver<StopLevel>,
+    /// Whether the hosts wait until other processes have closed the output as well.
+    pub(super) waits_for_streams: bool,
 }
 
 impl Driver for StreamDriver {
     async fn drive(&self, host: usize, mut child: Child) -> Result<ExitStatus, CommandError> {
         let stdin = child.stdin.take().zip(self.stdin.clone());
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let activity = Activity::default();
         let output = async {
             tokio::join!(
-                self.copy(host, Stream::Stdout, stdout.map(Output::Stdout)),
-                self.copy(host, Stream::Stderr, stderr.map(Output::Stderr)),
+                self.copy(host, Stream::Stdout, stdout.map(Output::Stdout), &activity),
+                self.copy(host, Stream::Stderr, stderr.map(Output::Stderr), &activity),
             );
             child.exited().await
         };
         let mut output = std::pin::pin!(output);
         let mut input = std::pin::pin!(feed(stdin));
-        let mut is_feeding = true;
+        let (mut is_feeding, mut reported) = (true, !self.waits_for_streams);
         let mut stop = self.stop.clone();
         let mut signaled = StopLevel::None;
         loop {
+            let stopping = signaled != StopLevel::None;
+            let held_open = async {
+                let Ok(status) = child.ended().await else { return std::future::pending().await };
+                activity.quiet(stopping).await;
+                status
+            };
             tokio::select! {
                 exited = &mut output => return exited,
                 fed = &mut input, if is_feeding => {
@@ -46,9 +62,46 @@ impl Driver for StreamDriver {
                 }
                 level = higher_than(&mut stop, signaled) => {
                     signaled = level;
+                    if let Some(status) = child.end_status() {
+                        return Ok(ExitStatus::without_output(status, activity.totals()));
+                    }
                     let signal = if level == StopLevel::Interrupt { SIGINT } else { SIGTERM };
                     let _ = child.signal(signal);
                 }
+                status = held_open, if stopping || !reported => {
+                    if stopping {
+                        return Ok(ExitStatus::without_output(status, activity.totals()));
+                    }
+                    reported = true;
+                    let _ = self.events.send(Event::Leftovers(host)).await;
+                }
+            }
+        }
+    }
+}
+
+/// The output that was passed on so far.
+#[derive(Debug, Default)]
+struct Activity {
+    bytes: [AtomicU64; 2],
+    /// How many pieces wait until the reader of the events takes them.
+    waiting: AtomicUsize,
+}
+
+impl Activity {
+    fn totals(&self) -> [u64; 2] {
+        [0, 1].map(|stream| self.bytes[stream].load(Ordering::Relaxed))
+    }
+
+    /// Resolves once no output was passed on for [`LEFTOVERS_DELAY`], and none waits for the reader
+    /// of the events, who does not count when the run is `stopping`.
+    async fn quiet(&self, stopping: bool) {
+        loop {
+            let before = self.totals();
+            sleep(LEFTOVERS_DELAY).await;
+            let waits = self.waiting.load(Ordering::Relaxed) > 0 && !stopping;
+            if !waits && self.totals() == before {
+                return;
             }
         }
     }
@@ -56,13 +109,18 @@ impl Driver for StreamDriver {
 
 impl StreamDriver {
     /// Sends the output of one stream as events, until it ends or no one receives them.
-    async fn copy(&self, host: usize, stream: Stream, from: Option<Output>) {
+    async fn copy(&self, host: usize, stream: Stream, from: Option<Output>, activity: &Activity) {
         let Some(mut from) = from else { return };
+        let total = &activity.bytes[usize::from(stream == Stream::Stderr)];
         while let Some(bytes) = from.next().await {
             let length = bytes.len();
-            if self.events.send(Event::Output(host, stream, bytes)).await.is_err() {
+            activity.waiting.fetch_add(1, Ordering::Relaxed);
+            let sent = self.events.send(Event::Output(host, stream, bytes)).await;
+            activity.waiting.fetch_sub(1, Ordering::Relaxed);
+            if sent.is_err() {
                 return;
             }
+            total.fetch_add(length as u64, Ordering::Relaxed);
             from.consumed(length);
         }
     }
