@@ -259,6 +259,21 @@ fn variables_are_set_and_sent_where_the_host_accepts_them() {
     // An explicit SetEnv is refused instead.
     assert_fails(&with(&["-o", "SetEnv=OTHER=x"]), &["OTHER"]);
     assert_fails(&with(&["-o", "SetEnv=OTHER"]), &["NAME=VALUE"]);
+    // One answer names all that the host does not accept, and those that no host accepts are not
+    // even sent.
+    for (pattern, prefix, refusals) in [("*", "OTHER_", 1), ("LD_* LAB_ONE", "LD_LAB_", 0)] {
+        let before = labshd.log().count("command refused");
+        let mut command = rsh(&labshd, &["-o", &format!("SendEnv={pattern}"), HOST, show]);
+        command.env("LAB_ONE", "mine").env("OTHER", "mine").stdin(Stdio::null());
+        command.envs((0..60).map(|number| (format!("{prefix}{number}"), "x")));
+        let output = command.output().unwrap();
+        assert_eq!(
+            (text(&output.stdout), text(&output.stderr)),
+            ("mine//\n".into(), String::new()),
+            "{pattern}"
+        );
+        assert_eq!(labshd.log().count("command refused") - before, refusals, "{pattern}");
+    }
     // The second attempt, without the variable, still gets all of stdin.
     let mut both = rsh(&labshd, &["-oSendEnv=OTHER", HOST, "cat"]);
     assert_eq!(text(&pipe_through(both.env("OTHER", "x"), b"whole").stdout), "whole");

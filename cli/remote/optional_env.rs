@@ -1,9 +1,14 @@
 //! Opens a command with variables that the host may refuse; it then runs without those.
 
+use std::collections::HashSet;
+
 use labsh_client::{Child, Command, CommandError};
 use labsh_proto::message::{RefuseCode, Variable};
 
-/// After this many refusals no optional variable is sent any more: each refusal costs a round trip.
+use crate::console::note;
+
+/// After this many refusals no optional variable is sent any more: each refusal costs a round trip,
+/// and one names as many variables as fit into its text.
 const MAX_REFUSALS: usize = 8;
 
 /// Opens the command with the optional variables besides its own, which take precedence. Leaves out
@@ -27,6 +32,7 @@ pub(crate) async fn open(
                 optional = if refusals < MAX_REFUSALS {
                     without_named(optional, &refuse.reason)
                 } else {
+                    note("the host refuses too many variables; none is passed on");
                     Vec::new()
                 };
             }
@@ -38,8 +44,13 @@ pub(crate) async fn open(
 /// Returns the variables that the reason of a refusal does not name; none if it names none of them,
 /// because then it is unknown which are refused.
 fn without_named(variables: Vec<Variable>, reason: &str) -> Vec<Variable> {
-    let is_named = |(name, _): &Variable| reason.split(' ').any(|word| word.as_bytes() == name);
-    let (named, others): (Vec<_>, Vec<_>) = variables.into_iter().partition(is_named);
+    // labshd writes names, separated by blanks, and why they may not be set.
+    let reason = reason.trim_start_matches("the environment variable").trim_start_matches('s');
+    let parts = reason.split("; ").filter_map(|part| part.split_once(" may not be set"));
+    let names: HashSet<&[u8]> =
+        parts.flat_map(|(names, _)| names.split(' ')).map(str::as_bytes).collect();
+    let (named, others): (Vec<_>, Vec<_>) =
+        variables.into_iter().partition(|(name, _)| names.contains(&name[..]));
     if named.is_empty() { Vec::new() } else { others }
 }
 
@@ -51,9 +62,11 @@ mod tests {
     fn variables_that_a_refusal_names_are_left_out_and_all_if_it_names_none() {
         let variables =
             |names: &[&str]| names.iter().map(|name| (name.as_bytes().to_vec(), vec![])).collect();
-        let reason = "the environment variable LC_ALL may not be set: no";
-        let left: Vec<Variable> = without_named(variables(&["LANG", "LC_ALL", "LC"]), reason);
-        assert_eq!(left, variables(&["LANG", "LC"]));
+        let reason = "the environment variable LC_ALL may not be set: no, and it may not";
+        let left: Vec<Variable> = without_named(variables(&["LANG", "LC_ALL", "LC", "it"]), reason);
+        assert_eq!(left, variables(&["LANG", "LC", "it"]));
         assert!(without_named(variables(&["LANG"]), reason).is_empty());
+        let reason = "the environment variables A B may not be set: no; C may not be set: never";
+        assert_eq!(without_named(variables(&["A", "B", "C", "D"]), reason), variables(&["D"]));
     }
 }

@@ -9,6 +9,7 @@ use anyhow::{Context, anyhow, bail};
 use labsh_client::config::overrides::{ConnectionOverrides, parse_duration};
 use labsh_client::config::target::{Target, parse_port};
 use labsh_client::keys::key_store::KeyName;
+use labsh_proto::environment;
 use labsh_proto::key::HostId;
 use labsh_proto::message::Variable;
 use labsh_transport::socket::AddressFamily;
@@ -304,17 +305,19 @@ impl Settings {
         Ok(())
     }
 
-    /// Returns the variables to pass on with their values, without those that are set explicitly.
+    /// Returns the variables to pass on with their values, without those that are set explicitly,
+    /// and without those that no host accepts.
     pub(crate) fn sent(
         &self,
-        environment: impl Iterator<Item = (OsString, OsString)>,
+        variables: impl Iterator<Item = (OsString, OsString)>,
     ) -> Vec<Variable> {
         let wanted = |name: &OsString| {
             let fits = |pattern: &String| matches(pattern.as_bytes(), name.as_bytes());
-            self.send_env.iter().any(fits)
+            environment::check(name.as_bytes()).is_ok()
+                && self.send_env.iter().any(fits)
                 && !self.set_env.iter().any(|(set, _)| set == name.as_bytes())
         };
-        let mut sent: Vec<Variable> = environment
+        let mut sent: Vec<Variable> = variables
             .filter(|(name, _)| wanted(name))
             .map(|(name, value)| (name.into_vec(), value.into_vec()))
             .collect();

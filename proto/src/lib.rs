@@ -7,7 +7,7 @@
 //!
 //! | layer | modules |
 //! | --- | --- |
-//! | 0 | [`limits`]; `kind`: what a header can name |
+//! | 0 | [`limits`], [`environment`]; `kind`: what a header can name |
 //! | 1 | [`error`]; `wire`, the only file that names bincode |
 //! | 2 | [`frame`], [`message`], [`explanation`], [`key`], [`key_text`], [`auth`] |
 //! | 3 | [`handshake`], [`flow`], `outgoing`, [`channel`] |
@@ -17,6 +17,7 @@ extern crate alloc;
 
 pub mod auth;
 pub mod channel;
+pub mod environment;
 pub mod error;
 pub mod explanation;
 pub mod flow;

@@ -1,11 +1,13 @@
 //! Builds the spawn request for an `open`: arguments, environment, directory, identity, terminal.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::time::SystemTime;
 
+use labsh_proto::limits::MAX_TEXT;
 use labsh_proto::message::{Open, Program, Refuse, RefuseCode, Terminal, Variable};
 
 use crate::config::Config;
@@ -156,6 +158,40 @@ fn spawn_terminal(terminal: &Terminal, origin: &Origin) -> Result<spawner::Termi
     Ok(spawner::Terminal { size: window_size(terminal.size), group: origin.user.terminal_group })
 }
 
+/// The most bytes of names in a refusal of variables, which has to fit into [`MAX_TEXT`] bytes.
+const MAX_REFUSED_NAMES: usize = MAX_TEXT - 512;
+
+/// Checks that the client may set all of the variables. The refusal names each that it may not set,
+/// with blanks between the names, so that a client can leave out all of them at once.
+fn check_variables(variables: &[Variable], config: &Config) -> Result<(), Refuse> {
+    let mut refused: BTreeMap<&'static str, Vec<Cow<'_, str>>> = BTreeMap::new();
+    let (mut seen, mut left) = (HashSet::new(), MAX_REFUSED_NAMES);
+    for (name, _) in variables {
+        let Err(why) = config.check_variable(name) else { continue };
+        let names = refused.entry(why).or_default();
+        if seen.insert(name) && (names.is_empty() || name.len() < left) {
+            left = left.saturating_sub(name.len() + 1);
+            names.push(String::from_utf8_lossy(name));
+        }
+    }
+    let count: usize = refused.values().map(Vec::len).sum();
+    let reasons = refused.iter().map(|(why, names)| format!("{} may not be set: {why}", names.join(" ")));
+    let reasons = reasons.collect::<Vec<_>>().join("; ");
+    match count {
+        0 => Ok(()),
+        1 => Err(Refuse::new(
+            RefuseCode::ENVIRONMENT,
+            format!("the environment variable {reasons}"),
+            "leave it out, or set it inside the command",
+        )),
+        _ => Err(Refuse::new(
+            RefuseCode::ENVIRONMENT,
+            format!("the environment variables {reasons}"),
+            "leave them out, or set them inside the command",
+        )),
+    }
+}
+
 /// Builds the complete environment of a command.
 fn environment(open: &Open, origin: &Origin, config: &Config) -> Result<Vec<Variable>, Refuse> {
     let user = &origin.user;
@@ -173,15 +209,8 @@ fn environment(open: &Open, origin: &Origin, config: &Config) -> Result<Vec<Vari
     if let Some(language) = std::env::var_os("LANG") {
         set(b"LANG", language.as_bytes());
     }
+    check_variables(&open.environment, config)?;
     for (name, value) in &open.environment {
-        config.check_variable(name).map_err(|why| {
-            let name = String::from_utf8_lossy(name);
-            Refuse::new(
-                RefuseCode::ENVIRONMENT,
-                format!("the environment variable {name} may not be set: {why}"),
-                "leave it out, or set it inside the command",
-            )
-        })?;
         set(name, value);
     }
     if let Some(terminal) = &open.terminal {

@@ -15,6 +15,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use labsh_client::terminal_text::escape;
 use labsh_client::{Child, CommandError, Session, Stdio};
+use labsh_proto::environment;
 use labsh_proto::message::{Program, Resize, Terminal, Variable};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -116,7 +117,9 @@ fn terminal_name() -> String {
 
 /// Returns the variables of the locale (locale(7)).
 fn locale() -> Vec<Variable> {
-    let passes = |name: &[u8]| name == b"LANG" || name.starts_with(b"LC_");
+    let passes = |name: &[u8]| {
+        (name == b"LANG" || name.starts_with(b"LC_")) && environment::check(name).is_ok()
+    };
     std::env::vars_os()
         .map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()))
         .filter(|(name, _)| passes(name))
