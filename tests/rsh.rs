@@ -161,6 +161,11 @@ fn without_a_command_a_login_shell_reads_stdin() {
     // A profile may have printed something before.
     let stdout = text(&output.stdout);
     assert_eq!(stdout.lines().last(), Some(&*format!("[-{name}]")), "{stdout}");
+    // One empty word is no command, as with ssh; two are a blank, which does nothing.
+    let empty = pipe_through(&mut rsh(&labshd, &[HOST, ""]), lines.as_bytes());
+    assert_eq!((empty.status.code(), text(&empty.stdout)), (Some(5), stdout));
+    let blank = pipe_through(&mut rsh(&labshd, &[HOST, "", ""]), lines.as_bytes());
+    assert_eq!((blank.status.code(), text(&blank.stdout)), (Some(0), String::new()));
     let nothing = pipe_through(&mut rsh(&labshd, &["-n", HOST]), b"echo not read\n");
     let profile = pipe_through(&mut rsh(&labshd, &[HOST]), b"");
     assert_eq!((nothing.status.code(), text(&nothing.stdout)), (Some(0), text(&profile.stdout)));

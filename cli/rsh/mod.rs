@@ -152,10 +152,16 @@ fn report(outcome: Outcome, program: &Program, stdout_closed: bool) -> u8 {
     }
 }
 
-/// Returns the program: words are joined with blanks to a line for the shell on the host.
-fn program(settings: &Settings) -> anyhow::Result<Program> {
+/// Returns the words of the command, joined with blanks. An empty line, as of one empty word, is no
+/// command, as with ssh.
+fn command_line(settings: &Settings) -> Vec<u8> {
     let words: Vec<&[u8]> = settings.command.iter().map(|word| word.as_bytes()).collect();
-    let line = words.join(&b' ');
+    words.join(&b' ')
+}
+
+/// Returns the program: a line for the shell on the host, a subsystem, or a login shell.
+fn program(settings: &Settings) -> anyhow::Result<Program> {
+    let line = command_line(settings);
     let remote_command = settings.remote_command.clone().flatten();
     match (settings.subsystem == Some(true), remote_command) {
         (true, _) if line.is_empty() => {
@@ -163,11 +169,11 @@ fn program(settings: &Settings) -> anyhow::Result<Program> {
         }
         (true, None) => Ok(Program::Subsystem(line)),
         (true, Some(_)) => bail!("a subsystem and RemoteCommand cannot both be run; leave one out"),
-        (false, Some(_)) if !words.is_empty() => {
+        (false, Some(_)) if !line.is_empty() => {
             bail!("the command behind the host and RemoteCommand cannot both be run; leave one out")
         }
         (false, Some(command)) => Ok(Program::Shell(command.into_bytes())),
-        (false, None) if words.is_empty() => Ok(Program::LoginShell),
+        (false, None) if line.is_empty() => Ok(Program::LoginShell),
         (false, None) => Ok(Program::Shell(line)),
     }
 }
@@ -185,7 +191,7 @@ fn command_options(settings: &Settings) -> CommandFlags {
 /// Whether the command gets a terminal; called when stdin is what the command will read.
 fn wants_terminal(settings: &Settings) -> bool {
     let is_login =
-        settings.command.is_empty() && settings.remote_command.clone().flatten().is_none();
+        command_line(settings).is_empty() && settings.remote_command.clone().flatten().is_none();
     let stdin = io::stdin().is_terminal();
     match settings.request_tty.unwrap_or(RequestTty::Auto) {
         RequestTty::No => false,
