@@ -5,10 +5,12 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use labsh_client::terminal_text::{escape, shell_word};
 
 use crate::agent::{self, AgentAction};
-use crate::console::{READER_GONE, REFUSED, note, print};
+use crate::console::{READER_GONE, REFUSED, note, print, print_usage};
 use crate::cp;
 use crate::cp::options::CopyOptions;
 use crate::explain::{self, ExplainOptions};
@@ -116,12 +118,8 @@ pub(crate) fn main() -> ExitCode {
     }
     let line = match parse(std::env::args_os()) {
         Ok(line) => line,
-        Err(error) => {
-            // `--help` and `--version` also end here. A closed stdout or stderr cannot be reported
-            // anywhere.
-            let _ = error.print();
-            return if error.use_stderr() { ExitCode::from(REFUSED) } else { ExitCode::SUCCESS };
-        }
+        // `--help` and `--version` also end here.
+        Err(error) => return print_usage(&error, REFUSED),
     };
     execute(line.action).unwrap_or_else(|error| {
         let error_kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
@@ -155,7 +153,10 @@ fn execute(action: Action) -> anyhow::Result<ExitCode> {
 
 /// Parses a command line. An error shows the usage of its subcommand.
 fn parse(words: impl IntoIterator<Item = OsString>) -> Result<CommandLine, clap::Error> {
-    let matches = CommandLine::command().try_get_matches_from(words)?;
+    let words: Vec<OsString> = words.into_iter().collect();
+    let matches = CommandLine::command()
+        .try_get_matches_from(&words)
+        .map_err(|error| suggest_run(error, &words[1..]))?;
     CommandLine::from_arg_matches(&matches).map_err(|error| {
         let mut command = CommandLine::command();
         command.build();
@@ -164,6 +165,20 @@ fn parse(words: impl IntoIterator<Item = OsString>) -> Result<CommandLine, clap:
             None => error.format(&mut command),
         }
     })
+}
+
+/// Suggests a subcommand for words that begin with a host, as ssh's do.
+fn suggest_run(mut error: clap::Error, words: &[OsString]) -> clap::Error {
+    let is_first = |value: &ContextValue| matches!((value, words.first()), (ContextValue::String(text), Some(word)) if word == &**text);
+    let unknown = error.get(ContextKind::InvalidSubcommand).is_some_and(is_first);
+    if unknown && error.get(ContextKind::SuggestedSubcommand).is_none() {
+        let subcommand = if words.len() > 1 { "run" } else { "shell" };
+        let words = words.iter().map(|word| shell_word(&word.to_string_lossy()).into_owned());
+        let line = words.collect::<Vec<_>>().join(" ");
+        let tip = format!("did you mean `labsh {subcommand} {}`?", escape(&line));
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+    }
+    error
 }
 
 fn completions(shell: clap_complete::Shell) -> anyhow::Result<ExitCode> {

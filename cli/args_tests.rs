@@ -259,3 +259,19 @@ fn how_the_words_are_taken_is_explained_with_the_command_and_not_with_the_connec
     let (connection, command) = help.split_once("\nCommand:").unwrap();
     assert!(command.contains("--argv") && !connection.contains("--argv"), "{help}");
 }
+
+#[test]
+fn a_host_where_a_subcommand_belongs_is_recognised() {
+    for (words, tip) in [
+        (&["lab01", "uname", "-a b"][..], Some("did you mean `labsh run lab01 uname '-a b'`?")),
+        (&["lab01"], Some("did you mean `labsh shell lab01`?")),
+        (&["rum", "lab01", "uname"], None),
+        (&["key", "lab01"], None),
+    ] {
+        let said = refusal(words);
+        match tip {
+            Some(tip) => assert!(said.contains(tip), "{said}"),
+            None => assert!(!said.contains("did you mean"), "{said}"),
+        }
+    }
+}

@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::process::ExitCode;
 use std::sync::OnceLock;
 
 use anyhow::Context;
@@ -31,6 +32,36 @@ pub(crate) enum Level {
     Errors,
     /// Also information while nothing is wrong.
     Everything,
+}
+
+static PROGRAM: OnceLock<&str> = OnceLock::new();
+
+/// Sets the name of the program with which its messages begin; without a call that is `labsh`.
+pub(crate) fn set_program(name: &'static str) {
+    let _ = PROGRAM.set(name);
+}
+
+/// Returns the name of the program with which its messages begin.
+pub(crate) fn program() -> &'static str {
+    PROGRAM.get().copied().unwrap_or("labsh")
+}
+
+/// Prints what clap returns instead of a command line: an error on stderr, like all messages of the
+/// program, or on stdout a text that the user asked for. Returns the exit status; an error's is
+/// `wrong`.
+pub(crate) fn print_usage(error: &clap::Error, wrong: u8) -> ExitCode {
+    // A closed stdout or stderr cannot be reported anywhere.
+    if !error.use_stderr() {
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    let text = error.to_string();
+    let text = match text.strip_prefix("error: ") {
+        Some(text) => format!("{}: {text}", program()),
+        None => text,
+    };
+    let _ = io::stderr().write_all(text.as_bytes());
+    ExitCode::from(wrong)
 }
 
 struct Diagnostics {
@@ -63,7 +94,7 @@ pub(crate) fn remark(text: &str) {
 }
 
 fn write(level: Level, text: &str) {
-    let line = format!("labsh: {}\n", escape(text));
+    let line = format!("{}: {}\n", program(), escape(text));
     // A closed stderr or a full disk cannot be reported anywhere.
     let _ = match DIAGNOSTICS.get() {
         Some(diagnostics) if diagnostics.level < level => Ok(()),

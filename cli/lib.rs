@@ -35,6 +35,7 @@ pub fn labsh() -> ExitCode {
 
 /// Carries out the command line of labsh-rsh, which is ssh's, and returns its exit status.
 pub fn labsh_rsh() -> ExitCode {
+    console::set_program("labsh-rsh");
     rsh::main(std::env::args_os().skip(1))
 }
 

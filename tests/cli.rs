@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 
 use crate::support::{
-    LABSHD, Labshd, am_root, enroll, in_shell, labsh_in, program, run, temp_dir, text, tools,
+    LABSH, LABSH_RSH, LABSHD, Labshd, am_root, enroll, in_shell, labsh_in, program, run, temp_dir,
+    text, tools,
 };
 
 /// Asserts that a command line was refused for these reasons, with nothing on stdout.
@@ -416,5 +417,25 @@ fn a_closed_stdout_ends_labsh_without_a_message() {
             (Some(141), String::new()),
             "{words:?}"
         );
+    }
+}
+
+#[test]
+fn a_usage_error_begins_like_every_other_message() {
+    for (program_path, words, prefix, status) in [
+        (LABSH, &["run", "--nosuch"][..], "labsh: unexpected argument '--nosuch'", 125),
+        (LABSH, &["run", "--timeout", "x", "h", "true"], "labsh: invalid value 'x'", 125),
+        (LABSH, &["cp"], "labsh: the following required arguments", 125),
+        (LABSH, &["nosuch", "x"], "labsh: unrecognized subcommand 'nosuch'", 125),
+        (LABSH, &["rsh", "--nosuch"], "labsh: there is no option --nosuch", 255),
+        (LABSH_RSH, &["--nosuch"], "labsh-rsh: there is no option --nosuch", 255),
+        (LABSHD, &["--nosuch"], "labshd: unexpected argument '--nosuch'", 2),
+        (LABSHD, &["key", "add", "--from", "x"], "labshd: invalid value 'x'", 2),
+    ] {
+        let output = program(program_path).args(words).output().unwrap();
+        let said = text(&output.stderr);
+        assert!(said.starts_with(prefix), "{words:?}: {said}");
+        assert_eq!(output.status.code(), Some(status), "{words:?}");
+        assert!(output.stdout.is_empty(), "{words:?}");
     }
 }

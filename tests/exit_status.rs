@@ -30,7 +30,7 @@ fn the_status_is_the_commands_own() {
 #[test]
 fn a_signal_is_128_and_its_number_and_is_named() {
     let labshd = Labshd::start();
-    for (number, name) in [(9, "SIGKILL"), (15, "SIGTERM"), (10, "SIGUSR1")] {
+    for (number, name) in [(9, "SIGKILL"), (15, "SIGTERM"), (10, "SIGUSR1"), (40, "SIGRTMIN+6)")] {
         let output = labshd.output(&sh(&format!("kill -{number} $$")));
         assert_ends(&output, 128 + number, &[name]);
     }

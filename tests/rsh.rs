@@ -505,7 +505,7 @@ fn missing_forwarding_is_reported_once() {
         );
         assert_eq!(stderr.lines().count(), expected.len(), "{stderr}");
         for (line, expected) in stderr.lines().zip(expected) {
-            assert!(line.starts_with(&format!("labsh: {expected}")), "{line}");
+            assert!(line.starts_with(&format!("labsh-rsh: {expected}")), "{line}");
         }
     }
 }
@@ -618,8 +618,14 @@ fn sigterm_ends_labsh_rsh_without_waiting_for_the_command() {
     let mut client = Running::start(&mut rsh(&labshd, &[HOST, &stubborn]));
     let pid = client.pid_line();
     client.signal(15);
+    // Tools end labsh-rsh so as a matter of course: only -v says more.
     let output = client.finish();
-    assert_eq!(output.status.code(), Some(255), "{}", text(&output.stderr));
+    assert_eq!((output.status.code(), text(&output.stderr)), (Some(255), String::new()));
+    eventually("the host has ended it", || !is_alive(pid));
+    let mut client = Running::start(&mut rsh(&labshd, &["-v", HOST, &stubborn]));
+    let pid = client.pid_line();
+    client.signal(15);
+    let output = client.finish();
     assert!(text(&output.stderr).contains("the host ends the command"), "{}", text(&output.stderr));
     eventually("the host has ended it", || !is_alive(pid));
 }

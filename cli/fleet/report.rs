@@ -6,6 +6,7 @@ use std::time::Duration;
 use labsh_client::fanout::{End, Host};
 use labsh_nodeset::NodeSet;
 use labsh_proto::message::Program;
+use labsh_proto::signal_name::signal_name;
 use serde_json::{Map, Value};
 
 use crate::remote::outcome;
@@ -99,7 +100,7 @@ impl Kind {
         match self {
             Kind::Ok => "ok".into(),
             Kind::Exit(code) => format!("exit {code}"),
-            Kind::Signal(signal) => format!("signal {signal} ({})", outcome::signal_name(signal)),
+            Kind::Signal(signal) => format!("signal {signal} ({})", signal_name(signal)),
             Kind::TimedOut => "timed out".into(),
             Kind::NotBegun => "not begun".into(),
             Kind::Refused => "refused".into(),

@@ -14,12 +14,16 @@ use labsh_server::reload::SettingsSource;
 use labsh_server::{check, copying, daemon, logs, spawner};
 
 use self::key::KeyCommand;
+use crate::console;
 
 const EXIT_STATUSES: &str = "\
 Exit status:
   0  all is well; or labshd was asked to stop, and has stopped
   1  something is wrong or went wrong; standard error says what, and what to do
   2  the command line is wrong";
+
+/// The exit status of a command line that is wrong.
+const WRONG_USAGE: u8 = 2;
 
 /// Runs commands that are sent with labsh
 #[derive(Debug, Parser)]
@@ -52,7 +56,12 @@ enum Command {
 
 /// Carries out the command line and returns its exit status.
 pub(crate) fn main() -> ExitCode {
-    match execute(Cli::parse()) {
+    console::set_program("labshd");
+    let line = match Cli::try_parse() {
+        Ok(line) => line,
+        Err(error) => return console::print_usage(&error, WRONG_USAGE),
+    };
+    match execute(line) {
         Ok(code) => code,
         Err(error) => {
             complain(&format!("labshd: {error:#}"));

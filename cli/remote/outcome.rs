@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use labsh_client::terminal_text::escape_json;
 use labsh_client::{Child, CommandError, ConnectError, ExitStatus};
 use labsh_proto::message::{Program, Refuse, RefuseCode, Status};
+use labsh_proto::signal_name::signal_name;
 use serde_json::{Map, Value, json};
 
 use crate::console::{CONNECTION_FAILED, REFUSED, note};
@@ -297,11 +298,6 @@ const BUILTINS: [&[u8]; 12] = [
     b"alias", b"cd", b"eval", b"exec", b"exit", b"export", b"set", b"source", b"trap", b"ulimit",
     b"umask", b"unset",
 ];
-
-pub(crate) fn signal_name(signal: u8) -> String {
-    nix::sys::signal::Signal::try_from(i32::from(signal))
-        .map_or_else(|_| "unknown".into(), |signal| signal.as_str().to_owned())
-}
 
 /// Checks that the descriptor of `--status-fd` is open for writing, before anything is started.
 pub(crate) fn check_status_fd(options: &CommandFlags) -> anyhow::Result<()> {

@@ -28,7 +28,7 @@ use crate::remote::outcome::Outcome;
 use crate::remote::pipes;
 use crate::remote::terminal::{self, Interaction};
 use crate::rsh::settings::{Instead, RequestTty, Settings};
-use crate::signals::EndSignals;
+use crate::signals::{EndSignal, EndSignals};
 
 /// The exit status of every failure, refusals included, as with ssh.
 const FAILED: u8 = 255;
@@ -144,6 +144,11 @@ fn report(outcome: Outcome, program: &Program, stdout_closed: bool) -> u8 {
         Outcome::Ended(_) => {
             text.as_deref().map(remark);
             outcome.exit_status()
+        }
+        // The tool that runs labsh-rsh ends it so when it has no more use for it.
+        Outcome::Left { signal: EndSignal::Terminate, .. } => {
+            text.as_deref().map(remark);
+            FAILED
         }
         _ => {
             text.as_deref().map(note);

@@ -7,7 +7,7 @@
 //!
 //! | layer | modules |
 //! | --- | --- |
-//! | 0 | [`limits`], [`environment`]; `kind`: what a header can name |
+//! | 0 | [`limits`], [`environment`], [`signal_name`]; `kind`: what a header can name |
 //! | 1 | [`error`]; `wire`, the only file that names bincode |
 //! | 2 | [`frame`], [`message`], [`explanation`], [`key`], [`key_text`], [`auth`] |
 //! | 3 | [`handshake`], [`flow`], `outgoing`, [`channel`] |
@@ -29,4 +29,5 @@ mod kind;
 pub mod limits;
 pub mod message;
 mod outgoing;
+pub mod signal_name;
 mod wire;

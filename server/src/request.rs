@@ -175,7 +175,8 @@ fn check_variables(variables: &[Variable], config: &Config) -> Result<(), Refuse
         }
     }
     let count: usize = refused.values().map(Vec::len).sum();
-    let reasons = refused.iter().map(|(why, names)| format!("{} may not be set: {why}", names.join(" ")));
+    let reasons =
+        refused.iter().map(|(why, names)| format!("{} may not be set: {why}", names.join(" ")));
     let reasons = reasons.collect::<Vec<_>>().join("; ");
     match count {
         0 => Ok(()),

@@ -19,7 +19,7 @@ use labsh_proto::environment;
 use labsh_proto::message::{Program, Resize, Terminal, Variable};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::console::note;
+use crate::console::{note, program};
 use crate::flags::CommandFlags;
 use crate::flags::EscapeCharacter;
 use crate::remote::follow::{self, End, LocalUser, follow};
@@ -203,7 +203,7 @@ impl LocalUser for TerminalUser<'_> {
         }
         // In raw mode a line feed does not return to the first column. A closed stderr cannot be
         // reported anywhere.
-        let mut said = "\r\nlabsh: ".to_owned();
+        let mut said = format!("\r\n{}: ", program());
         for line in text.lines() {
             said += &format!("{}\r\n", escape(line));
         }

@@ -5,6 +5,7 @@ use labsh_proto::limits::HEADER_LENGTH;
 use labsh_proto::message::{
     Body, Credit, Ended, Eof, Exit, Open, Program, Started, Status, Welcome,
 };
+use labsh_proto::signal_name::signal_name;
 
 use super::proxy::{Message, Sender};
 use crate::language::{Language, Text, text};
@@ -88,7 +89,8 @@ fn status(status: Status) -> Text {
     match status {
         Status::Exited(code) => text!("exited {code}", "退出码 {code}"),
         Status::Signaled { signal, .. } => {
-            text!("ended by signal {signal}", "被信号 {signal} 终止")
+            let name = signal_name(signal);
+            text!("ended by signal {signal} ({name})", "被信号 {signal}（{name}）终止")
         }
     }
 }
