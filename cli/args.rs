@@ -169,7 +169,10 @@ fn parse(words: impl IntoIterator<Item = OsString>) -> Result<CommandLine, clap:
 
 /// Suggests a subcommand for words that begin with a host, as ssh's do.
 fn suggest_run(mut error: clap::Error, words: &[OsString]) -> clap::Error {
-    let is_first = |value: &ContextValue| matches!((value, words.first()), (ContextValue::String(text), Some(word)) if word == &**text);
+    let is_first = |value: &ContextValue| match (value, words.first()) {
+        (ContextValue::String(text), Some(word)) => word == &**text,
+        _ => false,
+    };
     let unknown = error.get(ContextKind::InvalidSubcommand).is_some_and(is_first);
     if unknown && error.get(ContextKind::SuggestedSubcommand).is_none() {
         let subcommand = if words.len() > 1 { "run" } else { "shell" };

@@ -14,7 +14,7 @@ use labsh_proto::message::{
 
 use crate::peer::fake_server::{Victim, start, welcome, welcome_from};
 use crate::peer::{Peer, bytes, credit, header, message};
-use crate::support::{Running, bytes_read, eventually, memory, program, settled, text};
+use crate::support::{Running, bytes_read, eventually, in_shell, memory, program, settled, text};
 
 fn exit(stdout: u64, stderr: u64) -> Vec<u8> {
     let status = Status::Exited(0);
@@ -327,4 +327,45 @@ fn a_server_that_closes_stdin_is_noticed_while_it_is_sent() {
     let output = labsh.wait_with_output().unwrap();
     server.join().unwrap();
     assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(0), "enough"));
+}
+
+#[test]
+fn both_outputs_are_written_in_the_order_in_which_they_arrive() {
+    let victim = Victim::new();
+    let stderr = |data: &[u8]| bytes(Kind::Stderr, 1, data);
+    let lines: Vec<(String, String)> =
+        (0..300).map(|number| (format!("error {number}\n"), format!("line {number}\n"))).collect();
+    let expected: String = lines.iter().flat_map(|(error, line)| [&**error, line]).collect();
+    let totals = |of: fn(&(String, String)) -> usize| lines.iter().map(of).sum::<usize>() as u64;
+    let (errors, outputs) = (totals(|pair| pair.0.len()), totals(|pair| pair.1.len()));
+    let sent: Vec<u8> = lines
+        .iter()
+        .flat_map(|(error, line)| [stderr(error.as_bytes()), stdout(line.as_bytes())].concat())
+        .chain(exit(outputs, errors))
+        .collect();
+    let (address, server) = victim.serve(move |mut peer, key| {
+        welcome(&mut peer, &key, 8);
+        start(&mut peer);
+        peer.send(&sent);
+        let _ = peer.stream.read_to_end(&mut Vec::new());
+    });
+    // A pipe for each, as most tools use, would not show the order.
+    let mut labsh = in_shell("exec \"$@\" 2>&1", &victim.run(address, &["cat"]));
+    let output = labsh.stdin(Stdio::null()).output().unwrap();
+    server.join().unwrap();
+    assert_eq!(text(&output.stdout), expected);
+
+    // A reader that takes nothing from one of them does not hold the other.
+    let flood = vec![b'x'; 60_000];
+    let sent = [stderr(&flood), stderr(&flood), stderr(&flood), stdout(b"last\n")].concat();
+    let (address, server) = victim.serve(move |mut peer, key| {
+        welcome(&mut peer, &key, 8);
+        start(&mut peer);
+        peer.send(&sent);
+        let _ = peer.stream.read_to_end(&mut Vec::new());
+    });
+    let mut labsh = Running::start(&mut victim.run(address, &["cat"]));
+    assert_eq!(labsh.line(), "last");
+    drop(labsh);
+    server.join().unwrap();
 }

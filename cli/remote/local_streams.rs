@@ -12,8 +12,9 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use labsh_client::{ChildStderr, ChildStdin, ChildStdout};
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::yield_now;
+use tokio::time::timeout;
 
 use crate::remote::own_terminal::OwnTerminal;
 
@@ -23,10 +24,14 @@ const MAX_READ: usize = 64 << 10;
 /// The maximum size of a write to a terminal, in bytes.
 const MAX_TERMINAL_WRITE: usize = 8 << 10;
 
+/// How long one output waits for earlier pieces of the other to be written.
+const MAX_TURN_WAIT: Duration = Duration::from_millis(100);
+
 /// An output stream of a command.
 pub(crate) trait Output: Send + 'static {
     fn next(&mut self) -> impl Future<Output = io::Result<Option<Bytes>>> + Send;
     fn consumed(&self, bytes: usize);
+    fn is_next(&self) -> bool;
 }
 
 impl Output for ChildStdout {
@@ -37,6 +42,10 @@ impl Output for ChildStdout {
     fn consumed(&self, bytes: usize) {
         ChildStdout::consumed(self, bytes);
     }
+
+    fn is_next(&self) -> bool {
+        ChildStdout::is_next(self)
+    }
 }
 
 impl Output for ChildStderr {
@@ -46,6 +55,10 @@ impl Output for ChildStderr {
 
     fn consumed(&self, bytes: usize) {
         ChildStderr::consumed(self, bytes);
+    }
+
+    fn is_next(&self) -> bool {
+        ChildStderr::is_next(self)
     }
 }
 
@@ -58,6 +71,8 @@ pub(crate) struct Activity {
     waiting: AtomicUsize,
     pieces: AtomicUsize,
     abandoned: AtomicBool,
+    /// Notified after each piece.
+    written: Notify,
 }
 
 impl Activity {
@@ -114,6 +129,38 @@ impl Activity {
     }
 }
 
+/// Keeps the order in which the pieces of both outputs arrived: a tool may end labsh at once
+/// because of what it reads from one, and would lose an earlier message on the other.
+#[derive(Debug, Default)]
+struct Turn {
+    /// Whether the other output has stalled, so that it delays this one no longer.
+    stalled: bool,
+}
+
+impl Turn {
+    /// Waits until earlier output is written, at most [`MAX_TURN_WAIT`] for a reader that takes
+    /// nothing.
+    async fn wait(&mut self, from: &impl Output, activity: &Activity) {
+        let earlier = async {
+            loop {
+                let written = activity.written.notified();
+                if from.is_next() {
+                    return;
+                }
+                written.await;
+            }
+        };
+        self.stalled = timeout(MAX_TURN_WAIT, earlier).await.is_err();
+    }
+
+    /// Whether the last piece can be written without waiting.
+    fn has_come(&mut self, from: &impl Output) -> bool {
+        let is_next = from.is_next();
+        self.stalled &= !is_next;
+        is_next || self.stalled
+    }
+}
+
 /// Copies an output stream of a command to a local descriptor until its end. An error concerns the
 /// local descriptor, and closes the pipe on the host. A lost connection shows as the end; the child
 /// reports it.
@@ -131,13 +178,17 @@ pub(crate) async fn write_out(
     let runtime = Handle::current();
     thread::Builder::new().name("output".into()).spawn(move || {
         let copy = || -> io::Result<()> {
-            let mut next = Some(first);
+            let (mut next, mut turn) = (Some(first), Turn::default());
             while let Some(bytes) = next {
+                if !turn.has_come(&from) {
+                    runtime.block_on(turn.wait(&from, &activity));
+                }
                 activity.during(|| write_all(to.as_fd(), &bytes, &activity))?;
                 if activity.is_abandoned() {
                     break;
                 }
                 from.consumed(bytes.len());
+                activity.written.notify_waiters();
                 next = runtime.block_on(from.next()).unwrap_or(None);
             }
             Ok(())
@@ -156,8 +207,11 @@ async fn show(
     terminal: &OwnTerminal,
     activity: &Activity,
 ) -> io::Result<()> {
-    let mut next = Some(first);
+    let (mut next, mut turn) = (Some(first), Turn::default());
     while let Some(bytes) = next {
+        if !turn.has_come(&from) {
+            turn.wait(&from, activity).await;
+        }
         for piece in bytes.chunks(MAX_TERMINAL_WRITE) {
             let mut rest = piece;
             while !rest.is_empty() {
@@ -168,6 +222,7 @@ async fn show(
             yield_now().await;
         }
         from.consumed(bytes.len());
+        activity.written.notify_waiters();
         next = from.next().await.unwrap_or(None);
     }
     Ok(())

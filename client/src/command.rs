@@ -9,9 +9,10 @@ use labsh_proto::explanation::Explained;
 use labsh_proto::message::{CommandId, Open, Program, Terminal, Until, Variable};
 use labsh_transport::random;
 
-use crate::child::{Child, ExitStatus, Output, Stdio};
+use crate::child::{Child, Stdio};
 use crate::connection::Connection;
 use crate::error::CommandError;
+use crate::exit_status::{ExitStatus, Output};
 
 /// The circumstances in which a command runs.
 #[derive(Debug, Clone)]

@@ -31,18 +31,18 @@ mod command;
 mod connect;
 mod connection;
 mod error;
+mod exit_status;
 mod liveness;
 mod progress;
 mod read_loop;
 mod session;
 
-pub use child::{
-    Child, ChildStderr, ChildStdin, ChildStdout, ExitStatus, Output, SIGINT, SIGTERM, Stdio,
-};
+pub use child::{Child, ChildStderr, ChildStdin, ChildStdout, SIGINT, SIGTERM, Stdio};
 pub use command::{Command, CommandOptions};
 pub use config::{inventory, overrides, target};
 pub use connect::{Address, ConnectOptions, ReadLimiter};
 pub use error::{BadSignal, CommandError, ConnectError};
+pub use exit_status::{ExitStatus, Output};
 pub use keys::{key_file, key_store};
 pub use labsh_proto as proto;
 pub use labsh_transport::socket::AddressFamily;

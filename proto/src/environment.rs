@@ -62,8 +62,9 @@ pub fn reserved(name: &str) -> Option<&'static str> {
     listed(NEVER_ALLOWED).then_some("it takes effect before the command starts")
 }
 
-/// Matches a name against a pattern, in which `*` stands for any characters, in linear time. Each middle part is matched at its first
-/// occurrence, which leaves the longest rest for the following parts, so no backtracking is needed.
+/// Matches a name against a pattern, in which `*` stands for any characters, in linear time. Each
+/// middle part is matched at its first occurrence, which leaves the longest rest for the following
+/// parts, so no backtracking is needed.
 pub fn matches(pattern: &str, name: &str) -> bool {
     let Some((head, tail)) = pattern.split_once('*') else { return pattern == name };
     let Some(mut rest) = name.strip_prefix(head) else { return false };

@@ -179,6 +179,11 @@ impl ReceiveWindow {
         self.received
     }
 
+    /// Returns the number of bytes passed on to their destination so far.
+    pub fn consumed(&self) -> u64 {
+        self.consumed
+    }
+
     /// Returns whether all received bytes were passed on to their destination.
     pub fn all_consumed(&self) -> bool {
         self.consumed == self.received

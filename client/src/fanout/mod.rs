@@ -19,10 +19,11 @@ use tokio::time::sleep;
 pub use broadcast::Broadcast;
 pub use check::{Answer, check};
 
-use crate::child::{Child, ExitStatus, Stdio};
+use crate::child::{Child, Stdio};
 use crate::command::CommandOptions;
 use crate::connect::{ConnectOptions, ReadLimiter};
 use crate::error::{CommandError, ConnectError};
+use crate::exit_status::ExitStatus;
 use streams::StreamDriver;
 
 /// A connection that takes longer to open than this no longer counts against

@@ -11,8 +11,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
 use super::{Broadcast, Driver, Event, StopLevel};
-use crate::child::{Child, ChildStderr, ChildStdin, ChildStdout, ExitStatus, SIGINT, SIGTERM};
+use crate::child::{Child, ChildStderr, ChildStdin, ChildStdout, SIGINT, SIGTERM};
 use crate::error::CommandError;
+use crate::exit_status::ExitStatus;
 
 /// How long the output of a command that has ended may stay open and silent before the other
 /// processes that hold it are reported, or no longer waited for.

@@ -11,7 +11,7 @@ use alloc::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
-use self::state::{Channel, Outbound, Phase};
+use self::state::{Channel, Outbound, Phase, Piece};
 use crate::explanation::Explained;
 use crate::flow::ConnectionBudget;
 use crate::frame::{ChannelId, FLAG_EXPLAIN, FLAG_LIMITED, FLAG_MORE, Frame, Kind};
@@ -215,7 +215,10 @@ impl Channels {
             inbound.flush_small();
         }
         match inbound.pieces.pop_front() {
-            Some(bytes) => Read::Bytes(bytes),
+            Some(Piece { bytes, after }) => {
+                inbound.read_after = after;
+                Read::Bytes(bytes)
+            }
             None if inbound.ended || inbound.stopped => Read::End,
             None => Read::Pending,
         }

@@ -54,6 +54,13 @@ impl Channels {
         }
     }
 
+    /// Client: returns whether all output that arrived before the piece last read from this stream
+    /// was passed on to its destination. Programs write the reason for an end to one output before
+    /// they end the other, and readers act on what they have read.
+    pub fn is_next(&mut self, id: ChannelId, stream: Stream) -> bool {
+        self.channels.get_mut(&id).is_none_or(|channel| channel.is_next(stream))
+    }
+
     /// Counts short frames: a channel that receives them is interactive, and the latency of its
     /// next answer matters. A short frame after a long one is the rest of a bulk read and does not
     /// count.
@@ -146,6 +153,7 @@ impl Channels {
         }
         let Some(channel) = live(&mut self.channels, id, kind)? else { return Ok(Event::None) };
         check_output_permitted(self.role, channel, kind)?;
+        let after = channel.received_on_other(stream);
         let Some(inbound) = channel.inbound(stream) else {
             return Err(ProtocolError::WrongDirection(kind));
         };
@@ -159,7 +167,7 @@ impl Channels {
         if inbound.stopped {
             return Ok(Event::None);
         }
-        inbound.push(body);
+        inbound.push(body, after);
         Ok(Event::Readable(id, stream))
     }
 

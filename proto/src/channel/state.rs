@@ -15,33 +15,54 @@ use crate::message::{Refuse, Stream};
 /// the only piece left in that buffer. So shorter ones are copied together.
 const MIN_ZERO_COPY_PIECE: usize = 32 << 10;
 
+/// The number of queued pieces up to which short ones are kept apart so that the order of both
+/// outputs is known. Beyond it, they are copied together.
+const MAX_ORDERED_PIECES: usize = 1024;
+
 /// A stream that the peer sends.
 #[derive(Debug)]
 pub(super) struct Inbound {
     pub(super) window: ReceiveWindow,
     /// The number of interactive frames on all other channels when bytes were last consumed.
     pub(super) interactive_elsewhere: u64,
-    pub(super) pieces: VecDeque<Bytes>,
+    pub(super) pieces: VecDeque<Piece>,
     pub(super) small: BytesMut,
+    /// The value of [`Piece::after`] for `small`.
+    small_after: u64,
+    /// The value of [`Piece::after`] for the piece that was read last.
+    pub(super) read_after: u64,
     pub(super) ended: bool,
     pub(super) stopped: bool,
 }
 
+/// Data that waits for its reader.
+#[derive(Debug)]
+pub(super) struct Piece {
+    pub(super) bytes: Bytes,
+    /// How many bytes had arrived on the other output of the command before.
+    pub(super) after: u64,
+}
+
 impl Inbound {
-    /// Queues data for the reader.
-    pub(super) fn push(&mut self, body: Bytes) {
+    /// Queues data for the reader, which arrived after so many bytes on the other output.
+    pub(super) fn push(&mut self, body: Bytes, after: u64) {
         if body.len() < MIN_ZERO_COPY_PIECE {
+            if after != self.small_after && self.pieces.len() < MAX_ORDERED_PIECES {
+                self.flush_small();
+                self.small_after = after;
+            }
             self.small.extend_from_slice(&body);
             return;
         }
         self.flush_small();
-        self.pieces.push_back(body);
+        self.pieces.push_back(Piece { bytes: body, after });
     }
 
     /// Makes the short pieces that were copied together one piece of the queue.
     pub(super) fn flush_small(&mut self) {
         if !self.small.is_empty() {
-            self.pieces.push_back(self.small.split().freeze());
+            let (bytes, after) = (self.small.split().freeze(), self.small_after);
+            self.pieces.push_back(Piece { bytes, after });
         }
     }
 
@@ -117,6 +138,8 @@ impl Channel {
                     interactive_elsewhere: interactive_frames,
                     pieces: VecDeque::new(),
                     small: BytesMut::new(),
+                    small_after: 0,
+                    read_after: 0,
                     ended: false,
                     stopped: false,
                 })
@@ -174,6 +197,27 @@ impl Channel {
         match &mut self.streams[stream as usize] {
             Half::Inbound(inbound) => Some(inbound),
             Half::Outbound(_) => None,
+        }
+    }
+
+    /// Returns how many bytes were received on the other output of the command.
+    pub(super) fn received_on_other(&mut self, stream: Stream) -> u64 {
+        self.other_output(stream).map_or(0, |other| other.window.received())
+    }
+
+    /// Returns whether all output that arrived before the piece last read from this stream was
+    /// passed on to its destination.
+    pub(super) fn is_next(&mut self, stream: Stream) -> bool {
+        let after = self.inbound(stream).map_or(0, |inbound| inbound.read_after);
+        let other = self.other_output(stream);
+        other.is_none_or(|other| other.stopped || other.window.consumed() >= after)
+    }
+
+    fn other_output(&mut self, stream: Stream) -> Option<&mut Inbound> {
+        match stream {
+            Stream::Stdin => None,
+            Stream::Stdout => self.inbound(Stream::Stderr),
+            Stream::Stderr => self.inbound(Stream::Stdout),
         }
     }
 
