@@ -9,12 +9,13 @@ pub mod markdown;
 pub mod screen;
 pub mod tools;
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, Once};
 use std::time::{Duration, Instant};
 
 use labsh_client::{Address, ConnectOptions, Session};
@@ -23,8 +24,7 @@ use labsh_proto::key::{HostId, HostKey, Key};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use tempfile::TempDir;
-
-pub use tools::program;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// How long tests wait for anything before they fail. No outcome depends on it.
 pub const TEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -35,6 +35,27 @@ pub const LABSHD: &str = env!("CARGO_BIN_EXE_labshd");
 
 /// The host id under which the test key is enrolled for TCP targets.
 pub const HOST: &str = "127.0.0.1";
+
+/// A command that runs this program in the environment of the tests, with no signal ignored.
+pub fn program(path: impl AsRef<OsStr>) -> Command {
+    static SIGNALS: Once = Once::new();
+    SIGNALS.call_once(catch_ignored_signals);
+    tools::program(path)
+}
+
+/// Catches the signals that this process ignores, as a script's background job does: programs would
+/// inherit that, but execve(2) gives a signal that was caught its default action.
+fn catch_ignored_signals() {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+    let ignored = u64::from_str_radix(ignored.trim(), 16).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+    // The handlers stay when the runtime has gone.
+    let _entered = runtime.enter();
+    for number in [1, 2, 3, 15].into_iter().filter(|number| ignored & (1 << (number - 1)) != 0) {
+        drop(signal(SignalKind::from_raw(number)).unwrap());
+    }
+}
 
 /// A running labshd with a TLS port, a plain port and a unix socket, and a client with an enrolled
 /// key.
