@@ -145,6 +145,8 @@ pub struct ReceiveWindow {
     /// Up to this consumed position the window is limited to [`LOW_LATENCY_WINDOW`].
     low_latency_until: u64,
     grown: u64,
+    /// The received position at the last growth.
+    grown_at: u64,
     /// Whether the last frame used up the limit, so that its sender waits for credit.
     sender_limited: bool,
     budget: ConnectionBudget,
@@ -161,6 +163,7 @@ impl ReceiveWindow {
             max_window: MAX_STREAM_WINDOW,
             low_latency_until: 0,
             grown: 0,
+            grown_at: 0,
             sender_limited: false,
             budget,
         }
@@ -216,12 +219,15 @@ impl ReceiveWindow {
     /// when the new limit is a quarter of the window past the old one.
     ///
     /// Doubles the window if the reader has consumed everything while the sender waits for credit:
-    /// then the round-trip time limits the stream, and not the reader.
+    /// then the round-trip time limits the stream, and not the reader. The sender must have used
+    /// the window since it last grew: what it says of itself is not enough.
     pub fn consume(&mut self, bytes: u64) -> bool {
         self.consumed = (self.consumed + bytes).min(self.received);
         if self.sender_limited && self.all_consumed() {
             self.sender_limited = false;
-            self.grow();
+            if self.received - self.grown_at >= self.window {
+                self.grow();
+            }
         }
         self.next_limit() - self.limit >= self.effective_window() / 4
     }
@@ -252,6 +258,7 @@ impl ReceiveWindow {
         {
             self.window += more;
             self.grown += more;
+            self.grown_at = self.received;
         }
     }
 }
@@ -310,6 +317,22 @@ mod tests {
         window.receive(2 << 20, true).unwrap();
         window.consume((2 << 20) - 1);
         assert_eq!(window.announce().1, (3 << 20) - 1 + (2 << 20));
+    }
+
+    #[test]
+    fn a_sender_that_does_not_use_the_window_gets_no_larger_one() {
+        let mut window = window(1024);
+        for _ in 0..1023 {
+            window.receive(1, true).unwrap();
+            window.consume(1);
+        }
+        assert_eq!(window.announce(), (1023, 2047));
+        window.receive(1, true).unwrap();
+        window.consume(1);
+        assert_eq!(window.announce(), (1024, 3072));
+        window.receive(1024, true).unwrap();
+        window.consume(1024);
+        assert_eq!(window.announce(), (2048, 4096));
     }
 
     #[test]
