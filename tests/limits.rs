@@ -6,7 +6,9 @@ use labsh_client::CommandError;
 use labsh_proto::limits;
 use labsh_proto::message::{BadCommand, Refuse, RefuseCode, Status};
 
-use crate::peer::{Peer, assert_well, close, open, open_body, open_frames};
+use crate::peer::{
+    Peer, assert_well, close, open, open_body, open_body_with_variables, open_frames,
+};
 use crate::support::{Labshd, eventually, text};
 
 const LONGEST_WORD: usize = limits::MAX_WORD_WITH_NUL - 1;
@@ -62,6 +64,15 @@ async fn labsh_refuses_what_is_too_long_before_it_sends_it() {
     );
     let refused = session.command("echo").arg("a\0b").output().await;
     assert!(matches!(refused, Err(CommandError::Bad(BadCommand::Nul(_)))), "{refused:?}");
+    let mut command = session.command("echo");
+    for number in 0..=limits::MAX_VARIABLES {
+        command.env(format!("A{number}"), "");
+    }
+    let refused = command.output().await;
+    assert!(
+        matches!(refused, Err(CommandError::Bad(BadCommand::TooManyVariables(1_025)))),
+        "{refused:?}"
+    );
     assert_eq!(session.command("echo").arg("well").output().await.unwrap().stdout, b"well\n");
     labshd.log().wait_for("command ended");
     assert_eq!(labshd.log().count("command started"), 1);
@@ -116,6 +127,7 @@ fn labshd_refuses_what_is_too_long_from_any_client() {
         ),
         (exactly(limits::MAX_COMMAND + 1), "longer than 1 MiB, the limit"),
         (open_body(&[b"echo", b"a\0b"]), "a word of the command contains a NUL byte"),
+        (open_body_with_variables(limits::MAX_VARIABLES + 1), "1025 environment variables, the"),
         (open_body(&[]), "the command is empty"),
         (open_body(&[b""]), "the command is empty"),
     ] {
@@ -127,6 +139,7 @@ fn labshd_refuses_what_is_too_long_from_any_client() {
     assert_eq!(labshd.log().count("command started"), 0);
     assert_eq!(ask(&open_body(&[b"true", longest])), Ok(Status::Exited(0)));
     assert_eq!(ask(&exactly(limits::MAX_COMMAND)), Ok(Status::Exited(0)));
+    assert_eq!(ask(&open_body_with_variables(limits::MAX_VARIABLES)), Ok(Status::Exited(0)));
     assert_well(&labshd);
 }
 
@@ -165,4 +178,26 @@ fn a_connection_beyond_the_limit_is_refused_as_busy() {
     eventually("there is room again", || labshd.output(&["true"]).status.code() == Some(0));
     first.send(&open(2, &["true"]));
     first.finish(2);
+}
+
+#[test]
+fn one_key_leaves_connections_to_another() {
+    let labshd = Labshd::with("max_connections = 16");
+    let other_key = labshd.another_key("other");
+    let crowd: Vec<Peer> = (0..14).map(|_| Peer::authenticated(&labshd)).collect();
+    let refuse = Peer::connect(labshd.plain).try_authenticate(&labshd).unwrap_err();
+    assert_eq!(refuse.code, RefuseCode::BUSY);
+    assert!(refuse.reason.contains("its limit: 14"), "{refuse:?}");
+    assert!(refuse.remedy.contains("max_connections_per_key"), "{refuse:?}");
+    let mut other = Peer::authenticated_with(&labshd, &other_key);
+    other.check(1);
+    drop((crowd, other));
+    assert_well(&labshd);
+
+    let labshd = Labshd::with("max_connections_per_key = 1");
+    let only = Peer::authenticated(&labshd);
+    let stderr = text(&labshd.output(&["true"]).stderr);
+    assert!(stderr.contains("its limit: 1"), "{stderr}");
+    drop(only);
+    eventually("there is room again", || labshd.output(&["true"]).status.code() == Some(0));
 }

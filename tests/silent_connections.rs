@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use labsh_proto::frame::Kind;
-use labsh_proto::message::{Ping, RefuseCode, Status};
+use labsh_proto::message::{Body, Ping, Refuse, RefuseCode, Status};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::peer::{Peer, assert_well, connect_from, eof, message, open, stdin};
@@ -208,6 +208,37 @@ fn use_all_descriptors_up(descriptors: usize) {
     let runs = || labshd.output(&["true"]).status.code() == Some(0);
     eventually("descriptors are free again, and stay so", || (0..5).all(|_| runs()));
     assert_eq!(labshd.log().count("panicked"), 0, "{}", labshd.log().text());
+}
+
+#[test]
+fn a_client_learns_that_labshd_has_no_descriptors_left() {
+    // A command has three descriptors, so that between none and two are left: too few for a
+    // connection, for its session, or for its command.
+    let mut reasons = String::new();
+    for descriptors in [64, 65, 66] {
+        let labshd = poor_labshd(descriptors);
+        let mut session = Peer::authenticated(&labshd);
+        let mut id = 0;
+        let refuse = loop {
+            id += 1;
+            session.send(&open(id, &["cat"]));
+            let frame = session.next().unwrap();
+            if frame.kind == Kind::Refuse {
+                break Refuse::from_frame(&frame).unwrap();
+            }
+        };
+        assert_eq!(refuse.code, RefuseCode::RESOURCES, "{refuse:?}");
+        let output = labshd.output(&["true"]);
+        let stderr = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(125), "{stderr}");
+        assert!(stderr.contains("descriptors"), "{stderr}");
+        reasons += &stderr;
+        drop(session);
+        eventually("there are descriptors again", || {
+            labshd.output(&["true"]).status.code() == Some(0)
+        });
+    }
+    assert!(reasons.contains("no descriptors left for another connection"), "{reasons}");
 }
 
 #[test]

@@ -30,6 +30,7 @@ def room(world):
         "listen = ["
         + ", ".join(f"'{address}:{port}'" for address in addresses)
         + "]\nlog_level = 'error'\nmax_connections = 20000\nmax_unauthenticated = 10000\n"
+        + "max_connections_per_key = 20000\n"
     )
     with socket.socket() as mute, socket.socket() as dead:
         mute.bind(("0.0.0.0", 0))

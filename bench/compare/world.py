@@ -180,6 +180,7 @@ class World:
             f"listen = ['127.0.0.1:{self.port}', 'plain://127.0.0.1:{self.plain_port}']\n"
             "failed_authentication_delay = '1ms'\nlog_level = 'error'\nmax_channels = 1100\n"
             "max_connections = 20000\nmax_unauthenticated = 10000\nauthentication_deadline = '5m'\n"
+            "max_connections_per_key = 20000\n"
         )
         subprocess.run(
             [LABSH, "key", "new", "bench"], env=self.environment, check=True, capture_output=True

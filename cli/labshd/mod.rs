@@ -11,7 +11,7 @@ use clap::{Parser, Subcommand};
 use labsh_diagnostics::Diagnostics;
 use labsh_server::account::{RunsAs, user_exists};
 use labsh_server::reload::SettingsSource;
-use labsh_server::{check, copying, daemon, logs, spawner};
+use labsh_server::{check, copying, daemon, logs, memory, spawner};
 
 use self::key::KeyCommand;
 use crate::console;
@@ -94,6 +94,7 @@ fn run(source: SettingsSource) -> anyhow::Result<ExitCode> {
     // Before anything else: commands inherit the state of this process, and the copy must hold no
     // keys.
     let spawner = spawner::launch().context("cannot start the spawner")?;
+    memory::use_one_heap();
     // Before the log exists, so that a person who starts labshd sees every mistake on a line of its
     // own.
     let config = match source.load() {

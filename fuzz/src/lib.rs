@@ -28,10 +28,11 @@ pub fn converse(role: Role, data: &[u8]) {
         let Ok(Some(frame)) = decoder.next_frame(MAX_BODY) else { return };
         rest = &after[after.len() - decoder.buffer().len()..];
         match channels.receive(frame) {
-            Ok(Event::Opened(id, open)) if open.check().is_err() => {
-                channels.refuse(id, &Refuse::new(RefuseCode::BAD_COMMAND, "bad", ""));
-            }
-            Ok(Event::Opened(id, _)) => channels.started(id, 1),
+            Ok(Event::Opened(id, open)) => match open.decode() {
+                Ok(open) if open.check().is_ok() => channels.started(id, 1),
+                Ok(_) => channels.refuse(id, &Refuse::new(RefuseCode::BAD_COMMAND, "bad", "")),
+                Err(_) => return,
+            },
             Ok(Event::ExplainRequested(id, _)) => channels.explained(id, &Explained::default()),
             Ok(_) => {}
             Err(error) => {

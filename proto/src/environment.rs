@@ -4,43 +4,58 @@
 /// dynamic loader, the C library or the shell, so the command would not be exactly the requested
 /// words. (The user of the key can still set them inside a command.) The C library's are those that
 /// it ignores in set-user-id programs.
-const NEVER_ALLOWED: &[&str] = &[
-    // The dynamic loader and the C library.
-    "LD_*",
-    "GCONV_PATH",
-    "GETCONF_DIR",
-    "GLIBC_TUNABLES",
-    "HOSTALIASES",
-    "LOCALDOMAIN",
-    "LOCPATH",
-    "MALLOC_*",
-    "NIS_PATH",
-    "NLSPATH",
-    "RESOLV_HOST_CONF",
-    "RES_OPTIONS",
-    "TZDIR",
-    // What shells and interpreters execute before the command, and what changes the meaning of a
-    // command line: where `cd` goes, what `*` or a program's name stands for.
-    "BASHOPTS",
-    "BASH_ENV",
-    "BASH_FUNC_*",
-    "CDPATH",
-    "ENV",
-    "EXECIGNORE",
-    "FPATH",
-    "GLOBIGNORE",
-    "IFS",
-    "NULLCMD",
-    "PROMPT_COMMAND",
-    "PS4",
-    "PYTHONSTARTUP",
-    "READNULLCMD",
-    "SHELLOPTS",
-    "ZDOTDIR",
-];
+const NEVER_ALLOWED: Names = Names {
+    prefixes: &["LD_", "MALLOC_", "BASH_FUNC_"],
+    names: &[
+        // The dynamic loader and the C library.
+        "GCONV_PATH",
+        "GETCONF_DIR",
+        "GLIBC_TUNABLES",
+        "HOSTALIASES",
+        "LOCALDOMAIN",
+        "LOCPATH",
+        "NIS_PATH",
+        "NLSPATH",
+        "RESOLV_HOST_CONF",
+        "RES_OPTIONS",
+        "TZDIR",
+        // What shells and interpreters execute before the command, and what changes the meaning of
+        // a command line: where `cd` goes, what `*` or a program's name stands for.
+        "BASHOPTS",
+        "BASH_ENV",
+        "CDPATH",
+        "ENV",
+        "EXECIGNORE",
+        "FPATH",
+        "GLOBIGNORE",
+        "IFS",
+        "NULLCMD",
+        "PROMPT_COMMAND",
+        "PS4",
+        "PYTHONSTARTUP",
+        "READNULLCMD",
+        "SHELLOPTS",
+        "ZDOTDIR",
+    ],
+};
 
 /// Variables that the server sets itself, so that commands can rely on them.
-const SET_BY_SERVER: &[&str] = &["LABSH_*", "HOME", "USER", "LOGNAME", "SHELL"];
+const SET_BY_SERVER: Names =
+    Names { prefixes: &["LABSH_"], names: &["HOME", "USER", "LOGNAME", "SHELL"] };
+
+/// Names of variables, and how others begin.
+struct Names {
+    prefixes: &'static [&'static str],
+    names: &'static [&'static str],
+}
+
+impl Names {
+    /// Returns whether the name is one of them, or begins like one. It does not allocate and hardly
+    /// compares, as a client may send a thousand names with each command.
+    fn contain(&self, name: &str) -> bool {
+        self.prefixes.iter().any(|prefix| name.starts_with(prefix)) || self.names.contains(&name)
+    }
+}
 
 /// Checks that a server can be configured to accept the variable. The error is the reason.
 pub fn check(name: &[u8]) -> Result<(), &'static str> {
@@ -55,11 +70,10 @@ pub fn check(name: &[u8]) -> Result<(), &'static str> {
 /// Returns why no server accepts a variable, or a pattern of variables, with this name; none if the
 /// configuration decides.
 pub fn reserved(name: &str) -> Option<&'static str> {
-    let listed = |list: &[&str]| list.iter().any(|pattern| matches(pattern, name));
-    if listed(SET_BY_SERVER) {
+    if SET_BY_SERVER.contain(name) {
         return Some("labshd sets it itself");
     }
-    listed(NEVER_ALLOWED).then_some("it takes effect before the command starts")
+    NEVER_ALLOWED.contain(name).then_some("it takes effect before the command starts")
 }
 
 /// Matches a name against a pattern, in which `*` stands for any characters, in linear time. Each

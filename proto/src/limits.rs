@@ -26,6 +26,9 @@ pub const MAX_UNFINISHED_OPEN_BYTES: usize = 8 << 20;
 /// (execve(2)).
 pub const MAX_WORD_WITH_NUL: usize = 128 << 10;
 
+/// The number of variables of a command: a server checks each, and real environments have hundreds.
+pub const MAX_VARIABLES: usize = 1_024;
+
 /// The first limit on stdin of a new channel, in bytes: this much may follow `open` without credit.
 pub const FIRST_STDIN_LIMIT: u64 = 128 << 10;
 

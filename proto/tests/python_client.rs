@@ -100,7 +100,10 @@ fn run(link: &mut Link) {
     while link.fill() {
         while let Some(frame) = link.decoder.next_frame(MAX_BODY).expect("a good frame") {
             match channels.receive(frame).expect("a client that keeps the rules") {
-                Event::Opened(id, open) => command = start(&mut channels, id, &open),
+                Event::Opened(id, open) => {
+                    let open = open.decode().expect("a client that keeps the rules");
+                    command = start(&mut channels, id, &open);
+                }
                 Event::Goodbye(_) => return,
                 _ => {}
             }

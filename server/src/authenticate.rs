@@ -25,6 +25,9 @@ use crate::users::{User, UserError};
 /// Timeout for sending a refusal to a peer that may still be sending.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Timeout for refusing a connection when no descriptor is left; no other is accepted meanwhile.
+const FULL_REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// An authenticated client that the rules of its key admit.
 #[derive(Debug)]
 pub(crate) struct Client {
@@ -117,6 +120,17 @@ pub(crate) async fn authenticate(
             let key = entry.key.key_id().to_string();
             Err(Failure::Refused { key, host: entry.key.host_id().to_string(), refuse })
         }
+    }
+}
+
+/// Refuses a connection for which no descriptor is left, before it is authenticated. In TLS mode
+/// the refusal comes after the handshake: a client reads nothing before it.
+pub(crate) async fn refuse_full(shared: &Shared, socket: Socket, mode: Mode) {
+    let server = handshake::Server::new(mode, Nonce(random::bytes()));
+    let deadline = Instant::now() + FULL_REFUSAL_TIMEOUT;
+    if let Ok(mut challenged) = challenge(shared, socket, mode, &server, deadline).await {
+        let refuse = shared::full(true);
+        let _ = timeout_at(deadline, send_refusal(challenged.reader.get_mut(), &refuse)).await;
     }
 }
 
@@ -228,13 +242,7 @@ async fn admit(
     if shared.draining.is_cancelled() {
         return Err(shared::stopping());
     }
-    let slot = shared.reserve_session().ok_or_else(|| {
-        Refuse::new(
-            RefuseCode::BUSY,
-            "labshd has reached its limit on connections",
-            "try again later, or raise max_connections in labshd.toml",
-        )
-    })?;
+    let slot = shared.reserve_session(entry.key.name())?;
     Ok((user, changes_user, slot))
 }
 

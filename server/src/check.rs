@@ -89,6 +89,7 @@ fn limits(config: &Config) -> Vec<String> {
             "{} authenticated connections, and {} unauthenticated ones",
             config.max_connections, config.max_unauthenticated
         ),
+        format!("{} authenticated connections of each key", config.max_connections_per_key),
         format!("{} commands at once on each connection", config.max_channels),
         format!("{} connections waiting to be accepted on each address", config.backlog),
     ]

@@ -36,6 +36,8 @@ pub struct Config {
     pub(crate) max_unauthenticated: u32,
     /// Limit on authenticated connections. Default: 10,000.
     pub(crate) max_connections: u32,
+    /// Limit on authenticated connections of one key. Default: 1,000.
+    pub(crate) max_connections_per_key: u32,
     /// Limit on simultaneous commands of one connection. Default: 256.
     pub(crate) max_channels: u32,
     /// Variables that clients may set, except those that [`Config::check_variable`] always refuses.
@@ -119,6 +121,7 @@ impl Config {
             failed_authentication_delay: SECOND,
             max_unauthenticated: 512,
             max_connections: 10_000,
+            max_connections_per_key: 1_000,
             max_channels: 256,
             accept_env: vec![Pattern::any()],
             path: None,
@@ -163,6 +166,8 @@ impl Config {
         );
         fields.count(&mut config.max_unauthenticated, "max_unauthenticated", 1..=1_000_000);
         fields.count(&mut config.max_connections, "max_connections", 1..=1_000_000);
+        let most = 1..=1_000_000;
+        fields.count(&mut config.max_connections_per_key, "max_connections_per_key", most);
         fields.count(&mut config.max_channels, "max_channels", 1..=65_536);
         fields.list(&mut config.accept_env, "accept_env", str::parse);
         fields.text(&mut config.path, "path", |path| command_path(path).map(Some));
@@ -337,6 +342,7 @@ mod tests {
             failed_authentication_delay = "0s"
             max_unauthenticated = 1
             max_connections = 2
+            max_connections_per_key = 4
             max_channels = 3
             accept_env = ["LANG", "LC_*"]
             path = "/bin:/opt/bin"
@@ -365,6 +371,7 @@ mod tests {
             (config.max_unauthenticated, config.max_connections, config.max_channels),
             (1, 2, 3)
         );
+        assert_eq!(config.max_connections_per_key, 4);
     }
 
     #[test]

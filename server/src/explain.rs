@@ -5,26 +5,27 @@ use std::os::fd::AsFd;
 use std::time::UNIX_EPOCH;
 
 use labsh_proto::explanation::Explained;
-use labsh_proto::message::{Refuse, RefuseCode};
+use labsh_proto::message::{Open, Refuse, RefuseCode, Variable};
 use nix::errno::Errno;
 use nix::unistd;
 
+use crate::config::Config;
 use crate::job::{self, Job};
 use crate::logs::Escaped;
-use crate::refusal;
-use crate::request;
+use crate::request::{self, Origin};
 use crate::shared;
-use crate::spawner::{DryRunResult, SpawnRequest, Streams};
+use crate::spawner::{DryRunResult, SpawnRequest, Spawned, Streams};
 
 /// Limit on the output of a dry run, in bytes: two paths (`PATH_MAX`), each with its NUL.
 const MAX_DRY_RUN_OUTPUT: usize = 2 * 4096 + 2;
 
 /// Sends the client an explanation, or the refusal that the command would get. A child changes to
 /// the user, enters the directory and searches for the program, but does not execute it.
-pub(crate) async fn run(job: Job) {
-    let key = job.origin.entry.key.key_id();
+pub(crate) async fn run(mut job: Job) {
+    let origin = job.origin.clone();
+    let key = origin.entry.key.key_id();
     let description = Escaped(&job::describe(&job.open.program)).to_string();
-    match explain(&job).await {
+    match explain(&mut job).await {
         Ok(Some(explained)) => {
             tracing::info!(
                 %key,
@@ -50,31 +51,52 @@ pub(crate) async fn run(job: Job) {
 }
 
 /// Builds the explanation; `None` if the client goes meanwhile.
-async fn explain(job: &Job) -> Result<Option<Explained>, Refuse> {
-    let (origin, config) = (&job.origin, job.shared.config());
-    if !origin.explains {
+async fn explain(job: &mut Job) -> Result<Option<Explained>, Refuse> {
+    let config = job.shared.config();
+    if !job.origin.explains {
         return Err(Refuse::new(
             RefuseCode::UNSUPPORTED,
             "the client requests an explanation without having announced that feature",
             "use a client of this version",
         ));
     }
-    if job.shared.draining.is_cancelled() {
-        return Err(shared::stopping());
-    }
-    // The explanation does not depend on a terminal.
-    let request = SpawnRequest {
-        terminal: None,
-        dry_run: true,
-        ..request::prepare(&job.open, origin, &config)?
+    let Some((spawned, (words, environment))) = job.spawn(prepare_dry_run).await? else {
+        return Ok(None);
     };
-    let (words, environment) = (request.argv.clone(), request.env.clone());
+    let client_gone = job.client_gone.clone();
     let result = tokio::select! {
-        result = dry_run(job, request) => result?,
+        result = dry_run(spawned) => result?,
         // Dropping the future ends the dry run.
-        () = job.client_gone.cancelled() => return Ok(None),
+        () = client_gone.cancelled() => return Ok(None),
         () = job.shared.stopping.cancelled() => return Err(shared::stopping()),
     };
+    let origin = job.origin.clone();
+    let explained = move || explained(&origin, &config, result, words, environment);
+    Ok(Some(job.shared.shares.prepare(&job.origin.share, job.length, explained).await))
+}
+
+/// The words of a command, and the variables in its environment.
+type Lists = (Vec<Vec<u8>>, Vec<Variable>);
+
+fn prepare_dry_run(
+    open: &Open,
+    origin: &Origin,
+    config: &Config,
+) -> Result<(SpawnRequest, Lists), Refuse> {
+    // The explanation does not depend on a terminal.
+    let request =
+        SpawnRequest { terminal: None, dry_run: true, ..request::prepare(open, origin, config)? };
+    let lists = (request.argv.clone(), request.env.clone());
+    Ok((request, lists))
+}
+
+fn explained(
+    origin: &Origin,
+    config: &Config,
+    result: DryRunResult,
+    words: Vec<Vec<u8>>,
+    environment: Vec<Variable>,
+) -> Explained {
     let (entry, user) = (&origin.entry, &origin.user);
     let expires = entry.expires.and_then(|end| end.duration_since(UNIX_EPOCH).ok());
     let explained = Explained {
@@ -93,16 +115,10 @@ async fn explain(job: &Job) -> Result<Option<Explained>, Refuse> {
         accepted: config.accept_env.iter().map(ToString::to_string).collect(),
         left_off: 0,
     };
-    Ok(Some(explained.truncate()))
+    explained.truncate()
 }
 
-async fn dry_run(job: &Job, request: SpawnRequest) -> Result<DryRunResult, Refuse> {
-    let mut spawned = job
-        .shared
-        .spawner
-        .spawn(request)
-        .await
-        .map_err(|error| refusal::of(error, &job.origin.user))?;
+async fn dry_run(mut spawned: Spawned) -> Result<DryRunResult, Refuse> {
     let result = match (spawned.process.ended().await, &spawned.streams) {
         (Ok(_), Streams::Pipes { stdout, .. }) => read_result(stdout),
         _ => None,

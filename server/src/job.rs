@@ -12,11 +12,12 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use crate::config::Config;
+use crate::key_share::Permit;
 use crate::logs::Escaped;
-use crate::refusal;
 use crate::request::{self, Origin};
-use crate::shared::{self, Shared};
-use crate::spawner::{Ended, Process, Spawned};
+use crate::shared::Shared;
+use crate::spawner::{Ended, Process, SpawnRequest, Spawned};
 use crate::streams::{self, Input, Output};
 use crate::terminal::Terminal;
 use crate::termination::{Cause, Termination};
@@ -35,6 +36,10 @@ pub(crate) struct Job {
     pub(crate) origin: Arc<Origin>,
     pub(crate) id: ChannelId,
     pub(crate) open: Open,
+    /// The length of the encoded `open`, in bytes.
+    pub(crate) length: usize,
+    /// The share of a long command, until it is passed to the spawner.
+    pub(crate) long: Option<Permit>,
     /// Signals from the client.
     pub(crate) signals: mpsc::Receiver<u8>,
     /// The latest terminal size from the client.
@@ -49,8 +54,8 @@ impl Job {
     pub(crate) async fn run(mut self) {
         let started = Instant::now();
         let description = Escaped(&describe(&self.open.program)).to_string();
-        let spawned = match self.spawn().await {
-            Ok(Some(spawned)) => spawned,
+        let spawned = match self.spawn(prepare).await {
+            Ok(Some((spawned, ()))) => spawned,
             Ok(None) => return,
             Err(refuse) => {
                 tracing::info!(
@@ -85,25 +90,10 @@ impl Job {
             }
         }
     }
+}
 
-    /// Starts the command. `None` if the client goes meanwhile; the spawner then ends the command.
-    async fn spawn(&mut self) -> Result<Option<Spawned>, Refuse> {
-        if self.shared.draining.is_cancelled() {
-            return Err(shared::stopping());
-        }
-        let request = request::prepare(&self.open, &self.origin, &self.shared.config())?;
-        // Freed, as the command may run for days: a megabyte of short words occupies several
-        // megabytes once decoded.
-        (self.open.program, self.open.environment) = (Program::Argv(Vec::new()), Vec::new());
-        tokio::select! {
-            spawned = self.shared.spawner.spawn(request) => {
-                spawned.map(Some).map_err(|error| refusal::of(error, &self.origin.user))
-            }
-            () = self.client_gone.cancelled() => Ok(None),
-            // A child can block before exec, on a directory whose file server does not respond.
-            () = self.shared.stopping.cancelled() => Err(shared::stopping()),
-        }
-    }
+fn prepare(open: &Open, origin: &Origin, config: &Config) -> Result<(SpawnRequest, ()), Refuse> {
+    request::prepare(open, origin, config).map(|request| (request, ()))
 }
 
 /// A started command, until its exit is sent or the client has gone.

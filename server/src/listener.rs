@@ -17,8 +17,8 @@ use socket2::{Domain, Protocol, Type};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::time::timeout;
 
-use crate::admission::{Admission, PendingSlot};
-use crate::authenticate::authenticate;
+use crate::admission::PendingSlot;
+use crate::authenticate::{authenticate, refuse_full};
 use crate::config::Config;
 use crate::listen_address::ListenAddress;
 use crate::logs::Escaped;
@@ -291,28 +291,29 @@ impl Listener {
     }
 
     /// Accepts a connection with the reserve descriptor, when no other is free. It keeps the
-    /// connection if an unauthenticated one can be evicted for it, and closes it otherwise.
+    /// connection if an unauthenticated one can be evicted for it, and refuses it otherwise.
     async fn accept_with_reserve(
         &self,
         reserve: &mut ReserveDescriptor,
-        admission: &Admission,
-        dead_peer_after: Duration,
+        shared: &Shared,
         error: &io::Error,
     ) -> io::Result<Option<Socket>> {
+        let dead_peer_after = shared.config().dead_peer_after;
         reserve.close();
         let accepted = timeout(ACCEPT_RETRY_DELAY, self.accept(dead_peer_after)).await;
         let accepted = match accepted {
             // The backlog is empty: accept(2) fails for want of a descriptor before it checks.
             Err(_) => Ok(None),
-            Ok(Ok(socket)) if admission.evict_one() => {
+            Ok(Ok(socket)) if shared.admission.evict_one() => {
                 tokio::time::sleep(EVICTION_DELAY).await;
                 Ok(Some(socket))
             }
-            Ok(Ok(_)) => {
+            Ok(Ok(socket)) => {
                 tracing::warn!(
                     address = %self, %error,
                     "no descriptors left: one connection turned away"
                 );
+                refuse_full(shared, socket, self.mode).await;
                 Ok(None)
             }
             // Another thread has taken the descriptor, so accepting waits until one is free.
@@ -344,13 +345,7 @@ impl Listener {
             };
             let accepted = match accepted {
                 Err(error) if out_of_descriptors(&error) => {
-                    self.accept_with_reserve(
-                        &mut reserve,
-                        &shared.admission,
-                        dead_peer_after,
-                        &error,
-                    )
-                    .await
+                    self.accept_with_reserve(&mut reserve, &shared, &error).await
                 }
                 accepted => {
                     reserve.reopen();

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use labsh_proto::limits::MAX_TEXT;
@@ -12,6 +13,7 @@ use labsh_proto::message::{Open, Program, Refuse, RefuseCode, Terminal, Variable
 
 use crate::config::Config;
 use crate::entry::Entry;
+use crate::key_share::KeyShare;
 use crate::spawner::{self, Identity, SpawnRequest};
 use crate::terminal::window_size;
 use crate::users::User;
@@ -22,7 +24,8 @@ pub(crate) struct Origin {
     pub(crate) user: User,
     /// Whether commands change to that user, because labshd runs as root.
     pub(crate) changes_user: bool,
-    pub(crate) entry: std::sync::Arc<Entry>,
+    pub(crate) entry: Arc<Entry>,
+    pub(crate) share: Arc<KeyShare>,
     pub(crate) peer: Option<SocketAddr>,
     pub(crate) local: Option<SocketAddr>,
     /// Whether the feature TERMINAL is in effect.

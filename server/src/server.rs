@@ -49,6 +49,13 @@ impl Server {
             // removed.
             tokio::spawn(shared.connections.track_future(listener.serve(shared.clone())));
         }
+        let returning = shared.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = returning.memory.return_unused() => {}
+                () = returning.stopping.cancelled() => {}
+            }
+        });
         Ok(Self { shared, addresses })
     }
 

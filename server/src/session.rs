@@ -11,7 +11,7 @@ use labsh_proto::error::ProtocolError;
 use labsh_proto::flow::ConnectionBudget;
 use labsh_proto::frame::{ChannelId, Frame};
 use labsh_proto::limits;
-use labsh_proto::message::{Features, Goodbye, Open, Refuse, RefuseCode, Resize};
+use labsh_proto::message::{EncodedOpen, Features, Goodbye, Refuse, RefuseCode, Resize};
 use labsh_transport::carrier::Carrier;
 use labsh_transport::framing::{self, FrameReader, ReadError};
 use labsh_transport::multiplexer::Multiplexer;
@@ -19,7 +19,7 @@ use labsh_transport::socket::Watch;
 use tokio::io::ReadHalf;
 use tokio::sync::{mpsc, watch};
 use tokio::task::coop::consume_budget;
-use tokio::task::{JoinError, JoinHandle};
+use tokio::task::{JoinError, JoinHandle, yield_now};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -98,7 +98,7 @@ struct JobHandle {
 
 /// Serves a client until its session ends, and returns why it ended.
 pub(crate) async fn run(shared: Arc<Shared>, client: Client) -> SessionEnd {
-    let Client { proof, entry, user, changes_user, reader, peer, local, slot: _slot } = client;
+    let Client { proof, entry, user, changes_user, reader, peer, local, slot } = client;
     let channels = shared.config().max_channels;
     let (features, version) = (Features::SUPPORTED, Some(VERSION.into()));
     let welcome =
@@ -119,10 +119,20 @@ pub(crate) async fn run(shared: Arc<Shared>, client: Client) -> SessionEnd {
             outcome
         }
     });
+    let share = slot.share.clone();
     let mut session = Session {
         shared,
         multiplexer,
-        origin: Arc::new(Origin { user, changes_user, entry, peer, local, terminals, explains }),
+        origin: Arc::new(Origin {
+            user,
+            changes_user,
+            share,
+            entry,
+            peer,
+            local,
+            terminals,
+            explains,
+        }),
         reader,
         writer,
         liveness,
@@ -132,6 +142,7 @@ pub(crate) async fn run(shared: Arc<Shared>, client: Client) -> SessionEnd {
     };
     let end = session.serve().await;
     session.close(&end).await;
+    drop(slot);
     end
 }
 
@@ -152,7 +163,7 @@ impl Session {
                         Ok(None) => return SessionEnd::Closed,
                         Err(error) => return error.into(),
                     };
-                    if let Err(end) = self.receive(frame) {
+                    if let Err(end) = self.receive(frame).await {
                         return end;
                     }
                     if !self.reader.has_next() {
@@ -181,12 +192,12 @@ impl Session {
         }
     }
 
-    fn receive(&mut self, frame: Frame) -> Result<(), SessionEnd> {
+    async fn receive(&mut self, frame: Frame) -> Result<(), SessionEnd> {
         match self.multiplexer.receive(frame).map_err(SessionEnd::Protocol)? {
             // A goodbye ends the session, whether or not the client closes the connection.
             Event::Goodbye(_) => return Err(SessionEnd::Closed),
-            Event::Opened(id, open) => self.open(id, open, Job::run),
-            Event::ExplainRequested(id, open) => self.open(id, open, explain::run),
+            Event::Opened(id, open) => self.open(id, open, Job::run).await?,
+            Event::ExplainRequested(id, open) => self.open(id, open, explain::run).await?,
             Event::Closed(id) => {
                 if let Some(job) = self.jobs.remove(&id) {
                     job.client_gone.cancel();
@@ -209,10 +220,30 @@ impl Session {
     }
 
     /// Starts a job, or an explanation, for `open` and tracks it until it ends.
-    fn open<Run>(&mut self, id: ChannelId, open: Open, run: impl FnOnce(Job) -> Run)
+    ///
+    /// Meanwhile no other frame is read: a client can send commands faster than they are decoded.
+    async fn open<Run>(
+        &mut self,
+        id: ChannelId,
+        open: EncodedOpen,
+        run: impl FnOnce(Job) -> Run,
+    ) -> Result<(), SessionEnd>
     where
         Run: Future<Output = ()> + Send + 'static,
     {
+        let (share, length) = (&self.origin.share, open.len());
+        let long = match share.long_command(length).await {
+            Ok(long) => long,
+            Err(refuse) => {
+                self.multiplexer.with(|channels| channels.refuse(id, &refuse));
+                return Ok(());
+            }
+        };
+        let open = self.shared.shares.prepare(share, length, move || open.decode()).await;
+        let open = open.map_err(SessionEnd::Protocol)?;
+        if open.terminal.is_some() {
+            self.multiplexer.with(|channels| channels.use_terminal(id));
+        }
         let (signals, receiver) = mpsc::channel(MAX_QUEUED_SIGNALS);
         let (size, sizes) = watch::channel(None);
         let client_gone = self.ended.child_token();
@@ -222,12 +253,18 @@ impl Session {
             origin: self.origin.clone(),
             id,
             open,
+            length,
+            long,
             signals: receiver,
             sizes,
             client_gone: client_gone.clone(),
         };
         self.jobs.insert(id, JobHandle { signals, size, client_gone });
+        self.shared.memory.note_use();
         tokio::spawn(self.shared.jobs.track_future(self.job_tasks.track_future(run(job))));
+        // One read can return hundreds of commands.
+        yield_now().await;
+        Ok(())
     }
 
     fn is_key_valid(&self) -> bool {

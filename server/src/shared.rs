@@ -8,13 +8,16 @@ use labsh_proto::key::{HostKey, Secret, dummy_tls_seed};
 use labsh_proto::message::{InstanceId, Name, Refuse, RefuseCode};
 use labsh_transport::random;
 use labsh_transport::tls::{Acceptor, Identities, TlsError};
+use nix::sys::resource::{Resource, getrlimit};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admission::Admission;
 use crate::config::Config;
+use crate::key_share::{KeyShare, KeyShares};
 use crate::keyring::Keyring;
+use crate::memory::Memory;
 use crate::reload::Settings;
 use crate::spawner::Spawner;
 use crate::user_cache::UserCache;
@@ -33,6 +36,8 @@ pub(crate) struct Shared {
     /// The key that responses for unknown names are verified against.
     pub(crate) decoy_key: HostKey,
     pub(crate) user_cache: UserCache,
+    pub(crate) shares: KeyShares,
+    pub(crate) memory: Memory,
     pub(crate) sessions: AtomicUsize,
     /// The tasks of all commands, which may outlive their connection.
     pub(crate) jobs: TaskTracker,
@@ -60,6 +65,8 @@ impl Shared {
             admission,
             decoy_key,
             user_cache: UserCache::default(),
+            shares: KeyShares::default(),
+            memory: Memory::default(),
             sessions: AtomicUsize::new(0),
             jobs: TaskTracker::new(),
             connections: TaskTracker::new(),
@@ -76,12 +83,66 @@ impl Shared {
         self.settings.borrow().keyring.clone()
     }
 
-    /// Reserves a slot for a session; `None` if `max_connections` is reached.
-    pub(crate) fn reserve_session(self: &Arc<Self>) -> Option<SessionSlot> {
-        let limit = self.config().max_connections as usize;
+    /// Reserves a slot for a session of a key. The error is its refusal if the limit on all
+    /// sessions, or on those of the key, is reached.
+    pub(crate) fn reserve_session(self: &Arc<Self>, key: Name) -> Result<SessionSlot, Refuse> {
+        let config = self.config();
+        let (limits, share) = (SessionLimits::new(&config, descriptors()), self.shares.of(key));
         let before = self.sessions.fetch_add(1, Ordering::Relaxed);
-        let slot = SessionSlot(self.clone());
-        (before < limit).then_some(slot)
+        let before_of_key = share.sessions.fetch_add(1, Ordering::Relaxed);
+        let slot = SessionSlot { shared: self.clone(), share };
+        if before >= limits.all {
+            return Err(full(limits.all < config.max_connections as usize));
+        }
+        if before_of_key >= limits.per_key {
+            let reason = format!(
+                "this key has as many connections to this host as its limit: {}",
+                limits.per_key
+            );
+            let remedy = "close some of them (`labsh agent stop` closes unused ones), or ask the \
+                          administrator to raise max_connections_per_key in labshd.toml";
+            return Err(Refuse::new(RefuseCode::BUSY, reason, remedy));
+        }
+        Ok(slot)
+    }
+}
+
+/// Returns the refusal of a connection for which labshd has no slot, or no descriptor.
+pub(crate) fn full(descriptors: bool) -> Refuse {
+    let (reason, remedy) = match descriptors {
+        true => (
+            "labshd has no descriptors left for another connection",
+            "try again later, or start labshd with a higher limit on open files (ulimit -n)",
+        ),
+        false => (
+            "labshd has reached its limit on connections",
+            "try again later, or raise max_connections in labshd.toml",
+        ),
+    };
+    Refuse::new(RefuseCode::BUSY, reason, remedy)
+}
+
+/// Returns the number of descriptors that this process may have.
+fn descriptors() -> usize {
+    let soft = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
+    usize::try_from(soft).unwrap_or(usize::MAX)
+}
+
+/// The limits on sessions in effect.
+#[derive(Debug, PartialEq, Eq)]
+struct SessionLimits {
+    all: usize,
+    per_key: usize,
+}
+
+impl SessionLimits {
+    /// Applies the configuration, within a quarter of the descriptors, as each session has two and
+    /// unauthenticated connections use at most half. One key never gets all sessions, where there
+    /// are several: an administrator with another key can still connect.
+    fn new(config: &Config, descriptors: usize) -> Self {
+        let all = (config.max_connections as usize).min((descriptors / 4).max(1));
+        let per_key = (config.max_connections_per_key as usize).min(all - all / 8);
+        Self { all, per_key }
     }
 }
 
@@ -90,13 +151,18 @@ pub(crate) fn stopping() -> Refuse {
     Refuse::new(RefuseCode::STOPPING, "labshd is stopping", "try again shortly")
 }
 
-/// A session's share of `max_connections`, until it is dropped.
+/// A session's share of the limits on sessions, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct SessionSlot(Arc<Shared>);
+pub(crate) struct SessionSlot {
+    shared: Arc<Shared>,
+    pub(crate) share: Arc<KeyShare>,
+}
 
 impl Drop for SessionSlot {
     fn drop(&mut self) {
-        self.0.sessions.fetch_sub(1, Ordering::Relaxed);
+        self.shared.sessions.fetch_sub(1, Ordering::Relaxed);
+        self.share.sessions.fetch_sub(1, Ordering::Relaxed);
+        self.shared.memory.note_use();
     }
 }
 
@@ -111,5 +177,31 @@ impl Identities for TlsIdentities {
             Some(entry) => entry.key.tls_seed(),
             None => dummy_tls_seed(keyring.decoy_secret(), name),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits(all: u32, per_key: u32, descriptors: usize) -> (usize, usize) {
+        let config =
+            Config { max_connections: all, max_connections_per_key: per_key, ..Config::default() };
+        let SessionLimits { all, per_key } = SessionLimits::new(&config, descriptors);
+        (all, per_key)
+    }
+
+    #[test]
+    fn one_key_leaves_sessions_to_others() {
+        assert_eq!(limits(10_000, 1_000, 1 << 20), (10_000, 1_000));
+        assert_eq!(limits(100, 1_000, 1 << 20), (100, 88));
+        assert_eq!(limits(2, 1_000, 1 << 20), (2, 2));
+        assert_eq!(limits(1, 1_000, 1 << 20), (1, 1));
+    }
+
+    #[test]
+    fn sessions_leave_descriptors_to_commands() {
+        assert_eq!(limits(10_000, 1_000, 1_024), (256, 224));
+        assert_eq!(limits(10_000, 1_000, 3), (1, 1));
     }
 }

@@ -54,6 +54,21 @@ pub fn open_body(words: &[&[u8]]) -> Vec<u8> {
     body
 }
 
+/// The body of an `open` for `true` with this many variables, unchecked.
+pub fn open_body_with_variables(count: usize) -> Vec<u8> {
+    let mut body = open_body(&[b"true"]);
+    let after = body.split_off(body.len() - 11);
+    body.extend((count as u64).to_be_bytes());
+    for number in 0..count {
+        let name = format!("A{number}");
+        body.extend((name.len() as u64).to_be_bytes());
+        body.extend(name.bytes());
+        body.extend(0_u64.to_be_bytes());
+    }
+    body.extend(&after[8..]);
+    body
+}
+
 /// The frames of an `open` with this body.
 pub fn open_frames(channel: u32, body: &[u8]) -> Vec<u8> {
     let parts = body.chunks(limits::MAX_BODY as usize);
@@ -119,6 +134,15 @@ impl Peer {
     pub fn authenticated(labshd: &Labshd) -> Self {
         let mut peer = Self::connect(labshd.plain);
         peer.authenticate(labshd);
+        peer
+    }
+
+    /// An authenticated plain connection with another key than the test's.
+    pub fn authenticated_with(labshd: &Labshd, key: &HostKey) -> Self {
+        let mut peer = Self::connect(labshd.plain);
+        let (response, answered) = peer.respond(key, Mode::Plain, ChannelBinding::PLAIN);
+        peer.send_frame(&response);
+        answered.finish(&peer.next().unwrap()).unwrap();
         peer
     }
 

@@ -204,6 +204,18 @@ impl Labshd {
         self.key.for_host(&HostId::new(HOST).unwrap())
     }
 
+    /// Makes and enrols another key, and returns it as the host knows it.
+    pub fn another_key(&self, name: &str) -> HostKey {
+        // Elsewhere, as `labsh` asks which key to use where there are several.
+        let files = self.path().join(name);
+        run(labsh_in(&files).args(["key", "new", name]));
+        enroll_from(&files, self.path(), name, HOST);
+        self.reload();
+        let file = files.join(format!("config/labsh/keys/{name}.key"));
+        let key = Key::from_line(&fs::read_to_string(file).unwrap()).unwrap();
+        key.for_host(&HostId::new(HOST).unwrap())
+    }
+
     /// For the client library, over TLS.
     pub fn options(&self) -> ConnectOptions {
         let address = Address::Tcp { host: self.tls.ip().to_string(), port: self.tls.port() };
@@ -274,7 +286,12 @@ pub fn labsh_in(path: &Path) -> Command {
 
 /// Enrols a key of [`labsh_in`] for a host id on the labshd whose files are in this directory.
 pub fn enroll(path: &Path, key: &str, host: &str) {
-    let line = run(labsh_in(path).args(["key", "enroll", key, "--host", host])).stdout;
+    enroll_from(path, path, key, host);
+}
+
+/// Enrols a key of [`labsh_in`] `files` on the labshd whose files are in `path`.
+fn enroll_from(files: &Path, path: &Path, key: &str, host: &str) {
+    let line = run(labsh_in(files).args(["key", "enroll", key, "--host", host])).stdout;
     let mut add = program(LABSHD);
     add.arg("--config").arg(path.join("labshd.toml")).args(["key", "add"]);
     if am_root() {

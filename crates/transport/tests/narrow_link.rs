@@ -102,7 +102,7 @@ async fn every_byte_comes_back() {
         else {
             unreachable!()
         };
-        assert_eq!(open, cat());
+        assert_eq!(open.decode(), Ok(cat()));
         echo(server, id).await;
         // Keep receiving events until the client has closed the connection.
         while server_events.recv().await.is_some() {}

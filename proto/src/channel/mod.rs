@@ -17,8 +17,8 @@ use crate::flow::ConnectionBudget;
 use crate::frame::{ChannelId, FLAG_EXPLAIN, FLAG_LIMITED, FLAG_MORE, Frame, Kind};
 use crate::limits;
 use crate::message::{
-    BadCommand, Body, Credit, Ended, Eof, Exit, Goodbye, Open, Ping, Pong, Refuse, Resize, Signal,
-    Started, Status, Stop, Stream, Usage,
+    BadCommand, Body, Credit, EncodedOpen, Ended, Eof, Exit, Goodbye, Open, Ping, Pong, Refuse,
+    Resize, Signal, Started, Status, Stop, Stream, Usage,
 };
 use crate::outgoing::Outgoing;
 
@@ -37,9 +37,9 @@ pub enum Event {
     /// Nothing that the caller must act on.
     None,
     /// Server: the client wants this command to run.
-    Opened(ChannelId, Open),
+    Opened(ChannelId, EncodedOpen),
     /// Server: the client wants to know how this command would run; start nothing.
-    ExplainRequested(ChannelId, Open),
+    ExplainRequested(ChannelId, EncodedOpen),
     /// Client: how the command would run.
     Explained(ChannelId, Explained),
     /// Client: the command is running.

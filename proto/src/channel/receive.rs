@@ -11,8 +11,8 @@ use crate::explanation::Explained;
 use crate::frame::{ChannelId, FLAG_EXPLAIN, FLAG_LIMITED, FLAG_MORE, Frame, Kind, Sender};
 use crate::limits;
 use crate::message::{
-    Body, Credit, Ended, Eof, Exit, Goodbye, Open, Ping, Pong, Refuse, RefuseCode, Resize, Signal,
-    Started, Stop, Stream,
+    Body, Credit, EncodedOpen, Ended, Eof, Exit, Goodbye, Ping, Pong, Refuse, RefuseCode, Resize,
+    Signal, Started, Stop, Stream,
 };
 
 /// The body from which a frame counts as bulk data, in bytes; a shorter one is interactive
@@ -59,6 +59,14 @@ impl Channels {
     /// they end the other, and readers act on what they have read.
     pub fn is_next(&mut self, id: ChannelId, stream: Stream) -> bool {
         self.channels.get_mut(&id).is_none_or(|channel| channel.is_next(stream))
+    }
+
+    /// Server: gives an opened channel the windows of a command with a terminal. Call it before
+    /// anything is sent on the channel.
+    pub fn use_terminal(&mut self, id: ChannelId) {
+        if let Some(channel) = self.channels.get_mut(&id) {
+            channel.use_terminal_windows(&self.budget);
+        }
     }
 
     /// Counts short frames: a channel that receives them is interactive, and the latency of its
@@ -131,12 +139,8 @@ impl Channels {
         let next = if explain { Phase::Explaining } else { Phase::Opened };
         match core::mem::replace(&mut channel.phase, next) {
             Phase::Assembling(parts) => {
-                let open = Open::decode(&parts)?;
-                if open.terminal.is_some() {
-                    channel.use_terminal_windows(&self.budget);
-                }
                 let event = if explain { Event::ExplainRequested } else { Event::Opened };
-                Ok(event(id, open))
+                Ok(event(id, EncodedOpen(parts.freeze())))
             }
             Phase::Rejecting(refuse) => {
                 self.refuse(id, &refuse);

@@ -10,7 +10,7 @@ use core::fmt;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-pub use self::open::{BadCommand, Open, Program, Terminal, Until, Variable};
+pub use self::open::{BadCommand, EncodedOpen, Open, Program, Terminal, Until, Variable};
 pub use self::welcome::Welcome;
 use crate::error::ProtocolError;
 use crate::frame::{ChannelId, Frame, Kind, truncate};

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{CommandId, Resize};
 use crate::error::ProtocolError;
 use crate::frame::Kind;
-use crate::limits::MAX_WORD_WITH_NUL;
+use crate::limits::{MAX_VARIABLES, MAX_WORD_WITH_NUL};
 use crate::wire;
 
 /// The program to run.
@@ -91,6 +91,9 @@ pub enum BadCommand {
         /// Its length in bytes.
         length: usize,
     },
+    /// It has more variables than a server accepts; this many.
+    #[error("the command has {0} environment variables, the limit is {MAX_VARIABLES}")]
+    TooManyVariables(usize),
     /// The name of a variable is empty or contains `=`.
     #[error("the name of an environment variable is empty or contains '='")]
     VariableName,
@@ -104,6 +107,9 @@ impl BadCommand {
     pub fn remedy(&self) -> &'static str {
         match self {
             Self::Word { .. } | Self::TooLong => "send long data on standard input, or in a file",
+            Self::TooManyVariables(_) => {
+                "set only those that the command needs, or set them in a script that it runs"
+            }
             Self::Empty => "name a program",
             Self::Nul(_) => "send data with NUL bytes on standard input, or in a file",
             Self::VariableName => "name it with letters, digits and underscores",
@@ -144,6 +150,9 @@ impl Open {
             Program::Subsystem(name) if name.is_empty() => return Err(BadCommand::Empty),
             Program::Subsystem(name) => check_word("the subsystem's name", name)?,
         }
+        if self.environment.len() > MAX_VARIABLES {
+            return Err(BadCommand::TooManyVariables(self.environment.len()));
+        }
         for (name, value) in &self.environment {
             if name.is_empty() || name.contains(&b'=') {
                 return Err(BadCommand::VariableName);
@@ -178,6 +187,25 @@ impl Open {
     /// Decodes the joined bodies of all frames of an `open`. Call [`Open::check`] on the result.
     pub fn decode(body: &[u8]) -> Result<Self, ProtocolError> {
         wire::decode(body).map_err(|detail| ProtocolError::Malformed { kind: Kind::Open, detail })
+    }
+}
+
+/// A complete `open` that is not decoded yet. Decoding a long one takes milliseconds, for which a
+/// server chooses the thread.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EncodedOpen(pub(crate) Bytes);
+
+impl EncodedOpen {
+    /// Returns its length in bytes, at most [`limits::MAX_COMMAND`](crate::limits::MAX_COMMAND).
+    #[expect(clippy::len_without_is_empty, reason = "an empty one is malformed")]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Decodes it; an error ends the connection. Call [`Open::check`] on the result, and
+    /// [`Channels::use_terminal`](crate::channel::Channels::use_terminal) if it has a terminal.
+    pub fn decode(&self) -> Result<Open, ProtocolError> {
+        Open::decode(&self.0)
     }
 }
 

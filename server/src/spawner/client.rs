@@ -16,12 +16,13 @@ use nix::unistd::{ForkResult, Pid, fork};
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::pending_signals::{PendingSignal, PendingSignals};
 use super::start_error::{FailureContext, encode_error, spawn_error};
-use super::waiters::{Waiter, Waiters};
+use super::turns::{Line, Turn, Turns};
+use super::waiters::{Waiter, Waiters, lock};
 use super::wire::{self, Inbox, READ_SIZE};
 use super::{Ended, SpawnError, SpawnRequest, Spawned, SpawnerLost, Streams, process};
 
@@ -59,9 +60,10 @@ pub fn launch() -> io::Result<SpawnerProcess> {
     }
 }
 
-/// Limit on orders to spawn that are not sent yet. Each may be a megabyte long, and clients can
-/// send requests faster than fork(2).
-const MAX_UNSENT_SPAWNS: usize = 32;
+/// Limit on orders to spawn that the spawner has not carried out. Each may be a megabyte long, and
+/// the spawner takes them in their order: a new one waits for so many, of any key. They are just
+/// enough to keep the spawner busy.
+const MAX_UNANSWERED_SPAWNS: usize = 4;
 
 /// A handle to the spawner, shared by all connections. When the last handle and the last
 /// [`Process`] are dropped, the spawner exits.
@@ -75,7 +77,7 @@ struct Shared {
     pid: Pid,
     next_id: AtomicU64,
     orders: mpsc::UnboundedSender<UnsentOrder>,
-    spawn_slots: Arc<Semaphore>,
+    turns: Turns,
     waiters: Arc<Waiters>,
 }
 
@@ -83,14 +85,17 @@ struct Shared {
 #[derive(Debug)]
 struct UnsentOrder {
     message: Vec<u8>,
-    slot: Option<OrderSlot>,
+    /// Pending until the order is sent.
+    signal: Option<PendingSignal>,
 }
 
-/// The share of a limit that an unsent order takes up.
+/// A request in the form that the spawner receives. It occupies less memory than the request.
 #[derive(Debug)]
-enum OrderSlot {
-    Spawn(OwnedSemaphorePermit),
-    Signal(PendingSignal),
+pub struct EncodedRequest {
+    id: u64,
+    message: Vec<u8>,
+    has_terminal: bool,
+    context: FailureContext,
 }
 
 impl Spawner {
@@ -108,10 +113,10 @@ impl Spawner {
         let (orders, queue) = mpsc::unbounded_channel();
         let waiters = Arc::<Waiters>::default();
         tokio::spawn(write_orders(writer, queue));
-        tokio::spawn(read_until_lost(reader, waiters.clone(), process.pid));
-        let spawn_slots = Arc::new(Semaphore::new(MAX_UNSENT_SPAWNS));
+        let turns = Turns::new(MAX_UNANSWERED_SPAWNS);
+        tokio::spawn(read_until_lost(reader, waiters.clone(), turns.clone(), process.pid));
         let (pid, next_id) = (process.pid, AtomicU64::new(1));
-        Ok(Spawner { shared: Arc::new(Shared { pid, next_id, orders, spawn_slots, waiters }) })
+        Ok(Spawner { shared: Arc::new(Shared { pid, next_id, orders, turns, waiters }) })
     }
 
     /// Starts a command and returns once its program has been executed.
@@ -122,14 +127,40 @@ impl Spawner {
     ///
     /// See [`SpawnError`]; after an error no process of the command remains.
     pub async fn spawn(&self, request: SpawnRequest) -> Result<Spawned, SpawnError> {
+        let request = self.encode(request)?;
+        let turn = self.turn(&Line::default()).await;
+        self.spawn_encoded(request, turn).await
+    }
+
+    /// Encodes a request, for [`Spawner::spawn_encoded`]. Takes milliseconds for a long one.
+    ///
+    /// # Errors
+    ///
+    /// When no kernel would accept the request.
+    pub fn encode(&self, request: SpawnRequest) -> Result<EncodedRequest, SpawnError> {
         let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
         let has_terminal = request.terminal.is_some();
         let message = wire::encode_spawn(id, &request).map_err(encode_error)?;
-        // The request is dropped here, so that only its encoding occupies memory while this waits
-        // for a slot, and nothing while the child hangs.
-        let context = FailureContext::of(request);
-        let permit = self.shared.spawn_slots.clone().acquire_owned().await;
-        let slot = permit.ok().map(OrderSlot::Spawn);
+        Ok(EncodedRequest { id, message, has_terminal, context: FailureContext::of(request) })
+    }
+
+    /// Waits until it is the line's turn to start a command; `None` once the spawner is lost.
+    pub async fn turn(&self, line: &Line) -> Option<Turn> {
+        self.shared.turns.take(line).await
+    }
+
+    /// Starts a command as [`Spawner::spawn`] does, in this turn.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Spawner::spawn`].
+    pub async fn spawn_encoded(
+        &self,
+        request: EncodedRequest,
+        turn: Option<Turn>,
+    ) -> Result<Spawned, SpawnError> {
+        let EncodedRequest { id, message, has_terminal, context } = request;
+        let turn = turn.ok_or(SpawnError::Lost)?;
         let (started, on_started) = oneshot::channel();
         let (ended, on_ended) = oneshot::channel();
         let waiters = &self.shared.waiters;
@@ -152,9 +183,10 @@ impl Spawner {
             vacant,
             signals: Arc::default(),
         };
-        // Checked after the insertion: the reader cancels it before it empties the table for the
+        lock(&waiters.unanswered).insert(id, turn);
+        // Checked after the insertions: the reader cancels it before it empties the tables for the
         // last time.
-        let order = UnsentOrder { message, slot };
+        let order = UnsentOrder { message, signal: None };
         if waiters.lost.is_cancelled() || self.shared.orders.send(order).is_err() {
             return Err(SpawnError::Lost);
         }
@@ -224,7 +256,7 @@ impl Process {
     pub fn signal(&self, signal: i32) {
         if let Some(pending) = PendingSignal::new(&self.signals, signal) {
             let message = wire::encode_signal(self.id, signal);
-            self.order(message, Some(OrderSlot::Signal(pending)));
+            self.order(message, Some(pending));
         }
     }
 
@@ -255,9 +287,9 @@ impl Process {
         self.outcome = Some(Err(SpawnerLost));
     }
 
-    fn order(&self, message: Vec<u8>, slot: Option<OrderSlot>) {
+    fn order(&self, message: Vec<u8>, signal: Option<PendingSignal>) {
         // Fails once the spawner is lost, and the command has ended with it.
-        let _ = self.shared.orders.send(UnsentOrder { message, slot });
+        let _ = self.shared.orders.send(UnsentOrder { message, signal });
     }
 }
 
@@ -273,17 +305,10 @@ impl Drop for Process {
 /// Writes orders until every handle is dropped. Then it drops its half of the socket, which ends
 /// the spawner.
 async fn write_orders(mut writer: OwnedWriteHalf, mut queue: mpsc::UnboundedReceiver<UnsentOrder>) {
-    while let Some(UnsentOrder { message, slot }) = queue.recv().await {
-        let _permit = match slot {
-            Some(OrderSlot::Spawn(permit)) => Some(permit),
-            // No longer pending before the write begins: an equal signal may come too late to be
-            // covered by this one.
-            Some(OrderSlot::Signal(pending)) => {
-                drop(pending);
-                None
-            }
-            None => None,
-        };
+    while let Some(UnsentOrder { message, signal }) = queue.recv().await {
+        // No longer pending before the write begins: an equal signal may come too late to be
+        // covered by this one.
+        drop(signal);
         if writer.write_all(&message).await.is_err() {
             // The reader sees the loss too, and reports it.
             return;
@@ -291,14 +316,16 @@ async fn write_orders(mut writer: OwnedWriteHalf, mut queue: mpsc::UnboundedRece
     }
 }
 
-async fn read_until_lost(reader: OwnedReadHalf, waiters: Arc<Waiters>, pid: Pid) {
+async fn read_until_lost(reader: OwnedReadHalf, waiters: Arc<Waiters>, turns: Turns, pid: Pid) {
     let result = read_replies(reader, &waiters).await;
     // First, as labshd exits once the loss is known.
     waiters.kill_all();
     // `spawn` relies on this order.
     waiters.lost.cancel();
+    turns.close();
     let abandoned = mem::take(&mut *waiters.commands());
     drop(abandoned);
+    lock(&waiters.unanswered).clear();
     if let Err(error) = result {
         tracing::error!(%error, "the connection to the spawner failed");
         return;

@@ -10,7 +10,7 @@ use super::{Ended, Terminal};
 
 /// A message from labshd to the spawner, about one command.
 pub(super) enum SpawnerOrder<'a> {
-    /// Start the command. The reply is `Spawned` or `Failed`.
+    /// Start the command. The replies are `Attempted`, and then `Spawned` or `Failed`.
     Spawn(Request<'a>),
     /// Send this signal of the client to the command.
     Signal(i32),
@@ -29,6 +29,10 @@ pub(super) enum SpawnerOrder<'a> {
 /// A message from the spawner to labshd, about one command.
 #[derive(Debug, PartialEq)]
 pub(super) enum SpawnerReply {
+    /// The order to start the command was carried out, so that the spawner can take the next one;
+    /// the child may still block before exec. Sent for each such order, even for a command that is
+    /// released.
+    Attempted,
     /// The program has been executed; this is its process id. labshd's descriptors accompany the
     /// first byte: its ends of stdin, stdout and stderr, or the terminal's master.
     Spawned(u32),

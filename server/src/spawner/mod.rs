@@ -29,6 +29,7 @@ mod process;
 mod session_signals;
 mod start_error;
 mod terminal;
+mod turns;
 mod waiters;
 mod wire;
 
@@ -38,8 +39,9 @@ use std::path::PathBuf;
 
 use labsh_proto::message::{Status, Usage};
 
-pub use client::{Process, Spawner, SpawnerProcess, launch};
+pub use client::{EncodedRequest, Process, Spawner, SpawnerProcess, launch};
 pub(crate) use terminal::set_window_size;
+pub use turns::{Line, Turn, Turns};
 
 /// A command to run. It inherits nothing else, except the umask, resource limits, nice value and
 /// OOM score that labshd was started with.

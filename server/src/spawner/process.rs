@@ -245,7 +245,9 @@ impl Spawner {
     }
 
     fn spawn(&mut self, id: u64, request: &Request<'_>) {
-        match self.start(id, request) {
+        let started = self.start(id, request);
+        self.reply(id, &SpawnerReply::Attempted, Vec::new());
+        match started {
             Ok(command) => drop(self.commands.insert(id, command)),
             Err(failure) => self.reply(id, &SpawnerReply::Failed(failure), Vec::new()),
         }

@@ -21,6 +21,7 @@ pub(super) fn encode_error(error: EncodeError) -> SpawnError {
 }
 
 /// The parts of a request that error messages name.
+#[derive(Debug)]
 pub(super) struct FailureContext {
     program: Vec<u8>,
     directory: Vec<u8>,

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::Ended;
 use super::messages::{Failure, SpawnerReply};
 use super::session_signals::{Members, SignalBatch};
+use super::turns::Turn;
 
 /// Locks a mutex, poisoned or not: a panic leaves these states valid, at worst incomplete.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -23,6 +24,9 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[derive(Debug, Default)]
 pub(super) struct Waiters {
     pub(super) commands: Mutex<HashMap<u64, Waiter>>,
+    /// The turns of the orders to spawn that the spawner has not carried out, by id; also of
+    /// commands that are released meanwhile.
+    pub(super) unanswered: Mutex<HashMap<u64, Turn>>,
     pub(super) lost: CancellationToken,
 }
 
@@ -75,6 +79,7 @@ impl Waiters {
     ) {
         let mut commands = self.commands();
         match reply {
+            SpawnerReply::Attempted => drop(lock(&self.unanswered).remove(&id)),
             SpawnerReply::Spawned(pid) => {
                 let descriptors = arrived.pop_front().unwrap_or_default();
                 let Some(waiter) = commands.get_mut(&id) else { return };

@@ -30,6 +30,7 @@ const FAILED: u8 = 5;
 const ENDED: u8 = 6;
 const END: u8 = 7;
 const VACANT: u8 = 8;
+const ATTEMPTED: u8 = 9;
 
 const HAS_PROGRAM: u8 = 1;
 const FALLBACK_ROOT: u8 = 2;
@@ -131,6 +132,7 @@ pub(super) fn encode_release(id: u64) -> Vec<u8> {
 pub(super) fn encode_reply(id: u64, reply: &SpawnerReply) -> Vec<u8> {
     let mut message;
     match reply {
+        SpawnerReply::Attempted => message = MessageWriter::new(ATTEMPTED, id),
         SpawnerReply::Spawned(pid) => {
             message = MessageWriter::new(SPAWNED, id);
             message.u32(*pid);
@@ -230,6 +232,7 @@ impl<'a> Envelope<'a> {
     pub(super) fn reply(&self) -> Result<SpawnerReply, Malformed> {
         let mut body = BodyReader(self.body);
         let reply = match self.kind {
+            ATTEMPTED => SpawnerReply::Attempted,
             SPAWNED => SpawnerReply::Spawned(body.u32()?),
             FAILED => SpawnerReply::Failed(Failure::decode(body.array()?)?),
             ENDED => SpawnerReply::Ended(body.ended()?),
@@ -448,6 +451,7 @@ mod tests {
         let usage = Usage { wall: 1, user: 2, system: 3, peak_memory: u64::MAX };
         let ended = |status| SpawnerReply::Ended(Ended { status, usage });
         let mut replies = vec![
+            SpawnerReply::Attempted,
             SpawnerReply::Spawned(4_194_304),
             ended(Status::Exited(255)),
             ended(Status::Signaled { signal: 64, core_dumped: false }),
