@@ -15,8 +15,8 @@ use crate::support::{
 };
 
 /// Hosts h01, h02 and h03, each at an address of its own, and `dead`, which refuses connections.
-struct Lab {
-    labshd: Labshd,
+pub(crate) struct Lab {
+    pub(crate) labshd: Labshd,
     _dead: Socket,
 }
 
@@ -26,7 +26,7 @@ const APART: &str = "subsystems.labsh-copy = ['/bin/sh', '-c', 'set -- $LABSH_CO
 
 impl Lab {
     /// With more lines in labshd's configuration; HERE is replaced by the directory of its files.
-    fn with(more: &str) -> Self {
+    pub(crate) fn with(more: &str) -> Self {
         let labshd = Labshd::launch(more, |command| {
             let file = PathBuf::from(command.get_args().last().unwrap());
             let addresses: String = (1..=3).map(|host| format!("'127.1.8.{host}:0', ")).collect();
@@ -59,37 +59,37 @@ impl Lab {
         Self { labshd, _dead: dead }
     }
 
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with("")
     }
 
-    fn command(&self, words: &[&str]) -> std::process::Command {
+    pub(crate) fn command(&self, words: &[&str]) -> std::process::Command {
         let mut command = self.labshd.labsh();
         command.arg("cp").args(words).current_dir(self.labshd.path());
         command
     }
 
     /// Runs `labsh cp WORDS…` in the directory of labshd's files.
-    fn copy(&self, words: &[&str]) -> Output {
+    pub(crate) fn copy(&self, words: &[&str]) -> Output {
         pipe_through(&mut self.command(words), b"")
     }
 
     /// The same, which must succeed; returns its stderr.
-    fn copied(&self, words: &[&str]) -> String {
+    pub(crate) fn copied(&self, words: &[&str]) -> String {
         text(&run(&mut self.command(words)).stderr)
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.labshd.path().join(name)
     }
 
     /// A path on a host, in the directory of labshd's files.
-    fn remote(&self, host: &str, name: &str) -> String {
+    pub(crate) fn remote(&self, host: &str, name: &str) -> String {
         format!("{host}:{}", self.labshd.file(name))
     }
 }
 
-fn stderr_of(output: &Output) -> String {
+pub(crate) fn stderr_of(output: &Output) -> String {
     text(&output.stderr)
 }
 
@@ -314,14 +314,17 @@ fn a_remote_path_is_reported_with_its_host() {
 }
 
 #[test]
-fn a_file_that_its_owner_may_not_read_is_replaced() {
+fn a_file_that_its_owner_may_not_read_is_updated() {
     // Root may read everything unless it drops these capabilities.
     let reader = "if [ $(id -u) = 0 ]; then set -- setpriv --bounding-set \
         -dac_override,-dac_read_search; fi; \
                   exec \"$@\" \"$0\" copy-serve";
     let lab =
         Lab::with(&format!("subsystems.labsh-copy = ['/bin/sh', '-c', '{reader}', '{LABSHD}']"));
-    for (name, options) in [("sealed", &[][..]), ("checked", &["--checksum"])] {
+    // Of the same size and time, it is unchanged, unless contents are to be compared.
+    for (name, options, contents) in
+        [("sealed", &[][..], b"old"), ("checked", &["--checksum"], b"new")]
+    {
         fs::write(lab.path(name), "new").unwrap();
         let there = lab.path("there");
         fs::create_dir_all(&there).unwrap();
@@ -330,7 +333,7 @@ fn a_file_that_its_owner_may_not_read_is_replaced() {
         File::options().write(true).open(there.join(name)).unwrap().set_modified(modified).unwrap();
         fs::set_permissions(there.join(name), Permissions::from_mode(0o200)).unwrap();
         lab.copied(&[options, &[name, &lab.remote("h01", "there/")]].concat());
-        assert_eq!(fs::read(there.join(name)).unwrap(), b"new", "{name}");
+        assert_eq!(fs::read(there.join(name)).unwrap(), contents, "{name}");
         assert_eq!(
             fs::metadata(there.join(name)).unwrap().mode() & 0o777,
             fs::metadata(lab.path(name)).unwrap().mode() & 0o777

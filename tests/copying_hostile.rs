@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Output, Stdio};
 
 use labsh_copy::wire::{Entry, Kind as What, Message, Time, VERSION};
-use labsh_copy::{Name, RelativePath};
+use labsh_copy::{Name, ReceiveOptions, RelativePath};
 use labsh_proto::frame::Kind;
 use labsh_proto::message::{Eof, Exit, Refuse, RefuseCode, Status, Stream, Usage};
 
@@ -123,7 +123,8 @@ fn a_copy_that_breaks_the_protocol_is_aborted_and_leaves_nothing() {
         (
             encoded(&[Message::Put {
                 destination: b"/".to_vec(),
-                names: vec![Name::new(b"x").unwrap()],
+                names: vec![Name::new(b"x").unwrap().into()],
+                options: ReceiveOptions::default(),
             }]),
             "violated the copy protocol",
         ),

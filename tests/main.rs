@@ -11,6 +11,7 @@ mod cli;
 mod clustershell;
 mod copying;
 mod copying_hostile;
+mod copying_trees;
 mod documents;
 mod ending;
 mod exit_status;

@@ -20,7 +20,8 @@ use labsh_client::fanout::{self, Driver, Event, Host, Limits, StopLevel};
 use labsh_client::terminal_text::shell_word;
 use labsh_client::{Child, ChildStderr, CommandError, ExitStatus};
 use labsh_copy::{
-    CopyReport, Counts, Destination, Error, Observer, Progress, SUBSYSTEM, SendOptions, Side,
+    CopyReport, Counts, Destination, Error, Observer, Options, Progress, ReceiveOptions, SUBSYSTEM,
+    SendOptions, Side,
 };
 use labsh_proto::message::Program;
 use tokio::io::AsyncReadExt;
@@ -90,7 +91,7 @@ fn hosts(targets: &Targets, options: &CopyOptions) -> anyhow::Result<Vec<Host>> 
 /// The state that the copying threads share.
 struct CopyRun {
     job: Job,
-    options: SendOptions,
+    options: Options,
     /// By the index of the host.
     names: Vec<String>,
     progress: Vec<Progress>,
@@ -124,7 +125,13 @@ impl CopyRun {
             }
         }
         Ok(Self {
-            options: SendOptions { checksum: options.checksum },
+            options: Options {
+                send: SendOptions { checksum: options.checksum },
+                receive: ReceiveOptions {
+                    no_times: options.no_times,
+                    no_permissions: options.no_perms,
+                },
+            },
             names: hosts.iter().map(|host| host.name.clone()).collect(),
             progress: hosts.iter().map(|_| Progress::default()).collect(),
             folders,

@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use anyhow::{Context, bail};
 use labsh_client::config::target::parse_port;
-use labsh_copy::{Name, Source};
+use labsh_copy::{Name, Placement, Source};
 
 use crate::remote::words::Targets;
 
@@ -21,7 +21,7 @@ pub(super) struct Job {
     pub(super) target: String,
     pub(super) direction: Direction,
     /// The name of each source at its destination, in order.
-    pub(super) names: Vec<Name>,
+    pub(super) names: Vec<Placement>,
 }
 
 /// The direction.
@@ -99,10 +99,9 @@ fn put(from: &[Operand], target: &str, path: &[u8]) -> anyhow::Result<Job> {
                 whole.file_name().map(OsStr::to_owned).unwrap_or_default()
             }
         };
-        names.push(
-            Name::new(name.as_bytes())
-                .map_err(|_| anyhow::anyhow!("{}: name something inside it", path.display()))?,
-        );
+        let name = Name::new(name.as_bytes())
+            .map_err(|_| anyhow::anyhow!("{}: name something inside it", path.display()))?;
+        names.push(name.into());
         sources.push(Source { path, display_name: word.as_bytes().to_vec() });
     }
     let direction = Direction::Put { sources, to: path.to_vec() };
@@ -128,9 +127,10 @@ fn get(from: &[Operand], to: &OsStr) -> anyhow::Result<Job> {
         let last =
             path.split(|byte| *byte == b'/').rfind(|step| !step.is_empty()).unwrap_or_default();
         let name = Name::new(last);
-        names.push(name.map_err(|_| {
+        let name = name.map_err(|_| {
             anyhow::anyhow!("{target}:{shown}: name a file or directory there by its own name")
-        })?);
+        })?;
+        names.push(name.into());
         paths.push(path.clone());
     }
     let target = of.context("name what is to be copied")?;

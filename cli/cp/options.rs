@@ -43,6 +43,12 @@ pub(crate) struct CopyOptions {
     /// Compare files of the same size and time by their contents (SHA-256) as well
     #[arg(short, long)]
     pub checksum: bool,
+    /// Leave modification times alone
+    #[arg(long)]
+    pub no_times: bool,
+    /// Leave permissions alone: new files and directories get them within the umask
+    #[arg(long)]
+    pub no_perms: bool,
     /// Say only what went wrong
     #[arg(short, long)]
     pub quiet: bool,

@@ -2,22 +2,19 @@
 //! following links, so that no path can lead out of the directory.
 
 use std::ffi::OsStr;
-use std::fs::{File, Permissions};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::rc::Rc;
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, readlinkat, renameat};
-use nix::sys::stat::{
-    FileStat, Mode, UtimensatFlags, fstat, fstatat, futimens, mkdirat, utimensat,
-};
-use nix::sys::time::TimeSpec;
-use nix::unistd::{UnlinkatFlags, symlinkat, unlinkat};
+use nix::sys::stat::{FileStat, Mode, UtimensatFlags, fstatat, mkdirat, utimensat};
+use nix::unistd::{AccessFlags, UnlinkatFlags, faccessat, symlinkat, unlinkat};
 
+use crate::metadata::{Access, MetadataHandle, denied, times};
 use crate::name::RelativePath;
 use crate::wire::Time;
 
@@ -40,21 +37,19 @@ pub(crate) struct DirEntry {
     name: Vec<u8>,
 }
 
-/// When a file or directory at the destination was created.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Made {
-    /// Before this transfer.
-    Before,
-    /// By this transfer.
-    Now,
-}
-
 impl ConfinedDir {
     /// Opens a directory. Links in this path are followed: the user has named it.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let top =
             openat(AT_FDCWD, path, DIRECTORY_FLAGS.difference(OFlag::O_NOFOLLOW), Mode::empty())?;
         Ok(Self { top: Rc::new(top), last: None })
+    }
+
+    /// Opens the directory itself, to set its metadata.
+    pub(crate) fn metadata_handle(&self) -> io::Result<MetadataHandle> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let file = openat(&*self.top, ".", flags, Mode::empty())?;
+        Ok(MetadataHandle { file, access: Access::Full })
     }
 
     /// Opens the parent directory of a path. The empty path has none.
@@ -112,23 +107,40 @@ impl DirEntry {
         Ok(File::from(opened?))
     }
 
-    /// Sets mode and time of the file that `found` describes.
+    /// Opens the file that `found` describes, to set its metadata.
     ///
     /// # Errors
     ///
     /// If another file has replaced it since.
-    pub(crate) fn set_file_metadata(
-        &self,
-        found: &FileStat,
-        mode: u16,
-        modified: Time,
-    ) -> io::Result<()> {
-        let file = self.open(OFlag::O_RDONLY)?;
-        let opened = fstat(&file)?;
+    pub(crate) fn metadata_handle(&self, found: &FileStat) -> io::Result<MetadataHandle> {
+        let handle = self.open_for_metadata(OFlag::empty())?;
+        let opened = handle.stat()?;
         if (opened.st_dev, opened.st_ino) != (found.st_dev, found.st_ino) {
             return Err(io::Error::other("another file has replaced it meanwhile; copy it again"));
         }
-        set_metadata(&file, mode, modified, Made::Before)
+        Ok(handle)
+    }
+
+    /// Opens a directory, to set its metadata.
+    pub(crate) fn directory_metadata_handle(&self) -> io::Result<MetadataHandle> {
+        self.open_for_metadata(OFlag::O_DIRECTORY)
+    }
+
+    fn open_for_metadata(&self, flags: OFlag) -> io::Result<MetadataHandle> {
+        match self.open(flags | OFlag::O_RDONLY) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                let flags = flags | OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+                let opened = openat(&*self.directory, self.name(), flags, Mode::empty());
+                Ok(MetadataHandle { file: opened?, access: Access::PathOnly })
+            }
+            opened => Ok(MetadataHandle { file: opened?.into(), access: Access::Full }),
+        }
+    }
+
+    /// Returns whether this process may create files in the directory of this name.
+    pub(crate) fn is_writable_directory(&self) -> bool {
+        let access = AccessFlags::W_OK | AccessFlags::X_OK;
+        faccessat(&*self.directory, self.name(), access, AtFlags::AT_EACCESS).is_ok()
     }
 
     /// Creates a directory that only its owner can access.
@@ -136,29 +148,19 @@ impl DirEntry {
         Ok(mkdirat(&*self.directory, self.name(), Mode::S_IRWXU)?)
     }
 
-    /// Sets mode and time of a directory.
-    pub(crate) fn set_directory_metadata(
-        &self,
-        mode: u16,
-        modified: Time,
-        made: Made,
-    ) -> io::Result<()> {
-        let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let directory = File::from(openat(&*self.directory, self.name(), flags, Mode::empty())?);
-        set_metadata(&directory, mode, modified, made)
-    }
-
     /// Returns the target of a symbolic link.
     pub(crate) fn link_target(&self) -> io::Result<Vec<u8>> {
         Ok(readlinkat(&*self.directory, self.name())?.into_encoded_bytes())
     }
 
-    /// Creates a symbolic link and sets its time.
-    pub(crate) fn make_link(&self, target: &[u8], modified: Time) -> io::Result<()> {
+    /// Creates a symbolic link and sets its time, if the file system has times of links.
+    pub(crate) fn make_link(&self, target: &[u8], modified: Option<Time>) -> io::Result<()> {
         symlinkat(OsStr::from_bytes(target), &*self.directory, self.name())?;
+        let Some(modified) = modified else { return Ok(()) };
         let [accessed, modified] = times(modified);
         let flag = UtimensatFlags::NoFollowSymlink;
-        Ok(utimensat(self.directory.as_fd(), self.name(), &accessed, &modified, flag)?)
+        let set = utimensat(self.directory.as_fd(), self.name(), &accessed, &modified, flag);
+        denied(set.map_err(io::Error::from)).map(drop)
     }
 
     /// Renames the file, which atomically replaces `to`.
@@ -170,34 +172,4 @@ impl DirEntry {
     pub(crate) fn remove(&self) -> io::Result<()> {
         Ok(unlinkat(&*self.directory, self.name(), UnlinkatFlags::NoRemoveDir)?)
     }
-}
-
-/// Sets the nine permission bits and the modification time of a file or directory, as far as they
-/// differ. Set-user-ID, set-group-ID and sticky bits are not copied: what the transfer has created
-/// gets none of them, and what was there before keeps its own.
-pub(crate) fn set_metadata(file: &File, mode: u16, modified: Time, made: Made) -> io::Result<()> {
-    let found = fstat(file)?;
-    let special_bits = match made {
-        Made::Before => found.st_mode & 0o7000,
-        Made::Now => 0,
-    };
-    let mode = special_bits | u32::from(mode & 0o777);
-    if found.st_mode & 0o7777 != mode {
-        file.set_permissions(Permissions::from_mode(mode))?;
-    }
-    if self::modified(&found) != modified {
-        let [accessed, modified] = times(modified);
-        futimens(file, &accessed, &modified)?;
-    }
-    Ok(())
-}
-
-/// Returns the times for utimensat(2), which leave the access time unchanged.
-fn times(modified: Time) -> [TimeSpec; 2] {
-    [TimeSpec::UTIME_OMIT, TimeSpec::new(modified.seconds, modified.nanoseconds.into())]
-}
-
-/// Returns the modification time.
-pub(crate) fn modified(stat: &FileStat) -> Time {
-    Time { seconds: stat.st_mtime, nanoseconds: stat.st_mtime_nsec as u32 }
 }

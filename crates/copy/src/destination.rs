@@ -1,8 +1,10 @@
 //! Resolves the path that files are copied to.
 
 use std::ffi::OsStr;
+use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -10,27 +12,31 @@ use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::{Mode, fstat, lstat};
 
 use crate::confined_dir::ConfinedDir;
-use crate::name::{Name, RelativePath};
+use crate::metadata::Made;
+use crate::name::{Name, Placement, RelativePath};
 use crate::{Error, os_error_text};
 
 /// The directory that files are copied into, and their names there.
 #[derive(Debug)]
 pub struct Destination {
     pub(crate) directory: ConfinedDir,
-    names: Vec<Name>,
+    /// When the directory was created.
+    pub(crate) made: Made,
+    names: Vec<Placement>,
 }
 
 impl Destination {
     /// Resolves a path as cp(1) does: into the directory if it exists, otherwise, for a single
     /// source, to a file or directory of that name.
     ///
-    /// A path that ends in `/`, or that several sources are copied to, is created as a directory if
-    /// it does not exist. Links in the path are followed, the last one too: the user has named it.
+    /// A path that ends in `/`, or that several sources or the contents of a directory are copied
+    /// to, is created as a directory if it does not exist. Links in the path are followed, the last
+    /// one too: the user has named it.
     ///
     /// # Errors
     ///
     /// [`Error::Refused`] with the path, if it cannot be opened or created.
-    pub fn resolve(path: &[u8], names: Vec<Name>) -> Result<Self, Error> {
+    pub fn resolve(path: &[u8], names: Vec<Placement>) -> Result<Self, Error> {
         let shown = String::from_utf8_lossy(path);
         let refused =
             |error: io::Error| Error::Refused(format!("{shown}: {}", os_error_text(&error)));
@@ -43,10 +49,14 @@ impl Destination {
             return Err(Error::Refused("there is nothing to copy".into()));
         }
         if path.is_dir() {
-            return Ok(Self { directory: open(&path)?, names });
+            return Ok(Self { directory: open(&path)?, made: Made::Before, names });
         }
-        if names.len() != 1 || shown.ends_with('/') {
-            match std::fs::create_dir(&path) {
+        let only_contents = names[..] == [Placement::Contents];
+        if names.len() != 1 || only_contents || shown.ends_with('/') {
+            let mut made = Made::Now;
+            // As the copy of a directory, it gets its mode at the end.
+            let mode = if only_contents { 0o700 } else { 0o777 };
+            match DirBuilder::new().mode(mode).create(&path) {
                 // Another copy may have created it since.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists && !path.is_dir() => {
                     return Err(Error::Refused(format!("{shown}: it is not a directory")));
@@ -54,9 +64,10 @@ impl Destination {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                     return Err(refused(error));
                 }
-                _ => {}
+                Err(_) => made = Made::Before,
+                Ok(()) => {}
             }
-            return Ok(Self { directory: open(&path)?, names });
+            return Ok(Self { directory: open(&path)?, made, names });
         }
         let path = match std::fs::symlink_metadata(&path) {
             Ok(found) if found.is_symlink() => target_of_link(&path).map_err(refused)?,
@@ -69,14 +80,16 @@ impl Destination {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
-        Ok(Self { directory: open(parent)?, names: vec![name] })
+        Ok(Self { directory: open(parent)?, made: Made::Before, names: vec![name.into()] })
     }
 
     /// Returns the path, inside the directory, of a path below a source.
     pub(crate) fn path(&self, source: u32, below: &RelativePath) -> Result<RelativePath, Error> {
         let name = self.names.get(source as usize);
-        name.map(|name| below.under(name))
-            .ok_or(Error::Protocol("it sends something that was not named"))
+        match name.ok_or(Error::Protocol("it sends something that was not named"))? {
+            Placement::Named(name) => Ok(below.under(name)),
+            Placement::Contents => Ok(below.clone()),
+        }
     }
 }
 

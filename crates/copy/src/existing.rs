@@ -2,30 +2,35 @@
 
 use std::io;
 
-use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{FileStat, SFlag};
+use nix::unistd::geteuid;
 use sha2::{Digest as _, Sha256};
 
-use crate::confined_dir::{self, DirEntry, Made};
+use crate::confined_dir::DirEntry;
+use crate::metadata::{self, Made, Metadata, NotSet};
 use crate::partial::{self, PartialFile};
 use crate::wire::{Digest, Time};
 
+/// The permission bits that the owner of a directory needs to create files in it.
+const OWNER_WRITES: u32 = 0o300;
+
 /// What the destination already has of an announced file.
 pub(crate) enum Existing {
-    /// The same file.
-    Unchanged,
+    /// The same file, and what could not be set on it.
+    Unchanged(NotSet),
     /// Another file or none, and perhaps a partial file of an earlier transfer.
     Different(Option<PartialFile>),
 }
 
 /// What the sender has announced of a file.
 pub(crate) struct AnnouncedFile {
-    pub(crate) mode: u16,
     pub(crate) modified: Time,
     pub(crate) size: u64,
     /// The digest of the contents, if files are compared by digest.
     pub(crate) digest: Option<Digest>,
+    /// What an unchanged file gets.
+    pub(crate) metadata: Metadata,
 }
 
 impl AnnouncedFile {
@@ -34,12 +39,12 @@ impl AnnouncedFile {
         if let Some(found) = entry.stat()? {
             check_replaceable(&found)?;
             if kind_of(&found) == SFlag::S_IFREG && found.st_size as u64 == self.size {
-                match self.update_if_same(entry, &found) {
-                    Ok(true) => return Ok(Existing::Unchanged),
-                    Ok(false) => {}
-                    // The file's owner may not read it, but can replace it.
-                    Err(error) if error.raw_os_error() == Some(Errno::EACCES as i32) => {}
-                    Err(error) => return Err(error),
+                let same = match self.digest {
+                    None => metadata::modified(&found) == self.modified,
+                    Some(digest) => has_digest(entry, digest)?,
+                };
+                if same {
+                    return self.update(entry, &found).map(Existing::Unchanged);
                 }
             }
         }
@@ -49,40 +54,63 @@ impl AnnouncedFile {
         PartialFile::open_existing(entry, self.size).map(Existing::Different)
     }
 
-    /// Returns whether a file of the announced size has the announced contents; if so, sets its
-    /// mode and time.
-    fn update_if_same(&self, entry: &DirEntry, found: &FileStat) -> io::Result<bool> {
-        let same_time = confined_dir::modified(found) == self.modified;
-        let same = match self.digest {
-            None => same_time,
-            Some(digest) => has_digest(entry, digest)?,
-        };
-        if same && !(same_time && found.st_mode & 0o777 == u32::from(self.mode)) {
-            entry.set_file_metadata(found, self.mode, self.modified)?;
+    /// Sets the metadata of an unchanged file, if they differ.
+    fn update(&self, entry: &DirEntry, found: &FileStat) -> io::Result<NotSet> {
+        if self.metadata.are_those_of(found) {
+            return Ok(NotSet::default());
         }
-        Ok(same)
+        entry.metadata_handle(found)?.set(self.metadata)
     }
 }
 
-/// Creates a directory, unless it exists.
-pub(crate) fn make_directory(entry: &DirEntry) -> io::Result<Made> {
-    match entry.stat()?.as_ref().map(kind_of) {
+/// Returns the permissions of an existing file.
+pub(crate) fn permissions(entry: &DirEntry) -> io::Result<Option<u16>> {
+    let file = entry.stat()?.filter(|found| kind_of(found) == SFlag::S_IFREG);
+    Ok(file.map(|found| (found.st_mode & 0o777) as u16))
+}
+
+/// A directory that is there for its entries.
+pub(crate) struct ReadyDir {
+    pub(crate) made: Made,
+    /// The mode that the directory had before it was made writable for the transfer.
+    pub(crate) mode_before: Option<u32>,
+}
+
+/// Creates a directory, unless it exists. One that exists is made writable, if its owner may not
+/// create files in it: a copy of a read-only directory could not be updated otherwise.
+pub(crate) fn make_directory(entry: &DirEntry) -> io::Result<ReadyDir> {
+    let before = |mode_before| Ok(ReadyDir { made: Made::Before, mode_before });
+    match entry.stat()? {
         None => match entry.make_directory() {
             // Another copy may have created something since. If that is no directory, the entries
             // in it fail.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(Made::Before),
-            made => made.map(|()| Made::Now),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => before(None),
+            made => made.map(|()| ReadyDir { made: Made::Now, mode_before: None }),
         },
-        Some(SFlag::S_IFDIR) => Ok(Made::Before),
-        Some(SFlag::S_IFLNK) => Err(io::Error::other(
+        Some(found) if kind_of(&found) == SFlag::S_IFDIR => before(make_writable(entry, &found)?),
+        Some(found) if kind_of(&found) == SFlag::S_IFLNK => Err(io::Error::other(
             "a symbolic link is in the place of this directory; links are not followed",
         )),
         Some(_) => Err(io::Error::other("something else is in the place of this directory")),
     }
 }
 
+/// Lets the owner of a directory create files in it. Returns its mode before, if that has changed.
+fn make_writable(entry: &DirEntry, found: &FileStat) -> io::Result<Option<u32>> {
+    let owner_may = found.st_mode & OWNER_WRITES == OWNER_WRITES;
+    if owner_may || found.st_uid != geteuid().as_raw() || entry.is_writable_directory() {
+        return Ok(None);
+    }
+    entry.metadata_handle(found)?.set_mode(found.st_mode & 0o7777 | OWNER_WRITES)?;
+    Ok(Some(found.st_mode & 0o7777))
+}
+
 /// Creates a symbolic link; returns whether it existed with the same target.
-pub(crate) fn make_link(entry: &DirEntry, target: &[u8], modified: Time) -> io::Result<bool> {
+pub(crate) fn make_link(
+    entry: &DirEntry,
+    target: &[u8],
+    modified: Option<Time>,
+) -> io::Result<bool> {
     if let Some(found) = entry.stat()? {
         check_replaceable(&found)?;
         if kind_of(&found) == SFlag::S_IFLNK && entry.link_target()? == target {
@@ -128,5 +156,10 @@ fn check_replaceable(found: &FileStat) -> io::Result<()> {
 }
 
 fn has_digest(entry: &DirEntry, digest: Digest) -> io::Result<bool> {
-    Ok(partial::digest_of(&mut entry.open(OFlag::O_RDONLY)?)?.0 == digest)
+    match entry.open(OFlag::O_RDONLY) {
+        Ok(mut file) => Ok(partial::digest_of(&mut file)?.0 == digest),
+        // The file's owner may not read it, but can replace it.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(false),
+        Err(error) => Err(error),
+    }
 }

@@ -8,6 +8,8 @@
 mod confined_dir;
 mod destination;
 mod existing;
+mod fields;
+mod metadata;
 mod name;
 mod partial;
 mod receive;
@@ -21,7 +23,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 pub use destination::Destination;
-pub use name::{BadName, Name, RelativePath};
+pub use name::{BadName, Name, Placement, RelativePath};
 pub use receive::receive;
 pub use send::{SendOptions, Source, send};
 pub use serve::{get, put, serve};
@@ -31,6 +33,25 @@ pub const SUBSYSTEM: &str = "labsh-copy";
 
 /// How many announced entries may be unsettled, which bounds the memory of both sides.
 pub const MAX_PENDING_ENTRIES: usize = 1024;
+
+/// What a receiver leaves as it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ReceiveOptions {
+    /// Whether modification times are not set.
+    pub no_times: bool,
+    /// Whether permissions are not set: existing files and directories retain theirs, and new ones
+    /// get what was sent within the umask (umask(2)).
+    pub no_permissions: bool,
+}
+
+/// Options of a transfer, for both of its sides.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Options {
+    /// For the side that sends.
+    pub send: SendOptions,
+    /// For the side that receives.
+    pub receive: ReceiveOptions,
+}
 
 /// Why a transfer could not begin or was not completed.
 #[derive(Debug, thiserror::Error)]
@@ -88,7 +109,7 @@ pub struct Counts {
     pub announced_bytes: u64,
     /// Bytes of announced files that were copied, found unchanged, or given up.
     pub processed_bytes: u64,
-    /// Bytes of contents that were sent from one side to the other.
+    /// Bytes of copied files that were sent from one side to the other.
     pub transferred_bytes: u64,
     /// Whether all files have been announced.
     pub listed: bool,

@@ -45,6 +45,31 @@ impl Name {
     }
 }
 
+/// Where a source goes in the destination directory.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Placement {
+    /// Under this name.
+    Named(Name),
+    /// The source is a directory, and the destination itself gets its entries.
+    Contents,
+}
+
+impl Placement {
+    /// Returns the bytes of the name; none for contents.
+    pub fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Named(name) => name.as_bytes(),
+            Self::Contents => b"",
+        }
+    }
+}
+
+impl From<Name> for Placement {
+    fn from(name: Name) -> Self {
+        Self::Named(name)
+    }
+}
+
 /// A path without `.` and `..` components, a `below` in docs/COPY.md; empty for the starting point
 /// itself.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]

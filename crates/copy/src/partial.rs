@@ -3,6 +3,7 @@
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::fd::AsFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,8 +12,9 @@ use nix::sys::stat::{SFlag, fstat};
 use nix::unistd::geteuid;
 use sha2::{Digest as _, Sha256};
 
-use crate::confined_dir::{self, DirEntry, Made};
-use crate::wire::{Digest, MAX_DATA_BYTES, Time};
+use crate::confined_dir::DirEntry;
+use crate::metadata::{Access, Metadata, NotSet};
+use crate::wire::{Digest, MAX_DATA_BYTES};
 
 /// The end of a partial file's name, which begins with a dot.
 const SUFFIX: &[u8] = b".labsh-part";
@@ -181,12 +183,12 @@ impl PartialFile {
         self.keep = self.length >= MIN_RESUMABLE_BYTES;
     }
 
-    /// Sets mode and time of the complete file, and renames it to its final name.
-    pub(crate) fn finish(mut self, to: &DirEntry, mode: u16, modified: Time) -> io::Result<()> {
-        confined_dir::set_metadata(&self.file, mode, modified, Made::Now)?;
+    /// Sets the metadata of the complete file, and renames it to its final name.
+    pub(crate) fn finish(mut self, to: &DirEntry, metadata: Metadata) -> io::Result<NotSet> {
+        let not_set = metadata.set(self.file.as_fd(), Access::Full)?;
         self.entry.rename(to)?;
         self.keep = true;
-        Ok(())
+        Ok(not_set)
     }
 }
 

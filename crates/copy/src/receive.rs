@@ -6,14 +6,14 @@ use std::sync::atomic::Ordering;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::confined_dir::Made;
 use crate::destination::Destination;
-use crate::existing::{self, AnnouncedFile, Existing};
+use crate::existing::{self, AnnouncedFile, Existing, ReadyDir};
+use crate::metadata::{Made, MetadataPolicy, NotSet};
 use crate::name::RelativePath;
 use crate::partial::PartialFile;
 use crate::stream::{Reader, Writer};
 use crate::wire::{Digest, Entry, Kind, Message, Time};
-use crate::{Error, MAX_PENDING_ENTRIES, Observer, Side, os_error_text};
+use crate::{Error, MAX_PENDING_ENTRIES, Observer, ReceiveOptions, Side, os_error_text};
 
 /// How many partial files of earlier transfers are open at once. Further ones are not resumed.
 const MAX_OPEN_PARTIALS: usize = 16;
@@ -36,7 +36,7 @@ struct OpenDir {
     mode: u16,
     modified: Time,
     /// `None` if the directory does not exist; its entries fail then.
-    made: Option<Made>,
+    ready: Option<ReadyDir>,
 }
 
 /// What waits for the files that were wanted before it.
@@ -50,6 +50,7 @@ struct Incoming {
     wanted: Wanted,
     /// `None` after a failure to write it.
     partial: Option<PartialFile>,
+    bytes_arrived: u64,
     bytes_left: u64,
     modified: Time,
 }
@@ -64,6 +65,11 @@ struct Receiver<'a, W: Write> {
     open_partials: usize,
     incoming: Option<Incoming>,
     listed: bool,
+    policy: MetadataPolicy,
+    /// Whether the sender knows notes.
+    sender_knows_notes: bool,
+    /// Whether a remark about metadata that cannot be set was made.
+    remarked: bool,
 }
 
 /// Receives until every announced entry is settled.
@@ -76,6 +82,7 @@ pub fn receive<R: Read, W: Write>(
     from: &mut Reader<R>,
     to: Writer<W>,
     destination: Destination,
+    options: ReceiveOptions,
     observer: Observer<'_>,
 ) -> Result<(), Error> {
     let mut receiver = Receiver {
@@ -88,8 +95,14 @@ pub fn receive<R: Read, W: Write>(
         open_partials: 0,
         incoming: None,
         listed: false,
+        policy: MetadataPolicy::new(options),
+        sender_knows_notes: false,
+        remarked: false,
     };
     let outcome = receiver.run(from);
+    if outcome.is_err() {
+        receiver.restore_modes();
+    }
     if let (Err(Error::Disconnected(_)), Some(Incoming { partial: Some(partial), .. })) =
         (&outcome, &mut receiver.incoming)
     {
@@ -117,6 +130,9 @@ impl<W: Write> Receiver<'_, W> {
                 Message::Data(bytes) => self.on_data(&bytes)?,
                 Message::Finish { digest } => self.on_finish(digest)?,
                 Message::Abort { id, text } => self.on_abort(id, text)?,
+                Message::Remark { failure: false, text, .. } if text.is_empty() => {
+                    self.sender_knows_notes = true;
+                }
                 Message::Remark { source, below, failure, text } => {
                     let path = self.destination.path(source, &below)?;
                     self.observer.report(Side::Source, path.as_bytes().to_vec(), text, failure);
@@ -148,13 +164,19 @@ impl<W: Write> Receiver<'_, W> {
     fn on_entry(&mut self, entry: Entry) -> Result<(), Error> {
         self.check_id(entry.id)?;
         let path = self.destination.path(entry.source, &entry.below)?;
-        let in_missing = self.open_dirs.last().is_some_and(|directory| directory.made.is_none());
+        let in_missing = self.open_dirs.last().is_some_and(|directory| directory.ready.is_none());
         let Entry { id, mode, modified, kind, .. } = entry;
+        if path.as_bytes().is_empty() && kind != Kind::Directory {
+            return Err(Error::Protocol(
+                "it sends no directory where the contents of one were named",
+            ));
+        }
         match kind {
             Kind::Directory => self.directory_entry(id, path, mode, modified, in_missing),
             Kind::Link { .. } if in_missing => self.fail_silently(id),
             Kind::Link { target } => {
                 let entry = self.destination.directory.entry(&path);
+                let modified = self.policy.time(modified);
                 match entry.and_then(|entry| existing::make_link(&entry, &target, modified)) {
                     Ok(unchanged) => self.done(id, unchanged),
                     Err(error) => self.fail(id, &path, &error),
@@ -168,7 +190,8 @@ impl<W: Write> Receiver<'_, W> {
                 }
                 let entry = self.destination.directory.entry(&path);
                 let may_resume = self.open_partials < MAX_OPEN_PARTIALS;
-                let file = AnnouncedFile { mode, modified, size, digest };
+                let metadata = self.policy.metadata(mode, modified, Made::Before);
+                let file = AnnouncedFile { modified, size, digest, metadata };
                 let existing = entry.and_then(|entry| file.compare(&entry, may_resume));
                 self.file_entry(Wanted { id, path, mode, size, partial: None }, existing)
             }
@@ -186,24 +209,34 @@ impl<W: Write> Receiver<'_, W> {
         if self.open_dirs.len() >= MAX_DEPTH {
             return Err(Error::Protocol("directories are nested too deeply"));
         }
-        let mut make = || existing::make_directory(&self.destination.directory.entry(&path)?);
-        let made = if in_missing { None } else { Some(make()) };
-        let directory = made.as_ref().and_then(|made| made.as_ref().ok()).copied();
-        self.open_dirs.push(OpenDir { path: path.clone(), mode, modified, made: directory });
-        match made {
-            Some(Ok(made)) => {
-                Ok(self.answers.put(&Message::Done { id, unchanged: made == Made::Before })?)
-            }
-            Some(Err(error)) => self.fail(id, &path, &error),
-            None => self.fail_silently(id),
+        let ready = if in_missing { None } else { Some(self.ready_directory(&path)) };
+        let (answer, ready) = match ready {
+            Some(Ok(ready)) => (Ok(ready.made == Made::Before), Some(ready)),
+            Some(Err(error)) => (Err(Some(error)), None),
+            None => (Err(None), None),
+        };
+        self.open_dirs.push(OpenDir { path: path.clone(), mode, modified, ready });
+        match answer {
+            Ok(unchanged) => Ok(self.answers.put(&Message::Done { id, unchanged })?),
+            Err(Some(error)) => self.fail(id, &path, &error),
+            Err(None) => self.fail_silently(id),
         }
+    }
+
+    fn ready_directory(&mut self, path: &RelativePath) -> io::Result<ReadyDir> {
+        if path.as_bytes().is_empty() {
+            // The destination itself, which exists already.
+            return Ok(ReadyDir { made: self.destination.made, mode_before: None });
+        }
+        existing::make_directory(&self.destination.directory.entry(path)?)
     }
 
     /// Answers the entry of a file.
     fn file_entry(&mut self, wanted: Wanted, existing: io::Result<Existing>) -> Result<(), Error> {
         let (id, size) = (wanted.id, wanted.size);
         match existing {
-            Ok(Existing::Unchanged) => {
+            Ok(Existing::Unchanged(not_set)) => {
+                self.remark(id, &wanted.path, &not_set)?;
                 Observer::add(&self.observer.progress.processed_bytes, size);
                 self.done(id, true)
             }
@@ -238,17 +271,52 @@ impl<W: Write> Receiver<'_, W> {
     fn finish_directories(&mut self) -> Result<(), Error> {
         while let Some(Pending::Leave(..)) = self.pending.front() {
             let Some(Pending::Leave(id, directory)) = self.pending.pop_front() else { break };
-            let OpenDir { path, mode, modified, made: Some(made) } = directory else {
-                self.fail_silently(id)?;
+            let Some(ready) = &directory.ready else {
+                // Its entry has failed, and only that is counted.
+                self.answers.put(&Message::Failed { id, text: String::new() })?;
                 continue;
             };
-            let entry = self.destination.directory.entry(&path);
-            match entry.and_then(|entry| entry.set_directory_metadata(mode, modified, made)) {
-                Ok(()) => self.answers.put(&Message::Done { id, unchanged: true })?,
-                Err(error) => self.fail(id, &path, &error)?,
+            match self.set_directory_metadata(&directory, ready) {
+                Ok(not_set) => {
+                    self.remark(id, &directory.path, &not_set)?;
+                    self.answers.put(&Message::Done { id, unchanged: true })?;
+                }
+                Err(error) => self.fail(id, &directory.path, &error)?,
             }
         }
         Ok(())
+    }
+
+    fn set_directory_metadata(
+        &mut self,
+        directory: &OpenDir,
+        ready: &ReadyDir,
+    ) -> io::Result<NotSet> {
+        let mut metadata = self.policy.metadata(directory.mode, directory.modified, ready.made);
+        // Only the low bits are set, and the others stay.
+        metadata.mode = metadata.mode.or(ready.mode_before.map(|mode| (mode & 0o777) as u16));
+        let top = &mut self.destination.directory;
+        if !directory.path.as_bytes().is_empty() {
+            top.entry(&directory.path)?.directory_metadata_handle()?.set(metadata)
+        } else if ready.made == Made::Now {
+            top.metadata_handle()?.set(metadata)
+        } else {
+            Ok(NotSet::default())
+        }
+    }
+
+    /// Gives directories that were made writable their mode again.
+    fn restore_modes(&mut self) {
+        let waiting = self.pending.iter().filter_map(|pending| match pending {
+            Pending::Leave(_, directory) => Some(directory),
+            Pending::File(_) => None,
+        });
+        for OpenDir { path, ready, .. } in waiting.chain(self.open_dirs.iter().rev()) {
+            let Some(mode) = ready.as_ref().and_then(|ready| ready.mode_before) else { continue };
+            let entry = self.destination.directory.entry(path);
+            // If this fails, the next transfer sets the mode.
+            let _ = entry.and_then(|entry| entry.directory_metadata_handle()?.set_mode(mode));
+        }
     }
 
     /// Takes the oldest wanted file, which must have this id.
@@ -293,7 +361,8 @@ impl<W: Write> Receiver<'_, W> {
                 None
             }
         };
-        self.incoming = Some(Incoming { wanted, partial, bytes_left: size - offset, modified });
+        let (bytes_arrived, bytes_left) = (0, size - offset);
+        self.incoming = Some(Incoming { wanted, partial, bytes_arrived, bytes_left, modified });
         Ok(())
     }
 
@@ -305,8 +374,8 @@ impl<W: Write> Receiver<'_, W> {
             .bytes_left
             .checked_sub(length)
             .ok_or(Error::Protocol("more data arrives than the file has"))?;
+        incoming.bytes_arrived += length;
         Observer::add(&self.observer.progress.processed_bytes, length);
-        Observer::add(&self.observer.progress.transferred_bytes, length);
         let Some(partial) = &mut incoming.partial else { return Ok(()) };
         if let Err(error) = partial.write(bytes) {
             incoming.partial = None;
@@ -324,22 +393,38 @@ impl<W: Write> Receiver<'_, W> {
         if incoming.bytes_left > 0 {
             return Err(Error::Protocol("less data arrives than the file has"));
         }
-        let Incoming { wanted: Wanted { id, path, mode, .. }, partial, modified, .. } = incoming;
+        let Incoming { wanted, partial, modified, bytes_arrived, .. } = incoming;
+        let Wanted { id, path, mode, .. } = wanted;
         if let Some(partial) = partial {
             let finished = if partial.digest() == digest {
-                let entry = self.destination.directory.entry(&path);
-                entry.and_then(|entry| partial.finish(&entry, mode, modified))
+                self.finish_file(partial, &path, mode, modified)
             } else {
                 Err(io::Error::other(
                     "what arrived is not what was sent (SHA-256 differs); copy it again",
                 ))
             };
             match finished {
-                Ok(()) => self.done(id, false)?,
+                Ok(not_set) => {
+                    Observer::add(&self.observer.progress.transferred_bytes, bytes_arrived);
+                    self.remark(id, &path, &not_set)?;
+                    self.done(id, false)?;
+                }
                 Err(error) => self.fail(id, &path, &error)?,
             }
         }
         self.finish_directories()
+    }
+
+    fn finish_file(
+        &mut self,
+        partial: PartialFile,
+        path: &RelativePath,
+        mode: u16,
+        modified: Time,
+    ) -> io::Result<NotSet> {
+        let to = self.destination.directory.entry(path)?;
+        let replaced = existing::permissions(&to)?;
+        partial.finish(&to, self.policy.metadata_of_new_file(mode, modified, replaced))
     }
 
     fn on_abort(&mut self, id: u32, text: String) -> Result<(), Error> {
@@ -367,6 +452,18 @@ impl<W: Write> Receiver<'_, W> {
         let progress = self.observer.progress;
         Observer::add(if unchanged { &progress.unchanged } else { &progress.copied }, 1);
         Ok(self.answers.put(&Message::Done { id, unchanged })?)
+    }
+
+    /// Reports metadata that could not be set, once in a transfer: in a directory of another user
+    /// there would be as many reports as files.
+    fn remark(&mut self, id: u32, path: &RelativePath, not_set: &NotSet) -> Result<(), Error> {
+        let Some(text) = not_set.remark().filter(|_| !self.remarked) else { return Ok(()) };
+        self.remarked = true;
+        self.observer.report(Side::Destination, path.as_bytes().to_vec(), text.clone(), false);
+        if self.sender_knows_notes {
+            self.answers.put(&Message::Note { id, text })?;
+        }
+        Ok(())
     }
 
     /// Answers and reports an entry that cannot be written.

@@ -23,6 +23,10 @@ use crate::{CopyReport, Error, MAX_PENDING_ENTRIES, Observer, Side, os_error_tex
 /// How long to wait for the refusal of a receiver that has closed the connection.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// How many answers can arrive before the sender announces more: two for each unsettled entry, and
+/// one note.
+const MAX_ANSWERS: usize = 2 * MAX_PENDING_ENTRIES + 1;
+
 /// A file or directory to send.
 #[derive(Debug, Clone)]
 pub struct Source {
@@ -33,7 +37,7 @@ pub struct Source {
 }
 
 /// Options of sending.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SendOptions {
     /// Whether files of the same size are compared by digest instead of by time.
     pub checksum: bool,
@@ -47,11 +51,18 @@ struct Announced {
 }
 
 enum AnnouncedKind {
-    /// The path and the announced size.
-    File(PathBuf, u64),
+    File {
+        path: PathBuf,
+        /// The announced size.
+        size: u64,
+        /// How many bytes have been sent.
+        sent: u64,
+    },
     Link,
-    /// A directory, or leaving one; neither is counted.
+    /// It is counted only if it fails.
     Directory,
+    /// Leaving a directory: a failure that is only the consequence of its own is not counted.
+    Leave,
 }
 
 /// A file whose contents the receiver wants.
@@ -106,9 +117,8 @@ pub fn send<R: Read + Send + 'static, W: Write>(
     options: SendOptions,
     observer: Observer<'_>,
 ) -> Result<(), Error> {
-    // Each unsettled entry is answered at most twice, so the thread never blocks on a receiver that
-    // follows the protocol.
-    let (answer, answers) = mpsc::sync_channel(2 * MAX_PENDING_ENTRIES);
+    // The thread never blocks on a receiver that follows the protocol.
+    let (answer, answers) = mpsc::sync_channel(MAX_ANSWERS);
     thread::Builder::new().name("answers".into()).spawn(move || {
         loop {
             let next = match from.read() {
@@ -146,6 +156,7 @@ impl<W: Write> Sender<'_, W> {
     fn run(&mut self) -> Result<(), Error> {
         let mut walk = Walk::new(self.sources);
         let mut listed = false;
+        self.to.put(&Message::announcement())?;
         loop {
             self.read_answers()?;
             if !listed && self.unsettled.len() < MAX_PENDING_ENTRIES {
@@ -183,7 +194,7 @@ impl<W: Write> Sender<'_, W> {
     /// Returns the refusal that a receiver sent before it closed the connection.
     fn refusal(&mut self) -> Option<Error> {
         // More answers than this would violate the protocol.
-        for _ in 0..=2 * MAX_PENDING_ENTRIES {
+        for _ in 0..=MAX_ANSWERS {
             match self.answers.recv_timeout(REFUSAL_TIMEOUT) {
                 Ok(Ok(Message::Refused { text })) => return Some(Error::Refused(text)),
                 Ok(Ok(_)) => {}
@@ -206,11 +217,9 @@ impl<W: Write> Sender<'_, W> {
     fn announce(&mut self, step: Step) -> Result<(), Error> {
         let Found { source, below, path, mode, modified, mut kind } = match step {
             Step::Found(found) => found,
-            Step::Leave => {
+            Step::Leave { source, below } => {
                 let id = self.take_id()?;
-                // A report about the directory comes from its entry, which has the path.
-                let (source, below) = (0, RelativePath::default());
-                let kind = AnnouncedKind::Directory;
+                let kind = AnnouncedKind::Leave;
                 self.unsettled.insert(id, Announced { source, below, kind });
                 return Ok(self.to.put(&Message::Leave { id })?);
             }
@@ -229,7 +238,7 @@ impl<W: Write> Sender<'_, W> {
         let announced = match &kind {
             Kind::File { size, .. } => {
                 Observer::add(&self.observer.progress.announced_bytes, *size);
-                AnnouncedKind::File(path, *size)
+                AnnouncedKind::File { path, size: *size, sent: 0 }
             }
             Kind::Link { .. } => AnnouncedKind::Link,
             Kind::Directory => AnnouncedKind::Directory,
@@ -277,7 +286,7 @@ impl<W: Write> Sender<'_, W> {
         match answer {
             Message::Want { id, offset, digest } => match self.unsettled.get(&id) {
                 // The bound holds even if a receiver wants a file twice.
-                Some(Announced { kind: AnnouncedKind::File(..), .. })
+                Some(Announced { kind: AnnouncedKind::File { .. }, .. })
                     if self.wanted.len() < MAX_PENDING_ENTRIES =>
                 {
                     self.wanted.push_back(Wanted { id, offset, digest });
@@ -287,22 +296,31 @@ impl<W: Write> Sender<'_, W> {
             Message::Done { id, unchanged } => {
                 let announced = self.unsettled.remove(&id).ok_or(unknown)?;
                 match announced.kind {
-                    AnnouncedKind::Directory => return Ok(()),
-                    AnnouncedKind::File(_, size) if unchanged => {
+                    AnnouncedKind::Directory | AnnouncedKind::Leave => return Ok(()),
+                    AnnouncedKind::File { size, .. } if unchanged => {
                         Observer::add(&progress.processed_bytes, size)
                     }
-                    AnnouncedKind::File(..) | AnnouncedKind::Link => {}
+                    AnnouncedKind::File { sent, .. } => {
+                        Observer::add(&progress.transferred_bytes, sent)
+                    }
+                    AnnouncedKind::Link => {}
                 }
                 Observer::add(if unchanged { &progress.unchanged } else { &progress.copied }, 1);
             }
             Message::Failed { id, text } => {
                 let announced = self.unsettled.remove(&id).ok_or(unknown)?;
                 if text.is_empty() {
-                    Observer::add(&progress.failed, 1);
+                    let counts = !matches!(announced.kind, AnnouncedKind::Leave);
+                    Observer::add(&progress.failed, counts.into());
                 } else {
                     let path = self.display_path(announced.source, &announced.below);
                     self.observer.report(Side::Destination, path, text, true);
                 }
+            }
+            Message::Note { id, text } => {
+                let announced = self.unsettled.get(&id).ok_or(unknown)?;
+                let path = self.display_path(announced.source, &announced.below);
+                self.observer.report(Side::Destination, path, text, false);
             }
             Message::Refused { text } => return Err(Error::Refused(text)),
             _ => return Err(Error::Protocol("unexpected message: only a sender sends it")),
@@ -313,7 +331,7 @@ impl<W: Write> Sender<'_, W> {
     /// Sends the contents of a file, or the reason why they cannot be read.
     fn send_file(&mut self, wanted: &Wanted) -> Result<(), Error> {
         let id = wanted.id;
-        let Some(Announced { kind: AnnouncedKind::File(path, size), below, .. }) =
+        let Some(Announced { kind: AnnouncedKind::File { path, size, .. }, below, .. }) =
             self.unsettled.get(&id)
         else {
             return Err(Error::Protocol("it wants a file that it has given up"));
@@ -374,11 +392,16 @@ impl<W: Write> Sender<'_, W> {
             position += count as u64;
             self.to.put_data(&self.chunk[..count]).map_err(Error::from)?;
             Observer::add(&progress.processed_bytes, count as u64);
-            Observer::add(&progress.transferred_bytes, count as u64);
             self.read_answers()?;
-            if !self.unsettled.contains_key(&id) {
-                Observer::add(&progress.processed_bytes, size - position);
-                return Err(SendError::File(String::new()));
+            match self.unsettled.get_mut(&id) {
+                Some(Announced { kind: AnnouncedKind::File { sent, .. }, .. }) => {
+                    *sent += count as u64
+                }
+                // The receiver has given the file up.
+                _ => {
+                    Observer::add(&progress.processed_bytes, size - position);
+                    return Err(SendError::File(String::new()));
+                }
             }
         }
         let after = file.metadata().map_err(file_error)?;

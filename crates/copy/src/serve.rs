@@ -6,12 +6,12 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use crate::destination::Destination;
-use crate::name::Name;
+use crate::name::Placement;
 use crate::receive::receive;
 use crate::send::{SendOptions, Source, send};
 use crate::stream::{Reader, Writer};
-use crate::wire::{Message, VERSION};
-use crate::{Error, Observer, Progress};
+use crate::wire::{Message, UNKNOWN_KIND, VERSION};
+use crate::{Error, Observer, Options, Progress};
 
 /// Sends files as the client, to `destination` on the other side, under these names.
 ///
@@ -22,15 +22,24 @@ pub fn put<R: Read + Send + 'static, W: Write>(
     from: R,
     to: W,
     destination: &[u8],
-    names: Vec<Name>,
+    names: Vec<Placement>,
     sources: &[Source],
-    options: SendOptions,
+    options: Options,
     observer: Observer<'_>,
 ) -> Result<(), Error> {
     let (mut from, mut to) = (Reader::new(from), Writer::new(to));
-    request(&mut to, &Message::Put { destination: destination.to_vec(), names })?;
+    let put = Message::Put { destination: destination.to_vec(), names, options: options.receive };
+    request(&mut to, &put)?;
     read_hello(&mut from)?;
-    send(from, to, sources, options, observer)
+    match send(from, to, sources, options.send, observer) {
+        // The refusal of a server that knows only the first form of this message.
+        Err(Error::Refused(text)) if text.ends_with(UNKNOWN_KIND) => Err(Error::Refused(
+            "labsh on that host is older, and knows neither --no-times, --no-perms nor the \
+             contents of a directory (DIR/.); install the same labsh on both, or copy without them"
+                .into(),
+        )),
+        outcome => outcome,
+    }
 }
 
 /// Receives `paths` of the other side as the client, into a destination that has a name for each.
@@ -43,13 +52,13 @@ pub fn get<R: Read, W: Write>(
     to: W,
     paths: Vec<Vec<u8>>,
     destination: Destination,
-    options: SendOptions,
+    options: Options,
     observer: Observer<'_>,
 ) -> Result<(), Error> {
     let (mut from, mut to) = (Reader::new(from), Writer::new(to));
-    request(&mut to, &Message::Get { checksum: options.checksum, paths })?;
+    request(&mut to, &Message::Get { checksum: options.send.checksum, paths })?;
     read_hello(&mut from)?;
-    receive(&mut from, to, destination, observer)
+    receive(&mut from, to, destination, options.receive, observer)
 }
 
 /// Sends hello and the request.
@@ -84,10 +93,12 @@ pub fn serve<R: Read + Send + 'static, W: Write>(from: R, to: W) -> Result<bool,
     // The client reports failures to its user.
     let observer = Observer { progress: &progress, on_report: &|_| {} };
     match request {
-        Message::Put { destination, names } => match Destination::resolve(&destination, names) {
-            Ok(destination) => receive(&mut from, to, destination, observer)?,
-            Err(error) => return refuse(&mut to, error),
-        },
+        Message::Put { destination, names, options } => {
+            match Destination::resolve(&destination, names) {
+                Ok(destination) => receive(&mut from, to, destination, options, observer)?,
+                Err(error) => return refuse(&mut to, error),
+            }
+        }
         Message::Get { checksum, paths } => {
             let source = |path: Vec<u8>| Source {
                 display_name: path.clone(),

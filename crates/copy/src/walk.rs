@@ -19,7 +19,7 @@ pub(crate) enum Step {
     /// A file, directory or link to announce.
     Found(Found),
     /// The last directory that was entered and not left has no further entries.
-    Leave,
+    Leave { source: u32, below: RelativePath },
     /// Something that is not sent.
     Remark { source: u32, below: RelativePath, failure: bool, text: String },
 }
@@ -68,7 +68,7 @@ impl<'a> Walk<'a> {
         let entry = match entries.next() {
             None => {
                 self.open_dirs.pop();
-                return Some(Step::Leave);
+                return Some(Step::Leave { source, below });
             }
             Some(Err(error)) => {
                 let text = format!("it cannot be read completely: {}", os_error_text(&error));

@@ -3,11 +3,15 @@
 //! A message is a header of five bytes (the length of the body, the kind) and the fields, in
 //! big-endian order; a list or text follows its length.
 
-use crate::Error;
-use crate::name::{MAX_PATH_BYTES, Name, RelativePath};
+use crate::fields::{Fields, put_bytes, put_text, put_time, put_u32, put_u64};
+use crate::name::{Placement, RelativePath};
+use crate::{Error, ReceiveOptions};
 
 /// The version of this protocol.
 pub const VERSION: u16 = 1;
+
+/// The error for a message of an unknown kind, by which an older peer is recognised.
+pub(crate) const UNKNOWN_KIND: &str = "the kind of a message is unknown";
 
 /// The beginning of each side's first message.
 pub const MAGIC: &[u8; 10] = b"labsh-copy";
@@ -19,9 +23,6 @@ pub const MAX_DATA_BYTES: usize = 128 << 10;
 /// large.
 pub const MAX_BODY_BYTES: usize = 1 << 20;
 
-/// The longest text, in bytes.
-const MAX_TEXT_BYTES: usize = 1024;
-
 /// The size of the header: the body's length and the kind.
 pub(crate) const HEADER_BYTES: usize = 5;
 
@@ -31,6 +32,7 @@ pub(crate) mod kind {
     pub(crate) const PUT: u8 = 2;
     pub(crate) const GET: u8 = 3;
     pub(crate) const REFUSED: u8 = 4;
+    pub(crate) const PUT_WITH: u8 = 5;
     pub(crate) const ENTRY: u8 = 16;
     pub(crate) const LEAVE: u8 = 17;
     pub(crate) const BEGIN: u8 = 18;
@@ -42,6 +44,7 @@ pub(crate) mod kind {
     pub(crate) const WANT: u8 = 32;
     pub(crate) const DONE: u8 = 33;
     pub(crate) const FAILED: u8 = 34;
+    pub(crate) const NOTE: u8 = 35;
 }
 
 /// A digest of contents: SHA-256 (FIPS 180-4).
@@ -104,8 +107,10 @@ pub enum Message {
     Put {
         /// The destination as the user wrote it, relative to the other side's working directory.
         destination: Vec<u8>,
-        /// The names of the sources, in the order of [`Entry::source`].
-        names: Vec<Name>,
+        /// Where the sources go, in the order of [`Entry::source`].
+        names: Vec<Placement>,
+        /// What is not set.
+        options: ReceiveOptions,
     },
     /// The client requests to receive.
     Get {
@@ -187,9 +192,24 @@ pub enum Message {
         /// The reason; empty if an earlier failure is the cause.
         text: String,
     },
+    /// A remark about an entry that is not settled. Only for a sender that has announced that it
+    /// knows this message ([`Message::announcement`]).
+    Note {
+        /// The id of the entry or leave.
+        id: u32,
+        /// The remark.
+        text: String,
+    },
 }
 
 impl Message {
+    /// Returns the message by which a sender announces that it knows [`Message::Note`]: a remark
+    /// without text, which an older receiver ignores.
+    pub fn announcement() -> Self {
+        let (below, text) = (RelativePath::default(), String::new());
+        Message::Remark { source: 0, below, failure: false, text }
+    }
+
     /// Appends header and body.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let start = out.len();
@@ -211,7 +231,8 @@ impl Message {
     fn kind(&self) -> u8 {
         match self {
             Message::Hello { .. } => kind::HELLO,
-            Message::Put { .. } => kind::PUT,
+            Message::Put { names, options, .. } if is_plain(names, *options) => kind::PUT,
+            Message::Put { .. } => kind::PUT_WITH,
             Message::Get { .. } => kind::GET,
             Message::Refused { .. } => kind::REFUSED,
             Message::Entry(_) => kind::ENTRY,
@@ -225,6 +246,7 @@ impl Message {
             Message::Want { .. } => kind::WANT,
             Message::Done { .. } => kind::DONE,
             Message::Failed { .. } => kind::FAILED,
+            Message::Note { .. } => kind::NOTE,
         }
     }
 
@@ -234,7 +256,10 @@ impl Message {
                 out.extend_from_slice(MAGIC);
                 out.extend_from_slice(&version.to_be_bytes());
             }
-            Message::Put { destination, names } => {
+            Message::Put { destination, names, options } => {
+                if !is_plain(names, *options) {
+                    out.push(u8::from(options.no_times) | u8::from(options.no_permissions) << 1);
+                }
                 put_bytes(out, destination);
                 put_u32(out, names.len() as u32);
                 names.iter().for_each(|name| put_bytes(out, name.as_bytes()));
@@ -271,7 +296,9 @@ impl Message {
                 put_u32(out, *id);
                 out.push(u8::from(*unchanged));
             }
-            Message::Abort { id, text } | Message::Failed { id, text } => {
+            Message::Abort { id, text }
+            | Message::Failed { id, text }
+            | Message::Note { id, text } => {
                 put_u32(out, *id);
                 put_text(out, text);
             }
@@ -291,8 +318,17 @@ impl Message {
             }
             kind::PUT => {
                 let destination = fields.path()?;
-                let names = (0..fields.u32()?).map(|_| fields.name()).collect::<Result<_, _>>()?;
-                Message::Put { destination, names }
+                let count = fields.u32()?;
+                let name = |_| fields.name().map(Placement::Named);
+                let names = (0..count).map(name).collect::<Result<_, _>>()?;
+                Message::Put { destination, names, options: ReceiveOptions::default() }
+            }
+            kind::PUT_WITH => {
+                let options = receive_options(fields.u8()?)?;
+                let destination = fields.path()?;
+                let names =
+                    (0..fields.u32()?).map(|_| fields.placement()).collect::<Result<_, _>>()?;
+                Message::Put { destination, names, options }
             }
             kind::GET => {
                 let checksum = fields.flag()?;
@@ -300,7 +336,7 @@ impl Message {
                 Message::Get { checksum, paths }
             }
             kind::REFUSED => Message::Refused { text: fields.text()? },
-            kind::ENTRY => Message::Entry(fields.entry()?),
+            kind::ENTRY => Message::Entry(read_entry(&mut fields)?),
             kind::LEAVE => Message::Leave { id: fields.u32()? },
             kind::BEGIN => Message::Begin {
                 id: fields.u32()?,
@@ -329,14 +365,29 @@ impl Message {
             }
             kind::DONE => Message::Done { id: fields.u32()?, unchanged: fields.flag()? },
             kind::FAILED => Message::Failed { id: fields.u32()?, text: fields.text()? },
+            kind::NOTE => Message::Note { id: fields.u32()?, text: fields.text()? },
             kind::HELLO => return Err(Error::Protocol("it does not speak the copy protocol")),
-            _ => return Err(Error::Protocol("the kind of a message is unknown")),
+            _ => return Err(Error::Protocol(UNKNOWN_KIND)),
         };
         match fields.0 {
             [] => Ok(message),
             _ => Err(Error::Protocol("a message is longer than its fields")),
         }
     }
+}
+
+/// Returns whether a put needs no more than the first form of that message has, which every receiver
+/// knows.
+fn is_plain(names: &[Placement], options: ReceiveOptions) -> bool {
+    options == ReceiveOptions::default()
+        && names.iter().all(|name| matches!(name, Placement::Named(_)))
+}
+
+fn receive_options(bits: u8) -> Result<ReceiveOptions, Error> {
+    if bits > 3 {
+        return Err(Error::Protocol("an option of a put is unknown"));
+    }
+    Ok(ReceiveOptions { no_times: bits & 1 != 0, no_permissions: bits & 2 != 0 })
 }
 
 fn put_entry(out: &mut Vec<u8>, entry: &Entry) {
@@ -359,130 +410,23 @@ fn put_entry(out: &mut Vec<u8>, entry: &Entry) {
     }
 }
 
-fn put_u32(out: &mut Vec<u8>, number: u32) {
-    out.extend_from_slice(&number.to_be_bytes());
-}
-
-fn put_u64(out: &mut Vec<u8>, number: u64) {
-    out.extend_from_slice(&number.to_be_bytes());
-}
-
-fn put_time(out: &mut Vec<u8>, time: Time) {
-    out.extend_from_slice(&time.seconds.to_be_bytes());
-    put_u32(out, time.nanoseconds);
-}
-
-/// Writes at most 65,535 bytes, which exceeds every name and path.
-fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
-    let bytes = &bytes[..bytes.len().min(u16::MAX.into())];
-    out.extend_from_slice(&(bytes.len() as u16).to_be_bytes());
-    out.extend_from_slice(bytes);
-}
-
-fn put_text(out: &mut Vec<u8>, text: &str) {
-    put_bytes(out, &text.as_bytes()[..text.floor_char_boundary(MAX_TEXT_BYTES)]);
-}
-
-/// The fields of a body that have not been read.
-struct Fields<'a>(&'a [u8]);
-
-impl<'a> Fields<'a> {
-    fn take(&mut self, count: usize) -> Result<&'a [u8], Error> {
-        let (taken, rest) =
-            self.0.split_at_checked(count).ok_or(Error::Protocol("a message is too short"))?;
-        self.0 = rest;
-        Ok(taken)
+fn read_entry(fields: &mut Fields<'_>) -> Result<Entry, Error> {
+    let (id, source, below) = (fields.u32()?, fields.u32()?, fields.below()?);
+    let (mode, modified) = (fields.u16()?, fields.time()?);
+    if mode > 0o777 {
+        return Err(Error::Protocol("a mode holds more than permissions"));
     }
-
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Error> {
-        let mut array = [0; N];
-        array.copy_from_slice(self.take(N)?);
-        Ok(array)
-    }
-
-    fn u16(&mut self) -> Result<u16, Error> {
-        self.array().map(u16::from_be_bytes)
-    }
-
-    fn u32(&mut self) -> Result<u32, Error> {
-        self.array().map(u32::from_be_bytes)
-    }
-
-    fn u64(&mut self) -> Result<u64, Error> {
-        self.array().map(u64::from_be_bytes)
-    }
-
-    fn flag(&mut self) -> Result<bool, Error> {
-        match self.array()? {
-            [0] => Ok(false),
-            [1] => Ok(true),
-            _ => Err(Error::Protocol("a flag is neither 0 nor 1")),
-        }
-    }
-
-    fn digest(&mut self) -> Result<Digest, Error> {
-        self.array()
-    }
-
-    fn time(&mut self) -> Result<Time, Error> {
-        let (seconds, nanoseconds) = (i64::from_be_bytes(self.array()?), self.u32()?);
-        if nanoseconds > 999_999_999 {
-            return Err(Error::Protocol("a time has more than 999,999,999 nanoseconds"));
-        }
-        Ok(Time { seconds, nanoseconds })
-    }
-
-    fn bytes(&mut self) -> Result<&'a [u8], Error> {
-        let length = self.u16()?;
-        self.take(length.into())
-    }
-
-    /// Reads a path of the operating system, which has no NUL.
-    fn path(&mut self) -> Result<Vec<u8>, Error> {
-        let bytes = self.bytes()?;
-        if bytes.contains(&0) || bytes.len() > MAX_PATH_BYTES {
-            Err(Error::Protocol("a path is invalid"))
-        } else {
-            Ok(bytes.to_vec())
-        }
-    }
-
-    fn text(&mut self) -> Result<String, Error> {
-        let bytes = self.bytes()?;
-        if bytes.len() > MAX_TEXT_BYTES {
-            return Err(Error::Protocol("a text is too long"));
-        }
-        Ok(String::from_utf8_lossy(bytes).into_owned())
-    }
-
-    fn name(&mut self) -> Result<Name, Error> {
-        Name::new(self.bytes()?)
-            .map_err(|_| Error::Protocol("a name leads out of the directory, or is invalid"))
-    }
-
-    fn below(&mut self) -> Result<RelativePath, Error> {
-        RelativePath::new(self.bytes()?)
-            .map_err(|_| Error::Protocol("a path leads out of the directory, or is invalid"))
-    }
-
-    fn entry(&mut self) -> Result<Entry, Error> {
-        let (id, source, below) = (self.u32()?, self.u32()?, self.below()?);
-        let (mode, modified) = (self.u16()?, self.time()?);
-        if mode > 0o777 {
-            return Err(Error::Protocol("a mode holds more than permissions"));
-        }
-        let kind = match self.array()? {
-            [0] => Kind::File { size: self.u64()?, digest: None },
-            [1] => Kind::File { size: self.u64()?, digest: Some(self.digest()?) },
-            [2] => Kind::Directory,
-            [3] => match self.path()? {
-                target if target.is_empty() => {
-                    return Err(Error::Protocol("a link has no target"));
-                }
-                target => Kind::Link { target },
-            },
-            _ => return Err(Error::Protocol("the kind of an entry is unknown")),
-        };
-        Ok(Entry { id, source, below, mode, modified, kind })
-    }
+    let kind = match fields.array()? {
+        [0] => Kind::File { size: fields.u64()?, digest: None },
+        [1] => Kind::File { size: fields.u64()?, digest: Some(fields.digest()?) },
+        [2] => Kind::Directory,
+        [3] => match fields.path()? {
+            target if target.is_empty() => {
+                return Err(Error::Protocol("a link has no target"));
+            }
+            target => Kind::Link { target },
+        },
+        _ => return Err(Error::Protocol("the kind of an entry is unknown")),
+    };
+    Ok(Entry { id, source, below, mode, modified, kind })
 }

@@ -21,13 +21,18 @@ use std::time::{Duration, SystemTime};
 use labsh_copy::stream::{Reader, Writer};
 use labsh_copy::wire::{Digest, Entry, Kind, Message, Time, VERSION};
 use labsh_copy::{
-    CopyReport, Destination, Error, Name, Observer, Progress, RelativePath, SendOptions, Source,
-    put, receive, serve,
+    CopyReport, Destination, Error, Name, Observer, Options, Progress, ReceiveOptions,
+    RelativePath, SendOptions, Source, put, receive, serve,
 };
 use proptest::prelude::*;
 use tempfile::TempDir;
 
 use crate::support::{against_server, pull, push, push_with, set_time, tree};
+
+const CHECKSUM: Options = Options {
+    send: SendOptions { checksum: true },
+    receive: ReceiveOptions { no_times: false, no_permissions: false },
+};
 
 /// Returns a directory with a file of every kind that can be copied.
 fn assorted() -> TempDir {
@@ -113,19 +118,13 @@ fn a_changed_file_is_replaced_and_a_digest_detects_more_than_size_and_time() {
     set_time(&file, 1);
     assert_eq!(push(&[&file], to.path()).succeeded().unchanged, 1);
     assert_eq!(fs::read(to.path().join("file")).unwrap(), b"one");
-    assert_eq!(
-        push_with(&[&file], to.path(), SendOptions { checksum: true }).succeeded().copied,
-        1
-    );
+    assert_eq!(push_with(&[&file], to.path(), CHECKSUM).succeeded().copied, 1);
     assert_eq!(fs::read(to.path().join("file")).unwrap(), b"two");
     // Only time and mode have changed: they are set, and the contents are not replaced.
     set_time(&file, 7);
     fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
     let before = fs::metadata(to.path().join("file")).unwrap().ino();
-    assert_eq!(
-        push_with(&[&file], to.path(), SendOptions { checksum: true }).succeeded().unchanged,
-        1
-    );
+    assert_eq!(push_with(&[&file], to.path(), CHECKSUM).succeeded().unchanged, 1);
     let after = fs::metadata(to.path().join("file")).unwrap();
     assert_eq!((after.ino(), after.mtime(), after.mode() & 0o7777), (before, 7, 0o640));
     set_time(&file, 8);
@@ -215,15 +214,18 @@ fn receive_bytes(sent: &[u8]) -> (Result<(), Error>, TempDir) {
     let dir = tempfile::tempdir().unwrap();
     let inside = dir.path().join("inside");
     fs::create_dir(&inside).unwrap();
-    let destination =
-        Destination::resolve(inside.as_os_str().as_bytes(), vec![Name::new(b"named").unwrap()])
-            .unwrap();
+    let destination = Destination::resolve(
+        inside.as_os_str().as_bytes(),
+        vec![Name::new(b"named").unwrap().into()],
+    )
+    .unwrap();
     let progress = Progress::default();
     let observer = Observer { progress: &progress, on_report: &|_| {} };
     let outcome = receive(
         &mut Reader::new(Cursor::new(sent.to_vec())),
         Writer::new(std::io::sink()),
         destination,
+        ReceiveOptions::default(),
         observer,
     );
     (outcome, dir)
@@ -362,7 +364,8 @@ fn a_large_file_is_resumed_if_its_partial_file_has_not_changed() {
         let mut sent = encoded(&[Message::Hello { version: VERSION }]);
         let request = Message::Put {
             destination: to.path().as_os_str().as_bytes().to_vec(),
-            names: vec![Name::new(b"file").unwrap()],
+            names: vec![Name::new(b"file").unwrap().into()],
+            options: ReceiveOptions::default(),
         };
         request.encode(&mut sent);
         file(0, b"", 5_000_000).encode(&mut sent);
@@ -381,10 +384,10 @@ fn a_large_file_is_resumed_if_its_partial_file_has_not_changed() {
         let sent = AtomicU64::new(0);
         let source = Source { path: source_file.clone(), display_name: b"file".to_vec() };
         let transfer = against_server(|from, into, observer| {
-            let names = vec![Name::new(b"file").unwrap()];
+            let names = vec![Name::new(b"file").unwrap().into()];
             let into = Counting { to: into, count: &sent };
             let to = to.path().as_os_str().as_bytes();
-            put(from, into, to, names, &[source], SendOptions::default(), observer)
+            put(from, into, to, names, &[source], Options::default(), observer)
         });
         transfer.succeeded();
         let sent = sent.into_inner();
@@ -446,8 +449,9 @@ fn a_missing_parent_directory_is_reported_with_its_path() {
 
 #[test]
 fn more_names_than_fit_into_a_request_are_refused_before_it_is_sent() {
-    let names =
-        (0..20_000).map(|number| Name::new(format!("{number:0>60}").as_bytes()).unwrap()).collect();
+    let names = (0..20_000)
+        .map(|number| Name::new(format!("{number:0>60}").as_bytes()).unwrap().into())
+        .collect();
     let progress = Progress::default();
     let observer = Observer { progress: &progress, on_report: &|_| {} };
     let mut sent = Vec::new();
@@ -457,7 +461,7 @@ fn more_names_than_fit_into_a_request_are_refused_before_it_is_sent() {
         b"x",
         names,
         &[],
-        SendOptions::default(),
+        Options::default(),
         observer,
     );
     assert!(matches!(&outcome, Err(Error::Refused(text)) if text.contains("1 MiB")), "{outcome:?}");
@@ -581,25 +585,17 @@ fn the_example_in_the_document_is_what_both_sides_send() {
         assert_eq!(received, expected);
     });
     let source = Source { path: file, display_name: Vec::new() };
-    let (progress, names) = (Progress::default(), vec![Name::new(b"hi").unwrap()]);
+    let (progress, names) = (Progress::default(), vec![Name::new(b"hi").unwrap().into()]);
     let observer = Observer { progress: &progress, on_report: &|_| {} };
-    put(
-        client.try_clone().unwrap(),
-        client,
-        b"",
-        names,
-        &[source],
-        SendOptions::default(),
-        observer,
-    )
-    .unwrap();
+    put(client.try_clone().unwrap(), client, b"", names, &[source], Options::default(), observer)
+        .unwrap();
     server.join().unwrap();
     // The receiver with the client's messages of the example, in a directory of its own.
     let inside = to.path().join("inside");
     fs::create_dir(&inside).unwrap();
     let mut input = Reader::new(Cursor::new(ours));
     assert_eq!(input.read().unwrap(), Some(Message::Hello { version: VERSION }));
-    let Some(Message::Put { names, .. }) = input.read().unwrap() else { panic!("no put") };
+    let Some(Message::Put { names, options, .. }) = input.read().unwrap() else { panic!("no put") };
     let destination = Destination::resolve(inside.as_os_str().as_bytes(), names).unwrap();
     let mut answers = encoded(&[Message::Hello { version: VERSION }]);
     let progress = Progress::default();
@@ -607,6 +603,7 @@ fn the_example_in_the_document_is_what_both_sides_send() {
         &mut input,
         Writer::new(&mut answers),
         destination,
+        options,
         Observer { progress: &progress, on_report: &|_| {} },
     )
     .unwrap();

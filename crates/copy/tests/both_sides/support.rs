@@ -11,8 +11,8 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 
 use labsh_copy::{
-    CopyReport, Counts, Destination, Error, Name, Observer, Progress, SendOptions, Source, get,
-    put, serve,
+    CopyReport, Counts, Destination, Error, Name, Observer, Options, Placement, Progress, Source,
+    get, put, serve,
 };
 
 /// The result of a transfer.
@@ -60,11 +60,11 @@ pub(crate) fn against_server(
     Transfer { outcome, counts: progress.counts(), reports: reports.into_inner().unwrap(), served }
 }
 
-pub(crate) fn name(path: &Path) -> Name {
-    Name::new(path.file_name().unwrap().as_bytes()).unwrap()
+pub(crate) fn name(path: &Path) -> Placement {
+    Name::new(path.file_name().unwrap().as_bytes()).unwrap().into()
 }
 
-pub(crate) fn push_with(paths: &[&Path], to: &Path, options: SendOptions) -> Transfer {
+pub(crate) fn push_with(paths: &[&Path], to: &Path, options: Options) -> Transfer {
     let names = paths.iter().map(|path| name(path)).collect();
     let source = |path: &&Path| Source {
         path: path.to_path_buf(),
@@ -77,15 +77,19 @@ pub(crate) fn push_with(paths: &[&Path], to: &Path, options: SendOptions) -> Tra
 }
 
 pub(crate) fn push(paths: &[&Path], to: &Path) -> Transfer {
-    push_with(paths, to, SendOptions::default())
+    push_with(paths, to, Options::default())
 }
 
 pub(crate) fn pull(paths: &[&Path], to: &Path) -> Transfer {
+    pull_with(paths, to, Options::default())
+}
+
+pub(crate) fn pull_with(paths: &[&Path], to: &Path, options: Options) -> Transfer {
     let names = paths.iter().map(|path| name(path)).collect();
     let requested = paths.iter().map(|path| path.as_os_str().as_bytes().to_vec()).collect();
     let destination = Destination::resolve(to.as_os_str().as_bytes(), names).unwrap();
     against_server(|from, into, observer| {
-        get(from, into, requested, destination, SendOptions::default(), observer)
+        get(from, into, requested, destination, options, observer)
     })
 }
 
