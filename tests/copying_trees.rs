@@ -5,9 +5,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 
 use crate::copying::{Lab, stderr_of};
-use crate::support::{LABSHD, am_root, pipe_through, program, tools, under};
+use crate::support::{LABSHD, am_root, pipe_through, program, run, tools, under};
 
-/// A user who is not root, by number: nobody's.
+/// A user who is not root, by number.
 const OTHER: u32 = 65_534;
 
 /// The words for setpriv(1) that take away the privileges by which root changes files of others.
@@ -69,4 +69,69 @@ fn files_of_another_user_are_updated_and_what_cannot_be_set_is_reported_once() {
         assert_eq!(copy(&["--no-perms", "--no-times"]).lines().count(), 1, "{way}");
         assert_eq!(fs::metadata(there.join("file")).unwrap().uid(), OTHER);
     }
+}
+
+#[test]
+fn the_contents_of_a_directory_go_into_the_destination_itself() {
+    let lab = Lab::new();
+    make_tree(&lab.path("from"), "same", 0o750);
+    make_tree(&lab.path("from/sub"), "same", 0o755);
+    let mode = |name: &str| fs::metadata(lab.path(name)).unwrap().mode() & 0o7777;
+    let forms =
+        [("", "from/."), ("", "from/./"), ("", "from/sub/.."), ("from", "."), ("from/sub", "..")];
+    for (index, (directory, form)) in forms.into_iter().enumerate() {
+        for way in ["put", "get"] {
+            let (new, into) = (format!("new-{index}-{way}"), format!("into-{index}-{way}"));
+            fs::create_dir(lab.path(&into)).unwrap();
+            fs::set_permissions(lab.path(&into), Permissions::from_mode(0o711)).unwrap();
+            for name in [&new, &into] {
+                let from = lab.remote("h01", &Path::new(directory).join(form).to_string_lossy());
+                let words = match way {
+                    "put" => [form.to_owned(), lab.remote("h01", name)],
+                    _ => [from, lab.labshd.file(name)],
+                };
+                let mut command = lab.command(&words.each_ref().map(String::as_str));
+                run(command.current_dir(lab.path(directory)));
+                let there = lab.path(name);
+                for (file, exists) in [("file", true), ("sub/file", true), ("from", false)] {
+                    assert_eq!(there.join(file).exists(), exists, "{form} {way} {name} {file}");
+                }
+            }
+            assert_eq!((mode(&new), mode(&into)), (0o750, 0o711), "{form} {way}");
+        }
+    }
+    // Beside others, and with a slash, which changes nothing.
+    fs::write(lab.path("other"), "x").unwrap();
+    lab.copied(&["from/.", "from/", "other", &lab.remote("h01", "mixed")]);
+    for name in ["file", "other", "sub/file", "from/file", "from/sub/file"] {
+        assert!(lab.path("mixed").join(name).exists(), "{name}");
+    }
+    let out = lab.copy(&["from/.", &lab.remote("h01", "other")]);
+    assert!(stderr_of(&out).contains("it is not a directory"), "{}", stderr_of(&out));
+    let out = lab.copy(&["other/.", &lab.remote("h01", "mixed")]);
+    assert!(stderr_of(&out).contains("labsh: other/.: Not a directory"), "{}", stderr_of(&out));
+}
+
+#[test]
+fn a_failing_directory_is_named_and_counted_once_and_bytes_of_failed_files_are_not_counted() {
+    // On the host, files may have at most 200 blocks, of 512 or 1,024 bytes.
+    let limited = format!(
+        "subsystems.labsh-copy = ['/bin/sh', '-c', 'ulimit -f 200; exec \"$0\" copy-serve', \
+         '{LABSHD}']"
+    );
+    let lab = Lab::with(&limited);
+    fs::create_dir_all(lab.path("top/a/taken/inner")).unwrap();
+    fs::write(lab.path("top/a/taken/file"), "x").unwrap();
+    fs::write(lab.path("top/large"), vec![1; 3_000_000]).unwrap();
+    fs::write(lab.path("top/small"), "small").unwrap();
+    fs::create_dir_all(lab.path("there/top/a")).unwrap();
+    fs::write(lab.path("there/top/a/taken"), "in the way").unwrap();
+    let stderr = stderr_of(&lab.copy(&["top", &lab.remote("h01", "there")]));
+    assert!(stderr.contains("labsh: top/a/taken: something else is in the place"), "{stderr}");
+    assert!(stderr.contains("labsh: top/large: its copy cannot be written: File too"), "{stderr}");
+    // The directory, the directory and the file in it, and the large file.
+    assert!(stderr.contains("labsh: 1 copied (5 B), 4 failed, in "), "{stderr}");
+    fs::remove_file(lab.path("top/large")).unwrap();
+    let stderr = stderr_of(&lab.copy(&[&lab.remote("h01", "top"), "there"]));
+    assert!(stderr.contains("labsh: 0 copied (0 B), 1 unchanged, 3 failed, in "), "{stderr}");
 }

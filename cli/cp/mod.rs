@@ -156,7 +156,12 @@ impl CopyRun {
         }
         let one = self.names.len() == 1 && report.side == Side::Source;
         let there = if one { self.job.there(&report.path) } else { None };
-        let shown = there.unwrap_or_else(|| String::from_utf8_lossy(&report.path).into_owned());
+        let path = match (&self.job.direction, &report.path[..]) {
+            // The destination itself.
+            (Direction::Get { to, .. }, b"") => to.as_os_str().as_bytes(),
+            (_, path) => path,
+        };
+        let shown = there.unwrap_or_else(|| String::from_utf8_lossy(path).into_owned());
         self.note(host, &format!("{shown}: {}", report.text));
     }
 

@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
-use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -54,10 +53,14 @@ impl Job {
         let mut taken = HashSet::new();
         for name in &job.names {
             if !taken.insert(name) {
-                let name = String::from_utf8_lossy(name.as_bytes());
+                let both = match name {
+                    Placement::Named(name) => {
+                        format!("are called {}", String::from_utf8_lossy(name.as_bytes()))
+                    }
+                    Placement::Contents => "are the contents of a directory".to_owned(),
+                };
                 bail!(
-                    "two of them are called {name}: one would replace the other; copy them one \
-                     after the other"
+                    "two of them {both}: one would replace the other; copy them one after the other"
                 );
             }
         }
@@ -68,12 +71,17 @@ impl Job {
     pub(super) fn there(&self, path: &[u8]) -> Option<String> {
         let Direction::Get { from, .. } = &self.direction else { return None };
         let mut steps = path.splitn(2, |byte| *byte == b'/');
-        let (name, below) = (steps.next()?, steps.next());
-        let typed = match &from[..] {
+        let (name, mut below) = (steps.next()?, steps.next());
+        let named = self.names.iter().position(|known| known.as_bytes() == name);
+        let index = match &from[..] {
             // It may have another name locally.
-            [typed] => typed,
-            _ => &from[self.names.iter().position(|known| known.as_bytes() == name)?],
+            [_] => 0,
+            _ => named.or_else(|| self.names.iter().position(|n| *n == Placement::Contents))?,
         };
+        if self.names[index] == Placement::Contents {
+            below = Some(path).filter(|path| !path.is_empty());
+        }
+        let typed = &from[index];
         let typed = typed.strip_suffix(b"/").filter(|_| below.is_some()).unwrap_or(typed);
         let shown = [Some(typed), below].into_iter().flatten().map(String::from_utf8_lossy);
         Some(format!("{}:{}", self.target, shown.collect::<Vec<_>>().join("/")))
@@ -90,18 +98,10 @@ fn put(from: &[Operand], target: &str, path: &[u8]) -> anyhow::Result<Job> {
             );
         };
         let path = PathBuf::from(word);
-        let name = match path.file_name() {
-            Some(name) => name.to_owned(),
-            // `.` and `..` have names as well.
-            None => {
-                let whole = fs::canonicalize(&path)
-                    .with_context(|| format!("cannot read {}", path.display()))?;
-                whole.file_name().map(OsStr::to_owned).unwrap_or_default()
-            }
-        };
-        let name = Name::new(name.as_bytes())
-            .map_err(|_| anyhow::anyhow!("{}: name something inside it", path.display()))?;
-        names.push(name.into());
+        names.push(
+            placement(word.as_bytes())
+                .with_context(|| format!("{}: name something inside it", path.display()))?,
+        );
         sources.push(Source { path, display_name: word.as_bytes().to_vec() });
     }
     let direction = Direction::Put { sources, to: path.to_vec() };
@@ -124,18 +124,26 @@ fn get(from: &[Operand], to: &OsStr) -> anyhow::Result<Job> {
             );
         }
         let shown = String::from_utf8_lossy(path);
-        let last =
-            path.split(|byte| *byte == b'/').rfind(|step| !step.is_empty()).unwrap_or_default();
-        let name = Name::new(last);
-        let name = name.map_err(|_| {
-            anyhow::anyhow!("{target}:{shown}: name a file or directory there by its own name")
-        })?;
-        names.push(name.into());
+        names.push(placement(path).with_context(|| {
+            format!(
+                "{target}:{shown}: name a file or directory there by its own name, or \
+                 {target}:{shown}. for all that is in it"
+            )
+        })?);
         paths.push(path.clone());
     }
     let target = of.context("name what is to be copied")?;
     let direction = Direction::Get { from: paths, to: to.into() };
     Ok(Job { targets: targets(target)?, target: target.clone(), direction, names })
+}
+
+/// Returns where a source goes: as with cp(1), `.` and `..` are the contents of these directories.
+/// `None` for the root directory, which has no name, and for an empty path.
+fn placement(path: &[u8]) -> Option<Placement> {
+    match path.split(|byte| *byte == b'/').rfind(|step| !step.is_empty())? {
+        b"." | b".." => Some(Placement::Contents),
+        name => Name::new(name).ok().map(Placement::Named),
+    }
 }
 
 fn targets(target: &str) -> anyhow::Result<Targets> {
@@ -270,7 +278,8 @@ mod tests {
             (&["lab01:a", "b", "x"], "both sides are here"),
             (&["a", "lab01:b", "lab01:c"], "both sides are on other hosts"),
             (&["lab01:", "x"], "by its own name"),
-            (&["lab01:..", "x"], "by its own name"),
+            (&["lab01:/", "x"], "or lab01:/. for all that is in it"),
+            (&["a/.", "b/..", "lab01:x"], "two of them are the contents of a directory"),
             (&["/", "lab01:x"], "inside it"),
             (&["x/a", "y/a", "lab01:x"], "two of them are called a"),
             (&["a", ":x"], "empty"),
@@ -296,7 +305,10 @@ mod tests {
         };
         assert_eq!(named(&["a/b", "c/", "/d//", "lab01:x"]), ["b", "c", "d"]);
         assert_eq!(named(&["lab01:a/b", "lab01:/c//", "x"]), ["b", "c"]);
-        let here = std::env::current_dir().unwrap();
-        assert_eq!(named(&[".", "lab01:x"]), [here.file_name().unwrap().to_str().unwrap()]);
+        // The contents of a directory have no name of their own.
+        for path in [".", "./", "..", "a/.", "a/..", "a/.//", "/."] {
+            assert_eq!(named(&[path, "lab01:x"]), [""], "{path}");
+            assert_eq!(named(&["b", &format!("lab01:{path}"), "x"][1..]), [""], "{path}");
+        }
     }
 }

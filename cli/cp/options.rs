@@ -10,6 +10,7 @@ const COPY_FORMS: &str = "\
 Where to:
   labsh cp notes.txt data lab07:             into the home directory there
   labsh cp data lab07:/srv/new               as /srv/new, or into it if it is there
+  labsh cp data/. lab07:/srv/new             what is in data, into /srv/new
   labsh cp lab07:results .                   from there to here
   labsh cp data 'lab[01-40]:/srv/'           to many hosts
   labsh cp @lab-a:results DIR                from many: DIR/lab01/results, …

@@ -1,4 +1,4 @@
-//! The fields of messages: numbers in big-endian order, and bytes and texts that follow their length.
+//! The fields of messages: numbers in big-endian order, bytes and texts that follow their length.
 
 use crate::Error;
 use crate::name::{MAX_PATH_BYTES, Name, Placement, RelativePath};

@@ -376,7 +376,7 @@ impl Message {
     }
 }
 
-/// Returns whether a put needs no more than the first form of that message has, which every receiver
+/// Returns whether a put needs no more than the first form of that message, which every receiver
 /// knows.
 fn is_plain(names: &[Placement], options: ReceiveOptions) -> bool {
     options == ReceiveOptions::default()
