@@ -6,6 +6,7 @@
 //! without following links.
 
 mod confined_dir;
+mod contents;
 mod destination;
 mod existing;
 mod fields;

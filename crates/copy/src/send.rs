@@ -1,27 +1,27 @@
 //! The sending side: announces files ahead of the answers, and sends the contents that are wanted.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::io::{self, Read, Write};
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, TryRecvError};
 use std::thread;
 use std::time::Duration;
 
-use nix::fcntl::OFlag;
 use sha2::{Digest as _, Sha256};
 
+use crate::contents::{Change, Contents};
 use crate::name::RelativePath;
-use crate::partial::digest_of;
 use crate::stream::{Reader, Writer};
-use crate::walk::{Found, Step, Walk, modified};
+use crate::walk::{Found, Step, Walk};
 use crate::wire::{Digest, Entry, Kind, MAX_DATA_BYTES, Message};
 use crate::{CopyReport, Error, MAX_PENDING_ENTRIES, Observer, Side, os_error_text};
 
 /// How long to wait for the refusal of a receiver that has closed the connection.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The reason not to finish a file that is shorter than it was.
+const SHORTER: &str = "it became shorter while it was read; copy it again";
 
 /// How many answers can arrive before the sender announces more: two for each unsettled entry, and
 /// one note.
@@ -228,9 +228,11 @@ impl<W: Write> Sender<'_, W> {
             }
         };
         if let (Kind::File { size, digest }, true) = (&mut kind, self.options.checksum) {
-            match open(&path, &below).and_then(|mut file| digest_of(&mut file)) {
+            let opened = Contents::open(&path, &below);
+            let digested = opened.and_then(|file| file.digest_beginning(u64::MAX, &mut self.chunk));
+            match digested {
                 // The file may have grown since its size was read.
-                Ok((found, length)) => (*digest, *size) = (Some(found), length),
+                Ok((found, length)) => (*digest, *size) = (Some(found.finalize().into()), length),
                 Err(error) => return self.remark(source, below, true, os_error_text(&error)),
             }
         }
@@ -336,9 +338,9 @@ impl<W: Write> Sender<'_, W> {
         else {
             return Err(Error::Protocol("it wants a file that it has given up"));
         };
-        let (opened, announced_size) = (open(path, below), *size);
+        let (opened, announced_size) = (Contents::open(path, below), *size);
         let sent = match opened {
-            Ok(file) => self.send_contents(wanted, file, announced_size),
+            Ok(contents) => self.send_contents(wanted, &contents, announced_size),
             Err(error) => Err(file_error(error)),
         };
         let text = match sent {
@@ -364,116 +366,82 @@ impl<W: Write> Sender<'_, W> {
     fn send_contents(
         &mut self,
         wanted: &Wanted,
-        mut file: File,
+        contents: &Contents,
         announced_size: u64,
     ) -> Result<(), SendError> {
         let id = wanted.id;
         let progress = self.observer.progress;
-        let before = file.metadata().map_err(file_error)?;
-        let size = before.len();
+        let size = contents.size();
         if size > announced_size {
             Observer::add(&progress.announced_bytes, size - announced_size);
         } else {
             Observer::add(&progress.processed_bytes, announced_size - size);
         }
-        let (mut hash, mut position) =
-            self.skip_received(wanted, &mut file, size).map_err(file_error)?;
+        let (mut hash, mut position) = self.skip_received(wanted, contents).map_err(file_error)?;
         Observer::add(&progress.processed_bytes, position);
-        let begin = Message::Begin { id, offset: position, size, modified: modified(&before) };
-        self.put(&begin)?;
+        let modified = contents.modified();
+        self.put(&Message::Begin { id, offset: position, size, modified })?;
         while position < size {
             let max = self.chunk.len().min((size - position).try_into().unwrap_or(usize::MAX));
-            let count = read(&mut file, &mut self.chunk[..max]).map_err(file_error)?;
+            let count = contents.read_at(&mut self.chunk[..max], position).map_err(file_error)?;
             if count == 0 {
-                let text = "it became shorter while it was read; copy it again";
-                return Err(SendError::File(text.into()));
+                return Err(SendError::File(SHORTER.into()));
             }
             hash.update(&self.chunk[..count]);
             position += count as u64;
             self.to.put_data(&self.chunk[..count]).map_err(Error::from)?;
-            Observer::add(&progress.processed_bytes, count as u64);
-            self.read_answers()?;
-            match self.unsettled.get_mut(&id) {
-                Some(Announced { kind: AnnouncedKind::File { sent, .. }, .. }) => {
-                    *sent += count as u64
-                }
-                // The receiver has given the file up.
-                _ => {
-                    Observer::add(&progress.processed_bytes, size - position);
-                    return Err(SendError::File(String::new()));
-                }
-            }
+            self.on_sent(id, count as u64, size - position)?;
         }
-        let after = file.metadata().map_err(file_error)?;
-        if after.len() > size {
-            if let Some(announced) = self.unsettled.get(&id) {
-                let (source, below) = (announced.source, announced.below.clone());
-                let text = "it grew while it was read; the copy ends where the file ended at first"
-                    .to_owned();
-                self.remark(source, below, false, text)?;
+        let digest = hash.finalize().into();
+        match contents.change(digest, &mut self.chunk).map_err(file_error)? {
+            Change::None => {}
+            Change::Grown => self.remark_growth(id)?,
+            Change::Changed => {
+                return Err(SendError::File("it changed while it was read; copy it again".into()));
             }
-        } else if modified(&after) != modified(&before) {
-            return Err(SendError::File("it changed while it was read; copy it again".into()));
+            Change::Shorter => return Err(SendError::File(SHORTER.into())),
         }
-        self.put(&Message::Finish { digest: hash.finalize().into() })
+        self.put(&Message::Finish { digest })
+    }
+
+    /// Counts bytes that were sent, and reads answers: the receiver may have given the file up.
+    fn on_sent(&mut self, id: u32, count: u64, left: u64) -> Result<(), SendError> {
+        let progress = self.observer.progress;
+        Observer::add(&progress.processed_bytes, count);
+        self.read_answers()?;
+        let Some(Announced { kind: AnnouncedKind::File { sent, .. }, .. }) =
+            self.unsettled.get_mut(&id)
+        else {
+            Observer::add(&progress.processed_bytes, left);
+            return Err(SendError::File(String::new()));
+        };
+        *sent += count;
+        Ok(())
+    }
+
+    fn remark_growth(&mut self, id: u32) -> Result<(), Error> {
+        let Some(announced) = self.unsettled.get(&id) else { return Ok(()) };
+        let (source, below) = (announced.source, announced.below.clone());
+        let text = "it grew while it was read; the copy ends where the file ended at first";
+        self.remark(source, below, false, text.to_owned())
     }
 
     /// Reads the bytes that the receiver already has, if they are the beginning of this file.
     /// Returns the state of the digest and the position in the file.
-    fn skip_received(
-        &mut self,
-        wanted: &Wanted,
-        file: &mut File,
-        size: u64,
-    ) -> io::Result<(Sha256, u64)> {
-        let mut hash = Sha256::new();
-        let mut position = 0;
-        if wanted.offset > 0 && wanted.offset <= size {
-            let mut beginning = (&mut *file).take(wanted.offset);
-            while position < wanted.offset {
-                let count = read(&mut beginning, &mut self.chunk)?;
-                if count == 0 {
-                    break;
-                }
-                hash.update(&self.chunk[..count]);
-                position += count as u64;
-            }
+    fn skip_received(&mut self, wanted: &Wanted, contents: &Contents) -> io::Result<(Sha256, u64)> {
+        if wanted.offset > 0 && wanted.offset <= contents.size() {
+            let (hash, position) = contents.digest_beginning(wanted.offset, &mut self.chunk)?;
             let found: Digest = hash.clone().finalize().into();
-            if position != wanted.offset || found != wanted.digest {
-                // The receiver has the beginning of another file, or of an older version.
-                file.seek(SeekFrom::Start(0))?;
-                (hash, position) = (Sha256::new(), 0);
+            // Otherwise the receiver has the beginning of another file, or of an older version.
+            if position == wanted.offset && found == wanted.digest {
+                return Ok((hash, position));
             }
         }
-        Ok((hash, position))
+        Ok((Sha256::new(), 0))
     }
 
     fn put(&mut self, message: &Message) -> Result<(), SendError> {
         Ok(self.to.put(message).map_err(Error::from)?)
-    }
-}
-
-/// Opens a regular file. Since it was found, a file of another kind may have replaced it.
-fn open(path: &Path, below: &RelativePath) -> io::Result<File> {
-    let mut flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-    if !below.as_bytes().is_empty() {
-        flags |= OFlag::O_NOFOLLOW;
-    }
-    let file = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)?;
-    if file.metadata()?.is_file() {
-        Ok(file)
-    } else {
-        Err(io::Error::other("it is not a regular file any more"))
-    }
-}
-
-/// Reads, and retries if a signal interrupts.
-fn read(from: &mut impl Read, chunk: &mut [u8]) -> io::Result<usize> {
-    loop {
-        match from.read(chunk) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            read => return read,
-        }
     }
 }
 

@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use crate::contents::modified;
 use crate::name::RelativePath;
 use crate::os_error_text;
 use crate::partial::is_partial;
@@ -150,9 +151,4 @@ fn kind(path: &Path, metadata: &Metadata) -> io::Result<Result<Kind, &'static st
     } else {
         return Ok(Err("a device"));
     }))
-}
-
-/// Returns the modification time.
-pub(crate) fn modified(metadata: &Metadata) -> Time {
-    Time { seconds: metadata.mtime(), nanoseconds: metadata.mtime_nsec() as u32 }
 }

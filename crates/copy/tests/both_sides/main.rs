@@ -3,6 +3,7 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod changing_files;
 mod metadata;
 mod older_peers;
 mod special_files;

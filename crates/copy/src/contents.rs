@@ -1,0 +1,149 @@
+//! Reads the contents of a file that is sent, and detects that it changed meanwhile.
+
+use std::fs::{File, Metadata, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use nix::fcntl::OFlag;
+use nix::time::{ClockId, clock_gettime};
+use sha2::{Digest as _, Sha256};
+
+use crate::name::RelativePath;
+use crate::wire::{Digest, Time};
+
+/// The longest interval in which a change of a file can have the same time as the one before it:
+/// the kernel's clock for files advances at least a hundred times in a second.
+const CLOCK_TICK: Duration = Duration::from_millis(10);
+
+/// How long to wait before the clock is read again.
+const CLOCK_RETRY_DELAY: Duration = Duration::from_millis(1);
+
+/// A regular file that is read as it was when it was opened.
+#[derive(Debug)]
+pub(crate) struct Contents {
+    file: File,
+    /// The metadata when the file was opened.
+    opened: Metadata,
+}
+
+/// What happened to a file while it was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// What was read is what the file contained.
+    None,
+    /// It has grown: what was read is its beginning.
+    Grown,
+    /// What was read may be a mixture of several states.
+    Changed,
+    /// The file ends before the size that it had.
+    Shorter,
+}
+
+impl Contents {
+    /// Opens a regular file. Since it was found, a file of another kind may have replaced it.
+    pub(crate) fn open(path: &Path, below: &RelativePath) -> io::Result<Self> {
+        let mut flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+        if !below.as_bytes().is_empty() {
+            flags |= OFlag::O_NOFOLLOW;
+        }
+        let file = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)?;
+        let opened = file.metadata()?;
+        if !opened.is_file() {
+            return Err(io::Error::other("it is not a regular file any more"));
+        }
+        wait_for_tick(&opened);
+        Ok(Self { file, opened })
+    }
+
+    pub(crate) fn size(&self) -> u64 {
+        self.opened.len()
+    }
+
+    pub(crate) fn modified(&self) -> Time {
+        modified(&self.opened)
+    }
+
+    /// Reads at a position, and retries if a signal interrupts.
+    pub(crate) fn read_at(&self, chunk: &mut [u8], position: u64) -> io::Result<usize> {
+        loop {
+            match self.file.read_at(chunk, position) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => return read,
+            }
+        }
+    }
+
+    /// Digests the first `length` bytes, or all if the file has become shorter. Returns the state
+    /// and the number of bytes.
+    pub(crate) fn digest_beginning(
+        &self,
+        length: u64,
+        chunk: &mut [u8],
+    ) -> io::Result<(Sha256, u64)> {
+        let (mut hash, mut position) = (Sha256::new(), 0);
+        while position < length {
+            let max = chunk.len().min((length - position).try_into().unwrap_or(usize::MAX));
+            let count = self.read_at(&mut chunk[..max], position)?;
+            if count == 0 {
+                break;
+            }
+            hash.update(&chunk[..count]);
+            position += count as u64;
+        }
+        Ok((hash, position))
+    }
+
+    /// Determines what happened to the file since it was opened. `digest` is that of what was read.
+    ///
+    /// Size and times prove that nothing has changed, except through a memory mapping. A file that
+    /// has grown may have been rewritten as well, and one with another change time (st_ctime in
+    /// inode(7)) may only have got another name or other permissions: both are read again. If that
+    /// gives the same digest, each byte was the same before and after one point in time, at which
+    /// what was read was in the file.
+    pub(crate) fn change(&self, digest: Digest, chunk: &mut [u8]) -> io::Result<Change> {
+        let now = self.file.metadata()?;
+        let changed_at = |metadata: &Metadata| (metadata.ctime(), metadata.ctime_nsec());
+        if now.len() < self.size() {
+            return Ok(Change::Shorter);
+        }
+        let grown = now.len() > self.size();
+        if !grown {
+            if modified(&now) != self.modified() {
+                return Ok(Change::Changed);
+            }
+            if changed_at(&now) == changed_at(&self.opened) {
+                return Ok(Change::None);
+            }
+        }
+        let (hash, _) = self.digest_beginning(self.size(), chunk)?;
+        Ok(match Digest::from(hash.finalize()) == digest {
+            false => Change::Changed,
+            true if grown => Change::Grown,
+            true => Change::None,
+        })
+    }
+}
+
+/// Waits until a change of the file would get another time than its last one.
+fn wait_for_tick(opened: &Metadata) {
+    let last_change = Duration::new(
+        opened.ctime().try_into().unwrap_or(0),
+        opened.ctime_nsec().try_into().unwrap_or(0),
+    );
+    loop {
+        let now = clock_gettime(ClockId::CLOCK_REALTIME_COARSE).map_or(Duration::MAX, Into::into);
+        // With the clock of another host, a file system's times can be in the future.
+        if now > last_change || last_change - now > CLOCK_TICK {
+            return;
+        }
+        thread::sleep(CLOCK_RETRY_DELAY);
+    }
+}
+
+/// Returns the modification time.
+pub(crate) fn modified(metadata: &Metadata) -> Time {
+    Time { seconds: metadata.mtime(), nanoseconds: metadata.mtime_nsec() as u32 }
+}
