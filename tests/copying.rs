@@ -341,9 +341,17 @@ fn a_file_that_its_owner_may_not_read_is_updated() {
     }
 }
 
-/// Creates a sparse file that is larger than any disk.
-fn endless(path: &Path) -> File {
-    let file = File::create(path).unwrap();
+/// A setting with which the remote side stalls after some megabytes, as long as a file is there.
+const STALLING: &str = "subsystems.labsh-copy = ['/bin/sh', '-c', 'if [ ! -e HERE/stalls ]; then \
+    exec LABSHD copy-serve; fi; some() { dd bs=65536 count=400; sleep 1000; }; \
+    some 2>/dev/null | LABSHD copy-serve | some 2>/dev/null']";
+
+/// Creates a file that is larger than what passes before the remote side stalls, with a hole that
+/// takes no time.
+fn endless(lab: &Lab) -> File {
+    fs::write(lab.path("stalls"), "").unwrap();
+    fs::write(lab.path("file"), vec![7; 64 << 20]).unwrap();
+    let file = File::options().write(true).open(lab.path("file")).unwrap();
     file.set_len(1 << 40).unwrap();
     file
 }
@@ -359,8 +367,8 @@ fn wait_for_part(part: &Path) {
 
 #[test]
 fn a_copy_continues_where_a_killed_client_stopped() {
-    let lab = Lab::new();
-    let file = endless(&lab.path("file"));
+    let lab = Lab::with(STALLING);
+    let file = endless(&lab);
     fs::create_dir(lab.path("there")).unwrap();
     let (to, part) = (lab.remote("h01", "there"), lab.path("there/.file.labsh-part"));
     let labsh = Running::start(&mut lab.command(&["file", &to]));
@@ -372,6 +380,7 @@ fn a_copy_continues_where_a_killed_client_stopped() {
     let copied = length(&part);
     assert!(copied > 1 << 20 && !lab.path("there/file").exists());
     file.set_len(copied + (1 << 20)).unwrap();
+    fs::remove_file(lab.path("stalls")).unwrap();
     let stderr = lab.copied(&["file", &to]);
     assert!(stderr.starts_with("labsh: 1 copied (1.0 MiB), in "), "{stderr}");
     assert!(!part.exists());
@@ -381,8 +390,8 @@ fn a_copy_continues_where_a_killed_client_stopped() {
 
 #[test]
 fn ctrl_c_leaves_a_partial_file_that_the_next_copy_continues() {
-    let lab = Lab::new();
-    let file = endless(&lab.path("file"));
+    let lab = Lab::with(STALLING);
+    let file = endless(&lab);
     fs::create_dir(lab.path("back")).unwrap();
     let (from, part) = (lab.remote("h01", "file"), lab.path("back/.file.labsh-part"));
     let labsh = Running::start(&mut lab.command(&[&from, "back"]));
@@ -393,6 +402,7 @@ fn ctrl_c_leaves_a_partial_file_that_the_next_copy_continues() {
     assert!(stderr_of(&out).contains("continued by the next copy"), "{}", stderr_of(&out));
     let copied = length(&part);
     file.set_len(copied + 5).unwrap();
+    fs::remove_file(lab.path("stalls")).unwrap();
     let stderr = lab.copied(&[&from, "back"]);
     assert!(stderr.starts_with("labsh: 1 copied (5 B), in "), "{stderr}");
     assert!(!part.exists());
@@ -400,9 +410,9 @@ fn ctrl_c_leaves_a_partial_file_that_the_next_copy_continues() {
 
 #[test]
 fn a_terminal_shows_progress() {
-    let lab = Lab::new();
+    let lab = Lab::with(STALLING);
     let Some(screen) = Screen::start(&lab.labshd, "") else { return };
-    endless(&lab.path("file"));
+    endless(&lab);
     fs::create_dir(lab.path("there")).unwrap();
     screen.line(&format!("labsh cp file {}; echo status $?", lab.remote("h01", "there/")));
     let shown = screen.wait_until("the end is foretold", |shown| shown.contains(" left  "));

@@ -2,17 +2,18 @@
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
 use nix::fcntl::OFlag;
 use nix::time::{ClockId, clock_gettime};
-use sha2::{Digest as _, Sha256};
 
+use crate::digest::{ContentHash, DigestKind};
+use crate::holes::{PieceReader, digest_beginning};
 use crate::name::RelativePath;
-use crate::wire::{Digest, Time};
+use crate::wire::Time;
 
 /// The longest interval in which a change of a file can have the same time as the one before it:
 /// the kernel's clock for files advances at least a hundred times in a second.
@@ -66,14 +67,9 @@ impl Contents {
         modified(&self.opened)
     }
 
-    /// Reads at a position, and retries if a signal interrupts.
-    pub(crate) fn read_at(&self, chunk: &mut [u8], position: u64) -> io::Result<usize> {
-        loop {
-            match self.file.read_at(chunk, position) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                read => return read,
-            }
-        }
+    /// Returns a reader of the file, with or without looking for holes.
+    pub(crate) fn pieces(&self, finds_holes: bool) -> PieceReader<'_> {
+        PieceReader::new(&self.file, finds_holes)
     }
 
     /// Digests the first `length` bytes, or all if the file has become shorter. Returns the state
@@ -81,29 +77,20 @@ impl Contents {
     pub(crate) fn digest_beginning(
         &self,
         length: u64,
+        kind: DigestKind,
         chunk: &mut [u8],
-    ) -> io::Result<(Sha256, u64)> {
-        let (mut hash, mut position) = (Sha256::new(), 0);
-        while position < length {
-            let max = chunk.len().min((length - position).try_into().unwrap_or(usize::MAX));
-            let count = self.read_at(&mut chunk[..max], position)?;
-            if count == 0 {
-                break;
-            }
-            hash.update(&chunk[..count]);
-            position += count as u64;
-        }
-        Ok((hash, position))
+    ) -> io::Result<(ContentHash, u64)> {
+        digest_beginning(&self.file, length, kind, chunk)
     }
 
-    /// Determines what happened to the file since it was opened. `digest` is that of what was read.
+    /// Determines what happened to the file since it was opened. `hash` is that of what was read.
     ///
     /// Size and times prove that nothing has changed, except through a memory mapping. A file that
     /// has grown may have been rewritten as well, and one with another change time (st_ctime in
     /// inode(7)) may only have got another name or other permissions: both are read again. If that
     /// gives the same digest, each byte was the same before and after one point in time, at which
     /// what was read was in the file.
-    pub(crate) fn change(&self, digest: Digest, chunk: &mut [u8]) -> io::Result<Change> {
+    pub(crate) fn change(&self, hash: &ContentHash, chunk: &mut [u8]) -> io::Result<Change> {
         let now = self.file.metadata()?;
         let changed_at = |metadata: &Metadata| (metadata.ctime(), metadata.ctime_nsec());
         if now.len() < self.size() {
@@ -118,8 +105,8 @@ impl Contents {
                 return Ok(Change::None);
             }
         }
-        let (hash, _) = self.digest_beginning(self.size(), chunk)?;
-        Ok(match Digest::from(hash.finalize()) == digest {
+        let (again, _) = self.digest_beginning(self.size(), hash.kind(), chunk)?;
+        Ok(match again.digest() == hash.digest() {
             false => Change::Changed,
             true if grown => Change::Grown,
             true => Change::None,

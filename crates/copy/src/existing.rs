@@ -8,6 +8,7 @@ use nix::unistd::geteuid;
 use sha2::{Digest as _, Sha256};
 
 use crate::confined_dir::DirEntry;
+use crate::digest::DigestKind;
 use crate::metadata::{self, Made, Metadata, NotSet};
 use crate::partial::{self, PartialFile};
 use crate::wire::{Digest, Time};
@@ -35,7 +36,12 @@ pub(crate) struct AnnouncedFile {
 
 impl AnnouncedFile {
     /// Compares the file with the destination. A file that is the same gets mode and time.
-    pub(crate) fn compare(&self, entry: &DirEntry, may_resume: bool) -> io::Result<Existing> {
+    pub(crate) fn compare(
+        &self,
+        entry: &DirEntry,
+        may_resume: bool,
+        kind: DigestKind,
+    ) -> io::Result<Existing> {
         if let Some(found) = entry.stat()? {
             check_replaceable(&found)?;
             if kind_of(&found) == SFlag::S_IFREG && found.st_size as u64 == self.size {
@@ -51,7 +57,7 @@ impl AnnouncedFile {
         if !may_resume {
             return Ok(Existing::Different(None));
         }
-        PartialFile::open_existing(entry, self.size).map(Existing::Different)
+        PartialFile::open_existing(entry, self.size, kind).map(Existing::Different)
     }
 
     /// Sets the metadata of an unchanged file, if they differ.

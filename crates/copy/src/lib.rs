@@ -8,8 +8,10 @@
 mod confined_dir;
 mod contents;
 mod destination;
+mod digest;
 mod existing;
 mod fields;
+mod holes;
 mod metadata;
 mod name;
 mod partial;

@@ -2,8 +2,9 @@
 //! renamed when they are complete.
 
 use std::fs::{File, TryLockError};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read};
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,8 @@ use nix::unistd::geteuid;
 use sha2::{Digest as _, Sha256};
 
 use crate::confined_dir::DirEntry;
+use crate::digest::{ContentHash, DigestKind, is_zero};
+use crate::holes::digest_beginning;
 use crate::metadata::{Access, Metadata, NotSet};
 use crate::wire::{Digest, MAX_DATA_BYTES};
 
@@ -38,7 +41,7 @@ pub(crate) fn is_partial(name: &[u8]) -> bool {
 pub(crate) struct PartialFile {
     entry: DirEntry,
     file: File,
-    hash: Sha256,
+    hash: ContentHash,
     length: u64,
     /// The size of the file when it was opened.
     initial_size: i64,
@@ -49,38 +52,33 @@ pub(crate) struct PartialFile {
 impl PartialFile {
     /// Opens and reads the partial file of an earlier transfer. Returns `None` if there is none, if
     /// it is longer than `max_length`, or if it cannot be used.
-    pub(crate) fn open_existing(of: &DirEntry, max_length: u64) -> io::Result<Option<Self>> {
+    pub(crate) fn open_existing(
+        of: &DirEntry,
+        max_length: u64,
+        kind: DigestKind,
+    ) -> io::Result<Option<Self>> {
         let entry = partial_entry(of);
         match entry.stat()? {
             Some(found) if found.st_size > 0 && found.st_size as u64 <= max_length => {}
             _ => return Ok(None),
         }
-        let Ok(mut partial) = Self::open(entry, OFlag::O_RDWR) else { return Ok(None) };
+        let Ok(mut partial) = Self::open(entry, OFlag::O_RDWR, kind) else { return Ok(None) };
         let mut chunk = vec![0; MAX_DATA_BYTES];
-        loop {
-            match partial.file.read(&mut chunk) {
-                Ok(0) => break,
-                Ok(read) => {
-                    partial.hash.update(&chunk[..read]);
-                    partial.length += read as u64;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
+        let size = partial.initial_size as u64;
+        (partial.hash, partial.length) = digest_beginning(&partial.file, size, kind, &mut chunk)?;
         // It has not changed yet.
         partial.keep = true;
         Ok(Some(partial))
     }
 
     /// Creates the partial file of `of`, or empties an existing one.
-    pub(crate) fn create(of: &DirEntry) -> io::Result<Self> {
+    pub(crate) fn create(of: &DirEntry, kind: DigestKind) -> io::Result<Self> {
         let entry = partial_entry(of);
-        let mut partial = match Self::open(entry.clone(), OFlag::O_RDWR | OFlag::O_CREAT) {
+        let mut partial = match Self::open(entry.clone(), OFlag::O_RDWR | OFlag::O_CREAT, kind) {
             // A file of another kind or owner has the name, which is reserved for partial files.
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
                 entry.remove()?;
-                Self::open(entry, OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL)?
+                Self::open(entry, OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL, kind)?
             }
             opened => opened?,
         };
@@ -99,7 +97,7 @@ impl PartialFile {
     ///
     /// [`io::ErrorKind::InvalidInput`] for a file that cannot be a partial file of this user, and
     /// [`io::ErrorKind::ResourceBusy`] for one that another copy is writing.
-    fn open(entry: DirEntry, flags: OFlag) -> io::Result<Self> {
+    fn open(entry: DirEntry, flags: OFlag, kind: DigestKind) -> io::Result<Self> {
         let unusable = || io::Error::from(io::ErrorKind::InvalidInput);
         let file = match entry.open(flags) {
             // A symbolic link.
@@ -137,7 +135,7 @@ impl PartialFile {
         Ok(Self {
             entry,
             file,
-            hash: Sha256::new(),
+            hash: ContentHash::new(kind),
             length: 0,
             initial_size: opened.st_size,
             keep: false,
@@ -151,30 +149,37 @@ impl PartialFile {
 
     /// Returns the digest of these bytes.
     pub(crate) fn digest(&self) -> Digest {
-        self.hash.clone().finalize().into()
+        self.hash.digest()
     }
 
     /// Empties the file.
     fn truncate(&mut self) -> io::Result<()> {
         self.keep = false;
         self.file.set_len(0)?;
-        self.file.seek(SeekFrom::Start(0))?;
-        (self.hash, self.length) = (Sha256::new(), 0);
+        (self.hash, self.length) = (ContentHash::new(self.hash.kind()), 0);
         Ok(())
     }
 
     /// Appends bytes.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.keep = false;
         // Zeros become a hole: a disk image, which is mostly zeros, could otherwise fill the disk.
-        if bytes.iter().all(|byte| *byte == 0) {
-            self.file.set_len(self.length + bytes.len() as u64)?;
-            self.file.seek(SeekFrom::End(0))?;
-        } else {
-            self.file.write_all(bytes)?;
+        if is_zero(bytes) {
+            return self.write_hole(bytes.len() as u64);
         }
+        self.keep = false;
+        self.file.write_all_at(bytes, self.length)?;
         self.hash.update(bytes);
         self.length += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Appends zeros as a hole.
+    pub(crate) fn write_hole(&mut self, count: u64) -> io::Result<()> {
+        self.keep = false;
+        let length = self.length.checked_add(count).ok_or(io::ErrorKind::FileTooLarge)?;
+        self.file.set_len(length)?;
+        self.hash.update_zeros(count);
+        self.length = length;
         Ok(())
     }
 

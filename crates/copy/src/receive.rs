@@ -1,25 +1,26 @@
 //! The receiving side: asks for the files that differ, writes them, and answers every entry.
 
+mod directories;
+
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::sync::atomic::Ordering;
 
 use sha2::{Digest as _, Sha256};
 
+use self::directories::OpenDir;
 use crate::destination::Destination;
-use crate::existing::{self, AnnouncedFile, Existing, ReadyDir};
+use crate::digest::DigestKind;
+use crate::existing::{self, AnnouncedFile, Existing};
 use crate::metadata::{Made, MetadataPolicy, NotSet};
 use crate::name::RelativePath;
 use crate::partial::PartialFile;
 use crate::stream::{Reader, Writer};
-use crate::wire::{Digest, Entry, Kind, Message, Time};
+use crate::wire::{Digest, Entry, HOLES, Kind, Message, Time};
 use crate::{Error, MAX_PENDING_ENTRIES, Observer, ReceiveOptions, Side, os_error_text};
 
 /// How many partial files of earlier transfers are open at once. Further ones are not resumed.
 const MAX_OPEN_PARTIALS: usize = 16;
-
-/// How deeply directories may be nested: a path of 4,095 bytes has no more components.
-const MAX_DEPTH: usize = 2048;
 
 /// A file that was announced and that the sender was asked for.
 struct Wanted {
@@ -28,15 +29,6 @@ struct Wanted {
     mode: u16,
     size: u64,
     partial: Option<PartialFile>,
-}
-
-/// A directory whose entries are being announced.
-struct OpenDir {
-    path: RelativePath,
-    mode: u16,
-    modified: Time,
-    /// `None` if the directory does not exist; its entries fail then.
-    ready: Option<ReadyDir>,
 }
 
 /// What waits for the files that were wanted before it.
@@ -66,8 +58,8 @@ struct Receiver<'a, W: Write> {
     incoming: Option<Incoming>,
     listed: bool,
     policy: MetadataPolicy,
-    /// Whether the sender knows notes.
-    sender_knows_notes: bool,
+    /// Whether the sender knows notes and [`HOLES`].
+    sender_extended: bool,
     /// Whether a remark about metadata that cannot be set was made.
     remarked: bool,
 }
@@ -96,7 +88,7 @@ pub fn receive<R: Read, W: Write>(
         incoming: None,
         listed: false,
         policy: MetadataPolicy::new(options),
-        sender_knows_notes: false,
+        sender_extended: false,
         remarked: false,
     };
     let outcome = receiver.run(from);
@@ -131,8 +123,9 @@ impl<W: Write> Receiver<'_, W> {
                 Message::Finish { digest } => self.on_finish(digest)?,
                 Message::Abort { id, text } => self.on_abort(id, text)?,
                 Message::Remark { failure: false, text, .. } if text.is_empty() => {
-                    self.sender_knows_notes = true;
+                    self.on_announcement()?;
                 }
+                Message::Hole { length } if self.sender_extended => self.on_hole(length)?,
                 Message::Remark { source, below, failure, text } => {
                     let path = self.destination.path(source, &below)?;
                     self.observer.report(Side::Source, path.as_bytes().to_vec(), text, failure);
@@ -189,46 +182,14 @@ impl<W: Write> Receiver<'_, W> {
                     return self.fail_silently(id);
                 }
                 let entry = self.destination.directory.entry(&path);
+                let kind = self.digest_kind();
                 let may_resume = self.open_partials < MAX_OPEN_PARTIALS;
                 let metadata = self.policy.metadata(mode, modified, Made::Before);
                 let file = AnnouncedFile { modified, size, digest, metadata };
-                let existing = entry.and_then(|entry| file.compare(&entry, may_resume));
+                let existing = entry.and_then(|entry| file.compare(&entry, may_resume, kind));
                 self.file_entry(Wanted { id, path, mode, size, partial: None }, existing)
             }
         }
-    }
-
-    fn directory_entry(
-        &mut self,
-        id: u32,
-        path: RelativePath,
-        mode: u16,
-        modified: Time,
-        in_missing: bool,
-    ) -> Result<(), Error> {
-        if self.open_dirs.len() >= MAX_DEPTH {
-            return Err(Error::Protocol("directories are nested too deeply"));
-        }
-        let ready = if in_missing { None } else { Some(self.ready_directory(&path)) };
-        let (answer, ready) = match ready {
-            Some(Ok(ready)) => (Ok(ready.made == Made::Before), Some(ready)),
-            Some(Err(error)) => (Err(Some(error)), None),
-            None => (Err(None), None),
-        };
-        self.open_dirs.push(OpenDir { path: path.clone(), mode, modified, ready });
-        match answer {
-            Ok(unchanged) => Ok(self.answers.put(&Message::Done { id, unchanged })?),
-            Err(Some(error)) => self.fail(id, &path, &error),
-            Err(None) => self.fail_silently(id),
-        }
-    }
-
-    fn ready_directory(&mut self, path: &RelativePath) -> io::Result<ReadyDir> {
-        if path.as_bytes().is_empty() {
-            // The destination itself, which exists already.
-            return Ok(ReadyDir { made: self.destination.made, mode_before: None });
-        }
-        existing::make_directory(&self.destination.directory.entry(path)?)
     }
 
     /// Answers the entry of a file.
@@ -253,69 +214,6 @@ impl<W: Write> Receiver<'_, W> {
                 Observer::add(&self.observer.progress.processed_bytes, size);
                 self.fail(id, &wanted.path, &error)
             }
-        }
-    }
-
-    fn on_leave(&mut self, id: u32) -> Result<(), Error> {
-        self.check_id(id)?;
-        let directory = self
-            .open_dirs
-            .pop()
-            .ok_or(Error::Protocol("it leaves a directory that it did not enter"))?;
-        self.pending.push_back(Pending::Leave(id, directory));
-        if self.incoming.is_none() { self.finish_directories() } else { Ok(()) }
-    }
-
-    /// Sets mode and time of the directories before the next wanted file. Writing a file would
-    /// change the time of its directory.
-    fn finish_directories(&mut self) -> Result<(), Error> {
-        while let Some(Pending::Leave(..)) = self.pending.front() {
-            let Some(Pending::Leave(id, directory)) = self.pending.pop_front() else { break };
-            let Some(ready) = &directory.ready else {
-                // Its entry has failed, and only that is counted.
-                self.answers.put(&Message::Failed { id, text: String::new() })?;
-                continue;
-            };
-            match self.set_directory_metadata(&directory, ready) {
-                Ok(not_set) => {
-                    self.remark(id, &directory.path, &not_set)?;
-                    self.answers.put(&Message::Done { id, unchanged: true })?;
-                }
-                Err(error) => self.fail(id, &directory.path, &error)?,
-            }
-        }
-        Ok(())
-    }
-
-    fn set_directory_metadata(
-        &mut self,
-        directory: &OpenDir,
-        ready: &ReadyDir,
-    ) -> io::Result<NotSet> {
-        let mut metadata = self.policy.metadata(directory.mode, directory.modified, ready.made);
-        // Only the low bits are set, and the others stay.
-        metadata.mode = metadata.mode.or(ready.mode_before.map(|mode| (mode & 0o777) as u16));
-        let top = &mut self.destination.directory;
-        if !directory.path.as_bytes().is_empty() {
-            top.entry(&directory.path)?.directory_metadata_handle()?.set(metadata)
-        } else if ready.made == Made::Now {
-            top.metadata_handle()?.set(metadata)
-        } else {
-            Ok(NotSet::default())
-        }
-    }
-
-    /// Gives directories that were made writable their mode again.
-    fn restore_modes(&mut self) {
-        let waiting = self.pending.iter().filter_map(|pending| match pending {
-            Pending::Leave(_, directory) => Some(directory),
-            Pending::File(_) => None,
-        });
-        for OpenDir { path, ready, .. } in waiting.chain(self.open_dirs.iter().rev()) {
-            let Some(mode) = ready.as_ref().and_then(|ready| ready.mode_before) else { continue };
-            let entry = self.destination.directory.entry(path);
-            // If this fails, the next transfer sets the mode.
-            let _ = entry.and_then(|entry| entry.directory_metadata_handle()?.set_mode(mode));
         }
     }
 
@@ -351,7 +249,8 @@ impl<W: Write> Receiver<'_, W> {
                 // Closes the old partial file, which holds the lock, before it is opened again.
                 drop(partial);
                 let entry = self.destination.directory.entry(&wanted.path);
-                entry.and_then(|entry| PartialFile::create(&entry))
+                let kind = self.digest_kind();
+                entry.and_then(|entry| PartialFile::create(&entry, kind))
             }
         };
         let partial = match opened {
@@ -366,10 +265,35 @@ impl<W: Write> Receiver<'_, W> {
         Ok(())
     }
 
+    /// Puts the extensions into effect, if the announcement is the sender's first message.
+    fn on_announcement(&mut self) -> Result<(), Error> {
+        if self.next_id > 0 || self.sender_extended {
+            return Ok(());
+        }
+        self.sender_extended = true;
+        Ok(self.answers.put(&Message::Extensions { bits: HOLES })?)
+    }
+
+    /// Returns which digests of files are sent.
+    fn digest_kind(&self) -> DigestKind {
+        if self.sender_extended { DigestKind::Sparse } else { DigestKind::Plain }
+    }
+
     fn on_data(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.on_contents(bytes.len() as u64, |partial| partial.write(bytes))
+    }
+
+    fn on_hole(&mut self, length: u64) -> Result<(), Error> {
+        self.on_contents(length, |partial| partial.write_hole(length))
+    }
+
+    fn on_contents(
+        &mut self,
+        length: u64,
+        write: impl FnOnce(&mut PartialFile) -> io::Result<()>,
+    ) -> Result<(), Error> {
         let incoming =
             self.incoming.as_mut().ok_or(Error::Protocol("data arrives outside of a file"))?;
-        let length = bytes.len() as u64;
         incoming.bytes_left = incoming
             .bytes_left
             .checked_sub(length)
@@ -377,7 +301,7 @@ impl<W: Write> Receiver<'_, W> {
         incoming.bytes_arrived += length;
         Observer::add(&self.observer.progress.processed_bytes, length);
         let Some(partial) = &mut incoming.partial else { return Ok(()) };
-        if let Err(error) = partial.write(bytes) {
+        if let Err(error) = write(partial) {
             incoming.partial = None;
             let (id, path) = (incoming.wanted.id, incoming.wanted.path.clone());
             self.fail(id, &path, &error)?;
@@ -460,7 +384,7 @@ impl<W: Write> Receiver<'_, W> {
         let Some(text) = not_set.remark().filter(|_| !self.remarked) else { return Ok(()) };
         self.remarked = true;
         self.observer.report(Side::Destination, path.as_bytes().to_vec(), text.clone(), false);
-        if self.sender_knows_notes {
+        if self.sender_extended {
             self.answers.put(&Message::Note { id, text })?;
         }
         Ok(())

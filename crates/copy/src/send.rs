@@ -8,13 +8,13 @@ use std::sync::mpsc::{self, TryRecvError};
 use std::thread;
 use std::time::Duration;
 
-use sha2::{Digest as _, Sha256};
-
 use crate::contents::{Change, Contents};
+use crate::digest::{ContentHash, DigestKind};
+use crate::holes::Piece;
 use crate::name::RelativePath;
 use crate::stream::{Reader, Writer};
 use crate::walk::{Found, Step, Walk};
-use crate::wire::{Digest, Entry, Kind, MAX_DATA_BYTES, Message};
+use crate::wire::{Digest, Entry, HOLES, Kind, MAX_DATA_BYTES, Message};
 use crate::{CopyReport, Error, MAX_PENDING_ENTRIES, Observer, Side, os_error_text};
 
 /// How long to wait for the refusal of a receiver that has closed the connection.
@@ -23,9 +23,9 @@ const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 /// The reason not to finish a file that is shorter than it was.
 const SHORTER: &str = "it became shorter while it was read; copy it again";
 
-/// How many answers can arrive before the sender announces more: two for each unsettled entry, and
-/// one note.
-const MAX_ANSWERS: usize = 2 * MAX_PENDING_ENTRIES + 1;
+/// How many answers can arrive before the sender announces more: two for each unsettled entry, one
+/// note, and the extensions.
+const MAX_ANSWERS: usize = 2 * MAX_PENDING_ENTRIES + 2;
 
 /// A file or directory to send.
 #[derive(Debug, Clone)]
@@ -102,6 +102,8 @@ struct Sender<'a, W: Write> {
     unsettled: BTreeMap<u32, Announced>,
     wanted: VecDeque<Wanted>,
     chunk: Vec<u8>,
+    /// Whether the receiver knows [`HOLES`].
+    sends_holes: bool,
 }
 
 /// Sends until every entry is settled, and then drops `to`. Another thread reads `from` to its end,
@@ -142,6 +144,7 @@ pub fn send<R: Read + Send + 'static, W: Write>(
         unsettled: BTreeMap::new(),
         wanted: VecDeque::new(),
         chunk: vec![0; MAX_DATA_BYTES],
+        sends_holes: false,
     };
     match sender.run() {
         // A receiver that could not begin has sent the reason before it closed the connection.
@@ -229,10 +232,12 @@ impl<W: Write> Sender<'_, W> {
         };
         if let (Kind::File { size, digest }, true) = (&mut kind, self.options.checksum) {
             let opened = Contents::open(&path, &below);
-            let digested = opened.and_then(|file| file.digest_beginning(u64::MAX, &mut self.chunk));
+            let digested = opened.and_then(|file| {
+                file.digest_beginning(u64::MAX, DigestKind::Plain, &mut self.chunk)
+            });
             match digested {
                 // The file may have grown since its size was read.
-                Ok((found, length)) => (*digest, *size) = (Some(found.finalize().into()), length),
+                Ok((found, length)) => (*digest, *size) = (Some(found.digest()), length),
                 Err(error) => return self.remark(source, below, true, os_error_text(&error)),
             }
         }
@@ -319,6 +324,7 @@ impl<W: Write> Sender<'_, W> {
                     self.observer.report(Side::Destination, path, text, true);
                 }
             }
+            Message::Extensions { bits } => self.sends_holes = bits & HOLES != 0,
             Message::Note { id, text } => {
                 let announced = self.unsettled.get(&id).ok_or(unknown)?;
                 let path = self.display_path(announced.source, &announced.below);
@@ -381,19 +387,25 @@ impl<W: Write> Sender<'_, W> {
         Observer::add(&progress.processed_bytes, position);
         let modified = contents.modified();
         self.put(&Message::Begin { id, offset: position, size, modified })?;
+        let mut pieces = contents.pieces(self.sends_holes);
         while position < size {
-            let max = self.chunk.len().min((size - position).try_into().unwrap_or(usize::MAX));
-            let count = contents.read_at(&mut self.chunk[..max], position).map_err(file_error)?;
-            if count == 0 {
-                return Err(SendError::File(SHORTER.into()));
-            }
-            hash.update(&self.chunk[..count]);
-            position += count as u64;
-            self.to.put_data(&self.chunk[..count]).map_err(Error::from)?;
-            self.on_sent(id, count as u64, size - position)?;
+            let count = match pieces.next(position, size, &mut self.chunk).map_err(file_error)? {
+                Piece::Data(count) => {
+                    hash.update(&self.chunk[..count]);
+                    self.to.put_data(&self.chunk[..count]).map_err(Error::from)?;
+                    count as u64
+                }
+                Piece::Hole(length) => {
+                    hash.update_zeros(length);
+                    self.put(&Message::Hole { length })?;
+                    length
+                }
+                Piece::End => return Err(SendError::File(SHORTER.into())),
+            };
+            position += count;
+            self.on_sent(id, count, size - position)?;
         }
-        let digest = hash.finalize().into();
-        match contents.change(digest, &mut self.chunk).map_err(file_error)? {
+        match contents.change(&hash, &mut self.chunk).map_err(file_error)? {
             Change::None => {}
             Change::Grown => self.remark_growth(id)?,
             Change::Changed => {
@@ -401,7 +413,7 @@ impl<W: Write> Sender<'_, W> {
             }
             Change::Shorter => return Err(SendError::File(SHORTER.into())),
         }
-        self.put(&Message::Finish { digest })
+        self.put(&Message::Finish { digest: hash.digest() })
     }
 
     /// Counts bytes that were sent, and reads answers: the receiver may have given the file up.
@@ -428,16 +440,21 @@ impl<W: Write> Sender<'_, W> {
 
     /// Reads the bytes that the receiver already has, if they are the beginning of this file.
     /// Returns the state of the digest and the position in the file.
-    fn skip_received(&mut self, wanted: &Wanted, contents: &Contents) -> io::Result<(Sha256, u64)> {
+    fn skip_received(
+        &mut self,
+        wanted: &Wanted,
+        contents: &Contents,
+    ) -> io::Result<(ContentHash, u64)> {
+        let kind = if self.sends_holes { DigestKind::Sparse } else { DigestKind::Plain };
         if wanted.offset > 0 && wanted.offset <= contents.size() {
-            let (hash, position) = contents.digest_beginning(wanted.offset, &mut self.chunk)?;
-            let found: Digest = hash.clone().finalize().into();
+            let (hash, position) =
+                contents.digest_beginning(wanted.offset, kind, &mut self.chunk)?;
             // Otherwise the receiver has the beginning of another file, or of an older version.
-            if position == wanted.offset && found == wanted.digest {
+            if position == wanted.offset && hash.digest() == wanted.digest {
                 return Ok((hash, position));
             }
         }
-        Ok((Sha256::new(), 0))
+        Ok((ContentHash::new(kind), 0))
     }
 
     fn put(&mut self, message: &Message) -> Result<(), SendError> {

@@ -26,6 +26,10 @@ pub const MAX_BODY_BYTES: usize = 1 << 20;
 /// The size of the header: the body's length and the kind.
 pub(crate) const HEADER_BYTES: usize = 5;
 
+/// The extension with which holes are sent as [`Message::Hole`], and digests of files are computed
+/// without them.
+pub const HOLES: u32 = 1;
+
 /// The kinds of messages, as in docs/COPY.md.
 pub(crate) mod kind {
     pub(crate) const HELLO: u8 = 1;
@@ -41,10 +45,12 @@ pub(crate) mod kind {
     pub(crate) const ABORT: u8 = 21;
     pub(crate) const REMARK: u8 = 22;
     pub(crate) const LISTED: u8 = 23;
+    pub(crate) const HOLE: u8 = 24;
     pub(crate) const WANT: u8 = 32;
     pub(crate) const DONE: u8 = 33;
     pub(crate) const FAILED: u8 = 34;
     pub(crate) const NOTE: u8 = 35;
+    pub(crate) const EXTENSIONS: u8 = 36;
 }
 
 /// A digest of contents: SHA-256 (FIPS 180-4).
@@ -144,6 +150,11 @@ pub enum Message {
     },
     /// Contents: 1 to [`MAX_DATA_BYTES`] bytes.
     Data(Vec<u8>),
+    /// Contents that are zero, in place of [`Message::Data`]. Only with [`HOLES`].
+    Hole {
+        /// How many bytes; not 0.
+        length: u64,
+    },
     /// The contents are complete.
     Finish {
         /// The digest of the whole file, including the bytes before the offset.
@@ -192,8 +203,14 @@ pub enum Message {
         /// The reason; empty if an earlier failure is the cause.
         text: String,
     },
+    /// The receiver's first answer to a sender that has announced that it knows this message
+    /// ([`Message::announcement`]).
+    Extensions {
+        /// The extensions that the receiver knows, such as [`HOLES`]; other bits are ignored.
+        bits: u32,
+    },
     /// A remark about an entry that is not settled. Only for a sender that has announced that it
-    /// knows this message ([`Message::announcement`]).
+    /// knows this message.
     Note {
         /// The id of the entry or leave.
         id: u32,
@@ -203,8 +220,8 @@ pub enum Message {
 }
 
 impl Message {
-    /// Returns the message by which a sender announces that it knows [`Message::Note`]: a remark
-    /// without text, which an older receiver ignores.
+    /// Returns the message by which a sender announces that it knows [`Message::Extensions`] and
+    /// [`Message::Note`]: a remark without text, which an older receiver ignores.
     pub fn announcement() -> Self {
         let (below, text) = (RelativePath::default(), String::new());
         Message::Remark { source: 0, below, failure: false, text }
@@ -247,6 +264,8 @@ impl Message {
             Message::Done { .. } => kind::DONE,
             Message::Failed { .. } => kind::FAILED,
             Message::Note { .. } => kind::NOTE,
+            Message::Hole { .. } => kind::HOLE,
+            Message::Extensions { .. } => kind::EXTENSIONS,
         }
     }
 
@@ -279,6 +298,8 @@ impl Message {
                 put_time(out, *modified);
             }
             Message::Data(bytes) => out.extend_from_slice(bytes),
+            Message::Hole { length } => put_u64(out, *length),
+            Message::Extensions { bits } => put_u32(out, *bits),
             Message::Finish { digest } => out.extend_from_slice(digest),
             Message::Remark { source, below, failure, text } => {
                 put_u32(out, *source);
@@ -351,6 +372,11 @@ impl Message {
                 }
                 bytes => Message::Data(bytes.to_vec()),
             },
+            kind::HOLE => match fields.u64()? {
+                0 => return Err(Error::Protocol("a hole is empty")),
+                length => Message::Hole { length },
+            },
+            kind::EXTENSIONS => Message::Extensions { bits: fields.u32()? },
             kind::FINISH => Message::Finish { digest: fields.digest()? },
             kind::ABORT => Message::Abort { id: fields.u32()?, text: fields.text()? },
             kind::REMARK => Message::Remark {

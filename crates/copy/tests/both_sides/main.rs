@@ -4,6 +4,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod changing_files;
+mod holes;
 mod metadata;
 mod older_peers;
 mod special_files;
