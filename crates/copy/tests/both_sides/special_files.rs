@@ -102,7 +102,7 @@ fn what_is_neither_file_nor_link_nor_directory_is_not_copied() {
 fn a_link_that_the_user_names_is_written_through_and_one_in_a_tree_is_replaced() {
     let from = tempfile::tempdir().unwrap();
     let file = from.path().join("file");
-    fs::write(&file, "new").unwrap();
+    fs::write(&file, "newer").unwrap();
     for copy in [push, pull] {
         let to = tempfile::tempdir().unwrap();
         let path = |name: &str| to.path().join(name);
@@ -111,14 +111,14 @@ fn a_link_that_the_user_names_is_written_through_and_one_in_a_tree_is_replaced()
         symlink("sub/file", path("first")).unwrap();
         symlink("first", path("second")).unwrap();
         copy(&[&file], &path("second")).succeeded();
-        assert_eq!(fs::read(path("sub/file")).unwrap(), b"new");
+        assert_eq!(fs::read(path("sub/file")).unwrap(), b"newer");
         assert!(path("first").is_symlink() && path("second").is_symlink());
         assert_eq!(copy(&[&file], &path("second")).succeeded().unchanged, 1);
         // A link to a directory is that directory.
         symlink("sub", path("dir")).unwrap();
         fs::remove_file(path("sub/file")).unwrap();
         copy(&[&file], &path("dir")).succeeded();
-        assert_eq!(fs::read(path("sub/file")).unwrap(), b"new");
+        assert_eq!(fs::read(path("sub/file")).unwrap(), b"newer");
         assert!(path("dir").is_symlink());
         // A link inside the directory that the user names is part of a tree.
         fs::write(path("other"), "old").unwrap();
