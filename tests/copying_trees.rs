@@ -3,6 +3,7 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
+use std::process::Output;
 
 use crate::copying::{Lab, stderr_of};
 use crate::support::{LABSHD, am_root, pipe_through, program, run, tools, under};
@@ -10,8 +11,33 @@ use crate::support::{LABSHD, am_root, pipe_through, program, run, tools, under};
 /// A user who is not root, by number.
 const OTHER: u32 = 65_534;
 
-/// The words for setpriv(1) that take away the privileges by which root changes files of others.
-const UNPRIVILEGED: [&str; 2] = ["--bounding-set", "-fowner,-dac_override,-dac_read_search"];
+/// Returns the words that start a program which may do no more with files than their owner: none if
+/// this process is not root. `None` if a program is missing for that.
+fn ordinary() -> Option<Vec<String>> {
+    if !am_root() {
+        return Some(Vec::new());
+    }
+    let setpriv = tools::need("setpriv", "install util-linux")?;
+    let capabilities = "-fowner,-dac_override,-dac_read_search";
+    Some([setpriv.to_str()?, "--bounding-set", capabilities].map(str::to_owned).to_vec())
+}
+
+/// A labshd whose side of a copy is started with these words.
+fn lab_with(words: &[String]) -> Lab {
+    let words = [words, &[LABSHD.to_owned(), "copy-serve".to_owned()]].concat();
+    Lab::with(&format!("subsystems.labsh-copy = ['{}']", words.join("', '")))
+}
+
+/// Runs `labsh cp` with these words, started with the others.
+fn copy(lab: &Lab, words: &[String], copy: &[&str]) -> Output {
+    let mut command = lab.command(copy);
+    let Some((first, others)) = words.split_first() else {
+        return pipe_through(&mut command, b"");
+    };
+    let mut starter = program(first);
+    starter.args(others).current_dir(lab.labshd.path());
+    pipe_through(&mut under(starter, &command), b"")
+}
 
 /// Creates a directory with a file, both with these permissions.
 fn make_tree(top: &Path, contents: &str, mode: u32) {
@@ -24,13 +50,8 @@ fn make_tree(top: &Path, contents: &str, mode: u32) {
 
 #[test]
 fn files_of_another_user_are_updated_and_what_cannot_be_set_is_reported_once() {
-    if !am_root() {
-        return;
-    }
-    let Some(setpriv) = tools::need("setpriv", "install util-linux") else { return };
-    let setpriv = setpriv.to_str().unwrap();
-    let words = [&[setpriv], &UNPRIVILEGED[..], &[LABSHD, "copy-serve"]].concat();
-    let lab = Lab::with(&format!("subsystems.labsh-copy = ['{}']", words.join("', '")));
+    let Some(words) = ordinary().filter(|_| am_root()) else { return };
+    let lab = lab_with(&words);
     make_tree(&lab.path("top"), "same", 0o755);
     make_tree(&lab.path("top/sub"), "same", 0o755);
     let there = lab.path("there/top");
@@ -38,12 +59,9 @@ fn files_of_another_user_are_updated_and_what_cannot_be_set_is_reported_once() {
     fs::create_dir(lab.path("there")).unwrap();
     let both_ways: [(&str, &[&str]); 2] =
         [("put", &["top", &to]), ("get", &[&lab.remote("h01", "top"), "there"])];
-    for (way, words) in both_ways {
+    for (way, paths) in both_ways {
         let copy = |options: &[&str]| {
-            let command = lab.command(&[options, words].concat());
-            let mut starter = program(setpriv);
-            starter.args(UNPRIVILEGED).current_dir(lab.labshd.path());
-            let out = pipe_through(&mut under(starter, &command), b"");
+            let out = copy(&lab, &words, &[options, paths].concat());
             assert_eq!(out.status.code(), Some(0), "{way}: {}", stderr_of(&out));
             stderr_of(&out)
         };
@@ -69,6 +87,53 @@ fn files_of_another_user_are_updated_and_what_cannot_be_set_is_reported_once() {
         assert_eq!(copy(&["--no-perms", "--no-times"]).lines().count(), 1, "{way}");
         assert_eq!(fs::metadata(there.join("file")).unwrap().uid(), OTHER);
     }
+}
+
+#[test]
+fn directories_that_their_owner_may_not_change_are_copied_again() {
+    let Some(words) = ordinary() else { return };
+    let lab = lab_with(&words);
+    fs::create_dir(lab.path("there")).unwrap();
+    let modes = [("top", 0o555), ("top/sub", 0o511), ("top/sub/inner", 0o500)];
+    let set = |top: &Path, mode: Option<u32>| {
+        for (name, own) in modes {
+            let permissions = Permissions::from_mode(mode.unwrap_or(own));
+            fs::set_permissions(top.join(name), permissions).unwrap();
+        }
+    };
+    modes.iter().for_each(|(name, _)| make_tree(&lab.path(name), "first", 0o755));
+    let there = lab.path("there");
+    let to = lab.remote("h01", "there");
+    let both_ways: [(&str, &[&str]); 2] =
+        [("put", &["top", &to]), ("get", &[&lab.remote("h01", "top"), "there"])];
+    for (way, paths) in both_ways {
+        for contents in ["first", "second"] {
+            set(lab.labshd.path(), Some(0o755));
+            modes.iter().for_each(|(name, _)| {
+                fs::write(lab.path(name).join("file"), contents).unwrap();
+            });
+            set(lab.labshd.path(), None);
+            // Twice: with changes, and without.
+            for _ in 0..2 {
+                let out = copy(&lab, &words, paths);
+                assert_eq!(out.status.code(), Some(0), "{way}: {}", stderr_of(&out));
+            }
+            for (name, mode) in modes {
+                assert_eq!(fs::metadata(there.join(name)).unwrap().mode() & 0o7777, mode, "{name}");
+            }
+            // The copies may be searched, and nothing else.
+            set(&there, Some(0o111));
+            let out = copy(&lab, &words, &[&["--no-perms"], paths].concat());
+            assert_eq!(out.status.code(), Some(0), "{way}: {}", stderr_of(&out));
+            for (name, _) in modes {
+                assert_eq!(fs::metadata(there.join(name)).unwrap().mode() & 0o7777, 0o111);
+            }
+        }
+        set(&there, Some(0o755));
+        assert_eq!(fs::read(there.join("top/sub/inner/file")).unwrap(), b"second", "{way}");
+        fs::remove_dir_all(there.join("top")).unwrap();
+    }
+    set(lab.labshd.path(), Some(0o755));
 }
 
 #[test]

@@ -122,12 +122,13 @@ impl<W: Write> Receiver<'_, W> {
                 Message::Data(bytes) => self.on_data(&bytes)?,
                 Message::Finish { digest } => self.on_finish(digest)?,
                 Message::Abort { id, text } => self.on_abort(id, text)?,
-                Message::Remark { failure: false, text, .. } if text.is_empty() => {
-                    self.on_announcement()?;
-                }
                 Message::Hole { length } if self.sender_extended => self.on_hole(length)?,
                 Message::Remark { source, below, failure, text } => {
                     let path = self.destination.path(source, &below)?;
+                    if text.is_empty() && !failure {
+                        self.on_announcement()?;
+                        continue;
+                    }
                     self.observer.report(Side::Source, path.as_bytes().to_vec(), text, failure);
                 }
                 Message::Listed if self.open_dirs.is_empty() => {
