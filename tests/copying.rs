@@ -342,13 +342,13 @@ fn a_file_that_its_owner_may_not_read_is_updated() {
 }
 
 /// A setting with which the remote side stalls after some megabytes, as long as a file is there.
-const STALLING: &str = "subsystems.labsh-copy = ['/bin/sh', '-c', 'if [ ! -e HERE/stalls ]; then \
+pub(crate) const STALLING: &str = "subsystems.labsh-copy = ['/bin/sh', '-c', 'if [ ! -e HERE/stalls ]; then \
     exec LABSHD copy-serve; fi; some() { dd bs=65536 count=400; sleep 1000; }; \
     some 2>/dev/null | LABSHD copy-serve | some 2>/dev/null']";
 
 /// Creates a file that is larger than what passes before the remote side stalls, with a hole that
 /// takes no time.
-fn endless(lab: &Lab) -> File {
+pub(crate) fn endless(lab: &Lab) -> File {
     fs::write(lab.path("stalls"), "").unwrap();
     fs::write(lab.path("file"), vec![7; 64 << 20]).unwrap();
     let file = File::options().write(true).open(lab.path("file")).unwrap();
@@ -361,7 +361,7 @@ fn length(path: &Path) -> u64 {
 }
 
 /// Waits until enough of a file has arrived to be continued later.
-fn wait_for_part(part: &Path) {
+pub(crate) fn wait_for_part(part: &Path) {
     eventually("a part of the file arrives", || length(part) > 1 << 20);
 }
 

@@ -5,8 +5,10 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 use std::process::Output;
 
-use crate::copying::{Lab, stderr_of};
-use crate::support::{LABSHD, am_root, pipe_through, program, run, tools, under};
+use crate::copying::{Lab, STALLING, endless, stderr_of, wait_for_part};
+use crate::support::{
+    LABSHD, Running, am_root, eventually, pipe_through, program, run, tools, under,
+};
 
 /// A user who is not root, by number.
 const OTHER: u32 = 65_534;
@@ -134,6 +136,29 @@ fn directories_that_their_owner_may_not_change_are_copied_again() {
         fs::remove_dir_all(there.join("top")).unwrap();
     }
     set(lab.labshd.path(), Some(0o755));
+}
+
+#[test]
+fn an_interrupted_copy_leaves_the_mode_of_a_directory_as_it_was() {
+    let Some(words) = ordinary() else { return };
+    let served = format!("{} LABSHD copy-serve", words.join(" "));
+    let lab = Lab::with(&STALLING.replace("| LABSHD copy-serve", &format!("| {served}")));
+    endless(&lab);
+    fs::create_dir_all(lab.path("there/top")).unwrap();
+    fs::create_dir(lab.path("top")).unwrap();
+    fs::rename(lab.path("file"), lab.path("top/file")).unwrap();
+    let there = lab.path("there/top");
+    fs::set_permissions(&there, Permissions::from_mode(0o555)).unwrap();
+    let mode = || fs::metadata(&there).unwrap().mode() & 0o7777;
+    let labsh = Running::start(&mut lab.command(&["top", &lab.remote("h01", "there")]));
+    let part = there.join(".file.labsh-part");
+    wait_for_part(&part);
+    assert_eq!(mode(), 0o755);
+    labsh.signal(9);
+    labsh.finish();
+    eventually("the mode is what it was", || mode() == 0o555);
+    assert!(part.exists());
+    fs::set_permissions(&there, Permissions::from_mode(0o755)).unwrap();
 }
 
 #[test]

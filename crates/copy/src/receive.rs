@@ -92,13 +92,15 @@ pub fn receive<R: Read, W: Write>(
         remarked: false,
     };
     let outcome = receiver.run(from);
-    if outcome.is_err() {
-        receiver.restore_modes();
-    }
     if let (Err(Error::Disconnected(_)), Some(Incoming { partial: Some(partial), .. })) =
         (&outcome, &mut receiver.incoming)
     {
         partial.keep_for_resuming();
+    }
+    if outcome.is_err() {
+        // Removes a partial file that is not resumed, as long as its directory is writable.
+        receiver.incoming = None;
+        receiver.restore_modes();
     }
     outcome
 }

@@ -35,20 +35,28 @@ impl<R: Read> Reader<R> {
             }
         }
         let mut header = [0; HEADER_BYTES];
-        self.from.read_exact(&mut header)?;
+        self.from.read_exact(&mut header).map_err(ended_early)?;
         let [a, b, c, d, kind] = header;
         let length = u32::from_be_bytes([a, b, c, d]) as usize;
         if length > MAX_BODY_BYTES {
             return Err(Error::Protocol("a message is too long"));
         }
         self.body.resize(length, 0);
-        self.from.read_exact(&mut self.body)?;
+        self.from.read_exact(&mut self.body).map_err(ended_early)?;
         Message::decode(kind, &self.body).map(Some)
     }
 
     /// Returns whether the next call has to wait for the stream.
     pub fn is_drained(&self) -> bool {
         self.from.buffer().is_empty()
+    }
+}
+
+/// Names the end of a stream inside a message, which std describes as a buffer that is not full.
+fn ended_early(error: io::Error) -> io::Error {
+    match error.kind() {
+        kind @ io::ErrorKind::UnexpectedEof => io::Error::new(kind, "unexpected end of file"),
+        _ => error,
     }
 }
 
