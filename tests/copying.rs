@@ -306,6 +306,7 @@ fn a_remote_path_is_reported_with_its_host() {
     ] {
         let stderr = stderr_of(&lab.copy(words));
         assert!(stderr.contains(&message), "{message}\n{stderr}");
+        assert!(!stderr.contains("without a message"), "{stderr}");
     }
     // A local path is reported as it is.
     fs::create_dir_all(lab.path("taken/good/full")).unwrap();
@@ -342,8 +343,9 @@ fn a_file_that_its_owner_may_not_read_is_updated() {
 }
 
 /// A setting with which the remote side stalls after some megabytes, as long as a file is there.
-pub(crate) const STALLING: &str = "subsystems.labsh-copy = ['/bin/sh', '-c', 'if [ ! -e HERE/stalls ]; then \
-    exec LABSHD copy-serve; fi; some() { dd bs=65536 count=400; sleep 1000; }; \
+pub(crate) const STALLING: &str = "subsystems.labsh-copy = ['/bin/sh', '-c', '\
+    if [ ! -e HERE/stalls ]; then exec LABSHD copy-serve; fi; \
+    some() { dd bs=65536 count=400; sleep 1000; }; \
     some 2>/dev/null | LABSHD copy-serve | some 2>/dev/null']";
 
 /// Creates a file that is larger than what passes before the remote side stalls, with a hole that

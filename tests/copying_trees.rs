@@ -190,6 +190,10 @@ fn the_contents_of_a_directory_go_into_the_destination_itself() {
             assert_eq!((mode(&new), mode(&into)), (0o750, 0o711), "{form} {way}");
         }
     }
+    lab.copied(&[&lab.remote("h[01-02]", "from/."), "gathered"]);
+    for host in ["h01", "h02"] {
+        assert!(lab.path("gathered").join(host).join("sub/file").exists(), "{host}");
+    }
     // Beside others, and with a slash, which changes nothing.
     fs::write(lab.path("other"), "x").unwrap();
     lab.copied(&["from/.", "from/", "other", &lab.remote("h01", "mixed")]);

@@ -128,7 +128,8 @@ impl<W: Write> Receiver<'_, W> {
                 Message::Remark { source, below, failure, text } => {
                     let path = self.destination.path(source, &below)?;
                     if text.is_empty() && !failure {
-                        self.on_announcement()?;
+                        // It counts only as the first message.
+                        self.sender_extended |= self.next_id == 0;
                         continue;
                     }
                     self.observer.report(Side::Source, path.as_bytes().to_vec(), text, failure);
@@ -151,6 +152,10 @@ impl<W: Write> Receiver<'_, W> {
         }
         if self.pending.len() >= MAX_PENDING_ENTRIES {
             return Err(Error::Protocol("it announces too many entries at once"));
+        }
+        if id == 0 && self.sender_extended {
+            // Not earlier: a sender that has nothing to announce does not wait for an answer.
+            self.answers.put(&Message::Extensions { bits: HOLES })?;
         }
         self.next_id =
             self.next_id.checked_add(1).ok_or(Error::Protocol("there are too many files"))?;
@@ -266,15 +271,6 @@ impl<W: Write> Receiver<'_, W> {
         let (bytes_arrived, bytes_left) = (0, size - offset);
         self.incoming = Some(Incoming { wanted, partial, bytes_arrived, bytes_left, modified });
         Ok(())
-    }
-
-    /// Puts the extensions into effect, if the announcement is the sender's first message.
-    fn on_announcement(&mut self) -> Result<(), Error> {
-        if self.next_id > 0 || self.sender_extended {
-            return Ok(());
-        }
-        self.sender_extended = true;
-        Ok(self.answers.put(&Message::Extensions { bits: HOLES })?)
     }
 
     /// Returns which digests of files are sent.

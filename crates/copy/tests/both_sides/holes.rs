@@ -10,11 +10,11 @@ use std::sync::atomic::AtomicU64;
 use std::thread;
 
 use labsh_copy::stream::{Reader, Writer};
-use labsh_copy::wire::{HOLES, Message, VERSION};
+use labsh_copy::wire::{HOLES, Kind, Message, VERSION};
 use labsh_copy::{Name, Options, ReceiveOptions, Source, put, serve};
 
 use crate::support::{against_server, pull, push};
-use crate::{Counting, EMPTY, begin, encoded, file, receive_bytes};
+use crate::{Counting, EMPTY, begin, encoded, entry, file, receive_bytes};
 
 /// Larger than what could be read in the time of a test.
 const TERABYTE: u64 = 1 << 40;
@@ -164,6 +164,8 @@ fn holes_are_sent_only_after_both_sides_know_them() {
             Message::Hello { version: VERSION },
             Message::Put { destination, names, options },
             Message::announcement(),
+            entry(0, b"", Kind::Directory),
+            Message::Leave { id: 1 },
             Message::Listed,
         ];
         if !announces {
@@ -175,6 +177,8 @@ fn holes_are_sent_only_after_both_sides_know_them() {
         if announces {
             expected.push(Message::Extensions { bits: HOLES });
         }
+        let done = |id, unchanged| Message::Done { id, unchanged };
+        expected.extend([done(0, false), done(1, true)]);
         assert_eq!(answers, encoded(&expected));
     }
 }
