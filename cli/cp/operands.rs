@@ -98,10 +98,10 @@ fn put(from: &[Operand], target: &str, path: &[u8]) -> anyhow::Result<Job> {
             );
         };
         let path = PathBuf::from(word);
-        names.push(
-            placement(word.as_bytes())
-                .with_context(|| format!("{}: name something inside it", path.display()))?,
-        );
+        names.push(placement(word.as_bytes()).with_context(|| {
+            let shown = path.display();
+            format!("{shown}: name something inside it, or {shown}. for all that is in it")
+        })?);
         sources.push(Source { path, display_name: word.as_bytes().to_vec() });
     }
     let direction = Direction::Put { sources, to: path.to_vec() };

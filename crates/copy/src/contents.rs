@@ -134,3 +134,23 @@ fn wait_for_tick(opened: &Metadata) {
 pub(crate) fn modified(metadata: &Metadata) -> Time {
     Time { seconds: metadata.mtime(), nanoseconds: metadata.mtime_nsec() as u32 }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_directly_after_the_file_was_opened_is_detected() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        let mut chunk = vec![0; 100];
+        for _ in 0..50 {
+            std::fs::write(&path, "one").unwrap();
+            let contents = Contents::open(&path, &RelativePath::default()).unwrap();
+            let (hash, _) = contents.digest_beginning(3, DigestKind::Plain, &mut chunk).unwrap();
+            assert_eq!(contents.change(&hash, &mut chunk).unwrap(), Change::None);
+            std::fs::write(&path, "two").unwrap();
+            assert_eq!(contents.change(&hash, &mut chunk).unwrap(), Change::Changed);
+        }
+    }
+}
