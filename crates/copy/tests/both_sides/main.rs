@@ -24,7 +24,7 @@ use std::time::{Duration, SystemTime};
 use labsh_copy::stream::{Reader, Writer};
 use labsh_copy::wire::{Digest, Entry, Kind, Message, Time, VERSION};
 use labsh_copy::{
-    CopyReport, Destination, Error, Name, Observer, Options, Progress, ReceiveOptions,
+    CopyReport, Destination, Error, Name, Observer, Options, Placement, Progress, ReceiveOptions,
     RelativePath, SendOptions, Source, put, receive, serve,
 };
 use proptest::prelude::*;
@@ -490,7 +490,23 @@ fn messages() -> impl Strategy<Value = Message> {
         1 => Just(Message::Listed),
         1 => (id.clone(), 0..3_u64).prop_map(|(id, offset)| Message::Want { id, offset,
             digest: EMPTY }),
-        1 => (id, any::<bool>()).prop_map(|(id, unchanged)| Message::Done { id, unchanged }),
+        1 => (id.clone(), any::<bool>())
+            .prop_map(|(id, unchanged)| Message::Done { id, unchanged }),
+        2 => Just(Message::announcement()),
+        1 => (1..4_u64).prop_map(|length| Message::Hole { length }),
+        1 => any::<u32>().prop_map(|bits| Message::Extensions { bits }),
+        1 => id.prop_map(|id| Message::Note { id, text: "note".into() }),
+        1 => (any::<bool>(), any::<bool>(), any::<bool>()).prop_map(
+            |(contents, no_times, no_permissions)| Message::Put {
+                destination: b"d".to_vec(),
+                names: vec![if contents {
+                    Placement::Contents
+                } else {
+                    Name::new(b"n").unwrap().into()
+                }],
+                options: ReceiveOptions { no_times, no_permissions },
+            }
+        ),
     ]
 }
 
