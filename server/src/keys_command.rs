@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use anyhow::{Context, bail};
 use ipnet::IpNet;
-use labsh_diagnostics::Diagnostic;
+use labsh_diagnostics::{Diagnostic, text_file};
 use labsh_proto::key::{HostId, HostKey, KeyId};
 use toml::Value;
 use toml::value::Datetime;
@@ -113,6 +113,7 @@ pub fn read_line(mut input: impl BufRead, terminal: bool) -> anyhow::Result<Zero
     let read =
         if terminal { bounded.read_line(&mut text) } else { bounded.read_to_string(&mut text) };
     read.context("cannot read the enrolment line from standard input")?;
+    text_file::remove_bom(&mut text);
     match text.lines().filter(|line| !line.trim().is_empty()).count() {
         0 => bail!("there is no enrolment line on standard input; `labsh key enroll` prints one"),
         1 => Ok(text),
@@ -452,6 +453,7 @@ mod tests {
     #[test]
     fn exactly_one_line_is_read() {
         assert_eq!(*read_line(&b"\none\n"[..], false).unwrap(), "\none\n");
+        assert_eq!(*read_line("\u{feff}one\r\n".as_bytes(), false).unwrap(), "one\r\n");
         assert_eq!(*read_line(&b"one\ntwo\n"[..], true).unwrap(), "one\n");
         assert!(
             read_line(&b"one\ntwo\n"[..], false)

@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use labsh_diagnostics::text_file;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::unistd::geteuid;
@@ -27,8 +28,12 @@ pub(crate) enum FileContent {
 
 /// Reads a regular file of at most 64 KiB that only its owner, root or this user, can change.
 pub(crate) fn read(path: &Path, content: FileContent) -> Result<Zeroizing<String>, Problem> {
+    // Opening a device can already have an effect, so its kind is checked first as well.
+    if let Ok(metadata) = fs::metadata(path) {
+        check_regular(&metadata)?;
+    }
     // Without O_NONBLOCK, opening a named pipe would block.
-    let mut flags = OFlag::O_NONBLOCK;
+    let mut flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     if content == FileContent::Secret {
         flags |= OFlag::O_NOFOLLOW;
     }
@@ -38,9 +43,7 @@ pub(crate) fn read(path: &Path, content: FileContent) -> Result<Zeroizing<String
         .open(path)
         .map_err(|error| unreadable(path, &error))?;
     let metadata = file.metadata().map_err(|error| unreadable(path, &error))?;
-    if !metadata.is_file() {
-        return Err(Problem::new("it is not a regular file", "replace it with a regular file"));
-    }
+    check_regular(&metadata)?;
     check_owner(path, &metadata)?;
     match content {
         FileContent::Secret if metadata.mode() & 0o077 != 0 => {
@@ -65,7 +68,16 @@ pub(crate) fn read(path: &Path, content: FileContent) -> Result<Zeroizing<String
             "it is probably the wrong file: replace it",
         ));
     }
+    text_file::remove_bom(&mut text);
     Ok(text)
+}
+
+fn check_regular(metadata: &Metadata) -> Result<(), Problem> {
+    if metadata.is_file() {
+        return Ok(());
+    }
+    let problem = format!("it is {}, not a regular file", text_file::kind(metadata.file_type()));
+    Err(Problem::new(problem, "replace it with a regular file"))
 }
 
 /// Checks that only its owner, root or this user, can add files to a directory.
@@ -222,7 +234,22 @@ mod tests {
         nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRUSR).unwrap();
         assert!(problem(&file, FileContent::Secret).contains("64 KiB"));
         assert!(problem(&link, FileContent::Secret).contains("symbolic link"));
-        assert!(problem(&pipe, FileContent::Secret).contains("not a regular file"));
+        for content in [FileContent::Secret, FileContent::Settings] {
+            let problem = problem(&pipe, content);
+            assert!(problem.contains("it is a named pipe, not a regular file"), "{problem}");
+        }
+        let problem = problem(dir.path(), FileContent::Secret);
+        assert!(problem.contains("it is a directory, not a regular file"), "{problem}");
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_not_part_of_the_text() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        create(&file, "\u{feff}a\n").unwrap();
+        for content in [FileContent::Secret, FileContent::Settings] {
+            assert_eq!(*read(&file, content).unwrap(), "a\n");
+        }
     }
 
     #[test]

@@ -5,12 +5,14 @@
 //! password, as none is used, nor limits.conf(5) and time.conf(5), which belong to PAM modules.
 
 use std::ffi::{CStr, CString};
+use std::io::Read;
 use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 use std::{fs, io, ptr};
 
+use labsh_diagnostics::text_file;
 use nix::errno::Errno;
 use nix::libc;
 use nix::unistd::{self, Group, geteuid, getgrouplist};
@@ -188,8 +190,11 @@ fn today() -> i64 {
 
 /// Returns the reason in a nologin(5) file, if it exists. An unreadable file refuses logins too.
 fn nologin_reason(path: &Path) -> Option<String> {
-    match fs::read(path) {
-        Ok(text) => {
+    let mut text = Vec::new();
+    // A pipe would hold every login up.
+    let read = text_file::open_regular(path).and_then(|mut file| file.read_to_end(&mut text));
+    match read {
+        Ok(_) => {
             let first = text.split(|&byte| byte == b'\n').next().unwrap_or_default();
             let line = String::from_utf8_lossy(first).trim().to_owned();
             Some(if line.is_empty() { "no reason is given".to_owned() } else { line })
@@ -300,6 +305,10 @@ mod tests {
         assert_eq!(nologin_reason(&path).as_deref(), Some("Back at noon."));
         fs::write(&path, "").unwrap();
         assert_eq!(nologin_reason(&path).as_deref(), Some("no reason is given"));
+        let pipe = path.with_file_name("pipe");
+        unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let reason = nologin_reason(&pipe);
+        assert_eq!(reason.as_deref(), Some("it is a named pipe, not a regular file"));
     }
 
     #[test]

@@ -16,6 +16,9 @@ use crate::terminal_text::shell_word;
 /// The longest key file that is read, in bytes. A key is one line of less than 200 bytes.
 const MAX_KEY_FILE_BYTES: u64 = 4096;
 
+/// A byte order mark, which some editors write at the start of a file.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
 /// Why a key cannot be used or created. Each message says what to do next.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
@@ -168,6 +171,10 @@ pub enum KeyFileError {
 /// link is followed, and the file that it points to must belong to this user (or to root), like any
 /// key file.
 pub fn load(path: &Path) -> Result<Key, KeyFileError> {
+    // Opening a device can already have an effect, so its kind is checked first as well.
+    if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+        return Err(KeyFileError::NotAFile { path: path.to_owned() });
+    }
     // Without O_NONBLOCK, opening a pipe would block.
     let file = OpenOptions::new()
         .read(true)
@@ -191,10 +198,11 @@ pub fn load(path: &Path) -> Result<Key, KeyFileError> {
     if text.len() as u64 > MAX_KEY_FILE_BYTES {
         return Err(KeyFileError::Long { path });
     }
+    let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&text);
     if text.starts_with(b"-----BEGIN ") {
         return Err(KeyFileError::Foreign { path });
     }
-    Key::from_line(&String::from_utf8_lossy(&text))
+    Key::from_line(&String::from_utf8_lossy(text))
         .map_err(|error| KeyFileError::Line { path, error })
 }
 
@@ -290,6 +298,13 @@ mod tests {
         );
         let text = load(&path).unwrap_err().to_string();
         assert!(!text.contains("symbolic link") && text.contains("belongs to user 4242"), "{text}");
+    }
+
+    #[test]
+    fn a_key_file_may_begin_with_a_byte_order_mark() {
+        let directory = TempDir::new().unwrap();
+        let text = format!("\u{feff}{}\r\n", key().to_line());
+        assert_eq!(load(&file(&directory, &text, 0o600)).unwrap().id(), key().id());
     }
 
     #[test]

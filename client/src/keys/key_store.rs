@@ -1,12 +1,13 @@
 //! The store of a user's keys, with the hosts that each key is enrolled for.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use etcetera::base_strategy::{BaseStrategy, Xdg};
+use labsh_diagnostics::text_file;
 use labsh_proto::key::{BadId, HostId, Key, KeyId, Secret};
 use rand::TryRng;
 use rand::rngs::SysRng;
@@ -227,7 +228,7 @@ impl KeyStore {
     /// Returns the hosts that this key is enrolled for, in alphabetical order.
     pub fn hosts(&self, id: &KeyId) -> Result<Vec<HostId>, KeyFileError> {
         let path = self.hosts_path(id);
-        let text = match fs::read_to_string(&path) {
+        let text = match text_file::read_text(&path) {
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(cause) => {
                 let (action, remedy) =
@@ -274,8 +275,13 @@ impl KeyStore {
         let text: String = hosts.iter().map(|host| format!("{host}\n")).collect();
         let new = self.directory.join(format!("{id}.hosts.new"));
         let write = || -> io::Result<()> {
-            let mut file = File::create(&new)?;
-            file.set_permissions(Permissions::from_mode(0o600))?;
+            // What is in the way may be a pipe, which could not be opened without a reader.
+            match fs::remove_file(&new) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let mut file =
+                OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
             file.write_all(text.as_bytes())?;
             file.sync_all()?;
             fs::rename(&new, self.hosts_path(id))?;
@@ -302,6 +308,9 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
 
     use tempfile::TempDir;
+
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
 

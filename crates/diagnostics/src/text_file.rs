@@ -1,6 +1,6 @@
 //! Opens and reads the text files that people write.
 
-use std::fs::{self, File, Metadata, OpenOptions};
+use std::fs::{self, File, FileType, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
@@ -34,27 +34,42 @@ pub fn read_text(path: &Path) -> io::Result<String> {
     Ok(without_bom(text))
 }
 
-/// Removes a byte order mark, which some editors write, from the start of a text.
+/// Returns the text without a byte order mark at its start.
 pub fn without_bom(mut text: String) -> String {
+    remove_bom(&mut text);
+    text
+}
+
+/// Removes a byte order mark, which some editors write, from the start of a text. The text stays
+/// where it is in memory, so that a secret is not copied.
+pub fn remove_bom(text: &mut String) {
     if text.starts_with('\u{feff}') {
         text.drain(..'\u{feff}'.len_utf8());
     }
-    text
+}
+
+/// Returns what a file is, for the message that it is not a regular file.
+pub fn kind(file_type: FileType) -> &'static str {
+    match file_type {
+        kind if kind.is_dir() => "a directory",
+        kind if kind.is_symlink() => "a symbolic link",
+        kind if kind.is_fifo() => "a named pipe",
+        kind if kind.is_socket() => "a socket",
+        kind if kind.is_file() => "a regular file",
+        _ => "a device",
+    }
 }
 
 /// The number of `/dev/null` on Linux (null(4)).
 const DEV_NULL: u64 = makedev(1, 3);
 
 fn check_regular(metadata: &Metadata) -> io::Result<()> {
-    let name = match metadata.file_type() {
-        kind if kind.is_file() => return Ok(()),
-        kind if kind.is_char_device() && metadata.rdev() == DEV_NULL => return Ok(()),
-        kind if kind.is_dir() => "a directory",
-        kind if kind.is_fifo() => "a named pipe",
-        kind if kind.is_socket() => "a socket",
-        _ => "a device",
-    };
-    let message = format!("it is {name}, not a regular file");
+    let file_type = metadata.file_type();
+    let is_null = file_type.is_char_device() && metadata.rdev() == DEV_NULL;
+    if file_type.is_file() || is_null {
+        return Ok(());
+    }
+    let message = format!("it is {}, not a regular file", kind(file_type));
     Err(io::Error::new(io::ErrorKind::InvalidInput, message))
 }
 

@@ -76,7 +76,10 @@ struct Config {
     /// How many files have been read.
     files: usize,
     blocks: Vec<Block>,
-    hosts: BTreeMap<String, Origin>,
+    /// Each host, with its first `Host` line.
+    hosts: BTreeMap<String, usize>,
+    /// The `Host` lines.
+    host_lines: Vec<Origin>,
     values: Vec<Assignment>,
 }
 
@@ -127,7 +130,7 @@ impl Config {
                     if patterns.is_empty() || patterns.iter().any(String::is_empty) {
                         return Err(error("a pattern is missing; write the name of a host"));
                     }
-                    self.add_hosts(&patterns, &file.origin(line))?;
+                    self.add_hosts(&patterns, file.origin(line))?;
                     block = Some(self.block(outer, Some(patterns)));
                 }
                 "match" => block = None,
@@ -168,21 +171,21 @@ impl Config {
         self.blocks.len() - 1
     }
 
-    fn add_hosts(&mut self, patterns: &[String], origin: &Origin) -> Result<(), Diagnostic> {
+    fn add_hosts(&mut self, patterns: &[String], origin: Origin) -> Result<(), Diagnostic> {
+        let line = self.host_lines.len();
         // Names that labsh cannot use are skipped: not every host of ssh has to be one of labsh.
         for name in patterns
             .iter()
             .filter(|pattern| !pattern.starts_with('!') && names::check_host(pattern).is_ok())
         {
-            self.hosts.entry(name.clone()).or_insert_with(|| origin.clone());
+            self.hosts.entry(name.clone()).or_insert(line);
         }
         if self.hosts.len() <= MAX_HOSTS {
+            self.host_lines.push(origin);
             return Ok(());
         }
-        Err(Diagnostic {
-            origin: origin.clone(),
-            reason: format!("there are more than {MAX_HOSTS} hosts; split the file"),
-        })
+        let reason = format!("there are more than {MAX_HOSTS} hosts; split the file");
+        Err(Diagnostic { origin, reason })
     }
 
     /// Reads the files that an `Include` line names.
@@ -224,7 +227,11 @@ impl Config {
         let paths = glob::glob_with(&pattern, options).map_err(|error| {
             file.diagnostic(line, format!("Include {path}: {}; correct the pattern", error.msg))
         })?;
-        for found in paths.flatten().filter(|found| found.is_file()) {
+        // As in ssh, a pattern does not mean the directories that it matches.
+        let is_pattern = path.contains(['*', '?', '[']);
+        let is_included =
+            |found: &PathBuf| if is_pattern { !found.is_dir() } else { found.exists() };
+        for found in paths.flatten().filter(is_included) {
             if depth == MAX_INCLUDE_DEPTH || self.files >= MAX_FILES {
                 let limit = if depth == MAX_INCLUDE_DEPTH {
                     format!("files are nested more than {MAX_INCLUDE_DEPTH} deep")
@@ -255,16 +262,16 @@ impl Config {
                 known[host] = true;
             }
         }
-        let mut lines: BTreeMap<&Origin, Vec<&str>> = BTreeMap::new();
-        for (host, origin) in self.hosts.values().enumerate().filter(|(host, _)| known[*host]) {
-            lines.entry(origin).or_default().push(names[host]);
+        let mut lines: BTreeMap<usize, Vec<&str>> = BTreeMap::new();
+        for (host, line) in self.hosts.values().enumerate().filter(|(host, _)| known[*host]) {
+            lines.entry(*line).or_default().push(names[host]);
         }
         let mut tables: Vec<HostTable> = lines
             .into_iter()
-            .map(|(origin, hosts)| HostTable {
+            .map(|(line, hosts)| HostTable {
                 hosts: NodeSet::of(hosts),
                 settings: Settings::default(),
-                origin: origin.clone(),
+                origin: self.host_lines[line].clone(),
             })
             .collect();
         for keyword in [Keyword::HostName, Keyword::User] {

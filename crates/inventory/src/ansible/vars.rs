@@ -60,8 +60,11 @@ fn entries(directory: &Path) -> Result<Vec<String>, Diagnostic> {
     };
     let mut names = Vec::new();
     match fs::read_dir(directory) {
-        Err(error)
-            if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            let reason = "it is not a directory; make it one, or give it another name";
+            return Err(InputFile::new(directory).diagnostic(None, reason));
+        }
         Err(error) => return Err(unreadable(error)),
         Ok(entries) => {
             for entry in entries {
@@ -73,11 +76,11 @@ fn entries(directory: &Path) -> Result<Vec<String>, Diagnostic> {
     Ok(names)
 }
 
-/// Returns the path itself if it is a file, or the files in that directory except hidden files,
-/// backups and files with other extensions.
+/// Returns the path itself, or, of a directory, the files in it except hidden files, backups and
+/// files with other extensions. What is neither is refused when it is read.
 fn files(path: PathBuf, depth: usize) -> Result<Vec<PathBuf>, Diagnostic> {
-    if path.is_file() {
-        return Ok(vec![path]);
+    if !path.is_dir() {
+        return Ok(if path.exists() { vec![path] } else { Vec::new() });
     }
     if depth == MAX_DIRECTORY_DEPTH {
         return Err(InputFile::new(&path).diagnostic(
