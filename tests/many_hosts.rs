@@ -159,12 +159,30 @@ fn lines_of_different_hosts_are_never_mixed() {
     }
     expected.sort();
     assert!(sorted_lines(&output.stdout) == expected);
+}
 
-    // A line that is too long is split into pieces, and none is lost.
-    let endless = lab.output(&["h[01-02]", "head -c 200000 /dev/zero | tr '\\0' x"]);
-    let pieces = text(&endless.stdout);
-    assert_eq!(pieces.lines().count(), 8);
-    assert_eq!(pieces.matches('x').count(), 400_000);
+#[test]
+fn a_long_line_is_printed_whole_and_an_endless_one_in_marked_pieces() {
+    let lab = Lab::of(2);
+    // Larger than a frame, as a JSON document without line breaks often is.
+    let line = "printf '\"'; head -c 421083 /dev/zero | tr '\\0' x; printf '\"\\n'; echo 1";
+    let output = lab.output(&["h[01-02]", line]);
+    let lines = sorted_lines(&output.stdout);
+    assert_eq!(lines.len(), 4, "{:?}", output.stderr);
+    for line in lines {
+        let (_, document) = line.split_once(": ").unwrap();
+        json(document.as_bytes());
+    }
+
+    let bytes = 17 << 20;
+    let line = format!("head -c {bytes} /dev/zero | tr '\\0' x; echo; echo end");
+    let shown = text(&lab.output(&["h[01]", &line]).stdout);
+    let pieces: Vec<&str> = shown.lines().map(|line| line.strip_prefix("h01: ").unwrap()).collect();
+    assert_eq!(pieces.len(), 3);
+    assert!(pieces[0].ends_with("x [line continues]") && pieces[1].ends_with('x'));
+    assert_eq!(pieces[2], "end");
+    assert!(pieces[0].len() > 16 << 20);
+    assert_eq!(shown.matches('x').count(), bytes);
 }
 
 #[test]
@@ -187,6 +205,26 @@ fn equal_outputs_are_shown_once() {
     fs::remove_dir(lab.labshd.file("once")).unwrap();
     let differences = text(&lab.output(&["--diff", "h[01-12]", &line]).stdout);
     assert!(differences.contains("\n-most\n+other\n"), "{differences}");
+
+    // The same text with and without a last newline would look equal.
+    let once = lab.labshd.file("newline");
+    let line = format!(
+        "mkdir '{once}' 2>/dev/null && {{ printf x; printf e >&2; }} || {{ echo x; echo e >&2; }}"
+    );
+    for form in ["--gather", "--diff"] {
+        let output = lab.output(&[form, "h[01-03]", &line]);
+        fs::remove_dir(&once).unwrap();
+        let (shown, errors) = (text(&output.stdout), text(&output.stderr));
+        assert_eq!(shown.matches("x\n\\ No newline at end of file\n").count(), 1, "{shown}");
+        assert_eq!(errors.matches("e\n\\ No newline at end of file\n").count(), 1, "{errors}");
+    }
+    let alone = lab.output(&["--gather", "h[01-02]", "printf x"]).stdout;
+    assert_eq!(text(&alone), "---- h[01-02] (2 hosts) ----\nx\n");
+    // Bytes that are not text differ as well.
+    let line = format!("mkdir '{}' && printf '\\376' || printf '\\377'", lab.labshd.file("byte"));
+    let differences = text(&lab.output(&["--diff", "h[01-03]", &line]).stdout);
+    assert!(differences.contains("\n-\\xff\n"), "{differences}");
+    assert!(differences.contains("\n+\\xfe\n"), "{differences}");
 
     // Gathered stderr goes to stderr, under its own heading.
     let errors = text(&lab.output(&["--gather", "h[01-02]", "echo wrong >&2"]).stderr);

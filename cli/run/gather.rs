@@ -20,6 +20,9 @@ const PIECE_SIZE: usize = 16 << 10;
 /// the memory that a host without end of output can take.
 const MAX_GATHERED: usize = 1 << 30;
 
+/// What follows a last line without a newline, where that matters; as diff(1) writes it.
+const NO_NEWLINE: &[u8] = b"\\ No newline at end of file";
+
 /// The maximum time for computing a difference; after it, a longer but correct one is used.
 const DIFF_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -47,6 +50,25 @@ impl Text {
     fn is_empty(&self) -> bool {
         self.whole.is_empty() && self.rest.is_empty()
     }
+
+    fn len(&self) -> usize {
+        self.whole.iter().map(|piece| piece.len()).sum::<usize>() + self.rest.len()
+    }
+
+    /// Whether `other` is this text and a newline.
+    fn lacks_newline_of(&self, other: &Self) -> bool {
+        other.len() == self.len() + 1
+            && other.bytes().strip_suffix(b"\n").is_some_and(|text| text == self.bytes())
+    }
+}
+
+/// Hosts with equal outputs.
+struct Group<'a> {
+    /// Their stdout and stderr.
+    texts: &'a [Text; 2],
+    /// Their outcome, if they did not succeed.
+    kind: Option<Kind>,
+    hosts: NodeSet,
 }
 
 impl Gather {
@@ -92,7 +114,7 @@ impl Gather {
     }
 
     /// Returns the groups of hosts with equal output, the largest first.
-    fn groups(&self, reports: &[HostReport]) -> Vec<(&[Text; 2], Option<Kind>, NodeSet)> {
+    fn groups(&self, reports: &[HostReport]) -> Vec<Group<'_>> {
         let mut groups: BTreeMap<(Option<Kind>, &[Text; 2]), Vec<&str>> = BTreeMap::new();
         for (texts, report) in self.hosts.iter().zip(reports) {
             let State::Over(end, _) = &report.state else { continue };
@@ -104,18 +126,19 @@ impl Gather {
         }
         let mut groups: Vec<_> = groups
             .into_iter()
-            .map(|((kind, texts), names)| (texts, kind, names.into_iter().collect::<NodeSet>()))
+            .map(|((kind, texts), names)| Group { texts, kind, hosts: names.into_iter().collect() })
             .collect();
-        groups.sort_by_key(|(_, kind, set)| (kind.is_some(), std::cmp::Reverse(set.len())));
+        groups.sort_by_key(|group| (group.kind.is_some(), std::cmp::Reverse(group.hosts.len())));
         groups
     }
 
     /// Shows each group: its hosts and their number, then the output.
     pub(super) fn show(&self, screen: &mut Screen, reports: &[HostReport]) -> io::Result<()> {
-        for (texts, kind, set) in self.groups(reports) {
-            heading(screen, &set, kind)?;
-            body(screen, Stream::Stdout, &texts[0].bytes())?;
-            errors(screen, &set, &texts[1])?;
+        let groups = self.groups(reports);
+        for group in &groups {
+            heading(screen, group)?;
+            output(screen, Stream::Stdout, group, &groups)?;
+            output(screen, Stream::Stderr, group, &groups)?;
         }
         Ok(())
     }
@@ -127,29 +150,38 @@ impl Gather {
         reports: &[HostReport],
     ) -> io::Result<()> {
         let groups = self.groups(reports);
-        let Some(((most, kind, set), others)) = groups.split_first() else { return Ok(()) };
-        heading(screen, set, *kind)?;
-        let common = most[0].bytes();
-        body(screen, Stream::Stdout, &common)?;
-        errors(screen, set, &most[1])?;
-        let common = String::from_utf8_lossy(&common);
-        for (texts, kind, set) in others {
-            heading(screen, set, *kind)?;
-            let theirs = texts[0].bytes();
-            let theirs = String::from_utf8_lossy(&theirs);
+        let Some((most, others)) = groups.split_first() else { return Ok(()) };
+        heading(screen, most)?;
+        output(screen, Stream::Stdout, most, &groups)?;
+        output(screen, Stream::Stderr, most, &groups)?;
+        let common = lossless(&most.texts[0].bytes());
+        for group in others {
+            heading(screen, group)?;
+            let theirs = lossless(&group.texts[0].bytes());
             let difference =
                 similar::TextDiff::configure().timeout(DIFF_TIMEOUT).diff_lines(&*common, &*theirs);
-            let text =
-                difference.unified_diff().context_radius(2).missing_newline_hint(false).to_string();
+            let text = difference.unified_diff().context_radius(2).to_string();
             body(screen, Stream::Stdout, text.as_bytes())?;
-            errors(screen, set, &texts[1])?;
+            output(screen, Stream::Stderr, group, &groups)?;
         }
         Ok(())
     }
 }
 
-fn heading(screen: &mut Screen, set: &NodeSet, kind: Option<Kind>) -> io::Result<()> {
+/// Returns an output as text in which different outputs stay different: bytes that are not UTF-8
+/// are written as `\xff`.
+fn lossless(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        text.extend(chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}")));
+    }
+    text
+}
+
+fn heading(screen: &mut Screen, group: &Group<'_>) -> io::Result<()> {
     let colour = screen.colour;
+    let Group { kind, hosts: set, .. } = group;
     screen.write(Stream::Stdout, |out, _| {
         let (on, off) = if colour { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
         let kind = kind.map_or_else(String::new, |kind| format!(", {}", kind.text()));
@@ -158,15 +190,29 @@ fn heading(screen: &mut Screen, set: &NodeSet, kind: Option<Kind>) -> io::Result
     })
 }
 
-/// Shows what the hosts wrote to stderr, with a heading, because the two streams may go to
-/// different places.
-fn errors(screen: &mut Screen, set: &NodeSet, text: &Text) -> io::Result<()> {
-    if text.is_empty() {
-        return Ok(());
+/// Shows an output of a group, and whether its last line has no newline where another group of
+/// `all` differs from it by that alone. What the hosts wrote to stderr has a heading, because the
+/// two streams may go to different places.
+fn output(
+    screen: &mut Screen,
+    stream: Stream,
+    group: &Group<'_>,
+    all: &[Group<'_>],
+) -> io::Result<()> {
+    let index = usize::from(stream == Stream::Stderr);
+    let text = &group.texts[index];
+    if stream == Stream::Stderr {
+        if text.is_empty() {
+            return Ok(());
+        }
+        let set = &group.hosts;
+        screen.write(stream, |out, _| writeln!(out, "---- {set} ({}), stderr ----", set.len()))?;
     }
-    screen
-        .write(Stream::Stderr, |out, _| writeln!(out, "---- {set} ({}), stderr ----", set.len()))?;
-    body(screen, Stream::Stderr, &text.bytes())
+    body(screen, stream, &text.bytes())?;
+    match all.iter().any(|other| !text.is_empty() && text.lacks_newline_of(&other.texts[index])) {
+        true => body(screen, stream, NO_NEWLINE),
+        false => Ok(()),
+    }
 }
 
 fn body(screen: &mut Screen, stream: Stream, bytes: &[u8]) -> io::Result<()> {

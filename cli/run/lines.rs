@@ -2,15 +2,22 @@
 
 use std::io;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use labsh_client::terminal_text::escape_line;
 use labsh_proto::message::Stream;
 use unicode_width::UnicodeWidthStr;
 
 use crate::fleet::screen::Screen;
 
-/// The maximum length of a line in bytes; a longer one is printed in pieces.
-const MAX_LINE: usize = 64 << 10;
+/// The longest line that is printed whole, in bytes; a longer one is printed in pieces, so that a
+/// line without end does not fill the memory.
+const MAX_LINE_BYTES: usize = 16 << 20;
+
+/// The bound of the unfinished lines of all hosts, in bytes. Beyond it, the longest is printed.
+const MAX_UNFINISHED_BYTES: usize = 256 << 20;
+
+/// What ends a piece of a line, except its last one.
+const CONTINUES: &[u8] = b" [line continues]";
 
 /// The colours of the names, as SGR parameters; red is left to errors.
 const COLOURS: [&str; 5] = ["36", "32", "33", "35", "34"];
@@ -20,15 +27,17 @@ pub(super) struct Lines {
     width: usize,
     /// Whether names are coloured on a terminal.
     colour: bool,
-    /// The incomplete last line of each host's stdout and stderr.
-    rest: Vec<[BytesMut; 2]>,
+    /// The unfinished last line of each host's stdout and stderr.
+    unfinished: Vec<[Vec<u8>; 2]>,
+    /// The bytes in all of them.
+    unfinished_bytes: usize,
 }
 
 impl Lines {
     pub(super) fn new(names: &[String], colour: bool) -> Self {
         let width = names.iter().map(|name| name.width()).max().unwrap_or(0);
-        let rest = names.iter().map(|_| Default::default()).collect();
-        Self { names: names.to_vec(), width, colour, rest }
+        let unfinished = names.iter().map(|_| Default::default()).collect();
+        Self { names: names.to_vec(), width, colour, unfinished, unfinished_bytes: 0 }
     }
 
     pub(super) fn output(
@@ -38,31 +47,60 @@ impl Lines {
         stream: Stream,
         bytes: &Bytes,
     ) -> io::Result<()> {
-        let which = usize::from(stream == Stream::Stderr);
-        self.rest[host][which].extend_from_slice(bytes);
-        loop {
-            let rest = &mut self.rest[host][which];
-            // A line without end must not fill the memory.
-            let end = rest.iter().take(MAX_LINE).position(|byte| *byte == b'\n').map(|at| at + 1);
-            let Some(end) = end.or((rest.len() > MAX_LINE).then(|| whole(&rest[..MAX_LINE])))
-            else {
-                break;
-            };
-            let line = rest.split_to(end);
-            self.write(screen, host, stream, &line)?;
+        let mut bytes = &bytes[..];
+        while let Some(newline) = bytes.iter().position(|byte| *byte == b'\n') {
+            let (end, rest) = bytes.split_at(newline + 1);
+            let mut line = self.take(host, stream);
+            if line.is_empty() {
+                self.write(screen, host, stream, end)?;
+            } else {
+                line.extend_from_slice(end);
+                self.write(screen, host, stream, &line)?;
+            }
+            bytes = rest;
+        }
+        let line = &mut self.unfinished[host][index(stream)];
+        line.extend_from_slice(bytes);
+        self.unfinished_bytes += bytes.len();
+        if line.len() > MAX_LINE_BYTES {
+            self.write_piece(screen, host, stream)?;
+        }
+        while self.unfinished_bytes > MAX_UNFINISHED_BYTES {
+            let longest = (0..self.names.len())
+                .flat_map(|host| [Stream::Stdout, Stream::Stderr].map(|stream| (host, stream)))
+                .max_by_key(|(host, stream)| self.unfinished[*host][index(*stream)].len());
+            let Some((host, stream)) = longest else { break };
+            self.write_piece(screen, host, stream)?;
         }
         Ok(())
     }
 
-    /// Prints the incomplete last lines of a host.
+    /// Prints the unfinished last lines of a host.
     pub(super) fn over(&mut self, screen: &mut Screen, host: usize) -> io::Result<()> {
-        for (at, stream) in [Stream::Stdout, Stream::Stderr].into_iter().enumerate() {
-            let line = self.rest[host][at].split();
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            let line = self.take(host, stream);
             if !line.is_empty() {
                 self.write(screen, host, stream, &line)?;
             }
         }
         Ok(())
+    }
+
+    /// Takes an unfinished line, with its memory.
+    fn take(&mut self, host: usize, stream: Stream) -> Vec<u8> {
+        let line = std::mem::take(&mut self.unfinished[host][index(stream)]);
+        self.unfinished_bytes -= line.len();
+        line
+    }
+
+    /// Prints what there is of an unfinished line.
+    fn write_piece(&mut self, screen: &mut Screen, host: usize, stream: Stream) -> io::Result<()> {
+        let mut piece = self.take(host, stream);
+        let character = piece.split_off(whole(&piece));
+        piece.extend_from_slice(CONTINUES);
+        self.unfinished_bytes += character.len();
+        self.unfinished[host][index(stream)] = character;
+        self.write(screen, host, stream, &piece)
     }
 
     fn write(
@@ -91,6 +129,10 @@ impl Lines {
             out.write_all(b"\n")
         })
     }
+}
+
+fn index(stream: Stream) -> usize {
+    usize::from(stream == Stream::Stderr)
 }
 
 /// Returns how many bytes of a piece are complete characters; all bytes if it is not UTF-8.
