@@ -4,13 +4,15 @@
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
 use std::path::Path;
-use std::process::Output;
+use std::process::{Output, Stdio};
 
 use socket2::{Domain, Socket, Type};
 
 use crate::many_hosts::{Lab, json};
 use crate::support::screen::Screen;
-use crate::support::{HOST, Running, in_shell, pipe_through, program, run, text, tools};
+use crate::support::{
+    HOST, LABSH, Running, in_shell, own_files, pipe_through, program, run, text, tools,
+};
 
 /// Asserts that nothing was started: one line of stderr with this message, and 125.
 fn assert_refused(output: &Output, message: &str) {
@@ -252,6 +254,52 @@ fn the_progress_line_leaves_nothing_behind() {
     fs::write(&gate, "").unwrap();
     let shown = screen.wait_for_prompt("local>");
     assert!(!shown.contains("/3 done"), "{shown}");
+}
+
+#[test]
+fn hosts_that_connect_are_not_counted_as_running() {
+    let lab = Lab::of(2);
+    let Some(screen) = Screen::start(&lab.labshd, "") else { return };
+    screen.line("clear; labsh run --connect-timeout 1h 'h[01-02],mute' sleep 300");
+    screen.wait_for("0/3 done, 1 connecting, 2 running, h01 for");
+    screen.press("C-c");
+    screen.wait_for("still running on h[01-02] (2), connecting to mute (1); Ctrl-C");
+    screen.press("C-c");
+    screen.press("C-c");
+    screen.wait_for_prompt("local>");
+}
+
+#[test]
+fn a_terminal_without_control_sequences_gets_none() {
+    if tools::need("script", "apt-get install bsdutils").is_none() {
+        return;
+    }
+    let lab = Lab::of(2);
+    let file = lab.labshd.file("copied");
+    let commands = [
+        "run 'h[01-02]' 'echo up'".to_owned(),
+        "run --gather 'h[01-02]' 'echo up'".to_owned(),
+        "hosts check 'h[01-02]'".to_owned(),
+        format!("cp /bin/sh 'h01:{file}'"),
+    ];
+    let shown = |words: &str, variables: &str| {
+        let mut script = program("script");
+        let line = format!("env {variables} '{LABSH}' {words}");
+        own_files(script.args(["-qec", &line, "/dev/null"]), lab.labshd.path());
+        let output = script.stdin(Stdio::null()).output().unwrap();
+        assert!(output.status.success(), "{words}: {}", text(&output.stdout));
+        text(&output.stdout)
+    };
+    for words in &commands {
+        for variables in ["TERM=dumb", "TERM=", "-u TERM"] {
+            let plain = shown(words, &format!("-u NO_COLOR {variables}"));
+            assert!(!plain.contains('\x1b'), "{variables} {words}: {plain:?}");
+            assert!(!plain.contains("done"), "{variables} {words}: {plain:?}");
+        }
+    }
+    let colored = shown(&commands[0], "-u NO_COLOR TERM=xterm");
+    assert!(colored.contains("\x1b[36mh01\x1b[0m: up"), "{colored:?}");
+    assert!(colored.contains("/2 done"), "{colored:?}");
 }
 
 #[test]

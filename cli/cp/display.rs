@@ -1,14 +1,14 @@
 //! Shows the progress of a copy: messages, and below them on a terminal a line with the amount and
 //! the rate.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use labsh_client::terminal_text::escape;
 use labsh_copy::Counts;
 
-use crate::fleet::screen::{CLEAR, bottom_line, columns, cut};
+use crate::fleet::screen::{CLEAR, bottom_line, columns, cut, has_progress_line};
 
 /// The time over which the rate is averaged: a short stall does not show, a slower link soon does.
 const RATE_WINDOW: Duration = Duration::from_secs(5);
@@ -28,7 +28,7 @@ struct State {
 impl Display {
     pub(super) fn new(quiet: bool) -> Self {
         let state = State { shown: false, moments: vec![(Instant::now(), 0)] };
-        Self { progress: !quiet && io::stderr().is_terminal(), state: Mutex::new(state) }
+        Self { progress: !quiet && has_progress_line(), state: Mutex::new(state) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

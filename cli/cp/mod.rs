@@ -338,7 +338,7 @@ async fn drive(
             event = incoming.recv() => match event {
                 None => break,
                 Some(Event::Begun(host)) => {
-                    reports[host].state = State::Running(Instant::now());
+                    reports[host].state = State::Connecting(Instant::now());
                     continue;
                 }
                 Some(Event::Over(host, end, took)) => {

@@ -1,7 +1,7 @@
 //! Records the last run on many hosts, for `labsh last` and for targets such as `@last:failed`.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder};
+use std::fs::DirBuilder;
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
@@ -9,7 +9,8 @@ use std::time::SystemTime;
 
 use anyhow::Context;
 use etcetera::base_strategy::{BaseStrategy, Xdg};
-use labsh_nodeset::{Groups, NamedBy};
+use labsh_diagnostics::text_file;
+use labsh_nodeset::{Groups, NamedBy, NodeSet};
 use labsh_proto::message::Program;
 use serde::{Deserialize, Serialize};
 
@@ -63,7 +64,7 @@ impl Last {
     /// Reads the recorded run.
     pub(crate) fn load() -> anyhow::Result<Self> {
         let path = path()?;
-        let text = match fs::read_to_string(&path) {
+        let text = match text_file::read_text(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => anyhow::bail!(
                 "there is no last run; `labsh run` keeps one when it has a set of hosts, such as \
                  lab[01-40]"
@@ -111,6 +112,14 @@ impl<G: Groups> Groups for WithLast<'_, G> {
         self.0.all()
     }
 
+    fn all_names(&self) -> NodeSet {
+        self.0.all_names()
+    }
+
+    fn check_wildcard(&self, name: &str) -> Result<(), String> {
+        self.0.check_wildcard(name)
+    }
+
     fn file(&self, path: &str, named_by: NamedBy) -> Result<String, String> {
         self.0.file(path, named_by)
     }
@@ -138,7 +147,7 @@ pub(crate) fn keep_as_last(
             let outcome = report::Kind::of(end).word().to_owned();
             Some((host.name.clone(), Outcome { outcome, more }))
         }
-        State::Waiting | State::Running(_) | State::Leftovers(_) => None,
+        State::Waiting | State::Connecting(_) | State::Running(_) | State::Leftovers(_) => None,
     };
     let last = Last {
         when: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),

@@ -35,7 +35,9 @@ impl HostReport {
 pub(crate) enum State {
     /// The turn of the host has not come.
     Waiting,
-    /// The connection is being opened, or the command runs.
+    /// The connection is being opened, since this time.
+    Connecting(std::time::Instant),
+    /// The command runs; the connection was begun at this time.
     Running(std::time::Instant),
     /// The command has ended, but since then processes that it left behind hold its output open.
     Leftovers(std::time::Instant),
@@ -145,7 +147,7 @@ pub(crate) fn exit_status(hosts: &[HostReport]) -> u8 {
         .iter()
         .map(|host| match &host.state {
             State::Over(end, _) => Kind::of(end).exit_status(),
-            State::Waiting | State::Running(_) | State::Leftovers(_) => 255,
+            _ => 255,
         })
         .max()
         .unwrap_or(0)
@@ -159,7 +161,7 @@ pub(crate) fn highest_status(hosts: &[HostReport]) -> u8 {
             outcome::exit_status(error)
         }
         State::Over(End::NotBegun, _) => crate::console::REFUSED,
-        State::Waiting | State::Running(_) | State::Leftovers(_) => 255,
+        _ => 255,
     };
     hosts.iter().map(of).max().unwrap_or(0)
 }
@@ -197,21 +199,23 @@ impl<'a> Failures<'a> {
     }
 }
 
-/// Returns the median, the 95th percentile and the slowest time, in parentheses; an empty text for
-/// fewer than two.
+/// The fewest times whose percentiles say more than the slowest time.
+const MIN_SPREAD_TIMES: usize = 10;
+
+/// Returns the median, the 95th percentile and the slowest time, in parentheses; of a few times
+/// only the slowest, and an empty text for fewer than two.
 pub(crate) fn spread(times: &mut [(Duration, &str)]) -> String {
     times.sort();
     let Some((slowest, name)) = times.last().filter(|_| times.len() > 1) else {
         return String::new();
     };
+    let slowest = format!("slowest {name}: {}", seconds(*slowest));
+    if times.len() < MIN_SPREAD_TIMES {
+        return format!(" ({slowest})");
+    }
     // The nearest-rank method: at least `percent` of a hundred took no longer.
     let at = |percent: usize| seconds(times[(times.len() * percent).div_ceil(100) - 1].0);
-    format!(
-        " (half within {}, 95 % within {}, slowest {name}: {})",
-        at(50),
-        at(95),
-        seconds(*slowest)
-    )
+    format!(" (half within {}, 95 % within {}, {slowest})", at(50), at(95))
 }
 
 /// Returns the closing lines of a run: how many hosts succeeded and the time it took, then a line
@@ -284,8 +288,9 @@ mod tests {
             spread(&mut times)
         };
         assert_eq!(spread_of(1), "");
-        assert_eq!(spread_of(2), " (half within 1.0 s, 95 % within 2.0 s, slowest h: 2.0 s)");
-        assert_eq!(spread_of(3), " (half within 2.0 s, 95 % within 3.0 s, slowest h: 3.0 s)");
+        assert_eq!(spread_of(2), " (slowest h: 2.0 s)");
+        assert_eq!(spread_of(9), " (slowest h: 9.0 s)");
+        assert_eq!(spread_of(10), " (half within 5.0 s, 95 % within 10 s, slowest h: 10 s)");
         assert_eq!(spread_of(40), " (half within 20 s, 95 % within 38 s, slowest h: 40 s)");
     }
 }

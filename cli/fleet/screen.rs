@@ -1,5 +1,7 @@
 //! Writes to stdout and stderr, and draws the progress line at the bottom of the terminal.
 
+use std::env;
+use std::ffi::OsString;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -47,8 +49,9 @@ pub(crate) struct Screen {
 }
 
 impl Screen {
-    /// Opens stdout and stderr. The progress line needs a terminal on stderr. It is not drawn if
-    /// stdout is a pipe, because its reader (`head`, `less`) may write to the same terminal.
+    /// Opens stdout and stderr. The progress line needs a terminal on stderr that has control
+    /// sequences. It is not drawn if stdout is a pipe, because its reader (`head`, `less`) may
+    /// write to the same terminal.
     pub(crate) fn new(progress: bool) -> Self {
         let (stdout, stderr) = (io::stdout().is_terminal(), io::stderr().is_terminal());
         Self {
@@ -56,7 +59,7 @@ impl Screen {
             stdout_is_terminal: stdout,
             stderr_is_terminal: stderr,
             colour: stdout && colours(),
-            progress: progress && stderr && !is_pipe(io::stdout()),
+            progress: progress && has_progress_line() && !is_pipe(io::stdout()),
             shown: false,
             drawn: None,
         }
@@ -129,14 +132,30 @@ impl Screen {
     }
 }
 
-/// Whether a terminal may be coloured: NO_COLOR is not set (https://no-color.org).
+/// Whether a terminal may be coloured: it has control sequences, and NO_COLOR is not set
+/// (https://no-color.org).
 pub(crate) fn colours() -> bool {
-    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+    variable("NO_COLOR").is_none() && has_control_sequences()
 }
 
-/// Returns the progress line: `37/40 done, 1 failed, 2 running, lab07 for 12 s`.
+/// Whether a progress line can be drawn on stderr.
+pub(crate) fn has_progress_line() -> bool {
+    io::stderr().is_terminal() && has_control_sequences()
+}
+
+/// Whether terminals interpret control sequences: TERM is set, and not to `dumb`.
+fn has_control_sequences() -> bool {
+    variable("TERM").is_some_and(|name| name != "dumb")
+}
+
+/// Returns an environment variable that is set and not empty.
+fn variable(name: &str) -> Option<OsString> {
+    env::var_os(name).filter(|value| !value.is_empty())
+}
+
+/// Returns the progress line: `36/40 done, 1 failed, 1 connecting, 2 running, lab07 for 12 s`.
 fn progress(hosts: &[HostReport]) -> String {
-    let (mut done, mut failed, mut running) = (0, 0, 0);
+    let (mut done, mut failed, mut connecting, mut running) = (0, 0, 0, 0);
     let mut slowest: Option<(Instant, &str)> = None;
     for host in hosts {
         match &host.state {
@@ -144,8 +163,12 @@ fn progress(hosts: &[HostReport]) -> String {
                 done += 1;
                 failed += usize::from(Kind::of(end) != Kind::Ok);
             }
-            State::Running(since) | State::Leftovers(since) => {
-                running += 1;
+            State::Connecting(since) | State::Running(since) | State::Leftovers(since) => {
+                let count = match host.state {
+                    State::Connecting(_) => &mut connecting,
+                    _ => &mut running,
+                };
+                *count += 1;
                 if slowest.is_none_or(|(earliest, _)| *since < earliest) {
                     slowest = Some((*since, &host.name));
                 }
@@ -157,15 +180,25 @@ fn progress(hosts: &[HostReport]) -> String {
     if failed > 0 {
         text += &format!(", {failed} failed");
     }
+    for (count, what) in [(connecting, "connecting"), (running, "running")] {
+        if count > 0 {
+            text += &format!(", {count} {what}");
+        }
+    }
     if let Some((since, name)) = slowest {
-        text += &format!(", {running} running, {name} for {}", seconds(since.elapsed()));
+        text += &format!(", {name} for {}", seconds(since.elapsed()));
     }
     text
 }
 
-/// Returns the hosts that are still running.
+/// Returns the hosts on which the command is still running.
 pub(crate) fn still_running(hosts: &[HostReport]) -> NodeSet {
     those(hosts, |state| matches!(state, State::Running(_)))
+}
+
+/// Returns the hosts whose connection is still being opened.
+pub(crate) fn still_connecting(hosts: &[HostReport]) -> NodeSet {
+    those(hosts, |state| matches!(state, State::Connecting(_)))
 }
 
 /// Returns the hosts whose command has ended while other processes hold its output open.

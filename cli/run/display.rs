@@ -164,12 +164,15 @@ impl RunDisplay {
 
     fn take(&mut self, event: Event) -> anyhow::Result<()> {
         match event {
-            Event::Begun(host) => self.hosts[host].state = State::Running(Instant::now()),
+            Event::Begun(host) => self.hosts[host].state = State::Connecting(Instant::now()),
             Event::Leftovers(host) => {
                 self.hosts[host].state = State::Leftovers(Instant::now());
                 self.report_leftovers()?;
             }
             Event::Started(host) => {
+                if let State::Connecting(since) = self.hosts[host].state {
+                    self.hosts[host].state = State::Running(since);
+                }
                 if let (OutputForm::Events(_), None) = (&self.form, &self.unwritten) {
                     json::started(&mut self.screen, &self.hosts[host].name).context(STDOUT)?;
                 }
@@ -208,18 +211,26 @@ impl RunDisplay {
     }
 
     fn tell_who_runs(&mut self) -> io::Result<()> {
-        let (running, ended) =
-            (screen::still_running(&self.hosts), screen::with_leftovers(&self.hosts));
+        let ended = screen::with_leftovers(&self.hosts);
+        let busy: Vec<String> = [
+            ("running on", screen::still_running(&self.hosts)),
+            ("connecting to", screen::still_connecting(&self.hosts)),
+        ]
+        .into_iter()
+        .filter(|(_, set)| !set.is_empty())
+        .map(|(what, set)| format!("{what} {set} ({})", set.len()))
+        .collect();
         let mut text = Vec::new();
-        if !running.is_empty() || ended.is_empty() {
-            text.push(format!("still running on {running} ({})", running.len()));
+        if !busy.is_empty() {
+            text.push(format!("still {}", busy.join(", ")));
         }
         if !ended.is_empty() {
             text.push(format!("ended on {ended} ({}), {HELD_OPEN}", ended.len()));
         }
-        let next = match running.is_empty() && !ended.is_empty() {
-            true => "Ctrl-C again leaves",
-            false => "Ctrl-C again interrupts it everywhere, once more leaves",
+        let next = match (busy.is_empty(), ended.is_empty()) {
+            (true, true) => return self.screen.note("every host has ended; Ctrl-C twice leaves"),
+            (true, false) => "Ctrl-C again leaves",
+            (false, _) => "Ctrl-C again interrupts it everywhere, once more leaves",
         };
         self.screen.note(&format!("{}; {next}", text.join("; ")))
     }
@@ -228,7 +239,7 @@ impl RunDisplay {
     fn report_leftovers(&mut self) -> anyhow::Result<()> {
         let any = |state: fn(&State) -> bool| self.hosts.iter().any(|host| state(&host.state));
         let is_due = any(|state| matches!(state, State::Leftovers(_)))
-            && !any(|state| matches!(state, State::Running(_)));
+            && !any(|state| matches!(state, State::Connecting(_) | State::Running(_)));
         if self.reported_leftovers || !is_due {
             return Ok(());
         }
