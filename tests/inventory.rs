@@ -141,6 +141,42 @@ fn every_value_is_shown_with_the_line_that_sets_it() {
 }
 
 #[test]
+fn a_group_of_many_lines_shows_the_first_ones() {
+    let tables: String =
+        (1..=5).map(|host| format!("[hosts.lab{host}]\ngroups = [\"cs\"]\n")).collect();
+    let world = world("", &tables);
+    let shown = stdout(world.path(), &["hosts", "--origin", "lab4"]);
+    let file = world.path().join("config/labsh/hosts.toml");
+    let file = file.display();
+    let origins = format!(" {file}:2, {file}:4, {file}:6, and 2 more lines\n");
+    assert!(shown.contains(&origins), "{shown}");
+}
+
+#[test]
+fn large_sets_and_files_are_read_whole() {
+    const HOSTS: usize = 20_000;
+    let tables: String =
+        (1..=HOSTS).map(|host| format!("[hosts.n{host:05}]\ngroups = [\"cs\"]\n")).collect();
+    let world = world("", &tables);
+    let path = world.path();
+    let count = |words: &[&str]| {
+        let shown = stdout(path, &[&["hosts", "--groups", "--json"], words].concat());
+        serde_json::from_str::<Value>(&shown).unwrap()["count"].as_u64().unwrap() as usize
+    };
+    assert_eq!(count(&[]), HOSTS);
+    let odd: Vec<String> = (1..=HOSTS).step_by(2).map(|host| format!("n{host:05}")).collect();
+    let excluded: Vec<&str> = odd.iter().flat_map(|name| ["-x", name]).collect();
+    assert_eq!(count(&excluded), HOSTS / 2);
+    let names: Vec<&str> = odd.iter().map(String::as_str).collect();
+    assert_eq!(count(&names), HOSTS / 2);
+    let differences = format!("@cs!{}", odd[..HOSTS / 4].join("!"));
+    assert_eq!(count(&[&differences]), HOSTS - HOSTS / 4);
+    let toggled = format!("@cs^{}", odd[..HOSTS / 4].join("^"));
+    assert_eq!(count(&[&toggled]), HOSTS - HOSTS / 4);
+    assert_eq!(count(&["@cs&n[00001-20000/2]&@*"]), HOSTS / 2);
+}
+
+#[test]
 fn an_error_is_reported_with_file_and_line_and_similar_groups() {
     let world = world("", ROOMS);
     let path = world.path();

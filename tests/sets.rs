@@ -64,8 +64,8 @@ fn blanks_in_a_set_have_no_meaning() {
         ("lab[1-3] ^ lab2", "lab[1,3]"),
         ("lab[1-3] ^lab2", "lab[1,3]"),
         (" lab[ 1 - 3 , 5 ] ! lab3 ", "lab[1-2,5]"),
-        ("lab[1 - 9 / 4]\n&\tlab[1-5]", "lab[1,5]"),
-        ("lab1\nlab2\n", "lab[1-2]"),
+        ("lab[1 - 9 / 4]  &\tlab[1-5]", "lab[1,5]"),
+        ("lab1 lab2\t", "lab[1-2]"),
     ] {
         assert_eq!(folded(home.path(), &[set], ""), printed, "{set:?}");
     }

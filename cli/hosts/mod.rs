@@ -2,7 +2,7 @@
 
 mod check;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -11,15 +11,18 @@ use labsh_client::Address;
 use labsh_client::config::inventory::Inventory;
 use labsh_client::config::overrides::ConnectionOverrides;
 use labsh_client::config::target::Target;
-use labsh_client::config::{Config, Layer, Route, Source};
+use labsh_client::config::{Config, Layer, Route, Source, route};
 use labsh_client::keys::key_store::KeyName;
 use labsh_client::terminal_text::{escape, escape_json};
-use labsh_diagnostics::{Diagnostic, Origin};
+use labsh_diagnostics::Diagnostic;
 use labsh_nodeset::{Groups, NodeSet};
 use serde_json::json;
 
 use crate::console::{note, print};
 use crate::fleet::hosts::{evaluate, select, without};
+
+/// How many of the places that add hosts to a group are shown.
+const MAX_GROUP_ORIGINS: usize = 3;
 
 /// List the hosts and groups that are known
 #[derive(Debug, Clone, Args)]
@@ -89,52 +92,91 @@ pub(crate) fn execute(options: HostsOptions) -> anyhow::Result<ExitCode> {
     let config = Config::load()?;
     let names = options.which.select(config.inventory())?;
     let groups = groups(config.inventory())?;
-    let text = if options.groups {
-        // With a set, only groups with hosts in it are listed, and only those hosts.
-        let chosen: Vec<(String, NodeSet)> = groups
-            .into_iter()
-            .map(|(name, hosts)| (name, hosts.intersection(&names)))
-            .filter(|(_, hosts)| !hosts.is_empty() || options.which.sets.is_empty())
-            .collect();
-        if options.json { groups_json(&chosen) } else { groups_table(&chosen) }
-    } else {
-        let facts = names
-            .iter()
-            .map(|name| Facts::of(name, &config, &groups))
-            .collect::<anyhow::Result<Vec<Facts>>>()?;
-        match (options.origin, options.json) {
-            (true, _) => facts.iter().map(Facts::origins).collect(),
-            (_, true) => facts.iter().map(Facts::json).collect(),
-            _ => {
-                let diagnostics = facts.iter().filter_map(|host| host.route.as_ref().err());
-                diagnostics.for_each(|diagnostic| note(&diagnostic.to_string()));
-                hosts_table(&facts)
-            }
-        }
+    let text = match options.groups {
+        true => list_groups(groups, &names, &options),
+        false => list_hosts(&names, &config, &groups, &options)?,
     };
     print(text.as_bytes())?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Returns every group with its hosts.
-fn groups(inventory: &Inventory) -> anyhow::Result<Vec<(String, NodeSet)>> {
-    let with_hosts =
-        |name: String| evaluate(&format!("@{name}"), inventory).map(|hosts| (name, hosts));
+/// A group with its hosts.
+struct HostGroup {
+    name: String,
+    hosts: NodeSet,
+    /// The places that define it, and those that add hosts to it.
+    origins: String,
+}
+
+/// Returns every group.
+fn groups(inventory: &Inventory) -> anyhow::Result<Vec<HostGroup>> {
+    let with_hosts = |name: String| {
+        let origins = inventory.origins(&name);
+        let mut shown: Vec<String> =
+            origins.iter().take(MAX_GROUP_ORIGINS).map(ToString::to_string).collect();
+        if origins.len() > MAX_GROUP_ORIGINS {
+            shown.push(format!("and {} more lines", origins.len() - MAX_GROUP_ORIGINS));
+        }
+        let hosts = evaluate(&format!("@{name}"), inventory)?;
+        Ok(HostGroup { name, hosts, origins: shown.join(", ") })
+    };
     inventory.names().into_iter().map(with_hosts).collect()
 }
 
-fn groups_table(groups: &[(String, NodeSet)]) -> String {
+fn list_groups(groups: Vec<HostGroup>, names: &NodeSet, options: &HostsOptions) -> String {
+    // With a set, only groups with hosts in it are listed, and only those hosts.
+    let chosen: Vec<HostGroup> = groups
+        .into_iter()
+        .map(|group| HostGroup { hosts: group.hosts.intersection(names), ..group })
+        .filter(|group| !group.hosts.is_empty() || options.which.sets.is_empty())
+        .collect();
+    if options.json { groups_json(&chosen) } else { groups_table(&chosen) }
+}
+
+/// Lists hosts one by one: a hundred thousand with all their settings would fill the memory.
+fn list_hosts(
+    names: &NodeSet,
+    config: &Config,
+    groups: &[HostGroup],
+    options: &HostsOptions,
+) -> anyhow::Result<String> {
+    let mut of_host: HashMap<&str, Vec<&HostGroup>> = HashMap::new();
+    for group in groups {
+        for host in &group.hosts {
+            of_host.entry(host).or_default().push(group);
+        }
+    }
+    let only_key = config.store().only().ok().map(|id| id.to_string());
+    let mut text = String::new();
+    let mut rows = vec![["HOST", "ADDRESS", "KEY", "USER", "GROUPS"].map(str::to_owned)];
+    for name in names {
+        let groups = of_host.get(name).map_or(&[][..], Vec::as_slice);
+        let facts = Facts::of(name, config, groups, only_key.as_deref())?;
+        match (options.origin, options.json) {
+            (true, _) => text += &facts.origins(),
+            (_, true) => text += &facts.json(),
+            _ => {
+                if let Err(diagnostic) = &facts.route {
+                    note(&diagnostic.to_string());
+                }
+                rows.push(facts.row());
+            }
+        }
+    }
+    let is_table = !options.origin && !options.json;
+    Ok(if is_table { table(&rows) } else { text })
+}
+
+fn groups_table(groups: &[HostGroup]) -> String {
     let mut rows = vec![["GROUP", "COUNT", "HOSTS"].map(str::to_owned)];
-    rows.extend(
-        groups
-            .iter()
-            .map(|(name, hosts)| [shown(name), hosts.len().to_string(), shown(&hosts.to_string())]),
-    );
+    rows.extend(groups.iter().map(|HostGroup { name, hosts, .. }| {
+        [shown(name), hosts.len().to_string(), shown(&hosts.to_string())]
+    }));
     table(&rows)
 }
 
-fn groups_json(groups: &[(String, NodeSet)]) -> String {
-    let line = |(name, hosts): &(String, NodeSet)| {
+fn groups_json(groups: &[HostGroup]) -> String {
+    let line = |HostGroup { name, hosts, .. }: &HostGroup| {
         let all: Vec<&str> = hosts.iter().collect();
         escape_json(
             &json!({ "group": name, "count": all.len(), "set": hosts.to_string(), "hosts": all })
@@ -142,30 +184,6 @@ fn groups_json(groups: &[(String, NodeSet)]) -> String {
         ) + "\n"
     };
     groups.iter().map(line).collect()
-}
-
-fn hosts_table(hosts: &[Facts]) -> String {
-    let mut rows = vec![["HOST", "ADDRESS", "KEY", "USER", "GROUPS"].map(str::to_owned)];
-    rows.extend(hosts.iter().map(|host| {
-        let (address, user) = match &host.route {
-            Ok(route) => {
-                let plain = matches!(route.address, Address::Tcp { .. }) && route.plain;
-                (
-                    format!("{}{}", route.address, if plain { " (plain)" } else { "" }),
-                    route.user.as_deref(),
-                )
-            }
-            Err(_) => ("?".to_owned(), None),
-        };
-        [
-            shown(&host.name),
-            shown(&address),
-            shown(host.key.as_deref().unwrap_or("-")),
-            shown(user.unwrap_or("-")),
-            shown(&host.groups.keys().map(String::as_str).collect::<Vec<_>>().join(" ")),
-        ]
-    }));
-    table(&rows)
 }
 
 /// Escapes a text for a terminal.
@@ -191,61 +209,96 @@ pub(crate) fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String 
 }
 
 /// The settings of one host.
-struct Facts {
-    name: String,
+struct Facts<'a> {
+    name: &'a str,
     /// The route to the host, or why there is none.
     route: Result<Route, Diagnostic>,
     /// The name or file of the key; none if there is no usable key, or more than one.
     key: Option<String>,
-    /// Each group, with the places that put the host into it.
-    groups: BTreeMap<String, String>,
-    /// Each variable, with its place.
-    variables: BTreeMap<String, (String, String)>,
-    /// The places of the values of `route` and `key`.
-    origins: BTreeMap<&'static str, String>,
+    /// Its groups.
+    groups: &'a [&'a HostGroup],
+    /// The settings by source, in descending order of precedence.
+    layers: Vec<Layer>,
 }
 
-impl Facts {
-    fn of(name: &str, config: &Config, groups: &[(String, NodeSet)]) -> anyhow::Result<Self> {
+impl<'a> Facts<'a> {
+    /// Returns the facts about a host. `only_key` is the key that is used if none is set.
+    fn of(
+        name: &'a str,
+        config: &Config,
+        groups: &'a [&'a HostGroup],
+        only_key: Option<&str>,
+    ) -> anyhow::Result<Self> {
         let target: Target = name.parse().with_context(|| format!("{name:?}"))?;
-        let of_group = |(group, hosts): &(String, NodeSet)| {
-            let origins = config.inventory().origins(group).into_iter().map(Origin::to_string);
-            hosts.contains(name).then(|| (group.clone(), origins.collect::<Vec<_>>().join(", ")))
-        };
-        let groups = groups.iter().filter_map(of_group).collect();
-        let name = name.to_owned();
         if let Some(unusable) = config.inventory().unusable(&target.host) {
-            let (variables, origins) = (BTreeMap::new(), BTreeMap::new());
-            return Ok(Self { name, route: Err(unusable), key: None, groups, variables, origins });
+            return Ok(Self { name, route: Err(unusable), key: None, groups, layers: Vec::new() });
         }
-        let layers = config.layers(&target, &ConnectionOverrides::default())?;
-        let route =
-            config.route(&target, &ConnectionOverrides::default()).with_context(|| name.clone())?;
-        let named = layers.iter().find_map(|layer| layer.overrides.key.clone());
+        let flags = ConnectionOverrides::default();
+        let layers = config.layers(&target, &flags)?;
+        let named = layers.iter().find_map(|layer| layer.overrides.key.as_ref());
         let key = match named {
             Some(KeyName::Id(id)) => Some(id.to_string()),
             Some(KeyName::Path(path)) => Some(path.display().to_string()),
-            None => config.store().only().ok().map(|id| id.to_string()),
+            None => only_key.map(str::to_owned),
         };
+        let route = route(&target, &flags, &layers).with_context(|| name.to_owned())?;
+        Ok(Self { name, route: Ok(route), key, groups, layers })
+    }
+
+    /// Returns the host's row of the table.
+    fn row(&self) -> [String; 5] {
+        let (address, user) = match &self.route {
+            Ok(route) => {
+                let plain = matches!(route.address, Address::Tcp { .. }) && route.plain;
+                (
+                    format!("{}{}", route.address, if plain { " (plain)" } else { "" }),
+                    route.user.as_deref(),
+                )
+            }
+            Err(_) => ("?".to_owned(), None),
+        };
+        [
+            shown(self.name),
+            shown(&address),
+            shown(self.key.as_deref().unwrap_or("-")),
+            shown(user.unwrap_or("-")),
+            shown(&self.group_names().join(" ")),
+        ]
+    }
+
+    fn group_names(&self) -> Vec<&str> {
+        self.groups.iter().map(|group| group.name.as_str()).collect()
+    }
+
+    /// Returns each variable with its place.
+    fn variables(&self) -> BTreeMap<&str, (&str, String)> {
         let mut variables = BTreeMap::new();
-        for layer in &layers {
+        for layer in &self.layers {
             for (variable, value) in &layer.variables {
                 variables
-                    .entry(variable.clone())
-                    .or_insert_with(|| (value.clone(), source(&layer.source)));
+                    .entry(variable.as_str())
+                    .or_insert_with(|| (value.as_str(), source(&layer.source)));
             }
         }
-        let origins = [
-            ("address", origin(&layers, |said| said.address.is_some())),
-            ("port", origin(&layers, |said| said.port.is_some())),
-            ("host_id", origin(&layers, |said| said.host_id.is_some())),
-            ("key", origin(&layers, |said| said.key.is_some())),
-            ("user", origin(&layers, |said| said.user.is_some())),
-            ("plain", origin(&layers, |said| said.plain.is_some())),
-            ("connect_timeout", origin(&layers, |said| said.connect_timeout.is_some())),
+        variables
+    }
+
+    /// Returns the places of the values of `route` and `key`.
+    fn value_origins(&self) -> BTreeMap<&'static str, String> {
+        let layers = &self.layers;
+        if layers.is_empty() {
+            return BTreeMap::new();
+        }
+        [
+            ("address", origin(layers, |said| said.address.is_some())),
+            ("port", origin(layers, |said| said.port.is_some())),
+            ("host_id", origin(layers, |said| said.host_id.is_some())),
+            ("key", origin(layers, |said| said.key.is_some())),
+            ("user", origin(layers, |said| said.user.is_some())),
+            ("plain", origin(layers, |said| said.plain.is_some())),
+            ("connect_timeout", origin(layers, |said| said.connect_timeout.is_some())),
         ]
-        .into();
-        Ok(Self { name, route: Ok(route), key, groups, variables, origins })
+        .into()
     }
 
     /// Returns the name of the host, and below it each value with its place.
@@ -257,18 +310,19 @@ impl Facts {
                 rows.push(["  unusable".to_owned(), shown(reason), shown(&origin.to_string())]);
             }
         }
-        for (group, origin) in &self.groups {
-            rows.push(["  group".to_owned(), shown(group), shown(origin)]);
+        for group in self.groups {
+            rows.push(["  group".to_owned(), shown(&group.name), shown(&group.origins)]);
         }
-        for (name, (value, origin)) in &self.variables {
-            rows.push([format!("  variable {}", shown(name)), shown(value), shown(origin)]);
+        for (name, (value, origin)) in self.variables() {
+            rows.push([format!("  variable {}", shown(name)), shown(value), shown(&origin)]);
         }
-        format!("{}\n{}", shown(&self.name), table(&rows))
+        format!("{}\n{}", shown(self.name), table(&rows))
     }
 
     /// Returns each value with its place.
     fn values(&self, route: &Route) -> impl Iterator<Item = [String; 3]> {
         let (address, port) = parts(&route.address);
+        let origins = self.value_origins();
         let timeout = humantime::format_duration(route.connect_timeout).to_string();
         let values = [
             ("address", Some(address)),
@@ -279,14 +333,14 @@ impl Facts {
             ("plain", Some(route.plain.to_string())),
             ("connect_timeout", Some(timeout)),
         ];
-        values.into_iter().filter_map(|(what, value)| {
-            let origin = self.origins.get(what).map_or("default", String::as_str);
+        values.into_iter().filter_map(move |(what, value)| {
+            let origin = origins.get(what).map_or("default", String::as_str);
             Some([format!("  {what}"), shown(&value?), shown(origin)])
         })
     }
 
     fn json(&self) -> String {
-        let groups = self.groups.keys().collect::<Vec<_>>();
+        let groups = self.group_names();
         let route = match &self.route {
             Ok(route) => route,
             Err(diagnostic) => {
@@ -296,8 +350,8 @@ impl Facts {
             }
         };
         let (address, port) = parts(&route.address);
-        let variables: BTreeMap<&String, &String> =
-            self.variables.iter().map(|(name, (value, _))| (name, value)).collect();
+        let variables: BTreeMap<&str, &str> =
+            self.variables().into_iter().map(|(name, (value, _))| (name, value)).collect();
         let line = json!({
             "host": self.name,
             "address": address,
@@ -309,7 +363,7 @@ impl Facts {
             "connect_timeout_ms": route.connect_timeout.as_millis() as u64,
             "groups": groups,
             "variables": variables,
-            "origins": self.origins,
+            "origins": self.value_origins(),
         });
         escape_json(&line.to_string()) + "\n"
     }

@@ -36,13 +36,13 @@ impl FromStr for Targets {
         // A lone bracket belongs to no name; the error of the set explains it best.
         let lone_bracket = text.contains(']') && !text.contains('[');
         let wildcard = text.contains(['*', '?']) && !text.starts_with("unix:");
-        let operator = |c: char| ",!&^".contains(c) || c.is_ascii_whitespace();
+        let operator = |c: char| ",!&^ \t".contains(c);
         let set = text.starts_with('@')
             || has_range(text)
             || text.contains(operator)
             || lone_bracket
             || wildcard;
-        let control = text.contains(|c: char| c.is_control() && !c.is_ascii_whitespace());
+        let control = text.contains(|c: char| c.is_control() && c != '\t');
         if set && !text.starts_with('-') && !control {
             return Ok(Self::Set(text.to_owned()));
         }

@@ -1,5 +1,8 @@
 //! The settings of one table of hosts in the inventory: checks, and overrides for connections.
 
+use std::borrow::Cow;
+use std::fmt;
+
 use labsh_diagnostics::Diagnostic;
 use labsh_inventory::{HostTable, Setting, Settings};
 use labsh_proto::key::HostId;
@@ -31,23 +34,41 @@ pub(super) fn settings_in(settings: &Settings) -> impl Iterator<Item = Setting> 
     .flatten()
 }
 
-/// Returns everything that a table sets: what it is, as messages name it, and the value.
-pub(super) fn values(settings: &Settings) -> Vec<(String, String)> {
+/// What a value of a table is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum ValueName<'a> {
+    Setting(&'static str),
+    Variable(&'a str),
+}
+
+impl fmt::Display for ValueName<'_> {
+    /// Writes the name as messages have it.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Setting(name) => formatter.write_str(name),
+            Self::Variable(name) => write!(formatter, "variable {name}"),
+        }
+    }
+}
+
+/// Returns everything that a table sets, with its name.
+pub(super) fn values(settings: &Settings) -> impl Iterator<Item = (ValueName<'_>, Cow<'_, str>)> {
     let Settings { address, port, host_id, key, user, plain, unusable: _, variables } = settings;
-    let mut values: Vec<(String, String)> = [
-        ("address", address.clone()),
-        ("port", port.map(|port| port.to_string())),
-        ("host id", host_id.clone()),
-        ("key", key.clone()),
-        ("user", user.clone()),
-        ("mode (plain)", plain.map(|plain| plain.to_string())),
-    ]
-    .into_iter()
-    .filter_map(|(name, value)| Some((name.to_owned(), value?)))
-    .collect();
-    values
-        .extend(variables.iter().map(|(name, value)| (format!("variable {name}"), value.clone())));
-    values
+    fn text(value: &Option<String>) -> Option<Cow<'_, str>> {
+        value.as_deref().map(Cow::Borrowed)
+    }
+    let named = [
+        ("address", text(address)),
+        ("port", port.map(|port| port.to_string().into())),
+        ("host id", text(host_id)),
+        ("key", text(key)),
+        ("user", text(user)),
+        ("mode (plain)", plain.map(|plain| plain.to_string().into())),
+    ];
+    let named =
+        named.into_iter().filter_map(|(name, value)| Some((ValueName::Setting(name), value?)));
+    let variables = variables.iter();
+    named.chain(variables.map(|(name, value)| (ValueName::Variable(name), value.into())))
 }
 
 /// Finds invalid names and settings of a table before one of its hosts is used.

@@ -1,14 +1,17 @@
 //! The inventory: hosts and groups of hosts from `hosts.toml` and from other tools' files.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::path::Path;
 
 use labsh_diagnostics::{Diagnostic, Origin};
 use labsh_inventory::external::ExternalSources;
 use labsh_inventory::hosts_toml::{self, HostsToml};
 use labsh_inventory::{Group, HostTable, Setting, Settings};
-use labsh_nodeset::{Groups, NamedBy, NodeSetError};
+use labsh_nodeset::{Groups, NamedBy, NodeSet, NodeSetError};
 
+use crate::config::host_table::ValueName;
 use crate::config::overrides::ConnectionOverrides;
 use crate::config::target::{Host, Target};
 use crate::config::{host_list, host_table};
@@ -20,7 +23,9 @@ const HOSTS_FILE: &str = "hosts.toml";
 pub struct Inventory {
     /// In descending order of precedence: a table for fewer hosts is more specific.
     tables: Vec<HostTable>,
-    /// The indices in `tables` of the tables for a host.
+    /// The ranges of `tables` whose hosts are the same set.
+    blocks: Vec<Range<usize>>,
+    /// The indices in `blocks` of the tables for a host.
     by_host: HashMap<String, Vec<usize>>,
     /// The parts of each group: its definition, and the tables that add their hosts to it.
     groups: BTreeMap<String, Vec<Group>>,
@@ -80,13 +85,26 @@ impl Inventory {
         }
         // Other tools' files come after all of labsh's own, and stay in their order.
         inventory.tables[..own_tables].sort_by_key(|table| table.hosts.len());
-        for (index, table) in inventory.tables.iter().enumerate() {
+        inventory.index_hosts();
+        Ok(inventory)
+    }
+
+    /// Finds the tables of each host. Each value of a table has its own entry in `tables`, for the
+    /// same set.
+    fn index_hosts(&mut self) {
+        for (index, table) in self.tables.iter().enumerate() {
+            match self.blocks.last_mut() {
+                Some(block) if self.tables[block.start].hosts.is_clone_of(&table.hosts) => {
+                    block.end = index + 1;
+                    continue;
+                }
+                _ => self.blocks.push(index..index + 1),
+            }
             for name in &table.hosts {
                 let name = host_table::normalize(name);
-                inventory.by_host.entry(name).or_default().push(index);
+                self.by_host.entry(name).or_default().push(self.blocks.len() - 1);
             }
         }
-        Ok(inventory)
     }
 
     /// Adds the hosts and groups of other tools' files.
@@ -122,7 +140,8 @@ impl Inventory {
     }
 
     fn tables_for(&self, name: &str) -> impl Iterator<Item = &HostTable> {
-        self.by_host.get(name).into_iter().flatten().map(|index| &self.tables[*index])
+        let blocks = self.by_host.get(name).into_iter().flatten();
+        blocks.flat_map(|block| &self.tables[self.blocks[*block].clone()])
     }
 
     /// Returns what the tables set for a host, in descending order of precedence.
@@ -133,12 +152,11 @@ impl Inventory {
     /// many hosts.
     pub(super) fn entries(&self, host: &Host) -> Result<Vec<TableEntry>, Diagnostic> {
         let name = host.to_string();
-        let mut decided: HashMap<String, (String, &HostTable)> = HashMap::new();
+        let mut decided: BTreeMap<ValueName<'_>, (Cow<'_, str>, &HostTable)> = BTreeMap::new();
         let mut entries = Vec::new();
         for table in self.tables_for(&name) {
             for (setting, value) in host_table::values(&table.settings) {
-                let (first, by) =
-                    decided.entry(setting.clone()).or_insert_with(|| (value.clone(), table));
+                let (first, by) = decided.entry(setting).or_insert_with(|| (value.clone(), table));
                 let is_equal =
                     by.hosts.len() == table.hosts.len() && by.origin.path == table.origin.path;
                 if is_equal && *first != value {
@@ -226,18 +244,21 @@ impl Groups for Inventory {
     }
 
     fn all(&self) -> Result<String, String> {
-        let plain_tables = self.tables.iter().filter(|table| table.settings == Settings::default());
-        let mut all: Vec<String> = plain_tables.map(|table| table.hosts.to_string()).collect();
-        all.extend(self.groups.keys().map(|name| format!("@{name}")));
-        all.extend(self.other_hosts.iter().cloned());
-        if all.is_empty() {
+        if self.tables.is_empty() && self.groups.is_empty() && self.other_hosts.is_empty() {
             return Err(
                 "no hosts are known; write them into ~/.config/labsh/hosts.toml, in a group or a \
                  table"
                     .to_owned(),
             );
         }
-        Ok(all.join("\n"))
+        let groups = self.groups.keys().map(|name| format!("@{name}"));
+        Ok(groups.collect::<Vec<_>>().join("\n"))
+    }
+
+    fn all_names(&self) -> NodeSet {
+        let plain_tables = self.tables.iter().filter(|table| table.settings == Settings::default());
+        let names = plain_tables.flat_map(|table| &table.hosts);
+        names.chain(self.other_hosts.iter().map(String::as_str)).collect()
     }
 
     fn file(&self, path: &str, named_by: NamedBy) -> Result<String, String> {
@@ -263,8 +284,6 @@ impl Groups for Inventory {
 
 #[cfg(test)]
 mod tests {
-    use labsh_nodeset::NodeSet;
-
     use super::*;
 
     fn inventory(files: &[&str]) -> Result<Inventory, Diagnostic> {

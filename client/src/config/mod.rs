@@ -216,7 +216,7 @@ impl Config {
         target: &Target,
         flags: &ConnectionOverrides,
     ) -> Result<HostId, ConfigError> {
-        let host_id = self.overrides(target, flags)?.host_id;
+        let host_id = merged(&self.layers(target, flags)?).host_id;
         Ok(host_id.unwrap_or_else(|| target.default_host_id().clone()))
     }
 
@@ -226,9 +226,10 @@ impl Config {
         target: &Target,
         flags: &ConnectionOverrides,
     ) -> Result<Resolved, ConfigError> {
-        let overrides = self.overrides(target, flags)?;
-        let key = self.store.resolve(overrides.key.as_ref());
-        Ok(Resolved { route: route(target, flags, overrides)?, key: key? })
+        let layers = self.layers(target, flags)?;
+        let key = layers.iter().find_map(|layer| layer.overrides.key.as_ref());
+        let key = self.store.resolve(key);
+        Ok(Resolved { route: route(target, flags, &layers)?, key: key? })
     }
 
     /// Returns the same settings without the key, which need not exist.
@@ -237,7 +238,7 @@ impl Config {
         target: &Target,
         flags: &ConnectionOverrides,
     ) -> Result<Route, ConfigError> {
-        route(target, flags, self.overrides(target, flags)?)
+        route(target, flags, &self.layers(target, flags)?)
     }
 
     /// Returns the settings for a target by source, in descending order of precedence: flags, the
@@ -280,25 +281,21 @@ impl Config {
         layers.extend(self.files.iter().map(|(path, file)| from_table(path, file.defaults())));
         Ok(layers)
     }
-
-    fn overrides(
-        &self,
-        target: &Target,
-        flags: &ConnectionOverrides,
-    ) -> Result<ConnectionOverrides, ConfigError> {
-        let layers = self.layers(target, flags)?;
-        Ok(layers
-            .into_iter()
-            .fold(ConnectionOverrides::default(), |merged, layer| merged.or(layer.overrides)))
-    }
 }
 
-/// Returns the route that follows from all settings.
-fn route(
+/// Returns the settings of all sources together.
+fn merged(layers: &[Layer]) -> ConnectionOverrides {
+    let all = layers.iter().map(|layer| layer.overrides.clone());
+    all.fold(ConnectionOverrides::default(), ConnectionOverrides::or)
+}
+
+/// Returns the route that follows from all settings, in descending order of precedence.
+pub fn route(
     target: &Target,
     flags: &ConnectionOverrides,
-    overrides: ConnectionOverrides,
+    layers: &[Layer],
 ) -> Result<Route, ConfigError> {
+    let overrides = merged(layers);
     if let (Some(target), Some(flag)) = (target.port, flags.port)
         && target != flag
     {

@@ -114,12 +114,12 @@ fn host_tables_win_over_the_inventory_over_defaults_in_whatever_file_they_are() 
     // The inventory names the user, and the table of that user counts.
     let nine: Target = "lab09".parse().unwrap();
     assert_eq!(route("lab09").user.as_deref(), Some("bob"));
-    let bob = config.overrides(&nine, &ConnectionOverrides::default()).unwrap();
+    let bob = merged(&config.layers(&nine, &ConnectionOverrides::default()).unwrap());
     assert_eq!(bob.key, Some("bob".parse().unwrap()));
     let carol =
         ConnectionOverrides { user: Some("carol".into()), ..ConnectionOverrides::default() };
     assert_eq!(config.route(&nine, &carol).unwrap().user.as_deref(), Some("carol"));
-    assert_eq!(config.overrides(&nine, &carol).unwrap().key, Some("own".parse().unwrap()));
+    assert_eq!(merged(&config.layers(&nine, &carol).unwrap()).key, Some("own".parse().unwrap()));
 
     let layers = config.layers(&nine, &ConnectionOverrides::default()).unwrap();
     let source = |is_set: &dyn Fn(&Layer) -> bool| match &layers

@@ -120,7 +120,10 @@ pub fn parse_flat(text: &str, path: &Path) -> Result<Source, Diagnostic> {
         source
             .groups
             .entry(name.to_owned())
-            .and_modify(|group| group.members = format!("{}\n{}", group.members, members.trim()))
+            .and_modify(|group| {
+                group.members.push('\n');
+                group.members.push_str(members.trim());
+            })
             .or_insert_with(|| Group {
                 members: members.trim().to_owned(),
                 origin: file.origin(line),
@@ -418,7 +421,8 @@ fn directories(
     Ok(directories)
 }
 
-/// Returns the files of a directory with this extension, sorted, except hidden files.
+/// Returns what a directory has with this extension, sorted, except hidden files. What is not a
+/// regular file is refused when it is read.
 fn files(directory: &Path, extension: &str, file: &InputFile) -> Result<Vec<PathBuf>, Diagnostic> {
     let unreadable = |error: io::Error| {
         file.diagnostic(None, format!("cannot read {}: {error}", directory.display()))
@@ -427,7 +431,7 @@ fn files(directory: &Path, extension: &str, file: &InputFile) -> Result<Vec<Path
     for entry in fs::read_dir(directory).map_err(unreadable)? {
         let path = entry.map_err(unreadable)?.path();
         let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-        if !hidden && path.extension().is_some_and(|other| other == extension) && path.is_file() {
+        if !hidden && path.extension().is_some_and(|other| other == extension) && path.exists() {
             files.push(path);
         }
     }

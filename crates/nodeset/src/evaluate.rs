@@ -13,6 +13,11 @@ pub trait Groups {
     /// Returns the members of `@*`: every known host.
     fn all(&self) -> Result<String, String>;
 
+    /// Returns members of `@*` by their names, besides those of [`Groups::all`].
+    fn all_names(&self) -> NodeSet {
+        NodeSet::default()
+    }
+
     /// Refuses a name with wildcards where known hosts cannot be searched.
     fn check_wildcard(&self, _name: &str) -> Result<(), String> {
         Ok(())
@@ -165,7 +170,8 @@ impl Evaluation<'_> {
             return Ok(known.clone());
         }
         let all = self.groups.all().map_err(NodeSetError::Source)?;
-        self.nested("@*", |inner| inner.lines(&all, None))
+        let names = self.groups.all_names();
+        self.nested("@*", |inner| Ok(inner.lines(&all, None)?.union(names)))
     }
 
     /// Returns the union of the expressions in `text`, one a line; empty text is an empty set.

@@ -1,156 +1,232 @@
 //! Folds names into patterns: the numbers of names that are otherwise equal become ranges, one
 //! dimension at a time.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Ordering;
+use std::collections::{BTreeSet, HashMap};
 
 use crate::name::{Name, Piece, compare_digits};
-
-/// The numbers of one dimension.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Numbers(BTreeSet<Digits>);
-
-/// A number as written, ordered by value.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Digits(String);
-
-impl Ord for Digits {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        compare_digits(&self.0, &other.0)
-    }
-}
-
-impl PartialOrd for Digits {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-/// A Cartesian product: one set of numbers for each run of digits in the name.
-type Product = Vec<Numbers>;
 
 /// The texts of a name, with `None` for each run of digits between them.
 type Skeleton<'a> = Vec<Option<&'a str>>;
 
+/// The different numbers of one dimension, as written, in order.
+type Numbers<'a> = Vec<&'a str>;
+
+/// A Cartesian product: for each run of digits in the name, the index of its numbers in
+/// [`Products::known`].
+type Product = Vec<usize>;
+
+/// Names that differ in their numbers only.
+struct Alike<'a> {
+    skeleton: Skeleton<'a>,
+    /// The numbers of all names, one name after the other.
+    numbers: Vec<&'a str>,
+}
+
 /// Returns the shortest expression found for `names`.
 pub(crate) fn fold(names: &BTreeSet<Name>) -> String {
-    let mut products: BTreeMap<Skeleton, Vec<Product>> = BTreeMap::new();
-    let mut order: Vec<Skeleton> = Vec::new();
+    if let (Some(name), 1) = (names.first(), names.len()) {
+        return name.as_str().to_owned();
+    }
+    let mut groups: Vec<Alike<'_>> = Vec::new();
+    let mut by_skeleton: HashMap<Skeleton<'_>, usize> = HashMap::new();
+    let (mut skeleton, mut numbers) = (Skeleton::new(), Vec::new());
     for name in names {
-        let mut skeleton = Vec::new();
-        let mut numbers = Vec::new();
+        skeleton.clear();
+        numbers.clear();
         // The numbers in a bracketed address or a path are not folded.
-        let whole = name.as_str().contains('[') || name.as_str().starts_with("unix:");
-        let pieces: Vec<Piece> =
-            if whole { vec![Piece::Text(name.as_str())] } else { name.pieces().collect() };
-        for piece in pieces {
-            match piece {
-                Piece::Text(text) => skeleton.push(Some(text)),
-                Piece::Digits(digits) => {
-                    skeleton.push(None);
-                    numbers.push(Numbers(BTreeSet::from([Digits(digits.to_owned())])));
+        if name.as_str().contains('[') || name.as_str().starts_with("unix:") {
+            skeleton.push(Some(name.as_str()));
+        } else {
+            for piece in name.pieces() {
+                match piece {
+                    Piece::Text(text) => skeleton.push(Some(text)),
+                    Piece::Digits(digits) => {
+                        skeleton.push(None);
+                        numbers.push(digits);
+                    }
                 }
             }
         }
-        if !products.contains_key(&skeleton) {
-            order.push(skeleton.clone());
+        // Names that differ in their numbers only mostly follow each other.
+        let last = groups.last_mut().filter(|last| last.skeleton == skeleton);
+        if let Some(last) = last {
+            last.numbers.extend(&numbers);
+        } else if let Some(index) = by_skeleton.get(&skeleton) {
+            groups[*index].numbers.extend(&numbers);
+        } else {
+            by_skeleton.insert(skeleton.clone(), groups.len());
+            groups.push(Alike { skeleton: skeleton.clone(), numbers: numbers.clone() });
         }
-        products.entry(skeleton).or_default().push(numbers);
     }
-    let mut folded = Vec::new();
-    for skeleton in order {
-        for product in merge(products.remove(&skeleton).unwrap_or_default()) {
-            folded.push(write(&skeleton, &product));
-        }
-    }
-    folded.join(",")
+    let patterns: Vec<String> = groups.iter().flat_map(Alike::patterns).collect();
+    patterns.join(",")
 }
 
-/// Joins products that differ in a single dimension, until none do.
-fn merge(mut products: Vec<Product>) -> Vec<Product> {
-    let dimensions = products.first().map_or(0, Vec::len);
-    loop {
-        let before = products.len();
-        for dimension in (0..dimensions).rev() {
-            let mut joined: BTreeMap<Vec<Numbers>, Numbers> = BTreeMap::new();
-            for mut product in products {
-                let numbers = product.remove(dimension);
-                joined
-                    .entry(product)
-                    .or_insert_with(|| Numbers(BTreeSet::new()))
-                    .0
-                    .extend(numbers.0);
+impl Alike<'_> {
+    /// Returns the patterns of the names.
+    fn patterns(&self) -> Vec<String> {
+        let dimensions = self.skeleton.iter().filter(|piece| piece.is_none()).count();
+        match dimensions {
+            0 => vec![write(&self.skeleton, [].into_iter())],
+            1 => vec![write(&self.skeleton, [&self.numbers].into_iter())],
+            _ => {
+                let mut products = Products::new(&self.numbers, dimensions);
+                products.merge();
+                let numbers = |product: &Product| {
+                    write(&self.skeleton, product.iter().map(|index| &products.known[*index]))
+                };
+                products.products.iter().map(numbers).collect()
             }
-            products = joined
-                .into_iter()
-                .map(|(mut product, numbers)| {
-                    product.insert(dimension, numbers);
-                    product
-                })
-                .collect();
-        }
-        if products.len() == before {
-            products.sort();
-            return products;
         }
     }
+}
+
+/// The products that names have been joined to.
+struct Products<'a> {
+    products: Vec<Product>,
+    /// All numbers that a dimension of a product has, each once.
+    known: Vec<Numbers<'a>>,
+    index: HashMap<Numbers<'a>, usize>,
+}
+
+impl<'a> Products<'a> {
+    /// Returns a product for each name.
+    fn new(numbers: &[&'a str], dimensions: usize) -> Self {
+        let mut all = Self { products: Vec::new(), known: Vec::new(), index: HashMap::new() };
+        for name in numbers.chunks(dimensions) {
+            let product = name.iter().map(|number| all.index_of(vec![*number])).collect();
+            all.products.push(product);
+        }
+        all
+    }
+
+    fn index_of(&mut self, numbers: Numbers<'a>) -> usize {
+        if let Some(index) = self.index.get(&numbers) {
+            return *index;
+        }
+        self.index.insert(numbers.clone(), self.known.len());
+        self.known.push(numbers);
+        self.known.len() - 1
+    }
+
+    /// Joins products that differ in a single dimension, until none do.
+    fn merge(&mut self) {
+        let dimensions = self.products.first().map_or(0, Vec::len);
+        loop {
+            let before = self.products.len();
+            for dimension in (0..dimensions).rev() {
+                self.merge_dimension(dimension);
+            }
+            if self.products.len() == before {
+                break;
+            }
+        }
+        let known = &self.known;
+        let compare = |one: &Product, other: &Product| {
+            let mut pairs = one.iter().zip(other);
+            pairs
+                .find_map(|(one, other)| {
+                    Some(compare_numbers(&known[*one], &known[*other]))
+                        .filter(|order| order.is_ne())
+                })
+                .unwrap_or(Ordering::Equal)
+        };
+        self.products.sort_by(compare);
+    }
+
+    fn merge_dimension(&mut self, dimension: usize) {
+        // The other dimensions, and the numbers in this one.
+        let mut joined: Vec<(Product, Vec<usize>)> = Vec::new();
+        let mut by_others: HashMap<Product, usize> = HashMap::new();
+        for mut product in std::mem::take(&mut self.products) {
+            let numbers = std::mem::take(&mut product[dimension]);
+            let index = *by_others.entry(product).or_insert_with_key(|product| {
+                joined.push((product.clone(), Vec::new()));
+                joined.len() - 1
+            });
+            joined[index].1.push(numbers);
+        }
+        for (mut product, parts) in joined {
+            product[dimension] = match parts[..] {
+                [part] => part,
+                _ => {
+                    let numbers = parts.iter().flat_map(|part| &self.known[*part]);
+                    let mut numbers: Numbers<'a> = numbers.copied().collect();
+                    numbers.sort_by(|one, other| compare_digits(one, other));
+                    self.index_of(numbers)
+                }
+            };
+            self.products.push(product);
+        }
+    }
+}
+
+/// Compares two lists of numbers, each in order.
+fn compare_numbers(one: &[&str], other: &[&str]) -> Ordering {
+    let mut pairs = one.iter().zip(other).map(|(one, other)| compare_digits(one, other));
+    pairs.find(|order| order.is_ne()).unwrap_or(one.len().cmp(&other.len()))
 }
 
 /// Writes a product as a pattern.
-fn write(skeleton: &[Option<&str>], product: &Product) -> String {
+fn write<'a, 'b: 'a>(
+    skeleton: &[Option<&str>],
+    mut numbers: impl Iterator<Item = &'a Numbers<'b>>,
+) -> String {
     let mut text = String::new();
-    let mut numbers = product.iter();
     for piece in skeleton {
-        match (piece, piece.is_none().then(|| numbers.next()).flatten()) {
-            (Some(literal), _) => text.push_str(literal),
-            (None, Some(numbers)) => text.push_str(&numbers.ranges()),
-            (None, None) => {}
+        match piece {
+            Some(literal) => text.push_str(literal),
+            None => text.extend(numbers.next().map(|numbers| ranges(numbers))),
         }
     }
     text
 }
 
-impl Numbers {
-    /// Returns the numbers as ranges in brackets; a single number needs no brackets.
-    fn ranges(&self) -> String {
-        let mut left = self.0.clone();
-        let mut runs: Vec<(Digits, Digits)> = Vec::new();
-        // Start with the padded numbers: 09 continues with 10, so the run of 9 must not take 10.
-        let padded = |digits: &&Digits| digits.0.len() > 1 && digits.0.starts_with('0');
-        let starts =
-            self.0.iter().filter(padded).chain(self.0.iter().filter(|digits| !padded(digits)));
-        for first in starts {
-            if !left.remove(first) {
-                continue;
-            }
-            let mut last = first.clone();
-            while let Some(next) = successor(&last)
-                && (first.0.len() == next.0.len() || !padded(&first))
-                && left.remove(&next)
-            {
-                last = next;
-            }
-            runs.push((first.clone(), last));
-        }
-        runs.sort();
-        let text: Vec<String> = runs
-            .into_iter()
-            .map(
-                |(first, last)| {
-                    if first == last { first.0 } else { format!("{}-{}", first.0, last.0) }
-                },
-            )
-            .collect();
-        match &text[..] {
-            [one] if !one.contains('-') => one.clone(),
-            _ => format!("[{}]", text.join(",")),
-        }
-    }
+/// Numbers that follow each other.
+struct Run<'a> {
+    first: &'a str,
+    last: &'a str,
+    /// The value after the last one; `None` if it is larger than a range can hold.
+    next: Option<u64>,
 }
 
-/// Returns the next number, of the same width at least; `None` after the largest a range can hold.
-fn successor(digits: &Digits) -> Option<Digits> {
-    let next = digits.0.parse::<u64>().ok()?.checked_add(1)?.to_string();
-    // The width is not bounded here, and format! panics where it is very large.
-    let zeros = "0".repeat(digits.0.len().saturating_sub(next.len()));
-    Some(Digits(zeros + &next))
+/// Returns the numbers, which are in order, as ranges in brackets; a single number needs no
+/// brackets.
+fn ranges(numbers: &[&str]) -> String {
+    let mut runs: Vec<Run<'_>> = Vec::new();
+    // For each width the last run of padded numbers, and the last of the others.
+    let mut last_padded: HashMap<usize, usize> = HashMap::new();
+    let mut last_other: Option<usize> = None;
+    for number in numbers {
+        let value: Option<u64> = number.parse().ok();
+        let padded = number.len() > 1 && number.starts_with('0');
+        let continued = |run: &usize| value.is_some() && runs[*run].next == value;
+        // After 09, 10 is one of the padded numbers.
+        let run = last_padded.get(&number.len()).copied().filter(continued);
+        if let Some(run) = run.or_else(|| last_other.filter(|run| !padded && continued(run))) {
+            runs[run].last = number;
+            runs[run].next = value.and_then(|value| value.checked_add(1));
+            continue;
+        }
+        if padded {
+            last_padded.insert(number.len(), runs.len());
+        } else {
+            last_other = Some(runs.len());
+        }
+        let next = value.and_then(|value| value.checked_add(1));
+        runs.push(Run { first: number, last: number, next });
+    }
+    let text: Vec<String> = runs
+        .iter()
+        .map(
+            |Run { first, last, .. }| {
+                if first == last { (*first).to_owned() } else { format!("{first}-{last}") }
+            },
+        )
+        .collect();
+    match &text[..] {
+        [one] if !one.contains('-') => one.clone(),
+        _ => format!("[{}]", text.join(",")),
+    }
 }

@@ -41,6 +41,7 @@ mod pattern;
 use std::collections::BTreeSet;
 use std::collections::btree_set;
 use std::fmt;
+use std::sync::Arc;
 
 pub use evaluate::{Groups, NamedBy, NoGroups};
 
@@ -58,7 +59,8 @@ pub const MAX_GROUP_DEPTH: usize = 100;
 /// A set of host names in natural order: lab2 comes before lab10.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct NodeSet {
-    names: BTreeSet<Name>,
+    /// Shared by all clones.
+    names: Arc<BTreeSet<Name>>,
 }
 
 /// An error in an expression.
@@ -143,6 +145,10 @@ pub enum NodeSetError {
     Source(String),
 }
 
+/// How many times larger than the other one a set is for which it is faster to insert the names of
+/// the other one by one than to merge both: about as many as an insertion compares names.
+const MERGE_RATIO: usize = 16;
+
 /// How many known groups the message for an unknown one lists.
 const MAX_LISTED_GROUPS: usize = 12;
 
@@ -193,6 +199,12 @@ impl NodeSet {
         self.names.contains(&Name::new(name.to_owned()))
     }
 
+    /// Returns whether this set was cloned from `other`, or both from one set: they are equal
+    /// without a comparison.
+    pub fn is_clone_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.names, &other.names)
+    }
+
     /// Returns an iterator over the names in order.
     pub fn iter(&self) -> Iter<'_> {
         Iter(self.names.iter())
@@ -200,33 +212,61 @@ impl NodeSet {
 
     /// Returns the hosts that are in either set.
     #[must_use]
-    pub fn union(mut self, other: Self) -> Self {
-        if self.is_empty() {
-            // Every evaluation begins with an empty set: avoid inserting the names one by one.
-            return other;
+    pub fn union(self, other: Self) -> Self {
+        let (mut larger, smaller) = self.by_size(other);
+        if smaller.is_empty() || smaller.is_clone_of(&larger) {
+            return larger;
         }
-        self.names.extend(other.names);
-        self
+        let mut names = Arc::unwrap_or_clone(smaller.names);
+        let all = Arc::make_mut(&mut larger.names);
+        // Merging takes time for every name of both sets.
+        if names.len() < all.len() / MERGE_RATIO {
+            all.extend(names);
+        } else {
+            all.append(&mut names);
+        }
+        larger
     }
 
     /// Returns the hosts that are not in `other`.
     #[must_use]
     pub fn difference(mut self, other: &Self) -> Self {
-        self.names.retain(|name| !other.names.contains(name));
+        let names = Arc::make_mut(&mut self.names);
+        if other.len() < names.len() {
+            for name in other.names.iter() {
+                names.remove(name);
+            }
+        } else {
+            names.retain(|name| !other.names.contains(name));
+        }
         self
     }
 
     /// Returns the hosts that are in both sets.
     #[must_use]
-    pub fn intersection(mut self, other: &Self) -> Self {
-        self.names.retain(|name| other.names.contains(name));
-        self
+    pub fn intersection(self, other: &Self) -> Self {
+        let (larger, mut smaller) = self.by_size(other.clone());
+        Arc::make_mut(&mut smaller.names).retain(|name| larger.names.contains(name));
+        smaller
     }
 
     /// Returns the hosts that are in exactly one of the two sets.
     #[must_use]
     pub fn symmetric_difference(self, other: Self) -> Self {
-        Self { names: self.names.symmetric_difference(&other.names).cloned().collect() }
+        let (mut larger, smaller) = self.by_size(other);
+        let names = Arc::make_mut(&mut larger.names);
+        for name in Arc::unwrap_or_clone(smaller.names) {
+            if !names.remove(&name) {
+                names.insert(name);
+            }
+        }
+        larger
+    }
+
+    /// Returns the larger of two sets, and the other one: the time of an operation follows from the
+    /// size of the smaller one, so that many small ones on a large set take linear time.
+    fn by_size(self, other: Self) -> (Self, Self) {
+        if self.len() < other.len() { (other, self) } else { (self, other) }
     }
 }
 
@@ -253,7 +293,8 @@ impl<'a> IntoIterator for &'a NodeSet {
 
 impl<T: Into<String>> FromIterator<T> for NodeSet {
     fn from_iter<I: IntoIterator<Item = T>>(names: I) -> Self {
-        Self { names: names.into_iter().map(|name| Name::new(name.into())).collect() }
+        let names: BTreeSet<Name> = names.into_iter().map(|name| Name::new(name.into())).collect();
+        Self { names: Arc::new(names) }
     }
 }
 

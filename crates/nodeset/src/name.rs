@@ -46,22 +46,22 @@ pub(crate) fn compare_digits(one: &str, other: &str) -> Ordering {
 
 impl Ord for Name {
     fn cmp(&self, other: &Self) -> Ordering {
-        let (mut ours, mut theirs) = (self.pieces(), other.pieces());
-        loop {
-            let order = match (ours.next(), theirs.next()) {
-                (None, None) => return Ordering::Equal,
-                (None, Some(_)) => Ordering::Less,
-                (Some(_), None) => Ordering::Greater,
-                (Some(Piece::Digits(one)), Some(Piece::Digits(other))) => {
-                    compare_digits(one, other)
-                }
-                (Some(Piece::Text(one)), Some(Piece::Text(other))) => one.cmp(other),
-                (Some(Piece::Digits(_)), Some(Piece::Text(_))) => Ordering::Less,
-                (Some(Piece::Text(_)), Some(Piece::Digits(_))) => Ordering::Greater,
-            };
-            if order != Ordering::Equal {
-                return order;
-            }
+        let (ours, theirs) = (self.0.as_bytes(), other.0.as_bytes());
+        // Most names of a set begin alike: only the first piece that differs is compared.
+        let common = ours.iter().zip(theirs).take_while(|(one, other)| one == other).count();
+        let (next, their_next) = (ours.get(common), theirs.get(common));
+        if ![next, their_next].into_iter().flatten().any(u8::is_ascii_digit) {
+            return next.cmp(&their_next);
+        }
+        let is_digit = |byte: &&u8| byte.is_ascii_digit();
+        let start = common - ours[..common].iter().rev().take_while(is_digit).count();
+        let end = |bytes: &[u8]| start + bytes[start..].iter().take_while(is_digit).count();
+        let (digits, their_digits) = (&self.0[start..end(ours)], &other.0[start..end(theirs)]);
+        match (digits.is_empty(), their_digits.is_empty()) {
+            (false, false) => compare_digits(digits, their_digits),
+            // A number comes after the end of a name, and before a text.
+            (true, _) => next.map_or(Ordering::Less, |_| Ordering::Greater),
+            (false, true) => their_next.map_or(Ordering::Greater, |_| Ordering::Less),
         }
     }
 }
@@ -91,5 +91,32 @@ mod tests {
         assert_eq!(sorted(&["n010", "n10", "n9"]), ["n9", "n10", "n010"]);
         let huge = "n99999999999999999999999999999999";
         assert_eq!(sorted(&[huge, "n1"]), ["n1", huge]);
+    }
+
+    /// The order as it is defined: piece by piece.
+    fn by_pieces(one: &Name, other: &Name) -> Ordering {
+        let (mut ours, mut theirs) = (one.pieces(), other.pieces());
+        loop {
+            let order = match (ours.next(), theirs.next()) {
+                (None, None) => return Ordering::Equal,
+                (Some(Piece::Digits(one)), Some(Piece::Digits(other))) => {
+                    compare_digits(one, other)
+                }
+                (Some(Piece::Text(one)), Some(Piece::Text(other))) => one.cmp(other),
+                (None, _) | (Some(Piece::Digits(_)), Some(Piece::Text(_))) => Ordering::Less,
+                (_, None) | (Some(Piece::Text(_)), Some(Piece::Digits(_))) => Ordering::Greater,
+            };
+            if order != Ordering::Equal {
+                return order;
+            }
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn the_order_is_that_of_the_pieces(one in "[-ab0129é]{0,6}", other in "[-ab0129é]{0,6}") {
+            let (one, other) = (Name::new(one), Name::new(other));
+            proptest::prop_assert_eq!(one.cmp(&other), by_pieces(&one, &other));
+        }
     }
 }

@@ -183,7 +183,26 @@ fn invalid_expressions_are_refused_by_both() {
     }
 }
 
+/// Sets of very different sizes, which are joined in different ways.
+fn numbers() -> impl Strategy<Value = BTreeSet<u32>> {
+    prop_oneof![
+        prop::collection::btree_set(0..60_u32, 0..4),
+        prop::collection::btree_set(0..60_u32, 0..60)
+    ]
+}
+
 proptest! {
+    #[test]
+    fn operations_are_those_of_sets(one in numbers(), other in numbers()) {
+        let set = |numbers: &BTreeSet<u32>| NodeSet::of(numbers.iter().map(u32::to_string));
+        let (ours, theirs) = (set(&one), set(&other));
+        prop_assert_eq!(ours.clone().union(theirs.clone()), set(&(&one | &other)));
+        prop_assert_eq!(ours.clone().intersection(&theirs), set(&(&one & &other)));
+        prop_assert_eq!(ours.clone().difference(&theirs), set(&(&one - &other)));
+        prop_assert_eq!(ours.clone().symmetric_difference(theirs), set(&(&one ^ &other)));
+        prop_assert_eq!(ours.clone().union(ours.clone()), ours);
+    }
+
     #[test]
     fn a_folded_set_parses_to_the_same_set(expression in expression()) {
         let set = NodeSet::parse(&expression, &NoGroups).unwrap();

@@ -62,10 +62,17 @@ impl Inventory {
             }
         }
         let by_line = by_line.into_iter().filter(|((_, _, hosts), _)| !hosts.is_empty());
-        let table = |((file, line, hosts), settings): (LineKey, Settings)| HostTable {
-            hosts: NodeSet::of(hosts.into_iter().map(|host| self.hosts[host].as_str())),
-            settings,
-            origin: self.files[file].origin(line),
+        // The lines of one section are for the same hosts.
+        let mut last: Option<(Vec<usize>, NodeSet)> = None;
+        let table = |((file, line, indices), settings): (LineKey, Settings)| {
+            let known = last.take().filter(|(last, _)| *last == indices);
+            let (indices, hosts) = known.unwrap_or_else(|| {
+                let names = indices.iter().map(|host| self.hosts[*host].as_str());
+                let hosts = NodeSet::of(names);
+                (indices, hosts)
+            });
+            last = Some((indices, hosts.clone()));
+            HostTable { hosts, settings, origin: self.files[file].origin(line) }
         };
         Ok(by_line.map(table).collect())
     }

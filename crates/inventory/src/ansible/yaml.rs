@@ -3,6 +3,7 @@
 //! Supported are groups with `hosts`, `children` and `vars`, anchors and merge keys. Templates are
 //! not filled in, and plugins are not run.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use labsh_diagnostics::Diagnostic;
@@ -68,8 +69,8 @@ fn group(inventory: &mut Inventory, key: &Node, value: &Node) -> Result<usize, D
         match part.text() {
             Some("hosts") => hosts(inventory, group, content)?,
             Some("children") => {
-                for (key, value) in table_or_name(inventory, content, "children")? {
-                    let child = self::group(inventory, &key, &value)?;
+                for (key, value) in table_or_name(inventory, content, "children")?.iter() {
+                    let child = self::group(inventory, key, value)?;
                     inventory.child(group, child, key.line);
                 }
             }
@@ -91,9 +92,9 @@ fn group(inventory: &mut Inventory, key: &Node, value: &Node) -> Result<usize, D
 }
 
 fn hosts(inventory: &mut Inventory, group: usize, content: &Node) -> Result<(), Diagnostic> {
-    for (pattern, variables) in table_or_name(inventory, content, "hosts")? {
-        let hosts = inventory.hosts(group, name(inventory, &pattern, "a host")?, pattern.line)?;
-        for (variable, value) in table(inventory, &variables, "a host's variables")? {
+    for (pattern, variables) in table_or_name(inventory, content, "hosts")?.iter() {
+        let hosts = inventory.hosts(group, name(inventory, pattern, "a host")?, pattern.line)?;
+        for (variable, value) in table(inventory, variables, "a host's variables")? {
             let variable_name = name(inventory, variable, "a variable")?;
             inventory.host_variable(&hosts, variable_name, &value.into(), variable.line)?;
         }
@@ -124,13 +125,16 @@ fn table<'a>(
 }
 
 /// Returns the entries of a table; a name alone is a table with that key.
-fn table_or_name(
+fn table_or_name<'a>(
     inventory: &Inventory,
-    node: &Node,
+    node: &'a Node,
     what: &str,
-) -> Result<Vec<(Node, Node)>, Diagnostic> {
+) -> Result<Cow<'a, [(Node, Node)]>, Diagnostic> {
     match &node.value {
-        Value::Scalar(_) => Ok(vec![(node.clone(), Node { line: node.line, value: Value::Null })]),
-        _ => table(inventory, node, what).map(<[_]>::to_vec),
+        Value::Scalar(_) => {
+            let nothing = Node { line: node.line, value: Value::Null };
+            Ok(Cow::Owned(vec![(node.clone(), nothing)]))
+        }
+        _ => table(inventory, node, what).map(Cow::Borrowed),
     }
 }
