@@ -144,7 +144,7 @@ fn a_bad_target_is_refused_with_the_reason() {
         ("alice@lab07", "key's entry on the host"),
         ("", "empty"),
         ("lab07:0", "1 to 65535"),
-        ("lab\n07", "cannot contain '\\n'"),
+        ("lab\u{7}07", "cannot contain '\\u{7}'"),
     ] {
         let text = refusal(&["run", target, "true"]);
         assert!(text.contains("'<TARGET>'") && text.contains(reason), "{text}");

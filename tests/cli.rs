@@ -44,7 +44,7 @@ fn targets_that_look_like_options_or_hold_control_characters_are_refused() {
     for (target, reason) in [
         ("-oProxyCommand=x", "begin with '-'"),
         ("", "empty"),
-        ("lab07\nlab08", "\\n"),
+        ("lab07\u{7}lab08", "\\u{7}"),
         ("lab\u{1b}[2J", "\\u{1b}"),
         ("root@lab07", "--key"),
         ("lab07:99999", "65535"),

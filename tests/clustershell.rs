@@ -60,7 +60,7 @@ fn clush_reports_a_dead_host_and_runs_on_the_others() {
     assert_eq!(text(&output.stdout), "lab08: here\n");
     let stderr = text(&output.stderr);
     assert!(stderr.contains("clush: lab09: exited with exit code 255"), "{stderr}");
-    assert!(stderr.contains("lab09: labsh: "), "{stderr}");
+    assert!(stderr.contains("lab09: labsh-rsh: "), "{stderr}");
 }
 
 #[test]

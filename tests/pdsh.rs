@@ -43,7 +43,7 @@ fn pdsh_reports_a_dead_host_and_runs_on_the_others() {
         Fleet::start().output(&pdsh, "pdsh -S -R exec -w lab[08-09] labsh-rsh %h echo here");
     assert_eq!(output.status.code(), Some(255), "{}", text(&output.stderr));
     assert_eq!(text(&output.stdout), "lab08: here\n");
-    assert!(text(&output.stderr).contains("lab09: labsh: "), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("lab09: labsh-rsh: "), "{}", text(&output.stderr));
 }
 
 #[test]
