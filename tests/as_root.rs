@@ -4,8 +4,11 @@
 use std::fs;
 use std::process::{Output, Stdio};
 
+use labsh_proto::frame::Kind;
+use labsh_proto::message::{Body, Refuse, RefuseCode};
 use nix::libc;
 
+use crate::peer::{Peer, open};
 use crate::support::{
     LABSHD, Labshd, am_root, feed, in_shell, labsh_in, pipe_through, program, run, stdout_of, text,
     tools,
@@ -213,4 +216,78 @@ fn a_command_runs_as_the_requested_user_or_not_at_all() {
         assert_eq!(text(&output.stdout), "");
         assert!(text(&output.stderr).contains("another-user"), "{}", text(&output.stderr));
     }
+}
+
+/// A labshd in a mount namespace with user files of its own, in `etc` of its directory.
+fn labshd_with_own_accounts() -> Labshd {
+    Labshd::launch("", |command| {
+        let arguments: Vec<_> = command.get_args().map(std::ffi::OsStr::to_owned).collect();
+        let etc = std::path::Path::new(&arguments[1]).with_file_name("etc");
+        fs::create_dir(&etc).unwrap();
+        for file in ["passwd", "group", "shadow"] {
+            fs::copy(format!("/etc/{file}"), etc.join(file)).unwrap();
+        }
+        let mut shell = program("unshare");
+        shell.args(["--mount", "sh", "-c"]).arg(
+            "for file in passwd group shadow; do mount --bind \"$0/$file\" /etc/$file || exit; \
+             done; exec \"$@\"",
+        );
+        shell.arg(etc).arg(LABSHD).args(arguments);
+        shell.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        *command = shell;
+    })
+}
+
+/// Replaces the lines of the accounts that this test adds, in the files that are mounted.
+fn set_account(labshd: &Labshd, passwd: &str, shadow: &str) {
+    for (file, line) in [("passwd", passwd), ("shadow", shadow)] {
+        let path = labshd.path().join("etc").join(file);
+        let text = fs::read_to_string(&path).unwrap();
+        let others: Vec<&str> = text.lines().filter(|line| !line.contains("labsh-ada")).collect();
+        fs::write(&path, format!("{}\n{line}\n", others.join("\n"))).unwrap();
+    }
+}
+
+#[test]
+fn an_open_session_follows_changes_of_its_account() {
+    let private_mounts = program("unshare").args(["--mount", "true"]).output();
+    if !am_root() || !private_mounts.is_ok_and(|output| output.status.success()) {
+        return;
+    }
+    let labshd = labshd_with_own_accounts();
+    let (passwd, shadow) = ("labsh-ada:x:4242:4242::/:/bin/sh", "labsh-ada:*:19000::::::");
+    set_account(&labshd, passwd, shadow);
+    let key = labshd.another_key("ada");
+    let entry = fs::read_dir(labshd.path().join("keys.d")).unwrap().map(|file| file.unwrap().path());
+    let entry = entry.into_iter().find(|path| path.to_string_lossy().contains("ada")).unwrap();
+    let text = fs::read_to_string(&entry).unwrap().replace("\"root\"", "\"labsh-ada\"");
+    fs::write(&entry, text).unwrap();
+    labshd.reload();
+    let mut peer = Peer::authenticated_with(&labshd, &key);
+    let mut id = 0;
+    let mut user_id = || {
+        id += 1;
+        peer.send(&open(id, &["id", "-u"]));
+        let first = peer.next_of(id);
+        if first.kind == Kind::Refuse {
+            return Err(Refuse::from_frame(&first).unwrap());
+        }
+        Ok(crate::support::text(&peer.finish(id).stdout).trim_end().to_owned())
+    };
+    let mut refused = |passwd: &str, shadow: &str, reason: &str| {
+        set_account(&labshd, passwd, shadow);
+        let refuse = user_id().unwrap_err();
+        assert_eq!(refuse.code, RefuseCode::NOT_PERMITTED, "{refuse:?}");
+        assert!(refuse.reason.contains(reason), "{refuse:?}");
+    };
+    refused(&passwd.replace("/bin/sh", "/usr/sbin/nologin"), shadow, "no login shell");
+    refused(passwd, "labsh-ada:*:19000:::::1:", "has expired");
+    refused(passwd, "labsh-ada:!$y$x:19000::::::", "is locked");
+    // Another user has its number now.
+    let other = "labsh-ada-2:x:4242:4242::/:/bin/sh";
+    refused(other, "labsh-ada-2:*:19000::::::", "there is no user");
+    set_account(&labshd, passwd, shadow);
+    assert_eq!(user_id().as_deref(), Ok("4242"));
+    set_account(&labshd, &passwd.replacen("4242", "4243", 1), shadow);
+    assert_eq!(user_id().as_deref(), Ok("4243"));
 }

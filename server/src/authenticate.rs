@@ -18,9 +18,10 @@ use labsh_transport::socket::Socket;
 use labsh_transport::tls::FIRST_BYTE;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
+use crate::accounts;
 use crate::entry::Entry;
 use crate::shared::{self, SessionSlot, Shared};
-use crate::users::{User, UserError};
+use crate::users::User;
 
 /// Timeout for sending a refusal to a peer that may still be sending.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -33,11 +34,8 @@ const FULL_REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 pub(crate) struct Client {
     pub(crate) proof: Authenticated,
     pub(crate) entry: Arc<Entry>,
-    /// The user that its commands run as.
+    /// The user that its commands run as, unless the account changes meanwhile.
     pub(crate) user: User,
-    /// Whether labshd must change to that user; as an ordinary user it cannot, and runs commands as
-    /// itself.
-    pub(crate) changes_user: bool,
     pub(crate) reader: FrameReader<Carrier>,
     pub(crate) peer: Option<SocketAddr>,
     pub(crate) local: Option<SocketAddr>,
@@ -112,9 +110,7 @@ pub(crate) async fn authenticate(
     };
 
     match admit(shared, &entry, peer).await {
-        Ok((user, changes_user, slot)) => {
-            Ok(Client { proof, entry, user, changes_user, reader, peer, local, slot })
-        }
+        Ok((user, slot)) => Ok(Client { proof, entry, user, reader, peer, local, slot }),
         Err(refuse) => {
             send_refusal(reader.get_mut(), &refuse).await;
             let key = entry.key.key_id().to_string();
@@ -234,52 +230,16 @@ async fn admit(
     shared: &Arc<Shared>,
     entry: &Entry,
     peer: Option<SocketAddr>,
-) -> Result<(User, bool, SessionSlot), Refuse> {
+) -> Result<(User, SessionSlot), Refuse> {
     entry.permits(peer.map(|peer| peer.ip()), SystemTime::now()).map_err(|reason| {
         Refuse::new(RefuseCode::NOT_PERMITTED, reason.to_string(), reason.remedy())
     })?;
-    let (user, changes_user) = user(shared, entry).await?;
+    let user = accounts::user_of(shared, entry).await?;
     if shared.draining.is_cancelled() {
         return Err(shared::stopping());
     }
     let slot = shared.reserve_session(entry.key.name())?;
-    Ok((user, changes_user, slot))
-}
-
-/// Returns the user that an entry's commands run as, and whether labshd must change to it.
-async fn user(shared: &Arc<Shared>, entry: &Entry) -> Result<(User, bool), Refuse> {
-    // As an ordinary user labshd runs all commands as itself.
-    let name = entry.user.clone().filter(|_| nix::unistd::geteuid().is_root());
-    let changes_user = name.is_some();
-    if let Some(user) = shared.user_cache.find(name.as_deref()) {
-        return Ok((user, changes_user));
-    }
-    // The user database may be on the network.
-    let looked_up = tokio::task::spawn_blocking({
-        let shared = shared.clone();
-        move || shared.user_cache.look_up(name)
-    });
-    match timeout(shared.config().authentication_deadline, looked_up).await {
-        Ok(Ok(Ok(user))) => Ok((user, changes_user)),
-        Ok(Ok(Err(error @ UserError::NoDescriptors { .. }))) => {
-            let remedy =
-                "try again later, or start labshd with a higher limit on open files (ulimit -n)";
-            Err(Refuse::new(RefuseCode::BUSY, error.to_string(), remedy))
-        }
-        Ok(Ok(Err(error))) => {
-            let remedy = "ask the administrator of that host";
-            Err(Refuse::new(RefuseCode::NOT_PERMITTED, error.to_string(), remedy))
-        }
-        Ok(Err(error)) => Err(Refuse::new(RefuseCode::INTERNAL, error.to_string(), "try again")),
-        Err(_) => {
-            let reason = "that host's user database does not respond";
-            Err(Refuse::new(
-                RefuseCode::INTERNAL,
-                reason,
-                "try again, or report it to that host's administrator",
-            ))
-        }
-    }
+    Ok((user, slot))
 }
 
 /// Sends a refusal, if the peer is still there to receive it.

@@ -16,6 +16,7 @@ pub mod memory;
 pub mod reload;
 pub mod spawner;
 
+mod accounts;
 mod admission;
 mod authenticate;
 mod decoy_identity;

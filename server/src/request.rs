@@ -19,8 +19,9 @@ use crate::terminal::window_size;
 use crate::users::User;
 
 /// The client of a session: its key, its user, its addresses, and the features in effect.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Origin {
+    /// As it was looked up for the session, or for its command.
     pub(crate) user: User,
     /// Whether commands change to that user, because labshd runs as root.
     pub(crate) changes_user: bool,

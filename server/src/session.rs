@@ -24,6 +24,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::accounts;
 use crate::authenticate::Client;
 use crate::explain;
 use crate::job::Job;
@@ -98,7 +99,7 @@ struct JobHandle {
 
 /// Serves a client until its session ends, and returns why it ended.
 pub(crate) async fn run(shared: Arc<Shared>, client: Client) -> SessionEnd {
-    let Client { proof, entry, user, changes_user, reader, peer, local, slot } = client;
+    let Client { proof, entry, user, reader, peer, local, slot } = client;
     let channels = shared.config().max_channels;
     let (features, version) = (Features::SUPPORTED, Some(VERSION.into()));
     let welcome =
@@ -119,7 +120,7 @@ pub(crate) async fn run(shared: Arc<Shared>, client: Client) -> SessionEnd {
             outcome
         }
     });
-    let share = slot.share.clone();
+    let (share, changes_user) = (slot.share.clone(), accounts::other_user(&entry).is_some());
     let mut session = Session {
         shared,
         multiplexer,
@@ -175,7 +176,7 @@ impl Session {
                 }
                 outcome = &mut self.writer => return writer_end(outcome),
                 changed = settings.changed() => {
-                    if changed.is_ok() && !self.is_key_valid() {
+                    if changed.is_ok() && !self.shared.has_key(&self.origin.entry) {
                         return SessionEnd::KeyRemoved;
                     }
                 }
@@ -265,11 +266,6 @@ impl Session {
         // One read can return hundreds of commands.
         yield_now().await;
         Ok(())
-    }
-
-    fn is_key_valid(&self) -> bool {
-        let entry = &self.origin.entry;
-        self.shared.keyring().find(&entry.key.name()).is_some_and(|now| now == *entry)
     }
 
     /// Announces the end to the commands and to the client, and closes the connection.

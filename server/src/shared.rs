@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::admission::Admission;
 use crate::config::Config;
+use crate::entry::Entry;
 use crate::key_share::{KeyShare, KeyShares};
 use crate::keyring::Keyring;
 use crate::memory::Memory;
@@ -81,6 +82,11 @@ impl Shared {
 
     pub(crate) fn keyring(&self) -> Arc<Keyring> {
         self.settings.borrow().keyring.clone()
+    }
+
+    /// Returns whether the entry is still in effect.
+    pub(crate) fn has_key(&self, entry: &Entry) -> bool {
+        self.keyring().find(&entry.key.name()).is_some_and(|now| *now == *entry)
     }
 
     /// Reserves a slot for a session of a key. The error is its refusal if the limit on all

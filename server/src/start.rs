@@ -2,15 +2,18 @@
 
 use std::mem;
 use std::pin::pin;
+use std::sync::Arc;
 
-use labsh_proto::message::{Open, Program, Refuse};
+use labsh_proto::message::{Open, Program, Refuse, RefuseCode};
 use tokio::time::timeout;
 
+use crate::accounts;
 use crate::config::Config;
 use crate::job::Job;
 use crate::key_share::MAX_START_TIME;
 use crate::refusal;
 use crate::request::Origin;
+use crate::session::SessionEnd;
 use crate::shared;
 use crate::spawner::{SpawnRequest, Spawned};
 
@@ -39,8 +42,17 @@ impl Job {
         &mut self,
         prepare: Prepare<T>,
     ) -> Result<(Spawned, T), Refuse> {
-        let (shared, origin) = (self.shared.clone(), self.origin.clone());
-        let start = origin.share.start().await;
+        let shared = self.shared.clone();
+        let start = self.origin.share.start().await;
+        let user = accounts::user_of(&shared, &self.origin.entry).await?;
+        // After everything that may have taken long.
+        if !shared.has_key(&self.origin.entry) {
+            let reason = SessionEnd::KeyRemoved.to_string();
+            let remedy = "ask that host's administrator";
+            return Err(Refuse::new(RefuseCode::NOT_PERMITTED, reason, remedy));
+        }
+        self.origin = Arc::new(Origin { user, ..Origin::clone(&self.origin) });
+        let origin = self.origin.clone();
         let rest = Open::new(self.open.command, Program::LoginShell);
         let open = mem::replace(&mut self.open, rest);
         let encode = {

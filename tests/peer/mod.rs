@@ -240,6 +240,16 @@ impl<S: Read + Write + Debug> Peer<S> {
         }
     }
 
+    /// The next frame of this channel; frames of others are ignored.
+    pub fn next_of(&mut self, channel: u32) -> Frame {
+        loop {
+            let frame = self.next().expect("a frame before the end");
+            if frame.channel == ChannelId(channel) {
+                return frame;
+            }
+        }
+    }
+
     /// The refusal of the connection, which must end after it.
     pub fn refusal(&mut self) -> Refuse {
         let refuse = loop {
