@@ -258,7 +258,8 @@ fn an_open_session_follows_changes_of_its_account() {
     let (passwd, shadow) = ("labsh-ada:x:4242:4242::/:/bin/sh", "labsh-ada:*:19000::::::");
     set_account(&labshd, passwd, shadow);
     let key = labshd.another_key("ada");
-    let entry = fs::read_dir(labshd.path().join("keys.d")).unwrap().map(|file| file.unwrap().path());
+    let entry =
+        fs::read_dir(labshd.path().join("keys.d")).unwrap().map(|file| file.unwrap().path());
     let entry = entry.into_iter().find(|path| path.to_string_lossy().contains("ada")).unwrap();
     let text = fs::read_to_string(&entry).unwrap().replace("\"root\"", "\"labsh-ada\"");
     fs::write(&entry, text).unwrap();

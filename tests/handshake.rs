@@ -298,7 +298,7 @@ fn a_wrong_key_is_named_with_its_host_id_and_what_to_check() {
     }
     assert_eq!(stderr.lines().count(), 1, "{stderr}");
     let line = labshd.log().wait_for("not authenticated");
-    assert!(line.contains("a client that holds another key stops here"), "{line}");
+    assert!(line.contains("the client holds another key for this host"), "{line}");
     assert_nothing_started(&labshd);
 }
 

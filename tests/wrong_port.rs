@@ -1,7 +1,7 @@
 //! A port with an unexpected protocol is recognised, and both ends report it.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Output, Stdio};
 use std::thread;
 
@@ -44,6 +44,25 @@ fn plain_on_a_tls_port_is_recognised_by_both() {
     let line = error_line(&output);
     assert!(line.contains("this port speaks TLS") && line.contains("leave out --plain"), "{line}");
     labshd.log().wait_for("a plain client on a TLS port");
+}
+
+#[test]
+fn an_http_client_is_answered_in_its_own_protocol_and_named_in_the_log() {
+    let labshd = Labshd::start();
+    let request = b"GET / HTTP/1.1\r\nHost: lab07\r\n\r\n";
+    let mut answer = String::new();
+    let mut stream = TcpStream::connect(labshd.tls).unwrap();
+    stream.write_all(request).unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{answer}");
+    assert!(answer.ends_with("\r\n\r\nThis port speaks labsh, not HTTP.\n"), "{answer}");
+    labshd.log().wait_for("an HTTP client");
+    // In plain mode the challenge was sent before the client sends anything.
+    let mut stream = TcpStream::connect(labshd.plain).unwrap();
+    stream.write_all(request).unwrap();
+    stream.read_to_end(&mut Vec::new()).unwrap();
+    labshd.log().wait_for_nth("an HTTP client", 2);
 }
 
 /// A server of another protocol, which sends this at once or after it has received something.
@@ -177,7 +196,7 @@ fn a_tls_server_with_another_identity_receives_nothing() {
     let line = error_line(&output);
     assert!(line.contains("is not the host 127.0.0.1 of key test"), "{line}");
     assert!(line.contains(&format!("labsh key enroll test --host {HOST}")), "{line}");
-    labshd.log().wait_for("a client that holds another key stops here");
+    labshd.log().wait_for("the client holds another key for this host");
     assert_eq!(labshd.log().count("command started"), 0);
 }
 

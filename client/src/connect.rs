@@ -117,7 +117,25 @@ pub(crate) struct Answered {
 
 /// Connects and computes the response to the server's challenge. In TLS mode the server is
 /// authenticated when this returns.
+///
+/// Tries once more if the connection breaks: a server closes connections that are not authenticated
+/// yet when too many of others arrive. Nothing that could be done twice has been sent by then.
 pub(crate) async fn answer(options: &ConnectOptions) -> Result<Answered, ConnectError> {
+    match answer_once(options).await {
+        Err(ConnectError::Broken { .. }) => {
+            answer_once(options).await.map_err(|error| match error {
+                ConnectError::Broken { address, source } => {
+                    let source = io::Error::new(source.kind(), format!("{source}, twice"));
+                    ConnectError::Broken { address, source: Arc::new(source) }
+                }
+                error => error,
+            })
+        }
+        answered => answered,
+    }
+}
+
+async fn answer_once(options: &ConnectOptions) -> Result<Answered, ConnectError> {
     let broken = |source| broken(options, source);
     let socket = dial(options).await?;
     let (carrier, binding) = match options.mode {

@@ -102,7 +102,9 @@ impl ConnectError {
             }
             Self::Foreign { .. } => "check the port".into(),
             Self::Refused { refuse, .. } => refuse.remedy.clone(),
-            Self::Broken { .. } => "try again; labshd's log on the host may say more".into(),
+            Self::Broken { .. } => "try again; the host may have too many connections, and \
+                labshd's log there may say more"
+                .into(),
             Self::Protocol { .. } => "use the same version on both ends".into(),
         }
     }

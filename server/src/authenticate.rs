@@ -19,7 +19,9 @@ use labsh_transport::tls::FIRST_BYTE;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::accounts;
+use crate::admission::PendingSlot;
 use crate::entry::Entry;
+use crate::foreign::{ForeignProtocol, describe_tls};
 use crate::shared::{self, SessionSlot, Shared};
 use crate::users::User;
 
@@ -53,7 +55,9 @@ pub(crate) enum Failure {
     TlsClient,
     #[error("closed before authentication")]
     Closed,
-    #[error("TLS failed: {0} (a client that holds another key stops here)")]
+    #[error("{0}")]
+    Foreign(ForeignProtocol),
+    #[error("{}", describe_tls(.0))]
     Tls(io::Error),
     #[error("{0}")]
     Io(#[from] io::Error),
@@ -78,11 +82,12 @@ pub(crate) async fn authenticate(
     shared: &Arc<Shared>,
     socket: Socket,
     mode: Mode,
+    pending: &PendingSlot,
 ) -> Result<Client, Failure> {
     let deadline = Instant::now() + shared.config().authentication_deadline;
     let (peer, local) = (socket.peer_address(), socket.local_address());
     let server = handshake::Server::new(mode, Nonce(random::bytes()));
-    let challenged = challenge(shared, socket, mode, &server, deadline).await?;
+    let challenged = challenge(shared, socket, mode, &server, deadline, Some(pending)).await?;
     let Challenged { mut reader, requested, binding } = challenged;
     let response = timeout_at(deadline, read_response(&mut reader, mode, &server)).await;
     let response = match response.unwrap_or(Err(Failure::Deadline)) {
@@ -124,7 +129,7 @@ pub(crate) async fn authenticate(
 pub(crate) async fn refuse_full(shared: &Shared, socket: Socket, mode: Mode) {
     let server = handshake::Server::new(mode, Nonce(random::bytes()));
     let deadline = Instant::now() + FULL_REFUSAL_TIMEOUT;
-    if let Ok(mut challenged) = challenge(shared, socket, mode, &server, deadline).await {
+    if let Ok(mut challenged) = challenge(shared, socket, mode, &server, deadline, None).await {
         let refuse = shared::full(true);
         let _ = timeout_at(deadline, send_refusal(challenged.reader.get_mut(), &refuse)).await;
     }
@@ -137,11 +142,14 @@ async fn challenge(
     mode: Mode,
     server: &handshake::Server,
     deadline: Instant,
+    pending: Option<&PendingSlot>,
 ) -> Result<Challenged, Failure> {
+    let note_data = || pending.map_or((), PendingSlot::note_data);
     match mode {
         Mode::Tls => {
             let challenge = server.challenge();
-            let accepted = timeout_at(deadline, accept_tls(shared, socket, &challenge)).await;
+            let accepted =
+                timeout_at(deadline, accept_tls(shared, socket, &challenge, note_data)).await;
             // Without TLS there is no way to send the client a refusal.
             let accepted = accepted.map_err(|_| Failure::Deadline)??;
             let reader = FrameReader::new(Carrier::Tls(Box::new(accepted.stream)));
@@ -151,6 +159,11 @@ async fn challenge(
         Mode::Plain => {
             let mut reader = FrameReader::new(Carrier::Plain(socket));
             framing::write(reader.get_mut(), &[server.challenge()]).await?;
+            // A client sends first in this mode too. How the connection ends is seen below.
+            let first = timeout_at(deadline, reader.get_ref().socket().peek()).await;
+            if first.is_ok_and(|first| first.is_ok_and(|bytes| !bytes.is_empty())) {
+                note_data();
+            }
             Ok(Challenged { reader, requested: None, binding: ChannelBinding::PLAIN })
         }
     }
@@ -165,9 +178,14 @@ async fn refuse_early(reader: &mut FrameReader<Carrier>, mode: Mode, failure: Fa
             "try again; where the network is slow, raise authentication_deadline in labshd.toml",
         ),
         Failure::Protocol(error) => {
-            let first_byte = reader.get_ref().socket().first_bytes().first();
-            if mode == Mode::Plain && first_byte == Some(&FIRST_BYTE) {
+            let first_bytes = reader.get_ref().socket().first_bytes();
+            if mode == Mode::Plain && first_bytes.first() == Some(&FIRST_BYTE) {
                 return Failure::TlsClient;
+            }
+            if mode == Mode::Plain
+                && let Some(protocol) = ForeignProtocol::of(first_bytes)
+            {
+                return Failure::Foreign(protocol);
             }
             let remedy = "use a client of this version";
             Refuse::new(RefuseCode::PROTOCOL, error.to_string(), remedy)
@@ -182,11 +200,18 @@ async fn accept_tls(
     shared: &Shared,
     mut socket: Socket,
     challenge: &Frame,
+    note_data: impl FnOnce(),
 ) -> Result<labsh_transport::tls::Accepted, Failure> {
-    match socket.peek().await? {
+    let first_bytes = socket.peek().await?;
+    note_data();
+    match first_bytes.first() {
         None => Err(Failure::Closed),
-        Some(FIRST_BYTE) => shared.acceptor.accept(socket, challenge).await.map_err(Failure::Tls),
+        Some(&FIRST_BYTE) => shared.acceptor.accept(socket, challenge).await.map_err(Failure::Tls),
         Some(_) => {
+            if let Some(protocol) = ForeignProtocol::of(&first_bytes) {
+                protocol.answer(&mut socket).await;
+                return Err(Failure::Foreign(protocol));
+            }
             let refuse = Refuse::new(
                 RefuseCode::PROTOCOL,
                 "this port speaks TLS",

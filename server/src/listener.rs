@@ -18,8 +18,9 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::time::timeout;
 
 use crate::admission::PendingSlot;
-use crate::authenticate::{authenticate, refuse_full};
+use crate::authenticate::{Failure, authenticate, refuse_full};
 use crate::config::Config;
+use crate::connection_log::Outcome;
 use crate::listen_address::ListenAddress;
 use crate::logs::Escaped;
 use crate::session;
@@ -309,10 +310,12 @@ impl Listener {
                 Ok(Some(socket))
             }
             Ok(Ok(socket)) => {
-                tracing::warn!(
-                    address = %self, %error,
-                    "no descriptors left: one connection turned away"
-                );
+                if shared.connection_log.permits(Outcome::TurnedAway) {
+                    tracing::warn!(
+                        address = %self, %error,
+                        "no descriptors left: one connection turned away"
+                    );
+                }
                 refuse_full(shared, socket, self.mode).await;
                 Ok(None)
             }
@@ -380,9 +383,12 @@ async fn connection(shared: Arc<Shared>, socket: Socket, mode: Mode, slot: Pendi
     let peer = socket.peer_address();
     let from = peer.map_or("unix socket".to_owned(), |peer| peer.to_string());
     let outcome = tokio::select! {
-        outcome = Box::pin(authenticate(&shared, socket, mode)) => outcome,
+        outcome = Box::pin(authenticate(&shared, socket, mode, &slot)) => outcome,
         () = slot.evicted() => {
-            return tracing::warn!(%from, "unauthenticated connection evicted to make room");
+            if shared.connection_log.permits(Outcome::Evicted) {
+                tracing::warn!(%from, "unauthenticated connection evicted to make room");
+            }
+            return;
         }
         () = shared.draining.cancelled() => return,
     };
@@ -395,6 +401,12 @@ async fn connection(shared: Arc<Shared>, socket: Socket, mode: Mode, slot: Pendi
             let end = Box::pin(session::run(shared, client)).await;
             tracing::info!(%from, %key, reason = %Escaped(&end), "session ended");
         }
-        Err(failure) => tracing::warn!(%from, reason = %Escaped(&failure), "not authenticated"),
+        Err(failure) => {
+            // The holder of a key is known, and is not limited.
+            let proven = matches!(failure, Failure::Refused { .. });
+            if proven || shared.connection_log.permits(Outcome::NotAuthenticated) {
+                tracing::warn!(%from, reason = %Escaped(&failure), "not authenticated");
+            }
+        }
     }
 }

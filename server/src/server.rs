@@ -19,6 +19,16 @@ pub(crate) struct Server {
     addresses: Vec<SocketAddr>,
 }
 
+/// Does what is not part of any connection, until labshd stops.
+async fn keep_house(shared: Arc<Shared>) {
+    let working =
+        async { tokio::join!(shared.memory.return_unused(), shared.connection_log.log_counts()) };
+    tokio::select! {
+        _ = working => {}
+        () = shared.stopping.cancelled() => shared.connection_log.log_counts_now(),
+    }
+}
+
 impl Server {
     /// Binds all configured addresses, unless the service manager passes sockets, and starts to
     /// accept connections.
@@ -49,13 +59,7 @@ impl Server {
             // removed.
             tokio::spawn(shared.connections.track_future(listener.serve(shared.clone())));
         }
-        let returning = shared.clone();
-        tokio::spawn(async move {
-            tokio::select! {
-                () = returning.memory.return_unused() => {}
-                () = returning.stopping.cancelled() => {}
-            }
-        });
+        tokio::spawn(keep_house(shared.clone()));
         Ok(Self { shared, addresses })
     }
 

@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::admission::Admission;
 use crate::config::Config;
+use crate::connection_log::ConnectionLog;
 use crate::entry::Entry;
 use crate::key_share::{KeyShare, KeyShares};
 use crate::keyring::Keyring;
@@ -39,6 +40,7 @@ pub(crate) struct Shared {
     pub(crate) user_cache: UserCache,
     pub(crate) shares: KeyShares,
     pub(crate) memory: Memory,
+    pub(crate) connection_log: ConnectionLog,
     pub(crate) sessions: AtomicUsize,
     /// The tasks of all commands, which may outlive their connection.
     pub(crate) jobs: TaskTracker,
@@ -68,6 +70,7 @@ impl Shared {
             user_cache: UserCache::default(),
             shares: KeyShares::default(),
             memory: Memory::default(),
+            connection_log: ConnectionLog::default(),
             sessions: AtomicUsize::new(0),
             jobs: TaskTracker::new(),
             connections: TaskTracker::new(),

@@ -143,15 +143,16 @@ impl Socket {
         &self.first_bytes
     }
 
-    /// Waits for the first byte without consuming it; `None` if the peer closes first, and for a
-    /// unix socket.
-    pub async fn peek(&self) -> io::Result<Option<u8>> {
-        let mut byte = [0];
+    /// Waits for the first bytes and returns those that have arrived, at most 16, without consuming
+    /// them; none if the peer closes first, and for a unix socket.
+    pub async fn peek(&self) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; MAX_FIRST_BYTES];
         let count = match &self.stream {
-            Stream::Tcp(stream) => stream.peek(&mut byte).await?,
-            Stream::Unix(_) => return Ok(None),
+            Stream::Tcp(stream) => stream.peek(&mut bytes).await?,
+            Stream::Unix(_) => 0,
         };
-        Ok((count == 1).then_some(byte[0]))
+        bytes.truncate(count);
+        Ok(bytes)
     }
 
     /// Returns a handle that measures the peer's silence while the socket is in use by another

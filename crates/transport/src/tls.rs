@@ -296,6 +296,44 @@ impl Acceptor {
     }
 }
 
+/// Why a handshake with a client failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rejection {
+    /// The client rejected the server's identity: it holds another key.
+    WrongKey,
+    /// The client requests what no client of labsh requests.
+    Foreign,
+    /// The connection ended, or was never more than that.
+    Closed,
+    /// Any other error.
+    Other,
+}
+
+/// Returns why [`Acceptor::accept`] failed.
+pub fn rejection(error: &io::Error) -> Rejection {
+    use rustls::AlertDescription as Alert;
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+        // What rustls and other libraries send for an identity that they do not accept.
+        Some(Error::AlertReceived(
+            Alert::AccessDenied
+            | Alert::BadCertificate
+            | Alert::CertificateUnknown
+            | Alert::UnknownCA
+            | Alert::UnsupportedCertificate,
+        )) => Rejection::WrongKey,
+        Some(
+            Error::PeerIncompatible(_)
+            | Error::NoApplicationProtocol
+            | Error::NoCertificatesPresented
+            | Error::General(_)
+            | Error::InvalidMessage(_),
+        ) => Rejection::Foreign,
+        Some(_) => Rejection::Other,
+        None if error.kind() == io::ErrorKind::UnexpectedEof => Rejection::Closed,
+        None => Rejection::Other,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
