@@ -1,21 +1,24 @@
 //! Chooses the hosts that a subcommand works on, and resolves how to connect to each.
 
-use std::collections::BTreeMap;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
 
 use anyhow::Context;
-use labsh_client::ConnectOptions;
-use labsh_client::config::Config;
 use labsh_client::config::inventory::Inventory;
 use labsh_client::config::overrides::ConnectionOverrides;
 use labsh_client::config::target::Target;
+use labsh_client::config::{Config, Resolved};
 use labsh_client::fanout::Host;
+use labsh_client::keys::key_file;
 use labsh_nodeset::NodeSet;
+use labsh_proto::key::Key;
 use labsh_transport::random;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::console::note;
 use crate::fleet::last_run::WithLast;
-use crate::remote::connection::connect_options;
+use crate::remote::connection::without_agent;
 use crate::remote::words::Targets;
 
 /// How many addresses with several names are reported one by one.
@@ -97,16 +100,29 @@ pub(crate) fn resolve(
     config: &Config,
     overrides: &ConnectionOverrides,
 ) -> anyhow::Result<Vec<Host>> {
-    names.iter().map(|name| host(name, config, overrides)).collect()
+    // Most hosts share a key, whose file is read once.
+    let mut keys = HashMap::new();
+    names.iter().map(|name| host(name, config, overrides, &mut keys)).collect()
 }
 
-fn host(name: &str, config: &Config, overrides: &ConnectionOverrides) -> anyhow::Result<Host> {
+fn host(
+    name: &str,
+    config: &Config,
+    overrides: &ConnectionOverrides,
+    keys: &mut HashMap<PathBuf, Key>,
+) -> anyhow::Result<Host> {
     let target: Target = name.parse().with_context(|| format!("{name:?}"))?;
-    let resolved = config.resolve(&target, overrides)?;
-    let user = resolved.route.user.clone();
+    let Resolved { route, key } = config.resolve(&target, overrides)?;
+    let key = match keys.entry(key) {
+        Entry::Occupied(known) => known.into_mut(),
+        Entry::Vacant(unknown) => {
+            let key = key_file::load(unknown.key())?;
+            unknown.insert(key)
+        }
+    };
+    let user = route.user.clone();
     // The agent keeps fewer connections than a run may have hosts.
-    let connection = ConnectOptions { agent: None, ..connect_options(resolved)? };
-    Ok(Host { name: name.to_owned(), connection, user })
+    Ok(Host { name: name.to_owned(), connection: without_agent(route, key), user })
 }
 
 /// Warns of hosts that have one address: the command would run there once for each name, which is

@@ -8,9 +8,10 @@ use labsh_client::ConnectOptions;
 use labsh_client::agent::{self, AgentOptions, SocketPath};
 use labsh_client::config::overrides::ConnectionOverrides;
 use labsh_client::config::target::Target;
-use labsh_client::config::{Config, DEFAULT_KEEP, Resolved};
+use labsh_client::config::{Config, DEFAULT_KEEP, Resolved, Route};
 use labsh_client::keys::key_file;
 use labsh_proto::auth::Mode;
+use labsh_proto::key::Key;
 
 use crate::flags::ConnectionFlags;
 
@@ -29,9 +30,10 @@ pub(crate) fn connection(
 
 /// Reads the key file and completes the settings of a connection.
 pub(crate) fn connect_options(resolved: Resolved) -> anyhow::Result<ConnectOptions> {
-    let Resolved { route, key } = resolved;
+    let Resolved { route, key: path } = resolved;
+    let key = key_file::load(&path)?;
     // The agent has another working directory.
-    let file = path::absolute(&key).context("cannot determine the current directory")?;
+    let file = path::absolute(&path).context("cannot determine the current directory")?;
     let agent = match route.keep {
         Some(Duration::ZERO) => None,
         Some(keep) => {
@@ -44,13 +46,18 @@ pub(crate) fn connect_options(resolved: Resolved) -> anyhow::Result<ConnectOptio
             AgentOptions { socket, key: file, keep: DEFAULT_KEEP, start }
         }),
     };
-    Ok(ConnectOptions {
-        agent,
+    Ok(ConnectOptions { agent, ..without_agent(route, &key) })
+}
+
+/// Returns the settings of a connection that no agent opens or keeps.
+pub(crate) fn without_agent(route: Route, key: &Key) -> ConnectOptions {
+    ConnectOptions {
+        agent: None,
         read_limiter: None,
         address: route.address,
-        key: key_file::load(&key)?.for_host(&route.host_id),
+        key: key.for_host(&route.host_id),
         mode: if route.plain { Mode::Plain } else { Mode::Tls },
         timeout: route.connect_timeout,
         family: route.family,
-    })
+    }
 }

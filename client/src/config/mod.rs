@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use etcetera::base_strategy::{BaseStrategy, Xdg};
@@ -144,6 +144,7 @@ pub struct Config {
     files: Vec<(Arc<Path>, ConfigFile)>,
     inventory: Inventory,
     store: KeyStore,
+    only_key: OnceLock<PathBuf>,
 }
 
 impl Config {
@@ -186,6 +187,7 @@ impl Config {
             files,
             inventory: Inventory::default(),
             store,
+            only_key: OnceLock::new(),
         })
     }
 
@@ -228,8 +230,20 @@ impl Config {
     ) -> Result<Resolved, ConfigError> {
         let layers = self.layers(target, flags)?;
         let key = layers.iter().find_map(|layer| layer.overrides.key.as_ref());
-        let key = self.store.resolve(key);
+        let key = match key {
+            Some(_) => self.store.resolve(key),
+            None => self.only_key(),
+        };
         Ok(Resolved { route: route(target, flags, &layers)?, key: key? })
+    }
+
+    /// Returns the file of the only key, which is searched for once and not for each host.
+    fn only_key(&self) -> Result<PathBuf, KeyFileError> {
+        if let Some(path) = self.only_key.get() {
+            return Ok(path.clone());
+        }
+        let path = self.store.resolve(None)?;
+        Ok(self.only_key.get_or_init(|| path).clone())
     }
 
     /// Returns the same settings without the key, which need not exist.
