@@ -11,7 +11,9 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use tempfile::TempDir;
 
-use crate::support::{LABSHD, am_root, feed, labsh_in, program, run, temp_dir, text, under};
+use crate::support::{
+    LABSHD, am_root, feed, labsh_in, pipe_through, program, run, temp_dir, text, under,
+};
 
 /// A byte order mark, as Windows' editors write it.
 const MARK: &str = "\u{feff}";
@@ -140,6 +142,30 @@ fn no_file_of_the_client_is_waited_for() {
         }
     }
     run(&mut labsh(home.path(), &["hosts"]));
+}
+
+#[test]
+fn a_list_that_a_group_names_is_not_waited_for() {
+    let home = home("");
+    let list = home.path().join("list");
+    let group = format!("[groups]\nlisted = \"^{}\"\npiped = \"^-\"\n", list.display());
+    fs::write(home.path().join("config/labsh/hosts.toml"), group).unwrap();
+    fs::write(&list, "lab01\n").unwrap();
+    let words = ["run", "--dry-run", "@listed", "true"];
+    let listed = run(&mut labsh(home.path(), &words));
+    assert!(text(&listed.stdout).starts_with("lab01 (1)\n"), "{listed:?}");
+    fs::remove_file(&list).unwrap();
+    mkfifo(&list, Mode::S_IRWXU).unwrap();
+    let output = prompt_output(&labsh(home.path(), &words));
+    let expected = format!(
+        "labsh: cannot read the hosts in {}: it is a named pipe, not a regular file\n",
+        list.display()
+    );
+    assert_eq!(text(&output.stderr), expected);
+    // Standard input is the user's: it may be what a command is to read.
+    let mut piped = labsh(home.path(), &["run", "--dry-run", "@piped", "true"]);
+    let output = pipe_through(&mut piped, b"lab02\n");
+    assert_eq!(output.status.code(), Some(125), "{output:?}");
 }
 
 #[test]
