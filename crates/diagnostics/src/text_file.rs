@@ -8,6 +8,11 @@ use std::path::Path;
 use nix::fcntl::OFlag;
 use nix::sys::stat::makedev;
 
+use crate::LineIndex;
+
+/// The largest file that is read as text, in bytes.
+const MAX_TEXT_BYTES: u64 = 64 << 20;
+
 /// Opens a file that must be regular: another kind could block for ever or have no end. `/dev/null`
 /// counts as an empty file, because a link to it is the usual way to mask a configuration.
 ///
@@ -27,11 +32,19 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
 ///
 /// # Errors
 ///
-/// The errors of [`open_regular`], and [`io::ErrorKind::InvalidData`] for text in another encoding.
+/// The errors of [`open_regular`], [`io::ErrorKind::InvalidData`] for text in another encoding, and
+/// [`io::ErrorKind::FileTooLarge`] for more than 64 MiB.
 pub fn read_text(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    open_regular(path)?.read_to_string(&mut text)?;
-    Ok(without_bom(text))
+    let mut bytes = Vec::new();
+    open_regular(path)?.take(MAX_TEXT_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_TEXT_BYTES {
+        let message = format!("it is larger than {} MiB", MAX_TEXT_BYTES >> 20);
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
+    }
+    String::from_utf8(bytes).map(without_bom).map_err(|error| {
+        let line = LineIndex::new(error.as_bytes()).line(error.utf8_error().valid_up_to());
+        io::Error::new(io::ErrorKind::InvalidData, format!("line {line} is not UTF-8"))
+    })
 }
 
 /// Returns the text without a byte order mark at its start.
@@ -105,6 +118,20 @@ mod tests {
         let link = directory.path().join("masked");
         std::os::unix::fs::symlink("/dev/null", &link).unwrap();
         assert_eq!(read_text(&link).unwrap(), "");
+    }
+
+    #[test]
+    fn what_is_not_text_is_refused_with_the_line() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("text");
+        fs::write(&path, b"a\n\xff\n").unwrap();
+        assert_eq!(read_text(&path).unwrap_err().to_string(), "line 2 is not UTF-8");
+        // Editors of Windows may write UTF-16, with a mark of its own.
+        fs::write(&path, b"\xff\xfea\0\n\0").unwrap();
+        assert_eq!(read_text(&path).unwrap_err().to_string(), "line 1 is not UTF-8");
+        // A file with a hole, which takes no space.
+        File::create(&path).unwrap().set_len(MAX_TEXT_BYTES + 1).unwrap();
+        assert_eq!(read_text(&path).unwrap_err().to_string(), "it is larger than 64 MiB");
     }
 
     #[test]
