@@ -13,6 +13,7 @@ mod config_files;
 mod copying;
 mod copying_hostile;
 mod copying_trees;
+mod dead_file_server;
 mod documents;
 mod ending;
 mod exit_status;

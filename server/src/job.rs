@@ -25,6 +25,9 @@ use crate::termination::{Cause, Termination};
 /// When labshd stops: how long output may wait for its reader after the command was killed.
 const FINAL_OUTPUT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The status of a command that labshd has killed and does not wait for.
+const KILLED: Status = Status::Signaled { signal: SIGKILL as u8, core_dumped: false };
+
 /// Limit on a command's description in the log, in bytes; the rest is cut off.
 const MAX_DESCRIPTION_LEN: usize = 200;
 
@@ -84,9 +87,8 @@ impl Job {
             Err(error) => {
                 // Dropping the process kills its group. A channel that has started needs an exit.
                 tracing::error!(pid, %error, "cannot watch a command's streams");
-                let killed = Status::Signaled { signal: SIGKILL as u8, core_dumped: false };
                 self.multiplexer
-                    .with(|channels| channels.exit(self.id, killed, false, Usage::default()));
+                    .with(|channels| channels.exit(self.id, KILLED, false, Usage::default()));
             }
         }
     }
@@ -137,6 +139,8 @@ enum Event {
     TerminationStepDue,
     /// No process is left that the next step would signal.
     Vacant,
+    /// SIGKILL did not end the leader.
+    Abandoned,
     Terminate(Cause),
     Stopping,
     DeadlinePassed,
@@ -179,6 +183,7 @@ impl RunningJob {
             let runs = matches!(self.leader, Leader::Running);
             let terminating = self.termination.is_some();
             let next_step = self.termination.as_ref().and_then(Termination::due);
+            let abandonment = self.termination.as_ref().and_then(Termination::abandonment);
             let vacant = self.process.vacant();
             let event = tokio::select! {
                 ended = self.process.ended(), if runs => {
@@ -190,6 +195,7 @@ impl RunningJob {
                 Ok(()) = self.job.sizes.changed(), if self.terminal.is_some() => Event::Resized,
                 () = at(next_step) => Event::TerminationStepDue,
                 () = vacant, if !runs && next_step.is_some() => Event::Vacant,
+                () = at(abandonment), if runs => Event::Abandoned,
                 () = self.job.client_gone.cancelled(), if !terminating => {
                     Event::Terminate(Cause::ClientGone)
                 }
@@ -221,6 +227,7 @@ impl RunningJob {
                 }
                 Event::Terminate(cause) => self.terminate(cause),
                 Event::Stopping => self.on_stopping(),
+                Event::Abandoned => return self.on_abandoned(),
                 Event::DeadlinePassed => return,
             }
         }
@@ -232,8 +239,7 @@ impl RunningJob {
         if self.output_open {
             return;
         }
-        let timed_out = self.cause() == Some(Cause::Timeout);
-        self.job.multiplexer.with(|channels| channels.exit(self.job.id, status, timed_out, usage));
+        self.send_exit(status, usage);
         self.leader = Leader::Reported;
     }
 
@@ -259,6 +265,20 @@ impl RunningJob {
         if until_exit || self.termination.is_some() || self.terminal.is_some() {
             self.output_ending.cancel();
         }
+    }
+
+    /// Reports a command as killed that waits in the kernel. The spawner closes its descriptors, and
+    /// reaps it when it ends.
+    fn on_abandoned(&self) {
+        let (command, pid) = (self.job.open.command, self.process.pid());
+        let cause = self.cause().map(Cause::name);
+        tracing::warn!(%command, pid, cause, "a killed command does not end: its file server may not respond");
+        self.send_exit(KILLED, Usage::default());
+    }
+
+    fn send_exit(&self, status: Status, usage: Usage) {
+        let timed_out = self.cause() == Some(Cause::Timeout);
+        self.job.multiplexer.with(|channels| channels.exit(self.job.id, status, timed_out, usage));
     }
 
     fn on_resize(&mut self) {

@@ -11,7 +11,7 @@ use labsh_proto::message::{Name, Refuse, RefuseCode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use crate::spawner::{Line, Turns};
+use crate::spawner::{Line, StartLimit, Turns};
 
 /// Limit on commands of one key that are being started at the same time; others of the key wait.
 /// The spawner forks one after the other, so more would not start sooner.
@@ -39,6 +39,8 @@ pub(crate) struct KeyShare {
     pub(crate) spawns: Line,
     /// The number of its sessions.
     pub(crate) sessions: AtomicUsize,
+    /// Those of its commands that have been forked and have not executed their program.
+    pub(crate) children: StartLimit,
     preparations: Line,
     starts: Arc<Semaphore>,
     long_commands: Arc<Semaphore>,
@@ -49,6 +51,7 @@ impl Default for KeyShare {
         Self {
             spawns: Line::default(),
             sessions: AtomicUsize::new(0),
+            children: StartLimit::default(),
             preparations: Line::default(),
             starts: Arc::new(Semaphore::new(MAX_STARTS_PER_KEY)),
             long_commands: Arc::new(Semaphore::new(MAX_LONG_COMMANDS_PER_KEY)),

@@ -73,9 +73,11 @@ impl Job {
         let (open, encoded) = shared.shares.prepare(&origin.share, self.length, encode).await;
         self.open = open;
         let (request, extra) = encoded?;
+        // First, as a key with too many children must not hold turns.
+        let start_permit = origin.share.children.acquire().await;
         let turn = shared.spawner.turn(&origin.share.spawns).await;
         self.long = None;
-        let mut spawned = pin!(shared.spawner.spawn_encoded(request, turn));
+        let mut spawned = pin!(shared.spawner.spawn_encoded(request, turn, start_permit));
         let spawned = match timeout(MAX_START_TIME, &mut spawned).await {
             Ok(spawned) => spawned,
             Err(_) => {

@@ -7,6 +7,10 @@ use tokio::time::Instant;
 
 use crate::spawner::Process;
 
+/// Time that a command has to end after SIGKILL. One that does not waits in the kernel, for example
+/// for a file server that does not respond.
+const KILL_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Why labshd ends a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cause {
@@ -66,7 +70,12 @@ impl Termination {
         // A time limit is for all of the command, what it has put in the background included.
         process.end(*signal, self.cause == Cause::Timeout);
         self.signals = rest;
-        self.due = Instant::now() + self.grace;
+        self.due = Instant::now() + if rest.is_empty() { KILL_TIMEOUT } else { self.grace };
+    }
+
+    /// Returns when a leader that still runs is no longer waited for, if no signal remains.
+    pub(crate) fn abandonment(&self) -> Option<Instant> {
+        self.signals.is_empty().then_some(self.due)
     }
 
     /// Drops the remaining signals.

@@ -3,6 +3,7 @@
 
 pub mod agent;
 pub mod browser;
+pub mod dead_mount;
 pub mod fleet;
 pub mod help;
 pub mod markdown;
@@ -230,6 +231,13 @@ impl Labshd {
 
     pub async fn session(&self) -> Session {
         Session::connect(&self.options()).await.unwrap()
+    }
+
+    /// Makes and enrols another key.
+    pub fn add_key(&self, key: &str) {
+        run(self.labsh().args(["key", "new", key]));
+        enroll(self.path(), key, HOST);
+        self.reload();
     }
 
     /// Sends a signal to labshd itself.

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::pending_signals::{PendingSignal, PendingSignals};
 use super::start_error::{FailureContext, encode_error, spawn_error};
+use super::start_limit::{StartLimit, StartPermit};
 use super::turns::{Line, Turn, Turns};
 use super::waiters::{Waiter, Waiters, lock};
 use super::wire::{self, Inbox, READ_SIZE};
@@ -121,7 +122,8 @@ impl Spawner {
 
     /// Starts a command and returns once its program has been executed.
     ///
-    /// Dropping the future ends the command, if it has started.
+    /// Waits while too many commands of the same key are being started. Dropping the future ends the
+    /// command, if it has started.
     ///
     /// # Errors
     ///
@@ -129,7 +131,8 @@ impl Spawner {
     pub async fn spawn(&self, request: SpawnRequest) -> Result<Spawned, SpawnError> {
         let request = self.encode(request)?;
         let turn = self.turn(&Line::default()).await;
-        self.spawn_encoded(request, turn).await
+        let start_permit = StartLimit::default().acquire().await;
+        self.spawn_encoded(request, turn, start_permit).await
     }
 
     /// Encodes a request, for [`Spawner::spawn_encoded`]. Takes milliseconds for a long one.
@@ -149,7 +152,8 @@ impl Spawner {
         self.shared.turns.take(line).await
     }
 
-    /// Starts a command as [`Spawner::spawn`] does, in this turn.
+    /// Starts a command as [`Spawner::spawn`] does, in this turn and with this share of its key's
+    /// limit.
     ///
     /// # Errors
     ///
@@ -158,6 +162,7 @@ impl Spawner {
         &self,
         request: EncodedRequest,
         turn: Option<Turn>,
+        start_permit: Option<StartPermit>,
     ) -> Result<Spawned, SpawnError> {
         let EncodedRequest { id, message, has_terminal, context } = request;
         let turn = turn.ok_or(SpawnError::Lost)?;
@@ -167,6 +172,7 @@ impl Spawner {
         let vacant = CancellationToken::new();
         let waiter = Waiter {
             has_terminal,
+            start_permit,
             leader: None,
             started: Some(started),
             ended: Some(ended),
@@ -295,7 +301,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        self.shared.waiters.commands().remove(&self.id);
+        self.shared.waiters.release(self.id);
         if self.outcome != Some(Err(SpawnerLost)) {
             self.order(wire::encode_release(self.id), None);
         }

@@ -24,8 +24,6 @@ pub(super) struct Command {
     pub(super) forked_at: Instant,
     pub(super) state: State,
     pub(super) ending: Ending,
-    /// Whether labshd has released the command: its leader is reaped at its exit, without a reply.
-    pub(super) released: bool,
     pub(super) terminal: Option<Pty>,
 }
 
@@ -155,9 +153,8 @@ impl Command {
         }
     }
 
-    /// Marks the command as released by labshd, and kills it if its leader still runs.
-    pub(super) fn release(&mut self, batch: &mut SignalBatch) {
-        self.released = true;
+    /// Kills the command if its leader still runs.
+    pub(super) fn kill(&mut self, batch: &mut SignalBatch) {
         if matches!(self.state, State::Ended) {
             return;
         }

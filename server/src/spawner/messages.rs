@@ -22,7 +22,8 @@ pub(super) enum SpawnerOrder<'a> {
         everything: bool,
     },
     /// Kill the command if its leader still runs, and reap the leader once it has exited. labshd
-    /// sends no further order, and the spawner no further reply, for this command.
+    /// sends no further order for this command. If it was being started, the spawner replies once:
+    /// `Gone`, if neither `Spawned` nor `Failed` has preceded. Otherwise it sends no further reply.
     Release,
 }
 
@@ -38,6 +39,8 @@ pub(super) enum SpawnerReply {
     Spawned(u32),
     /// The command did not start. No process of it remains.
     Failed(Failure),
+    /// The command was released while it was being started, and no process of it remains.
+    Gone,
     /// The leader has exited.
     Ended(Ended),
     /// After an `End`: no process is left that another one would signal. It may precede `Ended`.

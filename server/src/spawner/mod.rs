@@ -24,10 +24,12 @@ mod child;
 mod client;
 mod command;
 mod messages;
+mod outgoing;
 mod pending_signals;
 mod process;
 mod session_signals;
 mod start_error;
+mod start_limit;
 mod terminal;
 mod turns;
 mod waiters;
@@ -40,6 +42,7 @@ use std::path::PathBuf;
 use labsh_proto::message::{Status, Usage};
 
 pub use client::{EncodedRequest, Process, Spawner, SpawnerProcess, launch};
+pub use start_limit::{StartLimit, StartPermit};
 pub(crate) use terminal::set_window_size;
 pub use turns::{Line, Turn, Turns};
 

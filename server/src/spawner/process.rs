@@ -1,9 +1,9 @@
 //! The spawner process: its set-up, its event loop, and the termination of all commands at its end.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::io::{self, IoSlice, Write};
+use std::io::{self, Write};
 use std::mem;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::panic::{self, AssertUnwindSafe};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,14 +15,14 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
-use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use nix::sys::stat::Mode;
-use nix::sys::wait::waitpid;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{self, ForkResult, Pid, fork, pipe2};
 
 use super::child::{self, ChildEnds, ChildStreams, DescriptorLimit};
 use super::command::{Command, Ending, Pty, State, pidfd_open};
 use super::messages::{Failure, Request, SpawnerOrder, SpawnerReply, Stage};
+use super::outgoing::OutgoingReply;
 use super::session_signals::{self, SignalBatch};
 use super::terminal::open_terminal;
 use super::wire::{self, Inbox, READ_SIZE};
@@ -42,9 +42,10 @@ const TERMINATION_STEPS: [(i32, Duration); 3] = [
     (libc::SIGKILL, Duration::ZERO),
 ];
 
-/// Interval between scans for the processes that are left of commands that labshd ends. The kernel
-/// does not report the end of a session.
-const VACANCY_CHECK_INTERVAL: Duration = Duration::from_millis(50);
+/// Interval between checks of what is left of the commands that labshd ends or has released. The
+/// kernel does not report the end of a session, and a pidfd for each killed process would let a user
+/// take all descriptors with processes that hang on a file server.
+const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Runs the spawner until labshd closes the socket. All other descriptors above 2 are closed.
 pub(super) fn run(socket: OwnedFd) -> ! {
@@ -139,15 +140,17 @@ struct Spawner {
     congested: bool,
     /// The commands whose leader labshd has ended, and of which other processes may be left.
     ending: HashSet<u64>,
-    next_vacancy_check: Instant,
+    dying: Vec<DyingChild>,
+    next_check: Instant,
     limit: DescriptorLimit,
 }
 
-/// A reply that is not fully sent. The descriptors accompany its first byte.
-struct OutgoingReply {
-    bytes: Vec<u8>,
-    sent: usize,
-    descriptors: Vec<OwnedFd>,
+/// The leader of a released command, killed or about to exit, without a descriptor.
+struct DyingChild {
+    id: u64,
+    pid: Pid,
+    /// Whether labshd counts the command as being started until it is gone.
+    was_starting: bool,
 }
 
 /// Whether the spawner still has a labshd at the other end of its socket.
@@ -168,7 +171,8 @@ impl Spawner {
             outbox: VecDeque::new(),
             congested: false,
             ending: HashSet::new(),
-            next_vacancy_check: Instant::now(),
+            dying: Vec::new(),
+            next_check: Instant::now(),
             limit,
         })
     }
@@ -179,7 +183,7 @@ impl Spawner {
         let mut chunk = vec![0; READ_SIZE];
         let mut events = [EpollEvent::empty(); 64];
         loop {
-            let ready = match self.epoll.wait(&mut events, self.vacancy_check_timeout()) {
+            let ready = match self.epoll.wait(&mut events, self.check_timeout()) {
                 Err(Errno::EINTR) => continue,
                 ready => ready?,
             };
@@ -195,7 +199,7 @@ impl Spawner {
                     self.on_exit(id);
                 }
             }
-            self.report_vacant();
+            self.check_if_due();
             if self.send()? == Connection::Closed {
                 return Ok(());
             }
@@ -230,7 +234,7 @@ impl Spawner {
                 }
                 SpawnerOrder::Release => {
                     if let Some(command) = self.commands.get_mut(&id) {
-                        command.release(&mut batch);
+                        command.kill(&mut batch);
                         released.push(id);
                     }
                 }
@@ -238,9 +242,7 @@ impl Spawner {
         }
         // Before the leaders are reaped, which frees the ids of their sessions.
         batch.send_all();
-        for id in released {
-            self.close_and_reap(id);
-        }
+        released.into_iter().for_each(|id| self.discard(id));
         Ok(Connection::Open)
     }
 
@@ -272,14 +274,7 @@ impl Spawner {
         match self.watch(id, pid, &report) {
             Ok(pidfd) => {
                 let state = State::Starting { report, labshd_ends, pidfd };
-                Ok(Command {
-                    pid,
-                    forked_at,
-                    state,
-                    ending: Ending::None,
-                    released: false,
-                    terminal,
-                })
+                Ok(Command { pid, forked_at, state, ending: Ending::None, terminal })
             }
             Err(errno) => {
                 // This blocks, but briefly: the child has just started. It is also rare, as only
@@ -336,11 +331,12 @@ impl Spawner {
             _ => None,
         };
         let pid = command.pid.as_raw().unsigned_abs();
-        let released = command.released;
-        command.released |= failure.is_some();
         match failure {
-            _ if released => {}
-            Some(failure) => self.reply(id, &SpawnerReply::Failed(failure), Vec::new()),
+            Some(failure) => {
+                // It exits by itself.
+                self.discard(id);
+                self.reply(id, &SpawnerReply::Failed(failure), Vec::new());
+            }
             None => self.reply(id, &SpawnerReply::Spawned(pid), labshd_ends),
         }
     }
@@ -351,35 +347,70 @@ impl Spawner {
         self.on_exec_report(id);
         let Some(command) = self.commands.get_mut(&id) else { return };
         let Some(ended) = command.take_exit() else { return };
-        let (ending, released) = (command.ending, command.released);
-        if !released {
-            self.reply(id, &SpawnerReply::Ended(ended), Vec::new());
-            match ending {
-                Ending::None => {}
-                Ending::Ignored => self.reply(id, &SpawnerReply::Vacant, Vec::new()),
-                Ending::Begun { .. } => drop(self.ending.insert(id)),
-            }
+        let ending = command.ending;
+        self.reply(id, &SpawnerReply::Ended(ended), Vec::new());
+        match ending {
+            Ending::None => {}
+            Ending::Ignored => self.reply(id, &SpawnerReply::Vacant, Vec::new()),
+            Ending::Begun { .. } => drop(self.ending.insert(id)),
         }
-        self.reap_if_ended(id);
     }
 
-    /// Returns when to check which of the ending commands have no process left.
-    fn vacancy_check_timeout(&self) -> EpollTimeout {
-        if self.ending.is_empty() {
+    /// Removes a command, and closes its descriptors whether or not its leader has exited: one that
+    /// hangs on a file server may never. The leader is reaped once it has. Closing a terminal hangs
+    /// it up.
+    fn discard(&mut self, id: u64) {
+        let Some(command) = self.commands.remove(&id) else { return };
+        let was_starting = matches!(command.state, State::Starting { .. });
+        let child = DyingChild { id, pid: command.pid, was_starting };
+        if !self.reap(&child) {
+            self.dying.push(child);
+        }
+    }
+
+    /// Reaps the leader of a released command; false if it has not exited.
+    fn reap(&mut self, child: &DyingChild) -> bool {
+        if waitpid(child.pid, Some(WaitPidFlag::WNOHANG)) == Ok(WaitStatus::StillAlive) {
+            return false;
+        }
+        if child.was_starting {
+            self.reply(child.id, &SpawnerReply::Gone, Vec::new());
+        }
+        true
+    }
+
+    fn reap_dying(&mut self) {
+        for child in mem::take(&mut self.dying) {
+            if !self.reap(&child) {
+                self.dying.push(child);
+            }
+        }
+    }
+
+    fn check_timeout(&self) -> EpollTimeout {
+        if self.ending.is_empty() && self.dying.is_empty() {
             return EpollTimeout::NONE;
         }
-        let left = self.next_vacancy_check.saturating_duration_since(Instant::now());
+        let left = self.next_check.saturating_duration_since(Instant::now());
         // Rounded up, so that the loop does not spin in the last millisecond.
         EpollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(EpollTimeout::ZERO)
     }
 
+    fn check_if_due(&mut self) {
+        if Instant::now() >= self.next_check {
+            self.reap_dying();
+            self.report_vacant();
+            self.next_check = Instant::now() + CHECK_INTERVAL;
+        }
+    }
+
     /// Reports the ending commands of which no process is left that a signal would reach.
     fn report_vacant(&mut self) {
-        if self.ending.is_empty() || Instant::now() < self.next_vacancy_check {
+        if self.ending.is_empty() {
             return;
         }
         let commands = &self.commands;
-        self.ending.retain(|id| commands.get(id).is_some_and(|command| !command.released));
+        self.ending.retain(|id| commands.contains_key(id));
         let ending = self.ending.iter().filter_map(|id| Some((*id, commands.get(id)?)));
         let sessions =
             ending.clone().map(|(_, command)| (command.pid, command.remaining_members()));
@@ -388,24 +419,6 @@ impl Spawner {
         for id in vacant.map(|(id, _)| id).collect::<Vec<_>>() {
             self.ending.remove(&id);
             self.reply(id, &SpawnerReply::Vacant, Vec::new());
-        }
-        self.next_vacancy_check = Instant::now() + VACANCY_CHECK_INTERVAL;
-    }
-
-    /// Closes a released command's terminal, which hangs it up, and reaps its leader if it has
-    /// exited.
-    fn close_and_reap(&mut self, id: u64) {
-        if let Some(command) = self.commands.get_mut(&id) {
-            command.terminal = None;
-        }
-        self.reap_if_ended(id);
-    }
-
-    fn reap_if_ended(&mut self, id: u64) {
-        let command = self.commands.get(&id);
-        if let Some(Command { pid, state: State::Ended, released: true, .. }) = command {
-            let _ = waitpid(*pid, None);
-            self.commands.remove(&id);
         }
     }
 
@@ -438,7 +451,7 @@ impl Spawner {
     /// Ends the commands whose leader still runs. If a leader has exited, its background processes
     /// were left running on purpose.
     fn terminate_all(&mut self) {
-        self.commands.retain(|_, command| !command.released && !command.has_ended_by_itself());
+        self.commands.retain(|_, command| !command.has_ended_by_itself());
         if self.commands.is_empty() {
             return;
         }
@@ -451,18 +464,6 @@ impl Spawner {
             batch.send_all();
             thread::sleep(delay);
         }
-    }
-}
-
-impl OutgoingReply {
-    fn send(&mut self, socket: &OwnedFd) -> nix::Result<()> {
-        let numbers: Vec<_> = self.descriptors.iter().map(AsRawFd::as_raw_fd).collect();
-        let rights = (!numbers.is_empty()).then_some(ControlMessage::ScmRights(&numbers));
-        let bytes = [IoSlice::new(&self.bytes[self.sent..])];
-        let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
-        self.sent += sendmsg::<()>(socket.as_raw_fd(), &bytes, rights.as_slice(), flags, None)?;
-        self.descriptors.clear();
-        Ok(())
     }
 }
 

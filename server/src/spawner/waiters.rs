@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::Ended;
 use super::messages::{Failure, SpawnerReply};
 use super::session_signals::{Members, SignalBatch};
+use super::start_limit::StartPermit;
 use super::turns::Turn;
 
 /// Locks a mutex, poisoned or not: a panic leaves these states valid, at worst incomplete.
@@ -33,6 +34,8 @@ pub(super) struct Waiters {
 #[derive(Debug)]
 pub(super) struct Waiter {
     pub(super) has_terminal: bool,
+    /// Dropped by the first reply.
+    pub(super) start_permit: Option<StartPermit>,
     /// Set while the leader runs.
     pub(super) leader: Option<Pid>,
     /// Taken by the first reply.
@@ -52,6 +55,16 @@ pub(super) struct Started {
 impl Waiters {
     pub(super) fn commands(&self) -> MutexGuard<'_, HashMap<u64, Waiter>> {
         lock(&self.commands)
+    }
+
+    /// Removes a command that labshd releases. One that is being started counts against the limit
+    /// until the spawner has replied.
+    pub(super) fn release(&self, id: u64) {
+        let mut commands = self.commands();
+        match commands.get_mut(&id) {
+            Some(Waiter { start_permit: Some(_), started, .. }) => *started = None,
+            _ => drop(commands.remove(&id)),
+        }
     }
 
     /// Kills all running commands after the loss of the spawner. Their leaders' ids may be reused
@@ -84,8 +97,11 @@ impl Waiters {
                 let descriptors = arrived.pop_front().unwrap_or_default();
                 let Some(waiter) = commands.get_mut(&id) else { return };
                 waiter.leader = i32::try_from(pid).ok().map(Pid::from_raw);
-                if let Some(started) = waiter.started.take() {
-                    let _ = started.send(Ok(Started { pid, descriptors }));
+                waiter.start_permit = None;
+                let started = Ok(Started { pid, descriptors });
+                if waiter.started.take().is_none_or(|sender| sender.send(started).is_err()) {
+                    // Released meanwhile.
+                    commands.remove(&id);
                 }
             }
             SpawnerReply::Failed(failure) => {
@@ -100,6 +116,7 @@ impl Waiters {
                     let _ = sender.send(ended);
                 }
             }
+            SpawnerReply::Gone => drop(commands.remove(&id)),
             SpawnerReply::Vacant => {
                 if let Some(waiter) = commands.get(&id) {
                     waiter.vacant.cancel();

@@ -31,6 +31,7 @@ const ENDED: u8 = 6;
 const END: u8 = 7;
 const VACANT: u8 = 8;
 const ATTEMPTED: u8 = 9;
+const GONE: u8 = 10;
 
 const HAS_PROGRAM: u8 = 1;
 const FALLBACK_ROOT: u8 = 2;
@@ -153,6 +154,7 @@ pub(super) fn encode_reply(id: u64, reply: &SpawnerReply) -> Vec<u8> {
             message.u64(usage.peak_memory);
         }
         SpawnerReply::Vacant => message = MessageWriter::new(VACANT, id),
+        SpawnerReply::Gone => message = MessageWriter::new(GONE, id),
     }
     message.finish()
 }
@@ -237,6 +239,7 @@ impl<'a> Envelope<'a> {
             FAILED => SpawnerReply::Failed(Failure::decode(body.array()?)?),
             ENDED => SpawnerReply::Ended(body.ended()?),
             VACANT => SpawnerReply::Vacant,
+            GONE => SpawnerReply::Gone,
             _ => return Err(Malformed),
         };
         body.finish(reply)
@@ -457,6 +460,7 @@ mod tests {
             ended(Status::Signaled { signal: 64, core_dumped: false }),
             ended(Status::Signaled { signal: 11, core_dumped: true }),
             SpawnerReply::Vacant,
+            SpawnerReply::Gone,
         ];
         replies.extend(Stage::ALL.map(|stage| SpawnerReply::Failed(stage.failed(Errno::ENOENT))));
         let mut inbox = Inbox::default();
