@@ -68,3 +68,33 @@ fn commands_that_hang_while_they_run_take_no_descriptor() {
     eventually("they are reaped", || children(spawner).is_empty());
     peer::assert_well(&labshd);
 }
+
+#[test]
+fn a_command_that_does_not_start_ends_at_its_time_limit_or_at_the_hosts() {
+    let Some((mount, labshd)) = DeadMount::start("start_timeout = '2s'") else { return };
+    let directory = mount.text();
+    let in_directory = |options: &[&str]| {
+        labshd.output_with(&[&["--cwd", &*directory], options].concat(), &["true"])
+    };
+    let output = in_directory(&["--timeout", "100ms", "--json"]);
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(124), "{stderr}");
+    assert!(stderr.contains("--timeout") && stderr.contains("file server"), "{stderr}");
+    assert!(stderr.contains(r#""outcome":"timed-out""#), "{stderr}");
+
+    let output = in_directory(&["--timeout", "1h"]);
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(125), "{stderr}");
+    assert!(stderr.contains("within 2s (start_timeout)"), "{stderr}");
+    let mut explain = labshd.labsh();
+    explain.args(["explain", "--cwd", &directory, &labshd.target(), "true"]);
+    let output = explain.output().unwrap();
+    assert!(text(&output.stdout).contains("start_timeout"), "{output:?}");
+}
+
+#[test]
+fn a_time_limit_holds_for_a_command_that_cannot_be_killed() {
+    let Some((mount, labshd)) = DeadMount::start("termination_grace = '10ms'") else { return };
+    let output = labshd.output_with(&["--timeout", "100ms"], &["ls", &mount.text()]);
+    assert_eq!(output.status.code(), Some(124), "{}", text(&output.stderr));
+}

@@ -67,6 +67,7 @@ impl Kind {
                 (Some(code), _) => Kind::Exit(code),
                 (None, signal) => Kind::Signal(signal.unwrap_or(0)),
             },
+            End::Refused(error) if outcome::is_timed_out(error) => Kind::TimedOut,
             End::Refused(_) => Kind::Refused,
             End::Unreachable(_) => Kind::Unreachable,
             End::Lost(_) => Kind::Lost,

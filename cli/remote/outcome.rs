@@ -86,6 +86,7 @@ impl Outcome {
             Outcome::Ended(status) if status.signal().is_some() => "signaled",
             Outcome::Ended(_) => "exited",
             Outcome::Failed(CommandError::Incomplete { .. }) => "incomplete",
+            Outcome::Failed(error) if is_timed_out(error) => "timed-out",
             Outcome::Failed(error) if exit_status(error) == CONNECTION_FAILED => "connection",
             Outcome::Failed(_) => "refused",
             Outcome::NotWritten { .. } => "not-written",
@@ -230,6 +231,11 @@ pub(crate) fn status_of(status: &ExitStatus) -> u8 {
     }
 }
 
+/// Returns whether the command's time was up before it had started.
+pub(crate) fn is_timed_out(error: &CommandError) -> bool {
+    matches!(error, CommandError::Refused(refuse) if refuse.code == RefuseCode::TIMED_OUT)
+}
+
 /// Returns the exit status for a command that did not run, or whose outcome is unknown.
 pub(crate) fn exit_status(error: &CommandError) -> u8 {
     match error {
@@ -237,6 +243,7 @@ pub(crate) fn exit_status(error: &CommandError) -> u8 {
         CommandError::Refused(refuse) if refuse.code == RefuseCode::NOT_EXECUTABLE => {
             NOT_EXECUTABLE
         }
+        error if is_timed_out(error) => TIMED_OUT,
         CommandError::Refused(_) | CommandError::Bad(_) | CommandError::Exhausted => REFUSED,
         CommandError::Connect(ConnectError::Refused { .. }) => REFUSED,
         CommandError::Connect(_)

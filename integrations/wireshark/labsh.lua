@@ -79,6 +79,7 @@ local REFUSE_CODES = {
     [6] = "deadline", [16] = "too-many-channels", [17] = "bad-command", [18] = "environment",
     [19] = "directory", [20] = "not-found", [21] = "not-executable", [22] = "resources",
     [23] = "unsupported", [24] = "internal", [25] = "user", [26] = "subsystem",
+    [27] = "timed-out", [28] = "not-started",
 }
 local FEATURES = { "TERMINAL", "LINGER", "RESUME", "EXPLAIN", "VERSION" }
 -- signal(7), on x86 and ARM.

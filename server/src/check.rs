@@ -169,6 +169,7 @@ fn times(config: &Config) -> Vec<String> {
             "{} without a response until a client counts as gone",
             show(config.dead_peer_after)
         ),
+        format!("{} for a command to start", show(config.start_timeout)),
         format!("{} between SIGHUP, SIGTERM and SIGKILL", show(config.termination_grace)),
         format!("{} for running commands when labshd stops", show(config.drain_timeout)),
     ]

@@ -48,6 +48,8 @@ pub struct Config {
     /// Programs that clients can request by a name, as argument vectors whose first word is an
     /// absolute path. Default: `sftp`, if its server is installed. `labsh-copy` is always included.
     pub(crate) subsystems: BTreeMap<String, Vec<String>>,
+    /// Limit on the time from a command's request to its start. Default: 1 min.
+    pub(crate) start_timeout: Duration,
     /// Delay between SIGHUP, SIGTERM and SIGKILL when labshd ends a command. Default: 2 s.
     pub(crate) termination_grace: Duration,
     /// Time that running commands have to end by themselves when labshd stops. Default: 30 s.
@@ -126,6 +128,7 @@ impl Config {
             accept_env: vec![Pattern::any()],
             path: None,
             subsystems: with_copying(default_subsystems()),
+            start_timeout: 60 * SECOND,
             termination_grace: 2 * SECOND,
             drain_timeout: 30 * SECOND,
             log_format: LogFormat::Text,
@@ -172,6 +175,7 @@ impl Config {
         fields.list(&mut config.accept_env, "accept_env", str::parse);
         fields.text(&mut config.path, "path", |path| command_path(path).map(Some));
         fields.table(&mut config.subsystems, "subsystems", subsystem);
+        fields.duration(&mut config.start_timeout, "start_timeout", SECOND..=HOUR);
         fields.duration(&mut config.termination_grace, "termination_grace", Duration::ZERO..=HOUR);
         fields.duration(&mut config.drain_timeout, "drain_timeout", Duration::ZERO..=24 * HOUR);
         fields.text(&mut config.log_format, "log_format", log_format);
@@ -346,6 +350,7 @@ mod tests {
             max_channels = 3
             accept_env = ["LANG", "LC_*"]
             path = "/bin:/opt/bin"
+            start_timeout = "5s"
             termination_grace = "500ms"
             drain_timeout = "1h"
             log_format = "json"
@@ -361,6 +366,7 @@ mod tests {
         assert_eq!(config.subsystems["sftp"], ["/opt/sftp-server"]);
         assert_eq!(config.subsystems["backup"], ["/opt/backup", "a word"]);
         assert_eq!(config.listen.len(), 3);
+        assert_eq!(config.start_timeout, Duration::from_secs(5));
         assert_eq!(config.termination_grace, Duration::from_millis(500));
         assert_eq!(config.command_path(true), "/bin:/opt/bin");
         assert_eq!(config.keys_dir, Path::new("/etc/labsh/elsewhere"));

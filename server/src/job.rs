@@ -9,7 +9,7 @@ use labsh_proto::message::{Open, Program, Refuse, Resize, Status, Until, Usage};
 use labsh_transport::multiplexer::Multiplexer;
 use nix::libc::SIGKILL;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
@@ -18,6 +18,7 @@ use crate::logs::Escaped;
 use crate::request::{self, Origin};
 use crate::shared::Shared;
 use crate::spawner::{Ended, Process, SpawnRequest, Spawned};
+use crate::start_deadline::time_limit;
 use crate::streams::{self, Input, Output};
 use crate::terminal::Terminal;
 use crate::termination::{Cause, Termination};
@@ -43,6 +44,8 @@ pub(crate) struct Job {
     pub(crate) length: usize,
     /// The share of a long command, until it is passed to the spawner.
     pub(crate) long: Option<Permit>,
+    /// When the client's request arrived.
+    pub(crate) requested: Instant,
     /// Signals from the client.
     pub(crate) signals: mpsc::Receiver<u8>,
     /// The latest terminal size from the client.
@@ -55,7 +58,6 @@ impl Job {
     /// Runs the command until its exit is sent or the client has gone. Afterwards no process of it
     /// runs, except those left in the background by a leader that exited by itself.
     pub(crate) async fn run(mut self) {
-        let started = Instant::now();
         let description = Escaped(&describe(&self.open.program)).to_string();
         let spawned = match self.spawn(prepare).await {
             Ok(Some((spawned, ()))) => spawned,
@@ -82,7 +84,7 @@ impl Job {
         self.multiplexer.with(|channels| channels.started(self.id, pid));
         match streams::watch(streams) {
             Ok((input, output, terminal)) => {
-                RunningJob::new(self, process, terminal, started).run(input, output).await;
+                RunningJob::new(self, process, terminal).run(input, output).await;
             }
             Err(error) => {
                 // Dropping the process kills its group. A channel that has started needs an exit.
@@ -103,7 +105,6 @@ struct RunningJob {
     job: Job,
     process: Process,
     terminal: Option<Arc<Terminal>>,
-    started: Instant,
     /// The delay between the steps of a termination, as configured when the command started.
     grace: Duration,
     leader: Leader,
@@ -147,18 +148,12 @@ enum Event {
 }
 
 impl RunningJob {
-    fn new(
-        job: Job,
-        process: Process,
-        terminal: Option<Arc<Terminal>>,
-        started: Instant,
-    ) -> RunningJob {
+    fn new(job: Job, process: Process, terminal: Option<Arc<Terminal>>) -> RunningJob {
         RunningJob {
             grace: job.shared.config().termination_grace,
             job,
             process,
             terminal,
-            started,
             leader: Leader::Running,
             input_open: true,
             output_open: true,
@@ -174,7 +169,7 @@ impl RunningJob {
         let (output_ending, reader_gone) = (self.output_ending.clone(), self.reader_gone.clone());
         let mut input = pin!(input.copy(&multiplexer, id));
         let mut output = pin!(output.copy(&multiplexer, id, &output_ending, &reader_gone));
-        let mut timeout = pin!(timeout(self.job.open.timeout));
+        let time_limit = time_limit(self.job.requested, self.job.open.timeout);
         loop {
             self.report_exit();
             if self.is_over() {
@@ -202,7 +197,7 @@ impl RunningJob {
                 () = reader_gone.cancelled(), if !terminating && runs => {
                     Event::Terminate(Cause::ReaderGone)
                 }
-                () = &mut timeout, if !terminating && runs => Event::Terminate(Cause::Timeout),
+                () = at(time_limit), if !terminating && runs => Event::Terminate(Cause::Timeout),
                 () = self.job.shared.stopping.cancelled(), if self.deadline.is_none() => {
                     Event::Stopping
                 }
@@ -267,12 +262,17 @@ impl RunningJob {
         }
     }
 
-    /// Reports a command as killed that waits in the kernel. The spawner closes its descriptors, and
-    /// reaps it when it ends.
+    /// Reports a command as killed that waits in the kernel. The spawner closes its descriptors,
+    /// and reaps it when it ends.
     fn on_abandoned(&self) {
         let (command, pid) = (self.job.open.command, self.process.pid());
         let cause = self.cause().map(Cause::name);
-        tracing::warn!(%command, pid, cause, "a killed command does not end: its file server may not respond");
+        tracing::warn!(
+            %command,
+            pid,
+            cause,
+            "a killed command does not end: its file server may not respond"
+        );
         self.send_exit(KILLED, Usage::default());
     }
 
@@ -324,17 +324,9 @@ impl RunningJob {
             }
         };
         let (command, pid) = (self.job.open.command, self.process.pid());
-        let seconds = self.started.elapsed().as_secs_f64();
+        let seconds = self.job.requested.elapsed().as_secs_f64();
         let cause = self.cause().map(Cause::name);
         tracing::info!(%command, pid, status, cause, seconds, "command ended");
-    }
-}
-
-/// Waits for the timeout of a command, in milliseconds; 0 means no timeout.
-async fn timeout(millis: u64) {
-    match Duration::from_millis(millis) {
-        Duration::ZERO => std::future::pending().await,
-        timeout => sleep(timeout).await,
     }
 }
 

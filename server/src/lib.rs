@@ -40,6 +40,7 @@ mod server;
 mod session;
 mod shared;
 mod start;
+mod start_deadline;
 mod streams;
 mod terminal;
 mod termination;

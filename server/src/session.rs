@@ -20,7 +20,7 @@ use tokio::io::ReadHalf;
 use tokio::sync::{mpsc, watch};
 use tokio::task::coop::consume_budget;
 use tokio::task::{JoinError, JoinHandle, yield_now};
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -256,6 +256,7 @@ impl Session {
             open,
             length,
             long,
+            requested: Instant::now(),
             signals: receiver,
             sizes,
             client_gone: client_gone.clone(),

@@ -16,6 +16,7 @@ use crate::request::Origin;
 use crate::session::SessionEnd;
 use crate::shared;
 use crate::spawner::{SpawnRequest, Spawned};
+use crate::start_deadline::StartDeadline;
 
 /// Builds the request for an `open`, and what its caller needs of it.
 pub(crate) type Prepare<T> = fn(&Open, &Origin, &Config) -> Result<(SpawnRequest, T), Refuse>;
@@ -29,12 +30,15 @@ impl Job {
         if self.shared.draining.is_cancelled() {
             return Err(shared::stopping());
         }
+        let start_timeout = self.shared.config().start_timeout;
+        let deadline = StartDeadline::new(self.requested, self.open.timeout, start_timeout);
         let (client_gone, stopping) = (self.client_gone.clone(), self.shared.stopping.clone());
         tokio::select! {
             spawned = self.spawn_in_turn(prepare) => spawned.map(Some),
             () = client_gone.cancelled() => Ok(None),
             // A child can block before exec, on a directory whose file server does not respond.
             () = stopping.cancelled() => Err(shared::stopping()),
+            refuse = deadline.passed() => Err(refuse),
         }
     }
 

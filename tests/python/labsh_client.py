@@ -299,7 +299,7 @@ def main():
             "refused (code %d): %s; %s"
             % (refused.code, refused.reason, refused.remedy or "nothing to advise")
         )
-        return {20: 127, 21: 126}.get(refused.code, 125)
+        return {20: 127, 21: 126, 27: 124}.get(refused.code, 125)
     except ValueError as error:
         say(str(error))
         return 125

@@ -154,6 +154,10 @@ refuse_codes! {
     USER = 25, "user";
     /// Command: the server's configuration has no such subsystem.
     SUBSYSTEM = 26, "subsystem";
+    /// Command: `open.timeout` had passed before it had started.
+    TIMED_OUT = 27, "timed-out";
+    /// Command: it did not start within a limit of the server.
+    NOT_STARTED = 28, "not-started";
 }
 
 /// `refuse`: nothing was started.

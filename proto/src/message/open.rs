@@ -57,7 +57,7 @@ pub struct Open {
     pub command: CommandId,
     /// Milliseconds for which the command may outlive its connection; 0: not at all.
     pub linger: u64,
-    /// Milliseconds from its start after which the server ends it; 0: never.
+    /// Milliseconds from its request after which the server ends it; 0: never.
     pub timeout: u64,
     /// When it is over.
     pub until: Until,

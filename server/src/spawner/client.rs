@@ -122,8 +122,8 @@ impl Spawner {
 
     /// Starts a command and returns once its program has been executed.
     ///
-    /// Waits while too many commands of the same key are being started. Dropping the future ends the
-    /// command, if it has started.
+    /// Waits while too many commands of the same key are being started. Dropping the future ends
+    /// the command, if it has started.
     ///
     /// # Errors
     ///

@@ -43,8 +43,8 @@ const TERMINATION_STEPS: [(i32, Duration); 3] = [
 ];
 
 /// Interval between checks of what is left of the commands that labshd ends or has released. The
-/// kernel does not report the end of a session, and a pidfd for each killed process would let a user
-/// take all descriptors with processes that hang on a file server.
+/// kernel does not report the end of a session, and a pidfd for each killed process would let a
+/// user take all descriptors with processes that hang on a file server.
 const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Runs the spawner until labshd closes the socket. All other descriptors above 2 are closed.
