@@ -265,8 +265,10 @@ fn would_run(host: &Host, explained: &Explained, program: &Program) -> String {
         expires(explained).map_or_else(|| "without end".to_owned(), |end| format!("until {end}"));
     text += &format!("  usable     from {}, {until}\n", escape(&from));
     // Variables that labshd sets for each connection tell nothing about the host.
-    let own = |name: &[u8]| !name.starts_with(b"LABSH_");
-    let variables = explained.environment.iter().filter(|(name, _)| own(name));
+    let of_connection = |name: &[u8]| {
+        name.starts_with(b"LABSH_") || [&b"SSH_CONNECTION"[..], b"SSH_CLIENT"].contains(&name)
+    };
+    let variables = explained.environment.iter().filter(|(name, _)| !of_connection(name));
     let variables: Vec<String> =
         variables.map(|(name, value)| shown(name) + "=" + &shown(value)).collect();
     text += &format!("  variables  {}\n", variables.join(" "));

@@ -8,7 +8,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::process::{Command, Stdio};
 
 use crate::support::{
-    self, Labshd, Running, eventually, in_shell, own_account, pipe_through, sh, text,
+    self, LABSHD, Labshd, Running, eventually, in_shell, own_account, pipe_through, program, sh,
+    text, tools,
 };
 
 fn all_bytes() -> Vec<u8> {
@@ -110,6 +111,7 @@ fn the_environment_is_clean_and_exact() {
     let client = |command: &mut Command| environment(command.env("SECRET_OF_THE_CLIENT", "1"));
     let mut found = client(&mut labshd.run(&["env", "-0"]));
     let connection = found.remove("LABSH_CONNECTION").unwrap();
+    assert_eq!(found.remove("SSH_CONNECTION").as_ref(), Some(&connection));
     assert!(connection.starts_with("127.0.0.1 "), "{connection}");
     assert!(connection.ends_with(&format!("127.0.0.1 {}", labshd.tls.port())), "{connection}");
     assert_eq!(found.remove("LABSH_COMMAND_ID").unwrap().len(), 32);
@@ -127,7 +129,33 @@ fn the_environment_is_clean_and_exact() {
 
     let mut over_socket = labshd.labsh();
     over_socket.arg("run").arg(format!("unix:{}", labshd.file("socket"))).args(["env", "-0"]);
-    assert!(!client(&mut over_socket).contains_key("LABSH_CONNECTION"));
+    let over_socket = client(&mut over_socket);
+    assert!(!over_socket.contains_key("LABSH_CONNECTION"));
+    assert!(!over_socket.contains_key("SSH_CONNECTION"));
+}
+
+#[test]
+fn an_ipv4_client_of_an_ipv6_socket_is_shown_as_one() {
+    if std::net::TcpListener::bind("[::]:0").is_err() {
+        return tools::skip("this machine has no IPv6");
+    }
+    let labshd = Labshd::start();
+    let config = labshd.path().join("ipv6.toml");
+    fs::write(&config, "listen = ['[::]:0']\nset_ssh_client = true\n").unwrap();
+    let mut second = program(LABSHD);
+    let mut second = Running::adopt(second.arg("--config").arg(&config).stdin(Stdio::null()));
+    let mut lines = std::iter::repeat_with(|| second.error_line());
+    let address = lines.find(|line| line.contains("listening")).unwrap();
+    let port = address.rsplit(':').next().unwrap().trim();
+    assert!(lines.any(|line| line.contains("labshd is ready")));
+    let mut run = labshd.labsh();
+    run.args(["run", &format!("127.0.0.1:{port}"), "env", "-0"]);
+    let found = environment(run.stdin(Stdio::null()));
+    let connection = &found["SSH_CONNECTION"];
+    assert!(connection.starts_with("127.0.0.1 "), "{connection}");
+    assert!(connection.ends_with(&format!(" 127.0.0.1 {port}")), "{connection}");
+    let client = &found["SSH_CLIENT"];
+    assert!(client.starts_with("127.0.0.1 ") && client.ends_with(&format!(" {port}")), "{client}");
 }
 
 #[test]

@@ -40,8 +40,10 @@ const NEVER_ALLOWED: Names = Names {
 };
 
 /// Variables that the server sets itself, so that commands can rely on them.
-const SET_BY_SERVER: Names =
-    Names { prefixes: &["LABSH_"], names: &["HOME", "USER", "LOGNAME", "SHELL"] };
+const SET_BY_SERVER: Names = Names {
+    prefixes: &["LABSH_"],
+    names: &["HOME", "USER", "LOGNAME", "SHELL", "SSH_CLIENT", "SSH_CONNECTION", "SSH_TTY"],
+};
 
 /// Names of variables, and how others begin.
 struct Names {

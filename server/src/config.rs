@@ -43,6 +43,8 @@ pub struct Config {
     /// Variables that clients may set, except those that [`Config::check_variable`] always refuses.
     /// Default: all.
     pub(crate) accept_env: Vec<Pattern>,
+    /// Whether commands without a terminal get SSH_CLIENT. Default: false.
+    pub(crate) set_ssh_client: bool,
     /// PATH of commands. Default: see [`Config::command_path`].
     pub(crate) path: Option<String>,
     /// Programs that clients can request by a name, as argument vectors whose first word is an
@@ -126,6 +128,7 @@ impl Config {
             max_connections_per_key: 1_000,
             max_channels: 256,
             accept_env: vec![Pattern::any()],
+            set_ssh_client: false,
             path: None,
             subsystems: with_copying(default_subsystems()),
             start_timeout: 60 * SECOND,
@@ -173,6 +176,7 @@ impl Config {
         fields.count(&mut config.max_connections_per_key, "max_connections_per_key", most);
         fields.count(&mut config.max_channels, "max_channels", 1..=65_536);
         fields.list(&mut config.accept_env, "accept_env", str::parse);
+        fields.flag(&mut config.set_ssh_client, "set_ssh_client");
         fields.text(&mut config.path, "path", |path| command_path(path).map(Some));
         fields.table(&mut config.subsystems, "subsystems", subsystem);
         fields.duration(&mut config.start_timeout, "start_timeout", SECOND..=HOUR);
@@ -349,6 +353,7 @@ mod tests {
             max_connections_per_key = 4
             max_channels = 3
             accept_env = ["LANG", "LC_*"]
+            set_ssh_client = true
             path = "/bin:/opt/bin"
             start_timeout = "5s"
             termination_grace = "500ms"
@@ -369,6 +374,7 @@ mod tests {
         assert_eq!(config.start_timeout, Duration::from_secs(5));
         assert_eq!(config.termination_grace, Duration::from_millis(500));
         assert_eq!(config.command_path(true), "/bin:/opt/bin");
+        assert!(config.set_ssh_client);
         assert_eq!(config.keys_dir, Path::new("/etc/labsh/elsewhere"));
         assert_eq!(config.check_variable(b"LC_TIME"), Ok(()));
         assert!(config.check_variable(b"TERM").is_err());

@@ -82,6 +82,7 @@ mod tests {
             "HOME",
             "SHELL",
             "LABSH_SOURCE",
+            "SSH_CONNECTION",
         ] {
             assert!(check(&patterns(&["*"]), name.as_bytes()).is_err(), "{name}");
             assert!(name.parse::<Pattern>().is_err(), "{name}");

@@ -229,9 +229,18 @@ fn environment(open: &Open, origin: &Origin, config: &Config) -> Result<Vec<Vari
     set(b"LABSH_KEY_ID", origin.entry.key.key_id().as_str().as_bytes());
     set(b"LABSH_HOST_ID", origin.entry.key.host_id().as_str().as_bytes());
     set(b"LABSH_COMMAND_ID", open.command.to_string().as_bytes());
+    // A unix socket has no addresses.
     if let (Some(peer), Some(local)) = (origin.peer, origin.local) {
-        let addresses = format!("{} {} {} {}", peer.ip(), peer.port(), local.ip(), local.port());
+        // An IPv4 client of an IPv6 socket is shown as such.
+        let (client, server) = (peer.ip().to_canonical(), local.ip().to_canonical());
+        let addresses = format!("{client} {} {server} {}", peer.port(), local.port());
         set(b"LABSH_CONNECTION", addresses.as_bytes());
+        // What programs look for that adapt to a remote session: prompts, byobu, mosh-server.
+        set(b"SSH_CONNECTION", addresses.as_bytes());
+        if open.terminal.is_some() || config.set_ssh_client {
+            let addresses = format!("{client} {} {}", peer.port(), local.port());
+            set(b"SSH_CLIENT", addresses.as_bytes());
+        }
     }
     Ok(environment)
 }

@@ -82,7 +82,7 @@ fn become_command(
         ChildStreams::Pipes { .. } => Err(execute(request)),
         ChildStreams::Terminal(slave) => {
             let mut request = request.clone();
-            request.env.push(&slave.variable);
+            request.env.extend(slave.variables.each_ref().map(CString::as_c_str));
             Err(execute(&request))
         }
     }

@@ -99,7 +99,7 @@ impl DryRunResult {
     }
 }
 
-/// A requested terminal. The command finds its path in `LABSH_TTY`.
+/// A requested terminal. The command finds its path in `LABSH_TTY` and `SSH_TTY`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Terminal {
     /// The initial size.

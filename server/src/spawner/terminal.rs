@@ -17,8 +17,8 @@ use super::{Terminal, WindowSize};
 /// The command's side of a terminal (pty(7)).
 pub(super) struct Slave {
     pub(super) fd: OwnedFd,
-    /// `LABSH_TTY=` and its path, for the command's environment.
-    pub(super) variable: CString,
+    /// `LABSH_TTY` and `SSH_TTY` with its path, for the command's environment.
+    pub(super) variables: [CString; 2],
 }
 
 impl Slave {
@@ -44,7 +44,8 @@ pub(super) fn open_terminal(
     unlockpt(&master)?;
     let path = ptsname_r(&master)?;
     let fd = open(path.as_str(), flags, Mode::empty())?;
-    let variable = CString::new(format!("LABSH_TTY={path}")).map_err(|_| Errno::EINVAL)?;
+    let variable = |name: &str| CString::new(format!("{name}={path}")).map_err(|_| Errno::EINVAL);
+    let variables = [variable("LABSH_TTY")?, variable("SSH_TTY")?];
     if let Some(user) = user {
         change_owner(&fd, user, terminal.group.map(Gid::from_raw))?;
     }
@@ -54,7 +55,7 @@ pub(super) fn open_terminal(
     modes.input_flags |= InputFlags::IUTF8;
     tcsetattr(&fd, SetArg::TCSANOW, &modes)?;
     set_window_size(&fd, terminal.size)?;
-    Ok((master.into(), Slave { fd, variable }))
+    Ok((master.into(), Slave { fd, variables }))
 }
 
 /// Gives the terminal to the user, and lets the group write to it, for programs like write(1).
