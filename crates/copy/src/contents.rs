@@ -11,7 +11,7 @@ use nix::fcntl::OFlag;
 use nix::time::{ClockId, clock_gettime};
 
 use crate::digest::{ContentHash, DigestKind};
-use crate::holes::{PieceReader, digest_beginning};
+use crate::holes::{Piece, PieceReader, digest_beginning};
 use crate::name::RelativePath;
 use crate::wire::Time;
 
@@ -61,6 +61,19 @@ impl Contents {
 
     pub(crate) fn size(&self) -> u64 {
         self.opened.len()
+    }
+
+    /// Returns whether the file ends after its size, as far as that can be seen: files that the
+    /// kernel makes, as in /proc, have the size 0 or another that is not theirs.
+    pub(crate) fn has_its_size(&self, chunk: &mut [u8]) -> io::Result<bool> {
+        Ok(self.size() > 0
+            || self.pieces(false).next(0, 1, chunk)? == Piece::End
+            || self.file.metadata()?.len() > 0)
+    }
+
+    /// Returns whether the file has become shorter than it was when it was opened.
+    pub(crate) fn has_shrunk(&self) -> io::Result<bool> {
+        Ok(self.file.metadata()?.len() < self.size())
     }
 
     pub(crate) fn modified(&self) -> Time {

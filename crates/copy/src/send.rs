@@ -23,6 +23,10 @@ const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 /// The reason not to finish a file that is shorter than it was.
 const SHORTER: &str = "it became shorter while it was read; copy it again";
 
+/// The reason not to copy a file whose size is not that of its contents.
+const MADE_BY_KERNEL: &str =
+    "it has other contents than its size says, as in /proc and /sys; copy the output of cat";
+
 /// How many answers can arrive before the sender announces more: two for each unsettled entry, one
 /// note, and the extensions.
 const MAX_ANSWERS: usize = 2 * MAX_PENDING_ENTRIES + 2;
@@ -378,6 +382,9 @@ impl<W: Write> Sender<'_, W> {
         let id = wanted.id;
         let progress = self.observer.progress;
         let size = contents.size();
+        if !contents.has_its_size(&mut self.chunk).map_err(file_error)? {
+            return Err(SendError::File(MADE_BY_KERNEL.into()));
+        }
         if size > announced_size {
             Observer::add(&progress.announced_bytes, size - announced_size);
         } else {
@@ -400,7 +407,11 @@ impl<W: Write> Sender<'_, W> {
                     self.put(&Message::Hole { length })?;
                     length
                 }
-                Piece::End => return Err(SendError::File(SHORTER.into())),
+                Piece::End => {
+                    let shrunk = contents.has_shrunk().map_err(file_error)?;
+                    let text = if shrunk { SHORTER } else { MADE_BY_KERNEL };
+                    return Err(SendError::File(text.into()));
+                }
             };
             position += count;
             self.on_sent(id, count, size - position)?;

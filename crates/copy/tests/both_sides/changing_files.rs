@@ -12,6 +12,7 @@ use labsh_copy::wire::{Digest, Message};
 use labsh_copy::{Observer, Progress, SendOptions, Source, send};
 
 use crate::EMPTY;
+use crate::support::{pull, push};
 
 /// More than the sockets between the two sides hold.
 const SIZE: usize = 8 << 20;
@@ -109,5 +110,17 @@ fn another_name_or_other_permissions_are_no_change_of_the_contents() {
     for change in changes {
         let messages = send_and_change(change);
         assert!(matches!(&messages[..], [Message::Finish { .. }]), "{messages:?}");
+    }
+}
+
+#[test]
+fn a_file_whose_size_is_not_that_of_its_contents_is_not_copied_as_empty() {
+    for copy in [push, pull] {
+        let to = tempfile::tempdir().unwrap();
+        // Its size is 0.
+        let transfer = copy(&[Path::new("/proc/self/status")], to.path());
+        let [report] = &transfer.reports[..] else { panic!("{transfer:?}") };
+        assert!(report.failure && report.text.contains("copy the output of cat"), "{transfer:?}");
+        assert_eq!(fs::read_dir(to.path()).unwrap().count(), 0);
     }
 }
