@@ -10,6 +10,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use labsh_diagnostics::Diagnostics;
 use labsh_server::account::{RunsAs, user_exists};
+use labsh_server::logs::Escaped;
 use labsh_server::reload::SettingsSource;
 use labsh_server::{check, copying, daemon, logs, memory, spawner};
 
@@ -121,7 +122,9 @@ fn print(text: &str) -> anyhow::Result<ExitCode> {
 }
 
 fn report(diagnostics: Diagnostics) -> ExitCode {
-    complain(&diagnostics.to_string());
+    for diagnostic in diagnostics.0 {
+        complain(&Escaped(diagnostic).to_string());
+    }
     ExitCode::FAILURE
 }
 

@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::fmt::{self, Write};
 
+use labsh_diagnostics::characters::{is_interpreted, is_unseen};
+
 /// Escapes every character that a terminal would interpret instead of showing it.
 ///
 /// These are control characters (including line breaks, so one message stays one line), characters
@@ -19,27 +21,13 @@ pub struct Escaped<'text>(&'text str);
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.chars().try_for_each(|c| {
-            if is_interpreted(c) {
+            if is_unseen(c) {
                 write!(formatter, "{}", c.escape_default())
             } else {
                 formatter.write_char(c)
             }
         })
     }
-}
-
-/// Whether a terminal would interpret this character instead of showing it.
-pub(crate) fn is_interpreted(c: char) -> bool {
-    c.is_control()
-        || matches!(c,
-            // Marks, embeddings, overrides and isolates of writing direction ("Trojan Source").
-            '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
-            // Line and paragraph separators.
-            | '\u{2028}' | '\u{2029}'
-            // Invisible: zero-width space, word joiner and invisible operators, byte order mark,
-            // annotations, tags.
-            | '\u{200b}' | '\u{2060}'..='\u{2064}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
-            | '\u{e0000}'..='\u{e007f}')
 }
 
 /// Escapes a line of a command's output as [`escape`] does, but leaves its tabs. Bytes that are not
@@ -106,9 +94,11 @@ mod tests {
             "\u{202e}gpj",
             "\u{2066}",
             "\u{e0041}",
+            "lab\u{ad}07",
+            "lab\u{200d}07",
         ] {
             let shown = escape(hostile).to_string();
-            assert!(!shown.chars().any(is_interpreted), "{shown:?}");
+            assert!(!shown.chars().any(is_unseen), "{shown:?}");
             assert!(shown.contains('\\'), "{shown:?}");
         }
         assert_eq!(escape("a\x1b]0;x\x07\n").to_string(), r"a\u{1b}]0;x\u{7}\n");

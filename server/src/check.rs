@@ -57,7 +57,7 @@ fn report(
         for (index, value) in values.iter().enumerate() {
             let title = if index == 0 { title } else { "" };
             // Writing to a String cannot fail.
-            let _ = writeln!(text, "{title:13}  {value}");
+            let _ = writeln!(text, "{title:13}  {}", Escaped(value));
         }
     }
     text.push('\n');

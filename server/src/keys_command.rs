@@ -154,22 +154,23 @@ pub fn add(
         anyhow::anyhow!(problems.collect::<Vec<_>>().join("; "))
     })?;
     private_file::create_directory(dir)
-        .with_context(|| format!("cannot create {}", dir.display()))?;
+        .with_context(|| format!("cannot create {}", Escaped(dir.display())))?;
     let written = match request.replace {
         true => private_file::replace(&file, &text),
         false => private_file::create(&file, &text),
     };
     match written {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            let shown = file.display();
+            let shown = Escaped(file.display());
             bail!("{shown} exists already; --replace replaces it, --name NAME keeps both")
         }
-        result => result.with_context(|| format!("cannot write {}", file.display()))?,
+        result => result.with_context(|| format!("cannot write {}", Escaped(file.display())))?,
     }
 
     let user = entry.user.as_deref().map(|user| format!(" as {user}")).unwrap_or_default();
     let name = name(&entry.key);
-    let report = format!("{name} may run commands{user}: {}\n{}", file.display(), reload(runs_as));
+    let report =
+        format!("{name} may run commands{user}: {}\n{}", Escaped(file.display()), reload(runs_as));
     // Errors in a replaced file no longer exist.
     let diagnostics = existing
         .diagnostics
@@ -191,11 +192,11 @@ fn choose_file(
         (Some(same), Some(file)) if same.file != file => {
             bail!(
                 "this key is already in {}; leave out --name, or remove that entry first",
-                same.file.display()
+                Escaped(same.file.display())
             )
         }
         (Some(same), _) if !request.replace => {
-            bail!("this key is already in {}; --replace replaces it", same.file.display())
+            bail!("this key is already in {}; --replace replaces it", Escaped(same.file.display()))
         }
         (Some(same), _) => Ok(same.file.clone()),
         (None, Some(file)) => Ok(file),
@@ -242,10 +243,10 @@ pub fn list(dir: &Path, runs_as: &RunsAs) -> Outcome {
         (true, true) => {
             format!(
                 "no keys in {}, so no client can connect; `labshd key add` adds one",
-                dir.display()
+                Escaped(dir.display())
             )
         }
-        (true, false) => format!("no valid keys in {}", dir.display()),
+        (true, false) => format!("no valid keys in {}", Escaped(dir.display())),
         (false, _) => key_table::table(&found.entries, SystemTime::now()),
     };
     Outcome { report, diagnostics: found.diagnostics }
@@ -265,9 +266,9 @@ pub fn remove(request: &Remove, dir: &Path, runs_as: &RunsAs) -> anyhow::Result<
     let mut report = String::new();
     for entry in found.entries.iter().filter(|entry| matches(&entry.key)) {
         fs::remove_file(&entry.file)
-            .with_context(|| format!("cannot remove {}", entry.file.display()))?;
+            .with_context(|| format!("cannot remove {}", Escaped(entry.file.display())))?;
         // Writing to a String cannot fail.
-        let _ = writeln!(report, "removed {}: {}", name(&entry.key), entry.file.display());
+        let _ = writeln!(report, "removed {}: {}", name(&entry.key), Escaped(entry.file.display()));
     }
     if report.is_empty() {
         let host = request
@@ -278,7 +279,7 @@ pub fn remove(request: &Remove, dir: &Path, runs_as: &RunsAs) -> anyhow::Result<
         let mut problem = format!(
             "there is no entry for key {}{host} in {}; `labshd key list` shows all",
             request.key,
-            dir.display()
+            Escaped(dir.display())
         );
         for diagnostic in &found.diagnostics {
             let _ = write!(problem, "\n{diagnostic}");

@@ -9,6 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use std::{mem, thread};
 
+use labsh_diagnostics::characters::is_unseen;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -167,8 +168,8 @@ fn stderr_is_journal() -> bool {
         .is_ok_and(|file| named == format!("{}:{}", file.dev(), file.ino()))
 }
 
-/// Text from another program or machine, escaped for a log, terminal or table: control characters
-/// and those that change the text direction appear as `\n` or `\u001b`.
+/// Text from another program or machine, escaped for a log, terminal or table: control characters,
+/// those that change the text direction and invisible ones appear as `\n` or `\u001b`.
 #[derive(Debug, Clone, Copy)]
 pub struct Escaped<T>(pub T);
 
@@ -186,17 +187,14 @@ impl<W: fmt::Write> fmt::Write for Escaping<W> {
             '\n' => self.0.write_str("\\n"),
             '\r' => self.0.write_str("\\r"),
             '\t' => self.0.write_str("\\t"),
-            // JSON's notation, so that a line of JSON remains valid. All of them are below U+10000.
-            c if is_harmful(c) => write!(self.0, "\\u{:04x}", u32::from(c)),
+            // JSON's notation, so that a line of JSON remains valid.
+            c if is_unseen(c) => c
+                .encode_utf16(&mut [0; 2])
+                .iter()
+                .try_for_each(|unit| write!(self.0, "\\u{unit:04x}")),
             c => self.0.write_char(c),
         })
     }
-}
-
-fn is_harmful(c: char) -> bool {
-    c.is_control()
-        || matches!(c,
-            '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Escapes each event's line. The formatter itself escapes only some characters of some kinds of
@@ -234,7 +232,8 @@ mod tests {
 
     use super::*;
 
-    const NASTY: &str = "x\nERROR forged\r\u{1b}[31m\u{9b}\u{7f}\u{202e}\t\0é粘";
+    const NASTY: &str =
+        "x\nERROR forged\r\u{1b}[31m\u{9b}\u{7f}\u{202e}\u{ad}\u{200d}\u{e0041}\t\0é粘";
 
     #[derive(Clone, Default)]
     struct Buffer(Arc<Mutex<Vec<u8>>>);
@@ -272,7 +271,7 @@ mod tests {
         for json in [false, true] {
             let log = logged(json);
             let line = log.strip_suffix('\n').unwrap();
-            assert!(!line.chars().any(is_harmful), "{log:?}");
+            assert!(!line.chars().any(is_unseen), "{log:?}");
             assert!(line.contains("é粘"), "{log:?}");
         }
     }

@@ -5,9 +5,8 @@ use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use labsh_diagnostics::characters::is_unseen;
 use labsh_proto::key::{BadId, HostId};
-
-use crate::terminal_text::is_interpreted;
 
 /// The port that labshd listens on by default.
 pub const DEFAULT_PORT: u16 = 5274;
@@ -113,7 +112,7 @@ impl FromStr for Target {
             return Err(BadTarget::Dash);
         }
         if let Some(bad) =
-            text.chars().find(|c| is_interpreted(*c) || c.is_whitespace() || *c == '\u{fffd}')
+            text.chars().find(|c| is_unseen(*c) || c.is_whitespace() || *c == '\u{fffd}')
         {
             return Err(BadTarget::Character(bad));
         }

@@ -1,5 +1,6 @@
 //! Errors in files that people write: which file, which line, what is wrong and how to correct it.
 
+pub mod characters;
 pub mod text_file;
 
 use std::fmt;
