@@ -66,8 +66,8 @@ fn the_host_enforces_the_timeout_of_a_stopped_or_killed_client() {
 fn what_the_host_refuses_is_125_with_the_reason() {
     let labshd = Labshd::with("accept_env = ['GOOD_*']");
     for (options, reason, remedy) in [
-        (["--cwd", "/there/is/none"], "/there/is/none", "a directory that exists"),
-        (["--cwd", "/etc/passwd"], "/etc/passwd", "a directory that exists"),
+        (["--cwd", "/there/is/none"], "/there/is/none", "name a directory"),
+        (["--cwd", "/etc/passwd"], "/etc/passwd", "name a directory"),
         (["--env", "LD_PRELOAD=/x.so"], "LD_PRELOAD", "inside the command"),
         (["--env", "LABSH_KEY_ID=root"], "labshd sets it itself", "leave it out"),
         (["--env", "BAD_NAME=1"], "BAD_NAME", "accept_env"),

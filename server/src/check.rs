@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use labsh_diagnostics::Diagnostics;
+use labsh_diagnostics::{Diagnostic, Diagnostics, Origin};
 use labsh_proto::auth::Mode;
 
 use crate::account::{RunsAs, UserExists};
@@ -12,6 +12,7 @@ use crate::config::{Config, LogFormat};
 use crate::key_table;
 use crate::keyring::{self, DirectoryEntries};
 use crate::listen_address::ListenAddress;
+use crate::listen_check;
 use crate::logs::Escaped;
 use crate::reload::SettingsSource;
 
@@ -28,6 +29,11 @@ pub fn run(
     let (config, mut diagnostics) = source.read_config();
     let mut found = keyring::read_directory(&config.keys_dir, runs_as, user_exists);
     diagnostics.append(&mut found.diagnostics);
+    if diagnostics.is_empty() {
+        let origin = Origin { path: source.config_path.as_path().into(), line: None };
+        let problems = listen_check::problems(&config).into_iter();
+        diagnostics.extend(problems.map(|reason| Diagnostic { origin: origin.clone(), reason }));
+    }
     if !diagnostics.is_empty() {
         return Err(Diagnostics(diagnostics));
     }
@@ -207,10 +213,10 @@ mod tests {
     #[test]
     fn the_report_lists_addresses_and_keys_with_their_users() {
         let entry = format!("key = \"{}\"\nuser = 'bob'\nexpires = 2020-01-01", line("alice"));
-        let files = files("listen = ['[::]:5274', 'plain://127.0.0.1:1']", &[("a.toml", &entry)]);
+        let files = files("listen = ['[::]', 'plain://127.0.0.1:6275']", &[("a.toml", &entry)]);
         let report = check(&files).unwrap();
         assert!(report.contains("[::]:5274  (TLS)"), "{report}");
-        assert!(report.contains("plain://127.0.0.1:1  (plain"), "{report}");
+        assert!(report.contains("plain://127.0.0.1:6275  (plain"), "{report}");
         let row = report.lines().last().unwrap();
         assert!(
             row.contains("alice") && row.contains("bob") && row.contains("expired 2020-01-01"),

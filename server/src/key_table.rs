@@ -57,7 +57,7 @@ mod tests {
 
     #[test]
     fn names_that_look_alike_are_listed_differently() {
-        let text = format!("key = {:?}\nuser = \"bob\"\n", line_for("alice", "lab\u{ad}07", 7));
+        let text = format!("key = '{}'\nuser = 'bob'\n", line_for("alice", "lab\u{ad}07", 7));
         let entry = Entry::parse(Path::new("a.toml"), &text, &RunsAs::Root, &|_| Ok(()));
         let listed = table(&[Arc::new(entry.unwrap())], SystemTime::UNIX_EPOCH);
         assert!(listed.contains("lab\\u00ad07"), "{listed}");

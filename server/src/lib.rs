@@ -31,6 +31,7 @@ mod key_share;
 mod key_table;
 mod keyring;
 mod listen_address;
+mod listen_check;
 mod listener;
 mod private_file;
 mod pump;

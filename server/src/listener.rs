@@ -100,24 +100,7 @@ pub(crate) async fn bind(
     config: &Config,
 ) -> anyhow::Result<Vec<Listener>> {
     let backlog = config.backlog;
-    let explain = |error: io::Error| {
-        let remedy = match error.kind() {
-            io::ErrorKind::AddrInUse if matches!(address, ListenAddress::Unix { .. }) => {
-                "another program listens there, or the file is not a socket; stop the program, \
-                 remove the file or choose another path"
-            }
-            io::ErrorKind::AddrInUse => {
-                "another program listens there; stop it or choose another port"
-            }
-            io::ErrorKind::NotFound => "create the directory, or choose another path",
-            io::ErrorKind::PermissionDenied => {
-                "choose a port from 1024 on, or a directory that you can write to"
-            }
-            io::ErrorKind::AddrNotAvailable => "this machine does not have that address",
-            _ => "see `listen` in labshd.toml",
-        };
-        anyhow::anyhow!("cannot listen on {address}: {error}; {remedy}")
-    };
+    let explain = |error| explain(address, error);
     match address {
         ListenAddress::Unix { path } => {
             bind_unix(path, backlog).map(|listener| vec![listener]).map_err(explain)
@@ -125,24 +108,51 @@ pub(crate) async fn bind(
         ListenAddress::Tcp { host, port, mode } => {
             let addresses: Vec<SocketAddr> =
                 tokio::net::lookup_host((host.as_str(), *port)).await.map_err(explain)?.collect();
-            // The configuration is checked without resolving names.
-            let exposed =
-                addresses.iter().find(|address| !address.ip().to_canonical().is_loopback());
-            if let (Mode::Plain, false, Some(exposed)) =
-                (mode, config.allow_plain_on_network, exposed)
-            {
-                anyhow::bail!(
-                    "{address} is {}, which other machines can reach; leave out plain://, or set \
-                     allow_plain_on_network = true",
-                    exposed.ip()
-                );
-            }
+            check_exposure(address, &addresses, config)?;
             addresses
                 .into_iter()
                 .map(|address| bind_tcp(address, *mode, backlog).map_err(explain))
                 .collect()
         }
     }
+}
+
+/// Returns why an address cannot be bound, and what to do about it.
+pub(crate) fn explain(address: &ListenAddress, error: io::Error) -> anyhow::Error {
+    let remedy = match error.kind() {
+        io::ErrorKind::AddrInUse if matches!(address, ListenAddress::Unix { .. }) => {
+            "another program listens there, or the file is not a socket; stop the program, remove \
+             the file or choose another path"
+        }
+        io::ErrorKind::AddrInUse => "another program listens there; stop it or choose another port",
+        io::ErrorKind::NotFound => "create the directory, or choose another path",
+        io::ErrorKind::PermissionDenied => {
+            "choose a port from 1024 on, or a directory that you can write to"
+        }
+        io::ErrorKind::AddrNotAvailable => "this machine does not have that address",
+        _ => "see `listen` in labshd.toml",
+    };
+    anyhow::anyhow!("cannot listen on {address}: {error}; {remedy}")
+}
+
+/// Checks that other machines cannot reach what is listened on without TLS, unless that is
+/// permitted: a name is resolved only now.
+pub(crate) fn check_exposure(
+    address: &ListenAddress,
+    resolved: &[SocketAddr],
+    config: &Config,
+) -> anyhow::Result<()> {
+    let exposed = resolved.iter().find(|address| !address.ip().to_canonical().is_loopback());
+    if let (Mode::Plain, false, Some(exposed)) =
+        (address.mode(), config.allow_plain_on_network, exposed)
+    {
+        anyhow::bail!(
+            "{address} is {}, which other machines can reach; leave out plain://, or set \
+             allow_plain_on_network = true",
+            exposed.ip()
+        );
+    }
+    Ok(())
 }
 
 fn bind_tcp(address: SocketAddr, mode: Mode, backlog: u32) -> io::Result<Listener> {

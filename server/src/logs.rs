@@ -232,8 +232,7 @@ mod tests {
 
     use super::*;
 
-    const NASTY: &str =
-        "x\nERROR forged\r\u{1b}[31m\u{9b}\u{7f}\u{202e}\u{ad}\u{200d}\u{e0041}\t\0é粘";
+    const NASTY: &str = "x\nERROR forged\r\u{1b}[31m\u{9b}\u{7f}\u{202e}\u{ad}\u{200d}\t\0é粘";
 
     #[derive(Clone, Default)]
     struct Buffer(Arc<Mutex<Vec<u8>>>);
@@ -314,6 +313,7 @@ mod tests {
     #[test]
     fn control_characters_are_escaped() {
         assert_eq!(Escaped("a\u{1b}[2J\u{202e}\n").to_string(), "a\\u001b[2J\\u202e\\n");
+        assert_eq!(Escaped("lab\u{ad}07\u{e0041}").to_string(), "lab\\u00ad07\\udb40\\udc41");
         assert_eq!(Escaped("粘包 ok").to_string(), "粘包 ok");
     }
 }

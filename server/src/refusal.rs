@@ -1,6 +1,9 @@
 //! The refusal for a command that could not be started.
 
+use std::io;
+
 use labsh_proto::message::{Refuse, RefuseCode};
+use nix::libc;
 
 use crate::copying;
 use crate::spawner::SpawnError;
@@ -21,9 +24,7 @@ pub(crate) fn of(error: SpawnError, user: &User) -> Refuse {
             RefuseCode::NOT_EXECUTABLE,
             "check that it is a program, and that its mode permits execution",
         ),
-        SpawnError::Directory { .. } => {
-            (RefuseCode::DIRECTORY, "name a directory that exists on that host")
-        }
+        SpawnError::Directory { source, .. } => (RefuseCode::DIRECTORY, directory_remedy(source)),
         SpawnError::TooLarge => {
             (RefuseCode::BAD_COMMAND, "send long data on standard input, or in a file")
         }
@@ -52,12 +53,27 @@ pub(crate) fn of(error: SpawnError, user: &User) -> Refuse {
     Refuse::new(code, error.to_string(), remedy)
 }
 
+/// Returns what to do about a working directory that cannot be entered (chdir(2)).
+fn directory_remedy(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EACCES | libc::EPERM) => {
+            "name a directory that the user of the command may enter (`chmod` and `chown` change \
+             that), or use a key whose entry names another user"
+        }
+        Some(libc::ENOTDIR) => "name a directory; a part of this path is another kind of file",
+        Some(libc::ELOOP) => "correct the symbolic link in it that leads back to itself",
+        Some(libc::ENAMETOOLONG) => "name a shorter path: 4,095 bytes, 255 for each name in it",
+        Some(libc::ENOENT) => "name a directory that exists on that host",
+        _ => "name another directory, or see why that host's file system fails",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn missing(program: &str) -> String {
-        let user = User {
+    fn user() -> User {
+        User {
             name: "bob".to_owned(),
             uid: 1000,
             gid: 1000,
@@ -65,8 +81,28 @@ mod tests {
             home: "/home/bob".into(),
             terminal_group: None,
             shell: "/usr/bin/nosh".into(),
-        };
-        of(SpawnError::NotFound { program: program.to_owned() }, &user).remedy
+        }
+    }
+
+    fn missing(program: &str) -> String {
+        of(SpawnError::NotFound { program: program.to_owned() }, &user()).remedy
+    }
+
+    #[test]
+    fn each_reason_not_to_enter_a_directory_has_its_remedy() {
+        for (errno, part) in [
+            (libc::EACCES, "may enter"),
+            (libc::ENOTDIR, "another kind of file"),
+            (libc::ENOENT, "that exists"),
+            (libc::ELOOP, "symbolic link"),
+            (libc::ENAMETOOLONG, "shorter"),
+            (libc::EIO, "file system"),
+        ] {
+            let source = io::Error::from_raw_os_error(errno);
+            let refuse = of(SpawnError::Directory { path: "/srv".into(), source }, &user());
+            assert_eq!(refuse.code, RefuseCode::DIRECTORY);
+            assert!(refuse.remedy.contains(part), "{refuse:?}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
-use labsh_diagnostics::{Diagnostic, LineIndex};
+use labsh_diagnostics::{Diagnostic, LineIndex, wording};
 use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
@@ -200,7 +200,11 @@ impl<'text> Fields<'text> {
         match R::deserialize(ValueDeserializer::from(value)) {
             Err(error) => {
                 let line = error.span().map_or(line, |span| self.lines.line(span.start));
-                self.report_value(line, key, Problem::new(error.message(), remedy));
+                self.report_value(
+                    line,
+                    key,
+                    Problem::new(wording::reword(error.message()), remedy),
+                );
             }
             Ok(raw) => match convert(raw) {
                 Ok(value) => *target = value,
@@ -248,6 +252,8 @@ mod tests {
         );
         assert_eq!(lines("list = 'a'\n\ncount = 'many'"), [1, 3]);
         assert_eq!(lines("list = ['a',\n 5]"), [2]);
+        let text = read("count = 'many'").1[0].to_string();
+        assert!(text.contains("count: the text \"many\" instead of a whole number"), "{text}");
         let text = read("colour = 1").1[0].to_string();
         assert_eq!(
             text,

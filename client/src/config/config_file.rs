@@ -6,7 +6,7 @@ use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
-use labsh_diagnostics::{Diagnostic, LineIndex, Origin};
+use labsh_diagnostics::{Diagnostic, LineIndex, Origin, wording};
 use labsh_proto::key::HostId;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
@@ -61,7 +61,7 @@ impl ConfigFile {
         };
         let tables: Tables = toml::from_str(text).map_err(|error| {
             let line = lines.line(error.span().map_or(0, |span| span.start));
-            error_at(line, error.message().replace('\n', ", "))
+            error_at(line, wording::reword(error.message()))
         })?;
         let defaults = tables.defaults.map_or_else(Table::default, |defaults| Table {
             line: lines.line(defaults.span().start),
@@ -304,9 +304,9 @@ mod tests {
                 "unknown field `prot`, expected one of `key`, `port`",
             ),
             ("[default]\n", 1, "unknown field `default`"),
-            ("\n[defaults]\nport = 0\n", 3, "nonzero"),
+            ("\n[defaults]\nport = 0\n", 3, "0 instead of a whole number from 1 to 65535"),
             ("[defaults]\nport = 70000\n", 2, "70000"),
-            ("[defaults]\nport = \"22\"\n", 2, "invalid type"),
+            ("[defaults]\nport = \"22\"\n", 2, "the text \"22\" instead of"),
             ("[defaults]\nconnect_timeout = \"10\"\n", 2, "like 30s"),
             ("[defaults]\nkey = \"a b\"\n", 2, "is not a key"),
             ("[defaults]\nkey = \"keys/a\"\n", 2, "from / or from ~/"),
@@ -314,7 +314,7 @@ mod tests {
             ("\n[hosts.\"lab07:22\"]\n", 2, "port = 22"),
             ("[hosts.Lab07]\n\n[hosts.lab07]\n", 3, "has a table in line 1 already"),
             ("[hosts.\"bob@[::1]\"]\n[hosts.\"bob@::1\"]\n", 2, "has a table in line 1 already"),
-            ("[hosts.lab07]\nplain = \"yes\"\n", 2, "boolean"),
+            ("[hosts.lab07]\nplain = \"yes\"\n", 2, "true or false"),
             ("[hosts.lab07]\naddress = \"me@lab07\"\n", 2, "key's entry on the host"),
             ("[hosts.lab07]\nhost_id = \"\"\n", 2, "is not a host id"),
             ("[hosts.lab07]\nconnect_timeout = \"1s\"\n", 2, "unknown field"),

@@ -1,4 +1,4 @@
-//! The characters that text from elsewhere must not bring to a terminal, a table or a log as they are.
+//! The characters that are escaped in text that goes to a terminal, a table or a log.
 
 /// Returns whether a terminal would interpret this character instead of showing it.
 pub fn is_interpreted(c: char) -> bool {
@@ -19,11 +19,12 @@ pub fn is_interpreted(c: char) -> bool {
 pub fn is_unseen(c: char) -> bool {
     is_interpreted(c)
         || matches!(c,
-            // Soft hyphen, grapheme joiner, fillers, vowels and variations without a shape, joiners.
+            // Soft hyphen, joiners, fillers, vowels and variations without a shape.
             '\u{ad}' | '\u{34f}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
             | '\u{180b}'..='\u{180f}' | '\u{200c}' | '\u{200d}' | '\u{3164}'
             | '\u{fe00}'..='\u{fe0f}' | '\u{ffa0}'
-            | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0080}'..='\u{e0fff}')
+            | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0080}'..='\u{e0fff}')
 }
 
 #[cfg(test)]

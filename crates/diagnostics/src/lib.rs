@@ -2,6 +2,7 @@
 
 pub mod characters;
 pub mod text_file;
+pub mod wording;
 
 use std::fmt;
 use std::path::Path;

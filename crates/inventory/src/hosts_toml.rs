@@ -6,7 +6,7 @@ use std::num::NonZeroU16;
 use std::path::Path;
 use std::sync::Arc;
 
-use labsh_diagnostics::{Diagnostic, LineIndex, Origin, text_file};
+use labsh_diagnostics::{Diagnostic, LineIndex, Origin, text_file, wording};
 use labsh_nodeset::{Groups, NamedBy, NodeSet};
 use serde::Deserialize;
 use toml::Spanned;
@@ -87,7 +87,7 @@ pub fn parse(text: &str, path: &Path) -> Result<HostsToml, Diagnostic> {
     let parser = Parser { lines: LineIndex::new(text), path: path.into() };
     let tables: Tables = toml::from_str(text).map_err(|error| {
         let offset = error.span().map_or(0, |span| span.start);
-        let reason = format!("{}; correct that line", error.message().replace('\n', ", "));
+        let reason = format!("{}; correct that line", wording::reword(error.message()));
         parser.diagnostic(offset, &reason)
     })?;
     let mut contents = HostsToml { sources: tables.sources, ..HostsToml::default() };
@@ -325,7 +325,8 @@ mod tests {
     fn an_error_has_its_line_and_a_remedy() {
         for (text, line, reason) in [
             ("[rooms]\n", 1, "unknown field `rooms`"),
-            ("[groups]\na = 1\n", 2, "invalid type"),
+            ("[groups]\na = 1\n", 2, "1 instead of a text in quotes"),
+            ("[groups]\na = [\"lab01\"]\n", 2, "a list instead of a text in quotes"),
             ("\n[groups]\na = \"lab[01-\"\n", 3, "is unmatched; write for example lab[01-40]"),
             ("[groups]\na = \"lab[0-999999999]\"\n", 2, "more than 100000 hosts"),
             ("[groups]\n\"a:b\" = \"x\"\n", 2, "cannot hold ':'"),
@@ -338,7 +339,7 @@ mod tests {
             ("[hosts.\"@*\"]\n", 1, "name the hosts"),
             ("[hosts.\"^/etc/hosts\"]\n", 1, "name the hosts"),
             ("[hosts.a]\nprot = 1\n", 2, "unknown field `prot`, expected one of `address`, `port`"),
-            ("[hosts.a]\nport = 0\n", 2, "nonzero"),
+            ("[hosts.a]\nport = 0\n", 2, "0 instead of a whole number from 1 to 65535"),
             ("[hosts.a]\ngroups = [\"b c\"]\n", 2, "cannot hold ' '"),
             ("[hosts.a]\nvariables = { x = [] }\n", 2, "\"x\" is not a string"),
             ("[groups]\na = \"@b\"\nb = \"@a\"\n[hosts.\"@a\"]\n", 4, "@a → @b → @a"),

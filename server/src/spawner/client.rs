@@ -44,7 +44,10 @@ pub struct SpawnerProcess {
 /// When this process has more than one thread, when `/proc` is not mounted, or when fork(2) or
 /// socketpair(2) fails.
 pub fn launch() -> io::Result<SpawnerProcess> {
-    let threads = fs::read_dir("/proc/self/task")?.count();
+    let threads = fs::read_dir("/proc/self/task").map_err(|error| {
+        io::Error::new(error.kind(), format!("/proc/self/task: {error}; mount /proc (proc(5))"))
+    })?;
+    let threads = threads.count();
     if threads != 1 {
         return Err(io::Error::other(format!(
             "the spawner must be launched before other threads; {threads} threads run"
