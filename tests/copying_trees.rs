@@ -138,6 +138,33 @@ fn directories_that_their_owner_may_not_change_are_copied_again() {
     set(lab.labshd.path(), Some(0o755));
 }
 
+/// A setting with which the destination is on a read-only file system, once a file is there.
+const READ_ONLY: &str = "subsystems.labsh-copy = ['UNSHARE', '-m', '/bin/sh', '-c', '\
+    if [ -e HERE/fixed ]; then mount --bind HERE/there HERE/there; \
+    mount -o remount,bind,ro HERE/there; fi; exec LABSHD copy-serve']";
+
+#[test]
+fn an_unchanged_tree_on_a_read_only_file_system_is_unchanged() {
+    let Some(unshare) = tools::need("unshare", "install util-linux").filter(|_| am_root()) else {
+        return;
+    };
+    let mounts = "mount --bind / / && mount -o remount,bind,ro /";
+    if !program(&unshare).args(["-m", "/bin/sh", "-c", mounts]).status().unwrap().success() {
+        return tools::skip("this process may not mount file systems");
+    }
+    let lab = Lab::with(&READ_ONLY.replace("UNSHARE", unshare.to_str().unwrap()));
+    fs::create_dir(lab.path("there")).unwrap();
+    make_tree(&lab.path("top"), "same", 0o555);
+    let words = ["top", &lab.remote("h01", "there")];
+    lab.copied(&words);
+    fs::write(lab.path("fixed"), "").unwrap();
+    let stderr = lab.copied(&words);
+    assert!(stderr.starts_with("labsh: 0 copied (0 B), 1 unchanged, in "), "{stderr}");
+    fs::write(lab.path("top/new"), "new").unwrap();
+    let stderr = stderr_of(&lab.copy(&words));
+    assert!(stderr.contains("labsh: top/new: its copy cannot be written: Read-only"), "{stderr}");
+}
+
 #[test]
 fn an_interrupted_copy_leaves_the_mode_of_a_directory_as_it_was() {
     let Some(words) = ordinary() else { return };

@@ -93,7 +93,7 @@ pub(crate) fn make_directory(entry: &DirEntry) -> io::Result<ReadyDir> {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => before(None),
             made => made.map(|()| ReadyDir { made: Made::Now, mode_before: None }),
         },
-        Some(found) if kind_of(&found) == SFlag::S_IFDIR => before(make_writable(entry, &found)?),
+        Some(found) if kind_of(&found) == SFlag::S_IFDIR => before(make_writable(entry, &found)),
         Some(found) if kind_of(&found) == SFlag::S_IFLNK => Err(io::Error::other(
             "a symbolic link is in the place of this directory; links are not followed",
         )),
@@ -101,14 +101,17 @@ pub(crate) fn make_directory(entry: &DirEntry) -> io::Result<ReadyDir> {
     }
 }
 
-/// Lets the owner of a directory create files in it. Returns its mode before, if that has changed.
-fn make_writable(entry: &DirEntry, found: &FileStat) -> io::Result<Option<u32>> {
+/// Lets the owner of a directory create files in it, if possible. Returns its mode before, if that
+/// has changed.
+fn make_writable(entry: &DirEntry, found: &FileStat) -> Option<u32> {
     let owner_may = found.st_mode & OWNER_WRITES == OWNER_WRITES;
     if owner_may || found.st_uid != geteuid().as_raw() || entry.is_writable_directory() {
-        return Ok(None);
+        return None;
     }
-    entry.metadata_handle(found)?.set_mode(found.st_mode & 0o7777 | OWNER_WRITES)?;
-    Ok(Some(found.st_mode & 0o7777))
+    // If it is not possible, as on a read-only file system, unchanged files are still unchanged.
+    let directory = entry.metadata_handle(found).ok()?;
+    directory.set_mode(found.st_mode & 0o7777 | OWNER_WRITES).ok()?;
+    Some(found.st_mode & 0o7777)
 }
 
 /// Creates a symbolic link; returns whether it existed with the same target.
