@@ -167,6 +167,7 @@ fn a_run_on_many_hosts_says_what_it_waits_for_and_knows_how_the_commands_ended()
     let mut run = Running::start(&mut lab.command(&[&["h[01-02]"], &sh(LEAVES)[..]].concat()));
     let left = [run.line(), run.line()]
         .map(|line| Background(line.rsplit(' ').next().unwrap().parse().unwrap()));
+    assert!(run.error_line().contains("the command has ended on h[01-02] (2)"));
     run.signal(15);
     let output = run.finish();
     assert_eq!(output.status.code(), Some(143), "{output:?}");
