@@ -1,6 +1,7 @@
 //! Devices, named pipes, sockets and links in the place of a copy.
 
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -12,7 +13,10 @@ use crate::support::{Transfer, pull, push};
 /// Creates a named pipe, a socket and, if this process may, a device. Returns their names.
 fn special_files(directory: &Path) -> Vec<&'static str> {
     nix::unistd::mkfifo(&directory.join("pipe"), Mode::S_IRWXU).unwrap();
-    drop(UnixListener::bind(directory.join("socket")).unwrap());
+    // Through a descriptor: TMPDIR may be too long for the path of a socket.
+    let opened = fs::File::open(directory).unwrap();
+    let short = format!("/proc/self/fd/{}/socket", opened.as_raw_fd());
+    drop(UnixListener::bind(short).unwrap());
     // The null device: if a copy wrote into it, nothing else would be harmed.
     let made = mknod(&directory.join("device"), SFlag::S_IFCHR, Mode::S_IRUSR, makedev(1, 3));
     let names = ["pipe", "socket", "device"];
