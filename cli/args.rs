@@ -2,31 +2,36 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue};
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use labsh_client::terminal_text::{escape, shell_word};
 
 use crate::agent::{self, AgentAction};
-use crate::console::{READER_GONE, REFUSED, note, print, print_usage};
+use crate::console::{self, READER_GONE, REFUSED, note, print};
 use crate::cp;
 use crate::cp::options::CopyOptions;
 use crate::explain::{self, ExplainOptions};
 use crate::hosts::{self, HostsOptions};
+use crate::json;
 use crate::key::{self, KeyAction};
 use crate::last::{self, LastOptions};
 use crate::lesson;
 use crate::lesson::options::LessonOptions;
 use crate::man;
 use crate::ping::{self, PingOptions};
+use crate::remote::outcome;
 use crate::rsh;
 use crate::rsh::help::RshOptions;
 use crate::run;
 use crate::run::options::{self as run_options, RunOptions};
 use crate::shell::{self, ShellOptions};
 use crate::try_command::{self, TryOptions};
+use crate::usage;
 
 const CONFIGURATION: &str = "\
 Settings:
@@ -116,20 +121,61 @@ pub(crate) fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|word| word == "rsh") {
         return rsh::main(std::env::args_os().skip(2));
     }
-    let line = match parse(std::env::args_os()) {
-        Ok(line) => line,
+    let (line, reports) = match parse(std::env::args_os()) {
+        Ok(parsed) => parsed,
         // `--help` and `--version` also end here.
-        Err(error) => return print_usage(&error, REFUSED),
+        Err(error) => return usage::report(CommandLine::command(), &error, REFUSED),
     };
+    if reports.in_json {
+        console::use_json();
+    }
     execute(line.action).unwrap_or_else(|error| {
         let error_kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
         if error_kind == Some(io::ErrorKind::BrokenPipe) {
             // The reader, as in `… | head`, has enough; a shell's user expects silence.
             return ExitCode::from(READER_GONE);
         }
-        note(&format!("{error:#}"));
+        reports.failure(&error);
         ExitCode::from(REFUSED)
     })
+}
+
+/// The name of the option for a descriptor that gets the outcome.
+const STATUS_FD: &str = "status_fd";
+
+/// Where the called subcommand reports what it is asked to report to programs.
+struct Reports {
+    in_json: bool,
+    status_fd: Option<RawFd>,
+}
+
+impl Reports {
+    fn of(matches: &ArgMatches) -> Self {
+        if let Some((_, subcommand)) = matches.subcommand() {
+            return Self::of(subcommand);
+        }
+        let is_given = |option| {
+            matches.try_contains_id(option).is_ok()
+                && matches.value_source(option) == Some(ValueSource::CommandLine)
+        };
+        Self {
+            in_json: is_given(usage::JSON),
+            status_fd: matches.try_get_one::<RawFd>(STATUS_FD).ok().flatten().copied(),
+        }
+    }
+
+    /// Reports why labsh failed before or outside the work on hosts.
+    fn failure(&self, error: &anyhow::Error) {
+        let event = json::failure(json::error_of(error), REFUSED);
+        if let Some(descriptor) = self.status_fd.filter(|number| outcome::is_writable(*number)) {
+            outcome::write_status(descriptor, &event.clone().line());
+        }
+        if self.in_json {
+            console::note_json(event);
+        } else {
+            note(&format!("{error:#}"));
+        }
+    }
 }
 
 fn execute(action: Action) -> anyhow::Result<ExitCode> {
@@ -152,12 +198,13 @@ fn execute(action: Action) -> anyhow::Result<ExitCode> {
 }
 
 /// Parses a command line. An error shows the usage of its subcommand.
-fn parse(words: impl IntoIterator<Item = OsString>) -> Result<CommandLine, clap::Error> {
+fn parse(words: impl IntoIterator<Item = OsString>) -> Result<(CommandLine, Reports), clap::Error> {
     let words: Vec<OsString> = words.into_iter().collect();
     let matches = CommandLine::command()
         .try_get_matches_from(&words)
         .map_err(|error| suggest_run(error, &words[1..]))?;
-    CommandLine::from_arg_matches(&matches).map_err(|error| {
+    let parsed = CommandLine::from_arg_matches(&matches);
+    parsed.map(|line| (line, Reports::of(&matches))).map_err(|error| {
         let mut command = CommandLine::command();
         command.build();
         match matches.subcommand_name().and_then(|name| command.find_subcommand_mut(name)) {

@@ -12,7 +12,7 @@ use super::*;
 use crate::flags::{EscapeCharacter, FormFlags, form};
 
 fn parse(words: &[&str]) -> Result<Action, clap::Error> {
-    super::parse(["labsh"].iter().chain(words).map(OsString::from)).map(|line| line.action)
+    super::parse(["labsh"].iter().chain(words).map(OsString::from)).map(|(line, _)| line.action)
 }
 
 fn run(words: &[&str]) -> RunOptions {

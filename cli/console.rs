@@ -4,11 +4,13 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::process::ExitCode;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
 use labsh_client::terminal_text::escape;
+
+use crate::json::Event;
 
 /// The exit status of everything that was refused or failed before a command ran.
 pub(crate) const REFUSED: u8 = 125;
@@ -46,30 +48,33 @@ pub(crate) fn program() -> &'static str {
     PROGRAM.get().copied().unwrap_or("labsh")
 }
 
-/// Prints what clap returns instead of a command line: an error on stderr, like all messages of the
-/// program, or on stdout a text that the user asked for. Returns the exit status; an error's is
-/// `wrong`.
-pub(crate) fn print_usage(error: &clap::Error, wrong: u8) -> ExitCode {
-    // A closed stdout or stderr cannot be reported anywhere.
-    if !error.use_stderr() {
-        let _ = error.print();
-        return ExitCode::SUCCESS;
-    }
-    let text = error.to_string();
-    let text = match text.strip_prefix("error: ") {
-        Some(text) => format!("{}: {text}", program()),
-        None => text,
-    };
-    let _ = io::stderr().write_all(text.as_bytes());
-    ExitCode::from(wrong)
-}
-
 struct Diagnostics {
     level: Level,
     file: Option<File>,
 }
 
 static DIAGNOSTICS: OnceLock<Diagnostics> = OnceLock::new();
+
+/// Whether messages are JSON.
+static JSON: AtomicBool = AtomicBool::new(false);
+
+/// Writes messages as lines of JSON for the rest of the process, and no progress.
+pub(crate) fn use_json() {
+    JSON.store(true, Ordering::Relaxed);
+}
+
+/// Whether messages are lines of JSON.
+pub(crate) fn uses_json() -> bool {
+    JSON.load(Ordering::Relaxed)
+}
+
+/// Returns a message as the line that is written; control characters in the text are escaped.
+pub(crate) fn message(text: &str) -> String {
+    match uses_json() {
+        true => Event::new("note").with("text", text).line(),
+        false => format!("{}: {}\n", program(), escape(text)),
+    }
+}
 
 /// Sets for the rest of the process how much labsh writes about itself, and to which file instead
 /// of stderr. Without a call, everything goes to stderr; a second call has no effect.
@@ -83,18 +88,22 @@ pub(crate) fn set(level: Level, file: Option<&Path>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Writes an error or a warning as one line; control characters in the text are escaped.
+/// Writes an error or a warning as one line; see [`message`].
 pub(crate) fn note(text: &str) {
-    write(Level::Errors, text);
+    write(Level::Errors, &message(text));
 }
 
-/// Writes information as one line; control characters in the text are escaped.
+/// Writes information as one line; see [`message`].
 pub(crate) fn remark(text: &str) {
-    write(Level::Everything, text);
+    write(Level::Everything, &message(text));
 }
 
-fn write(level: Level, text: &str) {
-    let line = format!("{}: {}\n", program(), escape(text));
+/// Writes a line of JSON in place of a message.
+pub(crate) fn note_json(event: Event) {
+    write(Level::Errors, &event.line());
+}
+
+fn write(level: Level, line: &str) {
     // A closed stderr or a full disk cannot be reported anywhere.
     let _ = match DIAGNOSTICS.get() {
         Some(diagnostics) if diagnostics.level < level => Ok(()),

@@ -12,7 +12,7 @@ use clap::builder::{NonEmptyStringValueParser, OsStringValueParser, TypedValuePa
 use labsh_client::config::Config;
 use labsh_client::config::overrides::ConnectionOverrides;
 use labsh_client::fanout::{self, End, Host};
-use labsh_client::terminal_text::{escape, escape_json, shell_word};
+use labsh_client::terminal_text::{escape, shell_word};
 use labsh_client::{CommandError, CommandOptions, Session};
 use labsh_nodeset::NodeSet;
 use labsh_proto::explanation::Explained;
@@ -25,8 +25,9 @@ use crate::console::{CONNECTION_FAILED, REFUSED, print};
 use crate::flags::{ConnectionFlags, FormFlags, form, variable};
 use crate::fleet::hosts as fleet_hosts;
 use crate::fleet::report::anonymous;
-use crate::remote::outcome;
+use crate::json::{self, Event};
 use crate::remote::words::RemoteQuestion;
+use crate::remote::{outcome, record};
 
 /// The maximum number of connections being opened at once.
 const MAX_CONCURRENT_CONNECTS: usize = 64;
@@ -144,28 +145,25 @@ fn status(answer: &Answer) -> u8 {
 }
 
 fn in_json(answers: &[(Host, Answer)], program: &Program) -> String {
-    let mut text = String::new();
-    for (host, answer) in answers {
-        let key = &host.connection.key;
-        let mut value = json!({
-            "host": host.name, "address": host.connection.address.to_string(),
-            "key": key.key_id().as_str(), "host_id": key.host_id().as_str(),
-        });
-        match answer {
-            Ok(explained) => {
-                value["would_run"] = true.into();
-                value["explained"] = fields(explained);
-            }
-            Err(error) => {
-                value["would_run"] =
-                    if status(answer) == REFUSED { false.into() } else { Value::Null };
-                value["reason"] = outcome::explain(error, program).into();
-            }
-        }
-        text += &escape_json(&value.to_string());
-        text.push('\n');
-    }
-    text
+    let line = |(host, answer): &(Host, Answer)| {
+        let connection = &host.connection;
+        let event = Event::of_host("over", &host.name)
+            .with_all(json::location(&connection.address))
+            .with("key", connection.key.key_id().as_str())
+            .with("host_id", connection.key.host_id().as_str())
+            .with("exit_status", status(answer));
+        let event = match answer {
+            Ok(explained) => event
+                .with("outcome", "ok")
+                .with("would_run", true)
+                .with("explained", fields(explained)),
+            Err(error) => event
+                .with_all(record::of_host(&End::of(error.clone()), program, status(answer)))
+                .with("would_run", (status(answer) == REFUSED).then_some(false)),
+        };
+        event.line()
+    };
+    answers.iter().map(line).collect()
 }
 
 fn fields(explained: &Explained) -> Value {
@@ -175,18 +173,21 @@ fn fields(explained: &Explained) -> Value {
         .iter()
         .map(|(name, value)| (text(name), text(value).into()))
         .collect();
+    let end = Some(explained.expires)
+        .filter(|end| *end > 0)
+        .and_then(|end| UNIX_EPOCH.checked_add(Duration::from_secs(end)));
     json!({
         "user": explained.user, "uid": explained.uid, "gid": explained.gid,
         "home": text(&explained.home),
         "directory": text(&explained.directory), "program": text(&explained.program),
         "words": explained.words.iter().map(text).collect::<Vec<_>>(), "environment": environment,
         "accept_env": explained.accepted, "entry": explained.entry, "from": explained.from,
-        "expires": expires(explained), "channels": explained.channels,
-            "left_off": explained.left_off,
+        "expires": end.map(json::time), "channels": explained.channels,
+        "left_off": explained.left_off,
     })
 }
 
-/// Formats the end of a key's validity (RFC 3339); none if it has no end.
+/// Formats the end of a key's validity for people (RFC 3339); none if it has no end.
 fn expires(explained: &Explained) -> Option<String> {
     // A server may send any number; one outside the calendar is shown as it is.
     let end = explained.expires;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use labsh_client::terminal_text::{escape, escape_json};
+use labsh_client::terminal_text::escape;
 
 use crate::console::print;
 use crate::fleet::last_run::Last;
@@ -12,7 +12,7 @@ use crate::fleet::last_run::Last;
 /// @last:ok, …
 #[derive(Debug, Clone, Args)]
 pub(crate) struct LastOptions {
-    /// Print all that is known of it, each host's end with it, as one line of JSON
+    /// Print all that is known of it, with each host's outcome, as one line of JSON
     #[arg(long)]
     json: bool,
 }
@@ -21,7 +21,7 @@ pub(crate) struct LastOptions {
 pub(crate) fn execute(options: &LastOptions) -> anyhow::Result<ExitCode> {
     let last = Last::load()?;
     let text = if options.json {
-        escape_json(&serde_json::to_string(&last)?) + "\n"
+        last.into_event()?.line()
     } else {
         let mut text = format!("{}: {}\n", escape(&last.when), escape(&last.command));
         for line in &last.summary {

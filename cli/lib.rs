@@ -1,17 +1,19 @@
 //! What the programs labsh, labsh-rsh and labshd are on a command line.
 //!
 //! `args` names every subcommand of labsh and carries out the one that was called. A subcommand
-//! uses what all share (`flags`, `console`, `signals`), what concerns one host (`remote`) and what
-//! concerns many (`fleet`); it never uses another subcommand.
+//! uses what all share (`flags`, `console`, `json`, `signals`), what concerns one host (`remote`)
+//! and what concerns many (`fleet`); it never uses another subcommand.
 
 mod agent;
 mod args;
+mod command_line;
 mod console;
 mod cp;
 mod explain;
 mod flags;
 mod fleet;
 mod hosts;
+mod json;
 mod key;
 mod labshd;
 mod last;
@@ -25,6 +27,7 @@ mod shell;
 mod signals;
 #[path = "try.rs"]
 mod try_command;
+mod usage;
 
 use std::process::ExitCode;
 

@@ -5,12 +5,15 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use labsh_client::config::target::Target;
+use labsh_client::fanout::{End, Host};
 use labsh_client::terminal_text::escape;
-use labsh_client::{CommandError, ConnectError, ConnectOptions, Session};
+use labsh_client::{CommandError, Session};
+use labsh_proto::message::Program;
 
-use crate::console::{CONNECTION_FAILED, REFUSED, note, print};
+use crate::console::{note, print};
 use crate::flags::ConnectionFlags;
-use crate::remote::connection::connection;
+use crate::json::{self, Event};
+use crate::remote::{connection, outcome, record};
 
 /// Measure how long a host takes to answer
 #[derive(Debug, Clone, Args)]
@@ -20,6 +23,9 @@ pub(crate) struct PingOptions {
     #[arg(short, long, value_name = "COUNT", default_value_t = 4)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     pub count: u32,
+    /// Print a line of JSON for each answer, and one for the outcome
+    #[arg(long)]
+    pub json: bool,
     /// How to reach the host.
     #[command(flatten)]
     pub connection: ConnectionFlags,
@@ -29,48 +35,102 @@ pub(crate) struct PingOptions {
     pub target: Target,
 }
 
-/// Connects, then asks repeatedly; prints a line for each.
+/// Connects, then asks repeatedly; prints a line for each answer.
 pub(crate) fn execute(options: PingOptions) -> anyhow::Result<ExitCode> {
-    let (connection, _) = connection(&options.target, &options.connection, None)?;
+    let mut host = connection::host(&options.target, &options.connection, None)?;
     // The measurement includes connecting.
-    let connection = ConnectOptions { agent: None, ..connection };
+    host.connection.agent = None;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let code = runtime.block_on(ask(&connection, options.count));
+    let code = runtime.block_on(ask(&host, &options));
     // A thread may wait for the resolver long after the timeout for connecting.
     runtime.shutdown_background();
     code
 }
 
-async fn ask(connection: &ConnectOptions, count: u32) -> anyhow::Result<ExitCode> {
+async fn ask(host: &Host, options: &PingOptions) -> anyhow::Result<ExitCode> {
     let start = Instant::now();
-    let session = match Session::connect(connection).await {
-        Ok(session) => session,
-        Err(error) => {
-            note(&format!("{error}; {}", error.remedy()));
-            let refused = matches!(error, ConnectError::Refused { .. });
-            return Ok(ExitCode::from(if refused { REFUSED } else { CONNECTION_FAILED }));
+    let error = match Session::connect(&host.connection).await {
+        Ok(session) => {
+            authenticated(host, options.json, start.elapsed())?;
+            measure(host, options, session).await?
         }
+        Err(error) => Some(CommandError::Connect(error)),
     };
-    let (key, address) = (&connection.key, &connection.address);
-    let (key_id, host_id) = (key.key_id(), escape(key.host_id().as_str()));
-    let took = milliseconds(start.elapsed());
-    print(
-        format!("{address}: key {key_id}, host id {host_id}: authenticated in {took}\n").as_bytes(),
-    )?;
-    for number in 1..=count {
-        match session.ping().await {
-            Ok(took) => {
-                print(format!("{address}: answer {number} in {}\n", milliseconds(took)).as_bytes())?
+    over(host, options.json, error, start.elapsed())
+}
+
+/// Asks, and prints the answers. Returns the error that ended this early.
+async fn measure(
+    host: &Host,
+    options: &PingOptions,
+    session: Session,
+) -> anyhow::Result<Option<CommandError>> {
+    for number in 1..=options.count {
+        let took = match session.ping().await {
+            Ok(took) => took,
+            Err(error) => return Ok(Some(error)),
+        };
+        let line = match options.json {
+            true => Event::of_host("answer", &host.name)
+                .with("number", number)
+                .with("round_trip_ms", json::milliseconds(took))
+                .line(),
+            false => {
+                format!("{}: answer {number} in {}\n", host.connection.address, milliseconds(took))
             }
-            Err(error @ (CommandError::Lost(_) | CommandError::Connect(_))) => {
-                note(&error.to_string());
-                return Ok(ExitCode::from(CONNECTION_FAILED));
-            }
-            Err(error) => return Err(error.into()),
-        }
+        };
+        print(line.as_bytes())?;
     }
     session.close().await;
-    Ok(ExitCode::SUCCESS)
+    Ok(None)
+}
+
+fn authenticated(host: &Host, as_json: bool, took: Duration) -> anyhow::Result<()> {
+    let (key, address) = (&host.connection.key, &host.connection.address);
+    let line = match as_json {
+        true => Event::of_host("authenticated", &host.name)
+            .with_all(json::location(address))
+            .with("key", key.key_id().as_str())
+            .with("host_id", key.host_id().as_str())
+            .with("authenticated_ms", json::milliseconds(took))
+            .line(),
+        false => {
+            let (key_id, host_id) = (key.key_id(), escape(key.host_id().as_str()));
+            let took = milliseconds(took);
+            format!("{address}: key {key_id}, host id {host_id}: authenticated in {took}\n")
+        }
+    };
+    print(line.as_bytes())
+}
+
+/// Reports an error, and the end as JSON; returns the exit status.
+fn over(
+    host: &Host,
+    as_json: bool,
+    error: Option<CommandError>,
+    took: Duration,
+) -> anyhow::Result<ExitCode> {
+    let status = error.as_ref().map_or(0, outcome::exit_status);
+    if as_json {
+        let outcome = match &error {
+            None => Event::new("over").with("outcome", "ok").with("exit_status", 0),
+            Some(error) => {
+                let end = End::of(error.clone());
+                Event::new("over").with_all(record::of_host(&end, &Program::LoginShell, status))
+            }
+        };
+        let line = outcome
+            .with("host", host.name.as_str())
+            .with_all(json::location(&host.connection.address))
+            .with("duration_ms", json::milliseconds(took));
+        print(line.line().as_bytes())?;
+    } else if let Some(error) = error {
+        note(&match &error {
+            CommandError::Connect(connect) => format!("{error}; {}", connect.remedy()),
+            _ => error.to_string(),
+        });
+    }
+    Ok(ExitCode::from(status))
 }
 
 fn milliseconds(duration: Duration) -> String {

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Args;
+use labsh_client::fanout::Host;
 use labsh_client::{Address, ConnectOptions};
 use labsh_proto::auth::Mode;
 use labsh_proto::key::{HostId, Key, KeyId, Secret};
@@ -63,9 +64,9 @@ pub(crate) fn execute(options: TryOptions) -> anyhow::Result<ExitCode> {
     let code = runtime.block_on(async {
         let address = server.await?;
         let address = Address::Tcp { host: address.ip().to_string(), port: address.port() };
-        Ok::<_, anyhow::Error>(
-            remote::run(&ConnectOptions::new(address, key), &program, &options.command, None).await,
-        )
+        let connection = ConnectOptions::new(address, key);
+        let host = Host { name: "localhost".to_owned(), connection, user: None };
+        Ok::<_, anyhow::Error>(remote::run(&host, &program, &options.command, None).await)
     });
     runtime.shutdown_background();
     code

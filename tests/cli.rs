@@ -339,10 +339,15 @@ fn control_characters_from_a_server_are_escaped() {
     let labshd = Labshd::start();
     // The refusal repeats the name, which would clear the screen and reverse the text direction.
     let name = "A\u{1b}[2J\u{9b}2J\u{202e}B=1";
-    let output = labshd.output_with(&["--json", "--env", name], &["true"]);
-    assert_refused(&output, 125, &["\\u{1b}[2J\\u{9b}2J\\u{202e}B", "\\u001b[2J\\u009b2J\\u202eB"]);
-    for c in ['\u{1b}', '\u{9b}', '\u{202e}'] {
-        assert!(!text(&output.stderr).contains(c), "{c:?} reached the terminal");
+    for (options, escaped) in [
+        (&["--env", name][..], "\\u{1b}[2J\\u{9b}2J\\u{202e}B"),
+        (&["--json", "--env", name], "\\u001b[2J\\u009b2J\\u202eB"),
+    ] {
+        let output = labshd.output_with(options, &["true"]);
+        assert_refused(&output, 125, &[escaped]);
+        for c in ['\u{1b}', '\u{9b}', '\u{202e}'] {
+            assert!(!text(&output.stderr).contains(c), "{c:?} reached the terminal");
+        }
     }
     assert!(!labshd.log().text().contains('\u{1b}'), "nor does the log obey it");
 }

@@ -208,11 +208,11 @@ fn json_reports_every_outcome_in_one_line() {
         ),
         (
             tell(&[], &["no-such-program", "x"]),
-            ["\"outcome\":\"refused\"", "\"refusal\":\"not-found\""],
+            ["\"outcome\":\"refused\"", "\"code\":\"not-found\""],
         ),
         (
             tell(&["--host-id", "x"], &["true"]),
-            ["\"outcome\":\"connection\"", "\"exit_status\":255"],
+            ["\"code\":\"wrong-server\"", "\"exit_status\":255"],
         ),
     ] {
         parts.iter().for_each(|part| assert!(message.contains(part), "{part} is not in {message}"));

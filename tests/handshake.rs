@@ -317,7 +317,7 @@ fn restrictions_of_an_entry_are_refusals_with_a_remedy() {
         let output = pipe_through(labsh.args(["run", "--json", &labshd.target(), "true"]), b"");
         let stderr = text(&output.stderr);
         assert_eq!(output.status.code(), Some(125), "{stderr}");
-        for part in [reason, remedy, "\"refusal\":\"not-permitted\""] {
+        for part in [reason, remedy, "\"code\":\"not-permitted\""] {
             assert!(stderr.contains(part), "{part} in {stderr}");
         }
         labshd.log().wait_for(reason);

@@ -102,7 +102,7 @@ fn hosts_are_listed_with_their_settings() {
         of_one.iter().map(|group| group["group"].as_str().unwrap()).collect::<Vec<_>>(),
         ["cs", "lab-a"]
     );
-    assert_eq!(of_one[0]["hosts"], serde_json::json!(["lab04"]));
+    assert_eq!(of_one[0]["names"], serde_json::json!(["lab04"]));
 }
 
 #[test]
@@ -335,7 +335,10 @@ fn hosts_check_reports_times_and_reasons() {
         lines[0]["authenticated_ms"].as_f64().unwrap() > 0.0 && lines[0]["round_trip_ms"].is_f64()
     );
     assert_eq!(lines[1]["outcome"], "refused");
-    assert!(lines[1]["reason"].as_str().unwrap().contains("is not the host stranger"), "{json:?}");
+    assert!(
+        lines[1]["error"]["reason"].as_str().unwrap().contains("is not the host stranger"),
+        "{json:?}"
+    );
 }
 
 #[test]

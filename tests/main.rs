@@ -25,6 +25,7 @@ mod hostile_server;
 mod inherited;
 mod interactive;
 mod inventory;
+mod json_output;
 mod large_output;
 mod lesson_pages;
 mod lessons;

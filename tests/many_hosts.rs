@@ -366,7 +366,7 @@ fn max_status_and_status_fd_work_for_many_hosts() {
     let command = lab.command(&["--status-fd", "3", "h[01-03]", "exit 7"]);
     let output = in_shell("\"$@\" 3>&1 >/dev/null 2>&1 </dev/null", &command).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
-    assert_eq!(json(&output.stdout)["outcomes"]["exited"]["hosts"], "h[01-03]");
+    assert_eq!(json(&output.stdout)["outcomes"]["exited"]["set"], "h[01-03]");
     let terminal = lab.output(&["-t", "h[01-03]", "true"]);
     assert_eq!(terminal.status.code(), Some(125));
     assert!(text(&terminal.stderr).contains("one host at a time"), "{terminal:?}");
@@ -378,8 +378,8 @@ fn rolling_stops_after_a_failure() {
     let output = lab.output(&["--rolling", "1", "--json=summary", "h[01-12]", "exit 7"]);
     assert_eq!(output.status.code(), Some(125));
     let summary = json(&output.stdout);
-    assert_eq!(summary["outcomes"]["exited"]["hosts"], "h01");
-    assert_eq!(summary["outcomes"]["not-begun"]["hosts"], "h[02-12]");
+    assert_eq!(summary["outcomes"]["exited"]["set"], "h01");
+    assert_eq!(summary["outcomes"]["not-begun"]["set"], "h[02-12]");
     assert_eq!(lab.labshd.log().count("command started"), 1);
 }
 

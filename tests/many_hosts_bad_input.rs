@@ -346,11 +346,11 @@ fn fifteen_faulty_hosts_among_sixty_are_counted_and_delay_no_other() {
     let summary = json(text(&output.stdout).lines().last().unwrap().as_bytes());
     let outcomes = &summary["outcomes"];
     assert_eq!(summary["count"], 60);
-    assert_eq!(outcomes["ok"], serde_json::json!({ "count": 45, "hosts": "h[01-45]" }));
-    assert_eq!(outcomes["refused"], serde_json::json!({ "count": 5, "hosts": "stranger[1-5]" }));
+    assert_eq!(outcomes["ok"], serde_json::json!({ "count": 45, "set": "h[01-45]" }));
+    assert_eq!(outcomes["refused"], serde_json::json!({ "count": 5, "set": "stranger[1-5]" }));
     assert_eq!(
         outcomes["unreachable"],
-        serde_json::json!({ "count": 10, "hosts": "a-mute[1-5],dead[1-5]" })
+        serde_json::json!({ "count": 10, "set": "a-mute[1-5],dead[1-5]" })
     );
     assert_eq!(outcomes.as_object().unwrap().len(), 3, "{outcomes}");
 }

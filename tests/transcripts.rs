@@ -100,6 +100,8 @@ impl Lab {
                 &format!("127.0.1.{number}:{}", self.port),
                 &format!("lab{number:02}:5274"),
             )
+            .replace(&format!("\"127.0.1.{number}\""), &format!("\"lab{number:02}\""))
+            .replace(&format!("\"port\":{}", self.port), "\"port\":5274")
         })
     }
 }
@@ -117,7 +119,7 @@ fn mask(line: &str) -> String {
             let after = after.strip_prefix(' ').and_then(|after| after.strip_prefix(unit));
             after.is_some_and(|after| !after.starts_with(char::is_alphanumeric))
         });
-        let measured = ["seconds\":", "memory_bytes\":", "slowest lab"]
+        let measured = ["_ms\":", "memory_bytes\":", "slowest lab"]
             .iter()
             .any(|before| masked.ends_with(before));
         match unit {

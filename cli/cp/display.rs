@@ -5,9 +5,9 @@ use std::io::{self, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use labsh_client::terminal_text::escape;
 use labsh_copy::Counts;
 
+use crate::console;
 use crate::fleet::screen::{CLEAR, bottom_line, columns, cut, has_progress_line};
 
 /// The time over which the rate is averaged: a short stall does not show, a slower link soon does.
@@ -28,7 +28,8 @@ struct State {
 impl Display {
     pub(super) fn new(quiet: bool) -> Self {
         let state = State { shown: false, moments: vec![(Instant::now(), 0)] };
-        Self { progress: !quiet && has_progress_line(), state: Mutex::new(state) }
+        let progress = !quiet && has_progress_line() && !console::uses_json();
+        Self { progress, state: Mutex::new(state) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -37,10 +38,15 @@ impl Display {
 
     /// Writes a message.
     pub(super) fn note(&self, text: &str) {
+        self.write(&console::message(text));
+    }
+
+    /// Writes a line to stderr.
+    pub(super) fn write(&self, line: &str) {
         let mut state = self.lock();
         let clear = if std::mem::take(&mut state.shown) { CLEAR } else { "" };
         // A closed stderr cannot be reported anywhere.
-        let _ = io::stderr().write_all(format!("{clear}labsh: {}\n", escape(text)).as_bytes());
+        let _ = io::stderr().write_all(format!("{clear}{line}").as_bytes());
     }
 
     /// Draws the progress line.

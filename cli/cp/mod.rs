@@ -4,6 +4,7 @@ mod display;
 mod operands;
 pub(super) mod options;
 mod pipes;
+mod summary;
 
 use std::ffi::OsStr;
 use std::fs;
@@ -17,7 +18,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use labsh_client::config::Config;
 use labsh_client::fanout::{self, Driver, Event, Host, Limits, StopLevel};
-use labsh_client::terminal_text::shell_word;
 use labsh_client::{Child, ChildStderr, CommandError, ExitStatus};
 use labsh_copy::{
     CopyReport, Counts, Destination, Error, Observer, Options, Progress, ReceiveOptions, SUBSYSTEM,
@@ -29,15 +29,19 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 
+use crate::console::{self, print};
 use crate::cp::display::Display;
 use crate::cp::operands::{Direction, Job};
 use crate::cp::options::CopyOptions;
 use crate::cp::pipes::{FromCommand, Hold, ToCommand};
+use crate::cp::summary::Ended;
+use crate::flags::JsonForm;
 use crate::fleet::hosts as fleet_hosts;
-use crate::fleet::last_run::keep_as_last;
-use crate::fleet::report::{self, HostReport, Kind, State};
+use crate::fleet::report::{self, HostReport, State};
 use crate::fleet::screen::PROGRESS_INTERVAL;
-use crate::remote::connection::connection;
+use crate::fleet::summary as fleet_summary;
+use crate::json;
+use crate::remote::connection;
 use crate::remote::words::Targets;
 use crate::signals::{EndSignal, EndSignals};
 
@@ -65,11 +69,14 @@ pub(crate) fn execute(options: CopyOptions) -> anyhow::Result<ExitCode> {
     let (reports, ended_by) = runtime.block_on(drive(hosts, run.clone(), &options))?;
     runtime.shutdown_background();
     run.display.clear();
-    finish(&run, &reports, (many, ended_by.is_some()), &options, began.elapsed());
-    Ok(ExitCode::from(match ended_by {
+    let took = began.elapsed();
+    let exit_status = match ended_by {
         Some(signal) => signal.exit_status(),
         None => report::exit_status(&reports),
-    }))
+    };
+    let left = ended_by.is_some();
+    Ended { run: &run, reports: &reports, many, left, exit_status, took }.report(&options)?;
+    Ok(ExitCode::from(exit_status))
 }
 
 fn hosts(targets: &Targets, options: &CopyOptions) -> anyhow::Result<Vec<Host>> {
@@ -78,8 +85,7 @@ fn hosts(targets: &Targets, options: &CopyOptions) -> anyhow::Result<Vec<Host>> 
             bail!("--exclude is for sets of hosts, and this is one host");
         }
         // A single host may use a connection that the agent keeps.
-        let (connection, user) = connection(target, &options.connection, None)?;
-        return Ok(vec![Host { name: target.to_string(), connection, user }]);
+        return Ok(vec![connection::host(target, &options.connection, None)?]);
     }
     let (config, overrides) = (Config::load()?, options.connection.overrides());
     let names = fleet_hosts::names(targets, config.inventory(), &options.many.exclude, None)?;
@@ -143,6 +149,9 @@ impl CopyRun {
     /// Writes a message about one host; its name is left out if it is the only one.
     fn note(&self, host: usize, text: &str) {
         match &self.names[..] {
+            names if console::uses_json() => self
+                .display
+                .write(&json::Event::of_host("note", &names[host]).with("text", text).line()),
             [_] => self.display.note(text),
             names => self.display.note(&format!("{}: {text}", names[host])),
         }
@@ -309,6 +318,15 @@ async fn text_of(mut stderr: ChildStderr) -> String {
     String::from_utf8_lossy(&text).trim_end().replace('\n', "; ")
 }
 
+fn limits(options: &CopyOptions) -> Limits {
+    Limits {
+        connecting: options.many.connecting as usize,
+        running: options.many.parallel as usize,
+        retries: options.many.retries,
+        stop_at_failure: false,
+    }
+}
+
 /// Copies on all hosts. Returns the reports, and the signal by which the user ended the run.
 async fn drive(
     hosts: Vec<Host>,
@@ -319,12 +337,7 @@ async fn drive(
     let (alive, mut all_gone) = mpsc::channel(1);
     let driver = Copying { run: run.clone(), runtime: Handle::current(), alive };
     let program = Program::Subsystem(SUBSYSTEM.into());
-    let limits = Limits {
-        connecting: options.many.connecting as usize,
-        running: options.many.parallel as usize,
-        retries: options.many.retries,
-        stop_at_failure: false,
-    };
+    let limits = limits(options);
     let mut signals = EndSignals::new()?;
     let (events, mut incoming) = mpsc::channel(64);
     let (stop_sender, stop) = watch::channel(StopLevel::None);
@@ -333,6 +346,15 @@ async fn drive(
     let mut tick = tokio::time::interval(PROGRESS_INTERVAL);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut ended_by = None;
+    let mut unwritten = None;
+    let mut write = |event: json::Event| {
+        if options.json == Some(JsonForm::Events)
+            && let Err(error) = print(event.line().as_bytes())
+        {
+            unwritten.get_or_insert(error);
+            stop_sender.send_replace(StopLevel::Disconnect);
+        }
+    };
     loop {
         let signal = tokio::select! {
             event = incoming.recv() => match event {
@@ -341,11 +363,16 @@ async fn drive(
                     reports[host].state = State::Connecting(Instant::now());
                     continue;
                 }
+                Some(Event::Started(host)) => {
+                    write(fleet_summary::started(&reports[host]));
+                    continue;
+                }
                 Some(Event::Over(host, end, took)) => {
+                    write(summary::over(&reports[host], &end, &run.progress[host], took));
                     reports[host].state = State::Over(end, took);
                     continue;
                 }
-                Some(Event::Started(_) | Event::Leftovers(_) | Event::Output(..)) => continue,
+                Some(Event::Leftovers(_) | Event::Output(..)) => continue,
             },
             _ = tick.tick() => {
                 let done = reports.iter().filter(|host| matches!(host.state,
@@ -371,53 +398,5 @@ async fn drive(
         closed = closing => closed?,
         signal = signals.recv() => std::process::exit(signal.exit_status().into()),
     }
-    Ok((reports, ended_by))
-}
-
-/// Reports the result on one host or many, also if the user left.
-fn finish(
-    run: &CopyRun,
-    reports: &[HostReport],
-    (many, left): (bool, bool),
-    options: &CopyOptions,
-    took: Duration,
-) {
-    let program = Program::Subsystem(SUBSYSTEM.into());
-    let counts = counted(run.counts());
-    if !many {
-        let Some(HostReport { state: State::Over(end, _), .. }) = reports.first() else { return };
-        match report::reason(end, &program) {
-            Some(_) if left => {
-                run.display.note("left; a large file that had begun is continued by the next copy")
-            }
-            Some(reason) => run.display.note(&reason),
-            None if options.quiet => {}
-            None => run.display.note(&format!("{counts}, in {}", report::seconds(took))),
-        }
-        return;
-    }
-    let mut lines = report::summary_of(reports, &program, took, |kind| match kind {
-        Kind::Exit(_) => "not everything was copied".to_owned(),
-        kind => kind.text(),
-    });
-    lines[0] += &format!("; {counts}");
-    let failed = report::exit_status(reports) != 0;
-    for line in lines.iter().filter(|_| failed || !options.quiet) {
-        run.display.note(line);
-    }
-    let words = options.words.iter().map(|word| shell_word(&word.to_string_lossy()).into_owned());
-    let command = format!("labsh cp {}", words.collect::<Vec<_>>().join(" "));
-    keep_as_last(reports, &program, command, lines);
-}
-
-/// `3 copied (1.2 MiB), 5 unchanged, 1 failed`.
-fn counted(counts: Counts) -> String {
-    let mut text =
-        format!("{} copied ({})", counts.copied, display::bytes(counts.transferred_bytes));
-    for (count, what) in [(counts.unchanged, "unchanged"), (counts.failed, "failed")] {
-        if count > 0 {
-            text += &format!(", {count} {what}");
-        }
-    }
-    text
+    unwritten.map_or(Ok((reports, ended_by)), Err)
 }

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use clap::Args;
 
-use crate::flags::ConnectionFlags;
+use crate::flags::{ConnectionFlags, JsonForm};
 
 const COPY_FORMS: &str = "\
 Where to:
@@ -53,6 +53,10 @@ pub(crate) struct CopyOptions {
     /// Say only what went wrong
     #[arg(short, long)]
     pub quiet: bool,
+    /// Print a line of JSON for each event, or one for the whole copy: summary
+    #[arg(long, value_name = "FORM", num_args = 0..=1, require_equals = true,
+        default_missing_value = "events")]
+    pub json: Option<JsonForm>,
     /// How to reach the hosts.
     #[command(flatten)]
     pub connection: ConnectionFlags,

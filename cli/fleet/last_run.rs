@@ -11,11 +11,10 @@ use anyhow::Context;
 use etcetera::base_strategy::{BaseStrategy, Xdg};
 use labsh_diagnostics::text_file;
 use labsh_nodeset::{Groups, NamedBy, NodeSet};
-use labsh_proto::message::Program;
 use serde::{Deserialize, Serialize};
 
 use crate::console::note;
-use crate::fleet::report::{self, HostReport, State};
+use crate::json::{Event, Fields};
 
 /// The outcomes that may follow `@last:`, besides `failed`, which is every outcome but `ok`.
 const OUTCOMES: [&str; 8] =
@@ -33,6 +32,9 @@ pub(crate) struct Last {
     pub(crate) summary: Vec<String>,
     /// Each host's outcome, by name.
     pub(crate) hosts: BTreeMap<String, Outcome>,
+    /// The other fields of the run's summary.
+    #[serde(flatten)]
+    pub(crate) more: Fields,
 }
 
 /// One host's outcome.
@@ -42,7 +44,7 @@ pub(crate) struct Outcome {
     pub(crate) outcome: String,
     /// Further fields, for programs.
     #[serde(flatten)]
-    pub(crate) more: serde_json::Map<String, serde_json::Value>,
+    pub(crate) more: Fields,
 }
 
 impl Last {
@@ -74,6 +76,12 @@ impl Last {
         serde_json::from_str(&text).with_context(|| {
             format!("{} is not what labsh writes there; the next run replaces it", path.display())
         })
+    }
+
+    /// Returns the run as a line of JSON.
+    pub(crate) fn into_event(self) -> anyhow::Result<Event> {
+        let fields: Fields = serde_json::from_value(serde_json::to_value(self)?)?;
+        Ok(Event::new("summary").with_all(fields))
     }
 
     /// Returns the hosts with this outcome, one a line; all hosts without an outcome.
@@ -133,29 +141,18 @@ impl<G: Groups> Groups for WithLast<'_, G> {
     }
 }
 
-/// Records this run as the last one. A failure is reported and does not change the exit status.
-pub(crate) fn keep_as_last(
-    hosts: &[HostReport],
-    program: &Program,
-    command: String,
-    summary: Vec<String>,
-) {
-    let outcome = |host: &HostReport| match &host.state {
-        State::Over(end, took) => {
-            let mut more = report::json_of_end(end, program, *took);
-            more.remove("outcome");
-            let outcome = report::Kind::of(end).word().to_owned();
-            Some((host.name.clone(), Outcome { outcome, more }))
-        }
-        State::Waiting | State::Connecting(_) | State::Running(_) | State::Leftovers(_) => None,
-    };
-    let last = Last {
-        when: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
-        command,
-        summary,
-        hosts: hosts.iter().filter_map(outcome).collect(),
-    };
-    if let Err(error) = last.save() {
+/// Records this run as the last one: its command, its summary for programs and its closing lines. A
+/// failure is reported and does not change the exit status.
+pub(crate) fn keep_as_last(command: &str, summary: &Event, lines: &[String]) {
+    let run = summary
+        .clone()
+        .with("when", humantime::format_rfc3339_seconds(SystemTime::now()).to_string())
+        .with("command", command)
+        .with("summary", lines);
+    let saved = serde_json::from_value(run.into_fields().into())
+        .context("the summary cannot be read back")
+        .and_then(|last: Last| last.save());
+    if let Err(error) = saved {
         note(&format!("@last is not this run: {error:#}"));
     }
 }
@@ -173,7 +170,7 @@ mod tests {
 
     #[test]
     fn hosts_are_found_by_how_they_ended() {
-        let of = |outcome: &str| Outcome { outcome: outcome.into(), more: serde_json::Map::new() };
+        let of = |outcome: &str| Outcome { outcome: outcome.into(), more: Fields::new() };
         let last = Last {
             when: "2026-01-01T00:00:00Z".into(),
             command: "true".into(),
@@ -181,6 +178,7 @@ mod tests {
             hosts: [("a", "ok"), ("b", "unreachable"), ("c", "exited")]
                 .map(|(name, outcome)| (name.to_owned(), of(outcome)))
                 .into(),
+            more: Fields::new(),
         };
         assert_eq!(last.hosts(None).unwrap(), "a\nb\nc");
         assert_eq!(last.hosts(Some("failed")).unwrap(), "b\nc");

@@ -4,3 +4,4 @@ pub(crate) mod hosts;
 pub(crate) mod last_run;
 pub(crate) mod report;
 pub(crate) mod screen;
+pub(crate) mod summary;

@@ -3,20 +3,19 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use labsh_client::Address;
 use labsh_client::fanout::{End, Host};
 use labsh_nodeset::NodeSet;
 use labsh_proto::message::Program;
 use labsh_proto::signal_name::signal_name;
-use serde_json::{Map, Value};
 
-use crate::remote::outcome;
+use crate::remote::{outcome, record};
 
 /// One host's part of a run.
 #[derive(Debug, Clone)]
 pub(crate) struct HostReport {
     pub(crate) name: String,
-    /// Its address, as it appears in errors.
-    pub(crate) address: String,
+    pub(crate) address: Address,
     pub(crate) state: State,
 }
 
@@ -25,7 +24,7 @@ impl HostReport {
     pub(crate) fn waiting(host: &Host) -> Self {
         Self {
             name: host.name.clone(),
-            address: host.connection.address.to_string(),
+            address: host.connection.address.clone(),
             state: State::Waiting,
         }
     }
@@ -85,20 +84,6 @@ impl Kind {
         }
     }
 
-    /// Returns the word of the outcome in JSON.
-    pub(crate) fn word(self) -> &'static str {
-        match self {
-            Kind::Ok => "ok",
-            Kind::Exit(_) => "exited",
-            Kind::Signal(_) => "signaled",
-            Kind::TimedOut => "timed-out",
-            Kind::NotBegun => "not-begun",
-            Kind::Refused => "refused",
-            Kind::Unreachable => "unreachable",
-            Kind::Lost => "lost",
-        }
-    }
-
     pub(crate) fn text(self) -> String {
         match self {
             Kind::Ok => "ok".into(),
@@ -123,24 +108,6 @@ pub(crate) fn reason(end: &End, program: &Program) -> Option<String> {
     }
 }
 
-/// Returns the fields of one host's outcome in JSON.
-pub(crate) fn json_of_end(end: &End, program: &Program, took: Duration) -> Map<String, Value> {
-    let mut fields = Map::new();
-    fields.insert("outcome".to_owned(), Kind::of(end).word().into());
-    if let End::Ended(status) = end {
-        fields.insert("code".to_owned(), status.code().into());
-        fields.insert("signal".to_owned(), status.signal().into());
-        let (stdout, stderr) = status.totals();
-        fields.insert("stdout_bytes".to_owned(), stdout.into());
-        fields.insert("stderr_bytes".to_owned(), stderr.into());
-    }
-    if let Some(reason) = reason(end, program) {
-        fields.insert("reason".to_owned(), reason.into());
-    }
-    fields.insert("seconds".to_owned(), took.as_secs_f64().into());
-    fields
-}
-
 /// Returns the exit status of a run: 255 if a host was unreachable or lost, else 125 if one refused
 /// or was not begun, else 1 if a command failed, else 0.
 pub(crate) fn exit_status(hosts: &[HostReport]) -> u8 {
@@ -157,11 +124,7 @@ pub(crate) fn exit_status(hosts: &[HostReport]) -> u8 {
 /// Returns the highest exit status of any host, each as `labsh run` gives it for that host alone.
 pub(crate) fn highest_status(hosts: &[HostReport]) -> u8 {
     let of = |host: &HostReport| match &host.state {
-        State::Over(End::Ended(status), _) => outcome::status_of(status),
-        State::Over(End::Refused(error) | End::Unreachable(error) | End::Lost(error), _) => {
-            outcome::exit_status(error)
-        }
-        State::Over(End::NotBegun, _) => crate::console::REFUSED,
+        State::Over(end, _) => record::exit_status(end),
         _ => 255,
     };
     hosts.iter().map(of).max().unwrap_or(0)
@@ -240,7 +203,7 @@ pub(crate) fn summary_of(
         if end.success() {
             succeeded += 1;
         } else {
-            failures.add(&host.name, &host.address, end, program);
+            failures.add(&host.name, &host.address.to_string(), end, program);
         }
         if matches!(end, End::Ended(_)) {
             times.push((*time, &host.name));

@@ -6,12 +6,12 @@ use std::io::{self, BufWriter, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use labsh_client::terminal_text::escape;
 use labsh_nodeset::NodeSet;
 use labsh_proto::message::Stream;
 use nix::sys::stat::{SFlag, fstat};
 use unicode_width::UnicodeWidthChar;
 
+use crate::console;
 use crate::fleet::report::{HostReport, Kind, State, seconds};
 
 /// How often the progress line is drawn again while nothing happens.
@@ -51,7 +51,7 @@ pub(crate) struct Screen {
 impl Screen {
     /// Opens stdout and stderr. The progress line needs a terminal on stderr that has control
     /// sequences. It is not drawn if stdout is a pipe, because its reader (`head`, `less`) may
-    /// write to the same terminal.
+    /// write to the same terminal, and not among messages in JSON.
     pub(crate) fn new(progress: bool) -> Self {
         let (stdout, stderr) = (io::stdout().is_terminal(), io::stderr().is_terminal());
         Self {
@@ -59,7 +59,10 @@ impl Screen {
             stdout_is_terminal: stdout,
             stderr_is_terminal: stderr,
             colour: stdout && colours(),
-            progress: progress && has_progress_line() && !is_pipe(io::stdout()),
+            progress: progress
+                && has_progress_line()
+                && !is_pipe(io::stdout())
+                && !console::uses_json(),
             shown: false,
             drawn: None,
         }
@@ -88,7 +91,7 @@ impl Screen {
 
     /// Writes a line of labsh's own to stderr.
     pub(crate) fn note(&mut self, text: &str) -> io::Result<()> {
-        self.write(Stream::Stderr, |out, _| writeln!(out, "labsh: {}", escape(text)))
+        self.write(Stream::Stderr, |out, _| out.write_all(console::message(text).as_bytes()))
     }
 
     /// Flushes stdout and draws the progress line of the run.

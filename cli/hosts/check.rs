@@ -10,10 +10,8 @@ use anyhow::Context;
 use clap::Args;
 use labsh_client::config::Config;
 use labsh_client::fanout::{Answer, End, Host, check};
-use labsh_client::terminal_text::escape_json;
 use labsh_nodeset::NodeSet;
 use labsh_proto::message::{Program, Stream};
-use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -23,6 +21,8 @@ use crate::fleet::hosts::{allow_descriptors, resolve, warn_of_shared_addresses};
 use crate::fleet::report::{self, Failures, Kind};
 use crate::fleet::screen::{PROGRESS_INTERVAL, Screen};
 use crate::hosts::{Which, shown};
+use crate::json::{self, Event};
+use crate::remote::record;
 
 /// The maximum number of answers that wait to be printed.
 const MAX_PENDING_ANSWERS: usize = 64;
@@ -123,18 +123,19 @@ impl<'a> Report<'a> {
         let host = &self.hosts[index];
         let address = host.connection.address.to_string();
         let line = if self.json {
-            escape_json(&json_line(host, &answer).to_string())
+            json_line(host, &answer).line()
         } else {
             let (names, addresses) = self.widths;
             format!(
-                "{:names$}  {:addresses$}  {}",
+                "{:names$}  {:addresses$}  {}\n",
                 shown(&host.name),
                 shown(&address),
                 outcome_text(&answer)
             )
         };
-        self.screen
-            .write(Stream::Stdout, |out, _| writeln!(out, "{line}").and_then(|()| out.flush()))?;
+        self.screen.write(Stream::Stdout, |out, _| {
+            out.write_all(line.as_bytes()).and_then(|()| out.flush())
+        })?;
         self.silent.remove(&index);
         match answer {
             Ok(answer) => {
@@ -215,29 +216,21 @@ fn versions(versions: &BTreeMap<Option<String>, Vec<&str>>) -> Vec<String> {
     by_count.into_iter().map(line).collect()
 }
 
-fn json_line(host: &Host, answer: &Result<Answer, End>) -> Value {
-    let address = host.connection.address.to_string();
+fn json_line(host: &Host, answer: &Result<Answer, End>) -> Event {
+    let event =
+        Event::of_host("over", &host.name).with_all(json::location(&host.connection.address));
     match answer {
-        Ok(Answer { authenticated, round_trip, version }) => json!({
-            "host": host.name,
-            "address": address,
-            "outcome": "ok",
-            "authenticated_ms": rounded(*authenticated),
-            "round_trip_ms": rounded(*round_trip),
-            "version": version,
-        }),
-        Err(end) => json!({
-            "host": host.name,
-            "address": address,
-            "outcome": Kind::of(end).word(),
-            "reason": report::reason(end, &Program::LoginShell),
-        }),
+        Ok(Answer { authenticated, round_trip, version }) => event
+            .with("outcome", "ok")
+            .with("exit_status", 0)
+            .with("authenticated_ms", json::milliseconds(*authenticated))
+            .with("round_trip_ms", json::milliseconds(*round_trip))
+            .with("version", version.as_deref()),
+        Err(end) => {
+            let status = Kind::of(end).exit_status();
+            event.with_all(record::of_host(end, &Program::LoginShell, status))
+        }
     }
-}
-
-/// Formats a time in milliseconds, to a microsecond.
-fn rounded(time: Duration) -> f64 {
-    time.as_micros() as f64 / 1e3
 }
 
 fn milliseconds(time: Duration) -> String {

@@ -13,13 +13,13 @@ use labsh_client::config::overrides::ConnectionOverrides;
 use labsh_client::config::target::Target;
 use labsh_client::config::{Config, Layer, Route, Source, route};
 use labsh_client::keys::key_store::KeyName;
-use labsh_client::terminal_text::{escape, escape_json};
+use labsh_client::terminal_text::escape;
 use labsh_diagnostics::Diagnostic;
 use labsh_nodeset::{Groups, NodeSet};
-use serde_json::json;
 
 use crate::console::{note, print};
 use crate::fleet::hosts::{evaluate, select, without};
+use crate::json::{self, Event, Fields};
 
 /// How many of the places that add hosts to a group are shown.
 const MAX_GROUP_ORIGINS: usize = 3;
@@ -177,11 +177,12 @@ fn groups_table(groups: &[HostGroup]) -> String {
 
 fn groups_json(groups: &[HostGroup]) -> String {
     let line = |HostGroup { name, hosts, .. }: &HostGroup| {
-        let all: Vec<&str> = hosts.iter().collect();
-        escape_json(
-            &json!({ "group": name, "count": all.len(), "set": hosts.to_string(), "hosts": all })
-                .to_string(),
-        ) + "\n"
+        Event::new("group")
+            .with("group", name.as_str())
+            .with("count", hosts.len())
+            .with("set", hosts.to_string())
+            .with("names", hosts.iter().collect::<Vec<&str>>())
+            .line()
     };
     groups.iter().map(line).collect()
 }
@@ -340,32 +341,33 @@ impl<'a> Facts<'a> {
     }
 
     fn json(&self) -> String {
-        let groups = self.group_names();
+        let event = Event::of_host("host", self.name).with("groups", self.group_names());
         let route = match &self.route {
             Ok(route) => route,
             Err(diagnostic) => {
-                let unusable = diagnostic.to_string();
-                let line = json!({ "host": self.name, "unusable": unusable, "groups": groups });
-                return escape_json(&line.to_string()) + "\n";
+                return event.with("error", json::error_of_diagnostic(diagnostic)).line();
             }
         };
-        let (address, port) = parts(&route.address);
-        let variables: BTreeMap<&str, &str> =
-            self.variables().into_iter().map(|(name, (value, _))| (name, value)).collect();
-        let line = json!({
-            "host": self.name,
-            "address": address,
-            "port": port,
-            "host_id": route.host_id.as_str(),
-            "key": self.key,
-            "user": route.user,
-            "plain": route.plain,
-            "connect_timeout_ms": route.connect_timeout.as_millis() as u64,
-            "groups": groups,
-            "variables": variables,
-            "origins": self.value_origins(),
-        });
-        escape_json(&line.to_string()) + "\n"
+        let variables: Fields = self
+            .variables()
+            .into_iter()
+            .map(|(name, (value, _))| (name.to_owned(), value.into()))
+            .collect();
+        let origins: Fields = self
+            .value_origins()
+            .into_iter()
+            .map(|(name, origin)| (name.to_owned(), origin.into()))
+            .collect();
+        event
+            .with_all(json::location(&route.address))
+            .with("host_id", route.host_id.as_str())
+            .with("key", self.key.as_deref())
+            .with("user", route.user.as_deref())
+            .with("plain", route.plain)
+            .with("connect_timeout_ms", json::milliseconds(route.connect_timeout))
+            .with("variables", variables)
+            .with("origins", origins)
+            .line()
     }
 }
 

@@ -14,7 +14,7 @@ use clap::{Args, Subcommand};
 use labsh_client::config::Config;
 use labsh_client::config::overrides::ConnectionOverrides;
 use labsh_client::config::target::{Host, Target};
-use labsh_client::keys::key_store::{KeyName, KeyStore};
+use labsh_client::keys::key_store::{KeyName, KeyStore, StoredKey};
 use labsh_client::terminal_text::{escape, shell_word};
 use labsh_nodeset::NodeSet;
 use labsh_proto::key::{HostId, KeyId};
@@ -24,6 +24,7 @@ use zeroize::Zeroizing;
 
 use crate::console::{note, print};
 use crate::fleet::hosts;
+use crate::json::{self, Event};
 use crate::remote::words::Targets;
 
 /// In seconds since 1970.
@@ -39,7 +40,11 @@ pub(super) enum KeyAction {
         id: Option<KeyId>,
     },
     /// List the keys, with the hosts that each was enrolled for
-    List,
+    List {
+        /// Print a line of JSON for each key
+        #[arg(long)]
+        json: bool,
+    },
     /// Show what is known about a key; never the key itself
     Show {
         /// The key [default: the only one]
@@ -99,12 +104,12 @@ pub(super) struct RevokeOptions {
 pub(super) fn execute(action: KeyAction) -> anyhow::Result<ExitCode> {
     match action {
         KeyAction::New { id } => new(&KeyStore::open()?, id)?,
-        KeyAction::List => {
-            let text = list(&KeyStore::open()?)?;
-            if text.is_empty() {
+        KeyAction::List { json } => {
+            let keys = KeyStore::open()?.list()?;
+            if keys.is_empty() {
                 note("there is no key yet; make one with `labsh key new`");
             }
-            print(text.as_bytes())?;
+            print(if json { list_json(&keys) } else { list(&keys) }.as_bytes())?;
         }
         KeyAction::Show { id } => print(show(&KeyStore::open()?, id)?.as_bytes())?,
         KeyAction::Enroll(options) => enroll(&Config::load()?, options)?,
@@ -146,8 +151,7 @@ fn sanitised(text: &str) -> Option<KeyId> {
 }
 
 /// Returns a line for each key; for an unusable file, a line with the reason.
-fn list(store: &KeyStore) -> anyhow::Result<String> {
-    let keys = store.list()?;
+fn list(keys: &[StoredKey]) -> String {
     let rows: Vec<[String; 3]> = keys
         .iter()
         .map(|key| {
@@ -165,7 +169,24 @@ fn list(store: &KeyStore) -> anyhow::Result<String> {
     let line = |[name, path, rest]: &[String; 3]| {
         format!("{name:name_width$}  {path:path_width$}  {rest}\n")
     };
-    Ok(rows.iter().map(line).collect())
+    rows.iter().map(line).collect()
+}
+
+fn list_json(keys: &[StoredKey]) -> String {
+    let line = |key: &StoredKey| {
+        let hosts: Vec<&str> = key.hosts.iter().map(HostId::as_str).collect();
+        let event = Event::new("key")
+            .with("key", key.name.as_str())
+            .with("file", key.path.to_string_lossy())
+            .with("host_ids", hosts);
+        let problem = key.problem.as_ref().map(|problem| problem.to_string());
+        let event = match problem {
+            Some(problem) => event.with("error", json::error_of_text("key", &problem)),
+            None => event,
+        };
+        event.line()
+    };
+    keys.iter().map(line).collect()
 }
 
 fn joined(hosts: &[HostId], between: &str) -> String {
@@ -389,7 +410,7 @@ mod tests {
             assert!(text.contains(part), "{text}");
         }
         assert!(!text.contains(secret));
-        let listed = list(config.store()).unwrap();
+        let listed = list(&config.store().list().unwrap());
         assert!(listed.starts_with("alice  ") && listed.ends_with("  lab07\n"), "{listed}");
         assert!(!listed.contains(secret));
     }
@@ -398,12 +419,12 @@ mod tests {
     fn a_broken_file_is_a_line_of_the_list_and_not_its_end() {
         let directory = TempDir::new().unwrap();
         let store = KeyStore::at(directory.path().join("keys"));
-        assert_eq!(list(&store).unwrap(), "");
+        assert_eq!(list(&store.list().unwrap()), "");
         let path = store.create(&id("alice")).unwrap();
         store.create(&id("bob")).unwrap();
         fs::write(&path, "").unwrap();
         fs::write(path.with_file_name("\x1b[2J.key"), "").unwrap();
-        let listed = list(&store).unwrap();
+        let listed = list(&store.list().unwrap());
         let lines: Vec<&str> = listed.lines().collect();
         assert_eq!(lines.len(), 3, "{listed}");
         assert!(lines[0].starts_with(r"\u{1b}[2J") && !listed.contains('\x1b'), "{listed}");

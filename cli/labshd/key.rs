@@ -1,6 +1,6 @@
 //! `labshd key`: parses its arguments, and prints what the server's library has done.
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::SystemTime;
@@ -10,9 +10,10 @@ use ipnet::IpNet;
 use labsh_diagnostics::Diagnostics;
 use labsh_proto::key::{HostId, KeyId};
 use labsh_server::account::{RunsAs, user_exists};
-use labsh_server::keys_command::{self, Expiry, Outcome};
+use labsh_server::keys_command::{self, Expiry, ListedEntry, Outcome};
 
 use super::{complain, print, report};
+use crate::json::{self, Event};
 
 /// The subcommands of `labshd key`.
 #[derive(Debug, Subcommand)]
@@ -22,7 +23,7 @@ pub(super) enum KeyCommand {
     /// The line is a secret, so it is never taken from the command line, which other users can see.
     Add(Add),
     /// List the permitted keys
-    List,
+    List(ListOptions),
     /// Remove a key, for every host name that it was enrolled for on this machine
     Remove(Remove),
 }
@@ -52,6 +53,14 @@ pub(super) struct Add {
     replace: bool,
 }
 
+/// The arguments of `labshd key list`.
+#[derive(Debug, Args)]
+pub(super) struct ListOptions {
+    /// Print a line of JSON for each key
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
 /// The arguments of `labshd key remove`.
 #[derive(Debug, Args)]
 pub(super) struct Remove {
@@ -68,7 +77,8 @@ pub(super) fn execute(command: KeyCommand, dir: &Path) -> anyhow::Result<ExitCod
     let runs_as = RunsAs::current();
     let Outcome { report: text, diagnostics } = match command {
         KeyCommand::Add(request) => add(request, dir, &runs_as)?,
-        KeyCommand::List => keys_command::list(dir, &runs_as),
+        KeyCommand::List(ListOptions { json: true }) => return list_json(dir, &runs_as),
+        KeyCommand::List(_) => keys_command::list(dir, &runs_as),
         KeyCommand::Remove(Remove { key, host }) => {
             keys_command::remove(&keys_command::Remove { key, host }, dir, &runs_as)?
         }
@@ -79,6 +89,33 @@ pub(super) fn execute(command: KeyCommand, dir: &Path) -> anyhow::Result<ExitCod
     }
     complain("labshd will not take up any change to its keys before this is corrected:");
     Ok(report(Diagnostics(diagnostics)))
+}
+
+/// Prints a line for each entry, and the errors in others on stderr.
+fn list_json(dir: &Path, runs_as: &RunsAs) -> anyhow::Result<ExitCode> {
+    let (entries, diagnostics) = keys_command::entries(dir, runs_as);
+    let now = SystemTime::now();
+    let line = |entry: &ListedEntry| {
+        Event::new("key")
+            .with("key", entry.key.as_str())
+            .with("host_id", entry.host_id.as_str())
+            .with("user", entry.user.as_deref())
+            .with("from", entry.from.iter().map(IpNet::to_string).collect::<Vec<_>>())
+            .with("expires", entry.expires.map(json::time))
+            .with("expired", entry.expires.is_some_and(|end| now > end))
+            .with("file", entry.file.to_string_lossy())
+            .line()
+    };
+    let lines: String = entries.iter().map(line).collect();
+    match io::stdout().write_all(lines.as_bytes()) {
+        // The reader has enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        result => result?,
+    }
+    match diagnostics.is_empty() {
+        true => Ok(ExitCode::SUCCESS),
+        false => Ok(report(Diagnostics(diagnostics))),
+    }
 }
 
 fn add(request: Add, dir: &Path, runs_as: &RunsAs) -> anyhow::Result<Outcome> {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use labsh_diagnostics::Diagnostics;
 use labsh_server::account::{RunsAs, user_exists};
 use labsh_server::logs::Escaped;
@@ -15,7 +15,7 @@ use labsh_server::reload::SettingsSource;
 use labsh_server::{check, copying, daemon, logs, memory, spawner};
 
 use self::key::KeyCommand;
-use crate::console;
+use crate::{console, json, usage};
 
 const EXIT_STATUSES: &str = "\
 Exit status:
@@ -55,18 +55,35 @@ enum Command {
     CopyServe,
 }
 
+/// The exit status of a failure.
+const FAILED: u8 = 1;
+
+impl Cli {
+    /// Whether the subcommand is asked for JSON.
+    fn wants_json(&self) -> bool {
+        matches!(&self.command, Some(Command::Key(KeyCommand::List(options))) if options.json)
+    }
+}
+
 /// Carries out the command line and returns its exit status.
 pub(crate) fn main() -> ExitCode {
     console::set_program("labshd");
     let line = match Cli::try_parse() {
         Ok(line) => line,
-        Err(error) => return console::print_usage(&error, WRONG_USAGE),
+        Err(error) => return usage::report(Cli::command(), &error, WRONG_USAGE),
     };
+    if line.wants_json() {
+        console::use_json();
+    }
     match execute(line) {
         Ok(code) => code,
+        Err(error) if console::uses_json() => {
+            console::note_json(json::failure(json::error_of(&error), FAILED));
+            ExitCode::from(FAILED)
+        }
         Err(error) => {
             complain(&format!("labshd: {error:#}"));
-            ExitCode::FAILURE
+            ExitCode::from(FAILED)
         }
     }
 }
@@ -123,9 +140,13 @@ fn print(text: &str) -> anyhow::Result<ExitCode> {
 
 fn report(diagnostics: Diagnostics) -> ExitCode {
     for diagnostic in diagnostics.0 {
-        complain(&Escaped(diagnostic).to_string());
+        if console::uses_json() {
+            console::note_json(json::failure(json::error_of_diagnostic(&diagnostic), FAILED));
+        } else {
+            complain(&Escaped(diagnostic).to_string());
+        }
     }
-    ExitCode::FAILURE
+    ExitCode::from(FAILED)
 }
 
 fn complain(text: &str) {
@@ -135,8 +156,6 @@ fn complain(text: &str) {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     fn parse(line: &str) -> Result<Cli, clap::Error> {

@@ -9,23 +9,24 @@ use labsh_client::agent::{self, AgentOptions, SocketPath};
 use labsh_client::config::overrides::ConnectionOverrides;
 use labsh_client::config::target::Target;
 use labsh_client::config::{Config, DEFAULT_KEEP, Resolved, Route};
+use labsh_client::fanout::Host;
 use labsh_client::keys::key_file;
 use labsh_proto::auth::Mode;
 use labsh_proto::key::Key;
 
 use crate::flags::ConnectionFlags;
 
-/// Returns the settings of a connection to the target, from flags, environment and files, with its
-/// key, and the user as whom commands are expected to run.
-pub(crate) fn connection(
+/// Returns the target as a host: the settings of its connection, from flags, environment and files,
+/// with its key, and the user as whom commands are expected to run.
+pub(crate) fn host(
     target: &Target,
     flags: &ConnectionFlags,
     user: Option<&str>,
-) -> anyhow::Result<(ConnectOptions, Option<String>)> {
+) -> anyhow::Result<Host> {
     let overrides = ConnectionOverrides { user: user.map(str::to_owned), ..flags.overrides() };
     let resolved = Config::load()?.resolve(target, &overrides)?;
     let user = resolved.route.user.clone();
-    Ok((connect_options(resolved)?, user))
+    Ok(Host { name: target.to_string(), connection: connect_options(resolved)?, user })
 }
 
 /// Reads the key file and completes the settings of a connection.

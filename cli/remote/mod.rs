@@ -7,21 +7,23 @@ pub(crate) mod optional_env;
 pub(crate) mod outcome;
 pub(crate) mod own_terminal;
 pub(crate) mod pipes;
+pub(crate) mod record;
 pub(crate) mod terminal;
 pub(crate) mod words;
 
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use labsh_client::config::target::Target;
+use labsh_client::fanout::Host;
 use labsh_client::{CommandError, ConnectOptions, Session};
 use labsh_proto::message::Program;
 use tokio::time::timeout;
 
 use crate::console::note;
 use crate::flags::{CommandFlags, TerminalFlags};
-use crate::remote::outcome::{CommandState, Outcome};
+use crate::remote::outcome::{CommandState, Outcome, Run};
 use crate::remote::terminal::Interaction;
 use crate::signals::EndSignals;
 
@@ -30,14 +32,14 @@ const LEAVE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Runs one command on a new runtime; see [`run`].
 pub(crate) fn drive(
-    connection: &ConnectOptions,
+    host: &Host,
     program: &Program,
     options: &CommandFlags,
     interaction: Option<&Interaction>,
 ) -> anyhow::Result<ExitCode> {
     // One thread suffices: blocking reads and writes have threads of their own.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let code = runtime.block_on(run(connection, program, options, interaction));
+    let code = runtime.block_on(run(host, program, options, interaction));
     // A thread may block in a read of stdin until the process ends.
     runtime.shutdown_background();
     Ok(code)
@@ -65,18 +67,20 @@ pub(crate) fn interaction(
 /// Connects, runs one command, in a terminal if there is an interaction, and reports its outcome.
 /// Returns the exit status of labsh.
 pub(crate) async fn run(
-    connection: &ConnectOptions,
+    host: &Host,
     program: &Program,
     options: &CommandFlags,
     interaction: Option<&Interaction>,
 ) -> ExitCode {
+    let run = Run { host, program, options, began: Instant::now() };
+    let connection = &host.connection;
     let mut signals = match EndSignals::new() {
         Ok(signals) => signals,
-        Err(error) => return Outcome::no_signals(&error).report(options, program, false),
+        Err(error) => return Outcome::no_signals(&error).report(&run, false),
     };
     let session = match connect(connection, &mut signals).await {
         Ok(session) => session,
-        Err(outcome) => return outcome.report(options, program, false),
+        Err(outcome) => return outcome.report(&run, false),
     };
     if options.verbose {
         let key = &connection.key;
@@ -94,7 +98,7 @@ pub(crate) async fn run(
         None => pipes::run(&session, program, options, &mut signals, 2).await,
     };
     let left = end.outcome.is_left();
-    let code = end.outcome.report(options, program, end.stdout_closed);
+    let code = end.outcome.report(&run, end.stdout_closed);
     close(session, left, &mut signals).await;
     code
 }

@@ -1,25 +1,37 @@
 //! The outcome of a command: an exit status for shells, a line for people, JSON for programs.
 
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Instant;
 
-use labsh_client::terminal_text::escape_json;
+use labsh_client::fanout::{End, Host};
 use labsh_client::{Child, CommandError, ConnectError, ExitStatus};
-use labsh_proto::message::{Program, Refuse, RefuseCode, Status};
+use labsh_proto::message::{Program, RefuseCode, Status};
 use labsh_proto::signal_name::signal_name;
-use serde_json::{Map, Value, json};
 
-use crate::console::{CONNECTION_FAILED, REFUSED, note};
+use crate::console::{CONNECTION_FAILED, REFUSED, note, note_json};
 use crate::flags::CommandFlags;
+use crate::json::{self, Event, Fields};
+use crate::remote::record;
 use crate::signals::EndSignal;
 
 const TIMED_OUT: u8 = 124;
 const NOT_EXECUTABLE: u8 = 126;
 const NOT_FOUND: u8 = 127;
 const SIGNAL_BASE: u8 = 128;
+
+/// A command on one host.
+#[derive(Debug)]
+pub(crate) struct Run<'a> {
+    pub(crate) host: &'a Host,
+    pub(crate) program: &'a Program,
+    pub(crate) options: &'a CommandFlags,
+    /// When labsh began to connect.
+    pub(crate) began: Instant,
+}
 
 /// The outcome of a command.
 #[derive(Debug)]
@@ -80,21 +92,6 @@ impl Outcome {
         }
     }
 
-    fn kind(&self) -> &'static str {
-        match self {
-            Outcome::Ended(status) if status.timed_out() => "timed-out",
-            Outcome::Ended(status) if status.signal().is_some() => "signaled",
-            Outcome::Ended(_) => "exited",
-            Outcome::Failed(CommandError::Incomplete { .. }) => "incomplete",
-            Outcome::Failed(error) if is_timed_out(error) => "timed-out",
-            Outcome::Failed(error) if exit_status(error) == CONNECTION_FAILED => "connection",
-            Outcome::Failed(_) => "refused",
-            Outcome::NotWritten { .. } => "not-written",
-            Outcome::NotRead { .. } => "not-read",
-            Outcome::Left { .. } | Outcome::Escaped => "left",
-        }
-    }
-
     /// Returns the error and what to do next; none if the command ended normally.
     pub(crate) fn text(&self, program: &Program, quiet_pipe: bool) -> Option<String> {
         const SIGPIPE: u8 = 13;
@@ -139,86 +136,51 @@ impl Outcome {
     }
 
     /// Reports the outcome on stderr, and as JSON where requested. Returns the exit status.
-    pub(crate) fn report(
-        self,
-        options: &CommandFlags,
-        program: &Program,
-        quiet_pipe: bool,
-    ) -> ExitCode {
-        let text = self.text(program, quiet_pipe);
-        if let Some(text) = &text {
+    pub(crate) fn report(self, run: &Run<'_>, quiet_pipe: bool) -> ExitCode {
+        let text = self.text(run.program, quiet_pipe);
+        if let Some(text) = text.as_deref().filter(|_| run.options.json.is_none()) {
             note(text);
         }
-        if options.json.is_some() || options.status_fd.is_some() {
-            let mut line = escape_json(&self.json(text).to_string());
-            line.push('\n');
-            if options.json.is_some() {
-                let _ = std::io::stderr().write_all(line.as_bytes());
+        if run.options.json.is_some() || run.options.status_fd.is_some() {
+            let event = Event::of_host("over", &run.host.name)
+                .with_all(json::location(&run.host.connection.address))
+                .with_all(self.fields(run.program, text.as_deref().unwrap_or_default()))
+                .with("duration_ms", json::milliseconds(run.began.elapsed()));
+            if let Some(descriptor) = run.options.status_fd {
+                write_status(descriptor, &event.clone().line());
             }
-            if let Some(descriptor) = options.status_fd {
-                write_status(descriptor, &line);
+            if run.options.json.is_some() {
+                note_json(event);
             }
         }
         ExitCode::from(self.exit_status())
     }
 
-    fn json(&self, text: Option<String>) -> Value {
-        let mut fields = Map::new();
-        fields.insert("outcome".into(), self.kind().into());
-        fields.insert("exit_status".into(), self.exit_status().into());
-        if let Some(text) = text {
-            fields.insert("reason".into(), text.into());
-        }
-        match self {
+    /// Returns the fields of the outcome; `text` is the error of one that a command has not alone.
+    fn fields(&self, program: &Program, text: &str) -> Fields {
+        let word = match self {
             Outcome::Ended(status) => {
-                fields.insert("code".into(), status.code().into());
-                fields.insert("signal".into(), status.signal().into());
-                fields.insert("core_dumped".into(), status.core_dumped().into());
-                let ((stdout, stderr), usage) = (status.totals(), status.usage());
-                fields.insert("stdout_bytes".into(), stdout.into());
-                fields.insert("stderr_bytes".into(), stderr.into());
-                fields.insert(
-                    "usage".into(),
-                    json!({
-                        "wall_seconds": usage.wall as f64 / 1e6,
-                        "user_seconds": usage.user as f64 / 1e6,
-                        "system_seconds": usage.system as f64 / 1e6,
-                        "peak_memory_bytes": usage.peak_memory,
-                    }),
-                );
+                return record::of_command(&End::Ended(*status), program);
             }
-            Outcome::Failed(CommandError::Incomplete { stream, received, sent }) => {
-                fields.insert("stream".into(), stream.to_string().into());
-                fields.insert("received_bytes".into(), (*received).into());
-                fields.insert("sent_bytes".into(), (*sent).into());
-            }
-            Outcome::Failed(error) => {
-                if let Some(refuse) = refuse(error) {
-                    fields.insert("refusal".into(), refuse.code.name().into());
-                }
-            }
-            Outcome::Left { command: CommandState::Ended(status), .. } => {
-                let (code, signal) = match *status {
-                    Status::Exited(code) => (Some(code), None),
-                    Status::Signaled { signal, .. } => (None, Some(signal)),
-                };
-                fields.insert("code".into(), code.into());
-                fields.insert("signal".into(), signal.into());
-            }
-            Outcome::NotWritten { .. }
-            | Outcome::NotRead { .. }
-            | Outcome::Left { .. }
-            | Outcome::Escaped => {}
+            Outcome::Failed(error) => return record::of_command(&End::of(error.clone()), program),
+            Outcome::NotWritten { .. } => "not-written",
+            Outcome::NotRead { .. } => "not-read",
+            Outcome::Left { .. } | Outcome::Escaped => "left",
+        };
+        let mut fields = Fields::from_iter([
+            ("outcome".to_owned(), word.into()),
+            ("exit_status".to_owned(), self.exit_status().into()),
+            ("error".to_owned(), json::error_of_text(word, text)),
+        ]);
+        if let Outcome::Left { command: CommandState::Ended(status), .. } = self {
+            let (code, signal) = match *status {
+                Status::Exited(code) => (Some(code), None),
+                Status::Signaled { signal, .. } => (None, Some(signal)),
+            };
+            fields.insert("code".into(), code.into());
+            fields.insert("signal".into(), signal.into());
         }
-        Value::Object(fields)
-    }
-}
-
-fn refuse(error: &CommandError) -> Option<&Refuse> {
-    match error {
-        CommandError::Refused(refuse)
-        | CommandError::Connect(ConnectError::Refused { refuse, .. }) => Some(refuse),
-        _ => None,
+        fields
     }
 }
 
@@ -253,8 +215,15 @@ pub(crate) fn exit_status(error: &CommandError) -> u8 {
     }
 }
 
+/// Returns an error and what to do next.
 pub(crate) fn explain(error: &CommandError, program: &Program) -> String {
-    let remedy = match error {
+    let remedy = remedy(error, program);
+    if remedy.is_empty() { error.to_string() } else { format!("{error}; {remedy}") }
+}
+
+/// Returns what to do next after an error; it may be empty.
+pub(crate) fn remedy(error: &CommandError, program: &Program) -> String {
+    match error {
         CommandError::Refused(refuse)
             if refuse.code == RefuseCode::NOT_FOUND && looks_like_shell(program) =>
         {
@@ -281,8 +250,7 @@ pub(crate) fn explain(error: &CommandError, program: &Program) -> String {
         CommandError::Incomplete { .. } => "do not trust this output; run the command again".into(),
         CommandError::Bad(error) => error.remedy().into(),
         CommandError::Exhausted => String::new(),
-    };
-    if remedy.is_empty() { error.to_string() } else { format!("{error}; {remedy}") }
+    }
 }
 
 fn copies(program: &Program) -> bool {
@@ -308,16 +276,20 @@ const BUILTINS: [&[u8]; 12] = [
 
 /// Checks that the descriptor of `--status-fd` is open for writing, before anything is started.
 pub(crate) fn check_status_fd(options: &CommandFlags) -> anyhow::Result<()> {
-    let Some(number) = options.status_fd else { return Ok(()) };
+    match options.status_fd {
+        Some(number) if !is_writable(number) => anyhow::bail!(
+            "--status-fd {number}: that descriptor is not open for writing; open it, as in \
+             {number}>status.json"
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a descriptor is open for writing.
+pub(crate) fn is_writable(number: RawFd) -> bool {
     // The mode of the link is the mode in which the descriptor is open (proc_pid_fd(5)).
     let link = Path::new(&format!("/proc/self/fd/{number}")).symlink_metadata();
-    if link.is_ok_and(|link| link.mode() & 0o200 != 0) {
-        return Ok(());
-    }
-    anyhow::bail!(
-        "--status-fd {number}: that descriptor is not open for writing; open it, as in \
-         {number}>status.json"
-    )
+    link.is_ok_and(|link| link.mode() & 0o200 != 0)
 }
 
 /// Writes a line to the descriptor of `--status-fd`.

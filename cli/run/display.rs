@@ -3,14 +3,13 @@
 
 use std::io;
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use labsh_client::fanout::{Event, StopLevel};
-use labsh_client::terminal_text::{escape_json, shell_word};
+use labsh_client::fanout::{self, End, StopLevel};
+use labsh_client::terminal_text::shell_word;
 use labsh_proto::message::Program;
-use serde_json::Value;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
@@ -19,7 +18,9 @@ use crate::flags::{CommandFlags, JsonForm};
 use crate::fleet::last_run::keep_as_last;
 use crate::fleet::report::{self, HostReport, State};
 use crate::fleet::screen::{self, PROGRESS_INTERVAL, Screen};
-use crate::remote::outcome;
+use crate::fleet::summary::summary;
+use crate::json::Event;
+use crate::remote::{outcome, record};
 use crate::run::files::Files;
 use crate::run::gather::Gather;
 use crate::run::json;
@@ -70,6 +71,9 @@ impl OutputForm {
     }
 }
 
+/// The exit status when output could not be written.
+pub(super) const NOT_WRITTEN: u8 = 255;
+
 /// Why a host whose command has ended is still waited for.
 const HELD_OPEN: &str = "but a process that it left behind holds its output open";
 
@@ -82,6 +86,8 @@ pub(super) struct ScreenControl {
     turns: AtomicUsize,
     /// Whether the thread waits for an event, and not for the reader of the output.
     waits: AtomicBool,
+    /// The exit status if the user ended the run, otherwise 0.
+    pub(super) ended_by: AtomicU8,
 }
 
 impl ScreenControl {
@@ -111,6 +117,8 @@ pub(super) struct RunDisplay {
     pub(super) keep: bool,
     /// Whether the user knows that the run waits for processes that the commands left behind.
     pub(super) reported_leftovers: bool,
+    /// Whether the exit status is the highest of any host.
+    pub(super) max_status: bool,
     /// Why the output is incomplete, if it is.
     pub(super) unwritten: Option<anyhow::Error>,
 }
@@ -120,7 +128,7 @@ impl RunDisplay {
     pub(super) fn follow(
         mut self,
         runtime: &Handle,
-        mut events: mpsc::Receiver<Event>,
+        mut events: mpsc::Receiver<fanout::Event>,
         control: &ScreenControl,
         stop: &watch::Sender<StopLevel>,
     ) -> Self {
@@ -162,23 +170,25 @@ impl RunDisplay {
         }
     }
 
-    fn take(&mut self, event: Event) -> anyhow::Result<()> {
+    fn take(&mut self, event: fanout::Event) -> anyhow::Result<()> {
         match event {
-            Event::Begun(host) => self.hosts[host].state = State::Connecting(Instant::now()),
-            Event::Leftovers(host) => {
+            fanout::Event::Begun(host) => {
+                self.hosts[host].state = State::Connecting(Instant::now());
+            }
+            fanout::Event::Leftovers(host) => {
                 self.hosts[host].state = State::Leftovers(Instant::now());
                 self.report_leftovers()?;
             }
-            Event::Started(host) => {
+            fanout::Event::Started(host) => {
                 if let State::Connecting(since) = self.hosts[host].state {
                     self.hosts[host].state = State::Running(since);
                 }
                 if let (OutputForm::Events(_), None) = (&self.form, &self.unwritten) {
-                    json::started(&mut self.screen, &self.hosts[host].name).context(STDOUT)?;
+                    json::started(&mut self.screen, &self.hosts[host]).context(STDOUT)?;
                 }
             }
-            Event::Output(..) if self.unwritten.is_some() => {}
-            Event::Output(host, stream, bytes) => match &mut self.form {
+            fanout::Event::Output(..) if self.unwritten.is_some() => {}
+            fanout::Event::Output(host, stream, bytes) => match &mut self.form {
                 OutputForm::Lines(lines) => {
                     lines.output(&mut self.screen, host, stream, &bytes).context(STDOUT)?;
                 }
@@ -192,12 +202,12 @@ impl RunDisplay {
                 }
                 OutputForm::Quiet => {}
             },
-            Event::Over(host, end, took) => {
+            fanout::Event::Over(host, end, took) => {
                 let shown = match &mut self.form {
                     _ if self.unwritten.is_some() => Ok(()),
                     OutputForm::Lines(lines) => lines.over(&mut self.screen, host),
                     OutputForm::Events(events) => {
-                        let named = (host, &*self.hosts[host].name);
+                        let named = (host, &self.hosts[host]);
                         events.over(&mut self.screen, named, &end, &self.program, took)
                     }
                     _ => Ok(()),
@@ -253,15 +263,28 @@ impl RunDisplay {
         self.screen.note(&text).context(STDOUT)
     }
 
+    /// Returns the exit status of the run; `ended_by` is that of a run that the user ended.
+    pub(super) fn exit_status(&self, ended_by: Option<u8>) -> u8 {
+        match ended_by {
+            Some(status) => status,
+            None if self.unwritten.is_some() => NOT_WRITTEN,
+            None if self.max_status => report::highest_status(&self.hosts),
+            None => report::exit_status(&self.hosts),
+        }
+    }
+
     /// Shows the output that waits for the last host, and the summary.
-    pub(super) fn finish(&mut self, status_fd: Option<RawFd>) -> anyhow::Result<()> {
+    pub(super) fn finish(&mut self, status_fd: Option<RawFd>, control: &ScreenControl) {
+        let ended_by = Some(control.ended_by.load(Ordering::Relaxed)).filter(|status| *status > 0);
         let took = self.began.elapsed();
-        let summary = json::summary(&self.hosts, &self.program, took);
+        let outcome = |end: &End| record::of_command(end, &self.program);
+        let mut summary = summary(&self.hosts, outcome, took, self.exit_status(ended_by));
         if self.unwritten.is_none() {
             self.unwritten = self.show_at_the_end(&summary).context(STDOUT).err();
+            summary = summary.with("exit_status", self.exit_status(ended_by));
         }
         if let Some(descriptor) = status_fd {
-            outcome::write_status(descriptor, &(escape_json(&summary.to_string()) + "\n"));
+            outcome::write_status(descriptor, &summary.clone().line());
         }
         let lines = report::summary(&self.hosts, &self.program, took);
         if let Some(error) = &self.unwritten {
@@ -273,12 +296,11 @@ impl RunDisplay {
             }
         }
         if self.keep {
-            keep_as_last(&self.hosts, &self.program, typed(&self.program), lines);
+            keep_as_last(&typed(&self.program), &summary, &lines);
         }
-        Ok(())
     }
 
-    fn show_at_the_end(&mut self, summary: &Value) -> io::Result<()> {
+    fn show_at_the_end(&mut self, summary: &Event) -> io::Result<()> {
         self.screen.finish()?;
         match &self.form {
             OutputForm::Gather(gather) => gather.show(&mut self.screen, &self.hosts)?,
@@ -291,7 +313,7 @@ impl RunDisplay {
             | OutputForm::Quiet => {}
         }
         if self.json {
-            json::line(&mut self.screen, summary)?;
+            json::line(&mut self.screen, summary.clone())?;
         }
         self.screen.finish()
     }

@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use labsh_client::fanout::End;
-use labsh_nodeset::NodeSet;
 use labsh_proto::message::{Program, Stream};
-use serde_json::{Map, Value, json};
 
-use crate::fleet::report::{self, HostReport, Kind, State};
+use crate::fleet::report::HostReport;
 use crate::fleet::screen::Screen;
+use crate::fleet::summary;
+use crate::json::Event;
+use crate::remote::record;
 
-pub(super) fn started(screen: &mut Screen, host: &str) -> io::Result<()> {
-    line(screen, &json!({ "event": "started", "host": host }))
+pub(super) fn started(screen: &mut Screen, host: &HostReport) -> io::Result<()> {
+    line(screen, summary::started(host))
 }
 
 /// A line for each piece of output and each end of a host.
@@ -49,67 +50,34 @@ impl Events {
         if piece.is_empty() { Ok(()) } else { self::output(screen, host, stream, &piece) }
     }
 
+    /// Prints the end of a host, after the rest of its output.
     pub(super) fn over(
         &mut self,
         screen: &mut Screen,
-        (index, host): (usize, &str),
+        (index, host): (usize, &HostReport),
         end: &End,
         program: &Program,
         took: Duration,
     ) -> io::Result<()> {
         for (rest, stream) in self.rest[index].iter_mut().zip([Stream::Stdout, Stream::Stderr]) {
             if !rest.is_empty() {
-                output(screen, host, stream, &std::mem::take(rest))?;
+                output(screen, &host.name, stream, &std::mem::take(rest))?;
             }
         }
-        let mut fields = report::json_of_end(end, program, took);
-        fields.insert("event".to_owned(), "over".into());
-        fields.insert("host".to_owned(), host.into());
-        line(screen, &Value::Object(fields))
+        line(screen, summary::over(host, record::of_command(end, program), took))
     }
 }
 
 fn output(screen: &mut Screen, host: &str, stream: Stream, bytes: &[u8]) -> io::Result<()> {
-    let mut fields = Map::from_iter([
-        ("event".to_owned(), Value::from("output")),
-        ("host".to_owned(), host.into()),
-        ("stream".to_owned(), stream.to_string().into()),
-    ]);
-    match str::from_utf8(bytes) {
-        Ok(text) => fields.insert("text".to_owned(), text.into()),
-        Err(_) => fields.insert("bytes".to_owned(), bytes.iter().copied().collect()),
+    let event = Event::of_host("output", host).with("stream", stream.to_string());
+    let event = match str::from_utf8(bytes) {
+        Ok(text) => event.with("text", text),
+        Err(_) => event.with("bytes", bytes),
     };
-    line(screen, &Value::Object(fields))
+    line(screen, event)
 }
 
-/// Returns the summary of a run: counts, folded sets, and the outcome of each host.
-pub(crate) fn summary(hosts: &[HostReport], program: &Program, took: Duration) -> Value {
-    let mut sets: std::collections::BTreeMap<&str, Vec<&str>> = std::collections::BTreeMap::new();
-    let mut each = Map::new();
-    for host in hosts {
-        if let State::Over(end, time) = &host.state {
-            sets.entry(Kind::of(end).word()).or_default().push(&host.name);
-            each.insert(host.name.clone(), Value::Object(report::json_of_end(end, program, *time)));
-        }
-    }
-    let outcomes: Map<String, Value> = sets
-        .into_iter()
-        .map(|(word, names)| {
-            let (count, set) = (names.len(), names.into_iter().collect::<NodeSet>().to_string());
-            (word.to_owned(), json!({ "count": count, "hosts": set }))
-        })
-        .collect();
-    json!({
-        "event": "summary",
-        "count": hosts.len(),
-        "seconds": took.as_secs_f64(),
-        "exit_status": report::exit_status(hosts),
-        "outcomes": outcomes,
-        "hosts": each,
-    })
-}
-
-pub(super) fn line(screen: &mut Screen, value: &Value) -> io::Result<()> {
-    let text = labsh_client::terminal_text::escape_json(&value.to_string());
-    screen.write(Stream::Stdout, |out, _| writeln!(out, "{text}"))
+/// Prints a line on stdout.
+pub(super) fn line(screen: &mut Screen, event: Event) -> io::Result<()> {
+    screen.write(Stream::Stdout, |out, _| out.write_all(event.line().as_bytes()))
 }

@@ -22,10 +22,10 @@ use tokio::sync::{mpsc, watch};
 use crate::console::print;
 use crate::flags::{CommandFlags, ConnectionFlags};
 use crate::fleet::hosts::{allow_descriptors, names, resolve, warn_of_shared_addresses};
-use crate::fleet::report::{self, HostReport};
+use crate::fleet::report::HostReport;
 use crate::fleet::screen::Screen;
 use crate::remote::words::Targets;
-use crate::run::display::{OutputForm, RunDisplay, ScreenControl, raise, typed};
+use crate::run::display::{NOT_WRITTEN, OutputForm, RunDisplay, ScreenControl, raise, typed};
 use crate::run::options::ManyOptions;
 use crate::signals::{EndSignal, EndSignals};
 
@@ -34,9 +34,6 @@ const MAX_PENDING_EVENTS: usize = 64;
 
 /// How long the reader of the output may take nothing once the user has ended the run.
 const BLOCKED_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// The exit status when output could not be written.
-const NOT_WRITTEN: u8 = 255;
 
 /// Runs the command on all hosts and returns the exit status that `labsh run --help` documents.
 pub(crate) fn execute(
@@ -86,17 +83,13 @@ pub(crate) fn execute(
         keep: matches!(targets, Targets::Set(_)),
         began: Instant::now(),
         reported_leftovers: false,
+        max_status: options.max_status,
         unwritten: None,
     };
     let (display, ended_by) =
         runtime.block_on(drive(hosts, fanout_command, limits, display, command.status_fd))?;
     runtime.shutdown_background();
-    Ok(ExitCode::from(match ended_by {
-        Some(signal) => signal.exit_status(),
-        None if display.unwritten.is_some() => NOT_WRITTEN,
-        None if options.max_status => report::highest_status(&display.hosts),
-        None => report::exit_status(&display.hosts),
-    }))
+    Ok(ExitCode::from(display.exit_status(ended_by.map(EndSignal::exit_status))))
 }
 
 fn dry_run(names: &NodeSet, hosts: &[Host], program: &Program) -> anyhow::Result<ExitCode> {
@@ -141,7 +134,8 @@ async fn drive(
         let (runtime, control, stop) = (Handle::current(), control.clone(), stop_sender.clone());
         move || {
             let mut display = display.follow(&runtime, incoming, &control, &stop);
-            display.finish(status_fd).map(|()| display)
+            display.finish(status_fd, &control);
+            display
         }
     })?;
     let all = async {
@@ -154,7 +148,7 @@ async fn drive(
     loop {
         let signal = tokio::select! {
             joined = &mut all => match joined {
-                Ok(Ok(display)) => return Ok((display?, ended_by)),
+                Ok(Ok(display)) => return Ok((display, ended_by)),
                 _ => anyhow::bail!("the thread that writes the output has gone"),
             },
             signal = signals.recv() => signal,
@@ -166,7 +160,8 @@ async fn drive(
             continue;
         }
         let level = *stop_sender.borrow();
-        ended_by.get_or_insert(signal);
+        let exit_status = ended_by.get_or_insert(signal).exit_status();
+        control.ended_by.store(exit_status, Ordering::Relaxed);
         match (level, signal) {
             (StopLevel::None, EndSignal::Interrupt) => raise(&stop_sender, StopLevel::Interrupt),
             (StopLevel::None | StopLevel::Interrupt, EndSignal::Terminate) => {

@@ -11,7 +11,7 @@ pub(super) mod options;
 use std::process::ExitCode;
 
 use crate::remote;
-use crate::remote::connection::connection;
+use crate::remote::connection;
 use crate::remote::outcome;
 use crate::remote::words::Targets;
 use crate::run::options::RunOptions;
@@ -44,8 +44,7 @@ pub(super) fn execute(mut options: RunOptions) -> anyhow::Result<ExitCode> {
     let interaction = wants_terminal
         .then(|| remote::interaction(target, terminal, options.tty > 1))
         .transpose()?;
-    let (connection, user) =
-        connection(target, &options.connection, options.command.user.as_deref())?;
-    options.command.user = user;
-    remote::drive(&connection, &program, &options.command, interaction.as_ref())
+    let host = connection::host(target, &options.connection, options.command.user.as_deref())?;
+    options.command.user.clone_from(&host.user);
+    remote::drive(&host, &program, &options.command, interaction.as_ref())
 }

@@ -7,7 +7,7 @@ use labsh_proto::message::Program;
 
 use crate::flags::{CommandFlags, ConnectionFlags, EXIT_STATUS, TerminalFlags, form};
 use crate::remote;
-use crate::remote::connection::connection;
+use crate::remote::connection;
 use crate::remote::outcome;
 use crate::remote::words::RemoteShell;
 
@@ -67,8 +67,8 @@ pub(super) fn execute(mut options: ShellOptions) -> anyhow::Result<ExitCode> {
         anyhow::bail!("a terminal reads what is typed; leave out -n, or use `labsh run -n`");
     }
     let interaction = remote::interaction(&options.remote.target, options.terminal, false)?;
-    let (connection, user) =
-        connection(&options.remote.target, &options.connection, options.command.user.as_deref())?;
-    options.command.user = user;
-    remote::drive(&connection, &program, &options.command, Some(&interaction))
+    let user = options.command.user.as_deref();
+    let host = connection::host(&options.remote.target, &options.connection, user)?;
+    options.command.user.clone_from(&host.user);
+    remote::drive(&host, &program, &options.command, Some(&interaction))
 }

@@ -123,7 +123,7 @@ display = Display()
 
 # How a command may have ended of which everything is known; all the rest is a matter of the
 # connection.
-ENDED = ("exited", "signaled", "timed-out")
+ENDED = ("ok", "exited", "signaled", "timed-out")
 
 # Takes a file from stdin. It appears under its name only when all of its bytes are there, so that
 # no module runs half of one. The shell's noclobber makes sure that no other process has created
@@ -282,7 +282,9 @@ class Connection(ConnectionBase):
         if status.get("outcome") not in ENDED:
             # Without a status, labsh has not even tried: a missing key, say. Its last words are the
             # reason.
-            reason = status.get("reason") or to_native(errors).strip().removeprefix("labsh: ")
+            error = status.get("error", {})
+            reason = "; ".join(filter(None, (error.get("reason"), error.get("remedy"))))
+            reason = reason or to_native(errors).strip().removeprefix("labsh: ")
             raise AnsibleConnectionFailure(reason or f"labsh ended with status {labsh.returncode}")
         return status, early_output + (output or b""), errors
 

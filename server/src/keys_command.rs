@@ -236,6 +236,37 @@ fn entry_text(request: &Add, key: &HostKey) -> Zeroizing<String> {
     text
 }
 
+/// An entry of a listing, without its secret.
+#[derive(Debug)]
+pub struct ListedEntry {
+    /// The key.
+    pub key: KeyId,
+    /// The host name that it was enrolled for.
+    pub host_id: HostId,
+    /// The account that runs its commands; none unless labshd runs as root.
+    pub user: Option<String>,
+    /// The networks that it is accepted from; empty for all.
+    pub from: Vec<IpNet>,
+    /// The end of its validity.
+    pub expires: Option<SystemTime>,
+    /// The file of the entry.
+    pub file: PathBuf,
+}
+
+/// Returns all valid entries, and the errors in the others.
+pub fn entries(dir: &Path, runs_as: &RunsAs) -> (Vec<ListedEntry>, Vec<Diagnostic>) {
+    let found = keyring::read_directory(dir, runs_as, &|_| Ok(()));
+    let listed = |entry: &Arc<Entry>| ListedEntry {
+        key: entry.key.key_id().clone(),
+        host_id: entry.key.host_id().clone(),
+        user: entry.user.clone(),
+        from: entry.from.clone(),
+        expires: entry.expires,
+        file: entry.file.clone(),
+    };
+    (found.entries.iter().map(listed).collect(), found.diagnostics)
+}
+
 /// Lists all entries.
 pub fn list(dir: &Path, runs_as: &RunsAs) -> Outcome {
     let found = keyring::read_directory(dir, runs_as, &|_| Ok(()));

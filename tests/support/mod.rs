@@ -6,6 +6,7 @@ pub mod browser;
 pub mod dead_mount;
 pub mod fleet;
 pub mod help;
+pub mod json_schema;
 pub mod markdown;
 pub mod screen;
 pub mod tools;

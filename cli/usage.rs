@@ -1,0 +1,39 @@
+//! Reports command lines that cannot be parsed.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::Command;
+
+use crate::command_line::Position;
+use crate::console::{note_json, program};
+use crate::json;
+
+/// The name of the option by which a subcommand prints JSON.
+pub(crate) const JSON: &str = "json";
+
+/// Prints what clap returns instead of the command line of this process: an error on stderr, like
+/// all messages of the program, or on stdout a text that the user asked for. Returns the exit
+/// status; an error's is `wrong`.
+pub(crate) fn report(mut definition: Command, error: &clap::Error, wrong: u8) -> ExitCode {
+    // A closed stdout or stderr cannot be reported anywhere.
+    if !error.use_stderr() {
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    definition.build();
+    let words: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let options = Position::after(&definition, &words).given;
+    if options.iter().any(|option| option.get_id() == JSON) {
+        note_json(json::failure(json::error_of_usage(error), wrong));
+        return ExitCode::from(wrong);
+    }
+    let text = error.to_string();
+    let text = match text.strip_prefix("error: ") {
+        Some(text) => format!("{}: {text}", program()),
+        None => text,
+    };
+    let _ = io::stderr().write_all(text.as_bytes());
+    ExitCode::from(wrong)
+}
