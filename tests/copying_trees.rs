@@ -227,6 +227,21 @@ fn the_contents_of_a_directory_go_into_the_destination_itself() {
     for name in ["file", "other", "sub/file", "from/file", "from/sub/file"] {
         assert!(lab.path("mixed").join(name).exists(), "{name}");
     }
+    // A name that is also in the contents.
+    fs::create_dir(lab.path("apart")).unwrap();
+    fs::write(lab.path("apart/file"), "another").unwrap();
+    fs::create_dir_all(lab.path("apart/sub/new")).unwrap();
+    for words in [["from/.", "apart/file", "apart/sub"], ["apart/sub", "apart/file", "from/."]] {
+        let out = lab.copy(&[&words[..], &[&lab.remote("h01", "both")]].concat());
+        let stderr = stderr_of(&out);
+        assert_eq!(out.status.code(), Some(1), "{stderr}");
+        for name in ["file", "sub"] {
+            let refused = format!("labsh: from/./{name}: another file of this copy has the same");
+            assert!(stderr.contains(&refused), "{stderr}");
+        }
+        assert_eq!(fs::read(lab.path("both/file")).unwrap(), b"another");
+        assert!(lab.path("both/sub/new").exists() && !lab.path("both/sub/file").exists());
+    }
     let out = lab.copy(&["from/.", &lab.remote("h01", "other")]);
     assert!(stderr_of(&out).contains("it is not a directory"), "{}", stderr_of(&out));
     let out = lab.copy(&["other/.", &lab.remote("h01", "mixed")]);

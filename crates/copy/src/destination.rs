@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::{Mode, fstat, lstat};
 
-use crate::confined_dir::ConfinedDir;
+use crate::confined_dir::{ConfinedDir, DirEntry};
 use crate::metadata::Made;
 use crate::name::{Name, Placement, RelativePath};
 use crate::{Error, os_error_text};
@@ -81,6 +81,23 @@ impl Destination {
             _ => Path::new("."),
         };
         Ok(Self { directory: open(parent)?, made: Made::Before, names: vec![name.into()] })
+    }
+
+    /// Opens the parent directory of an announced path.
+    ///
+    /// # Errors
+    ///
+    /// If the path is in the contents of a directory, and another source goes there by its name:
+    /// one would replace the other.
+    pub(crate) fn entry(&mut self, source: u32, path: &RelativePath) -> io::Result<DirEntry> {
+        let is_name = |name: &Placement| name.as_bytes() == path.as_bytes();
+        let in_contents = self.names.get(source as usize) == Some(&Placement::Contents);
+        if in_contents && self.names.iter().any(is_name) {
+            return Err(io::Error::other(
+                "another file of this copy has the same name; copy them one after the other",
+            ));
+        }
+        self.directory.entry(path)
     }
 
     /// Returns the path, inside the directory, of a path below a source.

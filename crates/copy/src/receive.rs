@@ -166,17 +166,20 @@ impl<W: Write> Receiver<'_, W> {
         self.check_id(entry.id)?;
         let path = self.destination.path(entry.source, &entry.below)?;
         let in_missing = self.open_dirs.last().is_some_and(|directory| directory.ready.is_none());
-        let Entry { id, mode, modified, kind, .. } = entry;
+        let Entry { id, source, mode, modified, kind, .. } = entry;
         if path.as_bytes().is_empty() && kind != Kind::Directory {
             return Err(Error::Protocol(
                 "it sends no directory where the contents of one were named",
             ));
         }
         match kind {
-            Kind::Directory => self.directory_entry(id, path, mode, modified, in_missing),
+            Kind::Directory => {
+                let place = (source, path);
+                self.directory_entry(id, place, mode, modified, in_missing)
+            }
             Kind::Link { .. } if in_missing => self.fail_silently(id),
             Kind::Link { target } => {
-                let entry = self.destination.directory.entry(&path);
+                let entry = self.destination.entry(source, &path);
                 let modified = self.policy.time(modified);
                 match entry.and_then(|entry| existing::make_link(&entry, &target, modified)) {
                     Ok(unchanged) => self.done(id, unchanged),
@@ -189,7 +192,7 @@ impl<W: Write> Receiver<'_, W> {
                     Observer::add(&self.observer.progress.processed_bytes, size);
                     return self.fail_silently(id);
                 }
-                let entry = self.destination.directory.entry(&path);
+                let entry = self.destination.entry(source, &path);
                 let kind = self.digest_kind();
                 let may_resume = self.open_partials < MAX_OPEN_PARTIALS;
                 let metadata = self.policy.metadata(mode, modified, Made::Before);

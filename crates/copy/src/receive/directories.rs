@@ -25,7 +25,7 @@ impl<W: Write> Receiver<'_, W> {
     pub(super) fn directory_entry(
         &mut self,
         id: u32,
-        path: RelativePath,
+        (source, path): (u32, RelativePath),
         mode: u16,
         modified: Time,
         in_missing: bool,
@@ -33,7 +33,7 @@ impl<W: Write> Receiver<'_, W> {
         if self.open_dirs.len() >= MAX_DEPTH {
             return Err(Error::Protocol("directories are nested too deeply"));
         }
-        let ready = if in_missing { None } else { Some(self.ready_directory(&path)) };
+        let ready = if in_missing { None } else { Some(self.ready_directory(source, &path)) };
         let (answer, ready) = match ready {
             Some(Ok(ready)) => (Ok(ready.made == Made::Before), Some(ready)),
             Some(Err(error)) => (Err(Some(error)), None),
@@ -47,12 +47,12 @@ impl<W: Write> Receiver<'_, W> {
         }
     }
 
-    fn ready_directory(&mut self, path: &RelativePath) -> io::Result<ReadyDir> {
+    fn ready_directory(&mut self, source: u32, path: &RelativePath) -> io::Result<ReadyDir> {
         if path.as_bytes().is_empty() {
             // The destination itself, which exists already.
             return Ok(ReadyDir { made: self.destination.made, mode_before: None });
         }
-        existing::make_directory(&self.destination.directory.entry(path)?)
+        existing::make_directory(&self.destination.entry(source, path)?)
     }
 
     pub(super) fn on_leave(&mut self, id: u32) -> Result<(), Error> {
