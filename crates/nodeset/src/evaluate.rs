@@ -178,6 +178,8 @@ impl Evaluation<'_> {
     /// Errors in a file get its path and the line.
     fn lines(&mut self, text: &str, file: Option<&str>) -> Result<NodeSet, NodeSetError> {
         let mut set = NodeSet::default();
+        // Sorting the names of a long list is faster than to insert one after the other.
+        let mut single_hosts: Vec<String> = Vec::new();
         for (line, number) in text.lines().zip(1..) {
             let line = line.split('#').next().unwrap_or_default();
             if line.trim().is_empty() {
@@ -187,9 +189,12 @@ impl Evaluation<'_> {
                 None => self.evaluate(line)?,
                 Some(path) => self.checked(line).map_err(|error| in_file(error, path, number))?,
             };
-            set = set.union(hosts);
+            match hosts.len() {
+                1 => single_hosts.extend(hosts.iter().map(str::to_owned)),
+                _ => set = set.union(hosts),
+            }
         }
-        Ok(set)
+        Ok(set.union(NodeSet::of(single_hosts)))
     }
 
     /// Evaluates a line of a file, and checks its names.
