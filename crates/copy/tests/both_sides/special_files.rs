@@ -112,7 +112,7 @@ fn a_link_that_the_user_names_is_written_through_and_one_in_a_tree_is_replaced()
         let path = |name: &str| to.path().join(name);
         fs::create_dir(path("sub")).unwrap();
         // Of another size: both times may be of the same tick of the clock.
-        fs::write(path("sub/file"), "older").unwrap();
+        fs::write(path("sub/file"), "old").unwrap();
         symlink("sub/file", path("first")).unwrap();
         symlink("first", path("second")).unwrap();
         copy(&[&file], &path("second")).succeeded();
