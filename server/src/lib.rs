@@ -48,3 +48,4 @@ mod termination;
 mod toml_fields;
 mod user_cache;
 mod users;
+mod wake_order;

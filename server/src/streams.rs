@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::pump::{self, OutputEnd};
 use crate::spawner::Streams;
 use crate::terminal::Terminal;
+use crate::wake_order;
 
 /// labshd's end of a command's stdin.
 #[derive(Debug)]
@@ -75,10 +76,12 @@ impl Output {
     ) {
         match self {
             Self::Pipes { stdout, stderr } => {
-                tokio::join!(
+                // Their order matters: a reader may act on one before it gets the other.
+                wake_order::join(
                     pump::copy_output(multiplexer, id, Stream::Stdout, stdout, ending),
                     pump::copy_output(multiplexer, id, Stream::Stderr, stderr, ending),
-                );
+                )
+                .await;
             }
             Self::Terminal(terminal) => {
                 // A terminal has a single output.
