@@ -207,7 +207,7 @@ fn ping_times_out_while_the_name_server_is_silent() {
 fn keys_are_listed_shown_enrolled_and_revoked_and_never_printed() {
     let (dir, key) = client();
     let labsh = |words: &[&str]| run(labsh_in(dir.path()).args(words));
-    assert!(text(&labsh(&["key", "list"]).stdout).contains("not enrolled yet"));
+    assert!(text(&labsh(&["key", "list"]).stdout).contains("no line made yet"));
     let line = text(&labsh(&["key", "enroll", "--host", "Lab07:5300"]).stdout);
     assert!(line.starts_with("labsh-host-1 alice lab07 "), "{line}");
     assert_eq!(line.lines().count(), 1);

@@ -39,7 +39,7 @@ pub(super) enum KeyAction {
         #[arg(value_parser = KeyId::new)]
         id: Option<KeyId>,
     },
-    /// List the keys, with the hosts that each was enrolled for
+    /// List the keys, with the hosts that lines were made for
     List {
         /// Print a line of JSON for each key
         #[arg(long)]
@@ -157,8 +157,8 @@ fn list(keys: &[StoredKey]) -> String {
         .map(|key| {
             let rest = match &key.problem {
                 Some(problem) => format!("cannot be used: {}", escape(&problem.to_string())),
-                None if key.hosts.is_empty() => "not enrolled yet".to_owned(),
-                None => joined(&key.hosts, " "),
+                None if key.hosts.is_empty() => "no line made yet".to_owned(),
+                None => format!("lines made for {}", joined(&key.hosts, " ")),
             };
             [escape(&key.name).to_string(), escape(&key.path.to_string_lossy()).to_string(), rest]
         })
@@ -206,8 +206,8 @@ fn show(store: &KeyStore, id: Option<KeyId>) -> anyhow::Result<String> {
     writeln!(text, "file     {}", escape(&path.to_string_lossy()))?;
     writeln!(text, "created  {}", rfc3339(created))?;
     match hosts.as_slice() {
-        [] => writeln!(text, "hosts    none yet")?,
-        hosts => writeln!(text, "hosts    {}", joined(hosts, "\n         "))?,
+        [] => writeln!(text, "lines    none made yet")?,
+        hosts => writeln!(text, "lines    {}", joined(hosts, "\n         "))?,
     }
     Ok(text)
 }
@@ -299,7 +299,7 @@ fn revoke(config: &Config, options: RevokeOptions) -> anyhow::Result<()> {
     };
     if hosts.is_empty() {
         store.resolve(Some(&KeyName::Id(id.clone())))?;
-        note(&format!("the key {id} was enrolled on no host from here; name one with --host"));
+        note(&format!("no line of the key {id} was made for a host here; name one with --host"));
     } else {
         print(removal(&id, &hosts).as_bytes())?;
         note(
@@ -406,12 +406,15 @@ mod tests {
         let secret = line.split(' ').nth(2).unwrap();
         enrolled(&config, "lab07", None);
         let text = show(config.store(), None).unwrap();
-        for part in ["id       alice\n", "/keys/alice.key\n", "created  20", "hosts    lab07\n"] {
+        for part in ["id       alice\n", "/keys/alice.key\n", "created  20", "lines    lab07\n"] {
             assert!(text.contains(part), "{text}");
         }
         assert!(!text.contains(secret));
         let listed = list(&config.store().list().unwrap());
-        assert!(listed.starts_with("alice  ") && listed.ends_with("  lab07\n"), "{listed}");
+        assert!(
+            listed.starts_with("alice  ") && listed.ends_with("  lines made for lab07\n"),
+            "{listed}"
+        );
         assert!(!listed.contains(secret));
     }
 
@@ -429,7 +432,7 @@ mod tests {
         assert_eq!(lines.len(), 3, "{listed}");
         assert!(lines[0].starts_with(r"\u{1b}[2J") && !listed.contains('\x1b'), "{listed}");
         assert!(lines[1].contains(&format!("not a key file: {}", BadLine::Empty)), "{listed}");
-        assert!(lines[2].starts_with("bob") && lines[2].ends_with("not enrolled yet"), "{listed}");
+        assert!(lines[2].starts_with("bob") && lines[2].ends_with("no line made yet"), "{listed}");
     }
 
     #[test]
