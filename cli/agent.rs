@@ -34,7 +34,7 @@ pub(crate) fn execute(action: AgentAction) -> anyhow::Result<ExitCode> {
     if matches!(action, AgentAction::Serve) {
         return agent::serve(&socket).map(|()| ExitCode::SUCCESS);
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = labsh_transport::runtime::current_thread()?;
     runtime.block_on(async {
         let mut agent = match AgentClient::connect(&socket).await {
             Ok(agent) => agent,

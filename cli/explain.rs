@@ -13,7 +13,7 @@ use labsh_client::config::Config;
 use labsh_client::config::overrides::ConnectionOverrides;
 use labsh_client::fanout::{self, End, Host};
 use labsh_client::terminal_text::{escape, shell_word};
-use labsh_client::{CommandError, CommandOptions, Session};
+use labsh_client::{CommandError, CommandOptions, ConnectError, Session};
 use labsh_nodeset::NodeSet;
 use labsh_proto::explanation::Explained;
 use labsh_proto::message::{Program, Variable};
@@ -86,7 +86,7 @@ pub(crate) fn execute(options: &ExplainOptions) -> anyhow::Result<ExitCode> {
     let hosts = fleet_hosts::resolve(&names, &config, &overrides)?;
     fleet_hosts::allow_descriptors();
     let program = form(&remote.words, options.form);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = labsh_transport::runtime::current_thread()?;
     let answers = runtime.block_on(ask_all(hosts, &program, options));
     runtime.shutdown_background();
     let text =
@@ -131,7 +131,12 @@ async fn ask(
     };
     let answer = session.program(program).options(options).explain().await;
     session.close().await;
-    answer
+    let address = host.connection.address.to_string();
+    answer.map_err(|error| match error {
+        // No command was sent that the host would end.
+        CommandError::Lost(reason) => ConnectError::Lost { address, reason }.into(),
+        error => error,
+    })
 }
 
 fn status(answer: &Answer) -> u8 {

@@ -40,7 +40,7 @@ pub(crate) fn execute(options: PingOptions) -> anyhow::Result<ExitCode> {
     let mut host = connection::host(&options.target, &options.connection, None)?;
     // The measurement includes connecting.
     host.connection.agent = None;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = labsh_transport::runtime::current_thread()?;
     let code = runtime.block_on(ask(&host, &options));
     // A thread may wait for the resolver long after the timeout for connecting.
     runtime.shutdown_background();
@@ -66,9 +66,9 @@ async fn measure(
     session: Session,
 ) -> anyhow::Result<Option<CommandError>> {
     for number in 1..=options.count {
-        let took = match session.ping().await {
+        let took = match session.ping_in_time(&host.connection).await {
             Ok(took) => took,
-            Err(error) => return Ok(Some(error)),
+            Err(error) => return Ok(Some(CommandError::Connect(error))),
         };
         let line = match options.json {
             true => Event::of_host("answer", &host.name)

@@ -59,8 +59,7 @@ pub(crate) fn execute(options: TryOptions) -> anyhow::Result<ExitCode> {
     let key = Key::new(KeyId::new("try")?, Secret::new(random::bytes()))
         .for_host(&HostId::new("localhost")?);
     let server = embedded::prepare(key.clone(), Mode::Tls)?;
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime = labsh_transport::runtime::multi_thread(Some(2))?;
     let code = runtime.block_on(async {
         let address = server.await?;
         let address = Address::Tcp { host: address.ip().to_string(), port: address.port() };

@@ -18,6 +18,7 @@ mod documents;
 mod ending;
 mod exit_status;
 mod explain;
+mod few_resources;
 mod floods;
 mod handshake;
 mod hostile_peer;

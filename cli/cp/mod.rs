@@ -64,7 +64,7 @@ pub(crate) fn execute(options: CopyOptions) -> anyhow::Result<ExitCode> {
     let many = matches!(job.targets, Targets::Set(_));
     let run = CopyRun::new(job, &options, &hosts)?;
     fleet_hosts::allow_descriptors();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = labsh_transport::runtime::multi_thread(None)?;
     let (began, run) = (Instant::now(), Arc::new(run));
     let (reports, ended_by) = runtime.block_on(drive(hosts, run.clone(), &options))?;
     runtime.shutdown_background();

@@ -5,7 +5,7 @@ use std::fs::DirBuilder;
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use etcetera::base_strategy::{BaseStrategy, Xdg};
@@ -146,7 +146,11 @@ impl<G: Groups> Groups for WithLast<'_, G> {
 pub(crate) fn keep_as_last(command: &str, summary: &Event, lines: &[String]) {
     let run = summary
         .clone()
-        .with("when", humantime::format_rfc3339_seconds(SystemTime::now()).to_string())
+        // A clock may be wrong by any time.
+        .with(
+            "when",
+            humantime::format_rfc3339_seconds(SystemTime::now().max(UNIX_EPOCH)).to_string(),
+        )
         .with("command", command)
         .with("summary", lines);
     let saved = serde_json::from_value(run.into_fields().into())

@@ -55,7 +55,7 @@ pub(crate) fn execute(options: CheckOptions) -> anyhow::Result<ExitCode> {
     allow_descriptors();
     // One thread: it measures how long hosts take to answer, and threads would contend for the
     // processor.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = labsh_transport::runtime::current_thread()?;
     let status = runtime.block_on(ask(&hosts, &options))?;
     runtime.shutdown_background();
     Ok(ExitCode::from(status))

@@ -2,20 +2,17 @@
 
 use std::net::SocketAddr;
 
-use anyhow::Context;
 use labsh_client::proto::auth::Mode;
 use labsh_client::proto::key::{HostId, HostKey, Key, KeyId, Secret};
 use labsh_client::{Address, CommandError, ConnectOptions, Session};
 use labsh_lessons::{CommandOutput, RealSession};
-use tokio::runtime::Builder;
 
 /// Starts the labshd. The process must have one thread, because this forks the spawner.
 pub(crate) fn start() -> anyhow::Result<RealSession> {
     let secret = Secret::new(labsh_transport::random::bytes());
     let key = Key::new(KeyId::new("lesson")?, secret).for_host(&HostId::new("localhost")?);
     let server = labsh_server::embedded::prepare(key.clone(), Mode::Plain)?;
-    let runtime =
-        Builder::new_multi_thread().worker_threads(2).enable_all().build().context("no runtime")?;
+    let runtime = labsh_transport::runtime::multi_thread(Some(2))?;
     let server = runtime.block_on(server)?;
     let run_line = move |address, line: &str| {
         let output = runtime.block_on(run_line(&key, address, line));

@@ -38,7 +38,7 @@ pub(crate) fn drive(
     interaction: Option<&Interaction>,
 ) -> anyhow::Result<ExitCode> {
     // One thread suffices: blocking reads and writes have threads of their own.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = labsh_transport::runtime::current_thread()?;
     let code = runtime.block_on(run(host, program, options, interaction));
     // A thread may block in a read of stdin until the process ends.
     runtime.shutdown_background();

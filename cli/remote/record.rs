@@ -94,13 +94,16 @@ fn code(error: &CommandError) -> &'static str {
         | CommandError::Connect(ConnectError::Refused { refuse, .. }) => refuse.code.name(),
         CommandError::Bad(_) => "bad-command",
         CommandError::Exhausted => "too-many-channels",
-        CommandError::Lost(_) | CommandError::Connect(ConnectError::Broken { .. }) => {
+        CommandError::Lost(_)
+        | CommandError::Connect(ConnectError::Broken { .. } | ConnectError::Lost { .. }) => {
             "connection-lost"
         }
         CommandError::Input(_) => "not-read",
         CommandError::Incomplete { .. } => "incomplete",
         CommandError::Connect(ConnectError::Unreachable { .. }) => "unreachable",
+        CommandError::Connect(ConnectError::TooManyFiles { .. }) => "too-many-files",
         CommandError::Connect(ConnectError::Timeout { .. }) => "connect-timeout",
+        CommandError::Connect(ConnectError::Silent { .. }) => "no-answer",
         CommandError::Connect(ConnectError::WrongServer { .. }) => "wrong-server",
         CommandError::Connect(ConnectError::PortIsPlain { .. } | ConnectError::Foreign { .. }) => {
             "wrong-port"

@@ -88,7 +88,7 @@ fn execute(words: impl IntoIterator<Item = OsString>) -> anyhow::Result<ExitCode
     options.user.clone_from(&resolved.route.user);
     let connection = connect_options(resolved)?;
     // One thread suffices: blocking reads and writes have threads of their own.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = labsh_transport::runtime::current_thread()?;
     let status = runtime.block_on(run_command(
         &connection,
         &target,

@@ -73,7 +73,7 @@ pub(crate) fn execute(
         retries: options.retries,
         stop_at_failure: options.fail_fast || options.rolling.is_some(),
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = labsh_transport::runtime::current_thread()?;
     let display = RunDisplay {
         screen: Screen::new(!options.quiet || io::stderr().is_terminal()),
         form,

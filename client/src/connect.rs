@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use labsh_transport::carrier::Carrier;
 use labsh_transport::framing::{self, FrameReader, ReadError};
 use labsh_transport::socket::{AddressFamily, Socket};
 use labsh_transport::{random, tls};
+use nix::errno::Errno;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::agent::AgentOptions;
@@ -188,10 +190,21 @@ async fn dial(options: &ConnectOptions) -> Result<Socket, ConnectError> {
         }
         Address::Unix(path) => Socket::connect_unix(path).await,
     }
-    .map_err(|source| ConnectError::Unreachable {
-        address: address.to_string(),
-        source: Arc::new(source),
-    })
+    .map_err(|source| dial_error(address.to_string(), source))
+}
+
+fn dial_error(address: String, source: io::Error) -> ConnectError {
+    let limits = [Errno::EMFILE, Errno::ENFILE].map(|errno| Some(errno as i32));
+    let source = if limits.contains(&source.raw_os_error()) {
+        source
+    } else {
+        // The resolver reports the limit in other ways, so a descriptor is tried.
+        match io::stdin().as_fd().try_clone_to_owned() {
+            Ok(_) => return ConnectError::Unreachable { address, source: Arc::new(source) },
+            Err(limit) => limit,
+        }
+    };
+    ConnectError::TooManyFiles { address, source: Arc::new(source) }
 }
 
 fn tls_error(options: &ConnectOptions, error: tls::ConnectError) -> ConnectError {

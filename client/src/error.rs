@@ -19,6 +19,14 @@ pub enum ConnectError {
         /// The error of the system.
         source: Arc<io::Error>,
     },
+    /// This process cannot open another connection.
+    #[error("cannot open a connection to {address}: {source}")]
+    TooManyFiles {
+        /// The address.
+        address: String,
+        /// The error of the system.
+        source: Arc<io::Error>,
+    },
     /// The time limit passed before authentication was complete.
     #[error("no answer from {address} within {}", humantime::format_duration(*.after))]
     Timeout {
@@ -70,6 +78,22 @@ pub enum ConnectError {
         /// The error of the system.
         source: Arc<io::Error>,
     },
+    /// The server has authenticated this client, and then did not answer in time.
+    #[error("{address} gave no answer within {}", humantime::format_duration(*.after))]
+    Silent {
+        /// The address.
+        address: String,
+        /// The time limit.
+        after: Duration,
+    },
+    /// The connection ended after authentication, while no command ran on it.
+    #[error("the connection to {address} was lost: {reason}")]
+    Lost {
+        /// The address.
+        address: String,
+        /// How it ended.
+        reason: String,
+    },
     /// The server broke the protocol.
     #[error("{address} breaks the protocol: {error}")]
     Protocol {
@@ -90,6 +114,12 @@ impl ConnectError {
             Self::Unreachable { .. } => {
                 "check the name, the port, and that labshd runs there".into()
             }
+            Self::TooManyFiles { .. } => "this machine's limit of open files is reached: raise it \
+                (ulimit -n), or use fewer hosts at a time (--parallel, --connecting)"
+                .into(),
+            Self::Silent { .. } => "its labshd is stopped or overloaded: look at it on the host, \
+                or allow more time with --connect-timeout"
+                .into(),
             Self::Timeout { .. } => "check that the machine is up and that labshd listens there, \
                 or allow more time with --connect-timeout"
                 .into(),
@@ -105,6 +135,7 @@ impl ConnectError {
             Self::Broken { .. } => "try again; the host may have too many connections, and \
                 labshd's log there may say more"
                 .into(),
+            Self::Lost { .. } => "try again; labshd's log on the host may say more".into(),
             Self::Protocol { .. } => "use the same version on both ends".into(),
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use labsh_proto::auth::Mode;
 use labsh_proto::message::Program;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::agent::{self, Borrowed};
 use crate::command::Command;
@@ -103,6 +103,19 @@ impl Session {
     /// Asks the server to answer; returns the round-trip time.
     pub async fn ping(&self) -> Result<Duration, CommandError> {
         self.connection.ping().await
+    }
+
+    /// Asks the server to answer within the time that `options` allow for connecting; returns the
+    /// round-trip time.
+    pub async fn ping_in_time(&self, options: &ConnectOptions) -> Result<Duration, ConnectError> {
+        let address = options.address.to_string();
+        match timeout(options.timeout, self.ping()).await {
+            Ok(Ok(round_trip)) => Ok(round_trip),
+            Ok(Err(CommandError::Connect(error))) => Err(error),
+            Ok(Err(CommandError::Lost(reason))) => Err(ConnectError::Lost { address, reason }),
+            Ok(Err(error)) => Err(ConnectError::Lost { address, reason: error.to_string() }),
+            Err(_) => Err(ConnectError::Silent { address, after: options.timeout }),
+        }
     }
 
     /// Sends what is queued and ends the connection. The server ends the commands that still run,

@@ -18,7 +18,7 @@ use crate::spawner::SpawnerProcess;
 pub fn run(source: SettingsSource, spawner: SpawnerProcess) -> anyhow::Result<()> {
     let settings = source.load()?;
     raise_descriptor_limit();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = labsh_transport::runtime::multi_thread(None)?;
     let outcome = runtime.block_on(serve(&source, settings, spawner));
     // Does not wait for look-ups in the user database that still block.
     runtime.shutdown_background();

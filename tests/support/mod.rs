@@ -464,6 +464,11 @@ impl Running {
         line(self.stderr.as_mut().unwrap())
     }
 
+    /// The next line of stderr, without its newline; none at its end.
+    pub fn next_error_line(&mut self) -> Option<String> {
+        self.stderr.as_mut().unwrap().lines().next().map(Result::unwrap)
+    }
+
     /// The next line of stdout, which is a process id.
     pub fn pid_line(&mut self) -> i32 {
         self.line().parse().unwrap()

@@ -59,7 +59,7 @@ pub fn serve(socket: &SocketPath) -> anyhow::Result<()> {
         .take(MAX_FIRST_REQUEST_BYTES)
         .read_to_end(&mut first)
         .context("cannot read the first request")?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = labsh_transport::runtime::current_thread()?;
     runtime.block_on(run(socket, &first))?;
     runtime.shutdown_background();
     Ok(())

@@ -59,9 +59,9 @@ async fn ask(slots: &Semaphore, host: &Host) -> (Result<Answer, End>, Option<Ses
         Ok(version) => version,
         Err(error) => return (Err(connect_end(error)), None),
     };
-    let answer = match session.ping().await {
+    let answer = match session.ping_in_time(&host.connection).await {
         Ok(round_trip) => Ok(Answer { authenticated, round_trip, version }),
-        Err(error) => Err(End::Lost(error)),
+        Err(error) => Err(connect_end(error)),
     };
     (answer, Some(session))
 }

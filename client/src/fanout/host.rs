@@ -113,6 +113,7 @@ async fn connect<D>(
         match connected.await {
             Err(
                 ConnectError::Unreachable { .. }
+                | ConnectError::TooManyFiles { .. }
                 | ConnectError::Timeout { .. }
                 | ConnectError::Broken { .. },
             ) if retries_left > 0 && !state.is_stopping() => {}

@@ -109,6 +109,9 @@ impl End {
             }
             CommandError::Connect(connect) => match connect {
                 ConnectError::Unreachable { .. }
+                | ConnectError::TooManyFiles { .. }
+                | ConnectError::Silent { .. }
+                | ConnectError::Lost { .. }
                 | ConnectError::Timeout { .. }
                 | ConnectError::PortIsPlain { .. }
                 | ConnectError::Foreign { .. }

@@ -9,5 +9,6 @@ pub mod framing;
 pub mod multiplexer;
 pub mod random;
 pub mod recycle;
+pub mod runtime;
 pub mod socket;
 pub mod tls;

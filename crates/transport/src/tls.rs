@@ -4,6 +4,7 @@
 use std::fmt;
 use std::io::{self, Write};
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use labsh_proto::auth::ChannelBinding;
 use labsh_proto::frame::Frame;
@@ -17,6 +18,7 @@ use rustls::pki_types::{
 };
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use rustls::time_provider::TimeProvider;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, ServerConfig, SignatureScheme,
     version,
@@ -163,6 +165,18 @@ pub enum ConnectError {
     Tls(#[from] Error),
 }
 
+/// The system's clock for rustls, whose own panics before 1970. Nothing here depends on the time:
+/// the keys are pinned, and there are no tickets.
+#[derive(Debug)]
+struct Clock;
+
+impl TimeProvider for Clock {
+    fn current_time(&self) -> Option<UnixTime> {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Some(UnixTime::since_unix_epoch(since))
+    }
+}
+
 /// Connects as a client to the server that holds `key`.
 pub async fn connect(
     socket: Socket,
@@ -171,7 +185,7 @@ pub async fn connect(
     let provider = provider();
     let public = identity(&key.tls_seed())?.cert.remove(0);
     let verifier = PinnedKey { public, provider: provider.clone() };
-    let mut config = ClientConfig::builder_with_provider(provider)
+    let mut config = ClientConfig::builder_with_details(provider, Arc::new(Clock))
         .with_protocol_versions(&[&version::TLS13])?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
@@ -258,7 +272,7 @@ impl Acceptor {
     /// Creates an acceptor without tickets, resumption and early data. The challenge is sent with
     /// the server's last handshake message.
     pub fn new(identities: impl Identities) -> Result<Self, Error> {
-        let mut config = ServerConfig::builder_with_provider(provider())
+        let mut config = ServerConfig::builder_with_details(provider(), Arc::new(Clock))
             .with_protocol_versions(&[&version::TLS13])?
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(Resolver(identities)));

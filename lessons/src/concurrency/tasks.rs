@@ -26,6 +26,8 @@ pub(super) fn blocking_tasks(listener: &TcpListener, trial: &Arc<Trial>) -> io::
 
 fn serve_in_tasks(listener: &TcpListener, trial: &Arc<Trial>, block: bool) -> io::Result<()> {
     listener.set_nonblocking(true)?;
+    // With fewer descriptors the runtime does not return an error, but panics.
+    drop((0..8).map(|_| listener.try_clone()).collect::<io::Result<Vec<_>>>()?);
     let runtime = Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::from_std(listener.try_clone()?)?;
