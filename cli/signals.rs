@@ -3,10 +3,14 @@
 
 use std::io;
 use std::ptr;
+use std::time::{Duration, Instant};
 
 use nix::libc;
 use nix::sys::signal::Signal as Number;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Signals that are sent within this time are one request.
+const REPETITION_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A signal that asks labsh to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +52,8 @@ pub(crate) struct EndSignals {
     interrupt: Option<Signal>,
     quit: Option<Signal>,
     terminate: Option<Signal>,
+    /// When SIGTERM was received last.
+    terminated: Option<Instant>,
 }
 
 impl EndSignals {
@@ -60,6 +66,7 @@ impl EndSignals {
             interrupt: unless_ignored(SignalKind::interrupt())?,
             quit: None,
             terminate: unless_ignored(SignalKind::terminate())?,
+            terminated: None,
         })
     }
 
@@ -71,13 +78,27 @@ impl EndSignals {
 
     /// Waits for the next signal. Cancel safe.
     pub(crate) async fn recv(&mut self) -> EndSignal {
-        tokio::select! {
-            () = received(&mut self.hangup) => EndSignal::Hangup,
-            () = received(&mut self.interrupt) => EndSignal::Interrupt,
-            () = received(&mut self.quit) => EndSignal::Quit,
-            () = received(&mut self.terminate) => EndSignal::Terminate,
+        loop {
+            tokio::select! {
+                () = received(&mut self.hangup) => return EndSignal::Hangup,
+                () = received(&mut self.interrupt) => return EndSignal::Interrupt,
+                () = received(&mut self.quit) => return EndSignal::Quit,
+                () = received(&mut self.terminate) => {
+                    let now = Instant::now();
+                    if !is_repetition(self.terminated, now) {
+                        self.terminated = Some(now);
+                        return EndSignal::Terminate;
+                    }
+                }
+            }
         }
     }
+}
+
+/// Whether a SIGTERM belongs to the previous one: timeout(1) and others send it to the process and
+/// at once to its group as well, which is one request to end.
+fn is_repetition(previous: Option<Instant>, now: Instant) -> bool {
+    previous.is_some_and(|previous| now.duration_since(previous) < REPETITION_INTERVAL)
 }
 
 /// Starts to receive a signal, unless labsh was started to ignore it. Needs a runtime.
@@ -112,4 +133,18 @@ fn is_ignored(kind: SignalKind) -> io::Result<bool> {
 /// labsh starts inherit the original disposition.
 fn survive_file_size_limit() -> io::Result<()> {
     signal(SignalKind::from_raw(Number::SIGXFSZ as i32)).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_to_the_process_and_its_group_is_one_request() {
+        let first = Instant::now();
+        assert!(!is_repetition(None, first));
+        assert!(is_repetition(Some(first), first));
+        assert!(is_repetition(Some(first), first + Duration::from_millis(1)));
+        assert!(!is_repetition(Some(first), first + Duration::from_secs(1)));
+    }
 }
