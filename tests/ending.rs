@@ -105,6 +105,30 @@ fn an_early_signal_ends_the_wait_for_processes_that_the_command_left_behind() {
 }
 
 #[test]
+fn a_termination_ends_labsh_though_the_host_of_a_running_command_is_silent() {
+    let victim = Victim::new();
+    for options in [&[][..], &["--max-status"]] {
+        let (started, has_started) = mpsc::channel();
+        let (address, server) = victim.serve(move |mut peer, key| {
+            welcome(&mut peer, &key, 8);
+            start(&mut peer);
+            peer.send_frame(&Ping { token: 7 }.frame(ChannelId::CONNECTION));
+            peer.until(Kind::Pong, 0);
+            started.send(()).unwrap();
+            let _ = peer.stream.read_to_end(&mut Vec::new());
+        });
+        let mut labsh = labsh_in(victim.dir.path());
+        labsh.args(["run", "--plain"]).args(options).args([&address.to_string(), "cat"]);
+        let labsh = Running::start(&mut labsh);
+        has_started.recv().unwrap();
+        labsh.signal(15);
+        let output = labsh.finish();
+        assert_eq!(output.status.code(), Some(143), "{options:?}: {output:?}");
+        server.join().unwrap();
+    }
+}
+
+#[test]
 fn a_termination_does_not_wait_for_processes_that_outlive_the_command() {
     let labshd = Labshd::start();
     // The process is in a session of its own, so that the signal does not reach it.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use labsh_client::{Child, ChildStderr, ChildStdout, Command, SIGINT, Session};
 use labsh_proto::message::{Program, Status};
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use crate::flags::CommandFlags;
 use crate::remote::local_streams::{Activity, write_out};
@@ -20,6 +21,9 @@ const LEFTOVERS_DELAY: Duration = Duration::from_secs(1);
 /// How many times as long a local reader that takes nothing delays the end of labsh when the user
 /// has asked for it.
 const READER_INTERVALS: u32 = 5;
+
+/// How long a host may take to answer when the user has asked for the end.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 const LEFTOVERS_NOTICE: &str = "the command has ended, but a process that it left behind holds its \
     output open; waiting for that (--no-wait-eof leaves at once)";
@@ -79,17 +83,11 @@ pub(crate) async fn follow(
     let mut notified = no_wait_eof;
     let ended = loop {
         let passed_on = user.passed_on();
-        let held_open = async {
-            let Ok(status) = child.ended().await else { return std::future::pending().await };
-            let ended_by = passed_on.filter(|signal| is_end_by(status, *signal));
-            // Output that a slow local reader delays is not held open.
-            let reader_intervals = if ended_by.is_some() { READER_INTERVALS } else { u32::MAX };
-            activity.quiet(LEFTOVERS_DELAY, reader_intervals).await;
-            ended_by
-        };
+        let waits = written.is_none() && (passed_on.is_some() || !notified);
+        let terminated = passed_on.filter(|signal| *signal == EndSignal::Terminate);
         tokio::select! {
             result = &mut output, if written.is_none() => written = Some(result),
-            ended_by = held_open, if written.is_none() && (passed_on.is_some() || !notified) => {
+            ended_by = held_open(&child, &activity, passed_on), if waits => {
                 if let Some(signal) = ended_by {
                     return leave(Outcome::left(signal, &child), &activity).await;
                 }
@@ -98,6 +96,9 @@ pub(crate) async fn follow(
                 }
             }
             result = child.exited(), if written.is_some() => break result,
+            () = unreachable(&child), if terminated.is_some() => {
+                return leave(Outcome::left(EndSignal::Terminate, &child), &activity).await;
+            }
             failure = &mut stdin_error, if reading => {
                 reading = false;
                 if let Ok(error) = failure {
@@ -119,6 +120,28 @@ pub(crate) async fn follow(
         (None, Err(error)) => Outcome::Failed(error),
     };
     End { outcome, stdout_closed }
+}
+
+/// Resolves once the command has ended and its output is silent. Returns the signal if the command
+/// has ended by it.
+async fn held_open(
+    child: &Child,
+    activity: &Activity,
+    passed_on: Option<EndSignal>,
+) -> Option<EndSignal> {
+    let Ok(status) = child.ended().await else { return std::future::pending().await };
+    let ended_by = passed_on.filter(|signal| is_end_by(status, *signal));
+    // Output that a slow local reader delays is not held open.
+    let reader_intervals = if ended_by.is_some() { READER_INTERVALS } else { u32::MAX };
+    activity.quiet(LEFTOVERS_DELAY, reader_intervals).await;
+    ended_by
+}
+
+/// Resolves if the host does not answer: then it has not received a signal either.
+async fn unreachable(child: &Child) {
+    if timeout(ANSWER_TIMEOUT, child.ping()).await.is_ok() {
+        std::future::pending().await
+    }
 }
 
 /// Whether a command that ended so has done what a signal to labsh, passed on to it, asked for. A

@@ -5,6 +5,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use labsh_proto::channel::{Channels, Completeness};
@@ -202,6 +203,11 @@ impl Child {
     /// Sends a new size for the command's terminal.
     pub fn resize(&self, size: Resize) {
         self.channel.with(|channels, id| channels.resize(id, size));
+    }
+
+    /// Asks the host to answer, whatever the command does; returns the round-trip time.
+    pub async fn ping(&self) -> Result<Duration, CommandError> {
+        self.channel.connection.ping().await
     }
 
     /// Whether the host has not answered the request yet.

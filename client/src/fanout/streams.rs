@@ -8,7 +8,7 @@ use bytes::Bytes;
 use labsh_proto::message::Stream;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::{mpsc, watch};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::{Broadcast, Driver, Event, StopLevel};
 use crate::child::{Child, ChildStderr, ChildStdin, ChildStdout, SIGINT, SIGTERM};
@@ -18,6 +18,9 @@ use crate::exit_status::ExitStatus;
 /// How long the output of a command that has ended may stay open and silent before the other
 /// processes that hold it are reported, or no longer waited for.
 const LEFTOVERS_DELAY: Duration = Duration::from_secs(1);
+
+/// How long a host may take to answer once the run is being stopped.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Sends every command the same input, and passes its output on.
 #[derive(Debug)]
@@ -53,8 +56,18 @@ impl Driver for StreamDriver {
                 activity.quiet(stopping).await;
                 status
             };
+            // A host that does not answer has not received the signal.
+            let unreachable = async {
+                if timeout(ANSWER_TIMEOUT, child.ping()).await.is_ok() {
+                    std::future::pending::<()>().await;
+                }
+            };
             tokio::select! {
                 exited = &mut output => return exited,
+                () = unreachable, if signaled >= StopLevel::Terminate => {
+                    let reason = format!("no answer within {} s", ANSWER_TIMEOUT.as_secs());
+                    return Err(CommandError::Lost(reason));
+                }
                 fed = &mut input, if is_feeding => {
                     is_feeding = false;
                     // The command must not take half an input for all of it. It loses its client
