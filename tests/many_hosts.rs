@@ -208,11 +208,11 @@ fn equal_outputs_are_shown_once() {
 
     // The same text with and without a last newline would look equal.
     let once = lab.labshd.file("newline");
-    let line = format!(
-        "mkdir '{once}' 2>/dev/null && {{ printf x; printf e >&2; }} || {{ echo x; echo e >&2; }}"
+    let script = format!(
+        "if mkdir '{once}' 2>/dev/null; then printf x; printf e >&2; else echo x; echo e >&2; fi"
     );
     for form in ["--gather", "--diff"] {
-        let output = lab.output(&[form, "h[01-03]", &line]);
+        let output = lab.output(&[&[form, "h[01-03]"], &sh(&script)[..]].concat());
         fs::remove_dir(&once).unwrap();
         let (shown, errors) = (text(&output.stdout), text(&output.stderr));
         assert_eq!(shown.matches("x\n\\ No newline at end of file\n").count(), 1, "{shown}");
