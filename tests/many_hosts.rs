@@ -266,10 +266,15 @@ fn stdin_goes_to_all_hosts_and_a_slow_one_delays_none() {
 #[test]
 fn ctrl_c_lists_running_hosts_then_interrupts_then_leaves() {
     let lab = Lab::new();
-    let mut run = Running::start(&mut lab.command(&["h[01-03]", "sleep", "300"]));
-    lab.labshd.log().wait_for_nth("command started", 3);
+    let sleep = sh("echo up; exec sleep 300");
+    let mut run = Running::start(&mut lab.command(&[&["h[01-03]"], &sleep[..]].concat()));
+    // By then labsh knows that the commands run.
+    for _ in 0..3 {
+        assert!(run.line().ends_with(": up"));
+    }
     run.signal(2);
-    assert!(run.error_line().starts_with("labsh: still running on h[01-03] (3); "));
+    let listed = run.error_line();
+    assert!(listed.starts_with("labsh: still running on h[01-03] (3); "), "{listed}");
     run.signal(2);
     let output = run.finish();
     assert_eq!(output.status.code(), Some(130));
