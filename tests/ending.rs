@@ -12,7 +12,9 @@ use labsh_proto::message::{Body, Ended, Ping, Status};
 use crate::many_hosts::Lab;
 use crate::peer::fake_server::{Victim, start, welcome};
 use crate::peer::{Peer, message};
-use crate::support::{Background, Labshd, Running, eventually, in_shell, kill, labsh_in, sh, text};
+use crate::support::{
+    Background, Labshd, Running, TEST_TIMEOUT, eventually, in_shell, kill, labsh_in, sh, text,
+};
 
 /// The command lines that wait for a host, with the exit status that a signal adds to; none if all
 /// signals give 255.
@@ -55,7 +57,7 @@ fn signal_at(script: fn(&mut Peer, &labsh_proto::key::HostKey)) {
         let (words, base) = &lines[index];
         let mut labsh = labsh_in(victim.dir.path());
         let labsh = Running::adopt(labsh.args(words).stdin(Stdio::piped()));
-        is_waiting.recv().unwrap();
+        is_waiting.recv_timeout(TEST_TIMEOUT).unwrap();
         labsh.signal(signal);
         let output = labsh.finish();
         let expected = base.map_or(255, |base| base + signal);
@@ -94,7 +96,7 @@ fn an_early_signal_ends_the_wait_for_processes_that_the_command_left_behind() {
             let _ = peer.stream.read_to_end(&mut Vec::new());
         });
         let labsh = Running::start(&mut victim.run(address, &["cat"]));
-        has_ended.recv().unwrap();
+        has_ended.recv_timeout(TEST_TIMEOUT).unwrap();
         labsh.signal(signal);
         let output = labsh.finish();
         assert_eq!(output.status.code(), Some(128 + signal), "{output:?}");
@@ -120,7 +122,7 @@ fn a_termination_ends_labsh_though_the_host_of_a_running_command_is_silent() {
         let mut labsh = labsh_in(victim.dir.path());
         labsh.args(["run", "--plain"]).args(options).args([&address.to_string(), "cat"]);
         let labsh = Running::start(&mut labsh);
-        has_started.recv().unwrap();
+        has_started.recv_timeout(TEST_TIMEOUT).unwrap();
         labsh.signal(15);
         let output = labsh.finish();
         assert_eq!(output.status.code(), Some(143), "{options:?}: {output:?}");
@@ -258,7 +260,7 @@ fn a_copy_ignores_signals_that_labsh_was_started_to_ignore() {
     let (port, copy) = (address.port().to_string(), format!("{}:/nosuch/", address.ip()));
     labsh.args(["cp", "--plain", "-p", &port, &file.display().to_string(), &copy]);
     let labsh = Running::start(&mut ignoring("HUP INT TERM", &labsh));
-    is_waiting.recv().unwrap();
+    is_waiting.recv_timeout(TEST_TIMEOUT).unwrap();
     assert_ignored(&labsh, &[1, 2, 15]);
     drop(labsh);
     server.join().unwrap();
