@@ -51,6 +51,16 @@ fn a_subcommand_says_of_itself_what_the_list_of_all_says() {
 }
 
 #[test]
+fn an_option_that_has_an_effect_is_in_the_help() {
+    let mut command = CommandLine::command();
+    command.build();
+    for (subcommand, shown) in [("run", true), ("cp", true), ("ping", false), ("explain", false)] {
+        let help = command.find_subcommand_mut(subcommand).unwrap().render_help().to_string();
+        assert_eq!(help.contains("--keep "), shown, "{subcommand}: {help}");
+    }
+}
+
+#[test]
 fn one_word_is_for_the_shell_and_several_are_exact() {
     assert_eq!(run(&["lab07", "ps aux | wc -l"]).program(), shell("ps aux | wc -l"));
     assert_eq!(run(&["lab07", "uptime"]).program(), shell("uptime"));

@@ -39,7 +39,6 @@ pub(crate) fn after_help() -> String {
 
 /// Copy files and directories to hosts, or from them
 #[derive(Debug, Clone, Args)]
-#[command(mut_arg("keep", |arg| arg.hide(true)))]
 pub(crate) struct CopyOptions {
     /// Compare files of the same size and time by their contents (SHA-256) as well
     #[arg(short, long)]

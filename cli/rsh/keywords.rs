@@ -17,7 +17,7 @@ const OFF: &[&str] = &["no", "none", "false"];
 ///
 /// Tools send, among the ignored ones: batchmode (labsh never asks), stricthostkeychecking,
 /// userknownhostsfile and checkhostip (a host proves that it has the key), controlmaster,
-/// controlpath and controlpersist (each command has its own connection), serveraliveinterval (labsh
+/// controlpath and controlpersist (the agent keeps connections open), serveraliveinterval (labsh
 /// checks the connection anyway), compression, ciphers, ipqos, and all authentication methods.
 pub(crate) const KEYWORDS: &[(&str, Treatment)] = &[
     ("addressfamily", Honoured),

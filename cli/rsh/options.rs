@@ -62,7 +62,8 @@ pub(crate) const NO_PROXY: &str =
     "labsh connects directly; run labsh on the host in between: labsh rsh BETWEEN labsh rsh HOST …";
 pub(crate) const NO_BINDING: &str = "the system chooses the address here; leave it out";
 pub(crate) const NO_BACKGROUND: &str = "run it in the background yourself: labsh rsh -n … &";
-const NO_MASTER: &str = "there is no master connection to control; each command has its own";
+const NO_MASTER: &str =
+    "labsh's agent keeps connections open, without a master; see `labsh agent --help`";
 
 /// All options with one letter.
 pub(crate) const SHORT_OPTIONS: &[ShortOption] = &[
@@ -98,10 +99,10 @@ pub(crate) const SHORT_OPTIONS: &[ShortOption] = &[
     flag("g", Passed, "No ports are forwarded"),
     flag("K", Passed, "There is no GSSAPI"),
     flag("k", Passed, "There is no GSSAPI"),
-    flag("M", Passed, "Each command has a connection of its own"),
+    flag("M", Passed, "The agent of labsh keeps connections open by itself"),
     valued("m", "MACS", Passed, "TLS 1.3 chooses"),
     valued("P", "TAG", Passed, "The configuration has no tags"),
-    valued("S", "PATH", Passed, "Each command has a connection of its own"),
+    valued("S", "PATH", Passed, "The agent of labsh has a socket of its own"),
     flag("x", Passed, "No X11 is forwarded"),
     flag("y", Passed, "Nothing is written to syslog"),
     valued("B", "INTERFACE", Refused(NO_BINDING), "The system chooses it"),
@@ -116,7 +117,7 @@ pub(crate) const SHORT_OPTIONS: &[ShortOption] = &[
         Refused("a connection without a command does nothing here"),
         "No ports are forwarded",
     ),
-    valued("O", "ORDER", Refused(NO_MASTER), "There is no master connection"),
+    valued("O", "ORDER", Refused(NO_MASTER), "There is no master connection; see labsh agent"),
     valued(
         "Q",
         "QUERY",
