@@ -12,6 +12,7 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use labsh_client::terminal_text::{escape, shell_word};
 
 use crate::agent::{self, AgentAction};
+use crate::complete::{self, Program};
 use crate::console::{self, READER_GONE, REFUSED, note, print};
 use crate::cp;
 use crate::cp::options::CopyOptions;
@@ -117,6 +118,9 @@ pub(crate) enum Action {
 
 /// Carries out the command line of labsh and returns its exit status.
 pub(crate) fn main() -> ExitCode {
+    if let Some(status) = complete::answer(Program::Labsh, CommandLine::command) {
+        return status;
+    }
     // `labsh rsh` has ssh's command line, which clap cannot parse.
     if std::env::args_os().nth(1).is_some_and(|word| word == "rsh") {
         return rsh::main(std::env::args_os().skip(2));
@@ -139,6 +143,9 @@ pub(crate) fn main() -> ExitCode {
         ExitCode::from(REFUSED)
     })
 }
+
+/// The programs that completions are for.
+const PROGRAMS: [&str; 3] = ["labsh", "labsh-rsh", "labshd"];
 
 /// The name of the option for a descriptor that gets the outcome.
 const STATUS_FD: &str = "status_fd";
@@ -232,9 +239,18 @@ fn suggest_run(mut error: clap::Error, words: &[OsString]) -> clap::Error {
 }
 
 fn completions(shell: clap_complete::Shell) -> anyhow::Result<ExitCode> {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut CommandLine::command(), "labsh", &mut script);
-    print(&script)?;
+    let script = match shell {
+        clap_complete::Shell::Bash => complete::script(complete::Shell::Bash, &PROGRAMS),
+        clap_complete::Shell::Zsh => complete::script(complete::Shell::Zsh, &PROGRAMS),
+        clap_complete::Shell::Fish => complete::script(complete::Shell::Fish, &PROGRAMS),
+        // For these, only what the definition of the command line contains is completed.
+        shell => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut CommandLine::command(), "labsh", &mut script);
+            String::from_utf8(script)?
+        }
+    };
+    print(script.as_bytes())?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -7,6 +7,7 @@
 mod agent;
 mod args;
 mod command_line;
+mod complete;
 mod console;
 mod cp;
 mod explain;
@@ -31,6 +32,8 @@ mod usage;
 
 use std::process::ExitCode;
 
+use crate::complete::Program;
+
 /// Carries out the command line of labsh and returns its exit status.
 pub fn labsh() -> ExitCode {
     args::main()
@@ -38,6 +41,9 @@ pub fn labsh() -> ExitCode {
 
 /// Carries out the command line of labsh-rsh, which is ssh's, and returns its exit status.
 pub fn labsh_rsh() -> ExitCode {
+    if let Some(status) = complete::answer(Program::Rsh, rsh::help::definition) {
+        return status;
+    }
     console::set_program("labsh-rsh");
     rsh::main(std::env::args_os().skip(1))
 }

@@ -293,15 +293,13 @@ fn labshd_does_not_start_with_a_wrong_configuration_or_on_a_port_in_use() {
 #[test]
 fn completions_and_manuals_are_printed() {
     let dir = temp_dir();
-    for (shell, part) in
-        [("bash", "complete -F"), ("zsh", "#compdef labsh"), ("fish", "complete -c labsh")]
-    {
+    for (shell, part) in [
+        ("bash", "complete -o nospace -F _labsh labsh labsh-rsh labshd"),
+        ("zsh", "#compdef labsh labsh-rsh labshd"),
+        ("fish", "complete -c labshd -f -a"),
+    ] {
         let script = text(&labsh(dir.path(), &["completions", shell]).stdout);
-        assert!(
-            script.contains(part) && script.contains("no-wait-eof"),
-            "{shell}: {} bytes",
-            script.len()
-        );
+        assert!(script.contains(part), "{shell}: {script}");
     }
     let page = text(&labsh(dir.path(), &["man"]).stdout);
     assert!(page.contains(".TH labsh 1"), "{page}");

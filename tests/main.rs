@@ -9,6 +9,7 @@ mod architecture;
 mod as_root;
 mod cli;
 mod clustershell;
+mod completions;
 mod config_files;
 mod copying;
 mod copying_hostile;

@@ -1,7 +1,7 @@
 //! `labsh cp`: copies files and directories to hosts, or from them.
 
 mod display;
-mod operands;
+pub(crate) mod operands;
 pub(super) mod options;
 mod pipes;
 mod summary;

@@ -150,6 +150,14 @@ fn targets(target: &str) -> anyhow::Result<Targets> {
     Targets::from_str(target).with_context(|| format!("{target:?}"))
 }
 
+/// Returns the target and the path of a word, if it is a remote path.
+pub(crate) fn remote_operand(word: &OsStr) -> Option<(String, Vec<u8>)> {
+    match operand(word) {
+        Ok(Operand::Remote { target, path }) => Some((target, path)),
+        _ => None,
+    }
+}
+
 /// Parses a word: it is a remote path if it has a colon before any slash, outside brackets. `./a:b`
 /// is a local path.
 fn operand(word: &OsStr) -> anyhow::Result<Operand> {

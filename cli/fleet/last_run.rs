@@ -17,7 +17,7 @@ use crate::console::note;
 use crate::json::{Event, Fields};
 
 /// The outcomes that may follow `@last:`, besides `failed`, which is every outcome but `ok`.
-const OUTCOMES: [&str; 8] =
+pub(crate) const OUTCOMES: [&str; 8] =
     ["ok", "exited", "signaled", "timed-out", "not-begun", "refused", "unreachable", "lost"];
 
 /// A run on many hosts. A run on a single host does not replace it: after looking into one failed

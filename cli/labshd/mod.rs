@@ -15,6 +15,7 @@ use labsh_server::reload::SettingsSource;
 use labsh_server::{check, copying, daemon, logs, memory, spawner};
 
 use self::key::KeyCommand;
+use crate::complete::{self, Program};
 use crate::{console, json, usage};
 
 const EXIT_STATUSES: &str = "\
@@ -67,6 +68,9 @@ impl Cli {
 
 /// Carries out the command line and returns its exit status.
 pub(crate) fn main() -> ExitCode {
+    if let Some(status) = complete::answer(Program::Labshd, Cli::command) {
+        return status;
+    }
     console::set_program("labshd");
     let line = match Cli::try_parse() {
         Ok(line) => line,

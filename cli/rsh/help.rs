@@ -98,6 +98,11 @@ fn described(arg: Arg, value: Option<&'static str>, help: &'static str) -> Arg {
 
 /// Prints the help.
 pub(crate) fn print() -> anyhow::Result<()> {
+    console::print(definition().render_help().to_string().as_bytes())
+}
+
+/// Returns the definition of `labsh rsh` as a program.
+pub(crate) fn definition() -> clap::Command {
     let command = clap::Command::new("rsh").bin_name("labsh rsh").about(ABOUT).max_term_width(100);
-    console::print(RshOptions::augment_args(command).render_help().to_string().as_bytes())
+    RshOptions::augment_args(command)
 }

@@ -2,8 +2,8 @@
 
 mod destination;
 pub(crate) mod help;
-mod keywords;
-mod options;
+pub(crate) mod keywords;
+pub(crate) mod options;
 mod parse;
 mod print_settings;
 mod settings;
