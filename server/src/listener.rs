@@ -124,12 +124,19 @@ pub(crate) fn explain(address: &ListenAddress, error: io::Error) -> anyhow::Erro
             "another program listens there, or the file is not a socket; stop the program, remove \
              the file or choose another path"
         }
-        io::ErrorKind::AddrInUse => "another program listens there; stop it or choose another port",
+        io::ErrorKind::AddrInUse => {
+            "another program listens there, or another address in `listen` includes this one; stop \
+             it or choose another port"
+        }
         io::ErrorKind::NotFound => "create the directory, or choose another path",
         io::ErrorKind::PermissionDenied => {
             "choose a port from 1024 on, or a directory that you can write to"
         }
         io::ErrorKind::AddrNotAvailable => "this machine does not have that address",
+        // The resolver's errors have no number.
+        _ if error.raw_os_error().is_none() => {
+            "check the name, and whether this machine resolves it, or write an IP address"
+        }
         _ => "see `listen` in labshd.toml",
     };
     anyhow::anyhow!("cannot listen on {address}: {error}; {remedy}")
