@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use labsh_proto::message::{Name, Refuse, RefuseCode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::task::yield_now;
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::spawner::{Line, StartLimit, Turns};
 
@@ -32,6 +33,26 @@ const MAX_LONG_COMMANDS_PER_KEY: usize = 4;
 /// Limit on the time that a long command waits for others of its key, before it is refused.
 const LONG_COMMAND_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// The time between two requests of one key, on average: 4,000 each second, more than can be
+/// started.
+const TIME_PER_REQUEST: Duration = Duration::from_micros(250);
+
+/// Limit on requests of one key that are read without a delay.
+const MAX_REQUESTS_AT_ONCE: u32 = 1_024;
+
+/// The pace of one key's requests: the time at which all of them so far are due at their average.
+#[derive(Debug, Default)]
+struct Pace(Option<Instant>);
+
+impl Pace {
+    /// Counts a request, and returns how long to wait before the next one.
+    fn delay(&mut self, now: Instant) -> Duration {
+        let due = self.0.map_or(now, |due| due.max(now)) + TIME_PER_REQUEST;
+        self.0 = Some(due);
+        (due - now).saturating_sub(TIME_PER_REQUEST * MAX_REQUESTS_AT_ONCE)
+    }
+}
+
 /// The share of one key.
 #[derive(Debug)]
 pub(crate) struct KeyShare {
@@ -42,6 +63,7 @@ pub(crate) struct KeyShare {
     /// Those of its commands that have been forked and have not executed their program.
     pub(crate) children: StartLimit,
     preparations: Line,
+    pace: Mutex<Pace>,
     starts: Arc<Semaphore>,
     long_commands: Arc<Semaphore>,
 }
@@ -53,6 +75,7 @@ impl Default for KeyShare {
             sessions: AtomicUsize::new(0),
             children: StartLimit::default(),
             preparations: Line::default(),
+            pace: Mutex::default(),
             starts: Arc::new(Semaphore::new(MAX_STARTS_PER_KEY)),
             long_commands: Arc::new(Semaphore::new(MAX_LONG_COMMANDS_PER_KEY)),
         }
@@ -67,6 +90,19 @@ impl KeyShare {
     pub(crate) async fn start(&self) -> Option<Permit> {
         // The semaphore is never closed.
         self.starts.clone().acquire_owned().await.ok()
+    }
+
+    /// Waits before the next request of a connection is read. A client can send tens of thousands
+    /// of requests each second, and each costs processor time, even if it is closed before its
+    /// command has started.
+    pub(crate) async fn pace(&self) {
+        let now = Instant::now();
+        let delay = self.pace.lock().unwrap_or_else(PoisonError::into_inner).delay(now);
+        match delay {
+            // One read can return hundreds of requests.
+            Duration::ZERO => yield_now().await,
+            delay => sleep(delay).await,
+        }
     }
 
     /// Waits until the key may have another command of this length; `None` for one that is not
@@ -161,6 +197,17 @@ mod tests {
         assert!(other.long_command(LONG).await.unwrap().is_some());
         held.pop();
         assert!(shares.of(Name([1; 16])).long_command(LONG).await.unwrap().is_some());
+    }
+
+    #[test]
+    fn only_requests_beyond_a_burst_are_delayed() {
+        let (mut pace, start) = (Pace::default(), Instant::now());
+        let burst = (0..MAX_REQUESTS_AT_ONCE).map(|_| pace.delay(start));
+        assert_eq!(burst.max(), Some(Duration::ZERO));
+        assert_eq!(pace.delay(start), TIME_PER_REQUEST);
+        assert_eq!(pace.delay(start), TIME_PER_REQUEST * 2);
+        assert_eq!(pace.delay(start + TIME_PER_REQUEST * 3), Duration::ZERO);
+        assert_eq!(pace.delay(start + TIME_PER_REQUEST * 3), TIME_PER_REQUEST);
     }
 
     #[tokio::test]

@@ -19,7 +19,7 @@ use labsh_transport::socket::Watch;
 use tokio::io::ReadHalf;
 use tokio::sync::{mpsc, watch};
 use tokio::task::coop::consume_budget;
-use tokio::task::{JoinError, JoinHandle, yield_now};
+use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -264,8 +264,7 @@ impl Session {
         self.jobs.insert(id, JobHandle { signals, size, client_gone });
         self.shared.memory.note_use();
         tokio::spawn(self.shared.jobs.track_future(self.job_tasks.track_future(run(job))));
-        // One read can return hundreds of commands.
-        yield_now().await;
+        self.origin.share.pace().await;
         Ok(())
     }
 
