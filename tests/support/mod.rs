@@ -41,7 +41,8 @@ pub const HOST: &str = "127.0.0.1";
 /// A command that runs this program in the environment of the tests, with no signal ignored.
 pub fn program(path: impl AsRef<OsStr>) -> Command {
     static SIGNALS: Once = Once::new();
-    SIGNALS.call_once(catch_ignored_signals);
+    // In a thread of its own, as a runtime must not end inside another, which async tests have.
+    SIGNALS.call_once(|| std::thread::spawn(catch_ignored_signals).join().unwrap());
     tools::program(path)
 }
 
