@@ -24,6 +24,7 @@ use labsh_client::{Address, ConnectOptions, Session};
 use labsh_proto::auth::Mode;
 use labsh_proto::key::{HostId, HostKey, Key};
 use nix::sys::signal::Signal;
+use nix::sys::stat::{self, Mode as FileMode};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 use tokio::signal::unix::{SignalKind, signal};
@@ -40,10 +41,18 @@ pub const HOST: &str = "127.0.0.1";
 
 /// A command that runs this program in the environment of the tests, with no signal ignored.
 pub fn program(path: impl AsRef<OsStr>) -> Command {
-    static SIGNALS: Once = Once::new();
-    // In a thread of its own, as a runtime must not end inside another, which async tests have.
-    SIGNALS.call_once(|| std::thread::spawn(catch_ignored_signals).join().unwrap());
+    set_defaults();
     tools::program(path)
+}
+
+/// Gives this process the umask and the signals that tests expect, whatever it was started with.
+fn set_defaults() {
+    static DONE: Once = Once::new();
+    DONE.call_once(|| {
+        stat::umask(FileMode::from_bits_truncate(0o022));
+        // In a thread of its own, as a runtime must not end inside another, which async tests have.
+        std::thread::spawn(catch_ignored_signals).join().unwrap();
+    });
 }
 
 /// Catches the signals that this process ignores, as a script's background job does: programs would
@@ -333,6 +342,7 @@ pub fn sh_on(session: &Session, script: &str) -> labsh_client::Command {
 
 /// A temporary directory, removed when it is dropped.
 pub fn temp_dir() -> TempDir {
+    set_defaults();
     tempfile::Builder::new().prefix("labsh-test-").tempdir_in(tools::temp_root()).unwrap()
 }
 
