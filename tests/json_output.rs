@@ -115,7 +115,7 @@ fn copies_pings_checks_and_explanations_follow_their_schemas() {
     let events = stdout(&schemas, "cp.json", &one);
     assert_eq!(all(&events, "event"), ["started", "over", "summary"]);
     assert_eq!(events[1]["outcome"], "exited");
-    let summary = labsh(&lab, &["cp", "--json=summary", &file, "h01:"]);
+    let summary = labsh(&lab, &["cp", "--json=summary", &file, &format!("h01:{file}2")]);
     assert_eq!(all(&stdout(&schemas, "cp.json", &summary), "event"), ["summary"]);
 
     let pinged = stdout(&schemas, "ping.json", &labsh(&lab, &["ping", "--json", "-c", "2", "h01"]));
@@ -242,13 +242,13 @@ fn messages_are_lines_of_json_where_json_is_asked_for() {
     let h01 = hosts.split("[hosts.h02]").next().unwrap().split("[hosts.h01]").nth(1).unwrap();
     hosts += &format!("[hosts.twin]{h01}");
     fs::write(&configuration, hosts).unwrap();
+    let copied = format!("h01,twin:{}", lab.labshd.file("copied"));
     for words in [
         &["run", "--json", "h01,twin", "true"][..],
         &["hosts", "check", "--json", "h01,twin"],
-        &["cp", "--json", &lab.labshd.file("labshd.toml"), "h01,twin:copied"],
+        &["cp", "--json", &lab.labshd.file("labshd.toml"), &copied],
     ] {
-        let output =
-            pipe_through(lab.labshd.labsh().args(words).current_dir(lab.labshd.path()), b"");
+        let output = labsh(&lab, words);
         let notes = schemas.lines("run.json", &text(&output.stderr));
         assert!(notes[0]["text"].as_str().unwrap().contains("one address"), "{notes:?}");
     }
