@@ -80,7 +80,8 @@ impl Shell {
             }
             Self::Fish => format!("{}\t{}\n", candidate.value, candidate.help),
         };
-        candidates.iter().map(format).collect()
+        let fits = |candidate: &&Candidate| self != Self::Bash || line.can_insert(candidate);
+        candidates.iter().filter(fits).map(format).collect()
     }
 }
 
@@ -96,6 +97,12 @@ fn bash_line(line: &str, replaced: &str) -> Line {
 impl Line {
     fn plain(before: Vec<OsString>, current: String) -> Self {
         Self { before, current, stays: String::new(), quote: Quote::None }
+    }
+
+    /// Whether bash can insert a candidate: between double quotes nothing protects a `!` from the
+    /// expansion of history.
+    fn can_insert(&self, candidate: &Candidate) -> bool {
+        self.quote != Quote::Double || !candidate.value.contains('!')
     }
 
     /// Returns what bash inserts for a candidate, in the quoting of its place.
@@ -119,5 +126,19 @@ impl Line {
                 quoted + if candidate.is_open { "" } else { " " }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exclamation_mark_is_not_inserted_where_bash_would_expand_it() {
+        let candidates = ["a!b", "ac"].map(Candidate::new);
+        let inserted = |line: &str| Shell::Bash.format(&bash_line(line, "a"), &candidates);
+        assert_eq!(inserted("labsh cp a"), "a\\!b \nac \n");
+        assert_eq!(inserted("labsh cp 'a"), "a!b\nac\n");
+        assert_eq!(inserted("labsh cp \"a"), "ac\n");
     }
 }
