@@ -50,7 +50,7 @@ fn resident() -> Option<u64> {
     Some(pages * 4096)
 }
 
-/// Makes all threads allocate from one heap. Of others, [`trim`] does not return the end, which may
+/// Makes all threads allocate from one heap. Of others, malloc_trim(3) keeps the end, which may
 /// be many megabytes. Call it before there is a second thread.
 pub fn use_one_heap() {
     #[cfg(target_env = "gnu")]
