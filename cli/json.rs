@@ -107,6 +107,9 @@ pub(crate) fn failure(error: Value, exit_status: u8) -> Event {
 
 /// Returns the value of a field `error` for an error of labsh itself.
 pub(crate) fn error_of(error: &anyhow::Error) -> Value {
+    if let Some(diagnostic) = error.downcast_ref::<Diagnostic>() {
+        return error_of_diagnostic(diagnostic);
+    }
     let code = if error.is::<KeyFileError>() {
         "key"
     } else if let Some(error) = error.downcast_ref::<ConfigError>() {

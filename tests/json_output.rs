@@ -223,10 +223,12 @@ fn an_error_before_anything_starts_is_json_and_nothing_else() {
     }
     // A broken file is named apart from its error.
     let file = labshd.file("config/labsh/hosts.toml");
-    fs::write(&file, "\nnonsense = 1\n").unwrap();
-    let output = labshd.labsh().args(["hosts", "--json"]).output().unwrap();
-    let error = &schemas.lines("hosts.json", &text(&output.stderr))[0]["error"];
-    assert_eq!((&error["file"], &error["line"]), (&json!(file), &json!(2)), "{error}");
+    for wrong in ["\nnonsense = 1\n", "[groups]\na = '@nosuch'\n"] {
+        fs::write(&file, wrong).unwrap();
+        let output = labshd.labsh().args(["hosts", "--json"]).output().unwrap();
+        let error = &schemas.lines("hosts.json", &text(&output.stderr))[0]["error"];
+        assert_eq!((&error["file"], &error["line"]), (&json!(file), &json!(2)), "{error}");
+    }
 }
 
 #[test]

@@ -11,6 +11,7 @@ use labsh_client::config::target::Target;
 use labsh_client::config::{Config, Resolved};
 use labsh_client::fanout::Host;
 use labsh_client::keys::key_file;
+use labsh_diagnostics::Diagnostic;
 use labsh_nodeset::NodeSet;
 use labsh_proto::key::Key;
 use labsh_transport::random;
@@ -59,7 +60,10 @@ pub(crate) fn without(
 pub(crate) fn evaluate(expression: &str, inventory: &Inventory) -> anyhow::Result<NodeSet> {
     NodeSet::parse(expression, &WithLast(inventory)).map_err(|error| {
         match inventory.error_origin(&error) {
-            Some(origin) => anyhow::anyhow!("{origin}: {error}; correct that line"),
+            Some(origin) => {
+                let reason = format!("{error}; correct that line");
+                Diagnostic { origin: origin.clone(), reason }.into()
+            }
             None => error.into(),
         }
     })
