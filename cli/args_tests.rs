@@ -58,6 +58,9 @@ fn an_option_that_has_an_effect_is_in_the_help() {
         let help = command.find_subcommand_mut(subcommand).unwrap().render_help().to_string();
         assert_eq!(help.contains("--keep "), shown, "{subcommand}: {help}");
     }
+    let hosts = command.find_subcommand_mut("hosts").unwrap();
+    let help = hosts.find_subcommand_mut("check").unwrap().render_help().to_string();
+    assert!(!help.contains("--keep "), "{help}");
 }
 
 #[test]

@@ -29,6 +29,7 @@ const MAX_PENDING_ANSWERS: usize = 64;
 
 /// The options of `labsh hosts check`.
 #[derive(Debug, Clone, Args)]
+#[command(mut_arg("keep", |arg| arg.hide(true)))]
 pub(crate) struct CheckOptions {
     /// At most this many connections being opened at once
     #[arg(long, value_name = "N", default_value_t = 64,
