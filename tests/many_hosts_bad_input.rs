@@ -267,7 +267,7 @@ fn hosts_that_connect_are_not_counted_as_running() {
     screen.wait_for("0/3 done, 1 connecting, 2 running, h01 for");
     screen.press("C-c");
     screen.wait_for("still running on h[01-02] (2), connecting to mute (1); Ctrl-C");
-    screen.press("C-c");
+    // Now all of them end, and a third Ctrl-C would meet the prompt.
     screen.press("C-c");
     screen.wait_for_prompt("local>");
 }
