@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 use crate::many_hosts::Lab;
 use crate::support::json_schema::Schemas;
 use crate::support::markdown;
-use crate::support::{LABSHD, Labshd, am_root, labsh_in, pipe_through, program, run, text};
+use crate::support::{
+    LABSHD, Labshd, Running, am_root, labsh_in, pipe_through, program, run, text,
+};
 
 /// Runs labsh with files of the lab, and an empty stdin.
 fn labsh(lab: &Lab, words: &[&str]) -> Output {
@@ -143,6 +145,19 @@ fn copies_pings_checks_and_explanations_follow_their_schemas() {
 }
 
 #[test]
+fn a_command_that_labsh_leaves_has_a_reason_and_a_remedy() {
+    let (lab, schemas) = (Lab::of(1), Schemas::load());
+    let words = ["run", "--json", "h01", "echo $$; exec sleep 300"];
+    let mut labsh = Running::start(lab.labshd.labsh().args(words));
+    labsh.pid_line();
+    labsh.signal(1);
+    let lines = schemas.lines("run.json", &text(&labsh.finish().stderr));
+    assert_eq!((&lines[0]["outcome"], lines.len()), (&json!("left"), 1), "{lines:?}");
+    assert_eq!(lines[0]["error"]["reason"], "labsh left");
+    assert_eq!(lines[0]["error"]["remedy"], "the host ends the command, if it still runs");
+}
+
+#[test]
 fn hosts_and_keys_follow_their_schemas() {
     let (lab, schemas) = (Lab::new(), Schemas::load());
     let inventory = "[groups]\nall = 'h[01-12]'\n[hosts.h01]\nvariables = { rack = 'r1' }\n";
@@ -173,6 +188,7 @@ fn hosts_and_keys_follow_their_schemas() {
         assert!(!output.status.success());
         let lines = schemas.lines("labshd-key-list.json", &text(&output.stderr));
         assert_eq!(lines[0]["error"]["code"], code, "{lines:?}");
+        assert!(lines[0]["error"]["remedy"].is_string(), "{lines:?}");
     }
 }
 

@@ -167,10 +167,12 @@ impl Outcome {
             Outcome::NotRead { .. } => "not-read",
             Outcome::Left { .. } | Outcome::Escaped => "left",
         };
+        // The text begins with what labsh did, or with a subject of its own.
+        let subject = if word == "left" { "labsh " } else { "" };
         let mut fields = Fields::from_iter([
             ("outcome".to_owned(), word.into()),
             ("exit_status".to_owned(), self.exit_status().into()),
-            ("error".to_owned(), json::error_of_text(word, text)),
+            ("error".to_owned(), json::error_of_text(word, &format!("{subject}{text}"))),
         ]);
         if let Outcome::Left { command: CommandState::Ended(status), .. } = self {
             let (code, signal) = match *status {

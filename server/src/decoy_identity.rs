@@ -58,7 +58,7 @@ fn load(dir: &Path) -> Result<Secret, String> {
     let text = private_file::read(&dir.join(FILE), FileContent::Secret)
         .map_err(|problem| problem.to_string())?;
     parse(text.trim())
-        .ok_or_else(|| format!("{FILE} does not contain 64 hexadecimal digits (remove it)"))
+        .ok_or_else(|| format!("{FILE} does not contain 64 hexadecimal digits; remove it"))
 }
 
 fn create(dir: &Path, secret: Secret) -> Result<Secret, String> {

@@ -28,7 +28,7 @@ impl Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{} ({})", self.reason, self.remedy)
+        write!(formatter, "{}; {}", self.reason, self.remedy)
     }
 }
 

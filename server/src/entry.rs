@@ -168,7 +168,7 @@ pub(crate) fn network(text: &str) -> Result<IpNet, Problem> {
         (_, Ok(net)) => Ok(net.trunc()),
         _ => Err(Problem::new(
             format!("{text:?} is neither an address nor a network"),
-            "write it like 10.0.0.0/8, 192.0.2.7 or 2001:db8::/32; names are not looked up",
+            "write it like 10.0.0.0/8, 192.0.2.7 or 2001:db8::/32: names are not looked up",
         )),
     };
     net.map(unmapped)

@@ -173,7 +173,7 @@ impl<'text> Fields<'text> {
     /// Returns all errors, ordered by line. A key that has not been read is unknown: an error.
     pub(crate) fn finish(mut self) -> Vec<Diagnostic> {
         let mut remedy =
-            format!("correct or remove it; what is understood here: {}", self.known.join(", "));
+            format!("correct or remove it (what is understood here: {})", self.known.join(", "));
         let mut unknown: Vec<_> =
             self.values.iter().map(|(key, field)| (field.line, key)).collect();
         unknown.sort();
@@ -257,7 +257,7 @@ mod tests {
         let text = read("colour = 1").1[0].to_string();
         assert_eq!(
             text,
-            "f.toml:1: \"colour\" is not understood (correct or remove it; what is understood \
+            "f.toml:1: \"colour\" is not understood; correct or remove it (what is understood \
              here: count, list)"
         );
     }
