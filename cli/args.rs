@@ -147,9 +147,6 @@ pub(crate) fn main() -> ExitCode {
 /// The programs that completions are for.
 const PROGRAMS: [&str; 3] = ["labsh", "labsh-rsh", "labshd"];
 
-/// The name of the option for a descriptor that gets the outcome.
-const STATUS_FD: &str = "status_fd";
-
 /// Where the called subcommand reports what it is asked to report to programs.
 struct Reports {
     in_json: bool,
@@ -167,7 +164,7 @@ impl Reports {
         };
         Self {
             in_json: is_given(usage::JSON),
-            status_fd: matches.try_get_one::<RawFd>(STATUS_FD).ok().flatten().copied(),
+            status_fd: matches.try_get_one::<RawFd>(usage::STATUS_FD).ok().flatten().copied(),
         }
     }
 

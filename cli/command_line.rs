@@ -14,6 +14,8 @@ pub(crate) struct Position<'a> {
     pub(crate) option: Option<&'a Arg>,
     /// The options so far, in order.
     pub(crate) given: Vec<&'a Arg>,
+    /// The values of long options, in order.
+    values: Vec<(&'a Arg, OsString)>,
     /// The positional words so far.
     pub(crate) words: Vec<OsString>,
     /// Whether the next word may be an option.
@@ -27,6 +29,7 @@ impl<'a> Position<'a> {
             command: program,
             option: None,
             given: Vec::new(),
+            values: Vec::new(),
             words: Vec::new(),
             accepts_options: true,
         };
@@ -35,7 +38,8 @@ impl<'a> Position<'a> {
     }
 
     fn follow(&mut self, word: &OsStr) {
-        if self.option.take().is_some() {
+        if let Some(option) = self.option.take() {
+            self.values.push((option, word.to_owned()));
             return;
         }
         let text = word.to_string_lossy();
@@ -50,10 +54,12 @@ impl<'a> Position<'a> {
     }
 
     fn follow_long(&mut self, long: &str) {
-        let name = long.split('=').next().unwrap_or_default();
-        if let Some(option) = self.long(name) {
-            self.given.push(option);
-            self.option = Some(option).filter(|option| takes_next(option) && !long.contains('='));
+        let (name, value) = long.split_once('=').map_or((long, None), |(n, v)| (n, Some(v)));
+        let Some(option) = self.long(name) else { return };
+        self.given.push(option);
+        match value {
+            Some(value) => self.values.push((option, value.into())),
+            None => self.option = Some(option).filter(|option| takes_next(option)),
         }
     }
 
@@ -87,6 +93,17 @@ impl<'a> Position<'a> {
         // Options of ssh may follow the host.
         let before = if self.command.get_name().ends_with("rsh") { 2 } else { 1 };
         has_command && self.words.len() >= before
+    }
+
+    /// Whether an option is given.
+    pub(crate) fn has(&self, id: &str) -> bool {
+        self.given.iter().any(|option| option.get_id() == id)
+    }
+
+    /// Returns the last value of an option that has no letter, as it is written.
+    pub(crate) fn value(&self, id: &str) -> Option<&OsStr> {
+        let found = self.values.iter().rev().find(|(option, _)| option.get_id() == id);
+        found.map(|(_, value)| value.as_os_str())
     }
 
     /// Returns the option with this long name.

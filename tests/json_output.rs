@@ -282,7 +282,11 @@ fn the_status_fd_gets_the_reason_why_nothing_was_started() {
     let (labshd, schemas) = (Labshd::start(), Schemas::load());
     let file = labshd.file("status");
     let script = format!("exec \"$@\" 7>'{file}'");
-    for (host, words) in [("@nosuch", ["--key", "test"]), ("localhost", ["--key", "nosuch"])] {
+    for (host, words) in [
+        ("@nosuch", ["--key", "test"]),
+        ("localhost", ["--key", "nosuch"]),
+        ("localhost", ["--timeout", "soon"]),
+    ] {
         let mut command = labshd.labsh();
         command.args(["run", "--status-fd", "7"]).args(words).args([host, "true"]);
         let output = crate::support::in_shell(&script, &command).output().unwrap();
