@@ -126,9 +126,11 @@ fn list(dir: &Path) -> Result<Vec<PathBuf>, Problem> {
         |error: io::Error| Problem::new(format!("it cannot be read: {error}"), "make it readable");
     let listing = match fs::read_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        listing => listing.map_err(unreadable)?,
+        listing => {
+            private_file::check_directory(dir)?;
+            listing.map_err(unreadable)?
+        }
     };
-    private_file::check_directory(dir)?;
     let mut files = Vec::new();
     for item in listing {
         let path = item.map_err(unreadable)?.path();
@@ -165,6 +167,13 @@ mod tests {
 
     fn diagnostics(dir: &TempDir) -> String {
         Keyring::load(dir.path(), &me()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_is_not_a_directory_is_said_to_be_none() {
+        let dir = keys(&[("a.toml", "alice")]);
+        let error = Keyring::load(&dir.path().join("a.toml"), &me()).unwrap_err().to_string();
+        assert!(error.ends_with("it is not a directory; replace it with a directory"), "{error}");
     }
 
     #[test]
