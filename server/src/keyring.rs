@@ -157,7 +157,9 @@ mod tests {
     }
 
     fn keys(files: &[(&str, &str)]) -> TempDir {
-        let dir = tempfile::tempdir().unwrap();
+        // Private whatever the umask.
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+        let dir = tempfile::Builder::new().permissions(mode).tempdir().unwrap();
         for (name, key) in files {
             private_file::create(&dir.path().join(name), &format!("key = \"{}\"\n", line(key)))
                 .unwrap();

@@ -132,7 +132,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_listened_on_is_found() {
-        let directory = tempfile::tempdir().unwrap();
+        // TMPDIR may be too long for the path of a socket.
+        let directory = tempfile::tempdir_in("/tmp").unwrap();
         let file = directory.path().join("file");
         fs::write(&file, "").unwrap();
         let [file, missing] = [file.display().to_string(), "/nowhere/labshd.sock".to_owned()];
